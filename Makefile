@@ -1,0 +1,59 @@
+# Every target sets up what it needs, in .venv, with nothing preinstalled but Python >= 3.12 and make.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint types pytest docs bench format clean
+
+# The first interpreter that is new enough; PYTHON=... on the command line chooses another.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.14 python; do \
+	"$$p" -c 'import sys, venv; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## Run the main example: what would free care, or the 95 % plan, do to doctor visits?
+	$(BIN)/python examples/health_insurance.py
+
+test: lint types pytest ## Run everything that must hold before a change may land
+
+lint: $(VENV)/.test ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test ## Check types
+	$(BIN)/mypy
+
+pytest: $(VENV)/.test ## Run the tests alone; ARGS="..." is passed on
+	$(BIN)/python -m pytest $(ARGS)
+
+docs: $(VENV)/.test ## Build the documentation into docs/_build
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+	@echo "open docs/_build/index.html"
+
+bench: $(VENV)/.test ## Time a second prediction beside NumPyro's Predictive
+	$(BIN)/python benchmarks/latency.py
+
+format: $(VENV)/.test ## Put the source into the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove everything that was made
+	rm -rf $(VENV) docs/_build docs/api out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "Python 3.12 or newer with the venv module is needed; none was found." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade "pip>=25.1"
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.made pyproject.toml
+	@echo "Installing what the example needs (once) ..."
+	$(PIP) --editable ".[examples]"
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.made pyproject.toml
+	@echo "Installing what the tests need (once) ..."
+	$(PIP) --editable ".[examples]" --group test --group docs
+	@touch $@

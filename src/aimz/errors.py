@@ -1,0 +1,24 @@
+"""Exceptions a user may catch; each is also the builtin that fits."""
+
+__all__ = ["KernelValidationError", "NotFittedError"]
+
+import warnings
+from pathlib import Path
+
+_HERE = str(Path(__file__).parent)
+
+
+class KernelValidationError(ValueError):
+    """The kernel cannot be used as it is written; the text says what to change."""
+
+
+class NotFittedError(ValueError, AttributeError):
+    """A method needs a posterior, and there is none yet.
+
+    Both a :class:`ValueError` and an :class:`AttributeError`, as scikit-learn's exception of that name is.
+    """
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line of the user's that called us, however deep we are."""
+    warnings.warn(message, category, skip_file_prefixes=(_HERE,))

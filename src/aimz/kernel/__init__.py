@@ -1,0 +1,27 @@
+"""The user's model, read once: callable -> :class:`KernelSpec`, and what a call does with each of its sites."""
+
+from aimz.kernel.execute import Execution, Message
+from aimz.kernel.intervene import Intervened, read_intervention
+from aimz.kernel.reader import KernelReader
+from aimz.kernel.signature import KernelSignature, kernel_name, read_signature
+from aimz.kernel.spec import KernelSpec, Role, Site
+from aimz.kernel.static import freeze
+from aimz.kernel.substitute import Source, Substitution, substitute
+
+__all__ = [
+    "Execution",
+    "Intervened",
+    "KernelReader",
+    "KernelSignature",
+    "KernelSpec",
+    "Message",
+    "Role",
+    "Site",
+    "Source",
+    "Substitution",
+    "freeze",
+    "kernel_name",
+    "read_intervention",
+    "read_signature",
+    "substitute",
+]

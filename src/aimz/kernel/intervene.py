@@ -1,0 +1,156 @@
+"""From ``intervention={name: value}`` to what the engine does with it."""
+
+__all__ = ["Intervened", "read_intervention"]
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aimz.kernel.signature import KernelSignature
+from aimz.kernel.spec import KernelSpec, Role, Site
+from aimz.kernel.trace import downstream_of_static
+from aimz.types import Arrays, Intervention, Kernel
+
+
+@dataclass(frozen=True)
+class Intervened:
+    """An intervention, sorted by what it acts on."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    """Site name to the array it is set to, of the site's own shape."""
+    transforms: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
+    """Site name to a function of the value the site would have had."""
+    arrays: dict[str, Any] = field(default_factory=dict)
+    """Array argument to its new value."""
+    static: dict[str, Any] = field(default_factory=dict)
+    """Other argument to its new value."""
+    downstream: frozenset[str] = frozenset()
+    """Sites that descend from what the intervention sets."""
+
+
+def read_intervention(
+    intervention: Intervention | None,
+    *,
+    kernel: Kernel,
+    signature: KernelSignature,
+    spec: KernelSpec,
+    arrays: Arrays,
+    static: Mapping[str, object],
+) -> Intervened:
+    """Sort an intervention into sites and arguments, and find what descends from it.
+
+    Raises
+    ------
+    TypeError
+        If ``intervention`` is not a mapping.
+    ValueError
+        If a name is neither a site nor an argument (the known ones are listed), or a value does not fit.
+    """
+    if intervention is None:
+        return Intervened()
+    if not isinstance(intervention, Mapping):
+        msg = (
+            "`intervention` must be a mapping from the name of a site or argument to a value; got "
+            f"{type(intervention).__name__}. Write `intervention={{'name': value}}`."
+        )
+        raise TypeError(msg)
+    settable = {s.name: s for s in spec.sites if s.is_sample or s.role is Role.DETERMINISTIC}
+    arguments = {signature.param_input, *signature.extra}
+    read = Intervened()
+    direct: set[str] = set()
+    for name, value in intervention.items():
+        if name in settable:
+            _set_site(read, settable[name], value)
+            direct.add(name)
+        elif name in arguments:
+            direct |= _set_argument(read, name, value, kernel, signature, arrays, static)
+        else:
+            msg = (
+                f"Cannot intervene on {name!r}: it is neither a site nor an argument of kernel "
+                f"`{signature.kernel}`. Sites: {', '.join(settable) or 'none'}. Arguments: "
+                f"{', '.join(sorted(arguments))}."
+            )
+            raise ValueError(msg)
+    # A site that is set depends on nothing any more; one that is transformed still has a value of its own.
+    return replace(read, downstream=spec.descendants(direct) - frozenset(read.values))
+
+
+def _set_site(read: Intervened, site: Site, value: Any) -> None:  # noqa: ANN401
+    if callable(value):
+        read.transforms[site.name] = value
+    else:
+        read.values[site.name] = fit_to_shape(value, site.traced_shape, site.dtype, f"site `{site.name}`")
+
+
+def _set_argument(
+    read: Intervened,
+    name: str,
+    value: Any,  # noqa: ANN401
+    kernel: Kernel,
+    signature: KernelSignature,
+    arrays: Arrays,
+    static: Mapping[str, object],
+) -> set[str]:
+    """Record the new value of an argument and return the names its effect starts from."""
+    if name in arrays:
+        new = value(arrays[name]) if callable(value) else value
+        read.arrays[name] = fit_to_shape(
+            new, arrays[name].shape, str(arrays[name].dtype), f"argument `{name}`"
+        )
+        return {name}
+    if name not in static:
+        msg = (
+            f"Cannot intervene on argument `{name}`: the call does not pass it, so there is no factual value. "
+            f"Pass `{name}=` as well."
+        )
+        raise ValueError(msg)
+    read.static[name] = value(static[name]) if callable(value) else value
+    try:
+        abstract = {key: jax.ShapeDtypeStruct(a.shape, a.dtype) for key, a in arrays.items()}
+        return {name, *downstream_of_static(kernel, abstract, static, signature.param_input, name)}
+    except Exception as error:
+        msg = (
+            f"Cannot tell which sites descend from argument `{name}`, which is not an array: the kernel must "
+            f"know its value in advance. Pass the new value itself, `{name}={read.static[name]!r}`, without an "
+            "intervention; all latent sites then keep their posterior draws."
+        )
+        raise ValueError(msg) from error
+
+
+def fit_to_shape(value: Any, shape: tuple[int, ...], dtype: str, what: str) -> np.ndarray | jax.Array:  # noqa: ANN401
+    """Broadcast a value of an intervention to ``shape``; a leading axis of the rows may stand alone."""
+    array = _cast(value if isinstance(value, jax.Array) else np.asarray(value), np.dtype(dtype))
+    padded = array.shape + (1,) * (len(shape) - array.ndim)
+    trailing = _broadcasts(array.shape, shape)
+    by_row = 0 < array.ndim < len(shape) and array.shape[0] == shape[0] and _broadcasts(padded, shape)
+    if trailing and by_row and shape[0] != 1:
+        reversed_padding = (1,) * (len(shape) - array.ndim) + array.shape
+        msg = (
+            f"An intervention on {what} of shape {array.shape} could run along the first or the last axes of "
+            f"{shape}. Reshape it to say which: {padded} or {reversed_padding}."
+        )
+        raise ValueError(msg)
+    if not trailing and not by_row:
+        msg = f"An intervention on {what} must broadcast to its shape {shape}; got shape {array.shape}."
+        raise ValueError(msg)
+    library = jnp if isinstance(array, jax.Array) else np
+    return library.broadcast_to(array if trailing else array.reshape(padded), shape)
+
+
+def _cast(array: np.ndarray | jax.Array, dtype: np.dtype) -> np.ndarray | jax.Array:
+    """Give a value the dtype of what it replaces, unless that would change it: half a dose stays a half."""
+    wide = jnp.promote_types(dtype, array.dtype)
+    same = wide == dtype or bool((array == array.astype(dtype)).all())
+    return array.astype(dtype if same else wide)
+
+
+def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Whether an array of ``shape`` broadcasts to exactly ``target``."""
+    try:
+        return np.broadcast_shapes(shape, target) == target
+    except ValueError:
+        return False

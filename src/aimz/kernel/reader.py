@@ -1,0 +1,214 @@
+"""From a kernel and the arguments of a call to a :class:`KernelSpec`."""
+
+__all__ = ["KernelReader"]
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from aimz.errors import KernelValidationError
+from aimz.kernel.signature import KernelSignature, kernel_name
+from aimz.kernel.spec import KernelSpec, Role, Site, merge_specs
+from aimz.kernel.static import freeze
+from aimz.kernel.trace import TracedSite, trace_kernel, traced_shapes
+from aimz.types import Arrays, Kernel
+
+
+class KernelReader:
+    """Reads one kernel, once for each kind of call, and remembers what all calls said together."""
+
+    def __init__(self, kernel: Kernel, signature: KernelSignature) -> None:
+        self.kernel = kernel
+        self.signature = signature
+        self.spec: KernelSpec | None = None
+        """What every call so far said together; None before the first."""
+        self._read: dict[Hashable, KernelSpec] = {}
+
+    def read(self, arrays: Arrays, static: Mapping[str, object]) -> KernelSpec:
+        """Return the structure of the kernel in a call with these arguments."""
+        shapes = tuple((name, array.shape, str(array.dtype)) for name, array in sorted(arrays.items()))
+        handle = (shapes, freeze(static))
+        if handle not in self._read:
+            spec = read_kernel(self.kernel, self.signature, arrays, static)
+            self._read[handle] = spec
+            self.spec = merge_specs(self.spec, spec)
+        return self._read[handle]
+
+
+_RESERVED_DIMS = frozenset({"chain", "draw", "sample", "pred_id"})
+
+
+def read_kernel(
+    kernel: Kernel, signature: KernelSignature, arrays: Arrays, static: Mapping[str, object]
+) -> KernelSpec:
+    """Trace ``kernel`` abstractly at two numbers of rows and return its structure.
+
+    Whatever the kernel raises is raised as itself, with a note that says what was being done.
+    """
+    n_obs = int(arrays[signature.param_input].shape[0])
+    abstract = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in arrays.items()}
+    try:
+        sites = trace_kernel(kernel, abstract, static, signature.param_input)
+    except KernelValidationError:
+        raise
+    except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
+        msg = (
+            f"Kernel `{kernel_name(kernel)}` depends on the values of its arrays, not only on their shapes and "
+            "types, so it cannot be compiled. Compute such values beforehand (a number of groups, say) and pass "
+            "them as plain Python numbers."
+        )
+        raise KernelValidationError(msg) from error
+    except Exception as error:
+        shapes = ", ".join(f"{name}: {a.dtype}{list(a.shape)}" for name, a in abstract.items())
+        error.add_note(f"This was raised by kernel `{kernel_name(kernel)}`, called with {shapes}.")
+        raise
+    _check_names(sites, signature)
+    resized = _trace_resized(kernel, abstract, static, signature.param_input, n_obs, sites)
+    read = tuple(_site(site, signature.param_output, n_obs, resized, sites) for site in sites)
+    output = signature.param_output
+    return KernelSpec(
+        sites=read,
+        param_input=signature.param_input,
+        param_output=output,
+        output_observed=any(output in s.data for s in read if s.name in (output, f"{output}_observed")),
+        output_scored=any(
+            output in (s.parents if s.role is Role.FACTOR else s.data) for s in read if output in arrays
+        ),
+        fixed_size=resized is None,
+        row_dim=_row_dim(read, output),
+    )
+
+
+def _trace_resized(
+    kernel: Kernel,
+    arrays: Mapping[str, jax.ShapeDtypeStruct],
+    static: Mapping[str, object],
+    param_input: str,
+    n_obs: int,
+    sites: Sequence[TracedSite],
+) -> tuple[int, dict[str, Any]] | None:
+    """Return another number of rows and the shapes at it, or None if the kernel takes no other.
+
+    One row more, else twice as many: a kernel may fold its rows into pairs, or close over arrays as long as
+    the data.  What it raises then is no news to the user, who did not ask for that size.
+    """
+    names = {site.name for site in sites}
+    for size in (n_obs + 1, 2 * n_obs):
+        grown = {
+            name: jax.ShapeDtypeStruct((size, *a.shape[1:]) if a.shape else (), a.dtype)
+            for name, a in arrays.items()
+        }
+        try:
+            shapes = traced_shapes(kernel, grown, static, param_input)
+        except Exception:  # noqa: BLE001, S112, PERF203, RUF100 (a user's kernel may raise anything here)
+            continue
+        if set(shapes) == names:
+            return size, shapes
+    return None
+
+
+def _site(
+    traced: TracedSite,
+    output: str,
+    n_obs: int,
+    resized: tuple[int, dict[str, Any]] | None,
+    sites: Sequence[TracedSite],
+) -> Site:
+    """Turn a traced site into what the house keeps of it."""
+    leaves = jax.tree_util.tree_flatten_with_path(traced.value)[0]
+    is_tree = not isinstance(traced.value, jax.ShapeDtypeStruct)
+    shape = () if is_tree else tuple(traced.value.shape)
+    axes: tuple[int, ...] = ()
+    named: tuple[int | str, ...] = shape
+    if resized is not None and not is_tree:
+        size, shapes = resized
+        pairs = list(zip(shape, shapes[traced.name].shape, strict=True))
+        axes = tuple(i for i, (here, there) in enumerate(pairs) if here != there)
+        named = tuple(_symbol(here, there, n_obs, size) for here, there in pairs)
+    # The sites of one `scan` are taken to depend on one another: the graph inside it is not seen.
+    siblings = {s.name for s in sites if traced.scan and s.scan == traced.scan}
+    n_batch = len(shape) - traced.event_dim
+    return Site(
+        name=traced.name,
+        role=_role(traced, output),
+        shape=named,
+        traced_shape=shape,
+        row_axes=axes,
+        dtype=str(leaves[0][1].dtype) if leaves else "",
+        distribution=traced.distribution,
+        event_dim=traced.event_dim,
+        plates=tuple((name, n_batch + dim) for name, dim in traced.frames if n_batch + dim >= 0),
+        parents=(traced.parents | siblings) - {traced.name},
+        data=traced.data if traced.is_observed and not traced.is_factor else frozenset(),
+        drawable=traced.drawable,
+        leaves=tuple((jax.tree_util.keystr(p), tuple(x.shape)) for p, x in leaves) if is_tree else (),
+    )
+
+
+def _symbol(here: int, there: int, n_obs: int, size: int) -> int | str:
+    """Name an axis that is ``here`` long for ``n_obs`` rows and ``there`` for ``size``."""
+    if here == there:
+        return here
+    if (here, there) == (n_obs, size):
+        return "n_obs"
+    slope, rest = divmod(there - here, size - n_obs)
+    offset = here - slope * n_obs
+    if rest:
+        return "f(n_obs)"
+    scaled = "n_obs" if slope == 1 else f"{slope} n_obs"
+    return scaled if offset == 0 else f"{scaled} {'+' if offset > 0 else '-'} {abs(offset)}"
+
+
+def _role(traced: TracedSite, output: str) -> Role:
+    """Return the role of a site; the output is observed by what it is for, with or without data."""
+    if traced.kind != "sample":
+        return Role(traced.kind)
+    if traced.is_factor and traced.is_observed:
+        return Role.FACTOR
+    # NumPyro splits `sample(output, ..., obs_mask=)` in two; the `_observed` half is where the data go.
+    if traced.is_observed or traced.name in (output, f"{output}_observed"):
+        return Role.OBSERVED
+    return Role.LATENT
+
+
+def _row_dim(sites: Sequence[Site], output: str) -> str:
+    """Name the dimension along the rows after the plate around them, the output's first."""
+    ordered = sorted(sites, key=lambda site: site.name not in (output, f"{output}_observed"))
+    for site in ordered:
+        for plate, axis in site.plates:
+            if site.shape[axis] == "n_obs":
+                return plate
+    names = {site.name for site in sites}
+    return next(name for name in ("obs", "row", "observation", "obs_id") if name not in names)
+
+
+def _check_names(sites: Sequence[TracedSite], signature: KernelSignature) -> None:
+    """Refuse names that cannot stand in a result."""
+    plates = {name for site in sites for name, _ in site.frames}
+    for site in sites:
+        name = site.name
+        if not isinstance(name, str) or not name or "/" in name or re.fullmatch(r"\.{1,2}|__.*", name):
+            msg = (
+                f"Site name {name!r} cannot be stored: a name must not be empty, '.' or '..', begin with '__', "
+                "or hold a '/'. Rename the site; modules with random weights take `scope_divider='.'` or their "
+                "parameters as sites of your own."
+            )
+            raise KernelValidationError(msg)
+        if name in (signature.param_input, *signature.extra):
+            msg = (
+                f"Site `{name}` has the name of a kernel parameter, so an intervention on `{name}` could mean "
+                "either. Rename the site or the parameter."
+            )
+            raise KernelValidationError(msg)
+        if name in plates or name in _RESERVED_DIMS:
+            msg = (
+                f"Site `{name}` has the name of a dimension of the results (a plate, or one of "
+                f"{', '.join(sorted(_RESERVED_DIMS))}). Rename the site or the plate."
+            )
+            raise KernelValidationError(msg)
+    reserved = sorted(plates & _RESERVED_DIMS)
+    if reserved:
+        msg = f"Plate name `{reserved[0]}` is taken by the sampling dimensions of every result. Rename the plate."
+        raise KernelValidationError(msg)

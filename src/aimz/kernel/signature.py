@@ -1,0 +1,147 @@
+"""What a kernel can be called with, and the one door for keyword arguments."""
+
+__all__ = ["RESERVED", "KernelSignature", "kernel_name", "read_signature"]
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from aimz.errors import KernelValidationError
+from aimz.types import Kernel
+
+RESERVED = frozenset(
+    {
+        # parameters of our own methods, built or in the contract ...
+        *("X", "y", "args_baseline", "args_intervention", "batch_size", "by", "checkpoint_dir", "client"),
+        *("epochs", "in_sample", "intervention", "num_samples", "num_steps", "on_batch", "on_epoch_end"),
+        *("output_dir", "progress", "resume", "return_datatree", "return_sites", "rng_key", "self"),
+        *("shard_axis", "shuffle", "statistics", "store", "total_size", "weights"),
+        # ... and of the NumPyro methods that hand the arguments on to the kernel
+        *("extra_fields", "forward_mode_differentiation", "init_params", "sample_shape"),
+    }
+)
+"""Names a kernel parameter must not have: a call could never reach it."""
+
+
+def kernel_name(kernel: Kernel) -> str:
+    """Return a name for ``kernel`` that a reader of a message will recognise."""
+    return getattr(kernel, "__name__", None) or type(kernel).__name__
+
+
+@dataclass(frozen=True)
+class KernelSignature:
+    """The parameters of a kernel by their role."""
+
+    kernel: str
+    """Name of the kernel, for messages."""
+    param_input: str
+    param_output: str
+    required: tuple[str, ...]
+    """Further parameters without a default."""
+    optional: tuple[str, ...]
+    """Further parameters with a default."""
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """Every parameter but the input and the output."""
+        return self.required + self.optional
+
+    def check_call(self, kwargs: Mapping[str, object]) -> None:
+        """Refuse keyword arguments the kernel cannot take, in the words every method uses."""
+        for name in (self.param_input, self.param_output):
+            if name in kwargs:
+                msg = (
+                    f"`{name}` is a reserved kernel parameter and cannot be passed as a keyword argument; "
+                    f"got it among {sorted(kwargs)}. The method's own first parameters carry the input and, "
+                    "where data are fitted or scored, the output."
+                )
+                raise TypeError(msg)
+        unknown = sorted(set(kwargs) - set(self.extra))
+        if unknown:
+            msg = (
+                f"Unknown kernel argument(s) {_quoted(unknown)}; kernel `{self.kernel}` takes "
+                f"{_quoted(self.extra) or 'no further argument'} besides `{self.param_input}` and "
+                f"`{self.param_output}`."
+            )
+            raise TypeError(msg)
+        missing = [name for name in self.required if name not in kwargs]
+        if missing:
+            msg = (
+                f"Missing kernel argument(s) {_quoted(missing)}; kernel `{self.kernel}` has no default for "
+                "them. Pass them as keyword arguments."
+            )
+            raise TypeError(msg)
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def read_signature(kernel: Kernel, param_input: str, param_output: str) -> KernelSignature:
+    """Check that ``kernel`` can be called as ``kernel(X, y, **extra)``.
+
+    Raises
+    ------
+    TypeError
+        If ``kernel`` is not callable.
+    KernelValidationError
+        If the signature does not fit; the text says what to change.
+    """
+    if not callable(kernel):
+        msg = f"`kernel` must be a NumPyro model, that is, a callable; got {type(kernel).__name__}."
+        raise TypeError(msg)
+    if param_input == param_output:
+        msg = f"`param_input` and `param_output` must differ; got {param_input!r} for both."
+        raise ValueError(msg)
+    parameters = inspect.signature(kernel).parameters
+    if param_input not in parameters or param_output not in parameters:
+        msg = (
+            f"Kernel must accept '{param_input}' and '{param_output}' as argument(s). Modify the kernel "
+            "signature or set `param_input` and `param_output` accordingly."
+        )
+        raise KernelValidationError(msg)
+    for parameter in parameters.values():
+        _check_kind(parameter)
+    if parameters[param_input].default is not inspect.Parameter.empty:
+        msg = (
+            f"Kernel parameter `{param_input}` must have no default; got "
+            f"{parameters[param_input].default!r}. The input is always passed."
+        )
+        raise KernelValidationError(msg)
+    if parameters[param_output].default is not None:
+        msg = (
+            f"Kernel parameter `{param_output}` must have the default None, so that the kernel can be run "
+            f"to predict it. Write `{param_output}=None` in the signature of `{kernel_name(kernel)}`."
+        )
+        raise KernelValidationError(msg)
+    extra = [p for name, p in parameters.items() if name not in (param_input, param_output)]
+    unreachable = [p.name for p in extra if p.name in RESERVED]
+    if unreachable:
+        msg = (
+            f"Kernel parameter(s) {_quoted(unreachable)} could never be reached: methods of the model have "
+            "parameters of that name. Rename them in the kernel."
+        )
+        raise KernelValidationError(msg)
+    return KernelSignature(
+        kernel=kernel_name(kernel),
+        param_input=param_input,
+        param_output=param_output,
+        required=tuple(p.name for p in extra if p.default is inspect.Parameter.empty),
+        optional=tuple(p.name for p in extra if p.default is not inspect.Parameter.empty),
+    )
+
+
+def _check_kind(parameter: inspect.Parameter) -> None:
+    """Refuse parameters that cannot be passed, or checked, by name."""
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        msg = (
+            f"Kernel must not take `{parameter}`: its arguments could not be checked by name. Write each "
+            "argument out in the signature."
+        )
+        raise KernelValidationError(msg)
+    if parameter.kind is parameter.POSITIONAL_ONLY:
+        msg = (
+            f"Kernel parameter `{parameter.name}` must not be positional-only: arguments are passed by name. "
+            "Remove the `/` from the signature."
+        )
+        raise KernelValidationError(msg)

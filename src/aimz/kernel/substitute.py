@@ -1,0 +1,174 @@
+"""What is substituted and what is drawn anew: one decision per site, made in one place."""
+
+__all__ = ["Source", "Substitution", "substitute"]
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import jax
+import numpy as np
+
+from aimz.kernel.spec import KernelSpec, Role, Site
+
+
+class Source(StrEnum):
+    """Where the value of a site comes from in a predictive pass."""
+
+    POSTERIOR = "the posterior draw"
+    POSTERIOR_ROWS = "its rows of the posterior draw"
+    PRIOR = "drawn from its prior"
+    ABSENT = "drawn from its prior: the posterior has no such site"
+    OTHER_ROWS = "drawn anew given the other sites: these are not the fitted observations"
+    DOWNSTREAM = "drawn anew: it descends from an intervention"
+    INTERVENED = "set by the intervention"
+    COMPUTED = "computed"
+    FITTED = "the fitted value"
+    INITIAL = "its initial value: nothing was fitted"
+    DATA = "the data, or drawn where there are none"
+    DRAWN = "drawn"
+
+
+@dataclass(frozen=True)
+class Substitution:
+    """The decision for every site of a kernel in one call."""
+
+    sources: tuple[tuple[str, Source], ...]
+
+    def having(self, *sources: Source) -> tuple[str, ...]:
+        """Return the names of the sites whose value comes from one of ``sources``."""
+        return tuple(name for name, source in self.sources if source in sources)
+
+    @property
+    def from_posterior(self) -> tuple[str, ...]:
+        """Sites that take their posterior draws."""
+        return self.having(Source.POSTERIOR, Source.POSTERIOR_ROWS)
+
+    @property
+    def drawn_anew(self) -> tuple[str, ...]:
+        """Sites with posterior draws, or data, that are drawn anew all the same."""
+        return self.having(Source.OTHER_ROWS, Source.DOWNSTREAM)
+
+
+def substitute(
+    spec: KernelSpec,
+    *,
+    posterior: Mapping[str, tuple[int, ...]] | None,
+    fitted: Mapping[str, Any],
+    observed: Iterable[str] = (),
+    in_sample: bool = True,
+    intervened: frozenset[str] = frozenset(),
+    downstream: frozenset[str] = frozenset(),
+) -> Substitution:
+    """Decide where the value of each site comes from.
+
+    Parameters
+    ----------
+    spec
+        Structure of the kernel in this call.
+    posterior
+        Site name to the shape of one of its draws; None for a prior predictive pass.
+    fitted
+        Parameter name to its fitted value.
+    observed
+        Sites that some other call, the fit for one, had data for.
+    in_sample
+        Whether the rows are the fitted observations.
+    intervened
+        Sites the intervention sets.
+    downstream
+        Sites that descend from the intervention.
+
+    Raises
+    ------
+    ValueError
+        If a posterior draw or a fitted value has not the shape of its site, or a site would have to be drawn
+        whose distribution cannot be sampled.
+    """
+    known = frozenset(observed)
+    sources: list[tuple[str, Source]] = []
+    for site in spec.sites:
+        if site.name in intervened:
+            source = Source.INTERVENED
+        elif site.name in (spec.param_output, f"{spec.param_output}_observed") and site.is_sample:
+            source = Source.DRAWN
+        elif site.role is Role.OBSERVED:
+            source = Source.DOWNSTREAM if site.name in downstream else Source.DATA
+        elif site.role is Role.LATENT and site.name in known:
+            source = Source.DRAWN
+        elif site.role is Role.LATENT:
+            source = _latent(site, posterior, in_sample=in_sample, downstream=downstream)
+        elif site.role in (Role.PARAM, Role.MUTABLE):
+            source = _parameter(site, posterior, fitted)
+        else:
+            source = Source.COMPUTED
+        sources.append((site.name, source))
+    return Substitution(tuple(sources))
+
+
+def _latent(
+    site: Site,
+    posterior: Mapping[str, tuple[int, ...]] | None,
+    *,
+    in_sample: bool,
+    downstream: frozenset[str],
+) -> Source:
+    if posterior is None:
+        source = Source.PRIOR
+    elif site.name in downstream:
+        source = Source.DOWNSTREAM
+    elif site.name not in posterior:
+        source = Source.ABSENT
+    else:
+        shape = posterior[site.name]
+        same_rows = len(shape) == len(site.shape) and all(
+            shape[axis] == site.traced_shape[axis] for axis in site.row_axes
+        )
+        if not site.row_axes or (in_sample and same_rows):
+            _check_shape(site, shape)
+            return Source.POSTERIOR_ROWS if site.row_axes else Source.POSTERIOR
+        source = Source.OTHER_ROWS
+    if not site.drawable:
+        msg = (
+            f"Site `{site.name}` would have to be drawn ({source}), but its distribution "
+            f"{site.distribution} is improper and cannot be sampled. Give it a proper distribution, or draws "
+            "of its own with `set_posterior_sample`."
+        )
+        raise ValueError(msg)
+    return source
+
+
+def _check_shape(site: Site, shape: tuple[int, ...]) -> None:
+    """Refuse a draw that does not have the site's shape: NumPyro would broadcast it, and be silently wrong."""
+    if shape != site.traced_shape:
+        msg = (
+            f"Posterior draws of site `{site.name}` must have shape {('n_draws', *site.traced_shape)} for this "
+            f"input; got {('n_draws', *shape)}. Pass an input like the one the model was fitted on (as many "
+            "columns, the same kernel arguments), or set matching draws with `set_posterior_sample`."
+        )
+        raise ValueError(msg)
+
+
+def _parameter(
+    site: Site, posterior: Mapping[str, tuple[int, ...]] | None, fitted: Mapping[str, Any]
+) -> Source:
+    if posterior is not None and site.name in posterior:
+        _check_shape(site, posterior[site.name])
+        return Source.POSTERIOR
+    if site.name not in fitted:
+        return Source.INITIAL
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(fitted[site.name])]
+    expected = [shape for _, shape in site.leaves] if site.leaves else [site.traced_shape]
+    if shapes != expected:
+        msg = (
+            f"The fitted value of parameter `{site.name}` must have shape {_one(expected)} for this input; got "
+            f"{_one(shapes)}. A parameter per observation holds for the fitted observations only: pass those, or "
+            "make it a `sample` site, which is drawn anew for other ones."
+        )
+        raise ValueError(msg)
+    return Source.FITTED
+
+
+def _one(shapes: list[tuple[int, ...]]) -> object:
+    return shapes[0] if len(shapes) == 1 else shapes

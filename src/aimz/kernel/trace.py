@@ -1,0 +1,204 @@
+"""Read a kernel's structure from abstract runs: no arithmetic on data, whatever their size."""
+
+__all__ = ["TracedSite", "downstream_of_static", "trace_kernel", "traced_shapes"]
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import lax, random
+from numpyro.ops.pytree import PytreeTrace
+from numpyro.infer import init_to_uniform
+from numpyro.ops.provenance import eval_provenance
+
+from aimz.kernel.execute import Execution, Message
+from aimz.types import Kernel
+
+type Abstract = Mapping[str, jax.ShapeDtypeStruct]
+
+
+@dataclass(frozen=True)
+class TracedSite:
+    """One site of one abstract run."""
+
+    name: str
+    kind: str
+    """NumPyro's type of the message: sample, deterministic, param, mutable."""
+    value: Any
+    """The value as a tree of ``ShapeDtypeStruct``."""
+    is_observed: bool
+    is_factor: bool
+    distribution: str | None
+    event_dim: int
+    frames: tuple[tuple[str, int], ...]
+    """Enclosing plates: name and (negative) batch dimension."""
+    drawable: bool
+    """Whether the distribution can be sampled at all; an improper one cannot."""
+    scan: int
+    """Number of the control flow the site was made in; 0 outside."""
+    parents: frozenset[str] = frozenset()
+    """Sites and arguments the site's distribution, or a deterministic site's value, depends on."""
+    data: frozenset[str] = frozenset()
+    """Sites and arguments the site's value depends on; for an observed site, where its data come from."""
+
+
+class _AbstractExecution(Execution):
+    """A run in which sites without a sampler get some value of their support."""
+
+    undrawable: frozenset[str] = frozenset()
+
+    def draw(self, msg: Message) -> None:
+        try:
+            msg["value"] = msg["fn"](**msg["kwargs"])
+        except NotImplementedError:
+            msg["value"] = init_to_uniform(msg)
+            self.undrawable |= {msg["name"]}
+
+
+def _base(fn: Any) -> Any:  # noqa: ANN401 (a distribution of any library NumPyro can wrap)
+    """Strip the wrappers that do not change what kind of distribution this is."""
+    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
+        fn = fn.base_dist
+    return fn
+
+
+def _site_inputs(message: Message) -> list[Any]:
+    """Return what the site is computed from: its value if deterministic, else its distribution's numbers."""
+    if message["type"] != "sample":
+        return jax.tree.leaves(message["value"])
+    # The log density too: a distribution written by hand may hide parameters from JAX's pytrees.  It is taken
+    # at a constant, since data at an observed site say nothing about what its distribution depends on.
+    leaves = [leaf for leaf in jax.tree.leaves(message["fn"]) if hasattr(leaf, "dtype")]
+    try:
+        leaves.append(message["fn"].log_prob(jnp.zeros_like(message["value"])))
+    except NotImplementedError:
+        pass
+    return leaves
+
+
+class _Marks(_AbstractExecution):
+    """A run in which the value of each site also depends on an input of the site's own name.
+
+    Tracking which inputs reach which site then gives the graph of the kernel, arguments included;
+    ``numpyro.infer.inspect.get_dependencies`` knows neither arguments nor deterministic sites.
+    """
+
+    def __init__(self, *args: Any, marks: Mapping[str, jax.Array], **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(*args, **kwargs)
+        self.inputs: dict[str, dict[str, list[Any]]] = {}
+        self._marks = marks
+
+    def postprocess_message(self, msg: Message) -> None:
+        super().postprocess_message(msg)
+        name = msg.get("name")
+        if msg["type"] == "control_flow":
+            self._mark_control_flow(msg)
+        elif name is not None and msg["type"] in ("sample", "deterministic"):
+            self.inputs[name] = {"parents": _site_inputs(msg), "data": jax.tree.leaves(msg["value"])}
+            # Data at an observed site keep their source; every other value becomes a source of its own.
+            keep = msg.get("is_observed", False)
+            value = jax.tree.map(jnp.asarray if keep else jnp.zeros_like, msg["value"])
+            msg["value"] = self._marked(value, [name])
+
+    def _mark_control_flow(self, msg: Message) -> None:
+        """Let what comes out of a `scan` or `cond` depend on each of the sites inside it."""
+
+        def is_trace(leaf: object) -> bool:
+            return isinstance(leaf, PytreeTrace)
+
+        leaves, tree = jax.tree.flatten(msg["value"], is_leaf=is_trace)
+        inside = [name for leaf in leaves if is_trace(leaf) for name in leaf.trace]
+        marked = [leaf if is_trace(leaf) else self._marked(leaf, inside) for leaf in leaves]
+        msg["value"] = jax.tree.unflatten(tree, marked)
+
+    def _marked(self, value: Any, names: Iterable[str]) -> Any:  # noqa: ANN401
+        marks = [self._marks[name] for name in names if name in self._marks]
+        return lax.optimization_barrier((value, marks))[0]
+
+
+def _n_rows(arrays: Abstract, param_input: str) -> int:
+    return int(arrays[param_input].shape[0])
+
+
+def traced_shapes(
+    kernel: Kernel, arrays: Abstract, static: Mapping[str, object], param_input: str
+) -> dict[str, Any]:
+    """Return site name to the tree of ``ShapeDtypeStruct`` of its value, from one abstract run."""
+
+    def run(abstract: Abstract) -> dict[str, Any]:
+        execution = _AbstractExecution(kernel, random.key(0), n_obs=_n_rows(arrays, param_input))
+        sites = execution.run({**static, **abstract})
+        return {name: message["value"] for name, message in sites.items()}
+
+    return dict(jax.eval_shape(run, dict(arrays)))
+
+
+def trace_kernel(
+    kernel: Kernel, arrays: Abstract, static: Mapping[str, object], param_input: str
+) -> tuple[TracedSite, ...]:
+    """Run ``kernel`` abstractly and return its sites in the order in which they are made."""
+    values = traced_shapes(kernel, arrays, static, param_input)
+    marks = {f"site {name}": jax.ShapeDtypeStruct((), "float32") for name in values}
+    sites: list[TracedSite] = []
+
+    def run(**inputs: Any) -> dict[str, dict[str, list[Any]]]:  # noqa: ANN401
+        execution = _Marks(
+            kernel,
+            random.key(0),
+            n_obs=_n_rows(arrays, param_input),
+            marks={name: inputs[f"site {name}"] for name in values},
+        )
+        messages = execution.run({**static, **{name: inputs[name] for name in arrays}})
+        sites.extend(
+            _read(message, values[name], drawable=name not in execution.undrawable)
+            for name, message in messages.items()
+        )
+        return execution.inputs
+
+    provenance = eval_provenance(run, **arrays, **marks)
+    return tuple(replace(site, **_sources(provenance.get(site.name, {}))) for site in sites)
+
+
+def _sources(provenance: Mapping[str, list[frozenset[str]]]) -> dict[str, frozenset[str]]:
+    """Return the names of the sites and arguments that reach a site, by the way they reach it."""
+    return {
+        kind: frozenset(source.removeprefix("site ") for leaf in leaves for source in leaf)
+        for kind, leaves in provenance.items()
+    }
+
+
+def _read(message: Message, value: Any, *, drawable: bool) -> TracedSite:  # noqa: ANN401
+    """Keep of a message what outlives the trace it was made in."""
+    fn = message["fn"] if message["type"] == "sample" else None
+    base = _base(fn)
+    return TracedSite(
+        name=message["name"],
+        kind=message["type"],
+        value=value,
+        is_observed=bool(message.get("is_observed", False)),
+        is_factor=isinstance(base, dist.Unit),
+        distribution=None if fn is None else type(base).__name__,
+        event_dim=0 if fn is None else int(fn.event_dim),
+        frames=tuple((frame.name, frame.dim) for frame in message.get("cond_indep_stack", ())),
+        drawable=drawable,
+        scan=int(message.get("_scan", 0)),
+    )
+
+
+def downstream_of_static(
+    kernel: Kernel, arrays: Abstract, static: Mapping[str, object], param_input: str, name: str
+) -> frozenset[str]:
+    """Return the sites that depend directly on the argument ``name``, a plain number.
+
+    Raises
+    ------
+    Exception
+        Whatever the kernel raises when that number is not known in advance.
+    """
+    number = jax.ShapeDtypeStruct((), jnp.result_type(static[name]))
+    rest = {key: value for key, value in static.items() if key != name}
+    sites = trace_kernel(kernel, {**arrays, name: number}, rest, param_input)
+    return frozenset(site.name for site in sites if name in site.parents)

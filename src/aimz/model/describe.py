@@ -1,0 +1,127 @@
+"""A model in words: for the prompt, for notebooks, and at length."""
+
+__all__ = ["describe", "html", "summary"]
+
+import html as escape
+import textwrap
+from typing import TYPE_CHECKING
+
+from numpyro.infer import SVI
+
+from aimz.kernel import KernelSpec, Role, Site, kernel_name
+
+if TYPE_CHECKING:
+    from aimz.model.impact_model import ImpactModel
+
+_WIDTH = 80
+
+
+def _facts(model: "ImpactModel") -> list[tuple[str, str]]:
+    """Return what the short forms say, as pairs of a label and a text."""
+    inference = model.inference
+    how = type(inference).__name__
+    if isinstance(inference, SVI):
+        guide = inference.guide
+        how += f" with guide {getattr(guide, '__name__', type(guide).__name__)}"
+    else:
+        how += f" with {type(inference.sampler).__name__}, {inference.num_chains} chain(s)"
+    posterior = model.posterior
+    n_draws = 0 if not posterior else next(iter(posterior.values())).shape[0]
+    spec = model.kernel_spec
+    return [
+        ("Kernel", kernel_name(model.kernel)),
+        ("Input, output", f"{model.param_input}, {model.param_output}"),
+        ("Inference", how),
+        ("Fitted", f"yes, {n_draws} posterior draws" if posterior else "no"),
+        ("Sites", ", ".join(_label(s) for s in spec.sites) if spec else "not traced yet"),
+    ]
+
+
+def _label(site: Site) -> str:
+    """Return a site's name with its shape, as in ``beta[3]``."""
+    if site.leaves:
+        return f"{site.name}[{len(site.leaves)} arrays]"
+    return f"{site.name}[{', '.join(map(str, site.shape))}]" if site.shape else site.name
+
+
+def summary(model: "ImpactModel") -> str:
+    """Return a text of a few lines."""
+    lines = [f"<{type(model).__name__}>"]
+    for label, text in _facts(model):
+        lines += textwrap.wrap(
+            f"{label}: {text}", _WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
+        )
+    return "\n".join(lines)
+
+
+def html(model: "ImpactModel") -> str:
+    """Return a table for a notebook, with one row a site."""
+    facts = "".join(
+        f"<tr><th style='text-align:left'>{escape.escape(label)}</th>"
+        f"<td style='text-align:left'>{escape.escape(text)}</td></tr>"
+        for label, text in _facts(model)
+        if label != "Sites"
+    )
+    spec = model.kernel_spec
+    head = "".join(f"<th>{column}</th>" for column in _COLUMNS)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{escape.escape(cell)}</td>" for cell in _row(site)) + "</tr>"
+        for site in (spec.sites if spec else ())
+    )
+    sites = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if spec else ""
+    return f"<div><b>{type(model).__name__}</b><table>{facts}</table>{sites}</div>"
+
+
+_COLUMNS = ("site", "role", "shape", "distribution", "depends on")
+
+
+def _row(site: Site) -> tuple[str, ...]:
+    role = str(site.role) + (", local" if site.role is Role.LATENT and site.row_axes else "")
+    shape = f"{len(site.leaves)} arrays" if site.leaves else f"({', '.join(map(str, site.shape))})"
+    return site.name, role, shape, site.distribution or "-", ", ".join(sorted(site.parents)) or "-"
+
+
+def describe(model: "ImpactModel") -> str:
+    """Return the full text, at most 80 columns wide."""
+    spec = model.kernel_spec
+    if spec is None:
+        return (
+            f"{summary(model)}\n\nThe kernel has not been traced yet: call a method with data, or\n"
+            f"`describe({model.param_input}, {model.param_output}, ...)`."
+        )
+    rows = [_COLUMNS, *(_row(site) for site in spec.sites)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS) - 1)]
+    start = sum(widths) + 2 * len(widths)
+    lines = []
+    for row in rows:
+        cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
+        room = max(_WIDTH - start, 16)
+        first, *more = textwrap.wrap(row[-1], room) or ["-"]
+        lines.append(f"{cells}  {first}"[:_WIDTH].rstrip())
+        lines += [" " * start + line for line in more]
+    return "\n".join([summary(model), "", *lines, "", *_returns(model, spec)])
+
+
+def _returns(model: "ImpactModel", spec: KernelSpec) -> list[str]:
+    """Return a line for each question about what a method gives back."""
+    default = ", ".join(spec.return_sites) or "nothing: the kernel has no output and no deterministic site"
+    facts = [
+        f"A predictive method returns {default}, with dimensions (chain, draw, ...); rows run along "
+        f"'{spec.row_dim}'.",
+        f"log_likelihood scores {spec.param_output}."
+        if spec.output_observed
+        else f"log_likelihood needs a trace in which {spec.param_output} is observed; there was none yet.",
+    ]
+    if spec.local_sites:
+        facts.append(
+            f"Local latent sites ({', '.join(spec.local_sites)}) keep their posterior draws for the fitted "
+            "observations, and are drawn anew for others."
+        )
+    if spec.param_sites:
+        facts.append(f"Parameters ({', '.join(spec.param_sites)}) take their fitted values.")
+    if spec.fixed_size:
+        facts.append(
+            "The kernel could only be traced at the number of rows it was called with (it may close over arrays "
+            "as long as the data), so which axes are rows is not known."
+        )
+    return [line for fact in facts for line in textwrap.wrap(fact, _WIDTH, subsequent_indent="  ")]

@@ -1,0 +1,290 @@
+"""From a checked call to draws: the steps every predictive method shares."""
+
+__all__ = ["Engine", "Prepared"]
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from aimz.errors import KernelValidationError, warn
+from aimz.forward import Pass, Programs
+from aimz.inference import Posterior
+from aimz.kernel import (
+    Intervened,
+    KernelReader,
+    KernelSignature,
+    KernelSpec,
+    Source,
+    Substitution,
+    read_intervention,
+    substitute,
+)
+from aimz.types import Intervention, Kernel
+from aimz.utils.data import Call, read_array, read_call
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A call that was checked and decided; nothing has been computed yet."""
+
+    spec: KernelSpec
+    call: Call
+    substitution: Substitution
+    plan: Pass
+    draws: Mapping[str, jax.Array]
+    """Posterior draws that are substituted."""
+    values: Mapping[str, Any]
+    """Fitted parameters and interventions on sites."""
+    attrs: Mapping[str, Any]
+    """What the group of the result says about how it was made."""
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether a site other than the output, which may be scored, is drawn."""
+        return bool(self.substitution.having(Source.OTHER_ROWS, Source.ABSENT, Source.DOWNSTREAM))
+
+
+class Engine:
+    """A kernel, what is known of it, and its compiled programs."""
+
+    def __init__(self, kernel: Kernel, signature: KernelSignature) -> None:
+        self.kernel = kernel
+        self.signature = signature
+        self.reader = KernelReader(kernel, signature)
+        self._programs = Programs(kernel)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave compiled programs out of a pickle; what was read of the kernel stays."""
+        return {key: value for key, value in self.__dict__.items() if key != "_programs"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Start with no compiled programs."""
+        self.__dict__ |= state
+        self._programs = Programs(self.kernel)
+
+    def read_call(self, X: Any, extra: Mapping[str, Any], **output: Any) -> Call:  # noqa: ANN401
+        """Pass the arguments of a call through the doors; ``output=y`` where the method takes the output."""
+        self.signature.check_call(extra)
+        required = {self.signature.param_input: X}
+        if output:
+            required[self.signature.param_output] = output["output"]
+        return read_call(required, extra)
+
+    def read_spec(self, call: Call) -> KernelSpec:
+        """Return the structure of the kernel in this call."""
+        return self.reader.read(call.arrays, call.static)
+
+    def read_fit(self, call: Call) -> KernelSpec:
+        """Return the structure of the kernel with data, and refuse one that cannot be fitted.
+
+        Raises
+        ------
+        KernelValidationError
+            If the data of the output reach nothing in the joint density, or a site of another name.
+        """
+        spec = self.read_spec(call)
+        output = spec.param_output
+        if spec.output_observed:
+            return spec
+        elsewhere = [site.name for site in spec.sites if output in site.data]
+        if elsewhere:
+            msg = (
+                f"The data of `{output}` are observed at site `{elsewhere[0]}`. Name that site `{output}`, or name "
+                f"the parameter `{elsewhere[0]}` and set `param_output` to it."
+            )
+            raise KernelValidationError(msg)
+        if spec.output_scored:
+            return spec
+        msg = (
+            f"Kernel `{self.signature.kernel}` does not observe `{output}`: its data change nothing, so there is "
+            f"nothing to fit. Write `numpyro.sample('{output}', ..., obs={output})`."
+        )
+        raise KernelValidationError(msg)
+
+    def read_scored(self, call: Call) -> str:
+        """Return the site whose density is that of the output's data.
+
+        Raises
+        ------
+        KernelValidationError
+            If the output is not an observed ``sample`` site.
+        """
+        spec = self.read_fit(call)
+        output = spec.param_output
+        for name in (output, f"{output}_observed"):
+            if name in spec and output in spec[name].data:
+                return name
+        msg = (
+            f"Kernel `{self.signature.kernel}` scores `{output}` by a factor, which has no density for each "
+            f"observation. Write `numpyro.sample('{output}', ..., obs={output})`."
+        )
+        raise KernelValidationError(msg)
+
+    def read_latents(self, spec: KernelSpec | None, return_sites: str | Iterable[str]) -> tuple[str, ...]:
+        """Return the names of latent sites to return, and refuse others."""
+        names = (return_sites,) if isinstance(return_sites, str) else tuple(return_sites)
+        known = () if spec is None else spec.latent_sites
+        _refuse_unknown(names, known, "latent sites")
+        return tuple(dict.fromkeys(names))
+
+    def read_return_sites(
+        self, spec: KernelSpec, return_sites: str | Iterable[str] | None
+    ) -> tuple[str, ...]:
+        """Return the names of the sites to return.
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown; the known ones are listed.
+        """
+        if return_sites is None:
+            if not spec.return_sites:
+                msg = (
+                    f"Kernel `{self.signature.kernel}` has no site `{spec.param_output}` and no deterministic "
+                    "site, so there is nothing to return. Add one, or name latent sites in `return_sites`."
+                )
+                raise KernelValidationError(msg)
+            return spec.return_sites
+        names = (return_sites,) if isinstance(return_sites, str) else tuple(return_sites)
+        known = spec.sample_sites + spec.deterministic_sites
+        _refuse_unknown(names, known, "sites")
+        return tuple(dict.fromkeys(names))
+
+    def prepare(
+        self,
+        call: Call,
+        *,
+        posterior: Posterior | None,
+        params: Mapping[str, Any],
+        n_draws: int,
+        return_sites: str | Iterable[str] | None = None,
+        intervention: Intervention | None = None,
+        in_sample: bool = True,
+    ) -> Prepared:
+        """Check a call and decide where the value of each site comes from; warn of what is not as fitted."""
+        spec = self.read_spec(call)
+        names = self.read_return_sites(spec, return_sites)
+        acts = self._read_intervention(intervention, spec, call)
+        known = self.reader.spec
+        substitution = substitute(
+            spec,
+            posterior=None if posterior is None else posterior.shapes,
+            fitted=params,
+            observed=known.observed_sites if known is not None else (),
+            in_sample=in_sample,
+            intervened=frozenset(acts.values),
+            downstream=acts.downstream,
+        )
+        if posterior is not None:
+            _warn(substitution)
+        taken = {} if posterior is None else {n: posterior.draws[n] for n in substitution.from_posterior}
+        fitted = {name: params[name] for name in substitution.having(Source.FITTED)}
+        return Prepared(
+            spec=spec,
+            call=Call({**call.arrays, **acts.arrays}, {**call.static, **acts.static}, call.n_obs),
+            substitution=substitution,
+            plan=Pass(
+                n_obs=call.n_obs,
+                n_draws=n_draws,
+                static={**call.static, **acts.static},
+                return_sites=names,
+                transforms=acts.transforms,
+                unobserve=frozenset(substitution.having(Source.DOWNSTREAM)),
+            ),
+            draws=taken,
+            values={**fitted, **acts.values},
+            attrs=_attrs(substitution, intervention),
+        )
+
+    def run(self, kind: str, prepared: Prepared, key: jax.Array) -> dict[str, jax.Array]:
+        """Compute a prepared call: ``kind`` is "predictive" or "log_density"."""
+        return self._programs.run(
+            kind, prepared.plan, key, prepared.draws, prepared.values, prepared.call.arrays
+        )
+
+    def _read_intervention(
+        self, intervention: Intervention | None, spec: KernelSpec, call: Call
+    ) -> Intervened:
+        if isinstance(intervention, Mapping):
+            intervention = {
+                name: value
+                if callable(value) or name in call.static
+                else read_array(value, f"intervention[{name!r}]")
+                for name, value in intervention.items()
+            }
+        return read_intervention(
+            intervention,
+            kernel=self.kernel,
+            signature=self.signature,
+            spec=spec,
+            arrays=call.arrays,
+            static=call.static,
+        )
+
+
+def _refuse_unknown(names: Iterable[str], known: Iterable[str], what: str) -> None:
+    known = tuple(known)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        msg = (
+            f"`return_sites` must name {what} of the kernel; got {', '.join(map(repr, unknown))}. "
+            f"Known: {', '.join(known) or 'none'}."
+        )
+        raise ValueError(msg)
+
+
+def _warn(substitution: Substitution) -> None:
+    """Say what happened to local latents, and what the posterior does not know."""
+    kept = substitution.having(Source.POSTERIOR_ROWS)
+    if kept:
+        warn(
+            f"Local latent site(s) {_listed(kept)} keep their posterior draws, row by row: the input is taken for "
+            "the fitted observations. For other observations pass `in_sample=False`."
+        )
+    drawn = substitution.having(Source.OTHER_ROWS)
+    if drawn:
+        warn(
+            f"Local latent site(s) {_listed(drawn)} are drawn anew given the global sites: the input is not the "
+            "fitted observations."
+        )
+    absent = substitution.having(Source.ABSENT)
+    if absent:
+        warn(f"Site(s) {_listed(absent)} are not in the posterior and are drawn from their prior.")
+    initial = substitution.having(Source.INITIAL)
+    if initial:
+        warn(
+            f"Parameter(s) {_listed(initial)} have no fitted value; their initial value is used. Fit with SVI, or "
+            "set their draws with `set_posterior_sample`."
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _attrs(substitution: Substitution, intervention: Intervention | None) -> dict[str, Any]:
+    """Return what a group records of the decision; texts and lists of texts, which every format can store."""
+    attrs: dict[str, Any] = {
+        "intervention": json.dumps({k: _plain(v) for k, v in (intervention or {}).items()})
+    }
+    if substitution.drawn_anew:
+        attrs["drawn_anew"] = list(substitution.drawn_anew)
+    if substitution.having(Source.POSTERIOR_ROWS):
+        attrs["local_latents"] = "posterior"
+    elif substitution.having(Source.OTHER_ROWS):
+        attrs["local_latents"] = "drawn anew"
+    return attrs
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """Return a value of an intervention as JSON can hold it."""
+    if callable(value):
+        return f"callable {getattr(value, '__name__', type(value).__name__)}"
+    if isinstance(value, str) or value is None:
+        return value
+    array = np.asarray(value)
+    return array.item() if array.ndim == 0 else f"array of shape {array.shape}"

@@ -1,0 +1,670 @@
+"""The class the user holds."""
+
+__all__ = ["ImpactModel"]
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import jax
+from numpyro.infer import MCMC, SVI
+from numpyro.infer.svi import SVIState
+
+from aimz.errors import NotFittedError, warn
+from aimz.inference import Fit, Posterior, VIResult, read_draws, read_inference
+from aimz.kernel import KernelSpec, read_signature
+from aimz.model.describe import describe, html, summary
+from aimz.model.engine import Engine
+from aimz.model.keys import describe_key, parse_key, read_key
+from aimz.model.results import Observed, Results
+from aimz.types import Intervention, Kernel
+from aimz.utils.data import Call, read_count
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+class ImpactModel:
+    """A NumPyro model with its inference, its posterior, and its answers to "what if".
+
+    Parameters
+    ----------
+    kernel : callable
+        NumPyro model with a parameter for the input (no default), one for the output (default None), and any
+        further ones; neither ``*args`` nor ``**kwargs``.
+    rng_key : jax.Array
+        Typed key (:func:`jax.random.key`).  It is split once by each call that needs randomness and is given
+        no key of its own.
+    inference : numpyro.infer.SVI or numpyro.infer.MCMC
+        How to fit.
+    svi : numpyro.infer.SVI
+        Another spelling of ``inference``.
+    param_input, param_output : str
+        Names of the input and the output among the kernel's parameters.
+    coords, dims : mapping, optional
+        Labels, as ArviZ takes them: ``dims={"beta": ["feature"]}, coords={"feature": ["age", "income"]}``.
+
+    Raises
+    ------
+    KernelValidationError
+        If the kernel's signature does not fit; also a :class:`ValueError`.
+    TypeError
+        If ``rng_key`` is no key, or not exactly one of ``inference`` and ``svi`` is given.
+
+    Notes
+    -----
+    *Arrays.*  The first axis of the input, the output and of every further array is the row axis, ``n_obs``
+    long.  Arguments that are not arrays (numbers, strings, tuples) reach the kernel as they are.
+
+    *Randomness.*  The draw ``i`` of a site depends on the key of the call, on ``i`` and on the site's name.  Two
+    calls with the same key therefore share their noise, whatever else differs between them.
+
+    *Results.*  Trees in ArviZ's schema, with dimensions ``(chain, draw, ...)``.  Rows share one dimension, named
+    after the plate around them.
+
+    *Compiled programs* are kept: what the kernel closes over must not be changed in place between calls.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist
+    >>> from jax import random
+    >>> from numpyro.infer import SVI, Trace_ELBO
+    >>> from numpyro.infer.autoguide import AutoNormal
+    >>> from aimz import ImpactModel
+    >>> def kernel(X, y=None):
+    ...     a = numpyro.sample("a", dist.Normal(0.0, 5.0))
+    ...     b = numpyro.sample("b", dist.Normal(0.0, 5.0))
+    ...     with numpyro.plate("obs", X.shape[0]):
+    ...         numpyro.sample("y", dist.Normal(a + b * X, 1.0), obs=y)
+    >>> X = jnp.linspace(-1.0, 1.0, 100)
+    >>> y = 1.0 + 2.0 * X + random.normal(random.key(1), X.shape)
+    >>> svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.05), Trace_ELBO())
+    >>> model = ImpactModel(kernel, random.key(0), svi)
+    >>> _ = model.fit_on_batch(X, y, num_steps=1000, progress=False)
+    >>> effect = model.estimate_effect(
+    ...     args_baseline={"X": X}, args_intervention={"X": X, "intervention": {"X": X + 1.0}}
+    ... )
+    >>> bool(abs(effect["posterior_predictive"]["y"].mean() - 2.0) < 0.5)
+    True
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        rng_key: jax.Array,
+        inference: SVI | MCMC | None = None,
+        *,
+        svi: SVI | None = None,
+        param_input: str = "X",
+        param_output: str = "y",
+        coords: Mapping[str, Any] | None = None,
+        dims: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        signature = read_signature(kernel, param_input, param_output)
+        self._rng_key = read_key(rng_key)
+        self._fit = Fit(read_inference(kernel, inference, svi))
+        self._engine = Engine(kernel, signature)
+        self._results = Results(dims, coords)
+        self._posterior: Posterior | None = None
+        self._observed: Observed | None = None
+
+    # ------------------------------------------------------------------------------------------ properties
+
+    @property
+    def kernel(self) -> Kernel:
+        """The NumPyro model."""
+        return self._engine.kernel
+
+    @property
+    def kernel_spec(self) -> KernelSpec | None:
+        """Structure of the kernel as all calls so far showed it; None before the first."""
+        return self._engine.reader.spec
+
+    @property
+    def inference(self) -> SVI | MCMC:
+        """The inference object the model was made with."""
+        return self._fit.inference
+
+    @property
+    def param_input(self) -> str:
+        """Name of the kernel's input."""
+        return self._engine.signature.param_input
+
+    @property
+    def param_output(self) -> str:
+        """Name of the kernel's output."""
+        return self._engine.signature.param_output
+
+    @property
+    def posterior(self) -> dict[str, jax.Array] | None:
+        """Site name to draws of shape ``(n_draws, ...)``, chain after chain; None before there are any."""
+        return None if self._posterior is None else dict(self._posterior.draws)
+
+    @property
+    def rng_key(self) -> jax.Array:
+        """The key the next call that is given none will split."""
+        return self._rng_key
+
+    @property
+    def vi_state(self) -> SVIState | None:
+        """State of the optimisation (parameters, optimizer, mutable state); None before SVI has run."""
+        return self._fit.vi_state
+
+    @property
+    def _vi_state(self) -> SVIState | None:
+        """The name under which a loop of one's own may know :attr:`vi_state`."""
+        return self._fit.vi_state
+
+    @property
+    def vi_result(self) -> VIResult | None:
+        """Fitted parameters and the losses of all steps so far; None before SVI has run.
+
+        May be set after a loop of one's own, to anything with ``params`` and ``losses``.
+        """
+        return self._fit.vi_result
+
+    @vi_result.setter
+    def vi_result(self, result: VIResult) -> None:
+        if not (hasattr(result, "params") and hasattr(result, "losses")):
+            msg = f"`vi_result` must have `params` and `losses`; got {type(result).__name__}."
+            raise TypeError(msg)
+        self._fit.vi_result = result
+
+    def is_fitted(self) -> bool:
+        """Whether there is a posterior, fitted or set."""
+        return self._posterior is not None
+
+    # --------------------------------------------------------------------------------------------- fitting
+
+    def fit_on_batch(
+        self,
+        X: Any,  # noqa: ANN401
+        y: Any,  # noqa: ANN401
+        *,
+        num_steps: int = 10000,
+        num_samples: int = 1000,
+        rng_key: jax.Array | None = None,
+        progress: bool = True,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Self:
+        """Fit to all the data at once, by SVI or MCMC, and draw the posterior.
+
+        SVI continues from the state the model has; a model that is to start afresh is made anew.  MCMC warms up
+        and samples as its object says, each time.
+
+        Parameters
+        ----------
+        X, y : array_like of shape (n_obs, ...)
+            Input and output.
+        num_steps : int
+            SVI: number of optimisation steps.
+        num_samples : int
+            SVI: number of posterior draws to take.  MCMC draws as many as its object says.
+        rng_key : jax.Array, optional
+            Key for this call; the model's own is then left alone.
+        progress : bool
+            Whether to show a progress bar.
+        **kwargs
+            Further arguments of the kernel.
+
+        Returns
+        -------
+        ImpactModel
+            The model itself.
+
+        Raises
+        ------
+        KernelValidationError
+            If the kernel does not observe the output.
+        TypeError, ValueError
+            If data or arguments do not fit; nothing has then been changed.
+
+        Warns
+        -----
+        RuntimeWarning
+            If a loss is not finite: the run stops and the last good state is kept.
+        """
+        call = self._engine.read_call(X, kwargs, output=y)
+        read_count(num_steps, "num_steps")
+        read_count(num_samples, "num_samples")
+        spec = self._engine.read_fit(call)
+        self._fit.check_continues(spec, call)
+        if isinstance(self.inference, MCMC) and num_samples not in (1000, self.inference.num_samples):
+            warn(
+                f"`num_samples={num_samples}` was ignored: this MCMC object draws {self.inference.num_samples} per "
+                "chain. Set `num_samples` there."
+            )
+        self._posterior = self._fit.run(
+            call, spec, self._key(rng_key), num_steps=num_steps, num_samples=num_samples, progress=progress
+        )
+        self._observed = Observed.of(call, self.param_input, self.param_output)
+        return self
+
+    def sample(
+        self,
+        *,
+        num_samples: int = 1000,
+        rng_key: jax.Array | None = None,
+        return_sites: str | Iterable[str] | None = None,
+        return_datatree: bool = True,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> "xr.DataTree | dict[str, jax.Array]":
+        """Draw afresh from the posterior the inference has found; :attr:`posterior` stays as it is.
+
+        SVI draws from the guide.  MCMC continues its chains where they ended, without a new warm-up.
+
+        Parameters
+        ----------
+        num_samples : int
+            Number of draws; for MCMC, per chain.
+        rng_key : jax.Array, optional
+            Key for this call; the model's own is then left alone.
+        return_sites : str or iterable of str, optional
+            Latent sites to return; all by default.
+        return_datatree : bool
+            Whether to return a tree with the group ``posterior``, or a plain dictionary.
+        **kwargs
+            The data by name (``X=``, ``y=``, further arguments): needed for MCMC, and by guides that read them.
+
+        Returns
+        -------
+        xarray.DataTree or dict of str to jax.Array
+            Draws of shape ``(chain, draw, ...)``, or ``(n_draws, ...)`` in a dictionary.
+
+        Raises
+        ------
+        NotFittedError
+            If nothing has been fitted.
+        """
+        read_count(num_samples, "num_samples")
+        self._fit.check_can_sample()
+        data = dict(kwargs)
+        X, y = data.pop(self.param_input, None), data.pop(self.param_output, None)
+        call = None if X is None else self._engine.read_call(X, data, **({} if y is None else {"output": y}))
+        spec = self.kernel_spec if call is None else self._engine.read_spec(call)
+        names = None if return_sites is None else self._engine.read_latents(spec, return_sites)
+        drawn = self._fit.sample(call, spec, self._key(rng_key), num_samples=num_samples, return_sites=names)
+        if not return_datatree:
+            return dict(drawn.draws)
+        from aimz.output import make_tree
+
+        return make_tree(self._results.posterior(drawn, spec))
+
+    def set_posterior_sample(self, samples: Mapping[str, Any], *, num_chains: int = 1) -> Self:
+        """Use draws that were made elsewhere; the model then counts as fitted.
+
+        Parameters
+        ----------
+        samples : mapping of str to array_like of shape (n_draws, ...)
+            Draws by site, with one leading axis for all chains, chain after chain.  Draws of the output are
+            dropped with a warning; those of deterministic sites are kept, and recomputed all the same.
+        num_chains : int
+            Number of chains the leading axis is made of.
+
+        Returns
+        -------
+        ImpactModel
+            The model itself.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is no mapping of arrays, empty, or lengths differ.
+        """
+        self._posterior = read_draws(samples, num_chains=num_chains, param_output=self.param_output)
+        return self
+
+    # ------------------------------------------------------------------------------------------ predicting
+
+    def predict_on_batch(
+        self,
+        X: Any,
+        *,
+        intervention: Intervention | None = None,
+        rng_key: jax.Array | None = None,
+        in_sample: bool = True,
+        return_sites: str | Iterable[str] | None = None,
+        return_datatree: bool = True,
+        **kwargs: Any,
+    ) -> "xr.DataTree | dict[str, jax.Array]":
+        """Predict in one pass in memory, under an intervention if one is given.
+
+        Equals NumPyro's :class:`~numpyro.infer.Predictive` in distribution, with what that leaves to the user
+        done: fitted parameters, interventions that reach every descendant, rows of local latents.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_obs, ...)
+            Input.
+        intervention : mapping, optional
+            Name of a site or of a kernel argument to a value: a scalar, an array that broadcasts, or a
+            callable on the factual value.  Latent sites that descend from it are drawn anew.
+        rng_key : jax.Array, optional
+            Key for this call; the model's own is then left alone.
+        in_sample : bool
+            Whether the rows are the fitted observations.  Local latents then keep their posterior draws if
+            there are as many rows, and the group is ``posterior_predictive``; else ``predictions``.
+        return_sites : str or iterable of str, optional
+            Sites to return; by default the output and the deterministic sites.
+        return_datatree : bool
+            Whether to return a tree, or a dictionary of arrays of shape ``(n_draws, ...)``.
+        **kwargs
+            Further arguments of the kernel.
+
+        Returns
+        -------
+        xarray.DataTree or dict of str to jax.Array
+            Each site has shape ``(chain, draw, ...)``; a site without a row axis has none here either.
+
+        Raises
+        ------
+        NotFittedError
+            If there is no posterior.
+        ValueError
+            If a name is unknown or a shape does not fit; nothing has then been computed.
+
+        Warns
+        -----
+        UserWarning
+            If local latents are kept or drawn anew, or something is missing from the posterior.
+        """
+        posterior = self._fitted("predict_on_batch")
+        call = self._engine.read_call(X, kwargs)
+        prepared = self._engine.prepare(
+            call,
+            posterior=posterior,
+            params=self._fit.params,
+            n_draws=posterior.n_draws,
+            return_sites=return_sites,
+            intervention=intervention,
+            in_sample=in_sample,
+        )
+        key = self._key(rng_key)
+        arrays = self._engine.run("predictive", prepared, key)
+        if not return_datatree:
+            return arrays
+        group = "posterior_predictive" if in_sample else "predictions"
+        known = self._observed if in_sample else None
+        matches = known is not None and known.matches(call.arrays[self.param_input])
+        return self._results.tree(
+            group,
+            arrays,
+            prepared,
+            num_chains=posterior.num_chains,
+            beside=self._results.posterior(posterior, self.kernel_spec),
+            key=describe_key(key),
+            in_sample=in_sample,
+            observed=known.output if known is not None and matches else None,
+        )
+
+    def sample_posterior_predictive_on_batch(
+        self,
+        X: Any,  # noqa: ANN401
+        *,
+        intervention: Intervention | None = None,
+        rng_key: jax.Array | None = None,
+        return_sites: str | Iterable[str] | None = None,
+        return_datatree: bool = True,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> "xr.DataTree | dict[str, jax.Array]":
+        """Predict for the fitted observations: :meth:`predict_on_batch` with ``in_sample=True``.
+
+        Parameters
+        ----------
+        X, intervention, rng_key, return_sites, return_datatree, **kwargs
+            As in :meth:`predict_on_batch`.
+
+        Returns
+        -------
+        xarray.DataTree or dict of str to jax.Array
+            Group ``posterior_predictive``.
+        """
+        options: dict[str, Any] = {"return_datatree": return_datatree, **kwargs}
+        return self.predict_on_batch(
+            X,
+            intervention=intervention,
+            rng_key=rng_key,
+            in_sample=True,
+            return_sites=return_sites,
+            **options,
+        )
+
+    def sample_prior_predictive_on_batch(
+        self,
+        X: Any,  # noqa: ANN401
+        *,
+        num_samples: int = 1000,
+        rng_key: jax.Array | None = None,
+        return_sites: str | Iterable[str] | None = None,
+        return_datatree: bool = True,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> "xr.DataTree | dict[str, jax.Array]":
+        """Predict from the priors; needs no posterior.  Parameters take their fitted values if there are any.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_obs, ...)
+            Input.
+        num_samples : int
+            Number of draws.
+        rng_key, return_sites, return_datatree, **kwargs
+            As in :meth:`predict_on_batch`.
+
+        Returns
+        -------
+        xarray.DataTree or dict of str to jax.Array
+            Group ``prior_predictive``.
+
+        Raises
+        ------
+        ValueError
+            If a prior is improper, so that it cannot be drawn from.
+        """
+        n_draws = read_count(num_samples, "num_samples")
+        call = self._engine.read_call(X, kwargs)
+        prepared = self._engine.prepare(
+            call, posterior=None, params=self._fit.params, n_draws=n_draws, return_sites=return_sites
+        )
+        key = self._key(rng_key)
+        arrays = self._engine.run("predictive", prepared, key)
+        if not return_datatree:
+            return arrays
+        return self._results.tree(
+            "prior_predictive",
+            arrays,
+            prepared,
+            num_chains=1,
+            beside={}
+            if self._posterior is None
+            else self._results.posterior(self._posterior, self.kernel_spec),
+            key=describe_key(key),
+            in_sample=True,
+        )
+
+    def log_likelihood(
+        self,
+        X: Any,  # noqa: ANN401
+        y: Any,  # noqa: ANN401
+        *,
+        rng_key: jax.Array | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> "xr.DataTree":
+        """Return the log density of each observation under each posterior draw, never scaled.
+
+        Equals :func:`numpyro.infer.log_likelihood` at the output, and is what ``arviz_stats.loo`` reads.
+
+        Parameters
+        ----------
+        X, y : array_like of shape (n_obs, ...)
+            Input and output.
+        rng_key : jax.Array, optional
+            Key for this call; used only if local latents have to be drawn anew.
+        **kwargs
+            Further arguments of the kernel.
+
+        Returns
+        -------
+        xarray.DataTree
+            Groups ``log_likelihood`` and ``observed_data``, beside the posterior.
+
+        Raises
+        ------
+        NotFittedError
+            If there is no posterior.
+        KernelValidationError
+            If the output is not an observed ``sample`` site, so that it has no density.
+        """
+        posterior = self._fitted("log_likelihood")
+        call = self._engine.read_call(X, kwargs, output=y)
+        site = self._engine.read_scored(call)
+        prepared = self._engine.prepare(
+            call, posterior=posterior, params=self._fit.params, n_draws=posterior.n_draws, return_sites=site
+        )
+        key = self._key(rng_key) if prepared.needs_key else self._rng_key
+        scores = self._engine.run("log_density", prepared, key)[site]
+        return self._results.tree(
+            "log_likelihood",
+            {self.param_output: scores},
+            prepared,
+            num_chains=posterior.num_chains,
+            beside=self._results.posterior(posterior, self.kernel_spec),
+            key=describe_key(key),
+            in_sample=True,
+            observed=call.arrays[self.param_output],
+        )
+
+    def estimate_effect(
+        self,
+        output_baseline: "xr.DataTree | None" = None,
+        output_intervention: "xr.DataTree | None" = None,
+        args_baseline: Mapping[str, Any] | None = None,
+        args_intervention: Mapping[str, Any] | None = None,
+        *,
+        on_batch: bool = False,  # noqa: ARG002 (every prediction is made in one pass, until there are others)
+    ) -> "xr.DataTree":
+        """Return what an intervention changes: intervention minus baseline, draw by draw and row by row.
+
+        Each scenario is a tree, or the keyword arguments of :meth:`predict_on_batch` to make one.  Scenarios
+        made here share their key, so their noise is common and the difference is the effect alone.
+
+        Parameters
+        ----------
+        output_baseline, output_intervention : xarray.DataTree, optional
+            Results of a predictive method.
+        args_baseline, args_intervention : mapping, optional
+            Keyword arguments of :meth:`predict_on_batch`, the input among them.
+        on_batch : bool
+            Whether to predict in one pass in memory, as is done either way.
+
+        Returns
+        -------
+        xarray.DataTree
+            The differences in the group the scenarios share, all sampling dimensions kept.
+
+        Raises
+        ------
+        TypeError
+            If a scenario is given twice, or not at all.
+        ValueError
+            If the scenarios differ in draws or rows, or share no variable.
+
+        Warns
+        -----
+        UserWarning
+            If the scenarios were drawn with different keys, so that their noise is not common.
+        """
+        from aimz.output import difference
+
+        scenarios = {
+            "baseline": (output_baseline, args_baseline),
+            "intervention": (output_intervention, args_intervention),
+        }
+        read = {name: self._read_scenario(name, *given) for name, given in scenarios.items()}
+        if any(isinstance(given, dict) and "rng_key" not in given for given in read.values()):
+            key = self._common_key(read.values())
+            read = {
+                name: {"rng_key": key, **given} if isinstance(given, dict) else given
+                for name, given in read.items()
+            }
+        baseline, intervention = (
+            self.predict_on_batch(given.pop(self.param_input), **given) if isinstance(given, dict) else given
+            for given in read.values()
+        )
+        return difference(baseline, intervention)
+
+    def describe(self, X: Any = None, y: Any = None, **kwargs: Any) -> str:  # noqa: ANN401
+        """Return a text on the kernel's sites, their roles and shapes, and on what each method returns.
+
+        Parameters
+        ----------
+        X, y : array_like of shape (n_obs, ...), optional
+            Data to read the kernel with, if no call has yet; nothing is computed on them.
+        **kwargs
+            Further arguments of the kernel.
+
+        Returns
+        -------
+        str
+            At most 80 characters wide.
+        """
+        if X is not None:
+            self._engine.read_spec(self._engine.read_call(X, kwargs))
+            if y is not None:
+                self._engine.read_spec(self._engine.read_call(X, kwargs, output=y))
+        return describe(self)
+
+    def __repr__(self) -> str:
+        """Return a short text: kernel, inference, sites, fitted or not."""
+        return summary(self)
+
+    def _repr_html_(self) -> str:
+        return html(self)
+
+    # ------------------------------------------------------------------------------------------- internals
+
+    def _key(self, rng_key: jax.Array | None) -> jax.Array:
+        """Return the key of a call: the one given, else one split off the model's own."""
+        if rng_key is not None:
+            return read_key(rng_key)
+        self._rng_key, key = jax.random.split(self._rng_key)
+        return key
+
+    def _read_scenario(
+        self, name: str, tree: "xr.DataTree | None", args: Any
+    ) -> "xr.DataTree | dict[str, Any]":  # noqa: ANN401
+        """Return the one of a tree and arguments that was given for a scenario."""
+        if (tree is None) == (args is None):
+            given = "neither" if tree is None else "both"
+            msg = f"Exactly one of `output_{name}` and `args_{name}` must be given; got {given}."
+            raise TypeError(msg)
+        if args is None:
+            return tree
+        if not isinstance(args, Mapping) or self.param_input not in args:
+            msg = (
+                f"`args_{name}` must be a mapping of keyword arguments of `predict_on_batch` with "
+                f"`{self.param_input}` among them; got {sorted(args) if isinstance(args, Mapping) else args!r}."
+            )
+            raise TypeError(msg)
+        if not args.get("return_datatree", True):
+            msg = f"`args_{name}` must leave `return_datatree` as it is; the effect is taken between trees."
+            raise ValueError(msg)
+        return dict(args)
+
+    def _common_key(self, scenarios: "Iterable[xr.DataTree | dict[str, Any]]") -> jax.Array:
+        """Return the key the other scenario was drawn with, if it says so, else one of this call's own."""
+        from aimz.output import recorded_key
+
+        for given in scenarios:
+            text = given.get("rng_key") if isinstance(given, dict) else recorded_key(given)
+            if text is not None:
+                return parse_key(text) if isinstance(text, str) else text
+        return self._key(None)
+
+    def _fitted(self, method: str) -> Posterior:
+        """Return the posterior, or say which call makes one."""
+        if self._posterior is None:
+            msg = (
+                f"`{method}` needs a posterior, and this model has none yet. Call `fit_on_batch(X, y)`, or "
+                "`set_posterior_sample` with draws made elsewhere."
+            )
+            raise NotFittedError(msg)
+        return self._posterior

@@ -1,0 +1,43 @@
+"""The one door for random keys."""
+
+__all__ = ["describe_key", "parse_key", "read_key"]
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aimz.errors import warn
+
+
+def read_key(key: object) -> jax.Array:
+    """Return ``key`` as a typed key.
+
+    Raises
+    ------
+    TypeError
+        If it is no key.
+    """
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
+        return key
+    if isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32 and key.shape == (2,):
+        warn(
+            "A legacy `uint32` key was converted to a typed key. Make keys with `jax.random.key(seed)` rather "
+            "than `jax.random.PRNGKey(seed)`."
+        )
+        return jax.random.wrap_key_data(jnp.asarray(key))
+    got = f"an array of dtype {key.dtype}, shape {key.shape}" if hasattr(key, "dtype") else repr(key)
+    msg = f"`rng_key` must be one typed JAX key; got {got}. Make one with `jax.random.key(seed)`."
+    raise TypeError(msg)
+
+
+def describe_key(key: jax.Array) -> str:
+    """Return a text that is the same for equal keys, to record where a result's noise came from."""
+    words = "-".join(f"{int(word):08x}" for word in np.asarray(jax.random.key_data(key)).ravel())
+    return f"{jax.random.key_impl(key)}:{words}"
+
+
+def parse_key(text: str) -> jax.Array:
+    """Return the key that :func:`describe_key` described."""
+    implementation, _, words = text.partition(":")
+    data = np.array([int(word, 16) for word in words.split("-")], dtype=np.uint32)
+    return jax.random.wrap_key_data(jnp.asarray(data), impl=implementation)

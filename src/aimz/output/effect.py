@@ -1,0 +1,107 @@
+"""The effect of an intervention: what happens with it, minus what happens without."""
+
+__all__ = ["difference", "recorded_key"]
+
+import numpy as np
+import xarray as xr
+
+from aimz.errors import warn
+
+_GROUPS = ("posterior_predictive", "predictions", "prior_predictive")
+
+
+def difference(baseline: xr.DataTree, intervention: xr.DataTree) -> xr.DataTree:
+    """Return ``intervention - baseline`` for each variable both have, draw by draw and row by row.
+
+    The law: ``difference(a, a) = 0`` and ``difference(a, b) = -difference(b, a)``.
+
+    Raises
+    ------
+    ValueError
+        If the two share no group of predictions or no variable in it, or differ in draws, rows or labels.
+    """
+    group = _shared_group(baseline, intervention)
+    before, after = baseline[group].to_dataset(), intervention[group].to_dataset()
+    shared = [name for name in after.data_vars if name in before.data_vars]
+    if not shared:
+        msg = (
+            f"The scenarios share no variable in group {group!r}: the baseline has {sorted(map(str, before))}, the "
+            f"intervention {sorted(map(str, after))}. Make both with the same `return_sites`."
+        )
+        raise ValueError(msg)
+    _check_sizes(before, after)
+    _warn_unless_noise_is_common(before, after)
+    try:
+        # By default xarray keeps only the labels both have, and the rest would be dropped without a word.
+        with xr.set_options(arithmetic_join="exact", keep_attrs=False):
+            effect = xr.Dataset({name: _signed(after[name]) - _signed(before[name]) for name in shared})
+    except xr.AlignmentError as error:
+        msg = (
+            f"The scenarios have different labels, so rows cannot be matched ({error}). Make both from the same "
+            "observations."
+        )
+        raise ValueError(msg) from error
+    kept = {key: value for key, value in after.attrs.items() if key not in ("intervention", "drawn_anew")}
+    effect.attrs = {
+        **kept,
+        "contrast": "intervention - baseline",
+        "intervention": after.attrs.get("intervention", "{}"),
+        "baseline": before.attrs.get("intervention", "{}"),
+    }
+    groups = {f"/{group}": effect}
+    groups |= {
+        f"/{name}": intervention[name].to_dataset()
+        for name in ("posterior", "sample_stats")
+        if name in intervention.children
+    }
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs = dict(intervention.attrs)
+    return tree
+
+
+def recorded_key(tree: xr.DataTree) -> str | None:
+    """Return the key a result says it was drawn with, or None."""
+    groups = [name for name in _GROUPS if isinstance(tree, xr.DataTree) and name in tree.children]
+    return tree[groups[0]].attrs.get("rng_key") if groups else None
+
+
+def _shared_group(baseline: xr.DataTree, intervention: xr.DataTree) -> str:
+    for name, tree in (("output_baseline", baseline), ("output_intervention", intervention)):
+        if not isinstance(tree, xr.DataTree):
+            msg = f"`{name}` must be a DataTree that a predictive method returned; got {type(tree).__name__}."
+            raise TypeError(msg)
+    shared = [name for name in _GROUPS if name in baseline.children and name in intervention.children]
+    if not shared:
+        msg = (
+            f"The scenarios must share a group of predictions; the baseline has {sorted(baseline.children)}, the "
+            f"intervention {sorted(intervention.children)}. Make both with the same method and `in_sample`."
+        )
+        raise ValueError(msg)
+    return shared[0]
+
+
+def _check_sizes(before: xr.Dataset, after: xr.Dataset) -> None:
+    differing = [dim for dim in before.sizes if dim in after.sizes and before.sizes[dim] != after.sizes[dim]]
+    if differing:
+        listed = ", ".join(
+            f"{dim}: {before.sizes[dim]} in the baseline, {after.sizes[dim]} with the intervention"
+            for dim in differing
+        )
+        msg = f"The scenarios must have the same draws and rows; got {listed}. Make both from the same rows."
+        raise ValueError(msg)
+
+
+def _warn_unless_noise_is_common(before: xr.Dataset, after: xr.Dataset) -> None:
+    keys = [before.attrs.get("rng_key"), after.attrs.get("rng_key")]
+    if None not in keys and keys[0] != keys[1]:
+        warn(
+            "The scenarios were drawn with different keys, so their noise is independent and their difference "
+            "holds the noise of both. Pass the same `rng_key` to both, or let `estimate_effect` predict them."
+        )
+
+
+def _signed(array: xr.DataArray) -> xr.DataArray:
+    """Return an array that can be subtracted: unsigned numbers would wrap, booleans have no minus."""
+    if array.dtype.kind in "bu":
+        return array.astype(np.result_type(array.dtype, np.int8) if array.dtype.itemsize < 8 else np.float64)
+    return array

@@ -1,0 +1,24 @@
+"""Type aliases shared by the rooms."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+__all__ = ["Arrays", "Draws", "Intervention", "Kernel", "Shape"]
+
+type Kernel = Callable[..., Any]
+"""A NumPyro model."""
+
+type Arrays = Mapping[str, np.ndarray | jax.Array]
+"""Argument name to array; the first axis is the row axis, unless the array is 0-d."""
+
+type Draws = Mapping[str, jax.Array]
+"""Site name to array of shape ``(n_draws, ...)``."""
+
+type Intervention = Mapping[str, Any]
+"""Site or argument name to a scalar, an array that broadcasts, or a callable on the factual value."""
+
+type Shape = tuple[int | str, ...]
+"""A shape whose row axes are named, as in ``("n_obs", 3)``."""

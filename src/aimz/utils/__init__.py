@@ -1,0 +1,1 @@
+"""Home of the public path :mod:`aimz.utils.data`; nothing else lives here."""
