@@ -18,7 +18,7 @@ def log_density(kernel: Kernel, plan: Pass) -> Program:
     return per_draw(kernel, plan, _score)
 
 
-def _score(message: Message) -> Any:  # noqa: ANN401
+def _score(message: Message) -> Any:
     # Transformed distributions want their intermediate results back, where there are any.
     extra = (message["intermediates"],) if message["intermediates"] else ()
     return message["fn"].log_prob(message["value"], *extra)

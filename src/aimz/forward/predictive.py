@@ -13,7 +13,6 @@ from aimz.forward.vectorise import map_draws
 from aimz.kernel import Execution, Message
 from aimz.types import Kernel
 
-
 type Program = Callable[..., dict[str, jax.Array]]
 
 

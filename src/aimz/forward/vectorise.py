@@ -24,13 +24,13 @@ def _intermediates(jaxpr: core.Jaxpr) -> Iterator[int]:
         for variable in equation.outvars:
             aval = variable.aval
             if hasattr(aval, "shape"):
-                itemsize = getattr(aval.dtype, "itemsize", 8)
+                itemsize = getattr(getattr(aval, "dtype", None), "itemsize", 8)
                 yield int(np.prod(aval.shape, dtype=np.int64)) * itemsize
     for inner in core.subjaxprs(jaxpr):
         yield from _intermediates(inner)
 
 
-def group_size(jaxpr: core.ClosedJaxpr, n_draws: int, backend: str) -> int:
+def group_size(jaxpr: Any, n_draws: int, backend: str) -> int:
     """Return how many draws to compute side by side.
 
     A divisor of ``n_draws`` is preferred where one is near, so that the loop has no odd last turn.
@@ -40,7 +40,7 @@ def group_size(jaxpr: core.ClosedJaxpr, n_draws: int, backend: str) -> int:
     return next((g for g in range(fits, fits // 2, -1) if n_draws % g == 0), fits)
 
 
-def map_draws(one_draw: Callable[[Any], Any], draws: Any, n_draws: int) -> Any:  # noqa: ANN401
+def map_draws(one_draw: Callable[[Any], Any], draws: Any, n_draws: int) -> Any:
     """Apply ``one_draw`` to each element along the leading axis of ``draws`` and stack what it returns.
 
     Equals ``jax.vmap(one_draw)(draws)`` up to the last bits.  The kernel is traced once, for the group size
@@ -51,7 +51,7 @@ def map_draws(one_draw: Callable[[Any], Any], draws: Any, n_draws: int) -> Any: 
     tree = jax.tree.structure(shapes)
     compute = core.jaxpr_as_fun(jaxpr)
 
-    def from_leaves(draw: Any) -> Any:  # noqa: ANN401
+    def from_leaves(draw: Any) -> Any:
         return jax.tree.unflatten(tree, compute(*jax.tree.leaves(draw)))
 
     size = group_size(jaxpr, n_draws, jax.default_backend())

@@ -41,10 +41,7 @@ def read_inference(kernel: Kernel, inference: object, svi: object) -> SVI | MCMC
         raise TypeError(msg)
     chosen = svi if inference is None else inference
     if not isinstance(chosen, SVI | MCMC):
-        msg = (
-            f"Unsupported inference object: `{type(chosen).__name__}`. Expected `SVI` or `MCMC` from "
-            "`numpyro.infer`."
-        )
+        msg = f"Unsupported inference object: `{type(chosen).__name__}`. Expected `SVI` or `MCMC` from `numpyro.infer`."
         raise TypeError(msg)
     model = chosen.model if isinstance(chosen, SVI) else getattr(chosen.sampler, "model", None)
     if model is None:
@@ -123,14 +120,10 @@ class Fit:
         if self._steps is None:  # pragma: no cover (an SVI object always has its loop)
             raise AssertionError
         key_steps, key_draws = jax.random.split(key)
-        state, losses = self._steps.run(
-            self.vi_state, call, num_steps=num_steps, key=key_steps, progress=progress
-        )
+        state, losses = self._steps.run(self.vi_state, call, num_steps=num_steps, key=key_steps, progress=progress)
         before = np.zeros(0) if self.vi_result is None else np.asarray(self.vi_result.losses)
         self.vi_state = state
-        self.vi_result = SVIRunResult(
-            self.inference.get_params(state), state, np.concatenate([before, losses])
-        )
+        self.vi_result = SVIRunResult(self.inference.get_params(state), state, np.concatenate([before, losses]))
         self._n_obs = call.n_obs
         return self._from_guide(key_draws, num_samples, spec.latent_sites, call)
 
@@ -177,11 +170,7 @@ class Fit:
             )
             raise NotFittedError(msg)
 
-    def _from_guide(
-        self, key: jax.Array, num_samples: int, latents: Iterable[str], call: Call | None
-    ) -> Posterior:
+    def _from_guide(self, key: jax.Array, num_samples: int, latents: Iterable[str], call: Call | None) -> Posterior:
         params: Mapping[str, Any] = {} if self.vi_result is None else self.vi_result.params
-        drawn = draw_from_guide(
-            self.inference, params, key, num_samples=num_samples, latents=tuple(latents), call=call
-        )
+        drawn = draw_from_guide(self.inference, params, key, num_samples=num_samples, latents=tuple(latents), call=call)
         return Posterior(drawn)

@@ -54,12 +54,8 @@ def read_draws(samples: Mapping[str, Any], *, num_chains: int, param_output: str
     draws = {name: jnp.asarray(read_array(value, f"samples[{name!r}]")) for name, value in samples.items()}
     lengths = {name: value.shape[0] if value.ndim else None for name, value in draws.items()}
     if len(set(lengths.values())) > 1 or None in lengths.values() or 0 in lengths.values():
-        listed = ", ".join(
-            f"`{name}`: {'a scalar' if length is None else length}" for name, length in lengths.items()
-        )
-        msg = (
-            f"`samples` must have one leading axis of draws, of the same length for each site; got {listed}."
-        )
+        listed = ", ".join(f"`{name}`: {'a scalar' if length is None else length}" for name, length in lengths.items())
+        msg = f"`samples` must have one leading axis of draws, of the same length for each site; got {listed}."
         raise ValueError(msg)
     n_draws = next(iter(draws.values())).shape[0]
     if n_draws % read_count(num_chains, "num_chains"):

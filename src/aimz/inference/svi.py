@@ -49,10 +49,7 @@ class StepLoop:
         last loss is the one that was not finite.
         """
         arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
-        if state is None:
-            state = self._svi.init(key, **arrays, **call.static)
-        else:
-            state = state._replace(rng_key=key)
+        state = self._svi.init(key, **arrays, **call.static) if state is None else state._replace(rng_key=key)
         chunk = self._program(call.static)
         losses: list[np.ndarray] = []
         done, size = 0, 16

@@ -79,7 +79,7 @@ def read_intervention(
     return replace(read, downstream=spec.descendants(direct) - frozenset(read.values))
 
 
-def _set_site(read: Intervened, site: Site, value: Any) -> None:  # noqa: ANN401
+def _set_site(read: Intervened, site: Site, value: Any) -> None:
     if callable(value):
         read.transforms[site.name] = value
     else:
@@ -89,7 +89,7 @@ def _set_site(read: Intervened, site: Site, value: Any) -> None:  # noqa: ANN401
 def _set_argument(
     read: Intervened,
     name: str,
-    value: Any,  # noqa: ANN401
+    value: Any,
     kernel: Kernel,
     signature: KernelSignature,
     arrays: Arrays,
@@ -98,9 +98,7 @@ def _set_argument(
     """Record the new value of an argument and return the names its effect starts from."""
     if name in arrays:
         new = value(arrays[name]) if callable(value) else value
-        read.arrays[name] = fit_to_shape(
-            new, arrays[name].shape, str(arrays[name].dtype), f"argument `{name}`"
-        )
+        read.arrays[name] = fit_to_shape(new, arrays[name].shape, str(arrays[name].dtype), f"argument `{name}`")
         return {name}
     if name not in static:
         msg = (
@@ -121,7 +119,7 @@ def _set_argument(
         raise ValueError(msg) from error
 
 
-def fit_to_shape(value: Any, shape: tuple[int, ...], dtype: str, what: str) -> np.ndarray | jax.Array:  # noqa: ANN401
+def fit_to_shape(value: Any, shape: tuple[int, ...], dtype: str, what: str) -> np.ndarray | jax.Array:
     """Broadcast a value of an intervention to ``shape``; a leading axis of the rows may stand alone."""
     array = _cast(value if isinstance(value, jax.Array) else np.asarray(value), np.dtype(dtype))
     padded = array.shape + (1,) * (len(shape) - array.ndim)
@@ -137,8 +135,8 @@ def fit_to_shape(value: Any, shape: tuple[int, ...], dtype: str, what: str) -> n
     if not trailing and not by_row:
         msg = f"An intervention on {what} must broadcast to its shape {shape}; got shape {array.shape}."
         raise ValueError(msg)
-    library = jnp if isinstance(array, jax.Array) else np
-    return library.broadcast_to(array if trailing else array.reshape(padded), shape)
+    aligned = array if trailing else array.reshape(padded)
+    return jnp.broadcast_to(aligned, shape) if isinstance(aligned, jax.Array) else np.broadcast_to(aligned, shape)
 
 
 def _cast(array: np.ndarray | jax.Array, dtype: np.dtype) -> np.ndarray | jax.Array:

@@ -40,9 +40,7 @@ class KernelReader:
 _RESERVED_DIMS = frozenset({"chain", "draw", "sample", "pred_id"})
 
 
-def read_kernel(
-    kernel: Kernel, signature: KernelSignature, arrays: Arrays, static: Mapping[str, object]
-) -> KernelSpec:
+def read_kernel(kernel: Kernel, signature: KernelSignature, arrays: Arrays, static: Mapping[str, object]) -> KernelSpec:
     """Trace ``kernel`` abstractly at two numbers of rows and return its structure.
 
     Whatever the kernel raises is raised as itself, with a note that says what was being done.
@@ -73,9 +71,7 @@ def read_kernel(
         param_input=signature.param_input,
         param_output=output,
         output_observed=any(output in s.data for s in read if s.name in (output, f"{output}_observed")),
-        output_scored=any(
-            output in (s.parents if s.role is Role.FACTOR else s.data) for s in read if output in arrays
-        ),
+        output_scored=any(output in (s.parents if s.role is Role.FACTOR else s.data) for s in read if output in arrays),
         fixed_size=resized is None,
         row_dim=_row_dim(read, output),
     )
@@ -97,8 +93,7 @@ def _trace_resized(
     names = {site.name for site in sites}
     for size in (n_obs + 1, 2 * n_obs):
         grown = {
-            name: jax.ShapeDtypeStruct((size, *a.shape[1:]) if a.shape else (), a.dtype)
-            for name, a in arrays.items()
+            name: jax.ShapeDtypeStruct((size, *a.shape[1:]) if a.shape else (), a.dtype) for name, a in arrays.items()
         }
         try:
             shapes = traced_shapes(kernel, grown, static, param_input)

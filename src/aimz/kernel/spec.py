@@ -113,6 +113,10 @@ class KernelSpec:
         """Return the site called ``name``."""
         return self._by_name[name]
 
+    def get(self, name: str) -> Site | None:
+        """Return the site called ``name``, or None."""
+        return self._by_name.get(name)
+
     def __contains__(self, name: object) -> bool:
         """Whether the kernel has a site called ``name``."""
         return name in self._by_name

@@ -150,9 +150,7 @@ def _check_shape(site: Site, shape: tuple[int, ...]) -> None:
         raise ValueError(msg)
 
 
-def _parameter(
-    site: Site, posterior: Mapping[str, tuple[int, ...]] | None, fitted: Mapping[str, Any]
-) -> Source:
+def _parameter(site: Site, posterior: Mapping[str, tuple[int, ...]] | None, fitted: Mapping[str, Any]) -> Source:
     if posterior is not None and site.name in posterior:
         _check_shape(site, posterior[site.name])
         return Source.POSTERIOR

@@ -3,6 +3,7 @@
 __all__ = ["TracedSite", "downstream_of_static", "trace_kernel", "traced_shapes"]
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import lax, random
-from numpyro.ops.pytree import PytreeTrace
 from numpyro.infer import init_to_uniform
 from numpyro.ops.provenance import eval_provenance
+from numpyro.ops.pytree import PytreeTrace
 
 from aimz.kernel.execute import Execution, Message
 from aimz.types import Kernel
@@ -58,7 +59,7 @@ class _AbstractExecution(Execution):
             self.undrawable |= {msg["name"]}
 
 
-def _base(fn: Any) -> Any:  # noqa: ANN401 (a distribution of any library NumPyro can wrap)
+def _base(fn: Any) -> Any:
     """Strip the wrappers that do not change what kind of distribution this is."""
     while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
         fn = fn.base_dist
@@ -72,10 +73,8 @@ def _site_inputs(message: Message) -> list[Any]:
     # The log density too: a distribution written by hand may hide parameters from JAX's pytrees.  It is taken
     # at a constant, since data at an observed site say nothing about what its distribution depends on.
     leaves = [leaf for leaf in jax.tree.leaves(message["fn"]) if hasattr(leaf, "dtype")]
-    try:
+    with suppress(NotImplementedError):
         leaves.append(message["fn"].log_prob(jnp.zeros_like(message["value"])))
-    except NotImplementedError:
-        pass
     return leaves
 
 
@@ -86,7 +85,7 @@ class _Marks(_AbstractExecution):
     ``numpyro.infer.inspect.get_dependencies`` knows neither arguments nor deterministic sites.
     """
 
-    def __init__(self, *args: Any, marks: Mapping[str, jax.Array], **kwargs: Any) -> None:  # noqa: ANN401
+    def __init__(self, *args: Any, marks: Mapping[str, jax.Array], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.inputs: dict[str, dict[str, list[Any]]] = {}
         self._marks = marks
@@ -114,7 +113,7 @@ class _Marks(_AbstractExecution):
         marked = [leaf if is_trace(leaf) else self._marked(leaf, inside) for leaf in leaves]
         msg["value"] = jax.tree.unflatten(tree, marked)
 
-    def _marked(self, value: Any, names: Iterable[str]) -> Any:  # noqa: ANN401
+    def _marked(self, value: Any, names: Iterable[str]) -> Any:
         marks = [self._marks[name] for name in names if name in self._marks]
         return lax.optimization_barrier((value, marks))[0]
 
@@ -123,9 +122,7 @@ def _n_rows(arrays: Abstract, param_input: str) -> int:
     return int(arrays[param_input].shape[0])
 
 
-def traced_shapes(
-    kernel: Kernel, arrays: Abstract, static: Mapping[str, object], param_input: str
-) -> dict[str, Any]:
+def traced_shapes(kernel: Kernel, arrays: Abstract, static: Mapping[str, object], param_input: str) -> dict[str, Any]:
     """Return site name to the tree of ``ShapeDtypeStruct`` of its value, from one abstract run."""
 
     def run(abstract: Abstract) -> dict[str, Any]:
@@ -144,7 +141,7 @@ def trace_kernel(
     marks = {f"site {name}": jax.ShapeDtypeStruct((), "float32") for name in values}
     sites: list[TracedSite] = []
 
-    def run(**inputs: Any) -> dict[str, dict[str, list[Any]]]:  # noqa: ANN401
+    def run(**inputs: Any) -> dict[str, dict[str, list[Any]]]:
         execution = _Marks(
             kernel,
             random.key(0),
@@ -159,7 +156,9 @@ def trace_kernel(
         return execution.inputs
 
     provenance = eval_provenance(run, **arrays, **marks)
-    return tuple(replace(site, **_sources(provenance.get(site.name, {}))) for site in sites)
+    none = {"parents": frozenset[str](), "data": frozenset[str]()}
+    found = {site.name: _sources(provenance.get(site.name, {})) or none for site in sites}
+    return tuple(replace(s, parents=found[s.name]["parents"], data=found[s.name]["data"]) for s in sites)
 
 
 def _sources(provenance: Mapping[str, list[frozenset[str]]]) -> dict[str, frozenset[str]]:
@@ -170,7 +169,7 @@ def _sources(provenance: Mapping[str, list[frozenset[str]]]) -> dict[str, frozen
     }
 
 
-def _read(message: Message, value: Any, *, drawable: bool) -> TracedSite:  # noqa: ANN401
+def _read(message: Message, value: Any, *, drawable: bool) -> TracedSite:
     """Keep of a message what outlives the trace it was made in."""
     fn = message["fn"] if message["type"] == "sample" else None
     base = _base(fn)

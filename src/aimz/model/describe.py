@@ -77,8 +77,13 @@ _COLUMNS = ("site", "role", "shape", "distribution", "depends on")
 
 def _row(site: Site) -> tuple[str, ...]:
     role = str(site.role) + (", local" if site.role is Role.LATENT and site.row_axes else "")
-    shape = f"{len(site.leaves)} arrays" if site.leaves else f"({', '.join(map(str, site.shape))})"
+    shape = f"{len(site.leaves)} arrays" if site.leaves else _shape(site)
     return site.name, role, shape, site.distribution or "-", ", ".join(sorted(site.parents)) or "-"
+
+
+def _shape(site: Site) -> str:
+    """Return a shape as Python writes it, with the rows by name."""
+    return f"({', '.join(map(str, site.shape))}{',' if len(site.shape) == 1 else ''})"
 
 
 def describe(model: "ImpactModel") -> str:
@@ -99,15 +104,14 @@ def describe(model: "ImpactModel") -> str:
         first, *more = textwrap.wrap(row[-1], room) or ["-"]
         lines.append(f"{cells}  {first}"[:_WIDTH].rstrip())
         lines += [" " * start + line for line in more]
-    return "\n".join([summary(model), "", *lines, "", *_returns(model, spec)])
+    return "\n".join([summary(model), "", *lines, "", *_returns(spec)])
 
 
-def _returns(model: "ImpactModel", spec: KernelSpec) -> list[str]:
+def _returns(spec: KernelSpec) -> list[str]:
     """Return a line for each question about what a method gives back."""
     default = ", ".join(spec.return_sites) or "nothing: the kernel has no output and no deterministic site"
     facts = [
-        f"A predictive method returns {default}, with dimensions (chain, draw, ...); rows run along "
-        f"'{spec.row_dim}'.",
+        f"A predictive method returns {default}, with dimensions (chain, draw, ...); rows run along '{spec.row_dim}'.",
         f"log_likelihood scores {spec.param_output}."
         if spec.output_observed
         else f"log_likelihood needs a trace in which {spec.param_output} is observed; there was none yet.",

@@ -66,7 +66,7 @@ class Engine:
         self.__dict__ |= state
         self._programs = Programs(self.kernel)
 
-    def read_call(self, X: Any, extra: Mapping[str, Any], **output: Any) -> Call:  # noqa: ANN401
+    def read_call(self, X: Any, extra: Mapping[str, Any], **output: Any) -> Call:
         """Pass the arguments of a call through the doors; ``output=y`` where the method takes the output."""
         self.signature.check_call(extra)
         required = {self.signature.param_input: X}
@@ -131,9 +131,7 @@ class Engine:
         _refuse_unknown(names, known, "latent sites")
         return tuple(dict.fromkeys(names))
 
-    def read_return_sites(
-        self, spec: KernelSpec, return_sites: str | Iterable[str] | None
-    ) -> tuple[str, ...]:
+    def read_return_sites(self, spec: KernelSpec, return_sites: str | Iterable[str] | None) -> tuple[str, ...]:
         """Return the names of the sites to return.
 
         Raises
@@ -202,18 +200,12 @@ class Engine:
 
     def run(self, kind: str, prepared: Prepared, key: jax.Array) -> dict[str, jax.Array]:
         """Compute a prepared call: ``kind`` is "predictive" or "log_density"."""
-        return self._programs.run(
-            kind, prepared.plan, key, prepared.draws, prepared.values, prepared.call.arrays
-        )
+        return self._programs.run(kind, prepared.plan, key, prepared.draws, prepared.values, prepared.call.arrays)
 
-    def _read_intervention(
-        self, intervention: Intervention | None, spec: KernelSpec, call: Call
-    ) -> Intervened:
+    def _read_intervention(self, intervention: Intervention | None, spec: KernelSpec, call: Call) -> Intervened:
         if isinstance(intervention, Mapping):
             intervention = {
-                name: value
-                if callable(value) or name in call.static
-                else read_array(value, f"intervention[{name!r}]")
+                name: value if callable(value) or name in call.static else read_array(value, f"intervention[{name!r}]")
                 for name, value in intervention.items()
             }
         return read_intervention(
@@ -268,9 +260,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def _attrs(substitution: Substitution, intervention: Intervention | None) -> dict[str, Any]:
     """Return what a group records of the decision; texts and lists of texts, which every format can store."""
-    attrs: dict[str, Any] = {
-        "intervention": json.dumps({k: _plain(v) for k, v in (intervention or {}).items()})
-    }
+    attrs: dict[str, Any] = {"intervention": json.dumps({k: _plain(v) for k, v in (intervention or {}).items()})}
     if substitution.drawn_anew:
         attrs["drawn_anew"] = list(substitution.drawn_anew)
     if substitution.having(Source.POSTERIOR_ROWS):
@@ -280,7 +270,7 @@ def _attrs(substitution: Substitution, intervention: Intervention | None) -> dic
     return attrs
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401
+def _plain(value: Any) -> Any:
     """Return a value of an intervention as JSON can hold it."""
     if callable(value):
         return f"callable {getattr(value, '__name__', type(value).__name__)}"

@@ -3,7 +3,7 @@
 __all__ = ["ImpactModel"]
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import jax
 from numpyro.infer import MCMC, SVI
@@ -16,8 +16,9 @@ from aimz.model.describe import describe, html, summary
 from aimz.model.engine import Engine
 from aimz.model.keys import describe_key, parse_key, read_key
 from aimz.model.results import Observed, Results
+from aimz.model.scenarios import read_scenario
 from aimz.types import Intervention, Kernel
-from aimz.utils.data import Call, read_count
+from aimz.utils.data import read_count
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -177,14 +178,14 @@ class ImpactModel:
 
     def fit_on_batch(
         self,
-        X: Any,  # noqa: ANN401
-        y: Any,  # noqa: ANN401
+        X: Any,
+        y: Any,
         *,
         num_steps: int = 10000,
         num_samples: int = 1000,
         rng_key: jax.Array | None = None,
         progress: bool = True,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,
     ) -> Self:
         """Fit to all the data at once, by SVI or MCMC, and draw the posterior.
 
@@ -246,7 +247,7 @@ class ImpactModel:
         rng_key: jax.Array | None = None,
         return_sites: str | Iterable[str] | None = None,
         return_datatree: bool = True,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,
     ) -> "xr.DataTree | dict[str, jax.Array]":
         """Draw afresh from the posterior the inference has found; :attr:`posterior` stays as it is.
 
@@ -398,13 +399,13 @@ class ImpactModel:
 
     def sample_posterior_predictive_on_batch(
         self,
-        X: Any,  # noqa: ANN401
+        X: Any,
         *,
         intervention: Intervention | None = None,
         rng_key: jax.Array | None = None,
         return_sites: str | Iterable[str] | None = None,
         return_datatree: bool = True,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,
     ) -> "xr.DataTree | dict[str, jax.Array]":
         """Predict for the fitted observations: :meth:`predict_on_batch` with ``in_sample=True``.
 
@@ -430,13 +431,13 @@ class ImpactModel:
 
     def sample_prior_predictive_on_batch(
         self,
-        X: Any,  # noqa: ANN401
+        X: Any,
         *,
         num_samples: int = 1000,
         rng_key: jax.Array | None = None,
         return_sites: str | Iterable[str] | None = None,
         return_datatree: bool = True,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,
     ) -> "xr.DataTree | dict[str, jax.Array]":
         """Predict from the priors; needs no posterior.  Parameters take their fitted values if there are any.
 
@@ -473,20 +474,18 @@ class ImpactModel:
             arrays,
             prepared,
             num_chains=1,
-            beside={}
-            if self._posterior is None
-            else self._results.posterior(self._posterior, self.kernel_spec),
+            beside={} if self._posterior is None else self._results.posterior(self._posterior, self.kernel_spec),
             key=describe_key(key),
             in_sample=True,
         )
 
     def log_likelihood(
         self,
-        X: Any,  # noqa: ANN401
-        y: Any,  # noqa: ANN401
+        X: Any,
+        y: Any,
         *,
         rng_key: jax.Array | None = None,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,
     ) -> "xr.DataTree":
         """Return the log density of each observation under each posterior draw, never scaled.
 
@@ -527,7 +526,7 @@ class ImpactModel:
             prepared,
             num_chains=posterior.num_chains,
             beside=self._results.posterior(posterior, self.kernel_spec),
-            key=describe_key(key),
+            key=describe_key(key) if prepared.needs_key else None,
             in_sample=True,
             observed=call.arrays[self.param_output],
         )
@@ -574,24 +573,17 @@ class ImpactModel:
         """
         from aimz.output import difference
 
-        scenarios = {
-            "baseline": (output_baseline, args_baseline),
-            "intervention": (output_intervention, args_intervention),
-        }
-        read = {name: self._read_scenario(name, *given) for name, given in scenarios.items()}
-        if any(isinstance(given, dict) and "rng_key" not in given for given in read.values()):
-            key = self._common_key(read.values())
-            read = {
-                name: {"rng_key": key, **given} if isinstance(given, dict) else given
-                for name, given in read.items()
-            }
-        baseline, intervention = (
-            self.predict_on_batch(given.pop(self.param_input), **given) if isinstance(given, dict) else given
-            for given in read.values()
-        )
-        return difference(baseline, intervention)
+        baseline = read_scenario("baseline", output_baseline, args_baseline, self.param_input)
+        intervention = read_scenario("intervention", output_intervention, args_intervention, self.param_input)
+        given = [side for side in (baseline, intervention) if isinstance(side, dict)]
+        if any("rng_key" not in side for side in given):
+            key = self._common_key(baseline, intervention)
+            for side in given:
+                side.setdefault("rng_key", key)
+        trees = [self._scenario_tree(side) for side in (baseline, intervention)]
+        return difference(*trees)
 
-    def describe(self, X: Any = None, y: Any = None, **kwargs: Any) -> str:  # noqa: ANN401
+    def describe(self, X: Any = None, y: Any = None, **kwargs: Any) -> str:
         """Return a text on the kernel's sites, their roles and shapes, and on what each method returns.
 
         Parameters
@@ -628,36 +620,24 @@ class ImpactModel:
         self._rng_key, key = jax.random.split(self._rng_key)
         return key
 
-    def _read_scenario(
-        self, name: str, tree: "xr.DataTree | None", args: Any
-    ) -> "xr.DataTree | dict[str, Any]":  # noqa: ANN401
-        """Return the one of a tree and arguments that was given for a scenario."""
-        if (tree is None) == (args is None):
-            given = "neither" if tree is None else "both"
-            msg = f"Exactly one of `output_{name}` and `args_{name}` must be given; got {given}."
-            raise TypeError(msg)
-        if args is None:
-            return tree
-        if not isinstance(args, Mapping) or self.param_input not in args:
-            msg = (
-                f"`args_{name}` must be a mapping of keyword arguments of `predict_on_batch` with "
-                f"`{self.param_input}` among them; got {sorted(args) if isinstance(args, Mapping) else args!r}."
-            )
-            raise TypeError(msg)
-        if not args.get("return_datatree", True):
-            msg = f"`args_{name}` must leave `return_datatree` as it is; the effect is taken between trees."
-            raise ValueError(msg)
-        return dict(args)
-
-    def _common_key(self, scenarios: "Iterable[xr.DataTree | dict[str, Any]]") -> jax.Array:
-        """Return the key the other scenario was drawn with, if it says so, else one of this call's own."""
+    def _common_key(self, *scenarios: "xr.DataTree | dict[str, Any]") -> jax.Array:
+        """Return the key one of the scenarios comes with or was drawn with, else one of this call's own."""
         from aimz.output import recorded_key
 
-        for given in scenarios:
-            text = given.get("rng_key") if isinstance(given, dict) else recorded_key(given)
+        for side in scenarios:
+            if isinstance(side, dict) and side.get("rng_key") is not None:
+                return read_key(side["rng_key"])
+            text = None if isinstance(side, dict) else recorded_key(side)
             if text is not None:
-                return parse_key(text) if isinstance(text, str) else text
+                return parse_key(text)
         return self._key(None)
+
+    def _scenario_tree(self, scenario: "xr.DataTree | dict[str, Any]") -> "xr.DataTree":
+        """Return a scenario's tree, predicted if it was given as arguments."""
+        if not isinstance(scenario, dict):
+            return scenario
+        args = dict(scenario)
+        return cast("xr.DataTree", self.predict_on_batch(args.pop(self.param_input), **args))
 
     def _fitted(self, method: str) -> Posterior:
         """Return the posterior, or say which call makes one."""

@@ -2,6 +2,8 @@
 
 __all__ = ["describe_key", "parse_key", "read_key"]
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ import numpy as np
 from aimz.errors import warn
 
 
-def read_key(key: object) -> jax.Array:
+def read_key(key: Any) -> jax.Array:
     """Return ``key`` as a typed key.
 
     Raises

@@ -29,7 +29,7 @@ class Observed:
         """Remember the data of a fit; nothing is copied."""
         return Observed(fingerprint(call.arrays[param_input]), call.arrays[param_output])
 
-    def matches(self, array: Any) -> bool:  # noqa: ANN401
+    def matches(self, array: Any) -> bool:
         """Whether ``array`` is the input the data belong to."""
         return array.shape[0] == self.output.shape[0] and fingerprint(array) == self.digest
 
@@ -45,7 +45,7 @@ class Results:
         if dims is not None or coords is not None:
             self._labels()
 
-    def _labels(self) -> Any:  # noqa: ANN401 (the class lives in a room that is imported late)
+    def _labels(self) -> Any:
         from aimz.output import Labels
 
         return Labels.check(*self._given)
@@ -74,9 +74,9 @@ class Results:
         *,
         num_chains: int,
         beside: "Mapping[str, xr.Dataset]",
-        key: str,
+        key: str | None,
         in_sample: bool,
-        observed: Any = None,  # noqa: ANN401
+        observed: Any = None,
     ) -> "xr.DataTree":
         """Return a tree with ``group``, the groups ``beside`` it, and ``observed_data`` where there are any."""
         from aimz.output import Draws, draws_dataset, make_tree, observed_dataset
@@ -88,7 +88,7 @@ class Results:
             prepared.call.n_obs,
             num_chains=num_chains,
             known_rows=in_sample,
-            attrs={**prepared.attrs, "rng_key": key},
+            attrs={**prepared.attrs, **({} if key is None else {"rng_key": key})},
         )
         groups = {**beside, group: draws_dataset(draws, labels)}
         if observed is not None:

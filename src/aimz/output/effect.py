@@ -84,8 +84,7 @@ def _check_sizes(before: xr.Dataset, after: xr.Dataset) -> None:
     differing = [dim for dim in before.sizes if dim in after.sizes and before.sizes[dim] != after.sizes[dim]]
     if differing:
         listed = ", ".join(
-            f"{dim}: {before.sizes[dim]} in the baseline, {after.sizes[dim]} with the intervention"
-            for dim in differing
+            f"{dim}: {before.sizes[dim]} in the baseline, {after.sizes[dim]} with the intervention" for dim in differing
         )
         msg = f"The scenarios must have the same draws and rows; got {listed}. Make both from the same rows."
         raise ValueError(msg)

@@ -49,7 +49,7 @@ class Labels:
                 )
                 raise ValueError(msg)
             return tuple(given)
-        site = spec[name] if name in spec else None
+        site = spec.get(name)
         plates = {axis: plate for plate, axis in site.plates} if site else {}
         rows = set(site.row_axes) if site else set()
         if spec.fixed_size and name == spec.param_output and shape:

@@ -30,7 +30,7 @@ class Draws:
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _attributes(**more: Any) -> dict[str, Any]:  # noqa: ANN401
+def _attributes(**more: Any) -> dict[str, Any]:
     """Return what ArviZ's schema recommends for every group."""
     return {
         "created_at": datetime.now(UTC).isoformat(),
@@ -92,13 +92,11 @@ def stats_dataset(stats: Mapping[str, np.ndarray]) -> xr.Dataset:
     )
 
 
-def observed_dataset(name: str, array: Any, spec: KernelSpec, labels: Labels) -> xr.Dataset:  # noqa: ANN401
+def observed_dataset(name: str, array: Any, spec: KernelSpec, labels: Labels) -> xr.Dataset:
     """Return the group ``observed_data``: the data of the output, not copied."""
     host = np.asarray(array)
     axes = labels.axes(spec, name, host.shape, host.shape[0])
-    return _dataset(
-        {name: (axes, host)}, labels, row_dim=labels.row_dim(spec), known_rows=True, attrs=_attributes()
-    )
+    return _dataset({name: (axes, host)}, labels, row_dim=labels.row_dim(spec), known_rows=True, attrs=_attributes())
 
 
 def make_tree(groups: Mapping[str, xr.Dataset | None]) -> xr.DataTree:

@@ -28,7 +28,7 @@ class Call:
         return Call({k: v for k, v in self.arrays.items() if k != name}, self.static, self.n_obs)
 
 
-def read_array(value: Any, name: str) -> np.ndarray | jax.Array:  # noqa: ANN401
+def read_array(value: Any, name: str) -> np.ndarray | jax.Array:
     """Return ``value`` as an array of a dtype the device has, with every value kept.
 
     Parameters
@@ -86,12 +86,10 @@ def _to_device_dtype(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _is_array(value: object) -> bool:
-    return isinstance(value, np.ndarray | jax.Array) or (
-        hasattr(value, "__array__") and hasattr(value, "shape")
-    )
+    return isinstance(value, np.ndarray | jax.Array) or (hasattr(value, "__array__") and hasattr(value, "shape"))
 
 
-def _sort_extra(value: Any, name: str) -> tuple[np.ndarray | jax.Array | None, object]:  # noqa: ANN401
+def _sort_extra(value: Any, name: str) -> tuple[np.ndarray | jax.Array | None, object]:
     """Return a further kernel argument as an array, or as the plain value it is.
 
     Zero-dimensional integers become Python integers, since a kernel uses them as sizes, which a compiled
