@@ -5,6 +5,7 @@ __all__ = ["Draws", "draws_dataset", "make_tree", "observed_dataset", "stats_dat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -30,17 +31,21 @@ class Draws:
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _attributes(**more: Any) -> dict[str, Any]:
-    """Return what ArviZ's schema recommends for every group."""
+@cache
+def _versions() -> dict[str, str]:
+    """Return what made a result; looked up once, since reading a package's metadata takes a millisecond."""
     return {
-        "created_at": datetime.now(UTC).isoformat(),
         "creation_library": "aimz",
         "creation_library_version": version("aimz"),
         "creation_library_language": "Python",
         "inference_library": "numpyro",
         "inference_library_version": version("numpyro"),
-        **more,
     }
+
+
+def _attributes(**more: Any) -> dict[str, Any]:
+    """Return what ArviZ's schema recommends for every group."""
+    return {"created_at": datetime.now(UTC).isoformat(), **_versions(), **more}
 
 
 def _dataset(
