@@ -58,7 +58,7 @@ class StepLoop:
                 started = time.perf_counter()
                 n_steps = min(size, num_steps - done, _CHUNK)
                 state, values, taken = chunk(state, arrays, n_steps)
-                losses.append(np.asarray(values[: int(taken)]))
+                losses.append(np.asarray(values)[: int(taken)])
                 done += int(taken)
                 bar.update(int(taken))
                 bar.set_postfix(loss=f"{losses[-1][-1]:.4g}", refresh=False)

@@ -11,12 +11,11 @@ from aimz.types import Kernel
 
 RESERVED = frozenset(
     {
-        # parameters of our own methods, built or in the contract ...
-        *("X", "y", "args_baseline", "args_intervention", "batch_size", "by", "checkpoint_dir", "client"),
-        *("epochs", "in_sample", "intervention", "num_samples", "num_steps", "on_batch", "on_epoch_end"),
-        *("output_dir", "progress", "resume", "return_datatree", "return_sites", "rng_key", "self"),
-        *("shard_axis", "shuffle", "statistics", "store", "total_size", "weights"),
-        # ... and of the NumPyro methods that hand the arguments on to the kernel
+        # parameters of our methods that hand further arguments on to the kernel, built or in the contract ...
+        *("X", "y", "batch_size", "checkpoint_dir", "client", "epochs", "in_sample", "intervention", "num_samples"),
+        *("num_steps", "on_epoch_end", "output_dir", "progress", "resume", "return_datatree", "return_sites"),
+        *("rng_key", "self", "shard_axis", "shuffle", "statistics", "store", "total_size"),
+        # ... and of the NumPyro methods behind them
         *("extra_fields", "forward_mode_differentiation", "init_params", "sample_shape"),
     }
 )

@@ -1,0 +1,394 @@
+"""How often would people see a doctor if care were free, and how often if they paid 95 % of the bill?
+
+The data are those of the RAND Health Insurance Experiment, which gave families one of several insurance plans by
+lot.  Run with ``make demo``, or ``python examples/health_insurance.py [--output DIR] [--rows N] [--steps N]``.
+"""
+
+import argparse
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import arviz_stats as azs
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import statsmodels.api as sm
+from matplotlib.figure import Figure
+from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoMultivariateNormal
+
+from aimz import ImpactModel
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+ARMS = ("free care", "25 % plan", "50 % plan", "95 % plan", "deductible")
+FREE, PLAN_25, PLAN_50, PLAN_95, DEDUCTIBLE = range(5)
+HEALTH = ("excellent", "good", "fair", "poor")
+SUBSAMPLE = 2000
+FEW_DRAWS = 200
+STARTED = time.perf_counter()
+
+
+# ----------------------------------------------------------------------------------------------------- data
+
+
+@dataclass(frozen=True)
+class Data:
+    """Person-years: what the kernel takes, row by row."""
+
+    X: np.ndarray
+    plan: np.ndarray
+    health: np.ndarray
+    y: np.ndarray
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Return what a prediction needs: everything but the outcome."""
+        return {"X": self.X, "plan": self.plan, "health": self.health}
+
+    def take(self, rows: np.ndarray) -> "Data":
+        """Return some of the rows."""
+        return Data(self.X[rows], self.plan[rows], self.health[rows], self.y[rows])
+
+    def sample(self, n_rows: int) -> "Data":
+        """Return ``n_rows`` rows drawn at random, or all if there are not that many."""
+        if n_rows >= len(self.y):
+            return self
+        return self.take(np.sort(np.random.default_rng(0).choice(len(self.y), n_rows, replace=False)))
+
+
+def load() -> Data:
+    """Read the experiment as statsmodels ships it.
+
+    Left out are ``lpi`` and ``fmde``: both are computed from the plan, so holding them fixed while the plan changes
+    would describe nobody.
+    """
+    table = sm.datasets.randhie.load_pandas().data
+    # `lncoins` is ln(coinsurance in % + 1), and 0 is not the free plan: most people with an individual deductible
+    # have 0 there too, so `idp` has to be asked first.
+    coinsurance = np.rint(np.expm1(table["lncoins"].to_numpy()))
+    plan = np.searchsorted([0, 25, 50, 95], coinsurance)
+    plan = np.where(table["idp"] == 1, DEDUCTIBLE, plan)
+    health = table["hlthg"] + 2 * table["hlthf"] + 3 * table["hlthp"]
+    covariates = table[["physlm", "disea"]].to_numpy()
+    scaled = (covariates - covariates.mean(axis=0)) / covariates.std(axis=0)
+    return Data(scaled.astype(np.float32), plan, health.to_numpy().astype(int), table["mdvis"].to_numpy().astype(int))
+
+
+# ---------------------------------------------------------------------------------------------------- model
+
+
+def visits(X: Any, plan: Any, health: Any, y: Any = None) -> None:
+    """Doctor visits in a year: a level for each health status, moved by what is paid, and spread by chance."""
+    level = numpyro.sample("level", dist.Normal(1.0, 1.0).expand([4]).to_event(1))
+    slope = numpyro.sample("slope", dist.Normal(0.0, 0.5).expand([2]).to_event(1))
+    # A plan works alike in all health states, up to deviations whose size is learnt too: few people are in poor
+    # health (302 person-years), and taken alone they would say little about five plans.
+    effect = numpyro.sample("plan_effect", dist.Normal(0.0, 0.5).expand([4]).to_event(1))
+    spread = numpyro.sample("spread", dist.HalfNormal(0.25))
+    deviation = numpyro.sample("deviation", dist.Normal(0.0, 1.0).expand([4, 4]).to_event(2))
+    paying = effect[:, None] + spread * deviation
+    shift = jnp.concatenate([jnp.zeros((1, 4)), paying])  # free care is what the others are compared with
+    # People differ more where they pay more: one dispersion for all plans would misjudge who never goes.
+    dispersion = numpyro.sample("dispersion", dist.LogNormal(0.0, 1.0).expand([5]).to_event(1))
+    with numpyro.plate("person_year", X.shape[0]):
+        rate = numpyro.deterministic("rate", jnp.exp(level[health] + shift[plan, health] + X @ slope))
+        numpyro.sample("y", dist.NegativeBinomial2(rate, dispersion[plan]), obs=y)
+
+
+def make_model(inference: SVI | MCMC, seed: int) -> ImpactModel:
+    """Return an unfitted model whose results carry the names of plans and health states."""
+    return ImpactModel(
+        visits,
+        jax.random.key(seed),
+        inference,
+        dims={
+            "level": ["health"],
+            "slope": ["covariate"],
+            "plan_effect": ["paying_arm"],
+            "deviation": ["paying_arm", "health"],
+            "dispersion": ["arm"],
+        },
+        coords={"health": HEALTH, "covariate": ("physlm", "disea"), "paying_arm": ARMS[1:], "arm": ARMS},
+    )
+
+
+def fit_svi(data: Data, steps: int) -> ImpactModel:
+    """Fit by variational inference, with a guide that knows correlations."""
+
+    def rate(step: jax.Array) -> jax.Array:
+        # Falling a hundredfold: otherwise the noise of the last steps would end up in the posterior.
+        return jnp.asarray(0.01 * 0.01 ** (step / steps))
+
+    # The posterior of so many rows is narrow; a guide that starts narrow gets there in far fewer steps.
+    guide = AutoMultivariateNormal(visits, init_scale=0.02)
+    model = make_model(SVI(visits, guide, numpyro.optim.Adam(rate), Trace_ELBO()), seed=0)
+    return model.fit_on_batch(data.X, data.y, plan=data.plan, health=data.health, num_steps=steps)
+
+
+def fit_nuts(data: Data) -> ImpactModel:
+    """Fit the same kernel by sampling: slower, and right wherever it converges."""
+    sampler = NUTS(visits, target_accept_prob=0.9)
+    mcmc = MCMC(sampler, num_warmup=400, num_samples=500, num_chains=2, chain_method="sequential")
+    return make_model(mcmc, seed=1).fit_on_batch(data.X, data.y, plan=data.plan, health=data.health)
+
+
+def with_few_draws(model: ImpactModel) -> ImpactModel:
+    """Return the model with fewer posterior draws: random counts take far longer than expected ones."""
+    draws = model.sample(num_samples=FEW_DRAWS, return_datatree=False)
+    return make_model(model.inference, seed=2).set_posterior_sample(dict(draws))
+
+
+# -------------------------------------------------------------------------------------------------- answers
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Posterior draws of one number, summarised."""
+
+    mean: float
+    low: float
+    high: float
+    below_zero: float
+
+    @classmethod
+    def of(cls, draws: np.ndarray) -> "Estimate":
+        """Return mean, 90 % equal-tailed interval and P(< 0)."""
+        low, high = np.quantile(draws, [0.05, 0.95])
+        return cls(float(draws.mean()), float(low), float(high), float((draws < 0).mean()))
+
+    def __str__(self) -> str:
+        """Return mean and interval."""
+        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def effect(model: ImpactModel, data: Data, site: str = "rate") -> "xr.DataTree":
+    """Return what the 95 % plan changes, compared with free care, draw by draw and row by row."""
+    question = {**data.arguments, "return_sites": site}
+    return model.estimate_effect(
+        args_baseline={**question, "intervention": {"plan": FREE}},
+        args_intervention={**question, "intervention": {"plan": PLAN_95}},
+    )
+
+
+def average(tree: "xr.DataTree", rows: np.ndarray | slice = slice(None), site: str = "rate") -> np.ndarray:
+    """Return the mean over rows inside each draw, so that what varies is the average and not the person."""
+    draws = tree["posterior_predictive"].to_dataset()[site]
+    return np.asarray(draws.isel(person_year=rows).mean("person_year")).ravel()
+
+
+def average_by_health(tree: "xr.DataTree", data: Data) -> dict[str, Estimate]:
+    """Return the average effect overall and by health status."""
+    groups = {name: data.health == i for i, name in enumerate(HEALTH) if (data.health == i).any()}
+    return {name: Estimate.of(average(tree, rows)) for name, rows in ({"all": slice(None)} | groups).items()}
+
+
+def visits_by_arm(model: ImpactModel, data: Data) -> dict[str, np.ndarray]:
+    """Return, for each plan, draws of the mean number of visits if everyone had it."""
+    means = {}
+    for arm, name in enumerate(ARMS):
+        rate = model.predict_on_batch(
+            **data.arguments, intervention={"plan": arm}, return_sites="rate", return_datatree=False
+        )
+        means[name] = np.asarray(rate["rate"]).mean(axis=1)
+    return means
+
+
+def raw_mean(y: np.ndarray) -> tuple[float, float]:
+    """Return a mean and its standard error as if rows were independent; not a number for fewer than two rows."""
+    return (float(y.mean()), float(y.std(ddof=1) / np.sqrt(len(y)))) if len(y) > 1 else (np.nan, np.nan)
+
+
+def raw_difference(data: Data, health: str) -> tuple[float, float]:
+    """Return mean visits of those who had the 95 % plan minus those with free care, and its standard error."""
+    rows = np.ones(len(data.y), bool) if health == "all" else data.health == HEALTH.index(health)
+    paid, paid_error = raw_mean(data.y[rows & (data.plan == PLAN_95)])
+    free, free_error = raw_mean(data.y[rows & (data.plan == FREE)])
+    return paid - free, float(np.hypot(paid_error, free_error))
+
+
+# --------------------------------------------------------------------------------------------------- tables
+
+
+def say(text: str) -> None:
+    """Print what happens now, and when."""
+    print(f"\n[{time.perf_counter() - STARTED:3.0f} s] {text}", flush=True)
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print columns, the first to the left and the others to the right."""
+    lines = [header, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    for i, line in enumerate(lines):
+        cells = [
+            line[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
+        ]
+        print("  " + "   ".join(cells))
+        if i == 0:
+            print("  " + "   ".join("-" * width for width in widths))
+
+
+def print_visits(means: dict[str, np.ndarray], data: Data) -> None:
+    """Print visits by plan: the model's answer for everyone, beside the people who had the plan."""
+    print("\nVisits per person and year if everyone had the plan: posterior mean [90 % interval]\n")
+    rows = []
+    for arm, (name, draws) in enumerate(means.items()):
+        had = data.y[data.plan == arm]
+        rows.append((name, str(Estimate.of(draws)), "{:.2f} ({:.2f})".format(*raw_mean(had)), f"{len(had):,}"))
+    print_table(("plan", "everyone on it", "those who had it (SE)", "person-years"), rows)
+
+
+def print_effects(effects: dict[str, Estimate], counted: Estimate, data: Data) -> None:
+    """Print the effect overall and by health status, beside the raw differences."""
+    print("\nThe 95 % plan instead of free care: change in visits per person and year\n")
+    rows = []
+    for name, estimate in effects.items():
+        raw = "{:.2f} ({:.2f})".format(*raw_difference(data, name))
+        n_rows = len(data.y) if name == "all" else int((data.health == HEALTH.index(name)).sum())
+        rows.append((name, str(estimate), f"{estimate.below_zero:.3f}", raw, f"{n_rows:,}"))
+    print_table(("health", "effect [90 % interval]", "P(fewer)", "raw difference (SE)", "person-years"), rows)
+    print(f"\n  The same from predicted counts instead of expected ones: {counted}.")
+    print("  People come back for 3 to 5 years and the columns do not say who is who, so rows are taken")
+    print("  as independent: the intervals and the standard errors here are too narrow.")
+
+
+def print_predictive_check(model: ImpactModel, data: Data) -> None:
+    """Print what the model says data like these look like, beside how they do look."""
+    predicted = model.predict_on_batch(**data.arguments, return_sites="y", return_datatree=False)
+    checks = {
+        "share without a visit": (slice(None), lambda y: (y == 0).mean(axis=-1)),
+        "mean": (slice(None), lambda y: y.mean(axis=-1)),
+        "variance": (slice(None), lambda y: y.var(axis=-1)),
+        "95th percentile": (slice(None), lambda y: np.quantile(y, 0.95, axis=-1)),
+        "largest": (slice(None), lambda y: y.max(axis=-1)),
+    }
+    checks |= {f"mean, {name}": (data.plan == arm, checks["mean"][1]) for arm, name in enumerate(ARMS)}
+    rows = []
+    for name, (chosen, statistic) in checks.items():
+        if data.y[chosen].size:
+            seen, replicated = statistic(data.y[chosen]), statistic(np.asarray(predicted["y"])[:, chosen])
+            low, high = np.quantile(replicated, [0.05, 0.95])
+            rows.append((name, f"{seen:.2f}", f"[{low:.2f}, {high:.2f}]", "yes" if low <= seen <= high else "NO"))
+    print("\nPosterior predictive check: do data drawn from the model look like the data?\n")
+    print_table(("visits per year", "data", "90 % of replications", "inside"), rows)
+
+
+def print_inference_check(svi: "xr.DataTree", nuts: "xr.DataTree", n_rows: int) -> None:
+    """Print posterior means and standard deviations found by SVI and by NUTS on the same rows."""
+    names = ["level", "plan_effect", "slope", "dispersion"]
+    by_svi = azs.summary(svi, var_names=names, kind="stats", round_to="none")
+    by_nuts = azs.summary(nuts, var_names=names, round_to="none")
+    rows = [
+        (name, *(f"{of.loc[name, 'mean']:.2f} ({of.loc[name, 'sd']:.2f})" for of in (by_svi, by_nuts)))
+        + (f"{by_nuts.loc[name, 'r_hat']:.3f}", f"{by_nuts.loc[name, 'ess_bulk']:.0f}")
+        for name in by_nuts.index
+    ]
+    answers = [average(tree) for tree in (svi, nuts)]
+    rows.append(("effect on all", *(f"{draws.mean():.2f} ({draws.std():.2f})" for draws in answers), "", ""))
+    diverging = int(np.asarray(nuts["sample_stats"].to_dataset()["diverging"]).sum())
+    print(f"\nThe same kernel by SVI and by NUTS on {n_rows:,} rows: posterior mean (sd)\n")
+    print_table(("parameter", "SVI", "NUTS", "R-hat", "ESS"), rows)
+    print(
+        f"\n  Effect by SVI: {Estimate.of(answers[0])}, by NUTS: {Estimate.of(answers[1])}; divergences: {diverging}."
+    )
+
+
+# --------------------------------------------------------------------------------------------------- figure
+
+
+def draw_figure(means: dict[str, np.ndarray], effects: dict[str, Estimate], data: Data, path: Path) -> None:
+    """Save visits by plan and effects by health status, with intervals, beside the raw numbers."""
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    visits_raw = [raw_mean(data.y[data.plan == arm])[0] for arm in range(len(ARMS))]
+    draw_panel(left, {name: Estimate.of(draws) for name, draws in means.items()}, visits_raw)
+    left.set_title("If everyone had this plan", loc="left")
+    left.set_xlabel("doctor visits per person and year")
+    left.set_xlim(left=0)
+    draw_panel(right, effects, [raw_difference(data, name)[0] for name in effects])
+    right.axvline(0, color="black", linewidth=0.8)
+    right.set_title("95 % plan instead of free care, by health status", loc="left")
+    right.set_xlabel("change in doctor visits per person and year")
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def draw_panel(axes: Any, estimates: dict[str, Estimate], raw: Sequence[float]) -> None:
+    """Draw one line per estimate: mean and interval, and the raw number as a hollow diamond below."""
+    places = np.arange(len(estimates))[::-1]
+    for place, estimate in zip(places, estimates.values(), strict=True):
+        axes.annotate(f"{estimate.mean:.2f}", (estimate.mean, place), (0, 7), textcoords="offset points", ha="center")
+    means = np.array([estimate.mean for estimate in estimates.values()])
+    reach = [[estimate.mean - estimate.low, estimate.high - estimate.mean] for estimate in estimates.values()]
+    label = "model: posterior mean and 90 % interval"
+    axes.errorbar(means, places, xerr=np.transpose(reach), fmt="o", color="#1f5a99", capsize=3, label=label)
+    axes.plot(
+        raw, places - 0.22, "D", color="#d9822b", markerfacecolor="white", label="raw means of the people who had it"
+    )
+    axes.set_yticks(places, list(estimates))
+    axes.set_ylim(-0.6, len(places) - 0.4)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", alpha=0.3)
+
+
+# ----------------------------------------------------------------------------------------------------- main
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description="Doctor visits with free care and with the 95 % plan.".replace("%", "%%")
+    )
+    parser.add_argument("--output", type=Path, default=Path("out"), metavar="DIR", help="folder for the figure")
+    parser.add_argument("--rows", type=int, default=20190, metavar="N", help="use N person-years drawn at random")
+    parser.add_argument("--steps", type=int, default=10000, metavar="N", help="steps of the optimisation")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Fit, check, ask, and say what it means."""
+    options = parse_arguments()
+    data = load().sample(options.rows)
+    print(f"RAND Health Insurance Experiment: {len(data.y):,} person-years, {data.y.mean():.2f} doctor visits a year.")
+
+    say(f"Fitting all rows by SVI, {options.steps:,} steps")
+    model = fit_svi(data, options.steps)
+    few = with_few_draws(model)
+
+    say(f"Checking predictions, {FEW_DRAWS} replications of the data")
+    print_predictive_check(few, data)
+
+    part = data.sample(SUBSAMPLE)
+    say(f"Checking the inference on {len(part.y):,} rows, SVI and then two chains of NUTS")
+    print_inference_check(effect(fit_svi(part, options.steps), part), effect(fit_nuts(part), part), len(part.y))
+
+    say("Asking what would happen")
+    means = visits_by_arm(model, data)
+    effects = average_by_health(effect(model, data), data)
+    counted = Estimate.of(average(effect(few, data, site="y"), site="y"))
+    print_visits(means, data)
+    print_effects(effects, counted, data)
+    path = options.output / "health_insurance.png"
+    draw_figure(means, effects, data, path)
+    say(f"The figure is in {path}.")
+
+    free, paid = means[ARMS[FREE]], means[ARMS[PLAN_95]]
+    fewer = Estimate.of(100 * (1 - paid / free))
+    print(
+        f"\nIn words: on the 95 % plan people would see a doctor {paid.mean():.1f} times a year and not "
+        f"{free.mean():.1f} times as with free care, {fewer.mean:.0f} % less often "
+        f"(90 % interval {fewer.low:.0f} to {fewer.high:.0f} %)."
+    )
+
+
+if __name__ == "__main__":
+    main()
