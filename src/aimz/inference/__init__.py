@@ -1,6 +1,7 @@
 """Fit: (kernel, data) -> :class:`Posterior`."""
 
-from aimz.inference.fit import Fit, VIResult, read_inference
+from aimz.inference.choose import make_fit
+from aimz.inference.fit import Fit, VIResult
 from aimz.inference.posterior import Posterior, read_draws
 
-__all__ = ["Fit", "Posterior", "VIResult", "read_draws", "read_inference"]
+__all__ = ["Fit", "Posterior", "VIResult", "make_fit", "read_draws"]

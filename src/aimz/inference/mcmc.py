@@ -1,62 +1,118 @@
 """Markov chain Monte Carlo: chains kept apart, and what the sampler says of itself under ArviZ's names."""
 
-__all__ = ["continue_chains", "run_chains"]
+__all__ = ["MCMCFit"]
 
 from collections.abc import Iterable
+from copy import copy
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.infer import HMC, MCMC, NUTS
 
+from aimz.errors import warn
+from aimz.inference.fit import Fit
 from aimz.inference.posterior import Posterior
+from aimz.kernel import KernelSpec
 from aimz.utils.data import Call
 
 _HMC_FIELDS = ("potential_energy", "energy", "num_steps", "accept_prob", "adapt_state.step_size")
+_DEFAULT_NUM_SAMPLES = 1000
 
 
-def run_chains(
-    mcmc: MCMC, call: Call, key: jax.Array, *, latents: Iterable[str], others: Iterable[str], progress: bool
-) -> Posterior:
-    """Warm up, sample, and return the draws of the latent sites.
+class MCMCFit(Fit):
+    """An :class:`numpyro.infer.MCMC` object; each run warms up anew, and :meth:`sample` goes on from its end."""
 
-    ``others`` are sites NumPyro would collect besides (deterministic ones); they are recomputed when
-    predicting, and those with a row axis would fill the memory.
-    """
-    fields = [f"~{mcmc.sampler.sample_field}.{name}" for name in others]
-    if isinstance(mcmc.sampler, HMC):
-        fields += _HMC_FIELDS
-    before, mcmc.progress_bar = mcmc.progress_bar, progress
-    try:
-        mcmc.run(key, extra_fields=tuple(fields), **call.arrays, **call.static)
-    finally:
-        mcmc.progress_bar = before
-    samples = mcmc.get_samples(group_by_chain=True)
-    draws = {
-        name: jnp.asarray(np.asarray(samples[name])).reshape(-1, *samples[name].shape[2:])
-        for name in latents
-        if name in samples
-    }
-    return Posterior(draws, num_chains=mcmc.num_chains, sample_stats=_sample_stats(mcmc))
+    inference: MCMC
 
+    def __init__(self, inference: MCMC) -> None:
+        self.inference = inference
+        # NumPyro 0.22 vectorises a sampler's functions anew in each `init`, so that the second one fails with
+        # `chain_method="vectorized"`; each run gets a sampler that has not been initialised.
+        self._sampler = copy(inference.sampler)
 
-def continue_chains(
-    mcmc: MCMC,
-    call: Call,
-    key: jax.Array,
-    *,
-    num_samples: int,
-    latents: Iterable[str],
-    others: Iterable[str],
-    progress: bool,
-) -> Posterior:
-    """Draw ``num_samples`` more per chain, after thinning, without a new warm-up."""
-    before = mcmc.num_samples, mcmc.post_warmup_state
-    mcmc.num_samples, mcmc.post_warmup_state = num_samples * mcmc.thinning, mcmc.last_state
-    try:
-        return run_chains(mcmc, call, key, latents=latents, others=others, progress=progress)
-    finally:
-        mcmc.num_samples, mcmc.post_warmup_state = before
+    @property
+    def params(self) -> dict[str, Any]:
+        """Nothing: MCMC optimises no parameters."""
+        return {}
+
+    def check_run(self, call: Call, spec: KernelSpec, *, num_samples: int) -> None:  # noqa: ARG002
+        """Say so if a number of samples was asked for that the object will not give."""
+        if num_samples not in (_DEFAULT_NUM_SAMPLES, self.inference.num_samples):
+            warn(
+                f"`num_samples={num_samples}` was ignored: this MCMC object draws {self.inference.num_samples} per "
+                "chain. Set `num_samples` there."
+            )
+
+    def run(
+        self,
+        call: Call,
+        spec: KernelSpec,
+        key: jax.Array,
+        *,
+        num_steps: int,  # noqa: ARG002
+        num_samples: int,  # noqa: ARG002
+        progress: bool,
+    ) -> Posterior:
+        """Warm up and sample as the object says."""
+        return self._run(call, spec, key, latents=spec.latent_sites, progress=progress)
+
+    def check_sample(self, call: Call | None) -> None:
+        """Refuse to continue chains that were not started, or without data."""
+        self._refuse_unless(self.inference.last_state is not None)
+        if call is None:
+            msg = (
+                "MCMC continues its chains on the data, and got none. Call `sample(X=X, y=y, ...)` with the data of "
+                "the fit, under the names the kernel has for them."
+            )
+            raise TypeError(msg)
+
+    def sample(
+        self,
+        call: Call | None,
+        spec: KernelSpec | None,
+        key: jax.Array,
+        *,
+        num_samples: int,
+        return_sites: Iterable[str] | None,
+    ) -> Posterior:
+        """Draw ``num_samples`` more per chain, after thinning, without a new warm-up."""
+        assert call is not None  # by `check_sample`
+        assert spec is not None
+        mcmc = self.inference
+        before = mcmc.num_samples, mcmc.post_warmup_state
+        mcmc.num_samples, mcmc.post_warmup_state = num_samples * mcmc.thinning, mcmc.last_state
+        try:
+            return self._run(
+                call, spec, key, latents=spec.latent_sites if return_sites is None else return_sites, progress=False
+            )
+        finally:
+            mcmc.num_samples, mcmc.post_warmup_state = before
+
+    def _run(
+        self, call: Call, spec: KernelSpec, key: jax.Array, *, latents: Iterable[str], progress: bool
+    ) -> Posterior:
+        mcmc = self.inference
+        # NumPyro would also keep deterministic sites, which are recomputed when predicting; those with a row axis
+        # would fill the memory.
+        fields = [f"~{mcmc.sampler.sample_field}.{name}" for name in spec.deterministic_sites]
+        if isinstance(mcmc.sampler, HMC):
+            fields += _HMC_FIELDS
+        mcmc.sampler = copy(self._sampler)
+        before, mcmc.progress_bar = mcmc.progress_bar, progress
+        try:
+            mcmc.run(key, extra_fields=tuple(fields), **call.arrays, **call.static)
+        finally:
+            mcmc.progress_bar = before
+        samples = mcmc.get_samples(group_by_chain=True)
+        draws = {
+            # Through the host: chains run in parallel leave their draws on as many devices.
+            name: jnp.asarray(np.asarray(samples[name]).reshape(-1, *samples[name].shape[2:]))
+            for name in latents
+            if name in samples
+        }
+        return Posterior(draws, num_chains=mcmc.num_chains, sample_stats=_sample_stats(mcmc))
 
 
 def _sample_stats(mcmc: MCMC) -> dict[str, np.ndarray]:

@@ -1,145 +1,89 @@
-"""Stochastic variational inference on the whole data: one compiled loop, and draws from the guide."""
+"""Stochastic variational inference."""
 
-__all__ = ["StepLoop", "draw_from_guide"]
+__all__ = ["SVIFit"]
 
-import inspect
-import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from numpyro.infer import SVI, Predictive
-from numpyro.infer.autoguide import AutoDelta, AutoGuide
-from numpyro.infer.svi import SVIState
-from numpyro.optim import Minimize
-from tqdm.auto import tqdm
+from numpyro.infer import SVI
+from numpyro.infer.autoguide import AutoGuide
+from numpyro.infer.svi import SVIRunResult
 
-from aimz.errors import warn
-from aimz.kernel import freeze
+from aimz.inference.fit import Fit
+from aimz.inference.posterior import Posterior
+from aimz.inference.programs import SVIPrograms
+from aimz.kernel import KernelSpec
 from aimz.utils.data import Call
 
-type _Chunk = Callable[..., tuple[Any, jax.Array, jax.Array]]
 
-_CHUNK = 1000
-"""Most steps between two looks at the clock."""
-_SECONDS = 0.25
-"""How long a chunk should take: often enough for a progress bar and Ctrl-C."""
+class SVIFit(Fit):
+    """An :class:`numpyro.infer.SVI` object; a run continues from the state the last one left."""
 
+    inference: SVI
 
-class StepLoop:
-    """Steps of one :class:`numpyro.infer.SVI` object, compiled once per shape of the data.
+    def __init__(self, inference: SVI) -> None:
+        self.inference = inference
+        self._programs = SVIPrograms(inference)
+        self._n_obs: int | None = None
 
-    The number of steps of a chunk is an argument of the compiled program, so a run of any length compiles
-    once, and where a run is cut into chunks does not show in its result.
-    """
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave compiled programs out of a pickle."""
+        return {key: value for key, value in self.__dict__.items() if key != "_programs"}
 
-    def __init__(self, svi: SVI) -> None:
-        self._svi = svi
-        self._programs: dict[Hashable, _Chunk] = {}
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Start with no compiled programs."""
+        self.__dict__ |= state
+        self._programs = SVIPrograms(self.inference)
 
-    def run(
-        self, state: SVIState | None, call: Call, *, num_steps: int, key: jax.Array, progress: bool
-    ) -> tuple[SVIState, np.ndarray]:
-        """Take ``num_steps`` steps from ``state`` and return the new state and the loss of each step.
+    @property
+    def params(self) -> dict[str, Any]:
+        """Parameters of the last state, and the mutable state beside them."""
+        params = {} if self.vi_result is None else dict(self.vi_result.params)
+        mutable = None if self.vi_state is None else self.vi_state.mutable_state
+        return {**params, **(mutable or {})}
 
-        A loss that is not finite ends the run: the state is then that before the step that failed, and the
-        last loss is the one that was not finite.
-        """
-        arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
-        state = self._svi.init(key, **arrays, **call.static) if state is None else state._replace(rng_key=key)
-        chunk = self._program(call.static)
-        losses: list[np.ndarray] = []
-        done, size = 0, 16
-        with tqdm(total=num_steps, disable=not progress, unit="step", desc="SVI") as bar:
-            while done < num_steps:
-                started = time.perf_counter()
-                n_steps = min(size, num_steps - done, _CHUNK)
-                state, values, taken = chunk(state, arrays, n_steps)
-                losses.append(np.asarray(values)[: int(taken)])
-                done += int(taken)
-                bar.update(int(taken))
-                bar.set_postfix(loss=f"{losses[-1][-1]:.4g}", refresh=False)
-                if not np.isfinite(losses[-1][-1]):
-                    warn(
-                        f"The loss was not finite at step {done} of {num_steps}; the run stops there and keeps "
-                        "the state before that step. A smaller learning rate, other initial values or scaled "
-                        "inputs usually help.",
-                        RuntimeWarning,
-                    )
-                    break
-                elapsed = max(time.perf_counter() - started, 1e-6)
-                size = max(1, int(n_steps * min(_SECONDS / elapsed, 8.0)))
-        return state, np.concatenate(losses)
-
-    def _program(self, static: Mapping[str, object]) -> _Chunk:
-        handle = freeze(static)
-        if handle not in self._programs:
-            self._programs[handle] = jax.jit(self._build(dict(static)))
-        return self._programs[handle]
-
-    def _build(self, static: Mapping[str, object]) -> _Chunk:
-        # `Minimize` runs a whole optimisation in one update and has no stable one.
-        stable = not isinstance(self._svi.optim, Minimize)
-        update = self._svi.stable_update if stable else self._svi.update
-
-        def chunk(
-            state: SVIState, arrays: Mapping[str, jax.Array], n_steps: int
-        ) -> tuple[SVIState, jax.Array, jax.Array]:
-            def unfinished(carry: tuple[Any, jax.Array, jax.Array, jax.Array]) -> jax.Array:
-                _, _, step, finite = carry
-                return (step < n_steps) & finite
-
-            def body(
-                carry: tuple[Any, jax.Array, jax.Array, jax.Array],
-            ) -> tuple[Any, jax.Array, jax.Array, jax.Array]:
-                state, losses, step, _ = carry
-                state, loss = update(state, **arrays, **static)
-                return state, losses.at[step].set(loss), step + 1, jnp.isfinite(loss)
-
-            start = (state, jnp.zeros(_CHUNK), jnp.asarray(0), jnp.asarray(True))  # noqa: FBT003
-            state, losses, taken, _ = lax.while_loop(unfinished, body, start)
-            return state, losses, taken
-
-        return chunk
-
-
-def draw_from_guide(
-    svi: SVI,
-    params: Mapping[str, Any],
-    key: jax.Array,
-    *,
-    num_samples: int,
-    latents: Iterable[str],
-    call: Call | None,
-) -> dict[str, jax.Array]:
-    """Return ``num_samples`` draws of the latent sites from the fitted guide.
-
-    Raises
-    ------
-    ValueError
-        If the guide is a function of data that were not given.
-    """
-    guide = svi.guide
-    arguments = {} if call is None else {**call.arrays, **call.static}
-    if isinstance(guide, AutoDelta):
-        # Its own `sample_posterior` would run the model, and so need data, for the deterministic sites.
-        drawn = {
-            name: jnp.broadcast_to(value, (num_samples, *jnp.shape(value)))
-            for name, value in guide.median(params).items()
-        }
-    elif isinstance(guide, AutoGuide):
-        drawn = guide.sample_posterior(key, params, sample_shape=(num_samples,), **arguments)
-    else:
-        parameters = inspect.signature(guide).parameters.values()
-        missing = [p.name for p in parameters if p.default is p.empty and p.name not in arguments]
-        if missing:
+    def check_run(self, call: Call, spec: KernelSpec, *, num_samples: int) -> None:  # noqa: ARG002
+        """Refuse to continue with other observations where the guide has a value for each of them."""
+        if (
+            isinstance(self.inference.guide, AutoGuide)
+            and spec.local_sites
+            and self.vi_state is not None
+            and self._n_obs != call.n_obs
+        ):
             msg = (
-                f"The guide needs {', '.join(f'`{name}`' for name in missing)}; got none. Pass the data by "
-                "name: `sample(X=X, y=y)`."
+                f"The fit continues from its state, in which the guide has values of `{spec.local_sites[0]}` for "
+                f"{self._n_obs} observations; got {call.n_obs}. Make a new ImpactModel, with a new guide, for other "
+                "data."
             )
             raise ValueError(msg)
-        drawn = Predictive(guide, params=dict(params), num_samples=num_samples)(key, **arguments)
-    return {name: drawn[name] for name in latents if name in drawn}
+
+    def run(
+        self, call: Call, spec: KernelSpec, key: jax.Array, *, num_steps: int, num_samples: int, progress: bool
+    ) -> Posterior:
+        """Take ``num_steps`` steps, then ``num_samples`` draws from the guide."""
+        key_steps, key_draws = jax.random.split(key)
+        state, losses = self._programs.run(self.vi_state, call, num_steps=num_steps, key=key_steps, progress=progress)
+        before = np.zeros(0) if self.vi_result is None else np.asarray(self.vi_result.losses)
+        self.vi_state = state
+        self.vi_result = SVIRunResult(self.inference.get_params(state), state, np.concatenate([before, losses]))
+        self._n_obs = call.n_obs
+        return self.sample(call, spec, key_draws, num_samples=num_samples, return_sites=spec.latent_sites)
+
+    def check_sample(self, call: Call | None) -> None:  # noqa: ARG002
+        """Refuse to draw before there are parameters."""
+        self._refuse_unless(self.vi_result is not None)
+
+    def sample(
+        self,
+        call: Call | None,
+        spec: KernelSpec | None,  # noqa: ARG002
+        key: jax.Array,
+        *,
+        num_samples: int,
+        return_sites: Iterable[str] | None,
+    ) -> Posterior:
+        """Draw from the guide; one written by hand may read the data of ``call``."""
+        params = {} if self.vi_result is None else self.vi_result.params
+        return Posterior(self._programs.draw(params, key, num_samples=num_samples, latents=return_sites, call=call))

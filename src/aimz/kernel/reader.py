@@ -31,7 +31,15 @@ class KernelReader:
         shapes = tuple((name, array.shape, str(array.dtype)) for name, array in sorted(arrays.items()))
         handle = (shapes, freeze(static))
         if handle not in self._read:
-            spec = read_kernel(self.kernel, self.signature, arrays, static)
+            try:
+                spec = read_kernel(self.kernel, self.signature, arrays, static)
+            except Exception as error:
+                if self.spec is not None and self.spec.fixed_size:
+                    error.add_note(
+                        "The kernel took one number of rows before and no other; it may close over arrays as long as "
+                        "those data. Pass them as arguments instead."
+                    )
+                raise
             self._read[handle] = spec
             self.spec = merge_specs(self.spec, spec)
         return self._read[handle]

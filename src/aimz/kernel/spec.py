@@ -27,7 +27,9 @@ class Site:
     """One site of a kernel."""
 
     name: str
+    """Name in the kernel."""
     role: Role
+    """What it is to the engine."""
     shape: Shape
     """Row axes by name: ``("n_obs", 3)``.  Empty for a tree of parameters (see ``leaves``)."""
     traced_shape: tuple[int, ...] = ()
@@ -35,8 +37,11 @@ class Site:
     row_axes: tuple[int, ...] = ()
     """Axes that grow with the rows."""
     dtype: str = "float32"
+    """Type of the numbers."""
     distribution: str | None = None
+    """Name of the distribution of a ``sample`` site."""
     event_dim: int = 0
+    """Number of axes, from the right, that make up one event."""
     plates: tuple[tuple[str, int], ...] = ()
     """Enclosing plates: name and the axis of the value it runs along."""
     parents: frozenset[str] = frozenset()

@@ -57,7 +57,8 @@ def substitute(
     posterior: Mapping[str, tuple[int, ...]] | None,
     fitted: Mapping[str, Any],
     observed: Iterable[str] = (),
-    in_sample: bool = True,
+    fitted_rows: bool = True,
+    other_rows: frozenset[str] = frozenset(),
     intervened: frozenset[str] = frozenset(),
     downstream: frozenset[str] = frozenset(),
 ) -> Substitution:
@@ -73,8 +74,10 @@ def substitute(
         Parameter name to its fitted value.
     observed
         Sites that some other call, the fit for one, had data for.
-    in_sample
+    fitted_rows
         Whether the rows are the fitted observations.
+    other_rows
+        Local sites for which they are not, whatever ``fitted_rows`` says: what they depend on has changed.
     intervened
         Sites the intervention sets.
     downstream
@@ -98,7 +101,9 @@ def substitute(
         elif site.role is Role.LATENT and site.name in known:
             source = Source.DRAWN
         elif site.role is Role.LATENT:
-            source = _latent(site, posterior, in_sample=in_sample, downstream=downstream)
+            source = _latent(
+                site, posterior, fitted_rows=fitted_rows and site.name not in other_rows, downstream=downstream
+            )
         elif site.role in (Role.PARAM, Role.MUTABLE):
             source = _parameter(site, posterior, fitted)
         else:
@@ -111,7 +116,7 @@ def _latent(
     site: Site,
     posterior: Mapping[str, tuple[int, ...]] | None,
     *,
-    in_sample: bool,
+    fitted_rows: bool,
     downstream: frozenset[str],
 ) -> Source:
     if posterior is None:
@@ -125,7 +130,7 @@ def _latent(
         same_rows = len(shape) == len(site.shape) and all(
             shape[axis] == site.traced_shape[axis] for axis in site.row_axes
         )
-        if not site.row_axes or (in_sample and same_rows):
+        if not site.row_axes or (fitted_rows and same_rows):
             _check_shape(site, shape)
             return Source.POSTERIOR_ROWS if site.row_axes else Source.POSTERIOR
         source = Source.OTHER_ROWS

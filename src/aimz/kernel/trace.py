@@ -101,6 +101,8 @@ class _Marks(_AbstractExecution):
             keep = msg.get("is_observed", False)
             value = jax.tree.map(jnp.asarray if keep else jnp.zeros_like, msg["value"])
             msg["value"] = self._marked(value, [name])
+        elif name is not None and msg["type"] == "param":
+            msg["value"] = self._marked(msg["value"], [name])
 
     def _mark_control_flow(self, msg: Message) -> None:
         """Let what comes out of a `scan` or `cond` depend on each of the sites inside it."""

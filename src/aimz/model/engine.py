@@ -1,6 +1,6 @@
 """From a checked call to draws: the steps every predictive method shares."""
 
-__all__ = ["Engine", "Prepared"]
+__all__ = ["Alike", "Engine", "Prepared"]
 
 import json
 from collections.abc import Iterable, Mapping
@@ -33,6 +33,13 @@ class Prepared:
 
     spec: KernelSpec
     call: Call
+    """The arguments the kernel gets, interventions on them included."""
+    changed: frozenset[str]
+    """Arguments known not to be those of the fit."""
+    posterior: Posterior | None
+    """The posterior the call is made with; None for the prior."""
+    in_sample: bool
+    """Whether the rows are the fitted observations."""
     substitution: Substitution
     plan: Pass
     draws: Mapping[str, jax.Array]
@@ -46,6 +53,21 @@ class Prepared:
     def needs_key(self) -> bool:
         """Whether a site other than the output, which may be scored, is drawn."""
         return bool(self.substitution.having(Source.OTHER_ROWS, Source.ABSENT, Source.DOWNSTREAM))
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Sites that scenarios to be compared must all draw anew, since one of them does."""
+
+    downstream: frozenset[str] = frozenset()
+    other_rows: frozenset[str] = frozenset()
+
+    @staticmethod
+    def of(substitutions: Iterable[Substitution], recorded: frozenset[str]) -> "Alike":
+        """Return what any of ``substitutions`` draws anew, and ``recorded``, which a result says was."""
+        down = [s.having(Source.DOWNSTREAM) for s in substitutions]
+        rows = [s.having(Source.OTHER_ROWS) for s in substitutions]
+        return Alike(recorded.union(*down), frozenset().union(*rows))
 
 
 class Engine:
@@ -124,10 +146,12 @@ class Engine:
         )
         raise KernelValidationError(msg)
 
-    def read_latents(self, spec: KernelSpec | None, return_sites: str | Iterable[str]) -> tuple[str, ...]:
-        """Return the names of latent sites to return, and refuse others."""
-        names = (return_sites,) if isinstance(return_sites, str) else tuple(return_sites)
+    def read_latents(self, spec: KernelSpec | None, return_sites: str | Iterable[str] | None) -> tuple[str, ...] | None:
+        """Return the names of latent sites to return and refuse others; None is all that there are."""
         known = () if spec is None else spec.latent_sites
+        if return_sites is None:
+            return known or None
+        names = (return_sites,) if isinstance(return_sites, str) else tuple(return_sites)
         _refuse_unknown(names, known, "latent sites")
         return tuple(dict.fromkeys(names))
 
@@ -162,8 +186,16 @@ class Engine:
         return_sites: str | Iterable[str] | None = None,
         intervention: Intervention | None = None,
         in_sample: bool = True,
+        changed: frozenset[str] = frozenset(),
+        alike: Alike | None = None,
+        quiet: bool = False,
     ) -> Prepared:
-        """Check a call and decide where the value of each site comes from; warn of what is not as fitted."""
+        """Check a call and decide where the value of each site comes from; warn of what is not as fitted.
+
+        ``changed`` are arguments that are not those of the fit, so that local latents which descend from them are
+        not the fitted ones; ``alike`` are sites that a scenario to compare with draws anew.
+        """
+        alike = alike or Alike()
         spec = self.read_spec(call)
         names = self.read_return_sites(spec, return_sites)
         acts = self._read_intervention(intervention, spec, call)
@@ -173,17 +205,21 @@ class Engine:
             posterior=None if posterior is None else posterior.shapes,
             fitted=params,
             observed=known.observed_sites if known is not None else (),
-            in_sample=in_sample,
+            fitted_rows=in_sample,
+            other_rows=(spec.descendants(changed) & frozenset(spec.local_sites)) | alike.other_rows,
             intervened=frozenset(acts.values),
-            downstream=acts.downstream,
+            downstream=(acts.downstream | alike.downstream) - frozenset(acts.values),
         )
-        if posterior is not None:
-            _warn(substitution)
+        if posterior is not None and not quiet:
+            _warn(substitution, posterior, (spec, known) if known else (spec,))
         taken = {} if posterior is None else {n: posterior.draws[n] for n in substitution.from_posterior}
         fitted = {name: params[name] for name in substitution.having(Source.FITTED)}
         return Prepared(
             spec=spec,
             call=Call({**call.arrays, **acts.arrays}, {**call.static, **acts.static}, call.n_obs),
+            changed=changed,
+            posterior=posterior,
+            in_sample=in_sample,
             substitution=substitution,
             plan=Pass(
                 n_obs=call.n_obs,
@@ -229,8 +265,11 @@ def _refuse_unknown(names: Iterable[str], known: Iterable[str], what: str) -> No
         raise ValueError(msg)
 
 
-def _warn(substitution: Substitution) -> None:
-    """Say what happened to local latents, and what the posterior does not know."""
+def _warn(substitution: Substitution, posterior: Posterior, specs: Iterable[KernelSpec]) -> None:
+    """Say what happened to local latents, what the posterior does not know, and what the kernel does not."""
+    unused = [name for name in posterior.draws if not any(name in spec for spec in specs)]
+    if unused:
+        warn(f"Draws of {_listed(unused)} in the posterior are of no site of the kernel and are not used.")
     kept = substitution.having(Source.POSTERIOR_ROWS)
     if kept:
         warn(
@@ -240,8 +279,8 @@ def _warn(substitution: Substitution) -> None:
     drawn = substitution.having(Source.OTHER_ROWS)
     if drawn:
         warn(
-            f"Local latent site(s) {_listed(drawn)} are drawn anew given the global sites: the input is not the "
-            "fitted observations."
+            f"Local latent site(s) {_listed(drawn)} are drawn anew given the sites they depend on: the input is not "
+            "the fitted observations."
         )
     absent = substitution.having(Source.ABSENT)
     if absent:

@@ -3,18 +3,18 @@
 __all__ = ["ImpactModel"]
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 from numpyro.infer import MCMC, SVI
 from numpyro.infer.svi import SVIState
 
-from aimz.errors import NotFittedError, warn
-from aimz.inference import Fit, Posterior, VIResult, read_draws, read_inference
+from aimz.errors import NotFittedError
+from aimz.inference import Posterior, VIResult, make_fit, read_draws
 from aimz.kernel import KernelSpec, read_signature
 from aimz.model.describe import describe, html, summary
-from aimz.model.engine import Engine
-from aimz.model.keys import describe_key, parse_key, read_key
+from aimz.model.engine import Alike, Engine, Prepared
+from aimz.model.keys import describe_key, read_key
 from aimz.model.results import Observed, Results
 from aimz.model.scenarios import read_scenario
 from aimz.types import Intervention, Kernel
@@ -102,7 +102,7 @@ class ImpactModel:
     ) -> None:
         signature = read_signature(kernel, param_input, param_output)
         self._rng_key = read_key(rng_key)
-        self._fit = Fit(read_inference(kernel, inference, svi))
+        self._fit = make_fit(kernel, inference, svi)
         self._engine = Engine(kernel, signature)
         self._results = Results(dims, coords)
         self._posterior: Posterior | None = None
@@ -224,20 +224,16 @@ class ImpactModel:
         RuntimeWarning
             If a loss is not finite: the run stops and the last good state is kept.
         """
+        given = _given(rng_key)
         call = self._engine.read_call(X, kwargs, output=y)
         read_count(num_steps, "num_steps")
         read_count(num_samples, "num_samples")
         spec = self._engine.read_fit(call)
-        self._fit.check_continues(spec, call)
-        if isinstance(self.inference, MCMC) and num_samples not in (1000, self.inference.num_samples):
-            warn(
-                f"`num_samples={num_samples}` was ignored: this MCMC object draws {self.inference.num_samples} per "
-                "chain. Set `num_samples` there."
-            )
+        self._fit.check_run(call, spec, num_samples=num_samples)
         self._posterior = self._fit.run(
-            call, spec, self._key(rng_key), num_steps=num_steps, num_samples=num_samples, progress=progress
+            call, spec, self._key(given), num_steps=num_steps, num_samples=num_samples, progress=progress
         )
-        self._observed = Observed.of(call, self.param_input, self.param_output)
+        self._observed = Observed.of(call, self.param_output)
         return self
 
     def sample(
@@ -276,14 +272,15 @@ class ImpactModel:
         NotFittedError
             If nothing has been fitted.
         """
+        given = _given(rng_key)
         read_count(num_samples, "num_samples")
-        self._fit.check_can_sample()
         data = dict(kwargs)
         X, y = data.pop(self.param_input, None), data.pop(self.param_output, None)
         call = None if X is None else self._engine.read_call(X, data, **({} if y is None else {"output": y}))
+        self._fit.check_sample(call)
         spec = self.kernel_spec if call is None else self._engine.read_spec(call)
-        names = None if return_sites is None else self._engine.read_latents(spec, return_sites)
-        drawn = self._fit.sample(call, spec, self._key(rng_key), num_samples=num_samples, return_sites=names)
+        names = self._engine.read_latents(spec, return_sites)
+        drawn = self._fit.sample(call, spec, self._key(given), num_samples=num_samples, return_sites=names)
         if not return_datatree:
             return dict(drawn.draws)
         from aimz.output import make_tree
@@ -312,6 +309,7 @@ class ImpactModel:
             If it is no mapping of arrays, empty, or lengths differ.
         """
         self._posterior = read_draws(samples, num_chains=num_chains, param_output=self.param_output)
+        self._observed = None
         return self
 
     # ------------------------------------------------------------------------------------------ predicting
@@ -368,34 +366,10 @@ class ImpactModel:
         UserWarning
             If local latents are kept or drawn anew, or something is missing from the posterior.
         """
-        posterior = self._fitted("predict_on_batch")
-        call = self._engine.read_call(X, kwargs)
-        prepared = self._engine.prepare(
-            call,
-            posterior=posterior,
-            params=self._fit.params,
-            n_draws=posterior.n_draws,
-            return_sites=return_sites,
-            intervention=intervention,
-            in_sample=in_sample,
-        )
-        key = self._key(rng_key)
-        arrays = self._engine.run("predictive", prepared, key)
-        if not return_datatree:
-            return arrays
-        group = "posterior_predictive" if in_sample else "predictions"
-        known = self._observed if in_sample else None
-        matches = known is not None and known.matches(call.arrays[self.param_input])
-        return self._results.tree(
-            group,
-            arrays,
-            prepared,
-            num_chains=posterior.num_chains,
-            beside=self._results.posterior(posterior, self.kernel_spec),
-            key=describe_key(key),
-            in_sample=in_sample,
-            observed=known.output if known is not None and matches else None,
-        )
+        given = _given(rng_key)
+        prepared = self._prepare(X, intervention, kwargs, in_sample=in_sample, return_sites=return_sites)
+        key = self._key(given)
+        return self._predict(prepared, key) if return_datatree else self._engine.run("predictive", prepared, key)
 
     def sample_posterior_predictive_on_batch(
         self,
@@ -419,15 +393,10 @@ class ImpactModel:
         xarray.DataTree or dict of str to jax.Array
             Group ``posterior_predictive``.
         """
-        options: dict[str, Any] = {"return_datatree": return_datatree, **kwargs}
-        return self.predict_on_batch(
-            X,
-            intervention=intervention,
-            rng_key=rng_key,
-            in_sample=True,
-            return_sites=return_sites,
-            **options,
-        )
+        given = _given(rng_key)
+        prepared = self._prepare(X, intervention, kwargs, return_sites=return_sites)
+        key = self._key(given)
+        return self._predict(prepared, key) if return_datatree else self._engine.run("predictive", prepared, key)
 
     def sample_prior_predictive_on_batch(
         self,
@@ -460,24 +429,17 @@ class ImpactModel:
         ValueError
             If a prior is improper, so that it cannot be drawn from.
         """
+        given = _given(rng_key)
         n_draws = read_count(num_samples, "num_samples")
         call = self._engine.read_call(X, kwargs)
         prepared = self._engine.prepare(
             call, posterior=None, params=self._fit.params, n_draws=n_draws, return_sites=return_sites
         )
-        key = self._key(rng_key)
+        key = self._key(given)
         arrays = self._engine.run("predictive", prepared, key)
         if not return_datatree:
             return arrays
-        return self._results.tree(
-            "prior_predictive",
-            arrays,
-            prepared,
-            num_chains=1,
-            beside={} if self._posterior is None else self._results.posterior(self._posterior, self.kernel_spec),
-            key=describe_key(key),
-            in_sample=True,
-        )
+        return self._results.tree("prior_predictive", arrays, prepared, beside=self._beside(), key=describe_key(key))
 
     def log_likelihood(
         self,
@@ -512,22 +474,21 @@ class ImpactModel:
         KernelValidationError
             If the output is not an observed ``sample`` site, so that it has no density.
         """
+        given = _given(rng_key)
         posterior = self._fitted("log_likelihood")
         call = self._engine.read_call(X, kwargs, output=y)
         site = self._engine.read_scored(call)
         prepared = self._engine.prepare(
             call, posterior=posterior, params=self._fit.params, n_draws=posterior.n_draws, return_sites=site
         )
-        key = self._key(rng_key) if prepared.needs_key else self._rng_key
+        key = self._key(given) if prepared.needs_key else self._rng_key
         scores = self._engine.run("log_density", prepared, key)[site]
         return self._results.tree(
             "log_likelihood",
             {self.param_output: scores},
             prepared,
-            num_chains=posterior.num_chains,
-            beside=self._results.posterior(posterior, self.kernel_spec),
+            beside=self._beside(),
             key=describe_key(key) if prepared.needs_key else None,
-            in_sample=True,
             observed=call.arrays[self.param_output],
         )
 
@@ -573,14 +534,24 @@ class ImpactModel:
         """
         from aimz.output import difference
 
-        baseline = read_scenario("baseline", output_baseline, args_baseline, self.param_input)
-        intervention = read_scenario("intervention", output_intervention, args_intervention, self.param_input)
-        given = [side for side in (baseline, intervention) if isinstance(side, dict)]
-        if any("rng_key" not in side for side in given):
-            key = self._common_key(baseline, intervention)
-            for side in given:
-                side.setdefault("rng_key", key)
-        trees = [self._scenario_tree(side) for side in (baseline, intervention)]
+        sides = [
+            read_scenario("baseline", output_baseline, args_baseline, self.param_input),
+            read_scenario("intervention", output_intervention, args_intervention, self.param_input),
+        ]
+        # Both are checked before either is computed or a key is split; and what one of them draws anew both draw
+        # anew, or the difference would be between fitted rows and others.
+        alone = [None if side.request is None else self._prepare(**side.request, quiet=True) for side in sides]
+        alike = Alike.of(
+            [prepared.substitution for prepared in alone if prepared is not None], sides[0].anew | sides[1].anew
+        )
+        ready = [None if side.request is None else self._prepare(**side.request, alike=alike) for side in sides]
+        common: Any = next((side.key for side in sides if side.key is not None), None)
+        if common is None and any(side.request is not None for side in sides):
+            common = self._key(None)
+        trees = [
+            side.tree if prepared is None else self._predict(prepared, common if side.key is None else side.key)
+            for side, prepared in zip(sides, ready, strict=True)
+        ]
         return difference(*trees)
 
     def describe(self, X: Any = None, y: Any = None, **kwargs: Any) -> str:
@@ -613,31 +584,57 @@ class ImpactModel:
 
     # ------------------------------------------------------------------------------------------- internals
 
-    def _key(self, rng_key: jax.Array | None) -> jax.Array:
+    def _key(self, given: jax.Array | None) -> jax.Array:
         """Return the key of a call: the one given, else one split off the model's own."""
-        if rng_key is not None:
-            return read_key(rng_key)
+        if given is not None:
+            return given
         self._rng_key, key = jax.random.split(self._rng_key)
         return key
 
-    def _common_key(self, *scenarios: "xr.DataTree | dict[str, Any]") -> jax.Array:
-        """Return the key one of the scenarios comes with or was drawn with, else one of this call's own."""
-        from aimz.output import recorded_key
+    def _prepare(
+        self,
+        X: Any,
+        intervention: Intervention | None,
+        kwargs: Mapping[str, Any],
+        *,
+        in_sample: bool = True,
+        return_sites: str | Iterable[str] | None = None,
+        alike: Alike | None = None,
+        quiet: bool = False,
+    ) -> Prepared:
+        """Check a prediction and decide how it is made; nothing is computed, and no key is used."""
+        posterior = self._fitted("predict_on_batch")
+        call = self._engine.read_call(X, kwargs)
+        changed = self._observed.changed(call) if in_sample and self._observed is not None else frozenset[str]()
+        return self._engine.prepare(
+            call,
+            posterior=posterior,
+            params=self._fit.params,
+            n_draws=posterior.n_draws,
+            return_sites=return_sites,
+            intervention=intervention,
+            in_sample=in_sample,
+            changed=changed,
+            alike=alike,
+            quiet=quiet,
+        )
 
-        for side in scenarios:
-            if isinstance(side, dict) and side.get("rng_key") is not None:
-                return read_key(side["rng_key"])
-            text = None if isinstance(side, dict) else recorded_key(side)
-            if text is not None:
-                return parse_key(text)
-        return self._key(None)
+    def _predict(self, prepared: Prepared, key: jax.Array) -> "xr.DataTree":
+        """Compute a prepared prediction."""
+        fitted_input = self.param_input not in prepared.changed
+        known = self._observed if prepared.in_sample and fitted_input else None
+        return self._results.tree(
+            "posterior_predictive" if prepared.in_sample else "predictions",
+            self._engine.run("predictive", prepared, key),
+            prepared,
+            beside=self._beside(),
+            key=describe_key(key),
+            observed=None if known is None else known.output,
+        )
 
-    def _scenario_tree(self, scenario: "xr.DataTree | dict[str, Any]") -> "xr.DataTree":
-        """Return a scenario's tree, predicted if it was given as arguments."""
-        if not isinstance(scenario, dict):
-            return scenario
-        args = dict(scenario)
-        return cast("xr.DataTree", self.predict_on_batch(args.pop(self.param_input), **args))
+    def _beside(self) -> "dict[str, xr.Dataset]":
+        """Return the groups that stand beside every result: the posterior and what the sampler says of it."""
+        return {} if self._posterior is None else self._results.posterior(self._posterior, self.kernel_spec)
 
     def _fitted(self, method: str) -> Posterior:
         """Return the posterior, or say which call makes one."""
@@ -648,3 +645,8 @@ class ImpactModel:
             )
             raise NotFittedError(msg)
         return self._posterior
+
+
+def _given(rng_key: Any) -> jax.Array | None:
+    """Return the key given to a call, checked, or None."""
+    return None if rng_key is None else read_key(rng_key)

@@ -18,20 +18,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Observed:
-    """The output's data of the last fit, and which input they belong to."""
+    """The output's data of the last fit, and which inputs they belong to."""
 
-    digest: str
-    """Fingerprint of the input."""
+    digests: Mapping[str, str]
+    """Argument name to the fingerprint of the array it had."""
     output: Any
 
     @staticmethod
-    def of(call: Call, param_input: str, param_output: str) -> "Observed":
+    def of(call: Call, param_output: str) -> "Observed":
         """Remember the data of a fit; nothing is copied."""
-        return Observed(fingerprint(call.arrays[param_input]), call.arrays[param_output])
+        inputs = {name: array for name, array in call.arrays.items() if name != param_output}
+        return Observed({name: fingerprint(array) for name, array in inputs.items()}, call.arrays[param_output])
 
-    def matches(self, array: Any) -> bool:
-        """Whether ``array`` is the input the data belong to."""
-        return array.shape[0] == self.output.shape[0] and fingerprint(array) == self.digest
+    def changed(self, call: Call) -> frozenset[str]:
+        """Return the arguments whose arrays are not those of the fit."""
+        return frozenset(name for name, array in call.arrays.items() if self.digests.get(name) != fingerprint(array))
 
 
 class Results:
@@ -72,10 +73,8 @@ class Results:
         arrays: "Mapping[str, jax.Array]",
         prepared: Prepared,
         *,
-        num_chains: int,
         beside: "Mapping[str, xr.Dataset]",
         key: str | None,
-        in_sample: bool,
         observed: Any = None,
     ) -> "xr.DataTree":
         """Return a tree with ``group``, the groups ``beside`` it, and ``observed_data`` where there are any."""
@@ -86,8 +85,8 @@ class Results:
             arrays,
             prepared.spec,
             prepared.call.n_obs,
-            num_chains=num_chains,
-            known_rows=in_sample,
+            num_chains=1 if prepared.posterior is None else prepared.posterior.num_chains,
+            known_rows=prepared.in_sample,
             attrs={**prepared.attrs, **({} if key is None else {"rng_key": key})},
         )
         groups = {**beside, group: draws_dataset(draws, labels)}

@@ -1,15 +1,32 @@
 """The two scenarios of an effect, as a user may give them."""
 
-__all__ = ["read_scenario"]
+__all__ = ["Scenario", "read_scenario"]
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from aimz.model.keys import parse_key, read_key
 
 if TYPE_CHECKING:
     import xarray as xr
 
 
-def read_scenario(name: str, tree: "xr.DataTree | None", args: Any, param_input: str) -> "xr.DataTree | dict[str, Any]":
+@dataclass(frozen=True)
+class Scenario:
+    """One side of an effect: a tree, or what to predict one from."""
+
+    tree: Any
+    """The tree; None where there are arguments."""
+    request: dict[str, Any] | None
+    """What to predict: ``X``, ``intervention``, ``in_sample``, ``return_sites`` and, as ``kwargs``, the rest."""
+    key: Any
+    """The key the tree was drawn with, or that came with the arguments; None if neither says."""
+    anew: frozenset[str] = frozenset()
+    """Sites the tree's maker drew anew."""
+
+
+def read_scenario(name: str, tree: "xr.DataTree | None", args: Any, param_input: str) -> Scenario:
     """Return the one of a tree and keyword arguments that was given for the scenario ``name``.
 
     Raises
@@ -19,12 +36,15 @@ def read_scenario(name: str, tree: "xr.DataTree | None", args: Any, param_input:
     ValueError
         If the arguments ask for something else than a tree.
     """
-    if tree is not None and args is None:
-        return tree
-    if args is None or tree is not None:
+    if (tree is None) == (args is None):
         given = "neither" if tree is None else "both"
         msg = f"Exactly one of `output_{name}` and `args_{name}` must be given; got {given}."
         raise TypeError(msg)
+    if tree is not None:
+        from aimz.output import recorded
+
+        key, anew = recorded(tree, f"output_{name}")
+        return Scenario(tree, None, None if key is None else parse_key(key), anew)
     if not isinstance(args, Mapping) or param_input not in args:
         got = sorted(args) if isinstance(args, Mapping) else type(args).__name__
         msg = (
@@ -32,7 +52,16 @@ def read_scenario(name: str, tree: "xr.DataTree | None", args: Any, param_input:
             f"them; got {got}."
         )
         raise TypeError(msg)
-    if not args.get("return_datatree", True):
+    rest = dict(args)
+    if not rest.pop("return_datatree", True):
         msg = f"`args_{name}` must leave `return_datatree` as it is; the effect is taken between trees."
         raise ValueError(msg)
-    return dict(args)
+    key = rest.pop("rng_key", None)
+    request = {
+        "X": rest.pop(param_input),
+        "intervention": rest.pop("intervention", None),
+        "in_sample": rest.pop("in_sample", True),
+        "return_sites": rest.pop("return_sites", None),
+        "kwargs": rest,
+    }
+    return Scenario(None, request, None if key is None else read_key(key))

@@ -3,7 +3,7 @@
 Imported when a result is made, since xarray brings pandas with it.
 """
 
-from aimz.output.effect import difference, recorded_key
+from aimz.output.effect import difference, recorded
 from aimz.output.labels import Labels
 from aimz.output.tree import Draws, draws_dataset, make_tree, observed_dataset, stats_dataset
 
@@ -14,6 +14,6 @@ __all__ = [
     "draws_dataset",
     "make_tree",
     "observed_dataset",
-    "recorded_key",
+    "recorded",
     "stats_dataset",
 ]

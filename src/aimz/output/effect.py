@@ -1,6 +1,6 @@
 """The effect of an intervention: what happens with it, minus what happens without."""
 
-__all__ = ["difference", "recorded_key"]
+__all__ = ["difference", "recorded"]
 
 import numpy as np
 import xarray as xr
@@ -31,6 +31,7 @@ def difference(baseline: xr.DataTree, intervention: xr.DataTree) -> xr.DataTree:
         raise ValueError(msg)
     _check_sizes(before, after)
     _warn_unless_noise_is_common(before, after)
+    _warn_unless_drawn_alike(before, after)
     try:
         # By default xarray keeps only the labels both have, and the rest would be dropped without a word.
         with xr.set_options(arithmetic_join="exact", keep_attrs=False):
@@ -41,7 +42,7 @@ def difference(baseline: xr.DataTree, intervention: xr.DataTree) -> xr.DataTree:
             "observations."
         )
         raise ValueError(msg) from error
-    kept = {key: value for key, value in after.attrs.items() if key not in ("intervention", "drawn_anew")}
+    kept = {key: value for key, value in after.attrs.items() if key != "intervention"}
     effect.attrs = {
         **kept,
         "contrast": "intervention - baseline",
@@ -59,17 +60,17 @@ def difference(baseline: xr.DataTree, intervention: xr.DataTree) -> xr.DataTree:
     return tree
 
 
-def recorded_key(tree: xr.DataTree) -> str | None:
-    """Return the key a result says it was drawn with, or None."""
-    groups = [name for name in _GROUPS if isinstance(tree, xr.DataTree) and name in tree.children]
-    return tree[groups[0]].attrs.get("rng_key") if groups else None
+def recorded(tree: xr.DataTree, name: str) -> tuple[str | None, frozenset[str]]:
+    """Return the key a result says it was drawn with, and the sites drawn anew; refuse what is no result."""
+    if not isinstance(tree, xr.DataTree):
+        msg = f"`{name}` must be a DataTree that a predictive method returned; got {type(tree).__name__}."
+        raise TypeError(msg)
+    group = next((group for group in _GROUPS if group in tree.children), None)
+    attrs = {} if group is None else tree[group].attrs
+    return attrs.get("rng_key"), frozenset(attrs.get("drawn_anew", ()))
 
 
 def _shared_group(baseline: xr.DataTree, intervention: xr.DataTree) -> str:
-    for name, tree in (("output_baseline", baseline), ("output_intervention", intervention)):
-        if not isinstance(tree, xr.DataTree):
-            msg = f"`{name}` must be a DataTree that a predictive method returned; got {type(tree).__name__}."
-            raise TypeError(msg)
     shared = [name for name in _GROUPS if name in baseline.children and name in intervention.children]
     if not shared:
         msg = (
@@ -96,6 +97,15 @@ def _warn_unless_noise_is_common(before: xr.Dataset, after: xr.Dataset) -> None:
         warn(
             "The scenarios were drawn with different keys, so their noise is independent and their difference "
             "holds the noise of both. Pass the same `rng_key` to both, or let `estimate_effect` predict them."
+        )
+
+
+def _warn_unless_drawn_alike(before: xr.Dataset, after: xr.Dataset) -> None:
+    anew = [set(side.attrs.get("drawn_anew", ())) for side in (before, after)]
+    if anew[0] != anew[1]:
+        warn(
+            f"Site(s) {', '.join(sorted(anew[0] ^ anew[1]))} were drawn anew in one scenario and kept their posterior "
+            "draws in the other, so the difference is not of like with like. Let `estimate_effect` predict both."
         )
 
 

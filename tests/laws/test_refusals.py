@@ -1,0 +1,379 @@
+"""Law 11: every method refuses the same bad input in the same words, and before anything has changed."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from jax import random
+from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoNormal
+
+from aimz import ImpactModel
+from aimz.errors import KernelValidationError, NotFittedError
+
+N = 5
+X = np.linspace(0, 1, N, dtype=np.float32)
+Y = 2 * X
+
+
+def kernel(X, c, flag=True, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    mu = numpyro.deterministic("mu", b * X + c)
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(mu), obs=y)
+
+
+def new_model() -> ImpactModel:
+    return ImpactModel(kernel, random.key(0), SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.1), Trace_ELBO()))
+
+
+def fitted_model() -> ImpactModel:
+    return new_model().set_posterior_sample({"b": np.arange(3.0)})
+
+
+def effect(model, X, **kwargs):
+    return model.estimate_effect(args_baseline={"X": X, **kwargs}, args_intervention={"X": X, **kwargs})
+
+
+# Each method as a function of (model, X, y, further arguments); those without an output ignore `y`.
+METHODS = {
+    "fit_on_batch": lambda m, X, output, **k: m.fit_on_batch(
+        X, output, num_steps=2, num_samples=2, progress=False, **k
+    ),
+    "log_likelihood": lambda m, X, output, **k: m.log_likelihood(X, output, **k),
+    "predict_on_batch": lambda m, X, _output, **k: m.predict_on_batch(X, **k),
+    "sample_posterior_predictive_on_batch": lambda m, X, _output, **k: m.sample_posterior_predictive_on_batch(X, **k),
+    "sample_prior_predictive_on_batch": lambda m, X, _output, **k: m.sample_prior_predictive_on_batch(X, **k),
+    "estimate_effect": lambda m, X, _output, **k: effect(m, X, **k),
+    "describe": lambda m, X, output, **k: m.describe(X, output, **k),
+}
+WITH_OUTPUT = ("fit_on_batch", "log_likelihood", "describe")
+PREDICTING = (
+    "predict_on_batch",
+    "sample_posterior_predictive_on_batch",
+    "sample_prior_predictive_on_batch",
+    "estimate_effect",
+)
+INTERVENING = ("predict_on_batch", "sample_posterior_predictive_on_batch", "estimate_effect")
+
+
+@dataclass(frozen=True)
+class Bad:
+    """An input and how it is refused."""
+
+    name: str
+    error: type[Exception]
+    match: str
+    X: Any = field(default_factory=lambda: X)
+    y: Any = field(default_factory=lambda: Y)
+    kwargs: Any = None
+    methods: tuple[str, ...] = tuple(METHODS)
+
+
+ROWS = "must have the same number of rows"
+BAD = [
+    Bad("empty", ValueError, "must not be empty; got no rows", X=X[:0], y=Y[:0], kwargs={"c": X[:0]}),
+    Bad("0-d", ValueError, "`X` must have a row axis; got a 0-d array", X=np.float32(1)),
+    Bad("scalar", ValueError, "`X` must have a row axis; got a 0-d array", X=1.0),
+    Bad("argument misaligned", ValueError, rf"{ROWS}.*`X`: 5.*`c`: 4", kwargs={"c": X[:4]}),
+    Bad("y misaligned", ValueError, rf"{ROWS}.*`X`: 5, `y`: 3, `c`: 5", y=Y[:3], methods=WITH_OUTPUT),
+    Bad("text", TypeError, "`X` must be numeric; got dtype", X=np.array(list("abcde"))),
+    Bad("objects", TypeError, "`X` must be numeric; got dtype object", X=np.array([None] * N)),
+    Bad("dates", TypeError, "`X` must be numeric; got dtype datetime64", X=np.zeros(N, "datetime64[D]")),
+    Bad("durations", TypeError, "`X` must be numeric; got dtype timedelta64", X=np.zeros(N, "timedelta64[D]")),
+    Bad("ragged", TypeError, "`X` must be an array; got something ragged", X=[[1.0], [1.0, 2.0]]),
+    Bad("text argument", TypeError, "`c` must be numeric; got dtype", kwargs={"c": np.array(list("abcde"))}),
+    Bad("64-bit integers", ValueError, "`X` holds values that do not fit int32", X=np.arange(N) + 2**40),
+    Bad("64-bit argument", ValueError, "`c` holds values that do not fit int32", kwargs={"c": np.arange(N) - 2**40}),
+    Bad(
+        "huge floats",
+        ValueError,
+        "`y` holds values that do not fit float32",
+        y=Y.astype(float) + 1e300,
+        methods=WITH_OUTPUT,
+    ),
+    Bad("missing argument", TypeError, "Missing kernel argument.*`c`.*`kernel` has no default", kwargs={}),
+    Bad("unknown argument", TypeError, "Unknown kernel argument.*`d`.*takes `c`, `flag`", kwargs={"c": X, "d": 1}),
+    Bad(
+        "output by keyword",
+        TypeError,
+        "`y` is a reserved kernel parameter and cannot be passed as a keyword argument",
+        kwargs={"c": X, "y": Y},
+        methods=PREDICTING,
+    ),
+    Bad(
+        "missing output",
+        TypeError,
+        "`y` must be an array; got None",
+        y=None,
+        methods=("fit_on_batch", "log_likelihood"),
+    ),
+    Bad(
+        "no input",
+        TypeError,
+        "`X` must be an array; got None",
+        X=None,
+        methods=tuple(m for m in METHODS if m != "describe"),
+    ),
+    Bad(
+        "unknown return site",
+        ValueError,
+        r"`return_sites` must name sites of the kernel; got 'mv'. Known: b, y, mu\.",
+        kwargs={"c": X, "return_sites": "mv"},
+        methods=PREDICTING,
+    ),
+    Bad(
+        "misspelt intervention",
+        ValueError,
+        r"Cannot intervene on 'd'.*Sites: b, mu, y\. Arguments: X, c, flag\.",
+        kwargs={"c": X, "intervention": {"d": 1.0}},
+        methods=INTERVENING,
+    ),
+    Bad(
+        "intervention of another type",
+        TypeError,
+        "`intervention` must be a mapping",
+        kwargs={"c": X, "intervention": [("b", 1.0)]},
+        methods=INTERVENING,
+    ),
+    Bad(
+        "intervention of another shape",
+        ValueError,
+        r"intervention on site `mu` must broadcast to its shape \(5,\); got shape \(4,\)",
+        kwargs={"c": X, "intervention": {"mu": np.zeros(4)}},
+        methods=INTERVENING,
+    ),
+    Bad(
+        "intervention by text",
+        TypeError,
+        r"`intervention\['b'\]` must be numeric; got dtype",
+        kwargs={"c": X, "intervention": {"b": "high"}},
+        methods=INTERVENING,
+    ),
+    Bad(
+        "intervention that would wrap",
+        ValueError,
+        r"`intervention\['b'\]` holds values that do not fit int32",
+        kwargs={"c": X, "intervention": {"b": 2**40}},
+        methods=INTERVENING,
+    ),
+    Bad(
+        "key that is a seed",
+        TypeError,
+        "`rng_key` must be one typed JAX key; got 0",
+        kwargs={"c": X, "rng_key": 0},
+        methods=("fit_on_batch", *PREDICTING),
+    ),
+    Bad(
+        "several keys",
+        TypeError,
+        r"`rng_key` must be one typed JAX key; got an array",
+        kwargs={"c": X, "rng_key": random.split(random.key(0), 2)},
+        methods=("fit_on_batch", *PREDICTING),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("bad", "method"), [(b, m) for b in BAD for m in b.methods], ids=lambda p: getattr(p, "name", p)
+)
+def test_every_method_refuses_in_the_same_words(bad, method):
+    model = fitted_model()
+    key = model.rng_key
+    kwargs = {"c": X} if bad.kwargs is None else bad.kwargs
+    with pytest.raises(bad.error, match=bad.match):
+        METHODS[method](model, bad.X, bad.y, **kwargs)
+    assert model.rng_key == key
+    np.testing.assert_array_equal(model.posterior["b"], np.arange(3.0))
+    assert model.vi_state is None
+
+
+@pytest.mark.parametrize("method", ["predict_on_batch", "sample_posterior_predictive_on_batch", "log_likelihood"])
+def test_not_fitted(method):
+    with pytest.raises(NotFittedError, match=r"needs a posterior, and this model has none yet\. Call `fit_on_batch"):
+        METHODS[method](new_model(), X, Y, c=X)
+
+
+def test_nothing_to_sample_from():
+    with pytest.raises(NotFittedError, match="no inference result to sample from"):
+        new_model().sample()
+    mcmc = MCMC(NUTS(kernel), num_warmup=2, num_samples=2)
+    with pytest.raises(NotFittedError, match="no inference result to sample from"):
+        ImpactModel(kernel, random.key(0), mcmc).sample(X=X, y=Y, c=X)
+
+
+@pytest.mark.parametrize("count", [0, -3, 2.5, True, "10"])
+def test_counts(count):
+    words = rf"must be a positive integer; got {count!r}"
+    model = fitted_model()
+    with pytest.raises(ValueError, match="`num_samples` " + words):
+        model.sample_prior_predictive_on_batch(X, c=X, num_samples=count)
+    with pytest.raises(ValueError, match="`num_samples` " + words):
+        model.fit_on_batch(X, Y, c=X, num_samples=count)
+    with pytest.raises(ValueError, match="`num_steps` " + words):
+        model.fit_on_batch(X, Y, c=X, num_steps=count)
+    with pytest.raises(ValueError, match="`num_samples` " + words):
+        model.sample(num_samples=count)
+    with pytest.raises(ValueError, match="`num_chains` " + words):
+        model.set_posterior_sample({"b": np.zeros(4)}, num_chains=count)
+
+
+@pytest.mark.parametrize(
+    ("samples", "error", "match"),
+    [
+        ({}, ValueError, "`samples` must not be empty"),
+        ([1.0], TypeError, "`samples` must be a mapping"),
+        ({"b": 1.0}, ValueError, "`b`: a scalar"),
+        ({"b": np.zeros(0)}, ValueError, "`b`: 0"),
+        ({"b": np.zeros(3), "c": np.zeros(4)}, ValueError, "`b`: 3, `c`: 4"),
+        ({"b": np.array(["a"])}, TypeError, r"`samples\['b'\]` must be numeric"),
+    ],
+)
+def test_injected_draws(samples, error, match):
+    model = fitted_model()
+    with pytest.raises(error, match=match):
+        model.set_posterior_sample(samples)
+    np.testing.assert_array_equal(model.posterior["b"], np.arange(3.0))
+
+
+def test_draws_of_the_output_are_dropped():
+    model = new_model()
+    with pytest.warns(UserWarning, match="Draws of the output `y` were dropped"):
+        model.set_posterior_sample({"b": np.zeros(3), "y": np.zeros((3, N))})
+    assert list(model.posterior) == ["b"]
+    with pytest.warns(UserWarning, match="dropped"), pytest.raises(ValueError, match="another site than the output"):
+        model.set_posterior_sample({"y": np.zeros((3, N))})
+    with pytest.raises(ValueError, match="`num_chains` must divide the number of draws, 3; got 2"):
+        model.set_posterior_sample({"b": np.zeros(3)}, num_chains=2)
+
+
+SVI_OBJECT = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.1), Trace_ELBO())
+FAQ = (
+    "Kernel must accept 'X' and 'y' as argument(s). Modify the kernel signature or set `param_input` and "
+    "`param_output` accordingly."
+)
+
+
+def test_the_inference_object():
+    for arguments in ((), (SVI_OBJECT,)):
+        options = {"svi": SVI_OBJECT} if arguments else {}
+        with pytest.raises(TypeError, match="Exactly one of `inference` and `svi`"):
+            ImpactModel(kernel, random.key(0), *arguments, **options)
+    with pytest.raises(TypeError, match="Unsupported inference object: `int`"):
+        ImpactModel(kernel, random.key(0), 3)
+    with pytest.raises(TypeError, match="`potential_fn`"):
+        ImpactModel(kernel, random.key(0), MCMC(NUTS(potential_fn=lambda z: z), num_warmup=1, num_samples=1))
+    with pytest.warns(UserWarning, match="is not the object `other`"):
+        ImpactModel(other, random.key(0), svi=SVI_OBJECT)
+    assert ImpactModel(kernel, random.key(0), svi=SVI_OBJECT).inference is SVI_OBJECT
+
+
+def other(X, y=None):
+    pass
+
+
+def no_output(X):
+    pass
+
+
+def star(X, y=None, *args):
+    pass
+
+
+def double_star(X, y=None, **options):
+    pass
+
+
+def positional(X, /, y=None):
+    pass
+
+
+def input_default(X=None, y=None):
+    pass
+
+
+def output_required(X, y):
+    pass
+
+
+def unreachable(X, batch_size, y=None):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("bad_kernel", "match"),
+    [
+        (no_output, "Kernel must accept 'X' and 'y' as argument"),
+        (star, r"must not take `\*args`"),
+        (double_star, r"must not take `\*\*options`"),
+        (positional, "must not be positional-only"),
+        (input_default, "`X` must have no default"),
+        (output_required, "`y` must have the default None"),
+        (unreachable, "`batch_size` could never be reached"),
+    ],
+)
+def test_kernel_signatures(bad_kernel, match):
+    svi = SVI(bad_kernel, AutoNormal(bad_kernel), numpyro.optim.Adam(0.1), Trace_ELBO())
+    with pytest.raises(KernelValidationError, match=match) as caught:
+        ImpactModel(bad_kernel, random.key(0), svi)
+    assert isinstance(caught.value, ValueError)
+    if bad_kernel is no_output:
+        assert str(caught.value) == FAQ
+
+
+def test_keys_at_construction():
+    with pytest.raises(TypeError, match="`rng_key` must be one typed JAX key; got 0"):
+        ImpactModel(kernel, 0, SVI_OBJECT)
+    with pytest.warns(UserWarning, match="legacy `uint32` key was converted"):
+        model = ImpactModel(kernel, jnp.array([0, 3], jnp.uint32), SVI_OBJECT)
+    assert model.rng_key == random.key(3)
+
+
+def test_scenarios():
+    model = fitted_model()
+    tree = model.predict_on_batch(X, c=X)
+    args = {"X": X, "c": X}
+    for name, options in {
+        "baseline; got neither": {"args_intervention": args},
+        "intervention; got neither": {"args_baseline": args},
+    }.items():
+        which, got = name.split("; ")
+        with pytest.raises(TypeError, match=rf"`output_{which}` and `args_{which}` must be given; {got}"):
+            model.estimate_effect(**options)
+    with pytest.raises(TypeError, match="`output_baseline` and `args_baseline` must be given; got both"):
+        model.estimate_effect(tree, tree, args)
+    with pytest.raises(TypeError, match=r"`args_baseline` must be a mapping .* with `X` among them"):
+        model.estimate_effect(args_baseline={"c": X}, args_intervention=args)
+    with pytest.raises(ValueError, match="`return_datatree`"):
+        model.estimate_effect(args_baseline={**args, "return_datatree": False}, args_intervention=args)
+    with pytest.raises(TypeError, match="`output_intervention` must be a DataTree"):
+        model.estimate_effect(tree, {"y": 0})
+    with pytest.raises(ValueError, match="must share a group of predictions"):
+        model.estimate_effect(tree, model.predict_on_batch(X, c=X, in_sample=False))
+    with pytest.raises(ValueError, match="obs: 5 in the baseline, 3 with the intervention"):
+        model.estimate_effect(tree, model.predict_on_batch(X[:3], c=X[:3]))
+    with pytest.raises(ValueError, match="share no variable"):
+        model.estimate_effect(tree, model.predict_on_batch(X, c=X, return_sites="b"))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"dims": ["a"]}, TypeError, "`dims` must be a mapping"),
+        ({"coords": 3}, TypeError, "`coords` must be a mapping"),
+        ({"dims": {"b": ["chain"]}}, ValueError, "must not use 'chain'"),
+        ({"dims": {"b": ["b"]}}, ValueError, "must not use 'b'"),
+    ],
+)
+def test_labels_at_construction(options, error, match):
+    with pytest.raises(error, match=match):
+        ImpactModel(kernel, random.key(0), SVI_OBJECT, **options)
+
+
+def test_vi_result():
+    with pytest.raises(TypeError, match="`vi_result` must have `params` and `losses`"):
+        new_model().vi_result = {"params": {}}
