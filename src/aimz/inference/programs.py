@@ -51,14 +51,16 @@ class SVIPrograms:
         last loss is the one that was not finite.
         """
         arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
-        state = self._svi.init(key, **arrays, **call.static) if state is None else state._replace(rng_key=key)
-        handle = freeze(call.static)
-        if handle not in self._chunks:
-            self._chunks[handle] = jax.jit(self._chunk(dict(call.static)))
-        chunk = self._chunks[handle]
         losses: list[np.ndarray] = []
         done, size = 0, 16
-        with tqdm(total=num_steps, disable=not progress, unit="step", desc="SVI") as bar:
+        # The bar stands before the work begins: setting up a guide can take longer than a thousand steps.
+        with tqdm(total=num_steps, disable=not progress, unit="step", desc="SVI, setting up") as bar:
+            state = self._svi.init(key, **arrays, **call.static) if state is None else state._replace(rng_key=key)
+            handle = freeze(call.static)
+            if handle not in self._chunks:
+                self._chunks[handle] = jax.jit(self._chunk(dict(call.static)))
+            chunk = self._chunks[handle]
+            bar.set_description("SVI", refresh=False)
             while done < num_steps:
                 started = time.perf_counter()
                 n_steps = min(size, num_steps - done, _CHUNK)

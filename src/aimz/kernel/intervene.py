@@ -80,10 +80,24 @@ def read_intervention(
 
 
 def _set_site(read: Intervened, site: Site, value: Any) -> None:
-    if callable(value):
-        read.transforms[site.name] = value
-    else:
+    if not callable(value):
         read.values[site.name] = fit_to_shape(value, site.traced_shape, site.dtype, f"site `{site.name}`")
+        return
+    try:
+        result = jax.eval_shape(value, jax.ShapeDtypeStruct(site.traced_shape, site.dtype))
+    except jax.errors.TracerArrayConversionError as error:
+        msg = (
+            f"A callable intervention on site `{site.name}` is compiled, so it must use `jax.numpy`; it uses `numpy`, "
+            "which is for callables on arguments."
+        )
+        raise TypeError(msg) from error
+    if getattr(result, "shape", None) != site.traced_shape:
+        msg = (
+            f"A callable intervention on site `{site.name}` must return an array of its shape {site.traced_shape}; it "
+            f"returns {getattr(result, 'shape', type(result).__name__)}."
+        )
+        raise ValueError(msg)
+    read.transforms[site.name] = value
 
 
 def _set_argument(

@@ -1,0 +1,198 @@
+"""What is read off a kernel, and at what cost."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from aimz.errors import KernelValidationError
+from aimz.kernel import KernelReader, Role, read_signature
+from kernels import CASES, N_OBS, Case, new_model
+
+
+def read(kernel, **arrays):
+    reader = KernelReader(kernel, read_signature(kernel, "X", "y"))
+    return reader.read(
+        {name: jax.ShapeDtypeStruct(*a) if isinstance(a, tuple) else a for name, a in arrays.items()}, {}
+    )
+
+
+def names(case: Case) -> str:
+    return case.name
+
+
+@pytest.mark.parametrize("case", CASES, ids=names)
+def test_what_the_catalogue_expects(case):
+    model = new_model(case)
+    model.describe(**case.arguments(), y=case.y)
+    spec = model.kernel_spec
+    assert spec.traced
+    assert spec.fixed_size == case.fixed_size
+    assert {site.name for site in spec.sites if site.row_axes} == set(case.row_sites)
+    assert spec.local_sites == case.local
+    assert spec.param_sites == case.params
+    assert spec.return_sites == case.returns
+    assert spec.output_observed == case.scored
+    assert spec.output_scored
+    assert "y" in spec.sample_sites or case.name == "masked"
+    if not case.fixed_size:
+        assert spec["y"].shape[0] == "n_obs"
+        assert spec["y"].traced_shape[0] == N_OBS
+
+
+def test_ten_million_rows_cost_nothing():
+    """No arithmetic on data: the arrays do not even exist."""
+
+    def kernel(X, y=None):
+        b = numpyro.sample("b", dist.Normal().expand([X.shape[1]]))
+        mu = numpyro.deterministic("mu", X @ b)
+        with numpyro.plate("obs", X.shape[0]):
+            numpyro.sample("y", dist.Normal(mu), obs=y)
+
+    n = 10**9  # 80 GB of input, 4 GB for each site
+    spec = read(kernel, X=((n, 20), "float32"), y=((n,), "float32"))
+    assert spec.shapes == {"b": (20,), "mu": ("n_obs",), "y": ("n_obs",)}
+
+
+def test_symbols():
+    def kernel(X, y=None):
+        n = X.shape[0]
+        numpyro.deterministic("steps", jnp.diff(X[:, 0]))
+        numpyro.deterministic("pairs", jnp.zeros((2 * n + 1, 3)))
+        numpyro.deterministic("gram", X @ X.T)
+        numpyro.sample("y", dist.Normal().expand([n]), obs=y)
+
+    spec = read(kernel, X=((7, 2), "float32"))
+    assert spec.shapes == {
+        "steps": ("n_obs - 1",),
+        "pairs": ("2 n_obs + 1", 3),
+        "gram": ("n_obs", "n_obs"),
+        "y": ("n_obs",),
+    }
+    assert spec.row_dim == "obs"
+
+
+def test_rows_come_in_pairs():
+    """A kernel that takes an even number of rows only is tried at twice as many."""
+
+    def kernel(X, y=None):
+        if X.shape[0] % 2:
+            raise ValueError("pairs only")
+        with numpyro.plate("pair", X.shape[0] // 2):
+            numpyro.sample("effect", dist.Normal())
+        numpyro.sample("y", dist.Normal().expand([X.shape[0]]), obs=y)
+
+    spec = read(kernel, X=((6, 2), "float32"))
+    assert not spec.fixed_size
+    assert spec.local_sites == ("effect",)
+
+
+def test_roles_and_parents():
+    def kernel(X, t, y=None):
+        scale = numpyro.param("scale", 1.0)
+        z = numpyro.sample("z", dist.Bernoulli(0.5).expand([X.shape[0]]), obs=t)
+        m = numpyro.deterministic("m", z * 2.0)
+        numpyro.factor("penalty", -(scale**2))
+        numpyro.sample("y", dist.Normal(m, scale), obs=y)
+
+    rows = ((4,), "float32")
+    spec = read(kernel, X=rows, t=rows, y=rows)
+    assert {s.name: s.role for s in spec.sites} == {
+        "scale": Role.PARAM,
+        "z": Role.OBSERVED,
+        "m": Role.DETERMINISTIC,
+        "penalty": Role.FACTOR,
+        "y": Role.OBSERVED,
+    }
+    assert spec["y"].parents == {"m", "scale"}
+    assert spec["m"].parents == {"z", "t"}
+    assert spec["z"].parents == frozenset()
+    assert spec["z"].data == {"t"}
+    assert spec.sample_sites == ("z", "y")
+    assert spec.descendants(["z"]) == {"m", "y"}
+
+
+def test_specs_of_several_calls_are_merged():
+    def kernel(X, w=None, y=None):
+        numpyro.sample("w_site", dist.Normal().expand([X.shape[0]]), obs=w)
+        if y is not None:
+            numpyro.factor("extra", 0.0)
+        numpyro.sample("y", dist.Normal().expand([X.shape[0]]), obs=y)
+
+    reader = KernelReader(kernel, read_signature(kernel, "X", "y"))
+    rows = jax.ShapeDtypeStruct((4,), "float32")
+    first = reader.read({"X": rows}, {"w": None})
+    assert (first["w_site"].role, first.output_observed) == (Role.LATENT, False)
+    reader.read({"X": rows, "w": rows, "y": rows}, {})
+    assert reader.spec["w_site"].role is Role.OBSERVED
+    assert reader.spec.output_observed
+    reader.read({"X": rows}, {"w": None})
+    assert reader.spec["w_site"].role is Role.OBSERVED
+    assert "extra" in reader.spec
+
+
+@pytest.mark.parametrize("name", ["a/b", ".", "..", "", "__a", "c", "draw", "rows"])
+def test_names_that_cannot_stand(name):
+    def kernel(X, c=None, y=None):
+        with numpyro.plate("rows", X.shape[0]):
+            numpyro.sample("y", dist.Normal(), obs=y)
+        numpyro.sample(name, dist.Normal())
+
+    with pytest.raises(KernelValidationError, match="Rename the"):
+        read(kernel, X=((3,), "float32"))
+
+
+def test_one_name_twice():
+    def kernel(X, y=None):
+        numpyro.sample("a", dist.Normal())
+        numpyro.sample("a", dist.Normal())
+
+    with pytest.raises(KernelValidationError, match="Two sites of the kernel are named `a`"):
+        read(kernel, X=((3,), "float32"))
+
+
+def test_plate_of_a_reserved_name():
+    def kernel(X, y=None):
+        with numpyro.plate("chain", X.shape[0]):
+            numpyro.sample("y", dist.Normal(), obs=y)
+
+    with pytest.raises(KernelValidationError, match="Plate name `chain`"):
+        read(kernel, X=((3,), "float32"))
+
+
+def test_values_that_must_be_known():
+    """As in a kernel that counts its groups itself."""
+
+    def kernel(X, y=None):
+        with numpyro.plate("groups", len(jnp.unique(X))):
+            numpyro.sample("a", dist.Normal())
+
+    with pytest.raises(KernelValidationError, match="depends on the values of its arrays"):
+        read(kernel, X=((3,), "int32"))
+
+
+def test_errors_of_the_kernel_are_its_own():
+    def kernel(X, y=None):
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine") as caught:
+        read(kernel, X=((3, 2), "float32"))
+    assert any("kernel `kernel`, called with X: float32[3, 2]" in note for note in caught.value.__notes__)
+
+
+def test_a_plate_keeps_its_dimension():
+    def kernel(X, y=None):
+        with numpyro.plate("items", 3, dim=-1), numpyro.plate("obs", X.shape[0], dim=-2):
+            numpyro.sample("y", dist.Normal(jnp.zeros((1, 1, 2)), 1.0).to_event(1), obs=y)
+
+    spec = read(kernel, X=((5,), "float32"))
+    assert spec["y"].shape == ("n_obs", 3, 2)
+    assert dict(spec["y"].plates) == {"items": 1, "obs": 0}
+
+
+def test_nothing_leaks_from_a_trace():
+    case = CASES[0]
+    with jax.checking_leaks():
+        read(case.kernel, X=np.asarray(case.X), y=np.asarray(case.y))
