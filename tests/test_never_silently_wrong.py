@@ -272,6 +272,30 @@ def test_latents_that_do_not_depend_on_what_changed_stay_with_their_rows():
     np.testing.assert_allclose(moved["y"].mean(("chain", "draw")), y + 1, atol=0.15)
 
 
+def test_other_observations_are_scored_with_latents_of_their_own():
+    """With z integrated out, y ~ Normal(6 X, sqrt 10), whatever the fitted rows' latents were."""
+    X = np.linspace(0, 1, 100, dtype=np.float32)
+    model = svi_model(mediated).fit_on_batch(X, 6 * X, num_steps=300, num_samples=4000, progress=False)
+    y = 6 * (X + 2)
+    with pytest.warns(UserWarning, match="drawn anew given the sites they depend on"):
+        scores = model.log_likelihood(X + 2, y)["log_likelihood"]["y"]
+    density = np.exp(scores.values[0]).mean(0)
+    # Averaged over the latent: the closed form.  4,000 draws of a density that varies by its own size give 2.5 %.
+    np.testing.assert_allclose(density, 1 / np.sqrt(2 * np.pi * 10), rtol=0.15)
+
+
+def test_a_static_intervention_that_changes_a_shape_is_refused():
+    def kernel(X, n_groups, y=None):
+        a = numpyro.sample("a", dist.Normal().expand([n_groups]))
+        numpyro.sample("y", dist.Normal(a.sum() * X), obs=y)
+
+    model = injected(kernel, a=np.ones((5, 3)))
+    with pytest.raises(ValueError, match="Cannot tell which sites descend from argument `n_groups`"):
+        model.predict_on_batch(np.ones(4), n_groups=3, intervention={"n_groups": 2})
+    with pytest.raises(ValueError, match=r"site `a` must have shape \('n_draws', 2\)"):
+        model.predict_on_batch(np.ones(4), n_groups=2)
+
+
 def test_draws_of_unknown_sites_are_announced():
     def kernel(X, y=None):
         b = numpyro.sample("b", dist.Normal())

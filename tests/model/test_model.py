@@ -57,7 +57,15 @@ def test_properties():
     model = new_model(case)
     assert model.kernel is case.kernel
     assert (model.param_input, model.param_output) == ("X", "y")
-    assert model.posterior is model.kernel_spec is model.vi_result is model.vi_state is model._vi_state is None
+    assert (
+        model.posterior
+        is model.kernel_spec
+        is model.vi_result
+        is model.vi_state
+        is model._vi_state
+        is model.temp_dir
+        is None
+    )
     assert not model.is_fitted()
     model = fitted_model(case)
     assert model.is_fitted()

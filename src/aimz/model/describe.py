@@ -1,22 +1,30 @@
 """A model in words: for the prompt, for notebooks, and at length."""
 
-__all__ = ["describe", "html", "summary"]
+__all__ = ["Portrait", "describe", "html", "summary"]
 
 import html as escape
 import textwrap
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from numpyro.infer import SVI
+from numpyro.infer import MCMC, SVI
 
-from aimz.kernel import KernelSpec, Role, Site, kernel_name
-
-if TYPE_CHECKING:
-    from aimz.model.impact_model import ImpactModel
+from aimz.inference import Posterior
+from aimz.kernel import KernelSignature, KernelSpec, Role, Site
 
 _WIDTH = 80
 
 
-def _facts(model: "ImpactModel") -> list[tuple[str, str]]:
+@dataclass(frozen=True)
+class Portrait:
+    """What there is to say of a model."""
+
+    signature: KernelSignature
+    inference: SVI | MCMC
+    posterior: Posterior | None
+    spec: KernelSpec | None
+
+
+def _facts(model: Portrait) -> list[tuple[str, str]]:
     """Return what the short forms say, as pairs of a label and a text."""
     inference = model.inference
     how = type(inference).__name__
@@ -25,14 +33,12 @@ def _facts(model: "ImpactModel") -> list[tuple[str, str]]:
         how += f" with guide {getattr(guide, '__name__', type(guide).__name__)}"
     else:
         how += f" with {type(inference.sampler).__name__}, {inference.num_chains} chain(s)"
-    posterior = model.posterior
-    n_draws = 0 if not posterior else next(iter(posterior.values())).shape[0]
-    spec = model.kernel_spec
+    spec = model.spec
     return [
-        ("Kernel", kernel_name(model.kernel)),
-        ("Input, output", f"{model.param_input}, {model.param_output}"),
+        ("Kernel", model.signature.kernel),
+        ("Input, output", f"{model.signature.param_input}, {model.signature.param_output}"),
         ("Inference", how),
-        ("Fitted", f"yes, {n_draws} posterior draws" if posterior else "no"),
+        ("Fitted", f"yes, {model.posterior.n_draws} posterior draws" if model.posterior else "no"),
         ("Sites", ", ".join(_label(s) for s in spec.sites) if spec else "not traced yet"),
     ]
 
@@ -44,9 +50,9 @@ def _label(site: Site) -> str:
     return f"{site.name}[{', '.join(map(str, site.shape))}]" if site.shape else site.name
 
 
-def summary(model: "ImpactModel") -> str:
+def summary(model: Portrait) -> str:
     """Return a text of a few lines."""
-    lines = [f"<{type(model).__name__}>"]
+    lines = ["<ImpactModel>"]
     for label, text in _facts(model):
         lines += textwrap.wrap(
             f"{label}: {text}", _WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
@@ -54,7 +60,7 @@ def summary(model: "ImpactModel") -> str:
     return "\n".join(lines)
 
 
-def html(model: "ImpactModel") -> str:
+def html(model: Portrait) -> str:
     """Return a table for a notebook, with one row a site."""
     facts = "".join(
         f"<tr><th style='text-align:left'>{escape.escape(label)}</th>"
@@ -62,14 +68,14 @@ def html(model: "ImpactModel") -> str:
         for label, text in _facts(model)
         if label != "Sites"
     )
-    spec = model.kernel_spec
+    spec = model.spec
     head = "".join(f"<th>{column}</th>" for column in _COLUMNS)
     rows = "".join(
         "<tr>" + "".join(f"<td>{escape.escape(cell)}</td>" for cell in _row(site)) + "</tr>"
         for site in (spec.sites if spec else ())
     )
     sites = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if spec else ""
-    return f"<div><b>{type(model).__name__}</b><table>{facts}</table>{sites}</div>"
+    return f"<div><b>ImpactModel</b><table>{facts}</table>{sites}</div>"
 
 
 _COLUMNS = ("site", "role", "shape", "distribution", "depends on")
@@ -86,13 +92,13 @@ def _shape(site: Site) -> str:
     return f"({', '.join(map(str, site.shape))}{',' if len(site.shape) == 1 else ''})"
 
 
-def describe(model: "ImpactModel") -> str:
+def describe(model: Portrait) -> str:
     """Return the full text, at most 80 columns wide."""
-    spec = model.kernel_spec
+    spec = model.spec
     if spec is None:
         return (
             f"{summary(model)}\n\nThe kernel has not been traced yet: call a method with data, or\n"
-            f"`describe({model.param_input}, {model.param_output}, ...)`."
+            f"`describe({model.signature.param_input}, {model.signature.param_output}, ...)`."
         )
     rows = [_COLUMNS, *(_row(site) for site in spec.sites)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS) - 1)]

@@ -199,6 +199,9 @@ class Engine:
         spec = self.read_spec(call)
         names = self.read_return_sites(spec, return_sites)
         acts = self._read_intervention(intervention, spec, call)
+        call = Call({**call.arrays, **acts.arrays}, {**call.static, **acts.static}, call.n_obs)
+        # An argument that is no array may change what the sites are, so the kernel is read as it will be run.
+        spec = self.read_spec(call) if acts.static else spec
         known = self.reader.spec
         substitution = substitute(
             spec,
@@ -216,7 +219,7 @@ class Engine:
         fitted = {name: params[name] for name in substitution.having(Source.FITTED)}
         return Prepared(
             spec=spec,
-            call=Call({**call.arrays, **acts.arrays}, {**call.static, **acts.static}, call.n_obs),
+            call=call,
             changed=changed,
             posterior=posterior,
             in_sample=in_sample,
@@ -224,7 +227,7 @@ class Engine:
             plan=Pass(
                 n_obs=call.n_obs,
                 n_draws=n_draws,
-                static={**call.static, **acts.static},
+                static=call.static,
                 return_sites=names,
                 transforms=acts.transforms,
                 unobserve=frozenset(substitution.having(Source.DOWNSTREAM)),

@@ -12,7 +12,7 @@ from numpyro.infer.svi import SVIState
 from aimz.errors import NotFittedError
 from aimz.inference import Posterior, VIResult, make_fit, read_draws
 from aimz.kernel import KernelSpec, read_signature
-from aimz.model.describe import describe, html, summary
+from aimz.model.describe import Portrait, describe, html, summary
 from aimz.model.engine import Alike, Engine, Prepared
 from aimz.model.keys import describe_key, read_key
 from aimz.model.results import Observed, Results
@@ -144,6 +144,11 @@ class ImpactModel:
     def rng_key(self) -> jax.Array:
         """The key the next call that is given none will split."""
         return self._rng_key
+
+    @property
+    def temp_dir(self) -> None:
+        """Directory of the results that were given none; None, since all results are in memory so far."""
+        return None
 
     @property
     def vi_state(self) -> SVIState | None:
@@ -478,8 +483,15 @@ class ImpactModel:
         posterior = self._fitted("log_likelihood")
         call = self._engine.read_call(X, kwargs, output=y)
         site = self._engine.read_scored(call)
+        # Other observations have other local latents; where no data were fitted, these are taken to be the ones.
+        fitted = self._observed is None or not self._observed.changed(call.without(self.param_output))
         prepared = self._engine.prepare(
-            call, posterior=posterior, params=self._fit.params, n_draws=posterior.n_draws, return_sites=site
+            call,
+            posterior=posterior,
+            params=self._fit.params,
+            n_draws=posterior.n_draws,
+            return_sites=site,
+            in_sample=fitted,
         )
         key = self._key(given) if prepared.needs_key else self._rng_key
         scores = self._engine.run("log_density", prepared, key)[site]
@@ -573,16 +585,20 @@ class ImpactModel:
             self._engine.read_spec(self._engine.read_call(X, kwargs))
             if y is not None:
                 self._engine.read_spec(self._engine.read_call(X, kwargs, output=y))
-        return describe(self)
+        return describe(self._portrait())
 
     def __repr__(self) -> str:
         """Return a short text: kernel, inference, sites, fitted or not."""
-        return summary(self)
+        return summary(self._portrait())
 
     def _repr_html_(self) -> str:
-        return html(self)
+        return html(self._portrait())
 
     # ------------------------------------------------------------------------------------------- internals
+
+    def _portrait(self) -> Portrait:
+        """Return what there is to say of the model."""
+        return Portrait(self._engine.signature, self.inference, self._posterior, self.kernel_spec)
 
     def _key(self, given: jax.Array | None) -> jax.Array:
         """Return the key of a call: the one given, else one split off the model's own."""
