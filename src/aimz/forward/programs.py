@@ -2,30 +2,28 @@
 
 __all__ = ["Programs"]
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
 from aimz.forward.likelihood import log_density
 from aimz.forward.predictive import Pass, Program, predictive
-from aimz.kernel import freeze
+from aimz.kernel import Recent, freeze
 from aimz.types import Kernel
 
 _BUILDERS: dict[str, Callable[[Kernel, Pass], Program]] = {
     "predictive": predictive,
     "log_density": log_density,
 }
-_MOST = 64
 
 
 class Programs:
-    """A bounded store of compiled programs; the least recently used goes first."""
+    """The compiled programs of a kernel that were used last."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._programs: OrderedDict[Hashable, Program] = OrderedDict()
+        self._programs = Recent[Program]()
 
     def run(
         self,
@@ -46,11 +44,5 @@ class Programs:
             freeze(plan.transforms),
             freeze(plan.static),
         )
-        program = self._programs.get(handle)
-        if program is None:
-            program = jax.jit(_BUILDERS[kind](self._kernel, plan))
-            self._programs[handle] = program
-            if len(self._programs) > _MOST:
-                self._programs.popitem(last=False)
-        self._programs.move_to_end(handle)
+        program = self._programs.get(handle, lambda: jax.jit(_BUILDERS[kind](self._kernel, plan)))
         return program(key, dict(draws), dict(values), dict(arrays))

@@ -4,7 +4,7 @@ __all__ = ["SVIPrograms"]
 
 import inspect
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from numpyro.optim import Minimize
 from tqdm.auto import tqdm
 
 from aimz.errors import warn
-from aimz.kernel import freeze
+from aimz.kernel import Recent, freeze
 from aimz.utils.data import Call
 
 type _Chunk = Callable[..., tuple[Any, jax.Array, jax.Array]]
@@ -39,8 +39,8 @@ class SVIPrograms:
 
     def __init__(self, svi: SVI) -> None:
         self._svi = svi
-        self._chunks: dict[Hashable, _Chunk] = {}
-        self._draws: dict[Hashable, Callable[..., dict[str, jax.Array]]] = {}
+        self._chunks = Recent[_Chunk]()
+        self._draws = Recent[Callable[..., dict[str, jax.Array]]]()
 
     def run(
         self, state: SVIState | None, call: Call, *, num_steps: int, key: jax.Array, progress: bool
@@ -56,10 +56,7 @@ class SVIPrograms:
         # The bar stands before the work begins: setting up a guide can take longer than a thousand steps.
         with tqdm(total=num_steps, disable=not progress, unit="step", desc="SVI, setting up") as bar:
             state = self._svi.init(key, **arrays, **call.static) if state is None else state._replace(rng_key=key)
-            handle = freeze(call.static)
-            if handle not in self._chunks:
-                self._chunks[handle] = jax.jit(self._chunk(dict(call.static)))
-            chunk = self._chunks[handle]
+            chunk = self._chunks.get(freeze(call.static), lambda: jax.jit(self._chunk(dict(call.static))))
             bar.set_description("SVI", refresh=False)
             while done < num_steps:
                 started = time.perf_counter()
@@ -100,9 +97,8 @@ class SVIPrograms:
         arrays, static = ({}, {}) if call is None else (call.arrays, call.static)
         _check_guide(self._svi.guide, {*arrays, *static})
         handle = (num_samples, call is None, freeze(static))
-        if handle not in self._draws:
-            self._draws[handle] = jax.jit(partial(_draw, self._svi.guide, num_samples, dict(static)))
-        drawn = self._draws[handle](key, dict(params), dict(arrays))
+        draw = self._draws.get(handle, lambda: jax.jit(partial(_draw, self._svi.guide, num_samples, dict(static))))
+        drawn = draw(key, dict(params), dict(arrays))
         # Before any trace of the kernel there is nothing to choose by but the names guides give to what is theirs.
         names = [name for name in drawn if not name.startswith("_auto")] if latents is None else latents
         return {name: drawn[name] for name in names if name in drawn}

@@ -5,7 +5,7 @@ from aimz.kernel.intervene import Intervened, read_intervention
 from aimz.kernel.reader import KernelReader
 from aimz.kernel.signature import KernelSignature, kernel_name, read_signature
 from aimz.kernel.spec import KernelSpec, Role, Site
-from aimz.kernel.static import freeze
+from aimz.kernel.static import Recent, freeze
 from aimz.kernel.substitute import Source, Substitution, substitute
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "KernelSignature",
     "KernelSpec",
     "Message",
+    "Recent",
     "Role",
     "Site",
     "Source",

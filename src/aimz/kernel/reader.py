@@ -3,7 +3,7 @@
 __all__ = ["KernelReader"]
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import jax
 from aimz.errors import KernelValidationError
 from aimz.kernel.signature import KernelSignature, kernel_name
 from aimz.kernel.spec import KernelSpec, Role, Site, merge_specs
-from aimz.kernel.static import freeze
+from aimz.kernel.static import Recent, freeze
 from aimz.kernel.trace import TracedSite, trace_kernel, traced_shapes
 from aimz.types import Arrays, Kernel
 
@@ -24,25 +24,25 @@ class KernelReader:
         self.signature = signature
         self.spec: KernelSpec | None = None
         """What every call so far said together; None before the first."""
-        self._read: dict[Hashable, KernelSpec] = {}
+        self._read = Recent[KernelSpec]()
 
     def read(self, arrays: Arrays, static: Mapping[str, object]) -> KernelSpec:
         """Return the structure of the kernel in a call with these arguments."""
         shapes = tuple((name, array.shape, str(array.dtype)) for name, array in sorted(arrays.items()))
-        handle = (shapes, freeze(static))
-        if handle not in self._read:
-            try:
-                spec = read_kernel(self.kernel, self.signature, arrays, static)
-            except Exception as error:
-                if self.spec is not None and self.spec.fixed_size:
-                    error.add_note(
-                        "The kernel took one number of rows before and no other; it may close over arrays as long as "
-                        "those data. Pass them as arguments instead."
-                    )
-                raise
-            self._read[handle] = spec
-            self.spec = merge_specs(self.spec, spec)
-        return self._read[handle]
+        return self._read.get((shapes, freeze(static)), lambda: self._read_anew(arrays, static))
+
+    def _read_anew(self, arrays: Arrays, static: Mapping[str, object]) -> KernelSpec:
+        try:
+            spec = read_kernel(self.kernel, self.signature, arrays, static)
+        except Exception as error:
+            if self.spec is not None and self.spec.fixed_size:
+                error.add_note(
+                    "The kernel took one number of rows before and no other; it may close over arrays as long as "
+                    "those data. Pass them as arguments instead."
+                )
+            raise
+        self.spec = merge_specs(self.spec, spec)
+        return spec
 
 
 _RESERVED_DIMS = frozenset({"chain", "draw", "sample", "pred_id"})

@@ -1,8 +1,9 @@
-"""Arguments that are not arrays: a compiled program is made for their values."""
+"""Arguments that are not arrays: what is read or compiled for their values, and kept."""
 
-__all__ = ["freeze"]
+__all__ = ["Recent", "freeze"]
 
-from collections.abc import Hashable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
 
 
 def freeze(value: object) -> Hashable:
@@ -20,3 +21,20 @@ def freeze(value: object) -> Hashable:
     except TypeError:
         return object()
     return (type(value), value)
+
+
+class Recent[T]:
+    """What was made for the most recent handles; the least recently used goes first."""
+
+    def __init__(self, most: int = 64) -> None:
+        self._most = most
+        self._made: OrderedDict[Hashable, T] = OrderedDict()
+
+    def get(self, handle: Hashable, make: Callable[[], T]) -> T:
+        """Return what was made for ``handle``, made now if it was not."""
+        if handle not in self._made:
+            self._made[handle] = make()
+            if len(self._made) > self._most:
+                self._made.popitem(last=False)
+        self._made.move_to_end(handle)
+        return self._made[handle]
