@@ -256,8 +256,7 @@ def print_effects(effects: dict[str, Estimate], counted: Estimate, data: Data) -
     print(f"\n  The same from predicted counts instead of expected ones: {counted}.")
     print("  Where rows are few, as in poor health, the model leans on what the plan does to the others.")
     print("  People come back year after year, and the columns do not say who is who: rows are taken as")
-    print("  independent, so intervals and standard errors are too narrow. (Where persons are known, the")
-    print("  standard error of the overall raw difference on all rows is 0.15.)")
+    print("  independent, so intervals and standard errors are too narrow.")
 
 
 def print_predictive_check(model: ImpactModel, data: Data) -> None:
