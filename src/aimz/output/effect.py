@@ -36,7 +36,7 @@ def difference(baseline: xr.DataTree, intervention: xr.DataTree) -> xr.DataTree:
         # By default xarray keeps only the labels both have, and the rest would be dropped without a word.
         with xr.set_options(arithmetic_join="exact", keep_attrs=False):
             effect = xr.Dataset({name: _signed(after[name]) - _signed(before[name]) for name in shared})
-    except xr.AlignmentError as error:
+    except ValueError as error:
         msg = (
             f"The scenarios have different labels, so rows cannot be matched ({error}). Make both from the same "
             "observations."
