@@ -9,6 +9,7 @@ from arviz_stats import rhat
 from jax import random
 from numpyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
+from numpyro.infer.reparam import LocScaleReparam
 from numpyro.primitives import mutable
 
 from aimz import ImpactModel
@@ -294,6 +295,46 @@ def test_a_static_intervention_that_changes_a_shape_is_refused():
         model.predict_on_batch(np.ones(4), n_groups=3, intervention={"n_groups": 2})
     with pytest.raises(ValueError, match=r"site `a` must have shape \('n_draws', 2\)"):
         model.predict_on_batch(np.ones(4), n_groups=2)
+
+
+def test_a_prior_that_borrows_from_the_data_is_announced():
+    """Setting X changes the prior of b, so b counts as downstream, and what was learned of it is lost."""
+
+    def kernel(X, y=None):
+        b = numpyro.sample("b", dist.Normal(0, 1 / X.std()))
+        numpyro.sample("y", dist.Normal(b * X), obs=y)
+
+    model = injected(kernel, b=np.full(5, 3.0))
+    X = np.linspace(0, 1, 4)
+    with pytest.warns(UserWarning, match="Global site.*`b` descend from the intervention on `X` and are drawn anew"):
+        done = model.predict_on_batch(X, intervention={"X": X + 1}, return_sites="b")["posterior_predictive"]
+    assert done.attrs["drawn_anew"] == ["b"]
+    assert float(done["b"].std()) > 0
+    # Data that merely are others are no intervention, and b keeps what was learned.
+    other = model.predict_on_batch(X + 1, return_sites="b")["posterior_predictive"]
+    np.testing.assert_array_equal(other["b"], 3.0)
+
+
+def test_handlers_around_a_kernel():
+    """A reparameterised kernel: what was latent is computed, and can be intervened on by its name all the same."""
+
+    @numpyro.handlers.reparam(config={"theta": LocScaleReparam(0)})
+    def kernel(X, y=None):
+        mu = numpyro.sample("mu", dist.Normal())
+        theta = numpyro.sample("theta", dist.Normal(mu, 2.0))
+        with numpyro.plate("obs", X.shape[0]):
+            numpyro.sample("y", dist.Normal(theta + X), obs=y)
+
+    model = injected(kernel, mu=[1.0, 2.0], theta_decentered=[0.5, -0.5])
+    X = np.zeros(3)
+    theta = model.predict_on_batch(X, return_sites="theta", return_datatree=False)["theta"]
+    np.testing.assert_allclose(theta, [2.0, 1.0])
+    for site, change in (("theta", 1.0), ("mu", 1.0)):
+        effect = model.estimate_effect(
+            args_baseline={"X": X, "intervention": {site: 0.0}},
+            args_intervention={"X": X, "intervention": {site: change}},
+        )
+        np.testing.assert_allclose(effect["posterior_predictive"]["y"], change, atol=1e-6)
 
 
 def test_draws_of_unknown_sites_are_announced():

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from numpyro.primitives import Messenger
+
 from aimz.errors import KernelValidationError
 from aimz.types import Kernel
 
@@ -24,7 +26,15 @@ RESERVED = frozenset(
 
 def kernel_name(kernel: Kernel) -> str:
     """Return a name for ``kernel`` that a reader of a message will recognise."""
+    kernel = _unwrapped(kernel)
     return getattr(kernel, "__name__", None) or type(kernel).__name__
+
+
+def _unwrapped(kernel: Kernel) -> Kernel:
+    """Return the function inside NumPyro's handlers; used as decorators they hide its signature."""
+    while isinstance(kernel, Messenger) and kernel.fn is not None:
+        kernel = kernel.fn
+    return kernel
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ def read_signature(kernel: Kernel, param_input: str, param_output: str) -> Kerne
     if param_input == param_output:
         msg = f"`param_input` and `param_output` must differ; got {param_input!r} for both."
         raise ValueError(msg)
-    parameters = inspect.signature(kernel).parameters
+    parameters = inspect.signature(_unwrapped(kernel)).parameters
     if param_input not in parameters or param_output not in parameters:
         msg = (
             f"Kernel must accept '{param_input}' and '{param_output}' as argument(s). Modify the kernel "

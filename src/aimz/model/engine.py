@@ -215,6 +215,7 @@ class Engine:
         )
         if posterior is not None and not quiet:
             _warn(substitution, posterior, (spec, known) if known else (spec,))
+            _warn_of_priors(substitution, posterior, spec, {*acts.arrays, *acts.static})
         taken = {} if posterior is None else {n: posterior.draws[n] for n in substitution.from_posterior}
         fitted = {name: params[name] for name in substitution.having(Source.FITTED)}
         return Prepared(
@@ -293,6 +294,20 @@ def _warn(substitution: Substitution, posterior: Posterior, specs: Iterable[Kern
         warn(
             f"Parameter(s) {_listed(initial)} have no fitted value; their initial value is used. Fit with SVI, or "
             "set their draws with `set_posterior_sample`."
+        )
+
+
+def _warn_of_priors(
+    substitution: Substitution, posterior: Posterior, spec: KernelSpec, arguments: Iterable[str]
+) -> None:
+    """Say so if what was learned is lost because a prior borrows its scale, say, from the data."""
+    reached = spec.descendants(arguments).intersection(substitution.having(Source.DOWNSTREAM), posterior.draws)
+    lost = sorted(name for name in reached if not spec[name].row_axes)
+    if lost:
+        warn(
+            f"Global site(s) {_listed(lost)} descend from the intervention on {_listed(sorted(arguments))} and are drawn "
+            "anew from their prior: what the fit learned of them is not used. If the prior only borrows a number from "
+            "the data, compute it beforehand and pass it as an argument."
         )
 
 
