@@ -92,6 +92,20 @@ def test_intervention_on_an_argument_reaches_latent_descendants():
     assert done.attrs["drawn_anew"] == ["m"]
 
 
+def test_intervention_on_a_plain_number_reaches_latent_descendants():
+    """The same through an argument that is a number and no array."""
+
+    def kernel(X, dose, y=None):
+        with numpyro.plate("obs", X.shape[0]):
+            m = numpyro.sample("m", dist.Normal(dose * X, 0.1))
+            numpyro.sample("y", dist.Normal(m, 0.1), obs=y)
+
+    model = injected(kernel, m=np.full((200, 50), 3.0))
+    done = model.predict_on_batch(np.ones(50), dose=3.0, intervention={"dose": 0.0})["posterior_predictive"]
+    assert abs(float(done["y"].mean())) < 0.01  # 10,000 draws of sd 0.14
+    assert done.attrs["drawn_anew"] == ["m"]
+
+
 def test_observed_mediator_gives_way_to_an_intervention_upstream():
     """A mediator with data would block the way as a latent one does."""
 

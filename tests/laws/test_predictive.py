@@ -7,6 +7,7 @@ import pytest
 from jax import random
 from scipy.stats import rankdata
 
+from aimz import ImpactModel
 from kernels import CASES, Case, fitted_model, fitted_params, on_device, posterior_draws
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents")
@@ -31,6 +32,21 @@ def test_log_likelihood_is_numpyros(case):
     theirs = theirs.get("y", theirs.get("y_observed"))
 
     np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5)
+
+
+def test_log_likelihood_is_never_scaled():
+    """A minibatch factor is for fitting: a score of an observation is its density, and as NumPyro gives it."""
+
+    def kernel(X, y=None):
+        b = numpyro.sample("b", numpyro.distributions.Normal())
+        with numpyro.plate("obs", 1000, subsample_size=X.shape[0]), numpyro.handlers.scale(scale=7.0):
+            numpyro.sample("y", numpyro.distributions.Normal(b * X, 2.0), obs=y)
+
+    mcmc = numpyro.infer.MCMC(numpyro.infer.NUTS(kernel), num_warmup=1, num_samples=1)
+    b, X, y = np.array([0.0, 1.0]), np.arange(4.0), np.ones(4)
+    model = ImpactModel(kernel, random.key(0), mcmc).set_posterior_sample({"b": b})
+    expected = -0.5 * ((y - b[:, None] * X) / 2) ** 2 - np.log(2) - 0.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(model.log_likelihood(X, y)["log_likelihood"]["y"].values[0], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.has_mean], ids=names)

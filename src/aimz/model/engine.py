@@ -306,8 +306,8 @@ def _warn_of_priors(
     if lost:
         warn(
             f"Global site(s) {_listed(lost)} descend from the intervention on {_listed(sorted(arguments))} and are "
-            "drawn anew from their prior: what the fit learned of them is not used. If the prior only borrows a number from "
-            "the data, compute it beforehand and pass it as an argument."
+            "drawn anew from their prior: what the fit learned of them is not used. If the prior only borrows a number "
+            "from the data, compute it beforehand and pass it as an argument."
         )
 
 
