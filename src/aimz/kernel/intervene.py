@@ -61,13 +61,13 @@ def read_intervention(
     settable = {s.name: s for s in spec.sites if s.is_sample or s.role is Role.DETERMINISTIC}
     arguments = {signature.param_input, *signature.extra}
     read = Intervened()
-    direct: set[str] = set()
+    names: set[str] = set()
+    hit: set[str] = set()
     for name, value in intervention.items():
         if name in settable:
             _set_site(read, settable[name], value)
-            direct.add(name)
         elif name in arguments:
-            direct |= _set_argument(read, name, value, kernel, signature, arrays, static)
+            hit |= _set_argument(read, name, value, kernel, signature, arrays, static)
         else:
             msg = (
                 f"Cannot intervene on {name!r}: it is neither a site nor an argument of kernel "
@@ -75,8 +75,9 @@ def read_intervention(
                 f"{', '.join(sorted(arguments))}."
             )
             raise ValueError(msg)
+        names.add(name)
     # A site that is set depends on nothing any more; one that is transformed still has a value of its own.
-    return replace(read, downstream=spec.descendants(direct) - frozenset(read.values))
+    return replace(read, downstream=(spec.descendants(names | hit) | hit) - frozenset(read.values))
 
 
 def _set_site(read: Intervened, site: Site, value: Any) -> None:
@@ -109,11 +110,11 @@ def _set_argument(
     arrays: Arrays,
     static: Mapping[str, object],
 ) -> set[str]:
-    """Record the new value of an argument and return the names its effect starts from."""
+    """Record the new value of an argument; return the sites it reaches directly, where a trace does not tell."""
     if name in arrays:
         new = value(arrays[name]) if callable(value) else value
         read.arrays[name] = fit_to_shape(new, arrays[name].shape, str(arrays[name].dtype), f"argument `{name}`")
-        return {name}
+        return set()
     if name not in static:
         msg = (
             f"Cannot intervene on argument `{name}`: the call does not pass it, so there is no factual value. "
@@ -123,7 +124,7 @@ def _set_argument(
     read.static[name] = value(static[name]) if callable(value) else value
     try:
         abstract = {key: jax.ShapeDtypeStruct(a.shape, a.dtype) for key, a in arrays.items()}
-        return {name, *downstream_of_static(kernel, abstract, static, signature.param_input, name)}
+        return set(downstream_of_static(kernel, abstract, static, signature.param_input, name))
     except Exception as error:
         msg = (
             f"Cannot tell which sites descend from argument `{name}`, which is not an array: the kernel must "
