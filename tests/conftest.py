@@ -11,6 +11,7 @@ import pytest
 def _local_latents_may_warn() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Local latent site", category=UserWarning)
+        warnings.filterwarnings("ignore", message=r"Site\(s\) .* inside a `scan` or `cond`", category=UserWarning)
         yield
 
 

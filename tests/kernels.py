@@ -340,7 +340,7 @@ CASES = [
         local=("y_unobserved",),
         intervention={"b": 1.0},
     ),
-    Case(closed_over, Y, X, row_sites=(), intervention={"b": 1.0}, fixed_size=True),
+    Case(closed_over, Y, X, intervention={"b": 1.0}, fixed_size=True),
     Case(improper, Y, X, intervention={"b": 1.0}, improper=True),
 ]
 

@@ -7,6 +7,7 @@ import numpyro.distributions as dist
 import pytest
 from arviz_stats import rhat
 from jax import random
+from numpyro.contrib.control_flow import scan
 from numpyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 from numpyro.infer.reparam import LocScaleReparam
@@ -356,6 +357,119 @@ def test_handlers_around_a_kernel():
             args_intervention={"X": X, "intervention": {site: change}},
         )
         np.testing.assert_allclose(effect["posterior_predictive"]["y"], change, atol=1e-6)
+
+
+def test_predictions_do_not_depend_on_earlier_calls():
+    """A site with posterior draws keeps them, also after another call had data for it."""
+
+    def kernel(X, t=None, y=None):
+        z = numpyro.sample("z", dist.Normal().expand([X.shape[0]]), obs=t)
+        numpyro.sample("y", dist.Normal(z, 0.1), obs=y)
+
+    model = injected(kernel, z=np.full((50, 4), 5.0))
+    X = np.zeros(4)
+    key = {"rng_key": random.key(1), "return_datatree": False}
+    with pytest.warns(UserWarning, match="keep their posterior draws"):
+        first = model.predict_on_batch(X, **key)["y"]
+    assert abs(float(model.predict_on_batch(X, t=np.ones(4), **key)["y"].mean()) - 1) < 0.05
+    with pytest.warns(UserWarning, match="keep their posterior draws"):
+        np.testing.assert_array_equal(model.predict_on_batch(X, **key)["y"], first)
+
+
+OFFSET = np.linspace(0, 1, 6, dtype=np.float32)
+
+
+def test_local_latents_of_a_kernel_that_takes_one_number_of_rows():
+    """It closes over an array as long as the data: its plate is the rows, and what is in it is local."""
+
+    def kernel(X, y=None):
+        b = numpyro.sample("b", dist.Normal())
+        mu = numpyro.deterministic("mu", b * X)
+        with numpyro.plate("week", 6):
+            z = numpyro.sample("z", dist.Normal(0, 0.01))
+            numpyro.sample("y", dist.Normal(mu + z + OFFSET, 0.01), obs=y)
+
+    model = injected(kernel, b=np.ones(40), z=np.full((40, 6), 5.0))
+    X = np.zeros(6)
+    with pytest.warns(UserWarning, match="keep their posterior draws"):
+        tree = model.predict_on_batch(X)
+    group = tree["posterior_predictive"]
+    assert group["y"].dims == group["mu"].dims == tree["posterior"]["z"].dims == ("chain", "draw", "week")
+    assert abs(float(group["y"].mean()) - 5.5) < 0.05
+    with pytest.warns(UserWarning, match="drawn anew given the sites they depend on"):
+        other = model.predict_on_batch(X, in_sample=False)["predictions"]
+    assert abs(float(other["y"].mean()) - 0.5) < 0.05
+
+
+def test_a_latent_that_may_have_rows_is_not_guessed_at():
+    def kernel(X, y=None):
+        z = numpyro.sample("z", dist.Normal().expand([6]))
+        with numpyro.plate("week", 6):
+            numpyro.sample("y", dist.Normal(z + X + OFFSET), obs=y)
+
+    model = injected(kernel, z=np.zeros((3, 6)))
+    model.predict_on_batch(np.zeros(6))
+    with pytest.raises(ValueError, match="Cannot tell whether site `z`"):
+        model.predict_on_batch(np.zeros(6), in_sample=False)
+
+
+def test_an_object_changed_in_place_is_not_served_an_old_program():
+    class Settings:
+        shift = 0.0
+
+    def kernel(X, settings, y=None):
+        b = numpyro.sample("b", dist.Normal())
+        numpyro.deterministic("mu", b * X + settings.shift)
+        numpyro.sample("y", dist.Normal().expand([X.shape[0]]), obs=y)
+
+    model, settings = injected(kernel, b=np.zeros(2)), Settings()
+    for shift in (0.0, 10.0):
+        settings.shift = shift
+        got = model.predict_on_batch(np.zeros(3), settings=settings, return_sites="mu", return_datatree=False)["mu"]
+        np.testing.assert_array_equal(got, shift)
+
+
+def walk(X, seen=None, y=None):
+    start = numpyro.sample("start", dist.Normal())
+
+    def step(level, x):
+        level = numpyro.sample("level", dist.Normal(level, 0.1))
+        mu = numpyro.deterministic("mu", level + x[0])
+        numpyro.sample("med", dist.Normal(mu, 0.1), obs=None if seen is None else x[1])
+        return level, mu
+
+    _, mean = scan(step, start, jnp.stack([X, X if seen is None else seen], 1))
+    numpyro.sample("y", dist.Normal(mean, 0.1), obs=y)
+
+
+def test_interventions_inside_a_scan():
+    """What NumPyro can hand in is set; the rest is refused rather than half done."""
+    X = np.zeros(8, np.float32)
+    model = injected(walk, start=np.zeros(20), level=np.full((20, 8), 5.0), med=np.zeros((20, 8)))
+    with pytest.warns(UserWarning, match="inside a `scan` or `cond` are drawn anew"):
+        done = model.predict_on_batch(X, intervention={"level": np.full(8, 2.0)})["posterior_predictive"]
+    assert abs(float(done["y"].mean()) - 2) < 0.05
+    for bad in ({"level": lambda v: v}, {"mu": 0.0}, {"mu": lambda v: v}):
+        with pytest.raises(ValueError, match="inside a `scan` or `cond`: NumPyro hands only values"):
+            model.predict_on_batch(X, intervention=bad)
+    with pytest.raises(ValueError, match="`med` descend from the intervention and are observed inside"):
+        model.predict_on_batch(X, seen=X, intervention={"start": 0.0})
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 4, 1), (5, 4, 2)])
+def test_local_draws_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match="Posterior draws of site `z` must have shape"):
+        injected(random_intercepts, mu=np.zeros(5), z=np.zeros(shape)).predict_on_batch(np.zeros(4))
+
+
+def test_kernels_get_jax_arrays_from_mcmc_too():
+    def kernel(X, y=None):
+        b = numpyro.sample("b", dist.Normal())
+        with numpyro.plate("obs", X.shape[0]):
+            numpyro.sample("y", dist.Normal(b * X.at[0].set(0.0)), obs=y)
+
+    mcmc = MCMC(NUTS(kernel), num_warmup=3, num_samples=3, progress_bar=False)
+    assert ImpactModel(kernel, random.key(0), mcmc).fit_on_batch(np.ones(4), np.ones(4), progress=False).is_fitted()
 
 
 def test_draws_of_unknown_sites_are_announced():

@@ -206,6 +206,18 @@ def test_nothing_to_sample_from():
         ImpactModel(kernel, random.key(0), mcmc).sample(X=X, y=Y, c=X)
 
 
+def test_sample_refuses_what_it_cannot_use():
+    mcmc = MCMC(NUTS(kernel), num_warmup=2, num_samples=2, progress_bar=False)
+    model = ImpactModel(kernel, random.key(0), mcmc).fit_on_batch(X, Y, c=X, progress=False)
+    with pytest.raises(TypeError, match="`y` must be an array; got None"):
+        model.sample(X=X, c=X)
+    fitted = new_model().fit_on_batch(X, Y, c=X, num_steps=2, num_samples=2, progress=False)
+    with pytest.raises(TypeError, match="Unknown kernel argument"):
+        fitted.sample(X=X, c=X, junk=3)
+    with pytest.raises(TypeError, match="Unknown kernel argument"):
+        fitted.sample(junk=3)
+
+
 @pytest.mark.parametrize("count", [0, -3, 2.5, True, "10"])
 def test_counts(count):
     words = rf"must be a positive integer; got {count!r}"
@@ -352,6 +364,11 @@ def test_scenarios():
         model.estimate_effect(args_baseline={**args, "return_datatree": False}, args_intervention=args)
     with pytest.raises(TypeError, match="`output_intervention` must be a DataTree"):
         model.estimate_effect(tree, {"y": 0})
+    key = model.rng_key
+    for other in ({**args, "in_sample": False}, {"X": X[:3], "c": X[:3]}):
+        with pytest.raises(ValueError, match="The scenarios must have the same rows; got 5 in the baseline"):
+            model.estimate_effect(args_baseline=args, args_intervention=other)
+    assert model.rng_key == key
     with pytest.raises(ValueError, match="must share a group of predictions"):
         model.estimate_effect(tree, model.predict_on_batch(X, c=X, in_sample=False))
     with pytest.raises(ValueError, match="obs: 5 in the baseline, 3 with the intervention"):

@@ -93,6 +93,29 @@ def test_labels_that_do_not_fit():
             new_model(**labels).predict_on_batch(X, group=GROUP)
 
 
+def test_labels_are_refused_before_any_work():
+    model = new_model(dims={"mu": ["one", "two"]})
+    key = model.rng_key
+    with pytest.warns(UserWarning, match="Local latent"), pytest.raises(ValueError, match=r"`dims\['mu'\]` must name"):
+        model.predict_on_batch(X, group=GROUP)
+    assert model.rng_key == key
+
+
+def test_labels_of_the_fitted_rows_are_not_given_to_others():
+    def simple(X, y=None):
+        b = numpyro.sample("b", dist.Normal())
+        with numpyro.plate("obs", X.shape[0]):
+            numpyro.sample("y", dist.Normal(b * X), obs=y)
+
+    svi = SVI(simple, AutoNormal(simple), numpyro.optim.Adam(0.05), Trace_ELBO())
+    model = ImpactModel(simple, random.key(0), svi, coords={"obs": list("abcde")})
+    rows = np.arange(5.0)
+    model.fit_on_batch(rows, rows, num_steps=5, num_samples=4, progress=False)
+    for same in (rows, rows.astype(int), rows.astype("float16")):
+        assert list(model.predict_on_batch(same)["posterior_predictive"]["obs"].values) == list("abcde")
+    assert list(model.predict_on_batch(rows + 100)["posterior_predictive"]["obs"].values) == [0, 1, 2, 3, 4]
+
+
 def test_rows_named_by_the_user():
     with pytest.warns(UserWarning, match="Local latent"):
         tree = new_model(dims={"y": ["patient"]}).predict_on_batch(X, group=GROUP)

@@ -41,7 +41,7 @@ class Programs:
             plan.n_draws,
             plan.return_sites,
             plan.unobserve,
-            freeze(plan.transforms),
+            tuple(sorted((name, id(function)) for name, function in plan.transforms.items())),
             freeze(plan.static),
         )
         program = self._programs.get(handle, lambda: jax.jit(_BUILDERS[kind](self._kernel, plan)))

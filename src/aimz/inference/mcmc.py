@@ -102,7 +102,8 @@ class MCMCFit(Fit):
         mcmc.sampler = copy(self._sampler)
         before, mcmc.progress_bar = mcmc.progress_bar, progress
         try:
-            mcmc.run(key, extra_fields=tuple(fields), **call.arrays, **call.static)
+            arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
+            mcmc.run(key, extra_fields=tuple(fields), **arrays, **call.static)
         finally:
             mcmc.progress_bar = before
         samples = mcmc.get_samples(group_by_chain=True)

@@ -81,6 +81,13 @@ def read_intervention(
 
 
 def _set_site(read: Intervened, site: Site, value: Any) -> None:
+    if site.in_control_flow and (callable(value) or not site.is_sample):
+        how = "by a callable" if callable(value) else "that is computed"
+        msg = (
+            f"Cannot intervene on site `{site.name}` {how} inside a `scan` or `cond`: NumPyro hands only values of "
+            "sample sites into it. Set a sample site to a value."
+        )
+        raise ValueError(msg)
     if not callable(value):
         read.values[site.name] = fit_to_shape(value, site.traced_shape, site.dtype, f"site `{site.name}`")
         return
@@ -157,7 +164,8 @@ def fit_to_shape(value: Any, shape: tuple[int, ...], dtype: str, what: str) -> n
 def _cast(array: np.ndarray | jax.Array, dtype: np.dtype) -> np.ndarray | jax.Array:
     """Give a value the dtype of what it replaces, unless that would change it: half a dose stays a half."""
     wide = jnp.promote_types(dtype, array.dtype)
-    same = wide == dtype or bool((array == array.astype(dtype)).all())
+    with np.errstate(invalid="ignore"):  # NaN has no integer, and then stays what it is
+        same = wide == dtype or bool((array == array.astype(dtype)).all())
     return array.astype(dtype if same else wide)
 
 

@@ -130,6 +130,9 @@ def _site(
         pairs = list(zip(shape, shapes[traced.name].shape, strict=True))
         axes = tuple(i for i, (here, there) in enumerate(pairs) if here != there)
         named = tuple(_symbol(here, there, n_obs, size) for here, there in pairs)
+    elif not is_tree:
+        axes = _fixed_rows(traced, output, n_obs, sites)
+        named = tuple("n_obs" if i in axes else size for i, size in enumerate(shape))
     # The sites of one `scan` are taken to depend on one another: the graph inside it is not seen.
     siblings = {s.name for s in sites if traced.scan and s.scan == traced.scan}
     n_batch = len(shape) - traced.event_dim
@@ -139,6 +142,8 @@ def _site(
         shape=named,
         traced_shape=shape,
         row_axes=axes,
+        maybe_rows=resized is None and not axes and n_obs in shape and traced.kind == "sample",
+        in_control_flow=traced.scan > 0,
         dtype=str(leaves[0][1].dtype) if leaves else "",
         distribution=traced.distribution,
         event_dim=traced.event_dim,
@@ -148,6 +153,20 @@ def _site(
         drawable=traced.drawable,
         leaves=tuple((jax.tree_util.keystr(p), tuple(x.shape)) for p, x in leaves) if is_tree else (),
     )
+
+
+def _fixed_rows(traced: TracedSite, output: str, n_obs: int, sites: Sequence[TracedSite]) -> tuple[int, ...]:
+    """Return the row axes of a site where the kernel takes one number of rows only.
+
+    The plates around the output that are as long as the data are the rows; a site that is computed has its rows
+    first.  Of a latent outside those plates nothing is said: see ``Site.maybe_rows``.
+    """
+    shape = traced.value.shape
+    around = {name for s in sites if s.name in (output, f"{output}_observed") for name, _ in s.frames}
+    start = len(shape) - traced.event_dim
+    axes = tuple(start + dim for name, dim in traced.frames if name in around and shape[start + dim] == n_obs)
+    computed = traced.kind == "deterministic" or traced.name == output
+    return axes or ((0,) if computed and shape[:1] == (n_obs,) else ())
 
 
 def _symbol(here: int, there: int, n_obs: int, size: int) -> int | str:

@@ -36,6 +36,10 @@ class Site:
     """The shape at the number of rows of the trace."""
     row_axes: tuple[int, ...] = ()
     """Axes that grow with the rows."""
+    maybe_rows: bool = False
+    """Whether it may have a row axis, in a kernel that takes one number of rows only."""
+    in_control_flow: bool = False
+    """Whether it stands inside a `scan` or `cond`."""
     dtype: str = "float32"
     """Type of the numbers."""
     distribution: str | None = None

@@ -4,23 +4,25 @@ __all__ = ["Recent", "freeze"]
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from enum import Enum
+from types import BuiltinFunctionType, FunctionType
+
+import numpy as np
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), type, Enum, np.dtype, FunctionType, BuiltinFunctionType)
 
 
 def freeze(value: object) -> Hashable:
     """Return something hashable that is equal for equal values of the same type.
 
-    A value that can be neither hashed nor taken apart is equal to nothing, not even to itself later: it may
-    have been changed in place, and then a program made for it would be silently out of date.
+    What might be changed in place is equal to nothing, not even to itself later: a program made for it would then
+    be silently out of date.
     """
     if isinstance(value, Mapping):
         return (type(value), frozenset((key, freeze(item)) for key, item in value.items()))
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | frozenset):
         return (type(value), tuple(freeze(item) for item in value))
-    try:
-        hash(value)
-    except TypeError:
-        return object()
-    return (type(value), value)
+    return (type(value), value) if isinstance(value, _PLAIN) else object()
 
 
 class Recent[T]:

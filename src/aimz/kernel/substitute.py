@@ -98,7 +98,7 @@ def substitute(
             source = Source.DRAWN
         elif site.role is Role.OBSERVED:
             source = Source.DOWNSTREAM if site.name in downstream else Source.DATA
-        elif site.role is Role.LATENT and site.name in known:
+        elif site.role is Role.LATENT and site.name in known and site.name not in (posterior or {}):
             source = Source.DRAWN
         elif site.role is Role.LATENT:
             source = _latent(
@@ -127,12 +127,22 @@ def _latent(
         source = Source.ABSENT
     else:
         shape = posterior[site.name]
-        same_rows = len(shape) == len(site.shape) and all(
-            shape[axis] == site.traced_shape[axis] for axis in site.row_axes
-        )
-        if not site.row_axes or (fitted_rows and same_rows):
-            _check_shape(site, shape)
+        if fitted_rows or not (site.row_axes or site.maybe_rows):
+            other_rows = len(shape) == len(site.shape) and any(
+                shape[axis] != site.traced_shape[axis] for axis in site.row_axes
+            )
+        else:
+            other_rows = True
+        _check_shape(site, shape, but_for=site.row_axes if other_rows else ())
+        if not other_rows:
             return Source.POSTERIOR_ROWS if site.row_axes else Source.POSTERIOR
+        if site.maybe_rows:
+            msg = (
+                f"Cannot tell whether site `{site.name}` of shape {site.shape} has a value for each observation: the "
+                "kernel takes one number of rows only, perhaps since it closes over an array of that length. Pass "
+                "that array as an argument, so that other observations can be told from the fitted ones."
+            )
+            raise ValueError(msg)
         source = Source.OTHER_ROWS
     if not site.drawable:
         msg = (
@@ -144,9 +154,13 @@ def _latent(
     return source
 
 
-def _check_shape(site: Site, shape: tuple[int, ...]) -> None:
+def _check_shape(site: Site, shape: tuple[int, ...], but_for: Iterable[int] = ()) -> None:
     """Refuse a draw that does not have the site's shape: NumPyro would broadcast it, and be silently wrong."""
-    if shape != site.traced_shape:
+    free = frozenset(but_for)
+    fits = len(shape) == len(site.traced_shape) and all(
+        here == there for i, (here, there) in enumerate(zip(shape, site.traced_shape, strict=True)) if i not in free
+    )
+    if not fits:
         msg = (
             f"Posterior draws of site `{site.name}` must have shape {('n_draws', *site.traced_shape)} for this "
             f"input; got {('n_draws', *shape)}. Pass an input like the one the model was fitted on (as many "

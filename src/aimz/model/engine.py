@@ -209,12 +209,15 @@ class Engine:
             fitted=params,
             observed=known.observed_sites if known is not None else (),
             fitted_rows=in_sample,
-            other_rows=(spec.descendants(changed) & frozenset(spec.local_sites)) | alike.other_rows,
+            other_rows=frozenset(s.name for s in spec.sites if s.maybe_rows or s.name in spec.local_sites)
+            & (spec.descendants(changed) | alike.other_rows),
             intervened=frozenset(acts.values),
             downstream=(acts.downstream | alike.downstream) - frozenset(acts.values),
         )
+        _refuse_data_in_control_flow(spec, substitution)
         if posterior is not None and not quiet:
             _warn(substitution, posterior, (spec, known) if known else (spec,))
+            _warn_of_control_flow(spec, substitution, posterior)
             _warn_of_priors(substitution, posterior, spec, {*acts.arrays, *acts.static})
         taken = {} if posterior is None else {n: posterior.draws[n] for n in substitution.from_posterior}
         fitted = {name: params[name] for name in substitution.having(Source.FITTED)}
@@ -311,6 +314,28 @@ def _warn_of_priors(
         )
 
 
+def _refuse_data_in_control_flow(spec: KernelSpec, substitution: Substitution) -> None:
+    """Refuse to draw anew what is observed inside a `scan`: its data cannot be taken away there."""
+    held = [n for n in substitution.having(Source.DOWNSTREAM) if spec[n].in_control_flow and spec[n].data]
+    if held:
+        msg = (
+            f"Site(s) {_listed(held)} descend from the intervention and are observed inside a `scan` or `cond`, where "
+            "their data cannot be set aside. Make the prediction without those data."
+        )
+        raise ValueError(msg)
+
+
+def _warn_of_control_flow(spec: KernelSpec, substitution: Substitution, posterior: Posterior) -> None:
+    """Say so where sites are drawn anew only because what depends on what inside a `scan` is not seen."""
+    sites = substitution.having(Source.DOWNSTREAM, Source.OTHER_ROWS)
+    inside = [name for name in sites if spec[name].in_control_flow and name in posterior.draws]
+    if inside:
+        warn(
+            f"Site(s) {_listed(inside)} inside a `scan` or `cond` are drawn anew: all sites inside one count as "
+            "depending on one another, and on all that enters it, since its inside is not traced."
+        )
+
+
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
@@ -320,10 +345,10 @@ def _attrs(substitution: Substitution, intervention: Intervention | None) -> dic
     attrs: dict[str, Any] = {"intervention": json.dumps({k: _plain(v) for k, v in (intervention or {}).items()})}
     if substitution.drawn_anew:
         attrs["drawn_anew"] = list(substitution.drawn_anew)
-    if substitution.having(Source.POSTERIOR_ROWS):
-        attrs["local_latents"] = "posterior"
-    elif substitution.having(Source.OTHER_ROWS):
-        attrs["local_latents"] = "drawn anew"
+    ways = {Source.POSTERIOR_ROWS: "posterior", Source.OTHER_ROWS: "drawn anew"}
+    found = [way for source, way in ways.items() if substitution.having(source)]
+    if found:
+        attrs["local_latents"] = " and ".join(found)
     return attrs
 
 

@@ -16,7 +16,7 @@ from aimz.model.describe import Portrait, describe, html, summary
 from aimz.model.engine import Alike, Engine, Prepared
 from aimz.model.keys import describe_key, read_key
 from aimz.model.results import Observed, Results
-from aimz.model.scenarios import read_scenario
+from aimz.model.scenarios import check_alike, read_scenario
 from aimz.types import Intervention, Kernel
 from aimz.utils.data import read_count
 
@@ -200,7 +200,7 @@ class ImpactModel:
         Parameters
         ----------
         X, y : array_like of shape (n_obs, ...)
-            Input and output.
+            Input and output.  The output is kept, not copied, as ``observed_data`` of later results.
         num_steps : int
             SVI: number of optimisation steps.
         num_samples : int
@@ -281,7 +281,8 @@ class ImpactModel:
         read_count(num_samples, "num_samples")
         data = dict(kwargs)
         X, y = data.pop(self.param_input, None), data.pop(self.param_output, None)
-        call = None if X is None else self._engine.read_call(X, data, **({} if y is None else {"output": y}))
+        with_output = y is not None or isinstance(self.inference, MCMC)
+        call = self._engine.read_call(X, data, **({"output": y} if with_output else {})) if kwargs else None
         self._fit.check_sample(call)
         spec = self.kernel_spec if call is None else self._engine.read_spec(call)
         names = self._engine.read_latents(spec, return_sites)
@@ -449,7 +450,7 @@ class ImpactModel:
     def log_likelihood(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         *,
         rng_key: jax.Array | None = None,
         **kwargs: Any,
@@ -557,6 +558,7 @@ class ImpactModel:
             [prepared.substitution for prepared in alone if prepared is not None], sides[0].anew | sides[1].anew
         )
         ready = [None if side.request is None else self._prepare(**side.request, alike=alike) for side in sides]
+        check_alike(*alone)
         common: Any = next((side.key for side in sides if side.key is not None), None)
         if common is None and any(side.request is not None for side in sides):
             common = self._key(None)
@@ -622,7 +624,7 @@ class ImpactModel:
         posterior = self._fitted("predict_on_batch")
         call = self._engine.read_call(X, kwargs)
         changed = self._observed.changed(call) if in_sample and self._observed is not None else frozenset[str]()
-        return self._engine.prepare(
+        prepared = self._engine.prepare(
             call,
             posterior=posterior,
             params=self._fit.params,
@@ -634,6 +636,8 @@ class ImpactModel:
             alike=alike,
             quiet=quiet,
         )
+        self._results.check(prepared)
+        return prepared
 
     def _predict(self, prepared: Prepared, key: jax.Array) -> "xr.DataTree":
         """Compute a prepared prediction."""

@@ -32,7 +32,8 @@ class Observed:
 
     def changed(self, call: Call) -> frozenset[str]:
         """Return the arguments whose arrays are not those of the fit."""
-        return frozenset(name for name, array in call.arrays.items() if self.digests.get(name) != fingerprint(array))
+        given = {name: fingerprint(array) for name, array in call.arrays.items()}
+        return frozenset(name for name in {*given, *self.digests} if given.get(name) != self.digests.get(name))
 
 
 class Results:
@@ -50,6 +51,13 @@ class Results:
         from aimz.output import Labels
 
         return Labels.check(*self._given)
+
+    def check(self, prepared: Prepared) -> None:
+        """Refuse labels that do not fit the sites of a call, before it is computed."""
+        if self._given[0]:
+            labels = self._labels()
+            for name in prepared.plan.return_sites:
+                labels.axes(prepared.spec, name, prepared.spec[name].traced_shape, prepared.call.n_obs)
 
     def posterior(self, posterior: Posterior, spec: KernelSpec | None) -> "dict[str, xr.Dataset]":
         """Return the group ``posterior``, and ``sample_stats`` where chains made it."""
@@ -86,7 +94,7 @@ class Results:
             prepared.spec,
             prepared.call.n_obs,
             num_chains=1 if prepared.posterior is None else prepared.posterior.num_chains,
-            known_rows=prepared.in_sample,
+            known_rows=prepared.in_sample and prepared.spec.param_input not in prepared.changed,
             attrs={**prepared.attrs, **({} if key is None else {"rng_key": key})},
         )
         groups = {**beside, group: draws_dataset(draws, labels)}

@@ -1,11 +1,12 @@
 """The two scenarios of an effect, as a user may give them."""
 
-__all__ = ["Scenario", "read_scenario"]
+__all__ = ["Scenario", "check_alike", "read_scenario"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aimz.model.engine import Prepared
 from aimz.model.keys import parse_key, read_key
 
 if TYPE_CHECKING:
@@ -65,3 +66,16 @@ def read_scenario(name: str, tree: "xr.DataTree | None", args: Any, param_input:
         "kwargs": rest,
     }
     return Scenario(None, request, None if key is None else read_key(key))
+
+
+def check_alike(baseline: Prepared | None, intervention: Prepared | None) -> None:
+    """Refuse, before any work, two predictions whose difference could not be taken."""
+    if baseline is None or intervention is None:
+        return
+    rows = baseline.call.n_obs, intervention.call.n_obs
+    if rows[0] != rows[1] or baseline.in_sample != intervention.in_sample:
+        msg = (
+            f"The scenarios must have the same rows; got {rows[0]} in the baseline (in_sample={baseline.in_sample}) "
+            f"and {rows[1]} with the intervention (in_sample={intervention.in_sample}). Make both from the same rows."
+        )
+        raise ValueError(msg)

@@ -2,6 +2,8 @@
 
 __all__ = ["difference", "recorded"]
 
+import json
+
 import numpy as np
 import xarray as xr
 
@@ -101,10 +103,14 @@ def _warn_unless_noise_is_common(before: xr.Dataset, after: xr.Dataset) -> None:
 
 
 def _warn_unless_drawn_alike(before: xr.Dataset, after: xr.Dataset) -> None:
-    anew = [set(side.attrs.get("drawn_anew", ())) for side in (before, after)]
-    if anew[0] != anew[1]:
+    sides = (before, after)
+    anew = [set(side.attrs.get("drawn_anew", ())) for side in sides]
+    # A site that one side sets has no draws there to be kept.
+    given = set().union(*(json.loads(side.attrs.get("intervention", "{}")) for side in sides))
+    unlike = (anew[0] ^ anew[1]) - given
+    if unlike:
         warn(
-            f"Site(s) {', '.join(sorted(anew[0] ^ anew[1]))} were drawn anew in one scenario and kept their posterior "
+            f"Site(s) {', '.join(sorted(unlike))} were drawn anew in one scenario and kept their posterior "
             "draws in the other, so the difference is not of like with like. Let `estimate_effect` predict both."
         )
 
