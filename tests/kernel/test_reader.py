@@ -192,6 +192,22 @@ def test_a_plate_keeps_its_dimension():
     assert dict(spec["y"].plates) == {"items": 1, "obs": 0}
 
 
+@pytest.mark.parametrize("n_obs", [9, 10, 11])
+def test_a_subsampled_plate_is_not_taken_for_the_rows_by_its_length(n_obs):
+    """Ten of fifty groups, whatever the number of rows; and a batch that is the subsample, whatever its length."""
+
+    def kernel(X, y=None):
+        with numpyro.plate("groups", 50, subsample_size=10):
+            a = numpyro.sample("a", dist.Normal())
+        with numpyro.plate("rows", 1000, subsample_size=X.shape[0]):
+            numpyro.sample("y", dist.Normal(a.mean()), obs=y)
+
+    spec = read(kernel, X=((n_obs,), "float32"))
+    assert spec.row_plates == {"rows"}
+    assert spec.shapes == {"a": (50,), "y": ("n_obs",)}
+    assert spec.local_sites == ()
+
+
 def test_nothing_leaks_from_a_trace():
     case = CASES[0]
     with jax.checking_leaks():

@@ -28,6 +28,8 @@ class Pass:
     transforms: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     """Callable interventions, by site."""
     unobserve: frozenset[str] = frozenset()
+    row_plates: frozenset[str] = frozenset()
+    """Subsampled plates whose subsample is the rows at hand."""
     """Observed sites that are drawn although there are data."""
 
 
@@ -62,6 +64,7 @@ def per_draw(kernel: Kernel, plan: Pass, read: Callable[[Message], Any]) -> Prog
                 values={**latents, **values},
                 transforms=plan.transforms,
                 unobserve=plan.unobserve,
+                row_plates=plan.row_plates,
             )
             sites = execution.run({**plan.static, **arrays})
             return {name: read(sites[name]) for name in plan.return_sites}

@@ -41,6 +41,7 @@ class Programs:
             plan.n_draws,
             plan.return_sites,
             plan.unobserve,
+            plan.row_plates,
             tuple(sorted((name, id(function)) for name, function in plan.transforms.items())),
             freeze(plan.static),
         )

@@ -57,6 +57,8 @@ class Execution(Messenger):
         Site name to a function of the value the site would have had (a callable intervention).
     unobserve
         Names of observed sites that are drawn although the kernel has data for them.
+    row_plates
+        Subsampled plates whose subsample is the rows at hand; None to go by its length, which is how they are found.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Execution(Messenger):
         values: Mapping[str, Any] | None = None,
         transforms: Mapping[str, Callable[[Any], Any]] | None = None,
         unobserve: frozenset[str] = frozenset(),
+        row_plates: frozenset[str] | None = None,
     ) -> None:
         super().__init__(kernel)
         self.sites: dict[str, Message] = {}
@@ -76,6 +79,9 @@ class Execution(Messenger):
         self._values = dict(values or {})
         self._transforms = dict(transforms or {})
         self._unobserve = unobserve
+        self._row_plates = row_plates
+        self.long_as_rows: set[str] = set()
+        """Subsampled plates whose subsample is as long as the rows."""
         self._n_unnamed = 0
         self._scan = 0
 
@@ -129,6 +135,8 @@ class Execution(Messenger):
         if msg["value"] is not None:
             return
         if subsample_size == self._n_obs:
+            self.long_as_rows.add(msg["name"])
+        if msg["name"] in (self.long_as_rows if self._row_plates is None else self._row_plates):
             # The batch is the subsample; `size` is that of the whole data set.
             msg["value"] = jnp.arange(subsample_size)
         else:

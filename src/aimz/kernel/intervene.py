@@ -67,7 +67,7 @@ def read_intervention(
         if name in settable:
             _set_site(read, settable[name], value)
         elif name in arguments:
-            hit |= _set_argument(read, name, value, kernel, signature, arrays, static)
+            hit |= _set_argument(read, name, value, kernel, signature, spec, arrays, static)
         else:
             msg = (
                 f"Cannot intervene on {name!r}: it is neither a site nor an argument of kernel "
@@ -114,6 +114,7 @@ def _set_argument(
     value: Any,
     kernel: Kernel,
     signature: KernelSignature,
+    spec: KernelSpec,
     arrays: Arrays,
     static: Mapping[str, object],
 ) -> set[str]:
@@ -131,7 +132,7 @@ def _set_argument(
     read.static[name] = value(static[name]) if callable(value) else value
     try:
         abstract = {key: jax.ShapeDtypeStruct(a.shape, a.dtype) for key, a in arrays.items()}
-        return set(downstream_of_static(kernel, abstract, static, signature.param_input, name))
+        return set(downstream_of_static(kernel, abstract, static, signature.param_input, spec.row_plates, name))
     except Exception as error:
         msg = (
             f"Cannot tell which sites descend from argument `{name}`, which is not an array: the kernel must "

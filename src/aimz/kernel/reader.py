@@ -56,7 +56,8 @@ def read_kernel(kernel: Kernel, signature: KernelSignature, arrays: Arrays, stat
     n_obs = int(arrays[signature.param_input].shape[0])
     abstract = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in arrays.items()}
     try:
-        sites = trace_kernel(kernel, abstract, static, signature.param_input)
+        row_plates = _row_plates(kernel, abstract, static, signature.param_input, n_obs)
+        sites = trace_kernel(kernel, abstract, static, signature.param_input, row_plates)
     except KernelValidationError:
         raise
     except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
@@ -71,7 +72,9 @@ def read_kernel(kernel: Kernel, signature: KernelSignature, arrays: Arrays, stat
         error.add_note(f"This was raised by kernel `{kernel_name(kernel)}`, called with {shapes}.")
         raise
     _check_names(sites, signature)
-    resized = _trace_resized(kernel, abstract, static, signature.param_input, n_obs, sites)
+    resized = _trace_resized(kernel, abstract, static, signature.param_input, n_obs, row_plates)
+    if resized is not None and set(resized[1]) != {site.name for site in sites}:
+        resized = None  # a site for each row: there is no shape to compare
     read = tuple(_site(site, signature.param_output, n_obs, resized, sites) for site in sites)
     output = signature.param_output
     return KernelSpec(
@@ -82,7 +85,21 @@ def read_kernel(kernel: Kernel, signature: KernelSignature, arrays: Arrays, stat
         output_scored=any(output in (s.parents if s.role is Role.FACTOR else s.data) for s in read if output in arrays),
         fixed_size=resized is None,
         row_dim=_row_dim(read, output),
+        row_plates=row_plates,
     )
+
+
+def _row_plates(
+    kernel: Kernel,
+    arrays: Mapping[str, jax.ShapeDtypeStruct],
+    static: Mapping[str, object],
+    param_input: str,
+    n_obs: int,
+) -> frozenset[str]:
+    """Return the subsampled plates whose subsample is the rows: as long as they are, at two numbers of rows."""
+    _, here = traced_shapes(kernel, arrays, static, param_input, None)
+    resized = _trace_resized(kernel, arrays, static, param_input, n_obs, None) if here else None
+    return here if resized is None else here & resized[2]
 
 
 def _trace_resized(
@@ -91,24 +108,21 @@ def _trace_resized(
     static: Mapping[str, object],
     param_input: str,
     n_obs: int,
-    sites: Sequence[TracedSite],
-) -> tuple[int, dict[str, Any]] | None:
+    row_plates: frozenset[str] | None,
+) -> tuple[int, dict[str, Any], frozenset[str]] | None:
     """Return another number of rows and the shapes at it, or None if the kernel takes no other.
 
     One row more, else twice as many: a kernel may fold its rows into pairs, or close over arrays as long as
     the data.  What it raises then is no news to the user, who did not ask for that size.
     """
-    names = {site.name for site in sites}
     for size in (n_obs + 1, 2 * n_obs):
         grown = {
             name: jax.ShapeDtypeStruct((size, *a.shape[1:]) if a.shape else (), a.dtype) for name, a in arrays.items()
         }
         try:
-            shapes = traced_shapes(kernel, grown, static, param_input)
+            return size, *traced_shapes(kernel, grown, static, param_input, row_plates)
         except Exception:  # noqa: BLE001, S112, PERF203, RUF100 (a user's kernel may raise anything here)
             continue
-        if set(shapes) == names:
-            return size, shapes
     return None
 
 
@@ -116,7 +130,7 @@ def _site(
     traced: TracedSite,
     output: str,
     n_obs: int,
-    resized: tuple[int, dict[str, Any]] | None,
+    resized: tuple[int, dict[str, Any], frozenset[str]] | None,
     sites: Sequence[TracedSite],
 ) -> Site:
     """Turn a traced site into what the house keeps of it."""
@@ -126,7 +140,7 @@ def _site(
     axes: tuple[int, ...] = ()
     named: tuple[int | str, ...] = shape
     if resized is not None and not is_tree:
-        size, shapes = resized
+        size, shapes, _ = resized
         pairs = list(zip(shape, shapes[traced.name].shape, strict=True))
         axes = tuple(i for i, (here, there) in enumerate(pairs) if here != there)
         named = tuple(_symbol(here, there, n_obs, size) for here, there in pairs)

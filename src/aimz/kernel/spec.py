@@ -87,6 +87,8 @@ class KernelSpec:
         Whether the kernel could only be traced at the number of rows of the call.  Row axes are then unknown.
     row_dim : str
         Name of the dimension along the rows: the plate around the rows, else ``obs``.
+    row_plates : frozenset of str
+        Subsampled plates whose subsample is the rows at hand.
 
     Examples
     --------
@@ -112,6 +114,7 @@ class KernelSpec:
     output_scored: bool = False
     fixed_size: bool = False
     row_dim: str = "obs"
+    row_plates: frozenset[str] = frozenset()
     traced: bool = True
 
     @cached_property

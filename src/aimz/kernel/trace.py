@@ -124,22 +124,34 @@ def _n_rows(arrays: Abstract, param_input: str) -> int:
     return int(arrays[param_input].shape[0])
 
 
-def traced_shapes(kernel: Kernel, arrays: Abstract, static: Mapping[str, object], param_input: str) -> dict[str, Any]:
-    """Return site name to the tree of ``ShapeDtypeStruct`` of its value, from one abstract run."""
+def traced_shapes(
+    kernel: Kernel,
+    arrays: Abstract,
+    static: Mapping[str, object],
+    param_input: str,
+    row_plates: frozenset[str] | None,
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """Return site name to the tree of ``ShapeDtypeStruct`` of its value, and the plates as long as the rows."""
+    found: set[str] = set()
 
     def run(abstract: Abstract) -> dict[str, Any]:
-        execution = _AbstractExecution(kernel, random.key(0), n_obs=_n_rows(arrays, param_input))
+        execution = _AbstractExecution(kernel, random.key(0), n_obs=_n_rows(arrays, param_input), row_plates=row_plates)
         sites = execution.run({**static, **abstract})
+        found.update(execution.long_as_rows)
         return {name: message["value"] for name, message in sites.items()}
 
-    return dict(jax.eval_shape(run, dict(arrays)))
+    return dict(jax.eval_shape(run, dict(arrays))), frozenset(found)
 
 
 def trace_kernel(
-    kernel: Kernel, arrays: Abstract, static: Mapping[str, object], param_input: str
+    kernel: Kernel,
+    arrays: Abstract,
+    static: Mapping[str, object],
+    param_input: str,
+    row_plates: frozenset[str],
 ) -> tuple[TracedSite, ...]:
     """Run ``kernel`` abstractly and return its sites in the order in which they are made."""
-    values = traced_shapes(kernel, arrays, static, param_input)
+    values, _ = traced_shapes(kernel, arrays, static, param_input, row_plates)
     marks = {f"site {name}": jax.ShapeDtypeStruct((), "float32") for name in values}
     sites: list[TracedSite] = []
 
@@ -148,6 +160,7 @@ def trace_kernel(
             kernel,
             random.key(0),
             n_obs=_n_rows(arrays, param_input),
+            row_plates=row_plates,
             marks={name: inputs[f"site {name}"] for name in values},
         )
         messages = execution.run({**static, **{name: inputs[name] for name in arrays}})
@@ -190,7 +203,12 @@ def _read(message: Message, value: Any, *, drawable: bool) -> TracedSite:
 
 
 def downstream_of_static(
-    kernel: Kernel, arrays: Abstract, static: Mapping[str, object], param_input: str, name: str
+    kernel: Kernel,
+    arrays: Abstract,
+    static: Mapping[str, object],
+    param_input: str,
+    row_plates: frozenset[str],
+    name: str,
 ) -> frozenset[str]:
     """Return the sites that depend directly on the argument ``name``, a plain number.
 
@@ -201,5 +219,5 @@ def downstream_of_static(
     """
     number = jax.ShapeDtypeStruct((), jnp.result_type(static[name]))
     rest = {key: value for key, value in static.items() if key != name}
-    sites = trace_kernel(kernel, {**arrays, name: number}, rest, param_input)
+    sites = trace_kernel(kernel, {**arrays, name: number}, rest, param_input, row_plates)
     return frozenset(site.name for site in sites if name in site.parents)

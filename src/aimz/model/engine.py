@@ -235,6 +235,7 @@ class Engine:
                 return_sites=names,
                 transforms=acts.transforms,
                 unobserve=frozenset(substitution.having(Source.DOWNSTREAM)),
+                row_plates=spec.row_plates,
             ),
             draws=taken,
             values={**fitted, **acts.values},
