@@ -132,6 +132,6 @@ def _returns(spec: KernelSpec) -> list[str]:
     if spec.fixed_size:
         facts.append(
             "The kernel could only be traced at the number of rows it was called with (it may close over arrays "
-            "as long as the data), so which axes are rows is not known."
+            "as long as the data), so its rows are taken to be the plate around the output."
         )
     return [line for fact in facts for line in textwrap.wrap(fact, _WIDTH, subsequent_indent="  ")]
