@@ -280,6 +280,19 @@ def test_changed_inputs_do_not_keep_latents_that_depend_on_them():
     np.testing.assert_allclose(tree["posterior_predictive"]["y"], 6.0, atol=1e-4)
 
 
+def test_an_argument_of_the_fit_that_is_left_out_has_changed():
+    def kernel(X, w=None, y=None):
+        with numpyro.plate("obs", X.shape[0]):
+            z = numpyro.sample("z", dist.Normal(0.0 if w is None else w, 0.1))
+            numpyro.sample("y", dist.Normal(z, 0.1), obs=y)
+
+    X, w = np.zeros(30), np.full(30, 5.0)
+    model = svi_model(kernel).fit_on_batch(X, w, w=w, num_steps=1000, progress=False)
+    with pytest.warns(UserWarning, match="drawn anew given the sites they depend on"):
+        group = model.predict_on_batch(X)["posterior_predictive"]
+    assert abs(float(group["y"].mean())) < 0.05
+
+
 def test_latents_that_do_not_depend_on_what_changed_stay_with_their_rows():
     def kernel(X, y=None):
         with numpyro.plate("obs", X.shape[0]):

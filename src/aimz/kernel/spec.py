@@ -201,12 +201,15 @@ def merge_specs(known: KernelSpec | None, new: KernelSpec) -> KernelSpec:
         return new
     observed = {*known.observed_sites, *new.observed_sites}
     sites = {site.name: site for site in (*known.sites, *new.sites)}
+
+    def merged(site: Site) -> Site:
+        before = known.get(site.name)
+        role = Role.OBSERVED if site.role is Role.LATENT and site.name in observed else site.role
+        return replace(site, role=role, parents=site.parents | (before.parents if before else frozenset()))
+
     return replace(
         new,
-        sites=tuple(
-            replace(site, role=Role.OBSERVED) if site.role is Role.LATENT and site.name in observed else site
-            for site in sites.values()
-        ),
+        sites=tuple(merged(site) for site in sites.values()),
         output_observed=known.output_observed or new.output_observed,
         output_scored=known.output_scored or new.output_scored,
         fixed_size=known.fixed_size or new.fixed_size,

@@ -210,7 +210,8 @@ class Engine:
             observed=known.observed_sites if known is not None else (),
             fitted_rows=in_sample,
             other_rows=frozenset(s.name for s in spec.sites if s.maybe_rows or s.name in spec.local_sites)
-            & (spec.descendants(changed) | alike.other_rows),
+            # An argument of the fit that this call leaves out is known to earlier calls only.
+            & (spec.descendants(changed) | (known or spec).descendants(changed) | alike.other_rows),
             intervened=frozenset(acts.values),
             downstream=(acts.downstream | alike.downstream) - frozenset(acts.values),
         )
