@@ -217,9 +217,7 @@ class Engine:
         )
         _refuse_data_in_control_flow(spec, substitution)
         if posterior is not None and not quiet:
-            _warn(substitution, posterior, (spec, known) if known else (spec,))
-            _warn_of_control_flow(spec, substitution, posterior)
-            _warn_of_priors(substitution, posterior, spec, {*acts.arrays, *acts.static})
+            _announce(substitution, posterior, spec, known, {*acts.arrays, *acts.static})
         taken = {} if posterior is None else {n: posterior.draws[n] for n in substitution.from_posterior}
         fitted = {name: params[name] for name in substitution.having(Source.FITTED)}
         return Prepared(
@@ -272,6 +270,19 @@ def _refuse_unknown(names: Iterable[str], known: Iterable[str], what: str) -> No
             f"Known: {', '.join(known) or 'none'}."
         )
         raise ValueError(msg)
+
+
+def _announce(
+    substitution: Substitution,
+    posterior: Posterior,
+    spec: KernelSpec,
+    known: KernelSpec | None,
+    arguments: Iterable[str],
+) -> None:
+    """Say what a user might not expect of this call; ``arguments`` are those the intervention sets."""
+    _warn(substitution, posterior, (spec, known) if known else (spec,))
+    _warn_of_control_flow(spec, substitution, posterior)
+    _warn_of_priors(substitution, posterior, spec, arguments)
 
 
 def _warn(substitution: Substitution, posterior: Posterior, specs: Iterable[KernelSpec]) -> None:

@@ -1,4 +1,7 @@
-"""The class the user holds."""
+"""The class the user holds.
+
+One class is one file, and most of it is what users read in :func:`help`: hence its length.
+"""
 
 __all__ = ["ImpactModel"]
 
