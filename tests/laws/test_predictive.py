@@ -49,6 +49,26 @@ def test_log_likelihood_is_never_scaled():
     np.testing.assert_allclose(model.log_likelihood(X, y)["log_likelihood"]["y"].values[0], expected, rtol=1e-5)
 
 
+def test_scoring_uses_a_key_only_if_something_is_drawn():
+    """A second observed site without data is drawn, and the next call must not reuse its noise."""
+
+    def kernel(X, t=None, y=None):
+        with numpyro.plate("obs", X.shape[0]):
+            z = numpyro.sample("z", numpyro.distributions.Normal(), obs=t)
+            numpyro.sample("y", numpyro.distributions.Normal(z), obs=y)
+
+    mcmc = numpyro.infer.MCMC(numpyro.infer.NUTS(kernel), num_warmup=1, num_samples=1)
+    model = ImpactModel(kernel, random.key(0), mcmc).set_posterior_sample({"unused": np.zeros(3)})
+    X = np.zeros(4)
+    key = model.rng_key
+    with pytest.warns(UserWarning, match="`unused` in the posterior are of no site"):
+        model.log_likelihood(X, X, t=X)
+    assert model.rng_key == key
+    with pytest.warns(UserWarning, match="`unused` in the posterior are of no site"):
+        model.log_likelihood(X, X)
+    assert model.rng_key != key
+
+
 @pytest.mark.parametrize("case", [case for case in CASES if case.has_mean], ids=names)
 def test_mean_and_sd_are_those_of_predictive(case):
     """One posterior draw many times over, so that only the noise differs between the two."""

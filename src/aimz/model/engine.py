@@ -52,7 +52,9 @@ class Prepared:
     @property
     def needs_key(self) -> bool:
         """Whether a site other than the output, which may be scored, is drawn."""
-        return bool(self.substitution.having(Source.OTHER_ROWS, Source.ABSENT, Source.DOWNSTREAM))
+        drawn = self.substitution.having(Source.OTHER_ROWS, Source.ABSENT, Source.DOWNSTREAM, Source.DRAWN)
+        output = self.spec.param_output
+        return bool(set(drawn) - {output, f"{output}_observed"})
 
 
 @dataclass(frozen=True)

@@ -546,7 +546,8 @@ class ImpactModel:
         Warns
         -----
         UserWarning
-            If the scenarios were drawn with different keys, so that their noise is not common.
+            If trees were drawn with different keys, so that their noise is not common, or one drew sites anew that
+            kept their posterior draws in the other.
         """
         from aimz.output import difference
 
@@ -557,11 +558,11 @@ class ImpactModel:
         # Both are checked before either is computed or a key is split; and what one of them draws anew both draw
         # anew, or the difference would be between fitted rows and others.
         alone = [None if side.request is None else self._prepare(**side.request, quiet=True) for side in sides]
+        check_alike(*alone)
         alike = Alike.of(
             [prepared.substitution for prepared in alone if prepared is not None], sides[0].anew | sides[1].anew
         )
         ready = [None if side.request is None else self._prepare(**side.request, alike=alike) for side in sides]
-        check_alike(*alone)
         common: Any = next((side.key for side in sides if side.key is not None), None)
         if common is None and any(side.request is not None for side in sides):
             common = self._key(None)
