@@ -12,7 +12,7 @@ import aimz
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "aimz"
 # The order in which data walks; a room may import from those before it.
-ROOMS = ["errors", "types", "kernel", "utils", "forward", "inference", "output", "model"]
+ROOMS = ["errors", "types", "kernel", "utils", "forward", "inference", "store", "stream", "output", "model"]
 FILES = sorted(SOURCE.rglob("*.py"))
 
 

@@ -1,6 +1,6 @@
 """Exceptions a user may catch; each is also the builtin that fits."""
 
-__all__ = ["KernelValidationError", "NotFittedError"]
+__all__ = ["IncompleteResultError", "KernelValidationError", "NotFittedError", "StaleResultError"]
 
 import warnings
 from pathlib import Path
@@ -17,6 +17,14 @@ class NotFittedError(ValueError, AttributeError):
 
     Both a :class:`ValueError` and an :class:`AttributeError`, as scikit-learn's exception of that name is.
     """
+
+
+class IncompleteResultError(OSError):
+    """A stored result is not whole: never finished, or a file of it is missing, truncated or altered."""
+
+
+class StaleResultError(FileNotFoundError):
+    """A stored result is gone: its directory was removed, by ``cleanup`` for one."""
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

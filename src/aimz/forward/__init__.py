@@ -1,7 +1,7 @@
 """The arithmetic, pure JAX: (kernel, posterior, rows) -> draws."""
 
-from aimz.forward.likelihood import log_density
-from aimz.forward.predictive import Pass, predictive
-from aimz.forward.programs import Programs
+from aimz.forward.blocks import Cut
+from aimz.forward.predictive import Block, Pass, Program
+from aimz.forward.programs import Programs, Step
 
-__all__ = ["Pass", "Programs", "log_density", "predictive"]
+__all__ = ["Block", "Cut", "Pass", "Program", "Programs", "Step"]

@@ -1,18 +1,19 @@
 """One predictive pass: draws of every return site, given posterior draws, parameters and rows."""
 
-__all__ = ["Pass", "Program", "per_draw", "predictive"]
+__all__ = ["Block", "OnePass", "Pass", "Program", "draw_keys", "one_pass", "per_draw", "whole"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from aimz.forward.vectorise import map_draws
+from aimz.forward.vectorise import Traced, group_size, map_draws, trace
 from aimz.kernel import Execution, Message
 from aimz.types import Kernel
 
+type OnePass = Callable[..., dict[str, Any]]
 type Program = Callable[..., dict[str, jax.Array]]
 
 
@@ -28,47 +29,104 @@ class Pass:
     transforms: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     """Callable interventions, by site."""
     unobserve: frozenset[str] = frozenset()
-    row_plates: frozenset[str] = frozenset()
-    """Subsampled plates whose subsample is the rows at hand."""
     """Observed sites that are drawn although there are data."""
+    row_plates: frozenset[str] = frozenset()
+    """Plates that run along the rows at hand."""
+    row_axes: Mapping[str, int] = field(default_factory=dict)
+    """Sites with a row axis, and which axis of one draw it is."""
 
 
-def draw_keys(key: jax.Array, n_draws: int) -> jax.Array:
-    """Return a key per draw; the keys of the first draws do not depend on how many there are."""
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n_draws))
+class Block(NamedTuple):
+    """What differs from one block of rows to the next."""
+
+    number: Any
+    """Which block it is."""
+    rows: Any
+    """Number of each row, or None where no plate runs along the rows."""
+    draws: Mapping[str, Any]
+    """Posterior draws of sites with a row axis."""
+    values: Mapping[str, Any]
+    """Values of sites with a row axis that are the same in all draws."""
+    arrays: Mapping[str, Any]
+    """Arguments with a row axis."""
 
 
-def predictive(kernel: Kernel, plan: Pass) -> Program:
-    """Return a program that draws the return sites of ``plan``."""
-    return per_draw(kernel, plan, lambda message: jnp.asarray(message["value"]))
+def draw_keys(key: jax.Array, numbers: Any) -> jax.Array:
+    """Return the key of each draw, which depends on its number alone."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(numbers))
 
 
-def per_draw(kernel: Kernel, plan: Pass, read: Callable[[Message], Any]) -> Program:
-    """Return ``f(key, draws, values, arrays) -> {site: array of shape (n_draws, ...)}``.
+def one_pass(kernel: Kernel, plan: Pass, read: Callable[[Message], Any], noticed: set[str] | None = None) -> OnePass:
+    """Return ``f(draw_key, draws, values, arrays, block) -> {site: value}`` for one draw, and one block or all rows.
 
-    ``draws`` are values that differ from draw to draw (the posterior's), ``values`` are the same in all
-    (fitted parameters, interventions); ``read`` takes what is wanted from the message of a return site.
-    The law: the draw ``i`` of a site depends on ``key``, ``i``, the site's name and the values the site depends
-    on, and on nothing else.
+    ``draws`` are values that differ from draw to draw (the posterior's), ``values`` are the same in all (fitted
+    parameters, interventions); ``read`` takes what is wanted from the message of a return site.  What the kernel did
+    that matters to whoever cuts it into blocks is added to ``noticed``.
+
+    The law: the draw ``i`` of a site depends on ``key``, ``i``, the site's name, the block if the site has a row axis,
+    and the values the site depends on, and on nothing else.
     """
 
     def run(
-        key: jax.Array, draws: Mapping[str, Any], values: Mapping[str, Any], arrays: Mapping[str, Any]
+        draw_key: jax.Array,
+        draws: Mapping[str, Any],
+        values: Mapping[str, Any],
+        arrays: Mapping[str, Any],
+        block: Block | None = None,
+    ) -> dict[str, Any]:
+        own = block or Block(None, None, {}, {}, {})
+        execution = Execution(
+            kernel,
+            draw_key,
+            n_obs=plan.n_obs,
+            values={**draws, **own.draws, **values, **own.values},
+            transforms=plan.transforms,
+            unobserve=plan.unobserve,
+            row_plates=plan.row_plates,
+            block_key=None if block is None else jax.random.fold_in(draw_key, own.number),
+            row_sites=frozenset(plan.row_axes),
+            rows=own.rows,
+        )
+        sites = execution.run({**plan.static, **arrays, **own.arrays})
+        if noticed is not None and execution.anonymous_noise:
+            noticed.add("anonymous noise")
+        return {name: read(sites[name]) for name in plan.return_sites}
+
+    return run
+
+
+def per_draw(one: OnePass) -> Program:
+    """Return ``f(key, numbers, draws, values, arrays) -> {site: array of shape (n_draws, ...)}`` over all rows at once.
+
+    ``numbers`` are those of the draws.
+    """
+
+    def run(
+        key: jax.Array, numbers: Any, draws: Mapping[str, Any], values: Mapping[str, Any], arrays: Mapping[str, Any]
+    ) -> dict[str, jax.Array]:
+        first = {name: jax.ShapeDtypeStruct(value.shape[1:], value.dtype) for name, value in draws.items()}
+        # The kernel is traced once, for the group size and the computation alike.
+        traced = trace(one, key, first, values, arrays, None)
+        group = group_size(traced.jaxpr, len(numbers), jax.default_backend())
+        return whole(traced, group)(key, numbers, draws, values, arrays)
+
+    return run
+
+
+def whole(traced: Traced, group: int) -> Program:
+    """Return the program of :func:`per_draw` for a pass that was traced already."""
+
+    def run(
+        key: jax.Array,
+        numbers: Any,
+        draws: Mapping[str, Any],
+        values: Mapping[str, Any],
+        arrays: Mapping[str, Any],
+        blocks: None = None,
     ) -> dict[str, jax.Array]:
         def one_draw(draw: tuple[jax.Array, Mapping[str, Any]]) -> dict[str, Any]:
-            draw_key, latents = draw
-            execution = Execution(
-                kernel,
-                draw_key,
-                n_obs=plan.n_obs,
-                values={**latents, **values},
-                transforms=plan.transforms,
-                unobserve=plan.unobserve,
-                row_plates=plan.row_plates,
-            )
-            sites = execution.run({**plan.static, **arrays})
-            return {name: read(sites[name]) for name in plan.return_sites}
+            return dict(traced(*draw, values, arrays, blocks))
 
-        return dict(map_draws(one_draw, (draw_keys(key, plan.n_draws), dict(draws)), plan.n_draws))
+        return dict(map_draws(one_draw, (draw_keys(key, numbers), dict(draws)), len(numbers), group))
 
     return run

@@ -4,9 +4,10 @@ One draw at a time leaves vector units idle; all at once spills every intermedia
 group is the one whose largest intermediate just fits, and the jaxpr of one draw says how large that is.
 """
 
-__all__ = ["group_size", "map_draws"]
+__all__ = ["Traced", "group_size", "map_draws", "trace"]
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,6 +17,26 @@ from jax.extend import core
 
 _BUDGET_BYTES = {"cpu": 2**19, "gpu": 2**29, "tpu": 2**29}
 """Bytes the largest intermediate of a group may take: a share of the L2 cache, or of an accelerator's memory."""
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A function whose Python has run; calling it runs what was recorded."""
+
+    jaxpr: Any
+    """A closed jaxpr."""
+    outputs: Any
+    """Structure of what it returns."""
+
+    def __call__(self, *args: Any) -> Any:
+        """Return what the function returns for arguments of the traced structure."""
+        return jax.tree.unflatten(self.outputs, core.jaxpr_as_fun(self.jaxpr)(*jax.tree.leaves(args)))
+
+
+def trace(function: Callable[..., Any], *args: Any) -> Traced:
+    """Run ``function`` once on abstract arguments."""
+    jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+    return Traced(jaxpr, jax.tree.structure(shapes))
 
 
 def _intermediates(jaxpr: core.Jaxpr) -> Iterator[int]:
@@ -40,21 +61,11 @@ def group_size(jaxpr: Any, n_draws: int, backend: str) -> int:
     return next((g for g in range(fits, fits // 2, -1) if n_draws % g == 0), fits)
 
 
-def map_draws(one_draw: Callable[[Any], Any], draws: Any, n_draws: int) -> Any:
+def map_draws(one_draw: Callable[[Any], Any], draws: Any, n_draws: int, group: int) -> Any:
     """Apply ``one_draw`` to each element along the leading axis of ``draws`` and stack what it returns.
 
-    Equals ``jax.vmap(one_draw)(draws)`` up to the last bits.  The kernel is traced once, for the group size
-    and the computation alike.
+    Equals ``jax.vmap(one_draw)(draws)`` up to the last bits, which depend on ``group`` alone.
     """
-    first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), draws)
-    jaxpr, shapes = jax.make_jaxpr(one_draw, return_shape=True)(first)
-    tree = jax.tree.structure(shapes)
-    compute = core.jaxpr_as_fun(jaxpr)
-
-    def from_leaves(draw: Any) -> Any:
-        return jax.tree.unflatten(tree, compute(*jax.tree.leaves(draw)))
-
-    size = group_size(jaxpr, n_draws, jax.default_backend())
-    if size == n_draws:
-        return jax.vmap(from_leaves)(draws)
-    return lax.map(from_leaves, draws, batch_size=size)
+    if group >= n_draws:
+        return jax.vmap(one_draw)(draws)
+    return lax.map(one_draw, draws, batch_size=group)

@@ -1,6 +1,7 @@
 """The user's model, read once: callable -> :class:`KernelSpec`, and what a call does with each of its sites."""
 
 from aimz.kernel.execute import Execution, Message
+from aimz.kernel.independence import RowUse, site_obstacle, size_obstacle
 from aimz.kernel.intervene import Intervened, read_intervention
 from aimz.kernel.reader import KernelReader
 from aimz.kernel.signature import KernelSignature, kernel_name, read_signature
@@ -17,6 +18,7 @@ __all__ = [
     "Message",
     "Recent",
     "Role",
+    "RowUse",
     "Site",
     "Source",
     "Substitution",
@@ -24,5 +26,7 @@ __all__ = [
     "kernel_name",
     "read_intervention",
     "read_signature",
+    "site_obstacle",
+    "size_obstacle",
     "substitute",
 ]

@@ -6,6 +6,8 @@ Three things differ from NumPyro's ``seed`` and ``substitute``, and each keeps a
   (a baseline and an intervention in which other sites are drawn anew) therefore share their noise site by
   site, and the difference between them is the effect.
 * A subsampled plate yields the rows at hand, in order: nothing is permuted when predicting.
+* Rows may come in blocks.  What has a row axis is then drawn with the key of the block; what has none keeps the
+  key of the draw, so that it is the same in every block.
 * What the kernel closes over stays untouched: the dictionary of a ``mutable`` site is copied.
 """
 
@@ -59,6 +61,12 @@ class Execution(Messenger):
         Names of observed sites that are drawn although the kernel has data for them.
     row_plates
         Subsampled plates whose subsample is the rows at hand; None to go by its length, which is how they are found.
+    block_key
+        Key of what has a row axis, where the rows are one block of many.
+    row_sites
+        Names of the sites that have one.
+    rows
+        Numbers of the rows at hand among all rows; counted from 0 if None.
     """
 
     def __init__(
@@ -71,6 +79,9 @@ class Execution(Messenger):
         transforms: Mapping[str, Callable[[Any], Any]] | None = None,
         unobserve: frozenset[str] = frozenset(),
         row_plates: frozenset[str] | None = None,
+        block_key: jax.Array | None = None,
+        row_sites: frozenset[str] = frozenset(),
+        rows: jax.Array | None = None,
     ) -> None:
         super().__init__(kernel)
         self.sites: dict[str, Message] = {}
@@ -80,6 +91,11 @@ class Execution(Messenger):
         self._transforms = dict(transforms or {})
         self._unobserve = unobserve
         self._row_plates = row_plates
+        self._block_key = rng_key if block_key is None else block_key
+        self._row_sites = row_sites
+        self._rows = rows
+        self.anonymous_noise = False
+        """Whether the kernel drew with a key of its own (``numpyro.prng_key``), which belongs to no site."""
         self.long_as_rows: set[str] = set()
         """Subsampled plates whose subsample is as long as the rows."""
         self._n_unnamed = 0
@@ -105,11 +121,13 @@ class Execution(Messenger):
             if kind == "mutable":
                 msg["value"] = jax.tree.map(lambda leaf: leaf, msg["value"])
         if kind in ("sample", "prng_key", "control_flow") and msg["value"] is None:
+            self.anonymous_noise |= kind == "prng_key"
+            by_row = kind == "control_flow" or name in self._row_sites
             if name is None:
                 self._n_unnamed += 1
                 name = f"{kind}:{self._n_unnamed}"
             if msg["kwargs"].get("rng_key") is None:
-                msg["kwargs"]["rng_key"] = site_key(self._rng_key, name)
+                msg["kwargs"]["rng_key"] = site_key(self._block_key if by_row else self._rng_key, name)
             if kind == "sample":
                 self.draw(msg)
 
@@ -138,7 +156,7 @@ class Execution(Messenger):
             self.long_as_rows.add(msg["name"])
         if msg["name"] in (self.long_as_rows if self._row_plates is None else self._row_plates):
             # The batch is the subsample; `size` is that of the whole data set.
-            msg["value"] = jnp.arange(subsample_size)
+            msg["value"] = jnp.arange(subsample_size) if self._rows is None else self._rows
         else:
             msg["args"] = (size, size)
             msg["value"] = jnp.arange(size)

@@ -121,6 +121,9 @@ def _set_argument(
     """Record the new value of an argument; return the sites it reaches directly, where a trace does not tell."""
     if name in arrays:
         new = value(arrays[name]) if callable(value) else value
+        if hasattr(new, "lazy") and new.shape[:1] == arrays[name].shape[:1]:
+            read.arrays[name] = new  # rows that will be had in parts
+            return set()
         read.arrays[name] = fit_to_shape(new, arrays[name].shape, str(arrays[name].dtype), f"argument `{name}`")
         return set()
     if name not in static:

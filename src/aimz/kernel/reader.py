@@ -86,6 +86,7 @@ def read_kernel(kernel: Kernel, signature: KernelSignature, arrays: Arrays, stat
         fixed_size=resized is None,
         row_dim=_row_dim(read, output),
         row_plates=row_plates,
+        arguments_by_row=frozenset(name for name, array in arrays.items() if array.ndim),
     )
 
 
@@ -161,6 +162,7 @@ def _site(
         dtype=str(leaves[0][1].dtype) if leaves else "",
         distribution=traced.distribution,
         event_dim=traced.event_dim,
+        core_event_dim=traced.core_event_dim,
         plates=tuple((name, n_batch + dim) for name, dim in traced.frames if n_batch + dim >= 0),
         parents=(traced.parents | siblings) - {traced.name},
         data=traced.data if traced.is_observed and not traced.is_factor else frozenset(),

@@ -46,6 +46,8 @@ class Site:
     """Name of the distribution of a ``sample`` site."""
     event_dim: int = 0
     """Number of axes, from the right, that make up one event."""
+    core_event_dim: int = 0
+    """The same with ``to_event`` taken off: axes along which values are dependent."""
     plates: tuple[tuple[str, int], ...] = ()
     """Enclosing plates: name and the axis of the value it runs along."""
     parents: frozenset[str] = frozenset()
@@ -89,6 +91,8 @@ class KernelSpec:
         Name of the dimension along the rows: the plate around the rows, else ``obs``.
     row_plates : frozenset of str
         Subsampled plates whose subsample is the rows at hand.
+    arguments_by_row : frozenset of str
+        Arguments of the kernel that are arrays with a row axis.
 
     Examples
     --------
@@ -115,6 +119,7 @@ class KernelSpec:
     fixed_size: bool = False
     row_dim: str = "obs"
     row_plates: frozenset[str] = frozenset()
+    arguments_by_row: frozenset[str] = frozenset()
     traced: bool = True
 
     @cached_property

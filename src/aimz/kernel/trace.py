@@ -34,6 +34,8 @@ class TracedSite:
     is_factor: bool
     distribution: str | None
     event_dim: int
+    core_event_dim: int
+    """The same with ``Independent`` taken off: axes along which values are dependent."""
     frames: tuple[tuple[str, int], ...]
     """Enclosing plates: name and (negative) batch dimension."""
     drawable: bool
@@ -196,6 +198,7 @@ def _read(message: Message, value: Any, *, drawable: bool) -> TracedSite:
         is_factor=isinstance(base, dist.Unit),
         distribution=None if fn is None else type(base).__name__,
         event_dim=0 if fn is None else int(fn.event_dim),
+        core_event_dim=0 if base is None else int(base.event_dim),
         frames=tuple((frame.name, frame.dim) for frame in message.get("cond_indep_stack", ())),
         drawable=drawable,
         scan=int(message.get("_scan", 0)),

@@ -24,7 +24,7 @@ from aimz.kernel import (
     substitute,
 )
 from aimz.types import Intervention, Kernel
-from aimz.utils.data import Call, read_array, read_call
+from aimz.utils.data import Call, Field, Rows, read_array, read_call
 
 
 @dataclass(frozen=True)
@@ -79,24 +79,24 @@ class Engine:
         self.kernel = kernel
         self.signature = signature
         self.reader = KernelReader(kernel, signature)
-        self._programs = Programs(kernel)
+        self.programs = Programs(kernel)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave compiled programs out of a pickle; what was read of the kernel stays."""
-        return {key: value for key, value in self.__dict__.items() if key != "_programs"}
+        return {key: value for key, value in self.__dict__.items() if key != "programs"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Start with no compiled programs."""
         self.__dict__ |= state
-        self._programs = Programs(self.kernel)
+        self.programs = Programs(self.kernel)
 
-    def read_call(self, X: Any, extra: Mapping[str, Any], **output: Any) -> Call:
+    def read_call(self, X: Any, extra: Mapping[str, Any], *, in_parts: bool = False, **output: Any) -> Call:
         """Pass the arguments of a call through the doors; ``output=y`` where the method takes the output."""
         self.signature.check_call(extra)
         required = {self.signature.param_input: X}
         if output:
             required[self.signature.param_output] = output["output"]
-        return read_call(required, extra)
+        return read_call(required, extra, in_parts=in_parts)
 
     def read_spec(self, call: Call) -> KernelSpec:
         """Return the structure of the kernel in this call."""
@@ -237,6 +237,7 @@ class Engine:
                 transforms=acts.transforms,
                 unobserve=frozenset(substitution.having(Source.DOWNSTREAM)),
                 row_plates=spec.row_plates,
+                row_axes={site.name: site.row_axes[0] for site in spec.sites if site.row_axes},
             ),
             draws=taken,
             values={**fitted, **acts.values},
@@ -245,14 +246,11 @@ class Engine:
 
     def run(self, kind: str, prepared: Prepared, key: jax.Array) -> dict[str, jax.Array]:
         """Compute a prepared call: ``kind`` is "predictive" or "log_density"."""
-        return self._programs.run(kind, prepared.plan, key, prepared.draws, prepared.values, prepared.call.arrays)
+        return self.programs.run(kind, prepared.plan, key, prepared.draws, prepared.values, prepared.call.arrays)
 
     def _read_intervention(self, intervention: Intervention | None, spec: KernelSpec, call: Call) -> Intervened:
         if isinstance(intervention, Mapping):
-            intervention = {
-                name: value if callable(value) or name in call.static else read_array(value, f"intervention[{name!r}]")
-                for name, value in intervention.items()
-            }
+            intervention = {name: self._read_act(name, value, call) for name, value in intervention.items()}
         return read_intervention(
             intervention,
             kernel=self.kernel,
@@ -261,6 +259,13 @@ class Engine:
             arrays=call.arrays,
             static=call.static,
         )
+
+    def _read_act(self, name: str, value: Any, call: Call) -> Any:
+        """Return one value of an intervention, checked; a function of rows that come in parts is put off."""
+        if callable(value):
+            rows = call.arrays.get(name)
+            return rows.apply(value) if isinstance(rows, Rows | Field) else value
+        return value if name in call.static else read_array(value, f"intervention[{name!r}]")
 
 
 def _refuse_unknown(names: Iterable[str], known: Iterable[str], what: str) -> None:

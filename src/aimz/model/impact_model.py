@@ -5,7 +5,9 @@ One class is one file, and most of it is what users read in :func:`help`: hence 
 
 __all__ = ["ImpactModel"]
 
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
@@ -15,16 +17,29 @@ from numpyro.infer.svi import SVIState
 from aimz.errors import NotFittedError
 from aimz.inference import Posterior, VIResult, make_fit, read_draws
 from aimz.kernel import KernelSpec, read_signature
+from aimz.model.asked import Asked, Order
 from aimz.model.describe import Portrait, describe, html, summary
-from aimz.model.engine import Alike, Engine, Prepared
-from aimz.model.keys import describe_key, read_key
+from aimz.model.engine import Alike, Engine
+from aimz.model.inputs import Given, read_given
+from aimz.model.keys import describe_key, parse_key
+from aimz.model.options import Streaming, read_streaming
 from aimz.model.results import Observed, Results
 from aimz.model.scenarios import check_alike, read_scenario
+from aimz.model.streaming import stream
 from aimz.types import Intervention, Kernel
+from aimz.utils import read_key
 from aimz.utils.data import read_count
 
 if TYPE_CHECKING:
+    import os
+
     import xarray as xr
+
+    from aimz.store import Home
+
+
+_MODELS: "weakref.WeakSet[ImpactModel]" = weakref.WeakSet()
+"""Models that are alive, for :meth:`ImpactModel.cleanup_models`."""
 
 
 class ImpactModel:
@@ -64,6 +79,23 @@ class ImpactModel:
 
     *Results.*  Trees in ArviZ's schema, with dimensions ``(chain, draw, ...)``.  Rows share one dimension, named
     after the plate around them.
+
+    *Streaming.*  Methods without ``_on_batch`` compute any number of rows, block by block, and share these options:
+
+    - ``store``: ``"persistent"`` writes a Zarr directory and returns a tree that reads it when asked; ``"memory"``
+      keeps everything in host memory and writes nothing.
+    - ``output_dir``: where to make the directory of the call, ``<UTC time>_<method>``.  By default that is a temporary
+      directory (:attr:`temp_dir`), which lives as long as the model or a result in it.
+    - ``batch_size``: rows, or draws, that are stored together; rounded up to whole blocks.  The numbers do not depend
+      on it.
+    - ``shard_axis``: what several devices share: ``"obs"`` (each has all draws of some rows), or ``"draw"`` (each has
+      some draws of all rows, which must then fit in memory).
+    - ``resume``: directory of a call that did not finish; the same call then finishes it, computes only what is
+      missing, and refuses if kernel, posterior, data, key or batching differ.
+    - ``progress``: whether to show a bar.
+
+    ``X`` may also be an :class:`~aimz.utils.data.ArrayLoader` or any iterable of batches: mappings of field to array,
+    pairs of such a mapping and the number of padded rows, or tuples ``(X, y)``.
 
     *Compiled programs* are kept: what the kernel closes over must not be changed in place between calls.
 
@@ -110,6 +142,8 @@ class ImpactModel:
         self._results = Results(dims, coords)
         self._posterior: Posterior | None = None
         self._observed: Observed | None = None
+        self._home: Home | None = None
+        _MODELS.add(self)
 
     # ------------------------------------------------------------------------------------------ properties
 
@@ -149,9 +183,9 @@ class ImpactModel:
         return self._rng_key
 
     @property
-    def temp_dir(self) -> None:
-        """Directory of the results that were given none; None, since all results are in memory so far."""
-        return None
+    def temp_dir(self) -> str | None:
+        """Directory of the results that were given none; None before there are any."""
+        return None if self._home is None or self._home.closed else str(self._home.path)
 
     @property
     def vi_state(self) -> SVIState | None:
@@ -376,9 +410,9 @@ class ImpactModel:
             If local latents are kept or drawn anew, or something is missing from the posterior.
         """
         given = _given(rng_key)
-        prepared = self._prepare(X, intervention, kwargs, in_sample=in_sample, return_sites=return_sites)
+        asked = self._ask(X, intervention, kwargs, in_sample=in_sample, return_sites=return_sites)
         key = self._key(given)
-        return self._predict(prepared, key) if return_datatree else self._engine.run("predictive", prepared, key)
+        return self._answer(asked, key) if return_datatree else self._engine.run("predictive", asked.prepared, key)
 
     def sample_posterior_predictive_on_batch(
         self,
@@ -403,9 +437,9 @@ class ImpactModel:
             Group ``posterior_predictive``.
         """
         given = _given(rng_key)
-        prepared = self._prepare(X, intervention, kwargs, return_sites=return_sites)
+        asked = self._ask(X, intervention, kwargs, return_sites=return_sites)
         key = self._key(given)
-        return self._predict(prepared, key) if return_datatree else self._engine.run("predictive", prepared, key)
+        return self._answer(asked, key) if return_datatree else self._engine.run("predictive", asked.prepared, key)
 
     def sample_prior_predictive_on_batch(
         self,
@@ -441,14 +475,151 @@ class ImpactModel:
         given = _given(rng_key)
         n_draws = read_count(num_samples, "num_samples")
         call = self._engine.read_call(X, kwargs)
-        prepared = self._engine.prepare(
-            call, posterior=None, params=self._fit.params, n_draws=n_draws, return_sites=return_sites
+        prepare = partial(
+            self._engine.prepare, posterior=None, params=self._fit.params, n_draws=n_draws, return_sites=return_sites
         )
+        asked = Asked("sample_prior_predictive_on_batch", "prior_predictive", Given(call), prepare(call), prepare)
+        self._results.check(asked.prepared)
         key = self._key(given)
-        arrays = self._engine.run("predictive", prepared, key)
-        if not return_datatree:
-            return arrays
-        return self._results.tree("prior_predictive", arrays, prepared, beside=self._beside(), key=describe_key(key))
+        return self._answer(asked, key) if return_datatree else self._engine.run("predictive", asked.prepared, key)
+
+    def predict(
+        self,
+        X: Any,
+        *,
+        intervention: Intervention | None = None,
+        rng_key: jax.Array | None = None,
+        in_sample: bool = True,
+        return_sites: str | Iterable[str] | None = None,
+        shard_axis: str = "obs",
+        batch_size: int | None = None,
+        store: str = "persistent",
+        output_dir: "str | os.PathLike[str] | None" = None,
+        resume: "str | os.PathLike[str] | None" = None,
+        progress: bool = True,
+        **kwargs: Any,
+    ) -> "xr.DataTree":
+        """Predict any number of rows, under an intervention if one is given.
+
+        What :meth:`predict_on_batch` does, block by block: memory does not grow with the number of rows, all devices
+        are used, and the result lies on disk unless told otherwise.  The numbers depend on the key and the data alone.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_obs, ...) or iterable of batches
+            Input; also a :class:`numpy.memmap`, a Zarr or Dask array, or an :class:`~aimz.utils.data.ArrayLoader`.
+        intervention, rng_key, in_sample, return_sites, **kwargs
+            As in :meth:`predict_on_batch`.
+        shard_axis, batch_size, store, output_dir, resume, progress
+            See "Streaming" in :class:`ImpactModel`.
+
+        Returns
+        -------
+        xarray.DataTree
+            Group ``posterior_predictive``, or ``predictions`` where ``in_sample=False``; sites have shape
+            ``(chain, draw, n_obs, ...)``.
+
+        Raises
+        ------
+        NotFittedError
+            If there is no posterior.
+        TypeError, ValueError
+            If arguments do not fit; nothing has then been computed or written.
+        OSError
+            If the result cannot be written; the error says how to go on.
+
+        Warns
+        -----
+        UserWarning
+            If the kernel's rows depend on one another, so that all are computed together.
+        """
+        key, options = _given(rng_key), read_streaming(shard_axis, batch_size, store, output_dir, resume, progress)
+        asked = self._ask(
+            X, intervention, kwargs, in_sample=in_sample, return_sites=return_sites, streaming=options, method="predict"
+        )
+        return self._answer(asked, self._key(key, options))
+
+    def sample_posterior_predictive(
+        self,
+        X: Any,
+        *,
+        intervention: Intervention | None = None,
+        rng_key: jax.Array | None = None,
+        return_sites: str | Iterable[str] | None = None,
+        shard_axis: str = "obs",
+        batch_size: int | None = None,
+        store: str = "persistent",
+        output_dir: "str | os.PathLike[str] | None" = None,
+        resume: "str | os.PathLike[str] | None" = None,
+        progress: bool = True,
+        **kwargs: Any,
+    ) -> "xr.DataTree":
+        """Predict for the fitted observations: :meth:`predict` with ``in_sample=True``.
+
+        Parameters
+        ----------
+        X, intervention, rng_key, return_sites, **kwargs
+            As in :meth:`predict`.
+        shard_axis, batch_size, store, output_dir, resume, progress
+            See "Streaming" in :class:`ImpactModel`.
+
+        Returns
+        -------
+        xarray.DataTree
+            Group ``posterior_predictive``.
+        """
+        key, options = _given(rng_key), read_streaming(shard_axis, batch_size, store, output_dir, resume, progress)
+        method = "sample_posterior_predictive"
+        asked = self._ask(X, intervention, kwargs, return_sites=return_sites, streaming=options, method=method)
+        return self._answer(asked, self._key(key, options))
+
+    def sample_prior_predictive(
+        self,
+        X: Any,
+        *,
+        num_samples: int = 1000,
+        rng_key: jax.Array | None = None,
+        return_sites: str | Iterable[str] | None = None,
+        shard_axis: str = "obs",
+        batch_size: int | None = None,
+        store: str = "persistent",
+        output_dir: "str | os.PathLike[str] | None" = None,
+        resume: "str | os.PathLike[str] | None" = None,
+        progress: bool = True,
+        **kwargs: Any,
+    ) -> "xr.DataTree":
+        """Predict any number of rows from the priors; needs no posterior.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_obs, ...) or iterable of batches
+            Input.
+        num_samples : int
+            Number of draws.
+        rng_key, return_sites, **kwargs
+            As in :meth:`predict_on_batch`.
+        shard_axis, batch_size, store, output_dir, resume, progress
+            See "Streaming" in :class:`ImpactModel`.
+
+        Returns
+        -------
+        xarray.DataTree
+            Group ``prior_predictive``.
+        """
+        key, options = _given(rng_key), read_streaming(shard_axis, batch_size, store, output_dir, resume, progress)
+        n_draws = read_count(num_samples, "num_samples")
+        given = read_given(self._engine, X, kwargs, scored=False, expected=None)
+
+        prepare = partial(
+            self._engine.prepare,
+            posterior=None,
+            params=self._fit.params,
+            n_draws=n_draws,
+            return_sites=return_sites,
+        )
+        asked = Asked("sample_prior_predictive", "prior_predictive", given, prepare(given.call), prepare, options)
+        self._results.check(asked.prepared)
+        return self._answer(asked, self._key(key, options))
 
     def log_likelihood(
         self,
@@ -456,18 +627,29 @@ class ImpactModel:
         y: Any = None,
         *,
         rng_key: jax.Array | None = None,
+        shard_axis: str = "obs",
+        batch_size: int | None = None,
+        store: str = "persistent",
+        output_dir: "str | os.PathLike[str] | None" = None,
+        resume: "str | os.PathLike[str] | None" = None,
+        progress: bool = True,
         **kwargs: Any,
     ) -> "xr.DataTree":
         """Return the log density of each observation under each posterior draw, never scaled.
 
-        Equals :func:`numpyro.infer.log_likelihood` at the output, and is what ``arviz_stats.loo`` reads.
+        Equals :func:`numpyro.infer.log_likelihood` at the output, for any number of rows.  ``arviz_stats.loo`` reads
+        it once it is in memory: pass ``store="memory"``, or call ``.load()`` on the tree.
 
         Parameters
         ----------
-        X, y : array_like of shape (n_obs, ...)
-            Input and output.
+        X : array_like of shape (n_obs, ...) or iterable of batches
+            Input.
+        y : array_like of shape (n_obs, ...), optional
+            Output; left out where it comes with the batches.
         rng_key : jax.Array, optional
             Key for this call; used only if local latents have to be drawn anew.
+        shard_axis, batch_size, store, output_dir, resume, progress
+            See "Streaming" in :class:`ImpactModel`.
         **kwargs
             Further arguments of the kernel.
 
@@ -483,30 +665,23 @@ class ImpactModel:
         KernelValidationError
             If the output is not an observed ``sample`` site, so that it has no density.
         """
-        given = _given(rng_key)
+        key, options = _given(rng_key), read_streaming(shard_axis, batch_size, store, output_dir, resume, progress)
         posterior = self._fitted("log_likelihood")
-        call = self._engine.read_call(X, kwargs, output=y)
-        site = self._engine.read_scored(call)
+        given = read_given(self._engine, X, kwargs, y=y, scored=True, expected=self._local_rows())
+        site = self._engine.read_scored(given.call)
         # Other observations have other local latents; where no data were fitted, these are taken to be the ones.
-        fitted = self._observed is None or not self._observed.changed(call.without(self.param_output))
-        prepared = self._engine.prepare(
-            call,
+        fitted = self._observed is None or not self._observed.changed(given.call.without(self.param_output))
+
+        prepare = partial(
+            self._engine.prepare,
             posterior=posterior,
             params=self._fit.params,
             n_draws=posterior.n_draws,
             return_sites=site,
             in_sample=fitted,
         )
-        key = self._key(given) if prepared.needs_key else self._rng_key
-        scores = self._engine.run("log_density", prepared, key)[site]
-        return self._results.tree(
-            "log_likelihood",
-            {self.param_output: scores},
-            prepared,
-            beside=self._beside(),
-            key=describe_key(key) if prepared.needs_key else None,
-            observed=call.arrays[self.param_output],
-        )
+        asked = Asked("log_likelihood", "log_likelihood", given, prepare(given.call), prepare, options, scored=site)
+        return self._answer(asked, self._key(key, options) if asked.prepared.needs_key else None)
 
     def estimate_effect(
         self,
@@ -515,21 +690,22 @@ class ImpactModel:
         args_baseline: Mapping[str, Any] | None = None,
         args_intervention: Mapping[str, Any] | None = None,
         *,
-        on_batch: bool = False,  # noqa: ARG002 (every prediction is made in one pass, until there are others)
+        on_batch: bool = False,
     ) -> "xr.DataTree":
         """Return what an intervention changes: intervention minus baseline, draw by draw and row by row.
 
-        Each scenario is a tree, or the keyword arguments of :meth:`predict_on_batch` to make one.  Scenarios
-        made here share their key, so their noise is common and the difference is the effect alone.
+        Each scenario is a tree, or the keyword arguments of :meth:`predict` to make one.  Scenarios made here share
+        their key, so their noise is common and the difference is the effect alone.  Where they lie on disk the
+        difference is taken when it is read.
 
         Parameters
         ----------
         output_baseline, output_intervention : xarray.DataTree, optional
             Results of a predictive method.
         args_baseline, args_intervention : mapping, optional
-            Keyword arguments of :meth:`predict_on_batch`, the input among them.
+            Keyword arguments of :meth:`predict`, the input among them; of :meth:`predict_on_batch` if ``on_batch``.
         on_batch : bool
-            Whether to predict in one pass in memory, as is done either way.
+            Whether to predict in one pass in memory.
 
         Returns
         -------
@@ -552,25 +728,40 @@ class ImpactModel:
         from aimz.output import difference
 
         sides = [
-            read_scenario("baseline", output_baseline, args_baseline, self.param_input),
-            read_scenario("intervention", output_intervention, args_intervention, self.param_input),
+            read_scenario("baseline", output_baseline, args_baseline, self.param_input, on_batch=on_batch),
+            read_scenario("intervention", output_intervention, args_intervention, self.param_input, on_batch=on_batch),
         ]
         # Both are checked before either is computed or a key is split; and what one of them draws anew both draw
         # anew, or the difference would be between fitted rows and others.
-        alone = [None if side.request is None else self._prepare(**side.request, quiet=True) for side in sides]
-        check_alike(*alone)
+        alone = [None if side.request is None else self._ask(**side.request, quiet=True) for side in sides]
+        check_alike(*(None if asked is None else asked.prepared for asked in alone))
         alike = Alike.of(
-            [prepared.substitution for prepared in alone if prepared is not None], sides[0].anew | sides[1].anew
+            [asked.prepared.substitution for asked in alone if asked is not None], sides[0].anew | sides[1].anew
         )
-        ready = [None if side.request is None else self._prepare(**side.request, alike=alike) for side in sides]
+        ready = [None if side.request is None else self._ask(**side.request, alike=alike) for side in sides]
         common: Any = next((side.key for side in sides if side.key is not None), None)
         if common is None and any(side.request is not None for side in sides):
             common = self._key(None)
         trees = [
-            side.tree if prepared is None else self._predict(prepared, common if side.key is None else side.key)
-            for side, prepared in zip(sides, ready, strict=True)
+            side.tree if asked is None else self._answer(asked, common if side.key is None else side.key)
+            for side, asked in zip(sides, ready, strict=True)
         ]
         return difference(*trees)
+
+    def cleanup(self) -> None:
+        """Remove the temporary directory with the results in it; reading one raises ``StaleResultError`` from then on.
+
+        Results with an ``output_dir`` of their own stay.
+        """
+        if self._home is not None:
+            self._home.close()
+            self._home = None
+
+    @staticmethod
+    def cleanup_models() -> None:
+        """Do :meth:`cleanup` for every model that is alive."""
+        for model in list(_MODELS):
+            model.cleanup()
 
     def describe(self, X: Any = None, y: Any = None, **kwargs: Any) -> str:
         """Return a text on the kernel's sites, their roles and shapes, and on what each method returns.
@@ -593,6 +784,15 @@ class ImpactModel:
                 self._engine.read_spec(self._engine.read_call(X, kwargs, output=y))
         return describe(self._portrait())
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the temporary directory out of a pickle: it belongs to this process."""
+        return {**self.__dict__, "_home": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Be found by :meth:`cleanup_models` again."""
+        self.__dict__ |= state
+        _MODELS.add(self)
+
     def __repr__(self) -> str:
         """Return a short text: kernel, inference, sites, fitted or not."""
         return summary(self._portrait())
@@ -606,14 +806,16 @@ class ImpactModel:
         """Return what there is to say of the model."""
         return Portrait(self._engine.signature, self.inference, self._posterior, self.kernel_spec)
 
-    def _key(self, given: jax.Array | None) -> jax.Array:
-        """Return the key of a call: the one given, else one split off the model's own."""
+    def _key(self, given: jax.Array | None, streaming: Streaming | None = None) -> jax.Array:
+        """Return the key of a call: the one given, that of the call it resumes, or one split off the model's own."""
         if given is not None:
             return given
+        if streaming is not None and streaming.journal is not None and streaming.journal.fingerprint["rng_key"]:
+            return parse_key(streaming.journal.fingerprint["rng_key"])
         self._rng_key, key = jax.random.split(self._rng_key)
         return key
 
-    def _prepare(
+    def _ask(
         self,
         X: Any,
         intervention: Intervention | None,
@@ -623,37 +825,69 @@ class ImpactModel:
         return_sites: str | Iterable[str] | None = None,
         alike: Alike | None = None,
         quiet: bool = False,
-    ) -> Prepared:
+        streaming: Streaming | None = None,
+        method: str = "predict",
+    ) -> Asked:
         """Check a prediction and decide how it is made; nothing is computed, and no key is used."""
-        posterior = self._fitted("predict_on_batch")
-        call = self._engine.read_call(X, kwargs)
-        changed = self._observed.changed(call) if in_sample and self._observed is not None else frozenset[str]()
-        prepared = self._engine.prepare(
-            call,
+        posterior = self._fitted(method if streaming else f"{method}_on_batch")
+        if streaming is None:
+            given = Given(self._engine.read_call(X, kwargs))
+        else:
+            given = read_given(
+                self._engine, X, kwargs, scored=False, expected=self._local_rows() if in_sample else None
+            )
+        known = self._observed if in_sample else None
+        prepare = partial(
+            self._engine.prepare,
             posterior=posterior,
             params=self._fit.params,
             n_draws=posterior.n_draws,
             return_sites=return_sites,
             intervention=intervention,
             in_sample=in_sample,
-            changed=changed,
+            changed=frozenset[str]() if known is None else known.changed(given.call),
             alike=alike,
-            quiet=quiet,
         )
+        prepared = prepare(given.call, quiet=quiet)
         self._results.check(prepared)
-        return prepared
+        group = "posterior_predictive" if in_sample else "predictions"
+        return Asked(method, group, given, prepared, prepare, streaming)
 
-    def _predict(self, prepared: Prepared, key: jax.Array) -> "xr.DataTree":
-        """Compute a prepared prediction."""
-        fitted_input = self.param_input not in prepared.changed
-        known = self._observed if prepared.in_sample and fitted_input else None
-        return self._results.tree(
-            "posterior_predictive" if prepared.in_sample else "predictions",
-            self._engine.run("predictive", prepared, key),
-            prepared,
-            beside=self._beside(),
-            key=describe_key(key),
-            observed=None if known is None else known.output,
+    def _answer(self, asked: Asked, key: jax.Array | None) -> "xr.DataTree":
+        """Compute what was asked; without a key where nothing is drawn."""
+        prepared, output = asked.prepared, self.param_output
+        observed = None
+        if asked.scored is not None:
+            observed = prepared.call.arrays[output]
+        elif asked.group == "posterior_predictive" and self.param_input not in prepared.changed and self._observed:
+            observed = self._observed.output
+        if asked.given.reader is not None:
+            observed = None  # it came by, and is gone
+        described = None if key is None else describe_key(key)
+        beside = self._beside()
+        if asked.streaming is None:
+            assert key is not None
+            arrays = self._engine.run("predictive", prepared, key)
+            return self._results.tree(asked.group, arrays, prepared, beside=beside, key=described, observed=observed)
+        if asked.streaming.store == "persistent" and asked.streaming.output_dir is None:
+            self._make_home()
+        order = Order(asked, key, described, {**beside, **self._results.observed(prepared, observed)})
+        return stream(self._engine, self._results, order, self._home)
+
+    def _make_home(self) -> None:
+        """Make the temporary directory, if there is none."""
+        from aimz.store import Home
+
+        if self._home is None or self._home.closed:
+            self._home = Home()
+
+    def _local_rows(self) -> int | None:
+        """Return for how many rows the posterior has local latents, if it has any."""
+        spec, posterior = self.kernel_spec, self._posterior
+        if spec is None or posterior is None:
+            return None
+        return next(
+            (posterior.draws[n].shape[1 + spec[n].row_axes[0]] for n in spec.local_sites if n in posterior.draws), None
         )
 
     def _beside(self) -> "dict[str, xr.Dataset]":

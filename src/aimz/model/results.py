@@ -6,34 +6,45 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from aimz.inference import Posterior
 from aimz.kernel import KernelSpec
 from aimz.model.engine import Prepared
-from aimz.utils.data import Call, fingerprint
+from aimz.utils.data import Call, Field
 
 if TYPE_CHECKING:
     import jax
     import xarray as xr
+
+    from aimz.output import Draws, Frame
 
 
 @dataclass(frozen=True)
 class Observed:
     """The output's data of the last fit, and which inputs they belong to."""
 
-    digests: Mapping[str, str]
-    """Argument name to the fingerprint of the array it had."""
+    digests: Mapping[str, tuple[tuple[int, ...], str]]
+    """Argument name to the shape and the fingerprint of the array it had."""
     output: Any
 
     @staticmethod
     def of(call: Call, param_output: str) -> "Observed":
         """Remember the data of a fit; nothing is copied."""
         inputs = {name: array for name, array in call.arrays.items() if name != param_output}
-        return Observed({name: fingerprint(array) for name, array in inputs.items()}, call.arrays[param_output])
+        digests = {name: (tuple(array.shape), call.fingerprint(name)) for name, array in inputs.items()}
+        return Observed(digests, call.arrays[param_output])
 
     def changed(self, call: Call) -> frozenset[str]:
-        """Return the arguments whose arrays are not those of the fit."""
-        given = {name: fingerprint(array) for name, array in call.arrays.items()}
-        return frozenset(name for name in {*given, *self.digests} if given.get(name) != self.digests.get(name))
+        """Return the arguments whose arrays are not those of the fit; rows of an iterable are taken to be."""
+        return frozenset(name for name in {*call.arrays, *self.digests} if self._differs(call, name))
+
+    def _differs(self, call: Call, name: str) -> bool:
+        array, (shape, digest) = call.arrays.get(name), self.digests.get(name, ((), ""))
+        if array is None or name not in self.digests:
+            return True
+        # Most other data have another shape, and need not be read.
+        return not isinstance(array, Field) and (tuple(array.shape) != shape or call.fingerprint(name) != digest)
 
 
 class Results:
@@ -75,6 +86,44 @@ class Results:
             groups["sample_stats"] = stats_dataset(posterior.sample_stats)
         return groups
 
+    def row_dim(self, prepared: Prepared) -> str:
+        """Return the name of the dimension along the rows."""
+        return str(self._labels().row_dim(prepared.spec))
+
+    def frame(
+        self,
+        prepared: Prepared,
+        shapes: Mapping[str, tuple[int, ...]],
+        *,
+        key: str | None,
+        **attrs: Any,
+    ) -> "Frame":
+        """Return the group of a call without its arrays."""
+        from aimz.output import frame
+
+        return frame(self._draws({}, prepared, key, **attrs), shapes, self._labels())
+
+    def observed(self, prepared: Prepared, observed: Any) -> "dict[str, xr.Dataset]":
+        """Return the group ``observed_data``, where there are any."""
+        from aimz.output import observed_dataset
+
+        if observed is None:
+            return {}
+        dataset = observed_dataset(prepared.spec.param_output, np.asarray(observed), prepared.spec, self._labels())
+        return {"observed_data": dataset}
+
+    def _draws(self, arrays: "Mapping[str, jax.Array]", prepared: Prepared, key: str | None, **attrs: Any) -> "Draws":
+        from aimz.output import Draws
+
+        return Draws(
+            arrays,
+            prepared.spec,
+            prepared.call.n_obs,
+            num_chains=1 if prepared.posterior is None else prepared.posterior.num_chains,
+            known_rows=prepared.in_sample and prepared.spec.param_input not in prepared.changed,
+            attrs={**prepared.attrs, **({} if key is None else {"rng_key": key}), **attrs},
+        )
+
     def tree(
         self,
         group: str,
@@ -86,19 +135,7 @@ class Results:
         observed: Any = None,
     ) -> "xr.DataTree":
         """Return a tree with ``group``, the groups ``beside`` it, and ``observed_data`` where there are any."""
-        from aimz.output import Draws, draws_dataset, make_tree, observed_dataset
+        from aimz.output import draws_dataset, make_tree
 
-        labels = self._labels()
-        draws = Draws(
-            arrays,
-            prepared.spec,
-            prepared.call.n_obs,
-            num_chains=1 if prepared.posterior is None else prepared.posterior.num_chains,
-            known_rows=prepared.in_sample and prepared.spec.param_input not in prepared.changed,
-            attrs={**prepared.attrs, **({} if key is None else {"rng_key": key})},
-        )
-        groups = {**beside, group: draws_dataset(draws, labels)}
-        if observed is not None:
-            output = prepared.spec.param_output
-            groups["observed_data"] = observed_dataset(output, observed, prepared.spec, labels)
-        return make_tree(groups)
+        group_of_draws = draws_dataset(self._draws(arrays, prepared, key), self._labels())
+        return make_tree({**beside, group: group_of_draws, **self.observed(prepared, observed)})

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aimz.model.engine import Prepared
-from aimz.model.keys import parse_key, read_key
+from aimz.model.keys import parse_key
+from aimz.model.options import read_streaming
+from aimz.utils import read_key
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -20,14 +22,15 @@ class Scenario:
     tree: Any
     """The tree; None where there are arguments."""
     request: dict[str, Any] | None
-    """What to predict: ``X``, ``intervention``, ``in_sample``, ``return_sites`` and, as ``kwargs``, the rest."""
+    """What to predict: ``X``, ``intervention``, ``in_sample``, ``return_sites``, ``streaming`` (None for one pass in
+    memory) and, as ``kwargs``, the rest."""
     key: Any
     """The key the tree was drawn with, or that came with the arguments; None if neither says."""
     anew: frozenset[str] = frozenset()
     """Sites the tree's maker drew anew."""
 
 
-def read_scenario(name: str, tree: "xr.DataTree | None", args: Any, param_input: str) -> Scenario:
+def read_scenario(name: str, tree: "xr.DataTree | None", args: Any, param_input: str, *, on_batch: bool) -> Scenario:
     """Return the one of a tree and keyword arguments that was given for the scenario ``name``.
 
     Raises
@@ -48,9 +51,10 @@ def read_scenario(name: str, tree: "xr.DataTree | None", args: Any, param_input:
         return Scenario(tree, None, None if key is None else parse_key(key), anew)
     if not isinstance(args, Mapping) or param_input not in args:
         got = sorted(args) if isinstance(args, Mapping) else type(args).__name__
+        method = "predict_on_batch" if on_batch else "predict"
         msg = (
-            f"`args_{name}` must be a mapping of keyword arguments of `predict_on_batch` with `{param_input}` among "
-            f"them; got {got}."
+            f"`args_{name}` must be a mapping of keyword arguments of `{method}` "
+            f"with `{param_input}` among them; got {got}."
         )
         raise TypeError(msg)
     rest = dict(args)
@@ -58,14 +62,26 @@ def read_scenario(name: str, tree: "xr.DataTree | None", args: Any, param_input:
         msg = f"`args_{name}` must leave `return_datatree` as it is; the effect is taken between trees."
         raise ValueError(msg)
     key = rest.pop("rng_key", None)
+    options = None if on_batch else {option: rest.pop(option, default) for option, default in _STREAMING.items()}
     request = {
         "X": rest.pop(param_input),
         "intervention": rest.pop("intervention", None),
         "in_sample": rest.pop("in_sample", True),
         "return_sites": rest.pop("return_sites", None),
+        "streaming": None if options is None else read_streaming(**options),
         "kwargs": rest,
     }
     return Scenario(None, request, None if key is None else read_key(key))
+
+
+_STREAMING = {
+    "shard_axis": "obs",
+    "batch_size": None,
+    "store": "persistent",
+    "output_dir": None,
+    "resume": None,
+    "progress": True,
+}
 
 
 def check_alike(baseline: Prepared | None, intervention: Prepared | None) -> None:

@@ -1,6 +1,6 @@
 """Arrays to data sets and trees in ArviZ's schema."""
 
-__all__ = ["Draws", "draws_dataset", "make_tree", "observed_dataset", "stats_dataset"]
+__all__ = ["Draws", "attributes", "common_sizes", "draws_dataset", "make_tree", "observed_dataset", "stats_dataset"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -43,7 +43,7 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _attributes(**more: Any) -> dict[str, Any]:
+def attributes(**more: Any) -> dict[str, Any]:
     """Return what ArviZ's schema recommends for every group."""
     return {"created_at": datetime.now(UTC).isoformat(), **_versions(), **more}
 
@@ -57,17 +57,23 @@ def _dataset(
     attrs: Mapping[str, Any],
 ) -> xr.Dataset:
     """Put arrays together that share dimensions, without copying one."""
+    sizes = common_sizes({name: (dims, array.shape) for name, (dims, array) in variables.items()})
+    coords = labels.coordinates(sizes, row_dim=row_dim, known_rows=known_rows)
+    return xr.Dataset(dict(variables), coords=coords, attrs=dict(attrs))
+
+
+def common_sizes(shapes: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]) -> dict[str, int]:
+    """Return the length of each dimension, given names and lengths of each array's axes; refuse two for one."""
     sizes: dict[str, int] = {}
-    for name, (dims, array) in variables.items():
-        for dim, size in zip(dims, array.shape, strict=True):
+    for name, (dims, shape) in shapes.items():
+        for dim, size in zip(dims, shape, strict=True):
             if sizes.setdefault(dim, size) != size:
                 msg = (
                     f"Dimension {dim!r} would be both {sizes[dim]} and {size} long (at {name!r}). Give the axes "
                     f"of {name!r} names of their own with `dims`."
                 )
                 raise ValueError(msg)
-    coords = labels.coordinates(sizes, row_dim=row_dim, known_rows=known_rows)
-    return xr.Dataset(dict(variables), coords=coords, attrs=dict(attrs))
+    return sizes
 
 
 def draws_dataset(draws: Draws, labels: Labels) -> xr.Dataset:
@@ -83,7 +89,7 @@ def draws_dataset(draws: Draws, labels: Labels) -> xr.Dataset:
         labels,
         row_dim=labels.row_dim(draws.spec),
         known_rows=draws.known_rows,
-        attrs=_attributes(sample_dims=list(SAMPLE_DIMS), **draws.attrs),
+        attrs=attributes(sample_dims=list(SAMPLE_DIMS), **draws.attrs),
     )
 
 
@@ -93,7 +99,7 @@ def stats_dataset(stats: Mapping[str, np.ndarray]) -> xr.Dataset:
     return xr.Dataset(
         {name: (SAMPLE_DIMS, array) for name, array in stats.items()},
         coords={dim: pd.RangeIndex(size) for dim, size in zip(SAMPLE_DIMS, shape, strict=True)},
-        attrs=_attributes(sample_dims=list(SAMPLE_DIMS)),
+        attrs=attributes(sample_dims=list(SAMPLE_DIMS)),
     )
 
 
@@ -101,12 +107,12 @@ def observed_dataset(name: str, array: Any, spec: KernelSpec, labels: Labels) ->
     """Return the group ``observed_data``: the data of the output, not copied."""
     host = np.asarray(array)
     axes = labels.axes(spec, name, host.shape, host.shape[0])
-    return _dataset({name: (axes, host)}, labels, row_dim=labels.row_dim(spec), known_rows=True, attrs=_attributes())
+    return _dataset({name: (axes, host)}, labels, row_dim=labels.row_dim(spec), known_rows=True, attrs=attributes())
 
 
-def make_tree(groups: Mapping[str, xr.Dataset | None]) -> xr.DataTree:
+def make_tree(groups: Mapping[str, xr.Dataset | None], **attrs: Any) -> xr.DataTree:
     """Return a tree of the groups that are there."""
     present = {f"/{name}": dataset for name, dataset in groups.items() if dataset is not None}
     tree = xr.DataTree.from_dict(present)
-    tree.attrs = _attributes()
+    tree.attrs = {**attributes(), **attrs}
     return tree

@@ -1,31 +1,14 @@
 """The one door for arrays: every method refuses bad data here, in the same words, before any work."""
 
-__all__ = ["Call", "fingerprint", "read_array", "read_call", "read_count"]
+__all__ = ["fingerprint", "is_array", "read_array", "read_count"]
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-
-@dataclass(frozen=True)
-class Call:
-    """The arguments of one call of the kernel, sorted."""
-
-    arrays: dict[str, np.ndarray | jax.Array]
-    """Arrays; the first axis of each is the row axis, unless it is 0-d."""
-    static: dict[str, object] = field(default_factory=dict)
-    """Everything else, handed to the kernel as it is."""
-    n_obs: int = 0
-    """Number of rows."""
-
-    def without(self, name: str) -> "Call":
-        """Return the same call without the array ``name``."""
-        return Call({k: v for k, v in self.arrays.items() if k != name}, self.static, self.n_obs)
 
 
 def read_array(value: Any, name: str) -> np.ndarray | jax.Array:
@@ -53,7 +36,7 @@ def read_array(value: Any, name: str) -> np.ndarray | jax.Array:
         except ValueError as error:
             msg = f"`{name}` must be an array; got something ragged or nested ({error})."
             raise TypeError(msg) from error
-    if array.dtype.kind not in "biufc" and not jnp.issubdtype(array.dtype, jnp.floating):
+    if getattr(array.dtype, "kind", "O") not in "biufc" and not jnp.issubdtype(array.dtype, jnp.floating):
         msg = (
             f"`{name}` must be numeric; got dtype {array.dtype}. Encode it as numbers first (categories as "
             "integer codes, dates as days)."
@@ -85,82 +68,25 @@ def _to_device_dtype(array: np.ndarray, name: str) -> np.ndarray:
     return cast
 
 
-def _is_array(value: object) -> bool:
+def is_array(value: object) -> bool:
+    """Whether ``value`` is an array, or something that stands for one."""
     return isinstance(value, np.ndarray | jax.Array) or (hasattr(value, "__array__") and hasattr(value, "shape"))
 
 
-def _sort_extra(value: Any, name: str) -> tuple[np.ndarray | jax.Array | None, object]:
-    """Return a further kernel argument as an array, or as the plain value it is.
+def fingerprint(stretches: Iterable[np.ndarray]) -> str:
+    """Return a digest of an array's shape and values, given a number of rows at a time.
 
-    Zero-dimensional integers become Python integers, since a kernel uses them as sizes, which a compiled
-    program must know in advance.
+    Equal numbers of another dtype have the same, if they come in the same stretches.
     """
-    if isinstance(value, np.generic):
-        return None, value.item()
-    if not _is_array(value):
-        return None, value
-    array = read_array(value, name)
-    if array.ndim == 0 and array.dtype.kind in "iub":
-        return None, array.item()
-    return array, None
-
-
-def read_call(required: Mapping[str, Any], extra: Mapping[str, Any]) -> Call:
-    """Sort and check the arguments of a call.
-
-    Parameters
-    ----------
-    required : mapping of str to array_like
-        The input, and where the method takes it the output.
-    extra : mapping of str to object
-        The kernel's further arguments.  Arrays among them must be aligned with the rows; everything else
-        (numbers, strings, lists, None) reaches the kernel untouched.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an array is empty, 0-d, not numeric, would be changed by the conversion, or if lengths differ.
-    """
-    arrays: dict[str, np.ndarray | jax.Array] = {}
-    static: dict[str, object] = {}
-    for name, value in required.items():
-        if value is None:
-            msg = f"`{name}` must be an array; got None."
-            raise TypeError(msg)
-        arrays[name] = read_array(value, name)
-        if arrays[name].ndim == 0:
-            msg = f"`{name}` must have a row axis; got a 0-d array. Pass an array of shape (n_obs, ...)."
-            raise ValueError(msg)
-    for name, value in extra.items():
-        array, plain = _sort_extra(value, name)
-        if array is None:
-            static[name] = plain
-        else:
-            arrays[name] = array
-    lengths = {name: array.shape[0] for name, array in arrays.items() if array.ndim}
-    if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"`{name}`: {length}" for name, length in lengths.items())
-        msg = (
-            f"Arrays must have the same number of rows (length of the first axis); got {listed}. What has no "
-            "row axis (a table per group, say) can be closed over by the kernel."
-        )
-        raise ValueError(msg)
-    n_obs = next(iter(lengths.values()))
-    if n_obs == 0:
-        msg = f"{' and '.join(f'`{name}`' for name in lengths)} must not be empty; got no rows."
-        raise ValueError(msg)
-    return Call(arrays, static, n_obs)
-
-
-def fingerprint(array: np.ndarray | jax.Array) -> str:
-    """Return a digest of an array's shape and values; equal numbers of another dtype have the same."""
-    host = np.ascontiguousarray(array)
-    if host.dtype.kind in "biu" and host.size and abs(int(host.min())) < 2**24 and abs(int(host.max())) < 2**24:
-        host = host.astype(np.float32)  # exact
-    elif host.dtype.itemsize < 4:
-        host = host.astype(np.float32)
-    digest = hashlib.blake2b(f"{host.dtype.kind}{host.shape}".encode(), digest_size=16)
-    digest.update(host.view(np.uint8).reshape(-1).data if host.size else b"")
+    digest = hashlib.blake2b(digest_size=16)
+    for stretch in stretches:
+        host = np.ascontiguousarray(stretch)
+        if host.dtype.kind in "biu" and host.size and abs(int(host.min())) < 2**24 and abs(int(host.max())) < 2**24:
+            host = host.astype(np.float32)  # exact
+        elif host.dtype.itemsize < 4:
+            host = host.astype(np.float32)
+        digest.update(f"{host.dtype.kind}{host.shape}".encode())
+        digest.update(host.view(np.uint8).reshape(-1).data if host.size else b"")
     return digest.hexdigest()
 
 

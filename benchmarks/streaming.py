@@ -1,0 +1,276 @@
+"""The streaming methods beside the published package of the same name, NumPyro's `Predictive` and the floor.
+
+The floor is the same draws computed by hand in row blocks and not kept, plus a plain write of as many bytes.
+Everything is a ratio in one run: fresh processes take turns (`worker.py`), and medians are compared.
+
+    python benchmarks/streaming.py --rival ENVIRONMENT/bin/python [--quick] [--only linear,small]
+
+The rival needs an environment of its own, since both packages are imported as `aimz`:
+
+    python3.13 -m venv ENVIRONMENT && ENVIRONMENT/bin/pip install aimz==0.15.1
+
+Without it, the others are still compared.  All of it takes a quarter of an hour and 5 GB of disk.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+WORKER = Path(__file__).with_name("worker.py")
+# Two equal things differ by this much on a machine with anything else to do.
+NOT_SLOWER = 0.95
+ADVICE = """No --rival was given, so what is compared with it is left out.  To make its environment:
+    python3.13 -m venv ENVIRONMENT && ENVIRONMENT/bin/pip install aimz==0.15.1
+"""
+
+
+@dataclass
+class Contender:
+    """An interpreter, what its worker is to do, and what has been measured."""
+
+    python: str
+    options: dict[str, Any]
+    devices: int = 1
+    runs: list[dict[str, Any]] = field(default_factory=list)
+
+    def run(self, directory: str) -> None:
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={self.devices}"
+        command = [self.python, str(WORKER), f"--dir={directory}", *(f"--{k}={v}" for k, v in self.options.items())]
+        start = time.time()
+        done = subprocess.run(
+            command, env=os.environ | {"XLA_FLAGS": flags.strip()}, cwd=directory, capture_output=True, text=True
+        )
+        if done.returncode:
+            msg = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
+            raise RuntimeError(msg)
+        result = json.loads(done.stdout.splitlines()[-1])
+        self.runs.append(result | {"from_start": result["done"] - start})
+
+    def seconds(self, *parts: str) -> list[float]:
+        """By process: the median of the calls after the first, its parts added."""
+        return [sum(statistics.median(run["seconds"][part]) for part in parts) for run in self.runs]
+
+    def all(self, what: str) -> list[float]:
+        return [run[what] for run in self.runs]
+
+
+@dataclass
+class Line:
+    """One comparison: medians over the processes, and how far the ratio goes from one pair of them to another."""
+
+    title: str
+    ours: list[float]
+    other: list[float]
+    name: str
+    goal: float | None = None
+    unit: str = "s"
+
+    def text(self, *, judged: bool) -> str:
+        ours, other = statistics.median(self.ours), statistics.median(self.other)
+        pairs = [b / a for a, b in zip(self.ours, self.other, strict=True)]
+        spread = f"{min(pairs):.2f}-{max(pairs):.2f}" if len(pairs) > 1 else ""
+        goal = "" if self.goal is None else f"{self.goal:.2f}"
+        verdict = "" if self.goal is None or not judged else "met" if other / ours >= self.goal else "NOT MET"
+        amounts = f"{ours:9.3f} {other:9.3f} {self.unit:3s}"
+        ratio = f"{other / ours:6.2f} {spread:>11s}"
+        return f"{self.title:36s} {amounts} {self.name:23s} {ratio} {goal:>5s} {verdict}".rstrip()
+
+
+class Bench:
+    """Who takes part, and the sizes."""
+
+    def __init__(self, args: argparse.Namespace, directory: str) -> None:
+        self.ours, self.directory = args.ours, directory
+        self.pythons = {"ours": args.ours} | ({"rival": args.rival} if args.rival else {})
+        self.rounds, self.repeat = (1, 1) if args.quick else (args.rounds, args.repeat)
+        self.rows, self.draws = (3000, 50) if args.quick else (100_000, 1000)
+
+    def options(self, work: str, **options: Any) -> dict[str, Any]:
+        return {"work": work, "rows": self.rows, "draws": self.draws, "repeat": self.repeat} | options
+
+    def packages(self, work: str, **options: Any) -> dict[str, Contender]:
+        """Ours and, if there is one, the rival."""
+        return {name: Contender(python, self.options(work, **options)) for name, python in self.pythons.items()}
+
+    def alone(self, by: str, work: str, **options: Any) -> dict[str, Contender]:
+        """NumPyro's `Predictive`, or the floor; neither imports either package."""
+        return {by: Contender(self.ours, self.options(work, by=by, **options))}
+
+    def alternate(self, contenders: dict[str, Contender], rounds: int | None = None) -> dict[str, Contender]:
+        for _ in range(rounds or self.rounds):
+            for contender in contenders.values():
+                contender.run(self.directory)
+        return contenders
+
+
+def compare(title: str, found: dict[str, Contender], goals: dict[str, float | None]) -> Iterator[Line]:
+    """Ours against each that took part; the floor as the sum of its parts and as the longer of them."""
+    ours = found["ours"].seconds("call")
+    for name in ("rival", "predictive"):
+        if name in found:
+            yield Line(title, ours, found[name].seconds("call"), name, goals.get(name))
+    if "floor" in found:
+        floor = found["floor"]
+        yield Line(title, ours, floor.seconds("program", "write"), "floor, program + write", goals.get("floor"))
+        longer = list(map(max, floor.seconds("program"), floor.seconds("write")))
+        yield Line(title, ours, longer, "floor, the longer")
+
+
+def linear(bench: Bench) -> Iterator[Line]:
+    found = bench.alternate(bench.packages("linear") | bench.alone("floor", "linear"))
+    yield from compare("linear, persistent", found, {"rival": 3.5, "floor": 1 / 1.3})
+    if "rival" in found:
+        yield Line("  on disk", *(found[name].all("disk_mib") for name in ("ours", "rival")), "rival", unit="MiB")
+
+
+def memory(bench: Bench) -> Iterator[Line]:
+    found = bench.alternate(bench.packages("linear", store="memory") | bench.alone("predictive", "linear"))
+    yield from compare("linear, in memory", found, {"rival": 3.5})
+
+
+def logistic(bench: Bench) -> Iterator[Line]:
+    found = bench.alternate(bench.packages("logistic") | bench.alone("floor", "logistic"))
+    yield from compare("logistic, persistent", found, {"rival": 1.8})
+
+
+def loglik(bench: Bench) -> Iterator[Line]:
+    found = bench.alternate(bench.packages("loglik") | bench.alone("floor", "loglik"))
+    yield from compare("log_likelihood, persistent", found, {"rival": 2.0})
+
+
+def network(bench: Bench) -> Iterator[Line]:
+    options = {"rows": bench.rows // 10, "repeat": 1}
+    everyone = bench.packages("network", **options)
+    for by in ("predictive", "floor"):
+        everyone |= bench.alone(by, "network", **options)
+    found = bench.alternate(everyone)
+    yield from compare("network in every draw", found, {"rival": NOT_SLOWER, "predictive": NOT_SLOWER})
+
+
+def small(bench: Bench) -> Iterator[Line]:
+    options = {"repeat": 10 * bench.repeat}
+    found = bench.alternate(bench.packages("small", **options) | bench.alone("predictive", "small", **options))
+    yield from compare("100 rows, later calls", found, {"rival": 2.0})
+
+
+def first(bench: Bench) -> Iterator[Line]:
+    found = bench.alternate(
+        bench.packages("small", repeat=0) | bench.alone("predictive", "small", repeat=0), 2 * bench.rounds
+    )
+    for name, goal in (("rival", 1.0), ("predictive", None)):
+        if name in found:
+            times = [found[who].all("from_start") for who in ("ours", name)]
+            yield Line("100 rows, from start of process", *times, name, goal)
+
+
+def reading(bench: Bench) -> Iterator[Line]:
+    if "rival" not in bench.pythons:
+        return
+    found = bench.alternate(bench.packages("reading", repeat=1))  # a quantile takes long
+    for part in found["ours"].runs[0]["first"]:
+        yield Line(f"reading, {part}", *(found[who].seconds(part) for who in ("ours", "rival")), "rival", 2.0)
+
+
+def peak(bench: Bench) -> Iterator[Line]:
+    """Each size once: memory varies little, and the larger takes 4 GB of disk."""
+    sizes = dict(peaks(bench))
+    if len(sizes) == 2:
+        small, large = (found["ours"].all("peak_mib") for found in sizes.values())
+        yield Line("peak memory, ten times the rows", large, small, "ours, fewer rows", 1 / 1.1, "MiB")
+    for name, found in sizes.items():
+        if "rival" in found:
+            amounts = [found[who].all("peak_mib") for who in ("ours", "rival")]
+            yield Line(f"peak memory, {name} rows", *amounts, "rival", 1.0, "MiB")
+            times = [[run["first"]["call"] for run in found[who].runs] for who in ("ours", "rival")]
+            yield Line("  and the first call", *times, "rival")
+
+
+def peaks(bench: Bench) -> Iterator[tuple[str, dict[str, Contender]]]:
+    for rows in (bench.rows, 10 * bench.rows):
+        if shutil.disk_usage(bench.directory).free > 2 * 4 * rows * bench.draws:
+            yield f"{rows:,}", bench.alternate(bench.packages("linear", rows=rows, repeat=0), 1)
+        else:
+            print(f"no room on disk for {rows:,} rows; left out")
+
+
+def devices(bench: Bench) -> Iterator[Line]:
+    everyone = {}
+    for name, python in bench.pythons.items():
+        for n in (1, 2):
+            everyone[f"{name} {n}"] = Contender(python, bench.options("linear"), n)
+    found = bench.alternate(everyone)
+    times = {name: contender.seconds("call") for name, contender in found.items()}
+    yield Line("linear, 2 devices on one host", times["ours 2"], times["ours 1"], "ours on 1 device", NOT_SLOWER)
+    if "rival 2" in times:
+        yield Line("linear, 2 devices on one host", times["ours 2"], times["rival 2"], "rival on 2 devices")
+        yield Line("  the rival likewise", times["rival 2"], times["rival 1"], "rival on 1 device")
+
+
+BENCHMARKS: dict[str, Callable[[Bench], Iterator[Line]]] = {
+    "linear": linear,
+    "memory": memory,
+    "logistic": logistic,
+    "loglik": loglik,
+    "network": network,
+    "small": small,
+    "first": first,
+    "reading": reading,
+    "peak": peak,
+    "devices": devices,
+}
+
+
+def interpreter(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        msg = f"{name} is no program"
+        raise argparse.ArgumentTypeError(msg)
+    return os.path.abspath(found)  # links are kept: an environment's Python is one
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rival", type=interpreter, help="Python of the environment of the published package")
+    parser.add_argument(
+        "--ours", type=interpreter, default=sys.executable, help="Python of the environment to judge; default: this one"
+    )
+    parser.add_argument("--only", default=",".join(BENCHMARKS), help="some of them, with commas: %(default)s")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run?")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each kind")
+    parser.add_argument("--repeat", type=int, default=2, help="calls in each process, after a first one")
+    parser.add_argument("--dir", help="where to put results meanwhile; default: the system's temporary directory")
+    args = parser.parse_args()
+    chosen = args.only.split(",")
+    if unknown := set(chosen) - set(BENCHMARKS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(BENCHMARKS)}")
+    if args.rival is None:
+        print(ADVICE)
+    if args.quick:
+        print("These sizes are too small to judge by.")
+    failed = 0
+    with tempfile.TemporaryDirectory(dir=args.dir) as directory:
+        bench = Bench(args, directory)
+        print(f"{bench.rows:,} rows x {bench.draws:,} draws where nothing else is said; ratio: other / ours")
+        print(f"{'work':36s} {'ours':>9s} {'other':>9s}     {'other is':23s} {'ratio':>6s} {'from - to':>11s}  goal")
+        for name in chosen:
+            try:
+                for line in BENCHMARKS[name](bench):
+                    print(line.text(judged=not args.quick), flush=True)
+            except RuntimeError as error:
+                failed += 1
+                print(f"{name}: failed: {error}", flush=True)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Many blocks of rows, many draws: the program a stream runs step by step.
+
+Draws are the outer axis and blocks the inner one, so that stitching blocks together is a reshape.  On several devices
+either axis may be cut: each device then runs the same program on its share, and none waits for another.
+"""
+
+__all__ = ["Cut", "blocked", "rows_apart", "sharded"]
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from aimz.forward.predictive import Block, Program, draw_keys
+from aimz.forward.vectorise import Traced, map_draws
+
+
+class Cut(Enum):
+    """What is cut into steps, and on several devices into shares."""
+
+    ROWS = "obs"
+    DRAWS = "draw"
+
+
+def _stitch(value: jax.Array, axis: int | None) -> jax.Array:
+    """Turn ``(n_draws, n_blocks, ..., block, ...)`` into ``(n_draws, ..., n_blocks * block, ...)``."""
+    if axis is None:
+        return value[:, :1]  # the same in every block; one stays, for each device to hand back
+    moved = jnp.moveaxis(value, 1, 1 + axis)
+    return moved.reshape(*moved.shape[: 1 + axis], -1, *moved.shape[3 + axis :])
+
+
+def blocked(traced: Traced, row_axes: Mapping[str, int], group: int) -> Program:
+    """Return ``f(key, numbers, draws, values, arrays, blocks) -> {site: array}`` for many blocks.
+
+    ``traced`` is one pass over one block, ``row_axes`` the row axis of each site that has one.  Each leaf of
+    ``blocks`` has the blocks as its leading axis, those of ``blocks.draws`` as the one after the draws.  Arrays come
+    back as ``(n_draws, ..., n_blocks * block, ...)``, those of other sites as ``(n_draws, 1, ...)``.
+    """
+
+    def run(
+        key: jax.Array,
+        numbers: Any,
+        draws: Mapping[str, Any],
+        values: Mapping[str, Any],
+        arrays: Mapping[str, Any],
+        blocks: Block,
+    ) -> dict[str, jax.Array]:
+        same, own = blocks._replace(draws={}), dict(blocks.draws)
+
+        def one_draw(draw: tuple[jax.Array, Mapping[str, Any], Mapping[str, Any]]) -> dict[str, Any]:
+            draw_key, latents, row_latents = draw
+
+            def one_block(block: Block, row_latents: Mapping[str, Any]) -> Any:
+                return traced(draw_key, latents, values, arrays, block._replace(draws=row_latents))
+
+            return dict(jax.vmap(one_block)(same, row_latents))
+
+        per_draw = (draw_keys(key, numbers), dict(draws), own)
+        found = map_draws(one_draw, per_draw, len(numbers), group)
+        return {name: _stitch(value, row_axes.get(name)) for name, value in found.items()}
+
+    return run
+
+
+def sharded(program: Program, mesh: Mesh, cut: Cut, row_axes: Mapping[str, int], sites: tuple[str, ...]) -> Program:
+    """Return ``program`` with the blocks, or the draws, shared out among the devices of ``mesh``."""
+    axis = mesh.axis_names[0]
+    draws: Any = P(axis)
+    if cut is Cut.ROWS:
+        share: Any = P(axis)
+        draws = P(None, axis)
+        blocks = Block(share, share, draws, share, share)
+        inputs = (P(), P(), P(), P(), P(), blocks)
+        outputs = {name: P(*[None] * (1 + row_axes.get(name, 0)), axis) for name in sites}
+    else:
+        same: Any = P()
+        inputs = (P(), P(axis), P(axis), P(), P(), Block(same, same, draws, same, same))
+        outputs = dict.fromkeys(sites, P(axis))
+    return jax.shard_map(program, mesh=mesh, in_specs=inputs, out_specs=outputs, check_vma=False)
+
+
+def rows_apart(program: Program, inputs: tuple[Any, ...], n_obs: int, row_axes: Mapping[str, int]) -> str | None:
+    """Return the site in which a row saw another, or None.
+
+    The program runs on the rows at hand and on the same with every other row changed, in the arguments and in whatever
+    else has rows; those left alone must keep their bits.  Every other row, because mixing is often one-sided: a causal
+    filter leaves the first half of a block untouched whatever follows.
+    """
+    blocks: Block = inputs[-1]
+    changed = blocks._replace(
+        draws={name: _changed(value, row_axes[name] + 2) for name, value in blocks.draws.items()},
+        values={name: _changed(value, row_axes[name] + 1) for name, value in blocks.values.items()},
+        arrays={name: _changed(value, 1) for name, value in blocks.arrays.items()},
+    )
+    before, after = program(*inputs), program(*inputs[:-1], changed)
+    for name, value in before.items():
+        one, other = np.asarray(value), np.asarray(after[name])
+        if name in row_axes:
+            kept = (slice(None),) * (1 + row_axes[name]) + (slice(0, n_obs, 2),)
+            one, other = one[kept], other[kept]
+        if not np.array_equal(one, other, equal_nan=one.dtype.kind in "fc"):
+            return name
+    return None
+
+
+def _changed(value: Any, axis: int) -> np.ndarray:
+    """Return an array of blocks in which every other row along ``axis`` is something else."""
+    array = np.array(value)
+    odd = (slice(None),) * axis + (slice(1, None, 2),)
+    # Values of other rows are values that may occur; what is the same in all is moved off besides.
+    others = np.roll(array, 1, axis)[odd]
+    if array.dtype.kind == "b":
+        others = ~array[odd]
+    elif array.dtype.kind in "iu":
+        others = np.where(others == array[odd], others - np.sign(others).astype(others.dtype) + (others == 0), others)
+    else:
+        others = (others * 1.25 + 0.5).astype(array.dtype)
+    array[odd] = others
+    return array

@@ -1,0 +1,85 @@
+"""One call, from what was asked to what a stream is to do."""
+
+__all__ = ["Asked", "Order"]
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import jax
+
+from aimz.model.engine import Prepared
+from aimz.model.inputs import Given
+from aimz.model.options import Streaming
+from aimz.utils.data import BatchReader
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A call that was checked and prepared; nothing has been computed, and no key was used."""
+
+    method: str
+    group: str
+    """Name of the group in the tree."""
+    given: Given
+    prepared: Prepared
+    prepare: Callable[..., Prepared]
+    """Prepares the same with other arrays."""
+    streaming: Streaming | None = None
+    """None for one pass in memory."""
+    scored: str | None = None
+    """The site that is scored, where it is not drawn."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What was asked, with what it takes to compute it as a stream."""
+
+    asked: Asked
+    key: jax.Array | None
+    """None where nothing is drawn."""
+    key_text: str | None
+    beside: "Mapping[str, xr.Dataset]"
+    """Groups to stand beside it."""
+
+    @property
+    def prepared(self) -> Prepared:
+        """The call as the engine sees it."""
+        return self.asked.prepared
+
+    @property
+    def streaming(self) -> Streaming:
+        """How to stream it."""
+        assert self.asked.streaming is not None
+        return self.asked.streaming
+
+    @property
+    def kind(self) -> str:
+        """Which program computes it."""
+        return "predictive" if self.asked.scored is None else "log_density"
+
+    @property
+    def reader(self) -> BatchReader | None:
+        """Where the rows come from, if not from arrays."""
+        return self.asked.given.reader
+
+    @property
+    def n_obs_known(self) -> bool:
+        """Whether the number of rows is known before they have ended."""
+        return self.asked.given.n_obs_known
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Return site to its name in the result; scores are those of the output, whatever its site is called."""
+        output = self.prepared.spec.param_output
+        return {site: output if site == self.asked.scored else site for site in self.prepared.plan.return_sites}
+
+    def with_all_rows(self) -> "Order":
+        """Return the same with every row in memory."""
+        given = Given(self.asked.given.all_rows())
+        return replace(
+            self, asked=replace(self.asked, given=given, prepared=self.asked.prepare(given.call, quiet=True))
+        )

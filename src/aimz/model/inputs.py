@@ -1,0 +1,101 @@
+"""What a streaming method is given: arrays, or something that yields them batch by batch."""
+
+__all__ = ["Given", "read_given"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aimz.errors import warn
+from aimz.model.engine import Engine
+from aimz.utils.data import ArrayLoader, BatchReader, Call, is_array, is_batches, is_shuffled
+
+
+@dataclass(frozen=True)
+class Given:
+    """The arguments of a streaming call."""
+
+    call: Call
+    reader: BatchReader | None = None
+    """Where the rows come from, if not from arrays."""
+    n_obs_known: bool = True
+    shuffled: bool = False
+
+    def all_rows(self) -> Call:
+        """Return the same with every row in memory, for a kernel that needs them all."""
+        if self.reader is None:
+            return self.call
+        rows = self.reader.read(0, 1 << 62)
+        n_obs = len(next(iter(rows.values())))
+        given = {name: rows.get(name, array) for name, array in self.call.arrays.items()}
+        return Call(given, self.call.static, n_obs)
+
+
+def read_given(
+    engine: Engine, X: Any, kwargs: Mapping[str, Any], *, y: Any = None, scored: bool, expected: int | None
+) -> Given:
+    """Check the arguments of a streaming call; nothing is loaded whole.
+
+    Parameters
+    ----------
+    X
+        An array, or an iterable of batches.
+    kwargs
+        Further arguments of the kernel.
+    y
+        The output, where it is scored and does not come with the batches.
+    scored
+        Whether the method takes the output.
+    expected
+        How many rows an iterable of unknown length should have.
+    """
+    names = engine.signature.param_input, engine.signature.param_output
+    if isinstance(X, ArrayLoader) and not X.shuffle:
+        # Its arrays are at hand, so no batch needs to be made.
+        fields = X.dataset.arrays
+        X, fields, y = _sorted(fields, names, y, scored=scored)
+        return _of_arrays(engine, X, {**_apart(fields, kwargs), **kwargs}, y, scored=scored)
+    if not is_batches(X):
+        return _of_arrays(engine, X, kwargs, y, scored=scored)
+    shuffled = is_shuffled(X)
+    if shuffled:
+        warn("The loader shuffles its rows; they come out in its order, not in that of its data set.")
+    reader = BatchReader(X, names)
+    known = len(X.dataset) if isinstance(X, ArrayLoader) else None
+    beside = next((len(value) for value in kwargs.values() if is_array(value) and np.ndim(value)), None)
+    expected = beside or expected
+    rows: Any = reader.fields(known or expected or len(next(iter((reader.first or {}).values()))))
+    X, fields, y = _sorted(rows, names, y, scored=scored)
+    given = _of_arrays(engine, X, {**_apart(fields, kwargs), **kwargs}, y, scored=scored)
+    return Given(given.call, reader, known is not None, shuffled)
+
+
+def _of_arrays(engine: Engine, X: Any, kwargs: Mapping[str, Any], y: Any, *, scored: bool) -> Given:
+    output = {"output": y} if scored else {}
+    return Given(engine.read_call(X, kwargs, in_parts=True, **output))
+
+
+def _sorted(
+    fields: Mapping[str, Any], names: tuple[str, str], y: Any, *, scored: bool
+) -> tuple[Any, dict[str, Any], Any]:
+    """Return input, further fields and output; an output that comes along where none is taken is left alone."""
+    rest = dict(fields)
+    param_input, param_output = names
+    if param_input not in rest:
+        msg = f"Batches must have a field `{param_input}`, the input; got {sorted(rest)}. Name the field so."
+        raise ValueError(msg)
+    X, given = rest.pop(param_input), rest.pop(param_output, None)
+    if scored and y is not None and given is not None:
+        msg = f"`{param_output}` must be given once; it comes with the batches and as an argument. Leave one out."
+        raise TypeError(msg)
+    return X, rest, (y if given is None else given) if scored else None
+
+
+def _apart(fields: Mapping[str, Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    twice = sorted(set(fields) & set(kwargs))
+    if twice:
+        msg = f"`{twice[0]}` must be given once; it comes with the batches and as an argument. Leave one out."
+        raise TypeError(msg)
+    return dict(fields)

@@ -1,0 +1,69 @@
+"""How a call is to be streamed: the one door for the options that streaming methods share."""
+
+__all__ = ["Streaming", "read_streaming"]
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aimz.utils.data import read_count
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """Checked options of one call."""
+
+    shard_axis: str = "obs"
+    batch_size: int | None = None
+    store: str = "persistent"
+    output_dir: Path | None = None
+    resume: Path | None = None
+    """Directory of a call to be finished."""
+    journal: Any = None
+    """What that call left behind."""
+    complete: bool = False
+    """Whether it has nothing left to compute."""
+    progress: bool = True
+
+
+def read_streaming(
+    shard_axis: Any, batch_size: Any, store: Any, output_dir: Any, resume: Any, progress: Any
+) -> Streaming:
+    """Check options before any work, and before any directory is made.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a choice is unknown, or two do not go together.
+    OSError
+        If ``output_dir`` cannot be written, or ``resume`` is not there.
+    """
+    for name, value, known in (("store", store, ("persistent", "memory")), ("shard_axis", shard_axis, ("obs", "draw"))):
+        if value not in known:
+            msg = f"`{name}` must be {known[0]!r} or {known[1]!r}; got {value!r}."
+            raise ValueError(msg)
+    batch_size = None if batch_size is None else read_count(batch_size, "batch_size")
+    if store == "memory":
+        for name, value in (("output_dir", output_dir), ("resume", resume)):
+            if value is not None:
+                msg = f"`{name}` must be left out where `store='memory'`, which writes nothing; got {str(value)!r}."
+                raise ValueError(msg)
+        return Streaming(shard_axis, batch_size, store, progress=bool(progress))
+    from aimz.store import Journal, open_result, read_output_dir
+
+    top = None if output_dir is None else read_output_dir(output_dir)
+    if resume is None:
+        return Streaming(shard_axis, batch_size, store, top, progress=bool(progress))
+    path = read_output_dir(resume)
+    if not path.is_dir():
+        msg = f"`resume` must be the directory of an interrupted call; there is no {path}. Its error named it."
+        raise FileNotFoundError(msg)
+    if top is not None and path.parent != top:
+        msg = f"`resume` must lie in `output_dir`; got {path} and {top}. Leave `output_dir` out."
+        raise ValueError(msg)
+    complete = (path / "zarr.json").is_file()
+    journal = Journal(path, open_result(path)["fingerprint"]) if complete else Journal.read(path)
+    if journal is None or not journal.fingerprint:
+        msg = f"`resume` must be the directory of an interrupted call; {path} has no journal of one. Predict anew."
+        raise ValueError(msg)
+    return Streaming(shard_axis, batch_size, store, path.parent, path, journal, complete, bool(progress))

@@ -1,0 +1,124 @@
+"""The directory of one stored call: where it is, what it is known by, what of it is done."""
+
+__all__ = ["Place"]
+
+import shutil
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from aimz.model.options import Streaming
+from aimz.model.resume import check_same_call
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from aimz.store import Home, Variable
+    from aimz.stream import Plan
+
+
+class Place:
+    """One call on disk.
+
+    Parameters
+    ----------
+    streaming
+        Options of the call.
+    method, group
+        Names of the method and of the streamed group.
+    fingerprint
+        What the call is known by; asked for only if it can be resumed.
+    plan
+        How it is cut.
+    home
+        The temporary directory, for a call that names none.
+    """
+
+    def __init__(
+        self,
+        streaming: Streaming,
+        method: str,
+        group: str,
+        fingerprint: Callable[[], dict[str, str]],
+        plan: "Plan",
+        home: "Home | None",
+    ) -> None:
+        from aimz.output import attributes
+        from aimz.store import JOURNAL, Journal, ZarrSink, new_directory
+
+        self._plan = plan
+        self._journal: Journal | None = streaming.journal
+        self._resumed = streaming.resume is not None
+        self._home = home
+        if streaming.output_dir is None:
+            assert home is not None
+            top, self.directory = home.path, new_directory(home.path, method)
+        else:
+            known = fingerprint()
+            top = streaming.output_dir
+            if streaming.resume is not None and self._journal is not None:
+                check_same_call(known, self._journal.fingerprint, streaming.resume)
+                self.directory = streaming.resume
+            else:
+                self.directory = new_directory(top, method)
+                self._journal = Journal(self.directory / JOURNAL, known, datetime.now(UTC).isoformat())
+                self._journal.begin()
+        self.attrs = {"output_dir": str(self.directory), "artifact_path": str(self.directory)}
+        self.root_attrs = attributes(output_dir=str(top), artifact_path=str(self.directory))
+        if self._journal is not None and self._journal.created_at:
+            # When the call began, also if another run of it ends it.
+            self.attrs["created_at"] = self.root_attrs["created_at"] = self._journal.created_at
+        self.sink = ZarrSink(
+            self.directory,
+            group,
+            root_attrs=self.root_attrs,
+            journal=self._journal,
+            home=None if streaming.output_dir else home,
+        )
+
+    def write_beside(self, groups: "Mapping[str, xr.Dataset]") -> None:
+        """Write the groups that stand beside the streamed one."""
+        from aimz.output import as_group
+
+        for name, dataset in groups.items():
+            self.sink.beside(name, *as_group(dataset.assign_attrs(self.attrs)))
+
+    def wanted(self, variables: "Mapping[str, Variable]") -> Callable[[int, int], bool]:
+        """Return which steps have something to compute: all, unless an earlier run did some."""
+        if not self._resumed:
+            return lambda _start, _stop: True
+        chunk, plan = self._plan.chunk, self._plan
+        missing: set[int] = set()
+        reached = plan.length or 0
+        for name, variable in variables.items():
+            if variable.axis is None:
+                missing |= {0} if any(True for _ in self.sink.missing(name)) else set()
+                continue
+            per_chain = plan.n_draws // plan.n_chains
+            for position in self.sink.missing(name):
+                chain = position[0] * per_chain if plan.axis == "draw" else 0
+                missing.add(chain + position[variable.axis] * chunk)
+            if plan.length is None:
+                reached = max(reached, self.sink.length(name))
+        starts = sorted(missing)
+
+        def is_wanted(start: int, stop: int) -> bool:
+            return stop > reached or any(at < stop and start < at + chunk for at in starts)
+
+        return is_wanted
+
+    def note(self, digests: list[tuple[int, str]]) -> None:
+        """Keep the digests of rows that came by, and refuse rows that are not those of the interrupted run."""
+        while digests:
+            start, digest = digests.pop(0)
+            if self._journal is not None and not self._journal.saw(start, digest):
+                msg = (
+                    f"The call in {self.directory} cannot be resumed by this one: the iterable's data from row {start} "
+                    "on are not those of the interrupted run. Make the call that was interrupted, or predict anew."
+                )
+                raise ValueError(msg)
+
+    def leave(self) -> None:
+        """After a failure: remove what nobody can resume."""
+        if self._journal is None:
+            shutil.rmtree(self.directory, ignore_errors=True)

@@ -1,0 +1,84 @@
+"""What a stored call is known by, so that only the same call may finish it."""
+
+__all__ = ["check_same_call", "fingerprint_of"]
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aimz.forward import Step
+from aimz.model.engine import Prepared
+from aimz.utils.data import Field
+
+if TYPE_CHECKING:
+    from aimz.stream import Plan
+
+
+def fingerprint_of(prepared: Prepared, plan: "Plan", step: Step, *, method: str, key: str | None) -> dict[str, str]:
+    """Return texts that are the same for the same call, by what they are of."""
+    call = prepared.call
+    found = {
+        "kernel": _of_program(step),
+        "posterior": _of_arrays({**prepared.draws}),
+        "parameters and interventions": _of_arrays({**prepared.values}),
+        "rng_key": key or "",
+        "number of rows": str(plan.n_obs),
+        "batching": json.dumps([plan.axis, plan.block, plan.chunk, plan.n_draws, plan.n_chains]),
+        "sites": json.dumps(list(prepared.plan.return_sites)),
+        "method": method,
+        "versions": ", ".join(f"{name} {version(name)}" for name in ("aimz", "jax", "jaxlib", "numpyro")),
+        "device": jax.default_backend(),
+    }
+    for name, array in call.arrays.items():
+        if not isinstance(array, Field):
+            found[f"data of `{name}`"] = call.fingerprint(name)
+    return found
+
+
+def check_same_call(here: Mapping[str, str], there: Mapping[str, str], directory: Path) -> None:
+    """Refuse to finish what another call began.
+
+    Raises
+    ------
+    ValueError
+        If something differs; it is named.
+    """
+    from aimz.store import differences
+
+    unlike = differences(here, there)
+    if unlike:
+        msg = (
+            f"The call in {directory} cannot be resumed by this one: {', '.join(unlike)} differ(s). Make the call that "
+            "was interrupted, or predict anew."
+        )
+        raise ValueError(msg)
+
+
+def _of_program(step: Step) -> str:
+    """Digest the arithmetic itself: it changes whenever the kernel does, and with what it closes over."""
+    closed = step.traced.jaxpr
+    # Addresses of functions change from process to process, and say nothing.
+    text = re.sub(r"0x[0-9a-f]+", "", str(closed.jaxpr))
+    digest = hashlib.blake2b(f"{step.group} {text}".encode(), digest_size=16)
+    for value in closed.consts:
+        plain = jax.random.key_data(value) if jnp.issubdtype(value.dtype, jax.dtypes.prng_key) else value
+        digest.update(np.ascontiguousarray(plain).tobytes())
+    return digest.hexdigest()
+
+
+def _of_arrays(arrays: Mapping[str, Any]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tree in sorted(arrays.items()):
+        for leaf in jax.tree.leaves(tree):
+            host = np.ascontiguousarray(leaf)
+            digest.update(f"{name} {host.dtype} {host.shape}".encode())
+            digest.update(host.tobytes())
+    return digest.hexdigest()

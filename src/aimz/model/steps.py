@@ -1,0 +1,354 @@
+"""What goes into each step of a stream and what comes out: cutting, padding, stitching."""
+
+__all__ = ["Feed", "Layout", "Runner"]
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from aimz.forward import Block, Cut, Program, Step
+from aimz.model.engine import Prepared
+from aimz.utils.data import BatchReader, Field, Rows, fingerprint
+
+type Part = tuple[int, int, dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The inputs of a call, sorted by what has a row axis and what has none."""
+
+    draws: Mapping[str, Any]
+    row_draws: Mapping[str, Any]
+    values: Mapping[str, Any]
+    row_values: Mapping[str, Any]
+    arrays: Mapping[str, Any]
+    """0-d arguments."""
+    row_arrays: Mapping[str, Any]
+    row_axes: Mapping[str, int]
+    """Sites with a row axis, and which axis of one draw it is."""
+    with_rows: bool
+    """Whether a plate runs along the rows, so that their numbers are wanted."""
+
+    @staticmethod
+    def of(prepared: Prepared) -> "Layout":
+        """Sort the inputs of a call."""
+        axes = prepared.plan.row_axes
+        return Layout(
+            draws={name: value for name, value in prepared.draws.items() if name not in axes},
+            row_draws={name: value for name, value in prepared.draws.items() if name in axes},
+            values={name: value for name, value in prepared.values.items() if name not in axes},
+            row_values={name: value for name, value in prepared.values.items() if name in axes},
+            arrays={name: value for name, value in prepared.call.arrays.items() if not value.ndim},
+            row_arrays={name: value for name, value in prepared.call.arrays.items() if value.ndim},
+            row_axes=axes,
+            with_rows=bool(prepared.plan.row_plates),
+        )
+
+    def one_block(self, block: int) -> tuple[Any, ...]:
+        """Return abstract inputs of one pass over one block."""
+        return (
+            _abstract(self.draws, lambda _, value: value.shape[1:]),
+            _abstract(self.values, lambda _, value: np.shape(value)),
+            _abstract(self.arrays, lambda _, value: value.shape),
+            Block(
+                jax.ShapeDtypeStruct((), "int32"),
+                jax.ShapeDtypeStruct((block,), "int32") if self.with_rows else None,
+                _abstract(self.row_draws, lambda name, value: _resized(value.shape[1:], self.row_axes[name], block)),
+                _abstract(self.row_values, lambda name, value: _resized(value.shape, self.row_axes[name], block)),
+                _abstract(self.row_arrays, lambda _, value: (block, *value.shape[1:])),
+            ),
+        )
+
+    def one_pass(self) -> tuple[Any, ...]:
+        """Return abstract inputs of one pass over all rows."""
+        return (
+            _abstract({**self.draws, **self.row_draws}, lambda _, value: value.shape[1:]),
+            _abstract({**self.values, **self.row_values}, lambda _, value: np.shape(value)),
+            _abstract({**self.arrays, **self.row_arrays}, lambda _, value: value.shape),
+            None,
+        )
+
+
+def _abstract(given: Mapping[str, Any], shape: Callable[[str, Any], tuple[int, ...]]) -> dict[str, Any]:
+    return {
+        name: jax.tree.map(
+            lambda leaf, name=name: jax.ShapeDtypeStruct(shape(name, leaf), jnp.result_type(leaf)), value
+        )
+        for name, value in given.items()
+    }
+
+
+def _resized(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
+    return (*shape[:axis], size, *shape[axis + 1 :])
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The rows of the arguments, wherever they come from."""
+
+    arrays: Mapping[str, Any]
+    """Arguments with a row axis."""
+    n_obs: int | None
+    reader: BatchReader | None = None
+    digests: list[tuple[int, str]] | None = None
+    """Gets the first row and the digest of each block that comes from an iterable, if they are wanted."""
+
+    def read(self, start: int, stop: int, block: int) -> dict[str, np.ndarray]:
+        """Return the rows from ``start`` on, fewer at the end."""
+        given = {} if self.reader is None else self.reader.read(start, stop)
+        if self.reader is not None and not given:
+            return {}
+        end = start + len(next(iter(given.values()))) if given else stop
+        if given and self.digests is not None:
+            for at in range(start, end, block):
+                part = [array[at - start : at - start + block] for _, array in sorted(given.items())]
+                self.digests.append((at, fingerprint(part)))
+        found = {}
+        for name, array in self.arrays.items():
+            if isinstance(array, Field):
+                found[name] = given[name] if array.function is None else np.asarray(array.function(given[name]))
+            else:
+                found[name] = np.asarray(array[start:end])
+        return found
+
+    def release(self, start: int, stop: int) -> None:
+        """Let go of the memory that reading these rows took."""
+        for array in self.arrays.values():
+            if isinstance(array, Rows):
+                array.release(slice(start, stop))
+
+
+@dataclass(frozen=True)
+class _Handle:
+    """A step on the device."""
+
+    start: int
+    stop: int
+    outputs: Mapping[str, jax.Array]
+
+
+class Runner:
+    """Starts steps and fetches what they made; one object for one call.
+
+    Parameters
+    ----------
+    program
+        The compiled program of the steps.
+    step
+        What it runs.
+    layout, feed
+        The inputs.
+    key
+        Key of the call.
+    n_draws
+        Number of draws of the call.
+    span
+        Rows of a step if rows are cut, draws if those are.
+    block
+        Rows of a block; None where all rows are seen at once.
+    cut, mesh
+        What is cut, and the devices that share it; None for one device.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        step: Step,
+        layout: Layout,
+        feed: Feed,
+        key: jax.Array,
+        *,
+        n_draws: int,
+        span: int,
+        block: int | None,
+        cut: Cut,
+        mesh: Mesh | None,
+    ) -> None:
+        self._program = program
+        self._step = step
+        self._layout = layout
+        self._feed = feed
+        self._key = key
+        self._n_draws = n_draws
+        self._span = span
+        self._block = block
+        self._cut = cut
+        self._mesh = mesh
+        self._first: tuple[int, tuple[Any, ...]] | None = None
+
+    @property
+    def digests(self) -> list[tuple[int, str]]:
+        """First row and digest of blocks that came from an iterable since this was last emptied."""
+        return [] if self._feed.digests is None else self._feed.digests
+
+    # ------------------------------------------------------------------------------------------- inputs
+
+    @cached_property
+    def _row_draws(self) -> dict[str, np.ndarray]:
+        return {name: np.asarray(value) for name, value in self._layout.row_draws.items()}
+
+    @cached_property
+    def _fixed(self) -> tuple[Any, ...]:
+        """Inputs that are the same in every step, on every device; where draws are cut, those of all rows."""
+        layout, blocked = self._layout, self._block is not None
+        values = dict(layout.values) if blocked else {**layout.values, **layout.row_values}
+        arrays = dict(layout.arrays) if blocked else {**layout.arrays, **_all_rows(layout.row_arrays, self._feed)}
+        blocks = self._blocks(0, self._feed.n_obs or 0)._replace(draws={}) if self._all_blocks else None
+        numbers, draws = self._draws if self._cut is Cut.ROWS else (None, None)
+        same = (self._key, numbers, draws, values, arrays, blocks)
+        return same if self._mesh is None else jax.device_put(same, NamedSharding(self._mesh, P()))
+
+    @property
+    def _all_blocks(self) -> bool:
+        """Whether each step has the blocks of all rows."""
+        return self._cut is Cut.DRAWS and self._block is not None
+
+    @cached_property
+    def _draws(self) -> tuple[np.ndarray, dict[str, Any]]:
+        """Numbers and values of all draws; those of sites with rows are among them where all rows are seen at once."""
+        given = self._layout.draws if self._block else {**self._layout.draws, **self._layout.row_draws}
+        on_host = self._cut is Cut.DRAWS
+        draws = {name: np.asarray(value) if on_host else value for name, value in given.items()}
+        return np.arange(self._n_draws, dtype=np.int32), draws
+
+    def _blocks(self, start: int, stop: int, rows: Mapping[str, np.ndarray] | None = None) -> Block:
+        """Return the inputs of the blocks from row ``start`` on, padded to whole blocks by repeating the last row."""
+        block = self._block or 1
+        rows = self._feed.read(start, stop, block) if rows is None else rows
+        n_blocks = (self._span if self._cut is Cut.ROWS else -(-stop // block) * block) // block
+        first = start // block
+        numbers = np.arange(first, first + n_blocks, dtype=np.int32)
+        at = None
+        if self._layout.with_rows:
+            at = np.arange(start, start + n_blocks * block, dtype=np.int32).clip(max=stop - 1)
+            at = (np.arange(n_blocks * block, dtype=np.int32) % block if self._step.use.local else at).reshape(
+                -1, block
+            )
+        axes = self._layout.row_axes
+
+        def cut(array: np.ndarray, axis: int, to: int) -> np.ndarray:
+            part = array[(slice(None),) * axis + (slice(start, stop),)]
+            return np.moveaxis(_in_blocks(part, axis, n_blocks, block), axis, to)
+
+        return Block(
+            numbers,
+            at,
+            {name: cut(value, 1 + axes[name], 1) for name, value in self._row_draws.items()},
+            {name: cut(np.asarray(value), axes[name], 0) for name, value in self._layout.row_values.items()},
+            {name: _in_blocks(value, 0, n_blocks, block) for name, value in rows.items()},
+        )
+
+    @cached_property
+    def _row_blocks(self) -> Mapping[str, np.ndarray]:
+        """Draws of sites with rows, cut into blocks."""
+        return self._blocks(0, self._feed.n_obs or 0, {}).draws
+
+    def inputs(self, start: int, stop: int) -> tuple[int, tuple[Any, ...]] | None:
+        """Return how far a step reaches and what it computes from, or None if there are no more rows."""
+        if self._first is not None and start == 0:
+            first, self._first = self._first, None
+            return first
+        key, numbers, draws, values, arrays, blocks = self._fixed
+        if self._cut is Cut.DRAWS:
+            # Whole groups on every device: the last draw is repeated.
+            index = np.arange(start, start + self._span).clip(max=stop - 1)
+            numbers, draws = self._draws
+            if blocks is not None:
+                blocks = blocks._replace(draws={name: value[index] for name, value in self._row_blocks.items()})
+            taken = {name: value[index] for name, value in draws.items()}
+            return stop, (key, numbers[index], taken, values, arrays, blocks)
+        rows = self._feed.read(start, stop, self._block or 1)
+        if not rows:
+            return None
+        stop = start + len(next(iter(rows.values())))
+        return stop, (key, numbers, draws, values, arrays, self._blocks(start, stop, rows))
+
+    def try_first(self, judge: Callable[[Program, tuple[Any, ...], int], str | None], stop: int) -> str | None:
+        """Let ``judge`` look at the first step; its inputs are kept."""
+        found = self.inputs(0, stop)
+        assert found is not None  # a call without a row was refused
+        self._first = found
+        return judge(self._program, found[1], found[0])
+
+    # ------------------------------------------------------------------------------------------ outputs
+
+    def begin(self, start: int, stop: int) -> _Handle | None:
+        """Start a step; None if there are no more rows."""
+        found = self.inputs(start, stop)
+        if found is None:
+            return None
+        end, inputs = found
+        return _Handle(start, end, self._program(*inputs))
+
+    def skip(self, start: int, stop: int) -> None:
+        """Pass over the rows of a step that is done, where rows can only be read in order."""
+        if self._feed.reader is not None:
+            self._feed.read(start, stop, self._block or 1)
+
+    def once(self, handle: _Handle) -> dict[str, np.ndarray]:
+        """Return the sites without rows, where rows are cut."""
+        if self._cut is Cut.DRAWS:
+            return {}
+        return {
+            name: _shards(array, 1)[0][:, 0]
+            for name, array in handle.outputs.items()
+            if name not in self._layout.row_axes
+        }
+
+    def fetch(self, handle: _Handle) -> list[Part]:
+        """Wait for a step; return a part for each device, without padding, its arrays not copied."""
+        axes = self._layout.row_axes
+        if self._cut is Cut.ROWS:
+            shards = {n: _shards(a, 1 + axes[n]) for n, a in handle.outputs.items() if n in axes}
+        else:
+            shards = {n: _shards(a, 0) for n, a in handle.outputs.items()}
+        parts: list[Part] = []
+        n_parts = len(next(iter(shards.values()))) if shards else 0
+        each = self._span // max(1, n_parts)
+        for i in range(n_parts):
+            start = handle.start + i * each
+            stop = min(start + each, handle.stop)
+            if start < stop:
+                parts.append((start, stop, {n: self._trim(n, found[i], stop - start) for n, found in shards.items()}))
+        self._feed.release(handle.start, handle.stop)
+        return parts or [(handle.start, handle.stop, {})]
+
+    def _trim(self, name: str, array: np.ndarray, length: int) -> np.ndarray:
+        axis = self._layout.row_axes.get(name)
+        if self._cut is Cut.ROWS:
+            assert axis is not None
+            return array[(slice(None),) * (1 + axis) + (slice(0, length),)]
+        array = array[:length]
+        if self._block is None:
+            return array
+        return array[:, 0] if axis is None else array[(slice(None),) * (1 + axis) + (slice(0, self._feed.n_obs),)]
+
+
+def _shards(array: jax.Array, axis: int) -> list[np.ndarray]:
+    """Return what each device holds, in the order of ``axis``; a view where the device is the host."""
+    if len(array.devices()) == 1:
+        return [np.asarray(array)]
+    found = sorted(array.addressable_shards, key=lambda shard: shard.index[axis].start or 0)
+    return [np.asarray(shard.data) for shard in found]
+
+
+def _in_blocks(array: np.ndarray, axis: int, n_blocks: int, block: int) -> np.ndarray:
+    """Cut one axis into blocks, ``(..., n_blocks, block, ...)``, repeating the last row as often as it takes."""
+    short = n_blocks * block - array.shape[axis]
+    if short:
+        array = np.pad(array, [(0, short if i == axis else 0) for i in range(array.ndim)], mode="edge")
+    return array.reshape(*array.shape[:axis], n_blocks, block, *array.shape[axis + 1 :])
+
+
+def _all_rows(arrays: Mapping[str, Any], feed: Feed) -> dict[str, Any]:
+    """Return every row of every argument, for a kernel that needs them all."""
+    if feed.reader is None:
+        return {name: np.asarray(array) for name, array in arrays.items()}
+    return dict(feed.read(0, feed.n_obs or 0, 1))

@@ -1,0 +1,97 @@
+"""Groups whose arrays are filled by a stream: labels first, arrays later."""
+
+__all__ = ["Frame", "as_group", "frame", "packed"]
+
+import uuid
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from aimz.output.labels import SAMPLE_DIMS, Labels
+from aimz.output.tree import Draws, attributes, common_sizes
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+    from aimz.store import Group
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A group without its arrays."""
+
+    dims: Mapping[str, tuple[str, ...]]
+    """Variable to the names of its axes."""
+    coords: Mapping[Hashable, Any]
+    attrs: Mapping[str, Any]
+
+    def filled(self, arrays: Mapping[str, Any], **attrs: Any) -> xr.Dataset:
+        """Return the data set; an array that is stored is read when it is needed."""
+        variables = {
+            name: (self.dims[name], array if isinstance(array, np.ndarray) else _lazy(array, name))
+            for name, array in arrays.items()
+        }
+        return xr.Dataset(variables, coords=dict(self.coords), attrs={**self.attrs, **attrs})
+
+    def packed_coords(self) -> dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]]:
+        """Return the labels as a store keeps them; see :func:`packed`."""
+        return packed(xr.Dataset(coords=dict(self.coords)))
+
+
+def frame(draws: Draws, shapes: Mapping[str, tuple[int, ...]], labels: Labels) -> Frame:
+    """Return the group of ``draws`` for sites whose draws have ``shapes``, the number of all draws first."""
+    dims = {n: (*SAMPLE_DIMS, *labels.axes(draws.spec, n, shape[1:], draws.n_obs)) for n, shape in shapes.items()}
+    whole = {n: (draws.num_chains, shape[0] // draws.num_chains, *shape[1:]) for n, shape in shapes.items()}
+    sizes = common_sizes({name: (dims[name], whole[name]) for name in dims})
+    coords = labels.coordinates(sizes, row_dim=labels.row_dim(draws.spec), known_rows=draws.known_rows)
+    return Frame(dims, coords, attributes(sample_dims=list(SAMPLE_DIMS), **draws.attrs))
+
+
+def packed(dataset: xr.Dataset) -> dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]]:
+    """Return the labels of a data set as a store keeps them: dimensions, values and attributes.
+
+    A range along the rows is left out: it says nothing, and for 100 million rows it would take 800 MB.
+    """
+    kept = {}
+    for name, coord in dataset.coords.items():
+        index = coord.to_index() if coord.ndim == 1 else None
+        if isinstance(index, pd.RangeIndex) and name not in SAMPLE_DIMS and len(index) > _SHORT:
+            continue
+        variable = xr.conventions.encode_cf_variable(coord.variable, name=name)
+        kept[str(name)] = (tuple(map(str, variable.dims)), variable.values, dict(variable.attrs))
+    return kept
+
+
+def as_group(dataset: xr.Dataset) -> "tuple[Group, dict[str, Any]]":
+    """Return a data set in memory as a store takes it: what it is made of, and its arrays."""
+    from aimz.store import Group, Variable
+
+    variables = {}
+    for name, array in dataset.data_vars.items():
+        shape = array.shape
+        # Chunks are cut along the last axis, as far as it takes to keep each below 8 MiB.
+        chunk = min(shape[-1], max(1, 2**23 // max(1, array.nbytes // max(1, shape[-1])))) if shape else 0
+        chunks = (*shape[:-1], chunk) if shape else ()
+        variables[str(name)] = Variable(tuple(map(str, array.dims)), shape, array.dtype, chunks)
+    data = {str(name): array.values for name, array in dataset.data_vars.items()}
+    return Group(variables, packed(dataset), dict(dataset.attrs)), data
+
+
+_SHORT = 4096
+"""Ranges up to this length are stored all the same, so that any reader has labels for a small result."""
+
+
+def _lazy(array: Any, name: str) -> "da.Array":
+    """Return a stored array as Dask reads it: all draws together, so that quantiles need no rechunking."""
+    import dask.array as da
+
+    chunks = tuple(
+        size if i < 2 else chunk for i, (size, chunk) in enumerate(zip(array.shape, array.chunks, strict=True))
+    )
+    meta = np.empty((0,) * array.ndim, array.dtype)
+    lazy: da.Array = da.from_array(array, chunks=chunks, name=f"{name}-{uuid.uuid4().hex}", meta=meta)
+    return lazy

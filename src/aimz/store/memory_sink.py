@@ -1,0 +1,56 @@
+"""Results in host memory."""
+
+__all__ = ["MemorySink"]
+
+from collections import defaultdict
+from collections.abc import Mapping  # noqa: TC003 (an annotation beside one that is used)
+from typing import Any
+
+import numpy as np
+
+from aimz.store.sink import Group, Sink, Variable
+
+
+class MemorySink(Sink):
+    """Plain NumPy arrays, made at once where the length is known and put together at the end where it is not."""
+
+    aligned = False
+
+    def __init__(self) -> None:
+        self._variables: Mapping[str, Variable] = {}
+        self._arrays: dict[str, np.ndarray] = {}
+        self._pieces: defaultdict[str, dict[int, np.ndarray]] = defaultdict(dict)
+
+    def open(self, group: Group) -> None:
+        """Allocate the arrays; pages that are never written take no memory."""
+        self._variables = group.variables
+        for name, variable in group.variables.items():
+            if None not in variable.shape:
+                shape: Any = variable.shape
+                self._arrays[name] = np.empty(shape, variable.dtype)
+
+    def write(self, name: str, array: np.ndarray, start: int) -> None:
+        """Copy a piece into its place."""
+        where, piece = self._variables[name].place(array, start)
+        if name in self._arrays:
+            self._arrays[name][where] = piece
+        else:
+            self._pieces[name][start] = piece.astype(self._variables[name].dtype)
+
+    def finish(self, length: int) -> None:  # noqa: ARG002 (the pieces say it)
+        """Put together what came in pieces."""
+        for name, pieces in self._pieces.items():
+            axis = self._variables[name].axis
+            assert axis is not None
+            self._arrays[name] = np.concatenate([pieces[start] for start in sorted(pieces)], axis=axis)
+        self._pieces.clear()
+
+    def fail(self, error: BaseException) -> BaseException:
+        """Forget everything."""
+        self._arrays.clear()
+        self._pieces.clear()
+        return error
+
+    def read(self, name: str) -> np.ndarray:
+        """Return the array itself."""
+        return self._arrays[name]

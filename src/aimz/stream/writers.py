@@ -1,0 +1,81 @@
+"""A thread that writes while the device computes."""
+
+__all__ = ["Writer"]
+
+import threading
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+from aimz.store import Sink
+from aimz.stream.chunks import Piece
+
+
+class Writer:
+    """Hands pieces to a sink, in order, from one thread; holds at most ``most_bytes`` of them.
+
+    One thread: on a CPU it competes with the computation, and more did not help.  The first error stops everything and
+    is raised, as itself, by the next call from outside; on leaving, the thread has ended whatever happened.
+    """
+
+    def __init__(self, sink: Sink, most_bytes: int = 64 * 2**20) -> None:
+        self._sink = sink
+        self._most_bytes = most_bytes
+        self._queue: deque[Piece] = deque()
+        self._held = 0
+        self._closing = False
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="aimz-writer", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def put(self, piece: Piece) -> None:
+        """Hand over a piece; waits while too much is held."""
+        with self._changed:
+            while self._error is None and self._held and self._held + piece.nbytes > self._most_bytes:
+                self._changed.wait()
+            self._raise()
+            self._queue.append(piece)
+            self._held += piece.nbytes
+            self._changed.notify_all()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait until everything is written; after an error what was not begun is dropped."""
+        with self._changed:
+            if error is not None:
+                self._queue.clear()
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+        if error is None:
+            self._raise()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._queue and not self._closing:
+                    self._changed.wait()
+                if not self._queue:
+                    return
+                piece = self._queue.popleft()
+            try:
+                for name in piece.arrays:
+                    self._sink.write(name, piece.joined(name), piece.start)
+            except BaseException as error:
+                with self._changed:
+                    self._error = error
+                    self._queue.clear()
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._held -= piece.nbytes
+                self._changed.notify_all()

@@ -1,0 +1,163 @@
+"""Batches of a dataset: cut, shuffled, padded, placed."""
+
+__all__ = ["ArrayLoader"]
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
+
+from aimz.utils.data.array_dataset import ArrayDataset
+from aimz.utils.data.arrays import read_array, read_count
+from aimz.utils.keys import read_key
+
+
+class ArrayLoader:
+    """Batches of an :class:`ArrayDataset`, as pairs ``(batch, n_pad)``.
+
+    Each iteration is an epoch: every row comes once.  ``batch`` maps each field to an array of
+    ``batch_size + n_pad`` rows (the last batch may have fewer), and its last ``n_pad`` rows repeat the row
+    before them, to be ignored.
+
+    Parameters
+    ----------
+    dataset : ArrayDataset
+        What to load from.
+    rng_key : jax.Array
+        Key of the order of the rows; used if ``shuffle`` is true.
+    batch_size : int, default 32
+        Number of rows in a batch before padding.  With a ``device``, a multiple of the number of devices needs no
+        padding.
+    shuffle : bool, default False
+        Whether each epoch has an order of its own.
+    device : jax.Device or jax.sharding.Sharding, optional
+        Where to put the batches.  They are padded to a multiple of the number of devices: those of the sharding,
+        or with a plain device all local ones (:func:`jax.local_device_count`).  Without ``device``, batches are
+        neither padded nor moved.
+
+    Attributes
+    ----------
+    dataset : ArrayDataset
+    rng_key : jax.Array
+        A typed key.
+    batch_size : int
+    shuffle : bool
+    device : jax.Device, jax.sharding.Sharding or None
+
+    Raises
+    ------
+    TypeError
+        If ``dataset``, ``rng_key`` or ``device`` is something else.
+    ValueError
+        If ``batch_size`` is not a positive integer.
+
+    Notes
+    -----
+    The order of epoch ``e``, counted from 0 by the iterators made, is a permutation drawn with
+    ``jax.random.fold_in(rng_key, e)``.  Two loaders made alike therefore give the same epochs, and an iteration
+    that is broken off counts as one.  Iterators do not disturb one another.
+
+    A batch of a NumPy array without ``shuffle`` and ``device`` is a view of it; copy it before you write into it.
+
+    A sharding that names more axes than a field has is applied to the axes it has.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from jax import random
+    >>> from aimz.utils.data import ArrayDataset, ArrayLoader
+    >>> loader = ArrayLoader(ArrayDataset(X=np.arange(5)), random.key(0), batch_size=2)
+    >>> len(loader)
+    3
+    >>> [(batch["X"].tolist(), n_pad) for batch, n_pad in loader]
+    [([0, 1], 0), ([2, 3], 0), ([4], 0)]
+    """
+
+    def __init__(
+        self,
+        dataset: ArrayDataset,
+        rng_key: jax.Array,
+        *,
+        batch_size: int = 32,
+        shuffle: bool = False,
+        device: jax.Device | Sharding | None = None,
+    ) -> None:
+        if not isinstance(dataset, ArrayDataset):
+            msg = (
+                f"`dataset` must be an ArrayDataset; got {type(dataset).__name__}. Wrap the arrays: "
+                "`ArrayLoader(ArrayDataset(X=X, y=y), rng_key)`."
+            )
+            raise TypeError(msg)
+        self.dataset = dataset
+        self.batch_size = read_count(batch_size, "batch_size")
+        self._multiple = _rows_divide_by(device)
+        self.shuffle = bool(shuffle)
+        self.device = device
+        self.rng_key = read_key(rng_key)
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return -(-len(self.dataset) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Any], int]]:
+        # The epoch is taken here and not at the first batch, so that iterators are told apart in the order in
+        # which they were made.
+        epoch, self._epoch = self._epoch, self._epoch + 1
+        return self._batches(epoch)
+
+    def __repr__(self) -> str:
+        options = f"batch_size={self.batch_size}, shuffle={self.shuffle}, device={self.device}"
+        return f"ArrayLoader({self.dataset!r}, {options})"
+
+    def _batches(self, epoch: int) -> Iterator[tuple[dict[str, Any], int]]:
+        """Yield the batches of one epoch."""
+        n_obs, batch_size = len(self.dataset), self.batch_size
+        order = np.asarray(random.permutation(random.fold_in(self.rng_key, epoch), n_obs)) if self.shuffle else None
+        for start in range(0, n_obs, batch_size):
+            rows = slice(start, min(start + batch_size, n_obs))
+            batch = self.dataset[rows if order is None else order[rows]]
+            yield (batch, 0) if self.device is None else self._place(batch, rows.stop - start)
+
+    def _place(self, batch: dict[str, Any], n_rows: int) -> tuple[dict[str, Any], int]:
+        """Return a batch on its device, with the number of rows it was padded by."""
+        n_pad = -n_rows % self._multiple
+        placed = {
+            # Read here, batch by batch: JAX itself would wrap 64-bit integers without a word.
+            name: jax.device_put(_pad(read_array(array, name), n_pad), _placement(self.device, array.ndim))
+            for name, array in batch.items()
+        }
+        return placed, n_pad
+
+
+def _rows_divide_by(device: object) -> int:
+    """Return the number that the rows of a batch on ``device`` are a multiple of."""
+    if device is None:
+        return 1
+    if isinstance(device, Sharding):
+        return len(device.device_set)
+    if isinstance(device, jax.Device):
+        return jax.local_device_count()
+    msg = (
+        f"`device` must be a jax.Device, a jax.sharding.Sharding or None; got {device!r}. Pick one of `jax.devices()`."
+    )
+    raise TypeError(msg)
+
+
+def _pad(array: np.ndarray | jax.Array, n_pad: int) -> np.ndarray | jax.Array:
+    """Return ``array`` with its last row repeated ``n_pad`` times more, on the host if it is there."""
+    if n_pad == 0:
+        return array
+    width = [(0, n_pad)] + [(0, 0)] * (array.ndim - 1)
+    return jnp.pad(array, width, mode="edge") if isinstance(array, jax.Array) else np.pad(array, width, mode="edge")
+
+
+def _placement(device: Any, ndim: int) -> Any:
+    """Return ``device`` for an array of ``ndim`` axes; JAX refuses a sharding that names more."""
+    if isinstance(device, NamedSharding) and len(device.spec) > ndim:
+        return NamedSharding(device.mesh, PartitionSpec(*device.spec[:ndim]), memory_kind=device.memory_kind)
+    return device

@@ -1,0 +1,106 @@
+"""The arguments of one call, checked and sorted."""
+
+__all__ = ["Call", "read_call"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from aimz.utils.data.arrays import fingerprint, is_array, read_array
+from aimz.utils.data.sources import Field, Rows
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of one call of the kernel, sorted."""
+
+    arrays: dict[str, Any]
+    """Arrays, or :class:`Rows` of them; the first axis of each is the row axis, unless it is 0-d."""
+    static: dict[str, object] = field(default_factory=dict)
+    """Everything else, handed to the kernel as it is."""
+    n_obs: int = 0
+    """Number of rows."""
+
+    def without(self, name: str) -> "Call":
+        """Return the same call without the array ``name``."""
+        return Call({k: v for k, v in self.arrays.items() if k != name}, self.static, self.n_obs)
+
+    def fingerprint(self, name: str) -> str:
+        """Return a digest of an array's shape and values; equal numbers of another dtype have the same."""
+        array = self.arrays[name]
+        if not array.ndim:
+            return fingerprint([np.asarray(array)])
+        return fingerprint((array if isinstance(array, Rows) else Rows(array, name)).stretches())
+
+
+def _in_parts(value: Any, name: str) -> Rows | Field:
+    return value if isinstance(value, Field) else Rows(value, name)
+
+
+def _sort_extra(value: Any, name: str, *, in_parts: bool) -> tuple[Any, object]:
+    """Return a further kernel argument as an array, or as the plain value it is.
+
+    Zero-dimensional integers become Python integers, since a kernel uses them as sizes, which a compiled
+    program must know in advance.
+    """
+    if isinstance(value, np.generic):
+        return None, value.item()
+    if isinstance(value, Field):
+        return value, None
+    if not is_array(value):
+        return None, value
+    array: Any = _in_parts(value, name) if in_parts and np.ndim(value) else read_array(value, name)
+    if array.ndim == 0 and array.dtype.kind in "iub":
+        return None, array.item()
+    return array, None
+
+
+def read_call(required: Mapping[str, Any], extra: Mapping[str, Any], *, in_parts: bool = False) -> Call:
+    """Sort and check the arguments of a call.
+
+    Parameters
+    ----------
+    required : mapping of str to array_like
+        The input, and where the method takes it the output.
+    extra : mapping of str to object
+        The kernel's further arguments.  Arrays among them must be aligned with the rows; everything else
+        (numbers, strings, lists, None) reaches the kernel untouched.
+    in_parts : bool
+        Whether rows will be taken when they are needed, so that nothing has to be loaded or converted whole.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array is empty, 0-d, not numeric, would be changed by the conversion, or if lengths differ.
+    """
+    arrays: dict[str, Any] = {}
+    static: dict[str, object] = {}
+    for name, value in required.items():
+        if value is None:
+            msg = f"`{name}` must be an array; got None."
+            raise TypeError(msg)
+        arrays[name] = _in_parts(value, name) if in_parts else read_array(value, name)
+        if arrays[name].ndim == 0:
+            msg = f"`{name}` must have a row axis; got a 0-d array. Pass an array of shape (n_obs, ...)."
+            raise ValueError(msg)
+    for name, value in extra.items():
+        array, plain = _sort_extra(value, name, in_parts=in_parts)
+        if array is None:
+            static[name] = plain
+        else:
+            arrays[name] = array
+    lengths = {name: array.shape[0] for name, array in arrays.items() if array.ndim}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"`{name}`: {length}" for name, length in lengths.items())
+        msg = (
+            f"Arrays must have the same number of rows (length of the first axis); got {listed}. What has no "
+            "row axis (a table per group, say) can be closed over by the kernel."
+        )
+        raise ValueError(msg)
+    n_obs = next(iter(lengths.values()))
+    if n_obs == 0:
+        msg = f"{' and '.join(f'`{name}`' for name in lengths)} must not be empty; got no rows."
+        raise ValueError(msg)
+    return Call(arrays, static, n_obs)

@@ -1,0 +1,259 @@
+"""Rows that are taken when they are needed, so that nothing is loaded whole."""
+
+__all__ = ["BatchReader", "Field", "Rows", "is_batches", "is_shuffled"]
+
+import mmap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from aimz.utils.data.arrays import is_array, read_array
+
+_LOOK = 2**24
+"""Bytes to look at together when an array is read through."""
+
+
+class Rows:
+    """An array argument of which any rows can be had.
+
+    What is in memory is checked here, once; what is not (a :class:`numpy.memmap`, a Zarr or Dask array) is checked as
+    it is read.
+
+    Parameters
+    ----------
+    given : array_like
+        Anything with a row axis.
+    name : str
+        What to call it in an error.
+    function : callable, optional
+        Applied to the rows as they are read.
+    """
+
+    def __init__(self, given: Any, name: str, function: Callable[[Any], Any] | None = None) -> None:
+        self.lazy = isinstance(given, np.memmap) or (is_array(given) and hasattr(given, "chunks"))
+        if not self.lazy and not isinstance(given, np.ndarray | jax.Array):
+            given = read_array(given, name)
+        self._given = np.asarray(given) if isinstance(given, jax.Array) else given
+        self._name = name
+        self._function = function
+        # An empty slice has the dtype everything will have, and is refused for what the whole would be.
+        sample = self._read(slice(0, 0)) if self._given.ndim else read_array(self._given, name)
+        self.shape: tuple[int, ...] = (*self._given.shape[:1], *sample.shape[1:])
+        self.dtype = sample.dtype
+        self.ndim = len(self.shape)
+        if not self.lazy and self._given.ndim and self._given.dtype != self.dtype:
+            for _ in self.stretches():
+                pass
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self._read(rows)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 (NumPy's protocol)
+        return np.asarray(self._read(slice(None)) if self.ndim else read_array(self._given, self._name), dtype)
+
+    def stretches(self) -> Iterator[np.ndarray]:
+        """Yield all rows, some at a time."""
+        # The same stretches for every dtype, so that digests of equal numbers agree.
+        step = max(1, _LOOK // max(1, 8 * int(np.prod(self.shape[1:]))))
+        for start in range(0, self.shape[0], step):
+            rows = slice(start, start + step)
+            yield self._read(rows)
+            self.release(rows)
+
+    def apply(self, function: Callable[[Any], Any]) -> Any:
+        """Return ``function`` of the array: of all of it if it is in memory, else of the rows as they are read.
+
+        Raises
+        ------
+        ValueError
+            If it is not in memory, and the function of some rows depends on the others.
+        """
+        if not self.lazy:
+            return function(np.asarray(self))
+        check_by_row(function, self[slice(0, 64)], self._name)
+        return Rows(self._given, self._name, function)
+
+    def release(self, rows: slice) -> None:
+        """Let go of the memory that reading these rows of a file took; they are read again if they are needed."""
+        given = self._given
+        mapped = getattr(given, "_mmap", None)
+        if mapped is None or getattr(given, "mode", None) not in ("r", "r+") or not hasattr(mapped, "madvise"):
+            return
+        part = given[rows]
+        if part.size == 0 or not part.flags.c_contiguous:
+            return
+        begin = part.__array_interface__["data"][0] - np.frombuffer(mapped, np.uint8).__array_interface__["data"][0]
+        first = begin // mmap.PAGESIZE * mmap.PAGESIZE
+        mapped.madvise(mmap.MADV_DONTNEED, first, begin + part.nbytes - first)
+
+    def _read(self, rows: slice) -> np.ndarray:
+        part = self._given[rows]
+        part = part if isinstance(part, np.ndarray) else np.asarray(part)
+        if self._function is not None:
+            part = np.asarray(self._function(np.asarray(read_array(part, self._name))))
+        return np.asarray(read_array(part, self._name))
+
+
+def check_by_row(function: Callable[[Any], Any], some: np.ndarray, name: str) -> None:
+    """Refuse a function that needs all rows at once, where there are only some."""
+    both, every_other = np.asarray(function(some)), np.asarray(function(some[::2]))
+    if both.shape[:1] != some.shape[:1] or not np.array_equal(both[::2], every_other, equal_nan=both.dtype.kind == "f"):
+        msg = (
+            f"A callable intervention on `{name}`, which is read in parts, must act on each row alone; this one gives "
+            "other values for the same rows if others are left out. Compute what it needs beforehand (a mean, say)."
+        )
+        raise ValueError(msg)
+
+
+def is_batches(value: Any) -> bool:
+    """Whether ``value`` yields batches, rather than being an array."""
+    if is_array(value) or isinstance(value, str | bytes | Mapping):
+        return False
+    if isinstance(value, list | tuple):
+        first = value[0] if value else None
+        return isinstance(first, Mapping) or (isinstance(first, tuple | list) and any(map(is_array, first)))
+    return isinstance(value, Iterable)
+
+
+def is_shuffled(loader: Any) -> bool:
+    """Whether a loader says that its rows come in an order of its own."""
+    sampler = type(getattr(loader, "sampler", None)).__name__
+    return getattr(loader, "shuffle", None) is True or sampler == "RandomSampler"
+
+
+class Field:
+    """An argument that comes with the batches of an iterable; it has a type, and rows only as they come by."""
+
+    lazy = True
+
+    def __init__(self, name: str, some: np.ndarray, n_obs: int, function: Callable[[Any], Any] | None = None) -> None:
+        self.name = name
+        self.shape = (n_obs, *some.shape[1:])
+        self.dtype = some.dtype
+        self.ndim = some.ndim
+        self.function = function
+        """Applied to the rows as they come."""
+        self._some = some
+
+    def apply(self, function: Callable[[Any], Any]) -> "Field":
+        """Return what ``function`` will make of the rows; refuse one that needs them all."""
+        check_by_row(function, self._some, self.name)
+        return Field(
+            self.name, np.asarray(read_array(np.asarray(function(self._some)), self.name)), len(self), function
+        )
+
+    def __len__(self) -> int:
+        """Return the number of rows, as far as it is known."""
+        return int(self.shape[0])
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Refuse: what has gone by is gone."""
+        msg = f"The rows of `{self.name}` come from an iterable and cannot be looked up. Pass an array."
+        raise TypeError(msg)
+
+
+class BatchReader:
+    """Re-cuts batches of any size; rows are read in order, and each once.
+
+    Parameters
+    ----------
+    batches : iterable
+        Yields a mapping of field to array, a pair of such a mapping and the number of rows it was padded by, a
+        sequence of arrays in the order of ``fields``, or one array for the first of them.
+    fields : sequence of str
+        Names of the input and the output.
+    """
+
+    def __init__(self, batches: Iterable[Any], fields: Sequence[str]) -> None:
+        self._batches = iter(batches)
+        self._fields = tuple(fields)
+        self._ready: list[dict[str, np.ndarray]] = []
+        self._at = 0
+        self._last: dict[str, np.ndarray] = {}
+        self.first = self._next()
+        if self.first is None:
+            msg = f"`{self._fields[0]}` must not be empty; got an iterable without a batch."
+            raise ValueError(msg)
+        self._ready.append(self.first)
+
+    def fields(self, n_obs: int) -> dict[str, Field]:
+        """Return what stands for each field."""
+        return {name: Field(name, array[:64], n_obs) for name, array in (self.first or {}).items()}
+
+    def read(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        """Return the rows from ``start`` on, fewer at the end; those passed over are dropped."""
+        while self._at < start:
+            if not self._take(min(start - self._at, 2**16)):
+                break
+        self._last = self._take(stop - start)
+        return self._last
+
+    def rewind(self) -> None:
+        """Take back what was read last, to be read again."""
+        if self._last:
+            self._ready.insert(0, self._last)
+            self._at -= _length(self._last)
+            self._last = {}
+
+    def _take(self, count: int) -> dict[str, np.ndarray]:
+        parts: list[dict[str, np.ndarray]] = []
+        while count:
+            batch = self._ready.pop(0) if self._ready else self._next()
+            if batch is None:
+                break
+            length = _length(batch)
+            if length > count:
+                self._ready.insert(0, {name: array[count:] for name, array in batch.items()})
+                batch, length = {name: array[:count] for name, array in batch.items()}, count
+            parts.append(batch)
+            count -= length
+            self._at += length
+        if not parts:
+            return {}
+        return parts[0] if len(parts) == 1 else {n: np.concatenate([part[n] for part in parts]) for n in parts[0]}
+
+    def _next(self) -> dict[str, np.ndarray] | None:
+        for given in self._batches:
+            batch = self._sorted(given)
+            if _length(batch):
+                return batch
+        return None
+
+    def _sorted(self, given: Any) -> dict[str, np.ndarray]:
+        n_pad = 0
+        if isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], Mapping):
+            given, n_pad = given[0], int(given[1])
+        if is_array(given):
+            given = (given,)
+        if isinstance(given, tuple | list):
+            if len(given) > len(self._fields):
+                msg = (
+                    f"A batch without names must be {self._fields} at most, in that order; got {len(given)} arrays. "
+                    "Yield a mapping of field to array."
+                )
+                raise ValueError(msg)
+            given = dict(zip(self._fields, given, strict=False))
+        if not isinstance(given, Mapping):
+            msg = (
+                "Batches must be mappings of field to array, pairs of such a mapping and a number of padded rows, or "
+                f"tuples of arrays; got {type(given).__name__}."
+            )
+            raise TypeError(msg)
+        batch = {str(name): np.asarray(read_array(array, str(name))) for name, array in given.items()}
+        lengths = {name: array.shape[0] if array.ndim else None for name, array in batch.items()}
+        if len(set(lengths.values())) != 1 or None in lengths.values():
+            listed = ", ".join(f"`{name}`: {length}" for name, length in lengths.items())
+            msg = f"Arrays of a batch must have the same number of rows (length of the first axis); got {listed}."
+            raise ValueError(msg)
+        first = getattr(self, "first", None) or batch
+        unlike = [n for n in {*first, *batch} if n not in batch or n not in first or first[n].dtype != batch[n].dtype]
+        if unlike:
+            msg = f"Batches must be alike; `{unlike[0]}` is missing from one, or has another type than in the first."
+            raise ValueError(msg)
+        return {name: array[: len(array) - n_pad] for name, array in batch.items()} if n_pad else batch
+
+
+def _length(batch: Mapping[str, np.ndarray]) -> int:
+    return len(next(iter(batch.values()))) if batch else 0
