@@ -45,6 +45,9 @@ class KernelReader:
         return spec
 
 
+type _Resized = tuple[int, dict[str, Any], frozenset[str]]
+"""Another number of rows, the shapes at it, and the plates as long as those rows."""
+
 _RESERVED_DIMS = frozenset({"chain", "draw", "sample", "pred_id"})
 
 
@@ -56,8 +59,8 @@ def read_kernel(kernel: Kernel, signature: KernelSignature, arrays: Arrays, stat
     n_obs = int(arrays[signature.param_input].shape[0])
     abstract = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in arrays.items()}
     try:
-        row_plates = _row_plates(kernel, abstract, static, signature.param_input, n_obs)
-        sites = trace_kernel(kernel, abstract, static, signature.param_input, row_plates)
+        row_plates, shapes, resized = _two_sizes(kernel, abstract, static, signature.param_input, n_obs)
+        sites = trace_kernel(kernel, abstract, static, signature.param_input, row_plates, shapes)
     except KernelValidationError:
         raise
     except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
@@ -68,11 +71,10 @@ def read_kernel(kernel: Kernel, signature: KernelSignature, arrays: Arrays, stat
         )
         raise KernelValidationError(msg) from error
     except Exception as error:
-        shapes = ", ".join(f"{name}: {a.dtype}{list(a.shape)}" for name, a in abstract.items())
-        error.add_note(f"This was raised by kernel `{kernel_name(kernel)}`, called with {shapes}.")
+        given = ", ".join(f"{name}: {a.dtype}{list(a.shape)}" for name, a in abstract.items())
+        error.add_note(f"This was raised by kernel `{kernel_name(kernel)}`, called with {given}.")
         raise
     _check_names(sites, signature)
-    resized = _trace_resized(kernel, abstract, static, signature.param_input, n_obs, row_plates)
     if resized is not None and set(resized[1]) != {site.name for site in sites}:
         resized = None  # a site for each row: there is no shape to compare
     read = tuple(_site(site, signature.param_output, n_obs, resized, sites) for site in sites)
@@ -90,17 +92,26 @@ def read_kernel(kernel: Kernel, signature: KernelSignature, arrays: Arrays, stat
     )
 
 
-def _row_plates(
+def _two_sizes(
     kernel: Kernel,
     arrays: Mapping[str, jax.ShapeDtypeStruct],
     static: Mapping[str, object],
     param_input: str,
     n_obs: int,
-) -> frozenset[str]:
-    """Return the subsampled plates whose subsample is the rows: as long as they are, at two numbers of rows."""
-    _, here = traced_shapes(kernel, arrays, static, param_input, None)
-    resized = _trace_resized(kernel, arrays, static, param_input, n_obs, None) if here else None
-    return here if resized is None else here & resized[2]
+) -> tuple[frozenset[str], dict[str, Any], _Resized | None]:
+    """Return the plates along the rows, and the shapes of all sites at two numbers of rows.
+
+    A plate runs along the rows if it is as long as they are at both.
+    """
+    shapes, here = traced_shapes(kernel, arrays, static, param_input, None)
+    resized = _trace_resized(kernel, arrays, static, param_input, n_obs, None)
+    row_plates = here if resized is None else here & resized[2]
+    # A plate that happens to be as long as the rows at one of them was taken for one; not so when told.
+    if row_plates != here:
+        shapes, _ = traced_shapes(kernel, arrays, static, param_input, row_plates)
+    if resized is None or row_plates != resized[2]:
+        resized = _trace_resized(kernel, arrays, static, param_input, n_obs, row_plates)
+    return row_plates, shapes, resized
 
 
 def _trace_resized(
@@ -110,7 +121,7 @@ def _trace_resized(
     param_input: str,
     n_obs: int,
     row_plates: frozenset[str] | None,
-) -> tuple[int, dict[str, Any], frozenset[str]] | None:
+) -> _Resized | None:
     """Return another number of rows and the shapes at it, or None if the kernel takes no other.
 
     One row more, else twice as many: a kernel may fold its rows into pairs, or close over arrays as long as
@@ -131,7 +142,7 @@ def _site(
     traced: TracedSite,
     output: str,
     n_obs: int,
-    resized: tuple[int, dict[str, Any], frozenset[str]] | None,
+    resized: _Resized | None,
     sites: Sequence[TracedSite],
 ) -> Site:
     """Turn a traced site into what the house keeps of it."""

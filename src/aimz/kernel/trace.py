@@ -151,9 +151,9 @@ def trace_kernel(
     static: Mapping[str, object],
     param_input: str,
     row_plates: frozenset[str],
+    values: Mapping[str, Any],
 ) -> tuple[TracedSite, ...]:
-    """Run ``kernel`` abstractly and return its sites in the order in which they are made."""
-    values, _ = traced_shapes(kernel, arrays, static, param_input, row_plates)
+    """Run ``kernel`` abstractly and return its sites in the order in which they are made; ``values`` are its shapes."""
     marks = {f"site {name}": jax.ShapeDtypeStruct((), "float32") for name in values}
     sites: list[TracedSite] = []
 
@@ -222,5 +222,7 @@ def downstream_of_static(
     """
     number = jax.ShapeDtypeStruct((), jnp.result_type(static[name]))
     rest = {key: value for key, value in static.items() if key != name}
-    sites = trace_kernel(kernel, {**arrays, name: number}, rest, param_input, row_plates)
+    given = {**arrays, name: number}
+    values, _ = traced_shapes(kernel, given, rest, param_input, row_plates)
+    sites = trace_kernel(kernel, given, rest, param_input, row_plates, values)
     return frozenset(site.name for site in sites if name in site.parents)

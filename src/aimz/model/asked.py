@@ -16,6 +16,8 @@ from aimz.utils.data import BatchReader
 if TYPE_CHECKING:
     import xarray as xr
 
+    from aimz.store import Home
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -42,8 +44,10 @@ class Order:
     key: jax.Array | None
     """None where nothing is drawn."""
     key_text: str | None
-    beside: "Mapping[str, xr.Dataset]"
-    """Groups to stand beside it."""
+    beside: "Callable[[], Mapping[str, xr.Dataset]]"
+    """Makes the groups that stand beside it."""
+    home: "Callable[[], Home]"
+    """Makes the temporary directory, if there is none; asked for only where no other was named."""
 
     @property
     def prepared(self) -> Prepared:

@@ -864,22 +864,24 @@ class ImpactModel:
         if asked.given.reader is not None:
             observed = None  # it came by, and is gone
         described = None if key is None else describe_key(key)
-        beside = self._beside()
         if asked.streaming is None:
             assert key is not None
             arrays = self._engine.run("predictive", prepared, key)
-            return self._results.tree(asked.group, arrays, prepared, beside=beside, key=described, observed=observed)
-        if asked.streaming.store == "persistent" and asked.streaming.output_dir is None:
-            self._make_home()
-        order = Order(asked, key, described, {**beside, **self._results.observed(prepared, observed)})
-        return stream(self._engine, self._results, order, self._home)
+            tree = self._results.tree
+            return tree(asked.group, arrays, prepared, beside=self._beside(), key=described, observed=observed)
 
-    def _make_home(self) -> None:
-        """Make the temporary directory, if there is none."""
+        def beside() -> "dict[str, xr.Dataset]":
+            return {**self._beside(), **self._results.observed(prepared, observed)}
+
+        return stream(self._engine, self._results, Order(asked, key, described, beside, self._at_home))
+
+    def _at_home(self) -> "Home":
+        """Return the temporary directory, made now if there is none."""
         from aimz.store import Home
 
         if self._home is None or self._home.closed:
             self._home = Home()
+        return self._home
 
     def _local_rows(self) -> int | None:
         """Return for how many rows the posterior has local latents, if it has any."""

@@ -49,6 +49,8 @@ def read_streaming(
                 msg = f"`{name}` must be left out where `store='memory'`, which writes nothing; got {str(value)!r}."
                 raise ValueError(msg)
         return Streaming(shard_axis, batch_size, store, progress=bool(progress))
+    if output_dir is None and resume is None:
+        return Streaming(shard_axis, batch_size, store, progress=bool(progress))
     from aimz.store import Journal, open_result, read_output_dir
 
     top = None if output_dir is None else read_output_dir(output_dir)

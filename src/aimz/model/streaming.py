@@ -12,6 +12,7 @@ import numpy as np
 
 from aimz.errors import warn
 from aimz.forward import Step
+from aimz.model.ahead import imports_ahead
 from aimz.model.asked import Order
 from aimz.model.cutting import cut_draws, cut_rows, shapes_of
 from aimz.model.engine import Engine
@@ -23,14 +24,15 @@ from aimz.model.steps import Layout, Runner
 if TYPE_CHECKING:
     import xarray as xr
 
-    from aimz.store import Home, Sink, Variable
+    from aimz.store import Sink, Variable
     from aimz.stream import Plan
 
 
-def stream(engine: Engine, results: Results, order: Order, home: "Home | None") -> "xr.DataTree":
-    """Compute and store one call; ``home`` is the temporary directory, where no other was named."""
+def stream(engine: Engine, results: Results, order: Order) -> "xr.DataTree":
+    """Compute and store one call."""
     layout = Layout.of(order.prepared)
-    cuttable = cut_rows(engine, order, layout)
+    with imports_ahead():
+        cuttable = cut_rows(engine, order, layout)
     if isinstance(cuttable, str):
         warn(
             f"Kernel `{engine.signature.kernel}` cannot be split along its rows ({cuttable}), so all rows are "
@@ -41,7 +43,7 @@ def stream(engine: Engine, results: Results, order: Order, home: "Home | None") 
             layout = Layout.of(order.prepared)
         cuttable = cut_draws(engine, order, layout)
     plan, runner, step = cuttable
-    return _run(results, order, plan, runner, step, home)
+    return _run(results, order, plan, runner, step)
 
 
 def _variables(order: Order, plan: "Plan", step: Step, dims: Mapping[str, tuple[str, ...]]) -> "dict[str, Variable]":
@@ -72,9 +74,7 @@ def _variables(order: Order, plan: "Plan", step: Step, dims: Mapping[str, tuple[
     return found
 
 
-def _run(
-    results: Results, order: Order, plan: "Plan", runner: Runner, step: Step, home: "Home | None"
-) -> "xr.DataTree":
+def _run(results: Results, order: Order, plan: "Plan", runner: Runner, step: Step) -> "xr.DataTree":
     """Stream the steps into the sink, complete it, and return the tree."""
     from aimz.output import make_tree
     from aimz.store import Group, MemorySink
@@ -89,14 +89,18 @@ def _run(
     place = None
     if options.store == "persistent":
         known = partial(fingerprint_of, prepared, plan, step, method=order.asked.method, key=order.key_text)
+        home = order.home() if options.output_dir is None else None
         place = Place(options, order.asked.method, order.asked.group, known, plan, home)
     sink: Sink = MemorySink() if place is None else place.sink
     own = {} if place is None else place.attrs
+    beside = order.beside()
     if not options.complete:
         row_dim = None if order.n_obs_known else results.row_dim(prepared)
         coords = {name: coord for name, coord in frame.packed_coords().items() if name != row_dim}
         try:
             sink.open(Group(variables, coords, {**frame.attrs, **own}))
+            if place is not None:
+                place.write_beside(beside)
             length = _fill(order, plan, runner, sink, place, variables)
             sink.finish(length)
         except BaseException as error:
@@ -112,7 +116,7 @@ def _run(
         length = arrays[name].shape[axis or 0]
         prepared = replace(prepared, call=replace(prepared.call, n_obs=length))
         frame = results.frame(prepared, shapes(length), key=order.key_text, created_at=frame.attrs["created_at"])
-    beside = {name: dataset.assign_attrs(own) if own else dataset for name, dataset in order.beside.items()}
+    beside = {name: dataset.assign_attrs(own) if own else dataset for name, dataset in beside.items()}
     return make_tree(
         {**beside, order.asked.group: frame.filled(arrays, **own)}, **({} if place is None else place.root_attrs)
     )
@@ -140,8 +144,6 @@ def _fill(
 
         return noted
 
-    if place is not None:
-        place.write_beside(order.beside)
     request = Request(
         plan=plan,
         axes={names[n]: 0 if plan.axis == "draw" else 1 + row_axes.get(n, 0) for n in names},

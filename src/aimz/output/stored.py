@@ -39,7 +39,7 @@ class Frame:
 
     def packed_coords(self) -> dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]]:
         """Return the labels as a store keeps them; see :func:`packed`."""
-        return packed(xr.Dataset(coords=dict(self.coords)))
+        return packed({str(name): ((str(name),), labels) for name, labels in self.coords.items()})
 
 
 def frame(draws: Draws, shapes: Mapping[str, tuple[int, ...]], labels: Labels) -> Frame:
@@ -51,18 +51,23 @@ def frame(draws: Draws, shapes: Mapping[str, tuple[int, ...]], labels: Labels) -
     return Frame(dims, coords, attributes(sample_dims=list(SAMPLE_DIMS), **draws.attrs))
 
 
-def packed(dataset: xr.Dataset) -> dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]]:
-    """Return the labels of a data set as a store keeps them: dimensions, values and attributes.
+def packed(
+    coords: Mapping[str, tuple[tuple[str, ...], Any]],
+) -> dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]]:
+    """Return labels, given with their dimensions, as a store keeps them: dimensions, values and attributes.
 
     A range along the rows is left out: it says nothing, and for 100 million rows it would take 800 MB.
     """
-    kept = {}
-    for name, coord in dataset.coords.items():
-        index = coord.to_index() if coord.ndim == 1 else None
-        if isinstance(index, pd.RangeIndex) and name not in SAMPLE_DIMS and len(index) > _SHORT:
+    kept: dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]] = {}
+    for name, (dims, labels) in coords.items():
+        if isinstance(labels, pd.RangeIndex) and name not in SAMPLE_DIMS and len(labels) > _SHORT:
             continue
-        variable = xr.conventions.encode_cf_variable(coord.variable, name=name)
-        kept[str(name)] = (tuple(map(str, variable.dims)), variable.values, dict(variable.attrs))
+        values = np.asarray(labels)
+        if values.dtype.kind in "biufcOUT":
+            kept[name] = (dims, values, {})
+        else:  # dates and spans of time
+            variable = xr.conventions.encode_cf_variable(xr.Variable(dims, values), name=name)
+            kept[name] = (dims, variable.values, dict(variable.attrs))
     return kept
 
 
@@ -78,7 +83,11 @@ def as_group(dataset: xr.Dataset) -> "tuple[Group, dict[str, Any]]":
         chunks = (*shape[:-1], chunk) if shape else ()
         variables[str(name)] = Variable(tuple(map(str, array.dims)), shape, array.dtype, chunks)
     data = {str(name): array.values for name, array in dataset.data_vars.items()}
-    return Group(variables, packed(dataset), dict(dataset.attrs)), data
+    coords = {
+        str(name): (tuple(map(str, coord.dims)), coord.to_index() if coord.ndim == 1 else coord.values)
+        for name, coord in dataset.coords.items()
+    }
+    return Group(variables, packed(coords), dict(dataset.attrs)), data
 
 
 _SHORT = 4096

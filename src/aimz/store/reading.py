@@ -1,9 +1,8 @@
 """Stored arrays, read so that what is missing or damaged raises."""
 
-__all__ = ["StoredArray", "open_result", "zarr_settings"]
+__all__ = ["STATE", "StoredArray", "open_result"]
 
 import json
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,10 @@ import zarr
 
 from aimz.errors import IncompleteResultError, StaleResultError
 from aimz.store.location import Home
+from aimz.store.zarr_files import zarr_settings
 
 STATE = "aimz_store"
 """Attribute of the root that says what a complete result consists of."""
-
-
-def zarr_settings() -> AbstractContextManager[Any]:
-    """Return the settings arrays are to be opened under; zarr's are global, an open array keeps what it was given."""
-    settings: AbstractContextManager[Any] = zarr.config.set(
-        {
-            "codec_pipeline.path": "zarr.core.codec_pipeline.FusedCodecPipeline",
-            "array.read_missing_chunks": False,
-            "array.write_empty_chunks": True,
-        }
-    )
-    return settings
 
 
 class StoredArray:
@@ -43,14 +31,17 @@ class StoredArray:
         Path of the array in it.
     home
         The temporary directory around, if any.
+    array
+        The array itself, where it is open already.
     """
 
-    def __init__(self, directory: Path, name: str, home: Home | None = None) -> None:
+    def __init__(self, directory: Path, name: str, home: Home | None = None, array: Any = None) -> None:
         self.directory = directory
         self.name = name
         self._home = home
-        with zarr_settings():
-            array = zarr.open_array(zarr.storage.LocalStore(directory / name, read_only=True), mode="r")
+        if array is None:
+            with zarr_settings():
+                array = zarr.open_array(zarr.storage.LocalStore(directory / name, read_only=True), mode="r")
         self._array = array
         self.shape: tuple[int, ...] = array.shape
         self.dtype: np.dtype = array.dtype

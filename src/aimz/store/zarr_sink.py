@@ -4,7 +4,7 @@ A directory without a ``zarr.json`` at its root is no Zarr hierarchy, and whatev
 written last, in one atomic step; until then a journal beside the arrays says which call they belong to.
 """
 
-__all__ = ["ZarrSink", "write_group"]
+__all__ = ["ZarrSink"]
 
 import json
 import os
@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.storage import LocalStore
 
 from aimz.store.journal import Journal
 from aimz.store.location import Home
-from aimz.store.reading import STATE, StoredArray, zarr_settings
+from aimz.store.reading import STATE, StoredArray
 from aimz.store.sink import Group, Sink, Variable
+from aimz.store.zarr_files import new_array, put_whole, zarr_settings
 
 
 class ZarrSink(Sink):
@@ -60,22 +61,32 @@ class ZarrSink(Sink):
         self._variables: dict[str, Variable] = {}
         self._arrays: dict[str, Any] = {}
         self._chunks: dict[str, int] = {}
+        self._resumed = False
+        self._nodes: dict[str, Any] = {}
+        """Metadata of everything written, by path."""
 
     def open(self, group: Group) -> None:
         """Make the arrays, or take up those of an interrupted call."""
         self._variables = dict(group.variables)
-        resumed = (self.directory / self._name / "zarr.json").is_file()
-        with zarr_settings():
-            store = zarr.storage.LocalStore(self.directory / self._name)
-            node = zarr.open_group(store, mode="r+") if resumed else _new_group(store, group)
-            for name, variable in group.variables.items():
-                ready = resumed and name in node
-                self._arrays[name] = node[name] if ready else _new_array(node, name, variable)
+        resumed = self._resumed = (self.directory / self._name / "zarr.json").is_file()
+        if not resumed:
+            self._nodes |= _put_group(self.directory, self._name, group)
+        for name, variable in group.variables.items():
+            path = self.directory / self._name / name
+            if resumed and (path / "zarr.json").is_file():
+                with zarr_settings():
+                    self._arrays[name] = zarr.open_array(LocalStore(path), mode="r+")
+            else:
+                self._arrays[name], self._nodes[f"{self._name}/{name}"] = new_array(path, variable)
 
     def beside(self, name: str, group: Group, data: Mapping[str, Any]) -> None:
         """Write a whole group beside the streamed one."""
-        with zarr_settings():
-            self._chunks |= write_group(self.directory / name, group, data, prefix=name)
+        self._nodes |= _put_group(self.directory, name, group)
+        for array, variable in group.variables.items():
+            path, values = self.directory / name / array, np.asarray(data[array])
+            meta, count = put_whole(path, variable, values.astype(variable.dtype, copy=False), {})
+            self._nodes[f"{name}/{array}"] = meta
+            self._chunks[f"{name}/{array}"] = count
 
     def write(self, name: str, array: np.ndarray, start: int) -> None:
         """Write a piece that covers whole chunks; each appears under its name only when whole."""
@@ -108,10 +119,17 @@ class ZarrSink(Sink):
             ended, stored = variable.ending_at(length), self._arrays[name]
             if stored.shape != ended.shape:
                 stored.resize(ended.shape)
+                self._nodes.pop(f"{self._name}/{name}", None)
             self._chunks[f"{self._name}/{name}"] = _count(self.directory / self._name / name, stored)
-        for partial in self.directory.rglob("*.partial"):
-            partial.unlink()
-        write_root(self.directory, {**self._root_attrs, STATE: json.dumps(self._state())})
+        if self._resumed:  # a process that was killed cannot tidy up; one that goes on does
+            for partial in self.directory.rglob("*.partial"):
+                partial.unlink()
+        self._nodes |= _read_nodes(self.directory, self._name, known=self._nodes)
+        # In a temporary directory nothing outlives the process, let alone a power cut.
+        lasting = self._journal is not None
+        _write_root(
+            self.directory, self._nodes, {**self._root_attrs, STATE: json.dumps(self._state())}, lasting=lasting
+        )
         if self._journal is not None:
             self._journal.path.unlink(missing_ok=True)
 
@@ -134,72 +152,52 @@ class ZarrSink(Sink):
 
     def read(self, name: str) -> StoredArray:
         """Return a reader that raises where something is missing."""
-        return StoredArray(self.directory, f"{self._name}/{name}", self._home)
+        return StoredArray(self.directory, f"{self._name}/{name}", self._home, self._arrays.get(name))
 
 
-def write_group(path: Path, group: Group, data: Mapping[str, Any], *, prefix: str) -> dict[str, int]:
-    """Write a group with all its data; return the number of chunks of each array."""
-    node = _new_group(zarr.storage.LocalStore(path), group)
-    for name, variable in group.variables.items():
-        _new_array(node, name, variable)[...] = np.asarray(data[name]).astype(variable.dtype, copy=False)
-    return {f"{prefix}/{name}": _count(path / name, node[name]) for name in group.variables}
-
-
-def write_root(directory: Path, attrs: Mapping[str, Any]) -> None:
+def _write_root(directory: Path, nodes: Mapping[str, Any], attrs: Mapping[str, Any], *, lasting: bool) -> None:
     """Write the root, with the metadata of everything below it, in one atomic step."""
-    files = sorted([*directory.glob("*/zarr.json"), *directory.glob("*/*/zarr.json")])
-    nodes = {str(file.parent.relative_to(directory)): json.loads(file.read_text()) for file in files}
     root = {
         "zarr_format": 3,
         "node_type": "group",
         "attributes": dict(attrs),
-        "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": nodes},
+        "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": dict(sorted(nodes.items()))},
     }
     draft = directory / "zarr.json.partial"
     with draft.open("w") as file:
-        json.dump(root, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
+        file.write(json.dumps(root, indent=2))
+        if lasting:
+            file.flush()
+            os.fsync(file.fileno())
     draft.replace(directory / "zarr.json")
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    if lasting:
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
-def _new_group(store: zarr.storage.LocalStore, group: Group) -> zarr.Group:
-    node = zarr.create_group(store, attributes=dict(group.attrs), overwrite=True)
-    for name, (dims, labels, attrs) in group.coords.items():
-        values = np.asarray(labels)
-        text = values.dtype.kind in "OUT"
-        variable = Variable(dims, values.shape, np.dtype("O") if text else values.dtype, values.shape)
-        _new_array(node, name, variable, attrs)[...] = values.astype(str).astype(object) if text else values
-    return node
+def _read_nodes(directory: Path, name: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a group and what is in it, where they were changed or an earlier run wrote them."""
+    paths = [directory / name, *(file.parent for file in (directory / name).glob("*/zarr.json"))]
+    names = {str(path.relative_to(directory)): path for path in paths}
+    return {n: json.loads((path / "zarr.json").read_text()) for n, path in names.items() if n not in known}
 
 
-def _new_array(node: zarr.Group, name: str, variable: Variable, attrs: Mapping[str, Any] | None = None) -> Any:
-    """Make an array: floats as they are, whole numbers packed, and a checksum on every chunk.
-
-    Noise does not compress; the counts and flags of a likelihood do.  The fill value is one that no result has by
-    chance, and chunks equal to it are written all the same, so that a missing chunk is known for what it is.
-    """
-    kind = variable.dtype.kind
-    text = kind == "O"
-    packed = [BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")] if kind in "iub" else []
-    fill: Any = np.nan if kind in "fc" else np.iinfo(variable.dtype).min if kind in "iu" else "" if text else False
-    shape = tuple(0 if size is None else size for size in variable.shape)
-    return node.create_array(
-        name,
-        shape=shape,
-        chunks=tuple(max(1, c) for c in variable.chunks),
-        dtype=str if text else variable.dtype,
-        compressors=[*packed, Crc32cCodec()],
-        fill_value=fill,
-        dimension_names=variable.dims,
-        attributes=dict(attrs or {}),
-        overwrite=True,
-    )
+def _put_group(directory: Path, name: str, group: Group) -> dict[str, Any]:
+    """Write a group with its labels; return the metadata of all."""
+    nodes: dict[str, Any] = {name: {"zarr_format": 3, "node_type": "group", "attributes": dict(group.attrs)}}
+    path = directory / name
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "zarr.json").write_text(json.dumps(nodes[name], indent=2))
+    for label, (dims, given, attrs) in group.coords.items():
+        values = np.asarray(given)
+        if values.dtype.kind in "OUT":
+            values = values.astype(str).astype(object)
+        variable = Variable(dims, values.shape, values.dtype, values.shape)
+        nodes[f"{name}/{label}"], _ = put_whole(path / label, variable, values, attrs)
+    return nodes
 
 
 def _count(path: Path, stored: Any) -> int:

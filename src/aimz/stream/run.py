@@ -5,21 +5,23 @@ __all__ = ["Part", "Request", "run"]
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from aimz.store import Sink
 from aimz.stream.chunks import Chunker, Piece
 from aimz.stream.plan import Plan
 from aimz.stream.writers import Writer
 
+if TYPE_CHECKING:
+    from aimz.store import Sink
+
 type Part = tuple[int, int, Mapping[str, np.ndarray]]
 """Start, stop and arrays of a stretch of the axis that is cut."""
 
-_IN_FLIGHT = 2
-"""Steps on the device that the host has not fetched yet."""
+_IN_FLIGHT = 1
+"""Steps the device works at while the host fetches another."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Request:
     """Title of the progress bar; None for no bar."""
 
 
-def run(request: Request, sink: Sink) -> int:
+def run(request: Request, sink: "Sink") -> int:
     """Compute every step and write it; return the length of the axis that was cut.
 
     What goes wrong is raised as itself, after the writer has ended; completing the sink is the caller's.
