@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aimz.utils import begin_imports
 from aimz.utils.data import read_count
 
 
@@ -38,6 +39,7 @@ def read_streaming(
     OSError
         If ``output_dir`` cannot be written, or ``resume`` is not there.
     """
+    begin_imports()
     for name, value, known in (("store", store, ("persistent", "memory")), ("shard_axis", shard_axis, ("obs", "draw"))):
         if value not in known:
             msg = f"`{name}` must be {known[0]!r} or {known[1]!r}; got {value!r}."

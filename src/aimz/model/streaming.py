@@ -12,7 +12,6 @@ import numpy as np
 
 from aimz.errors import warn
 from aimz.forward import Step
-from aimz.model.ahead import imports_ahead
 from aimz.model.asked import Order
 from aimz.model.cutting import cut_draws, cut_rows, shapes_of
 from aimz.model.engine import Engine
@@ -31,8 +30,7 @@ if TYPE_CHECKING:
 def stream(engine: Engine, results: Results, order: Order) -> "xr.DataTree":
     """Compute and store one call."""
     layout = Layout.of(order.prepared)
-    with imports_ahead():
-        cuttable = cut_rows(engine, order, layout)
+    cuttable = cut_rows(engine, order, layout)
     if isinstance(cuttable, str):
         warn(
             f"Kernel `{engine.signature.kernel}` cannot be split along its rows ({cuttable}), so all rows are "

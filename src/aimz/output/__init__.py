@@ -3,10 +3,14 @@
 Imported when a result is made, since xarray brings pandas with it.
 """
 
-from aimz.output.effect import difference, recorded
-from aimz.output.labels import Labels
-from aimz.output.stored import Frame, as_group, frame
-from aimz.output.tree import Draws, attributes, draws_dataset, make_tree, observed_dataset, stats_dataset
+from aimz.utils import await_imports
+
+await_imports()
+
+from aimz.output.effect import difference, recorded  # noqa: E402
+from aimz.output.labels import Labels  # noqa: E402
+from aimz.output.stored import Frame, as_group, frame  # noqa: E402
+from aimz.output.tree import Draws, attributes, draws_dataset, make_tree, observed_dataset, stats_dataset  # noqa: E402
 
 __all__ = [
     "Draws",

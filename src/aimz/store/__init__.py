@@ -3,12 +3,16 @@
 Imported when a result is stored, since it brings zarr.
 """
 
-from aimz.store.journal import JOURNAL, Journal, differences
-from aimz.store.location import Home, new_directory, read_output_dir
-from aimz.store.memory_sink import MemorySink
-from aimz.store.reading import StoredArray, open_result
-from aimz.store.sink import Group, Sink, Variable
-from aimz.store.zarr_sink import ZarrSink
+from aimz.utils import await_imports
+
+await_imports()
+
+from aimz.store.journal import JOURNAL, Journal, differences  # noqa: E402
+from aimz.store.location import Home, new_directory, read_output_dir  # noqa: E402
+from aimz.store.memory_sink import MemorySink  # noqa: E402
+from aimz.store.reading import StoredArray, open_result  # noqa: E402
+from aimz.store.sink import Group, Sink, Variable  # noqa: E402
+from aimz.store.zarr_sink import ZarrSink  # noqa: E402
 
 __all__ = [
     "JOURNAL",

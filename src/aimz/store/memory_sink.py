@@ -2,6 +2,8 @@
 
 __all__ = ["MemorySink"]
 
+import gc
+import weakref
 from collections import defaultdict
 from collections.abc import Mapping  # noqa: TC003 (an annotation beside one that is used)
 from typing import Any
@@ -9,6 +11,10 @@ from typing import Any
 import numpy as np
 
 from aimz.store.sink import Group, Sink, Variable
+
+_MUCH = 2**26
+_LARGE: list[weakref.ref[np.ndarray]] = []
+"""Arrays of more than 64 MiB that were made here and may still be there."""
 
 
 class MemorySink(Sink):
@@ -24,10 +30,16 @@ class MemorySink(Sink):
     def open(self, group: Group) -> None:
         """Allocate the arrays; pages that are never written take no memory."""
         self._variables = group.variables
+        if any(array() is not None for array in _LARGE):
+            # Trees are cycles: those that were dropped hold their arrays until the collector comes by.
+            gc.collect()
+        _LARGE[:] = [array for array in _LARGE if array() is not None]
         for name, variable in group.variables.items():
             if None not in variable.shape:
                 shape: Any = variable.shape
-                self._arrays[name] = np.empty(shape, variable.dtype)
+                array = self._arrays[name] = np.empty(shape, variable.dtype)
+                if array.nbytes > _MUCH:
+                    _LARGE.append(weakref.ref(array))
 
     def write(self, name: str, array: np.ndarray, start: int) -> None:
         """Copy a piece into its place."""
