@@ -4,8 +4,20 @@
 :class:`numpyro.infer.SVI` or :class:`numpyro.infer.MCMC`, predicts, intervenes, and compares.
 """
 
+from typing import Any
+
 from aimz.model import ImpactModel
 
-__all__ = ["ImpactModel", "__version__"]
+__all__ = ["ImpactModel", "__version__", "open_result"]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import what brings xarray when it is asked for."""
+    if name == "open_result":
+        from aimz.output import open_result
+
+        return open_result
+    msg = f"module 'aimz' has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -58,6 +58,8 @@ class RowUse:
     """Why the program depends on how many rows there are, or None."""
     local: bool = False
     """Whether row numbers are used to look into arrays of the rows at hand, so that they must count from 0."""
+    beyond: bool = False
+    """Whether they are used for anything else, so that they must be those of the data set."""
 
 
 def size_obstacle(small: Any, large: Any, rows: int | None) -> RowUse:
@@ -72,7 +74,7 @@ def size_obstacle(small: Any, large: Any, rows: int | None) -> RowUse:
     walk.jaxpr(small.jaxpr, large.jaxpr)
     if walk.obstacle is None and walk.local and walk.beyond:
         walk.obstacle = "it uses row numbers both within the rows at hand and beyond them"
-    return RowUse(walk.obstacle, walk.local)
+    return RowUse(walk.obstacle, walk.local, walk.beyond)
 
 
 _INDEXING = frozenset({"lt", "add", "select_n", "clamp", "gather", "dynamic_slice"})

@@ -60,8 +60,6 @@ def cut_rows(engine: Engine, order: Order, layout: Layout) -> "tuple[Plan, Runne
     )
     if obstacle is not None:
         return obstacle
-    if options.shard_axis == "draw" and order.reader is not None:
-        return "its rows come from an iterable, and `shard_axis='draw'` needs them all"
     n_draws, n_obs = prepared.plan.n_draws, prepared.call.n_obs if order.n_obs_known else None
     block = block_rows(_bytes_by_row(prepared), n_draws, n_obs)
     try:
@@ -76,7 +74,7 @@ def cut_rows(engine: Engine, order: Order, layout: Layout) -> "tuple[Plan, Runne
     mesh, n_devices = _mesh(), _n_devices(_mesh())
     sizes = _sizes(step, prepared)
     if options.shard_axis == "draw":
-        assert n_obs is not None
+        assert n_obs is not None  # all rows are there
         # At most an eighth of the draws together, on however many devices, so that these do not show in the numbers.
         group = min(step.group, -(-n_draws // 8))
         plan = plan_draws(

@@ -20,7 +20,7 @@ from aimz.kernel import KernelSpec, read_signature
 from aimz.model.asked import Asked, Order
 from aimz.model.describe import Portrait, describe, html, summary
 from aimz.model.engine import Alike, Engine
-from aimz.model.inputs import Given, read_given
+from aimz.model.inputs import Given, check_order, read_given
 from aimz.model.keys import describe_key, parse_key
 from aimz.model.options import Streaming, read_streaming
 from aimz.model.results import Observed, Results
@@ -681,6 +681,7 @@ class ImpactModel:
             in_sample=fitted,
         )
         asked = Asked("log_likelihood", "log_likelihood", given, prepare(given.call), prepare, options, scored=site)
+        check_order(given, asked.prepared)
         return self._answer(asked, self._key(key, options) if asked.prepared.needs_key else None)
 
     def estimate_effect(
@@ -850,6 +851,7 @@ class ImpactModel:
         )
         prepared = prepare(given.call, quiet=quiet)
         self._results.check(prepared)
+        check_order(given, prepared)
         group = "posterior_predictive" if in_sample else "predictions"
         return Asked(method, group, given, prepared, prepare, streaming)
 

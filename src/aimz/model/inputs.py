@@ -1,6 +1,6 @@
 """What a streaming method is given: arrays, or something that yields them batch by batch."""
 
-__all__ = ["Given", "read_given"]
+__all__ = ["Given", "check_order", "read_given"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from aimz.errors import warn
-from aimz.model.engine import Engine
+from aimz.kernel import Source
+from aimz.model.engine import Engine, Prepared
 from aimz.utils.data import ArrayLoader, BatchReader, Call, is_array, is_batches, is_shuffled
 
 
@@ -70,6 +71,17 @@ def read_given(
     X, fields, y = _sorted(rows, names, y, scored=scored)
     given = _of_arrays(engine, X, {**_apart(fields, kwargs), **kwargs}, y, scored=scored)
     return Given(given.call, reader, known is not None, shuffled)
+
+
+def check_order(given: Given, prepared: Prepared) -> None:
+    """Refuse rows in an order of their own where each belongs to a posterior draw of its own."""
+    kept = prepared.substitution.having(Source.POSTERIOR_ROWS)
+    if given.shuffled and kept:
+        msg = (
+            f"The loader shuffles its rows, and `{kept[0]}` has posterior draws for each, in the order of the fit. "
+            "Pass the arrays, or a loader that does not shuffle; for other observations, `in_sample=False`."
+        )
+        raise ValueError(msg)
 
 
 def _of_arrays(engine: Engine, X: Any, kwargs: Mapping[str, Any], y: Any, *, scored: bool) -> Given:

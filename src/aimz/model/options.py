@@ -53,7 +53,7 @@ def read_streaming(
         return Streaming(shard_axis, batch_size, store, progress=bool(progress))
     if output_dir is None and resume is None:
         return Streaming(shard_axis, batch_size, store, progress=bool(progress))
-    from aimz.store import Journal, open_result, read_output_dir
+    from aimz.store import Journal, check_result, read_output_dir
 
     top = None if output_dir is None else read_output_dir(output_dir)
     if resume is None:
@@ -66,7 +66,7 @@ def read_streaming(
         msg = f"`resume` must lie in `output_dir`; got {path} and {top}. Leave `output_dir` out."
         raise ValueError(msg)
     complete = (path / "zarr.json").is_file()
-    journal = Journal(path, open_result(path)["fingerprint"]) if complete else Journal.read(path)
+    journal = Journal(path, check_result(path)["fingerprint"]) if complete else Journal.read(path)
     if journal is None or not journal.fingerprint:
         msg = f"`resume` must be the directory of an interrupted call; {path} has no journal of one. Predict anew."
         raise ValueError(msg)

@@ -227,10 +227,9 @@ class Runner:
         numbers = np.arange(first, first + n_blocks, dtype=np.int32)
         at = None
         if self._layout.with_rows:
-            at = np.arange(start, start + n_blocks * block, dtype=np.int32).clip(max=stop - 1)
-            at = (np.arange(n_blocks * block, dtype=np.int32) % block if self._step.use.local else at).reshape(
-                -1, block
-            )
+            within = np.tile(np.arange(block, dtype=np.int32), (n_blocks, 1))
+            beyond = self._step.use.beyond
+            at = np.minimum(within + numbers[:, None] * block, stop - 1, dtype=np.int32) if beyond else within
         axes = self._layout.row_axes
 
         def cut(array: np.ndarray, axis: int, to: int) -> np.ndarray:

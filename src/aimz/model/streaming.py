@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 def stream(engine: Engine, results: Results, order: Order) -> "xr.DataTree":
     """Compute and store one call."""
+    if order.streaming.shard_axis == "draw" and order.reader is not None:
+        order = order.with_all_rows()
     layout = Layout.of(order.prepared)
     cuttable = cut_rows(engine, order, layout)
     if isinstance(cuttable, str):

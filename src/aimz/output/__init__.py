@@ -9,7 +9,7 @@ await_imports()
 
 from aimz.output.effect import difference, recorded  # noqa: E402
 from aimz.output.labels import Labels  # noqa: E402
-from aimz.output.stored import Frame, as_group, frame  # noqa: E402
+from aimz.output.stored import Frame, as_group, frame, open_result  # noqa: E402
 from aimz.output.tree import Draws, attributes, draws_dataset, make_tree, observed_dataset, stats_dataset  # noqa: E402
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "frame",
     "make_tree",
     "observed_dataset",
+    "open_result",
     "recorded",
     "stats_dataset",
 ]

@@ -1,10 +1,12 @@
 """Groups whose arrays are filled by a stream: labels first, arrays later."""
 
-__all__ = ["Frame", "as_group", "frame", "packed"]
+__all__ = ["Frame", "as_group", "frame", "open_result"]
 
+import os
 import uuid
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,6 +90,59 @@ def as_group(dataset: xr.Dataset) -> "tuple[Group, dict[str, Any]]":
         for name, coord in dataset.coords.items()
     }
     return Group(variables, packed(coords), dict(dataset.attrs)), data
+
+
+def open_result(path: "str | os.PathLike[str]") -> xr.DataTree:
+    """Open a stored result, and make sure that it is whole.
+
+    What :func:`xarray.open_datatree` with ``engine="zarr"`` does too, and more carefully: a file that is missing or was
+    altered raises when it is read, rather than reading as a fill value, and rows get their numbers as labels again.
+
+    Parameters
+    ----------
+    path : path-like
+        Directory of one call: the ``artifact_path`` of its result.
+
+    Returns
+    -------
+    xarray.DataTree
+        All groups; arrays are read when they are asked for.
+
+    Raises
+    ------
+    IncompleteResultError
+        If the call did not finish, or files are missing.
+    FileNotFoundError
+        If there is nothing there.
+
+    Examples
+    --------
+    >>> import aimz
+    >>> aimz.open_result("results/20260101T000000.000000Z_predict")
+    Traceback (most recent call last):
+        ...
+    FileNotFoundError: There is no result in ...: pass the directory of one call, the `artifact_path` of its result.
+    """
+    from aimz.store import STATE, StoredArray, check_result
+
+    directory = Path(path).expanduser().absolute()
+    check_result(directory)
+    groups = {}
+    with xr.open_datatree(directory, engine="zarr") as tree:
+        for name, node in tree.children.items():
+            plain = node.to_dataset().drop_vars(list(node.data_vars))
+            variables = {
+                str(v): (array.dims, _lazy(StoredArray(directory, f"{name}/{v}"), str(v)), array.attrs)
+                for v, array in node.data_vars.items()
+            }
+            sizes = {dim: size for dim, size in node.sizes.items() if dim not in plain.coords}
+            groups[f"/{name}"] = (
+                plain.load().assign(variables).assign_coords({d: pd.RangeIndex(n) for d, n in sizes.items()})
+            )
+        attrs = {key: value for key, value in tree.attrs.items() if key != STATE}
+    opened = xr.DataTree.from_dict(groups)
+    opened.attrs = attrs
+    return opened
 
 
 _SHORT = 4096

@@ -10,12 +10,13 @@ await_imports()
 from aimz.store.journal import JOURNAL, Journal, differences  # noqa: E402
 from aimz.store.location import Home, new_directory, read_output_dir  # noqa: E402
 from aimz.store.memory_sink import MemorySink  # noqa: E402
-from aimz.store.reading import StoredArray, open_result  # noqa: E402
+from aimz.store.reading import STATE, StoredArray, check_result  # noqa: E402
 from aimz.store.sink import Group, Sink, Variable  # noqa: E402
 from aimz.store.zarr_sink import ZarrSink  # noqa: E402
 
 __all__ = [
     "JOURNAL",
+    "STATE",
     "Group",
     "Home",
     "Journal",
@@ -24,8 +25,8 @@ __all__ = [
     "StoredArray",
     "Variable",
     "ZarrSink",
+    "check_result",
     "differences",
     "new_directory",
-    "open_result",
     "read_output_dir",
 ]

@@ -1,6 +1,6 @@
 """Stored arrays, read so that what is missing or damaged raises."""
 
-__all__ = ["STATE", "StoredArray", "open_result"]
+__all__ = ["STATE", "StoredArray", "check_result"]
 
 import json
 from pathlib import Path
@@ -84,7 +84,7 @@ class StoredArray:
         return StoredArray, (self.directory, self.name)
 
 
-def open_result(directory: Path) -> dict[str, Any]:
+def check_result(directory: Path) -> dict[str, Any]:
     """Check that a result is complete; return what its root says of it.
 
     Raises
@@ -95,7 +95,7 @@ def open_result(directory: Path) -> dict[str, Any]:
         If there is nothing of that name.
     """
     if not directory.is_dir():
-        msg = f"There is no result in {directory}: it must be the directory of one call, as its `artifact_path` says."
+        msg = f"There is no result in {directory}: pass the directory of one call, the `artifact_path` of its result."
         raise FileNotFoundError(msg)
     root = directory / "zarr.json"
     if not root.is_file():
