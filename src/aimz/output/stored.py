@@ -2,7 +2,6 @@
 
 __all__ = ["Frame", "as_group", "frame", "open_result"]
 
-import os
 import uuid
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from aimz.output.labels import SAMPLE_DIMS, Labels
 from aimz.output.tree import Draws, attributes, common_sizes
 
 if TYPE_CHECKING:
+    import os
+
     import dask.array as da
 
     from aimz.store import Group

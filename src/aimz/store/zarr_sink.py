@@ -141,13 +141,13 @@ class ZarrSink(Sink):
         """Keep what is whole, and say how to go on; in a temporary directory there is nothing to go on with."""
         if self._journal is None:
             advice = (
-                "The result lay in the temporary directory, so nothing of it is kept. Pass an `output_dir` where there is "
-                "room, and what is finished can be resumed."
+                "The result lay in the temporary directory, so nothing of it is kept. Pass an `output_dir` where there "
+                "is room; what is finished can then be resumed."
             )
         else:
             advice = (
-                f"The result in {self.directory} is incomplete. What is finished is kept: make the same call again with "
-                f"`resume={str(self.directory)!r}`."
+                f"The result in {self.directory} is incomplete. What is finished is kept: make the same call again "
+                f"with `resume={str(self.directory)!r}`."
             )
         if isinstance(error, OSError) and error.errno is not None:
             return OSError(error.errno, f"{os.strerror(error.errno)}. {advice}", str(self.directory))
