@@ -9,7 +9,7 @@ The rival needs an environment of its own, since both packages are imported as `
 
     python3.13 -m venv ENVIRONMENT && ENVIRONMENT/bin/pip install aimz==0.15.1
 
-Without it, the others are still compared.  All of it takes a quarter of an hour and 5 GB of disk.
+Without it, the others are still compared.  All of it takes about twenty minutes and 8 GB of free disk.
 """
 
 import argparse

@@ -199,7 +199,8 @@ class Runner:
         """Inputs that are the same in every step, on every device; where draws are cut, those of all rows."""
         layout, blocked = self._layout, self._block is not None
         values = dict(layout.values) if blocked else {**layout.values, **layout.row_values}
-        arrays = dict(layout.arrays) if blocked else {**layout.arrays, **_all_rows(layout.row_arrays, self._feed)}
+        all_rows = {} if blocked else {name: np.asarray(array) for name, array in layout.row_arrays.items()}
+        arrays = {**layout.arrays, **all_rows}
         blocks = self._blocks(0, self._feed.n_obs or 0)._replace(draws={}) if self._all_blocks else None
         numbers, draws = self._draws if self._cut is Cut.ROWS else (None, None)
         same = (self._key, numbers, draws, values, arrays, blocks)
@@ -288,7 +289,9 @@ class Runner:
 
     def skip(self, start: int, stop: int) -> None:
         """Pass over the rows of a step that is done, where rows can only be read in order."""
-        if self._feed.reader is not None:
+        if self._first is not None and start == 0:
+            self._first = None  # they were read to be looked at
+        elif self._feed.reader is not None:
             self._feed.read(start, stop, self._block or 1)
 
     def once(self, handle: _Handle) -> dict[str, np.ndarray]:
@@ -344,10 +347,3 @@ def _in_blocks(array: np.ndarray, axis: int, n_blocks: int, block: int) -> np.nd
     if short:
         array = np.pad(array, [(0, short if i == axis else 0) for i in range(array.ndim)], mode="edge")
     return array.reshape(*array.shape[:axis], n_blocks, block, *array.shape[axis + 1 :])
-
-
-def _all_rows(arrays: Mapping[str, Any], feed: Feed) -> dict[str, Any]:
-    """Return every row of every argument, for a kernel that needs them all."""
-    if feed.reader is None:
-        return {name: np.asarray(array) for name, array in arrays.items()}
-    return dict(feed.read(0, feed.n_obs or 0, 1))

@@ -241,7 +241,8 @@ class BatchReader:
                 f"tuples of arrays; got {type(given).__name__}."
             )
             raise TypeError(msg)
-        batch = {str(name): np.asarray(read_array(array, str(name))) for name, array in given.items()}
+        # Copies, since an iterable may fill the same memory again for its next batch.
+        batch = {str(name): np.array(read_array(array, str(name))) for name, array in given.items()}
         lengths = {name: array.shape[0] if array.ndim else None for name, array in batch.items()}
         if len(set(lengths.values())) != 1 or None in lengths.values():
             listed = ", ".join(f"`{name}`: {length}" for name, length in lengths.items())
