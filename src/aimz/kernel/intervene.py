@@ -162,7 +162,8 @@ def fit_to_shape(value: Any, shape: tuple[int, ...], dtype: str, what: str) -> n
         msg = f"An intervention on {what} must broadcast to its shape {shape}; got shape {array.shape}."
         raise ValueError(msg)
     aligned = array if trailing else array.reshape(padded)
-    return jnp.broadcast_to(aligned, shape) if isinstance(aligned, jax.Array) else np.broadcast_to(aligned, shape)
+    # A view of NumPy's shows where rows are all the same, and takes no memory for them.
+    return aligned if aligned.shape == shape else np.broadcast_to(np.asarray(aligned), shape)
 
 
 def _cast(array: np.ndarray | jax.Array, dtype: np.dtype) -> np.ndarray | jax.Array:

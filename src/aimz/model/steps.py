@@ -115,7 +115,7 @@ class Feed:
             if isinstance(array, Field):
                 found[name] = given[name] if array.function is None else np.asarray(array.function(given[name]))
             else:
-                found[name] = np.asarray(array[start:end])
+                found[name] = np.asarray(_rows_of(array, 0, start, end))
         return found
 
     def release(self, start: int, stop: int) -> None:
@@ -234,8 +234,7 @@ class Runner:
         axes = self._layout.row_axes
 
         def cut(array: np.ndarray, axis: int, to: int) -> np.ndarray:
-            part = array[(slice(None),) * axis + (slice(start, stop),)]
-            return np.moveaxis(_in_blocks(part, axis, n_blocks, block), axis, to)
+            return np.moveaxis(_in_blocks(_rows_of(array, axis, start, stop), axis, n_blocks, block), axis, to)
 
         return Block(
             numbers,
@@ -268,7 +267,35 @@ class Runner:
         if not rows:
             return None
         stop = start + len(next(iter(rows.values())))
+        self.check_rows(stop, ended=False)
         return stop, (key, numbers, draws, values, arrays, self._blocks(start, stop, rows))
+
+    def check_rows(self, length: int, *, ended: bool = True) -> None:
+        """Refuse an iterable with more rows, or in the end with fewer, than what goes with it row by row.
+
+        Raises
+        ------
+        ValueError
+            If their numbers differ.
+        """
+        if self._feed.reader is None:
+            return
+        layout = self._layout
+        beside = {**layout.row_draws, **{n: a for n, a in layout.row_arrays.items() if not isinstance(a, Field)}}
+        beside |= layout.row_values
+        lengths = {name: self._length(name, array) for name, array in beside.items()}
+        unlike = [name for name, n in lengths.items() if n is not None and (length > n or (ended and length < n))]
+        if unlike:
+            msg = (
+                f"The iterable has {length} rows{'' if ended else ' or more'}, and `{unlike[0]}` has "
+                f"{lengths[unlike[0]]}. Pass as many; for other than the fitted observations, `in_sample=False`."
+            )
+            raise ValueError(msg)
+
+    def _length(self, name: str, array: Any) -> int | None:
+        """Return the number of rows of what goes with the input, or None if it is the same for all."""
+        axis = 1 + self._layout.row_axes[name] if name in self._layout.row_draws else self._layout.row_axes.get(name, 0)
+        return None if _same_in_all_rows(array, axis) else int(array.shape[axis])
 
     def try_first(self, judge: Callable[[Program, tuple[Any, ...], int], str | None], stop: int) -> str | None:
         """Let ``judge`` look at the first step; its inputs are kept."""
@@ -339,6 +366,18 @@ def _shards(array: jax.Array, axis: int) -> list[np.ndarray]:
         return [np.asarray(array)]
     found = sorted(array.addressable_shards, key=lambda shard: shard.index[axis].start or 0)
     return [np.asarray(shard.data) for shard in found]
+
+
+def _same_in_all_rows(array: Any, axis: int) -> bool:
+    return isinstance(array, np.ndarray) and array.strides[axis] == 0
+
+
+def _rows_of(array: Any, axis: int, start: int, stop: int) -> Any:
+    """Return some rows; of one that is the same in all rows, as many as are asked for."""
+    if _same_in_all_rows(array, axis):
+        shape = (*array.shape[:axis], stop - start, *array.shape[axis + 1 :])
+        return np.broadcast_to(array[(slice(None),) * axis + (slice(0, 1),)], shape)
+    return array[(slice(None),) * axis + (slice(start, stop),)] if axis else array[start:stop]
 
 
 def _in_blocks(array: np.ndarray, axis: int, n_blocks: int, block: int) -> np.ndarray:

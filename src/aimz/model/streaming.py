@@ -155,20 +155,10 @@ def _fill(
         progress=order.asked.method if order.streaming.progress else None,
     )
     length = run(request, sink)
-    _check_rows(order, plan, length)
+    if plan.axis == "obs":
+        runner.check_rows(length)
     return length
 
 
 def _renamed(arrays: Mapping[str, np.ndarray], names: Mapping[str, str]) -> dict[str, np.ndarray]:
     return {names[name]: array for name, array in arrays.items()}
-
-
-def _check_rows(order: Order, plan: "Plan", length: int) -> None:
-    """Refuse an iterable that had another number of rows than the posterior of its local latents."""
-    local = [name for name in order.prepared.draws if name in order.prepared.plan.row_axes]
-    if plan.axis == "obs" and local and length != order.prepared.call.n_obs:
-        msg = (
-            f"The iterable had {length} rows, and the posterior of `{local[0]}` has {order.prepared.call.n_obs}. Pass "
-            "the fitted observations, or `in_sample=False`."
-        )
-        raise ValueError(msg)
