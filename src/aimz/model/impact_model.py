@@ -728,9 +728,11 @@ class ImpactModel:
         """
         from aimz.output import difference
 
+        before, after = output_baseline, output_intervention
+        read = partial(read_scenario, param_input=self.param_input, on_batch=on_batch)
         sides = [
-            read_scenario("baseline", output_baseline, args_baseline, self.param_input, on_batch=on_batch),
-            read_scenario("intervention", output_intervention, args_intervention, self.param_input, on_batch=on_batch),
+            read("baseline", before, args_baseline, beside=after),
+            read("intervention", after, args_intervention, beside=before),
         ]
         # Both are checked before either is computed or a key is split; and what one of them draws anew both draw
         # anew, or the difference would be between fitted rows and others.

@@ -96,12 +96,13 @@ class Results:
         shapes: Mapping[str, tuple[int, ...]],
         *,
         key: str | None,
+        row_block: int,
         **attrs: Any,
     ) -> "Frame":
-        """Return the group of a call without its arrays."""
+        """Return the group of a call without its arrays; ``row_block`` says how many rows were drawn together."""
         from aimz.output import frame
 
-        return frame(self._draws({}, prepared, key, **attrs), shapes, self._labels())
+        return frame(self._draws({}, prepared, key, row_block=row_block, **attrs), shapes, self._labels())
 
     def observed(self, prepared: Prepared, observed: Any) -> "dict[str, xr.Dataset]":
         """Return the group ``observed_data``, where there are any."""
@@ -112,7 +113,15 @@ class Results:
         dataset = observed_dataset(prepared.spec.param_output, np.asarray(observed), prepared.spec, self._labels())
         return {"observed_data": dataset}
 
-    def _draws(self, arrays: "Mapping[str, jax.Array]", prepared: Prepared, key: str | None, **attrs: Any) -> "Draws":
+    def _draws(
+        self,
+        arrays: "Mapping[str, jax.Array]",
+        prepared: Prepared,
+        key: str | None,
+        *,
+        row_block: int = 0,
+        **attrs: Any,
+    ) -> "Draws":
         from aimz.output import Draws
 
         return Draws(
@@ -121,7 +130,7 @@ class Results:
             prepared.call.n_obs,
             num_chains=1 if prepared.posterior is None else prepared.posterior.num_chains,
             known_rows=prepared.in_sample and prepared.spec.param_input not in prepared.changed,
-            attrs={**prepared.attrs, **({} if key is None else {"rng_key": key}), **attrs},
+            attrs={**prepared.attrs, **({} if key is None else {"rng_key": key}), "row_block": row_block, **attrs},
         )
 
     def tree(

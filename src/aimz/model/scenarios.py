@@ -28,10 +28,16 @@ class Scenario:
     """The key the tree was drawn with, or that came with the arguments; None if neither says."""
     anew: frozenset[str] = frozenset()
     """Sites the tree's maker drew anew."""
+    in_blocks: bool = True
+    """Whether the tree's rows were drawn in blocks, as a stream does, or all together."""
 
 
-def read_scenario(name: str, tree: "xr.DataTree | None", args: Any, param_input: str, *, on_batch: bool) -> Scenario:
+def read_scenario(
+    name: str, tree: "xr.DataTree | None", args: Any, param_input: str, *, on_batch: bool, beside: Any
+) -> Scenario:
     """Return the one of a tree and keyword arguments that was given for the scenario ``name``.
+
+    ``beside`` is the tree it will be compared with, if there is one: noise is common only where rows are drawn alike.
 
     Raises
     ------
@@ -47,8 +53,8 @@ def read_scenario(name: str, tree: "xr.DataTree | None", args: Any, param_input:
     if tree is not None:
         from aimz.output import recorded
 
-        key, anew = recorded(tree, f"output_{name}")
-        return Scenario(tree, None, None if key is None else parse_key(key), anew)
+        key, anew, in_blocks = recorded(tree, f"output_{name}")
+        return Scenario(tree, None, None if key is None else parse_key(key), anew, in_blocks)
     if not isinstance(args, Mapping) or param_input not in args:
         got = sorted(args) if isinstance(args, Mapping) else type(args).__name__
         method = "predict_on_batch" if on_batch else "predict"
@@ -62,6 +68,10 @@ def read_scenario(name: str, tree: "xr.DataTree | None", args: Any, param_input:
         msg = f"`args_{name}` must leave `return_datatree` as it is; the effect is taken between trees."
         raise ValueError(msg)
     key = rest.pop("rng_key", None)
+    if beside is not None and not _STREAMING.keys() & rest.keys():
+        from aimz.output import recorded
+
+        on_batch = on_batch or not recorded(beside, f"the scenario beside `args_{name}`")[2]
     options = None if on_batch else {option: rest.pop(option, default) for option, default in _STREAMING.items()}
     request = {
         "X": rest.pop(param_input),

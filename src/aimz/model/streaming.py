@@ -84,7 +84,8 @@ def _run(results: Results, order: Order, plan: "Plan", runner: Runner, step: Ste
     def shapes(n_obs: int) -> dict[str, tuple[int, ...]]:
         return {names[n]: (plan.n_draws, *s) for n, (s, _) in shapes_of(step, prepared, n_obs).items()}
 
-    frame = results.frame(prepared, shapes(prepared.call.n_obs), key=order.key_text)
+    label = partial(results.frame, key=order.key_text, row_block=plan.block or 0)
+    frame = label(prepared, shapes(prepared.call.n_obs))
     variables = _variables(order, plan, step, frame.dims)
     place = None
     if options.store == "persistent":
@@ -115,7 +116,7 @@ def _run(results: Results, order: Order, plan: "Plan", runner: Runner, step: Ste
         name, axis = next((n, v.axis) for n, v in variables.items() if v.axis is not None)
         length = arrays[name].shape[axis or 0]
         prepared = replace(prepared, call=replace(prepared.call, n_obs=length))
-        frame = results.frame(prepared, shapes(length), key=order.key_text, created_at=frame.attrs["created_at"])
+        frame = label(prepared, shapes(length), created_at=frame.attrs["created_at"])
     beside = {name: dataset.assign_attrs(own) if own else dataset for name, dataset in beside.items()}
     return make_tree(
         {**beside, order.asked.group: frame.filled(arrays, **own)}, **({} if place is None else place.root_attrs)

@@ -62,14 +62,20 @@ def difference(baseline: xr.DataTree, intervention: xr.DataTree) -> xr.DataTree:
     return tree
 
 
-def recorded(tree: xr.DataTree, name: str) -> tuple[str | None, frozenset[str]]:
-    """Return the key a result says it was drawn with, and the sites drawn anew; refuse what is no result."""
+def recorded(tree: xr.DataTree, name: str) -> tuple[str | None, frozenset[str], bool]:
+    """Return the key a result says it was drawn with, the sites drawn anew, and whether rows were drawn in blocks.
+
+    Raises
+    ------
+    TypeError
+        If it is no result.
+    """
     if not isinstance(tree, xr.DataTree):
         msg = f"`{name}` must be a DataTree that a predictive method returned; got {type(tree).__name__}."
         raise TypeError(msg)
     group = next((group for group in _GROUPS if group in tree.children), None)
     attrs = {} if group is None else tree[group].attrs
-    return attrs.get("rng_key"), frozenset(attrs.get("drawn_anew", ()))
+    return attrs.get("rng_key"), frozenset(attrs.get("drawn_anew", ())), bool(attrs.get("row_block", 1))
 
 
 def _shared_group(baseline: xr.DataTree, intervention: xr.DataTree) -> str:
@@ -99,6 +105,13 @@ def _warn_unless_noise_is_common(before: xr.Dataset, after: xr.Dataset) -> None:
         warn(
             "The scenarios were drawn with different keys, so their noise is independent and their difference "
             "holds the noise of both. Pass the same `rng_key` to both, or let `estimate_effect` predict them."
+        )
+    blocks = [before.attrs.get("row_block"), after.attrs.get("row_block")]
+    if None not in blocks and blocks[0] != blocks[1]:
+        ways = [f"in blocks of {block} rows" if block else "for all rows together" for block in blocks]
+        warn(
+            f"The scenarios were drawn in two ways, {ways[0]} and {ways[1]}, so their noise is independent and their "
+            "difference holds the noise of both. Make both with `predict_on_batch`, or both with `predict`."
         )
 
 
