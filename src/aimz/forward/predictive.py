@@ -40,7 +40,7 @@ class Block(NamedTuple):
     """What differs from one block of rows to the next."""
 
     number: Any
-    """Which block it is."""
+    """Which block it is, or None if there is no other."""
     rows: Any
     """Number of each row, or None where no plate runs along the rows."""
     draws: Mapping[str, Any]
@@ -54,6 +54,13 @@ class Block(NamedTuple):
 def draw_keys(key: jax.Array, numbers: Any) -> jax.Array:
     """Return the key of each draw, which depends on its number alone."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(numbers))
+
+
+def _block_key(draw_key: jax.Array, number: Any) -> jax.Array:
+    """Return the key of a block: the first has that of the draw, as all rows together have."""
+    if number is None:
+        return draw_key
+    return jax.numpy.where(number == 0, draw_key, jax.random.fold_in(draw_key, number))
 
 
 def one_pass(kernel: Kernel, plan: Pass, read: Callable[[Message], Any], noticed: set[str] | None = None) -> OnePass:
@@ -83,7 +90,7 @@ def one_pass(kernel: Kernel, plan: Pass, read: Callable[[Message], Any], noticed
             transforms=plan.transforms,
             unobserve=plan.unobserve,
             row_plates=plan.row_plates,
-            block_key=None if block is None else jax.random.fold_in(draw_key, own.number),
+            block_key=_block_key(draw_key, own.number),
             row_sites=frozenset(plan.row_axes),
             rows=own.rows,
         )

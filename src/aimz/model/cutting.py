@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from aimz.forward import Cut, Program, Step
+from aimz.forward import Cut, Step
 from aimz.kernel import Source, site_obstacle
 from aimz.model.asked import Order
 from aimz.model.engine import Engine, Prepared
@@ -46,62 +46,32 @@ def _bytes_by_row(prepared: Prepared) -> int:
 
 def cut_rows(engine: Engine, order: Order, layout: Layout) -> "tuple[Plan, Runner, Step] | str":
     """Return how to compute a call block by block, or why that cannot be done."""
-    from aimz.stream import block_rows, plan_draws, plan_rows
+    from aimz.stream import block_rows
 
-    prepared, options = order.prepared, order.streaming
-    drawn = prepared.substitution.having(
-        Source.PRIOR, Source.ABSENT, Source.OTHER_ROWS, Source.DOWNSTREAM, Source.DRAWN, Source.DATA
-    )
+    prepared = order.prepared
     obstacle = site_obstacle(
         prepared.spec,
-        drawn=frozenset(drawn),
+        drawn=frozenset(prepared.substitution.having(*_DRAWN)),
         returned=prepared.plan.return_sites,
         scored=order.kind == "log_density",
     )
     if obstacle is not None:
         return obstacle
-    n_draws, n_obs = prepared.plan.n_draws, prepared.call.n_obs if order.n_obs_known else None
-    block = block_rows(_bytes_by_row(prepared), n_draws, n_obs)
+    n_obs, mesh = prepared.call.n_obs if order.n_obs_known else None, _mesh()
+    block = block_rows(_bytes_by_row(prepared), prepared.plan.n_draws, n_obs)
+    alone = mesh is None and n_obs is not None and n_obs <= block
     try:
-        step = engine.programs.step(
-            order.kind, replace(prepared.plan, n_obs=block), layout.one_block(block), layout.one_block(2 * block)
-        )
-    except Exception:
+        one, two = layout.one_block(block, alone=alone), layout.one_block(2 * block, alone=alone)
+        step = engine.programs.step(order.kind, replace(prepared.plan, n_obs=block), one, two)
+    except Exception:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
         return f"it takes {n_obs} rows and not {block}"
     if step.use.obstacle is not None:
         return step.use.obstacle
-    feed = Feed(layout.row_arrays, n_obs, order.reader, None if options.output_dir is None else [])
-    mesh, n_devices = _mesh(), _n_devices(_mesh())
-    sizes = _sizes(step, prepared)
-    if options.shard_axis == "draw":
-        assert n_obs is not None  # all rows are there
-        # At most an eighth of the draws together, on however many devices, so that these do not show in the numbers.
-        group = min(step.group, -(-n_draws // 8))
-        plan = plan_draws(
-            block=block,
-            n_obs=n_obs,
-            n_draws=n_draws,
-            n_chains=_n_chains(prepared),
-            group=group,
-            draw_bytes=sum(sizes.values()),
-            n_devices=n_devices,
-            batch_size=options.batch_size,
-        )
-        cut = Cut.DRAWS
-    else:
-        group, cut = step.group, Cut.ROWS
-        plan = plan_rows(
-            block=block,
-            n_obs=n_obs,
-            n_draws=n_draws,
-            n_chains=_n_chains(prepared),
-            site_bytes=max((size // prepared.call.n_obs for size in sizes.values()), default=1),
-            n_devices=n_devices,
-            blocks_per_device=_BLOCKS_PER_DEVICE.get(jax.default_backend(), 16),
-            batch_size=options.batch_size,
-        )
+    plan, group = _plan_blocks(order, step, block, n_obs, mesh)
+    cut = Cut(plan.axis)
     program = engine.programs.compiled(step, group=group, cut=cut, mesh=mesh)
-    runner = _runner(program, step, layout, feed, order, plan, cut, mesh)
+    feed = Feed(layout.row_arrays, n_obs, order.reader, None if order.streaming.output_dir is None else [])
+    runner = Runner(program, step, layout, feed, order.key, plan, mesh=mesh, alone=alone)
     seen = runner.try_first(lambda *given: engine.programs.apart(step, *given), next(plan.steps())[1])
     if seen is not None:
         if order.reader is not None:
@@ -110,53 +80,71 @@ def cut_rows(engine: Engine, order: Order, layout: Layout) -> "tuple[Plan, Runne
     return plan, runner, step
 
 
+_DRAWN = (Source.PRIOR, Source.ABSENT, Source.OTHER_ROWS, Source.DOWNSTREAM, Source.DRAWN, Source.DATA)
+"""Where a value comes from if it is, or may be, drawn."""
+
+
+def _plan_blocks(order: Order, step: Step, block: int, n_obs: int | None, mesh: Mesh | None) -> "tuple[Plan, int]":
+    """Return the plan of a call that is computed block by block, and how many draws go side by side."""
+    from aimz.stream import plan_draws, plan_rows
+
+    prepared, options = order.prepared, order.streaming
+    n_draws, sizes = prepared.plan.n_draws, _sizes(step, prepared)
+    if options.shard_axis == "draw":
+        assert n_obs is not None  # all rows are there
+        group = _group_of_draws(step, n_draws)
+        plan = plan_draws(
+            block=block,
+            n_obs=n_obs,
+            n_draws=n_draws,
+            n_chains=_n_chains(prepared),
+            group=group,
+            draw_bytes=sum(sizes.values()),
+            n_devices=_n_devices(mesh),
+            batch_size=options.batch_size,
+        )
+        return plan, group
+    plan = plan_rows(
+        block=block,
+        n_obs=n_obs,
+        n_draws=n_draws,
+        n_chains=_n_chains(prepared),
+        site_bytes=max((size // prepared.call.n_obs for size in sizes.values()), default=1),
+        n_devices=_n_devices(mesh),
+        blocks_per_device=_BLOCKS_PER_DEVICE.get(jax.default_backend(), 16),
+        batch_size=options.batch_size,
+    )
+    return plan, step.group
+
+
+def _group_of_draws(step: Step, n_draws: int) -> int:
+    """Return how many draws go side by side where draws are cut.
+
+    At most an eighth of them, on however many devices, so that these do not show in the numbers.
+    """
+    return min(step.group, -(-n_draws // 8))
+
+
 def cut_draws(engine: Engine, order: Order, layout: Layout) -> "tuple[Plan, Runner, Step]":
     """Return how to compute a call with all rows together, some draws at a time."""
     from aimz.stream import plan_draws
 
-    prepared = order.prepared
-    n_draws = prepared.plan.n_draws
+    prepared, options, mesh = order.prepared, order.streaming, _mesh()
     step = engine.programs.step(order.kind, prepared.plan, layout.one_pass(), None)
-    mesh = _mesh()
+    group = _group_of_draws(step, prepared.plan.n_draws)
     plan = plan_draws(
         block=None,
         n_obs=prepared.call.n_obs,
-        n_draws=n_draws,
+        n_draws=prepared.plan.n_draws,
         n_chains=_n_chains(prepared),
-        group=min(step.group, -(-n_draws // 8)),
+        group=group,
         draw_bytes=sum(_sizes(step, prepared).values()),
         n_devices=_n_devices(mesh),
-        batch_size=order.streaming.batch_size if order.streaming.shard_axis == "draw" else None,
+        batch_size=options.batch_size if options.shard_axis == "draw" else None,
     )
-    group = min(step.group, -(-n_draws // 8))
     program = engine.programs.compiled(step, group=group, cut=Cut.DRAWS, mesh=mesh)
     feed = Feed(layout.row_arrays, prepared.call.n_obs)
-    return plan, _runner(program, step, layout, feed, order, plan, Cut.DRAWS, mesh), step
-
-
-def _runner(
-    program: Program,
-    step: Step,
-    layout: Layout,
-    feed: Feed,
-    order: Order,
-    plan: "Plan",
-    cut: Cut,
-    mesh: Mesh | None,
-) -> Runner:
-    key = jax.random.key(0) if order.key is None else order.key
-    return Runner(
-        program,
-        step,
-        layout,
-        feed,
-        key,
-        n_draws=plan.n_draws,
-        span=plan.step,
-        block=plan.block,
-        cut=cut,
-        mesh=mesh,
-    )
+    return plan, Runner(program, step, layout, feed, order.key, plan, mesh=mesh), step
 
 
 def _n_chains(prepared: Prepared) -> int:

@@ -5,7 +5,7 @@ __all__ = ["Feed", "Layout", "Runner"]
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,9 @@ from jax.sharding import PartitionSpec as P
 from aimz.forward import Block, Cut, Program, Step
 from aimz.model.engine import Prepared
 from aimz.utils.data import BatchReader, Field, Rows, fingerprint
+
+if TYPE_CHECKING:
+    from aimz.stream import Plan
 
 type Part = tuple[int, int, dict[str, np.ndarray]]
 
@@ -51,14 +54,14 @@ class Layout:
             with_rows=bool(prepared.plan.row_plates),
         )
 
-    def one_block(self, block: int) -> tuple[Any, ...]:
-        """Return abstract inputs of one pass over one block."""
+    def one_block(self, block: int, *, alone: bool) -> tuple[Any, ...]:
+        """Return abstract inputs of one pass over one block; ``alone`` says that there is no other."""
         return (
             _abstract(self.draws, lambda _, value: value.shape[1:]),
             _abstract(self.values, lambda _, value: np.shape(value)),
             _abstract(self.arrays, lambda _, value: value.shape),
             Block(
-                jax.ShapeDtypeStruct((), "int32"),
+                None if alone else jax.ShapeDtypeStruct((), "int32"),
                 jax.ShapeDtypeStruct((block,), "int32") if self.with_rows else None,
                 _abstract(self.row_draws, lambda name, value: _resized(value.shape[1:], self.row_axes[name], block)),
                 _abstract(self.row_values, lambda name, value: _resized(value.shape, self.row_axes[name], block)),
@@ -146,15 +149,13 @@ class Runner:
     layout, feed
         The inputs.
     key
-        Key of the call.
-    n_draws
-        Number of draws of the call.
-    span
-        Rows of a step if rows are cut, draws if those are.
-    block
-        Rows of a block; None where all rows are seen at once.
-    cut, mesh
-        What is cut, and the devices that share it; None for one device.
+        Key of the call; None where nothing is drawn.
+    plan
+        How the call is cut.
+    mesh
+        The devices that share a step; None for one device.
+    alone
+        Whether there is one block and no other.
     """
 
     def __init__(
@@ -163,24 +164,23 @@ class Runner:
         step: Step,
         layout: Layout,
         feed: Feed,
-        key: jax.Array,
+        key: jax.Array | None,
+        plan: "Plan",
         *,
-        n_draws: int,
-        span: int,
-        block: int | None,
-        cut: Cut,
         mesh: Mesh | None,
+        alone: bool = False,
     ) -> None:
         self._program = program
         self._step = step
         self._layout = layout
         self._feed = feed
-        self._key = key
-        self._n_draws = n_draws
-        self._span = span
-        self._block = block
-        self._cut = cut
+        self._key = jax.random.key(0) if key is None else key
+        self._n_draws = plan.n_draws
+        self._span = plan.step
+        self._block = plan.block
+        self._cut = Cut(plan.axis)
         self._mesh = mesh
+        self._alone = alone
         self._first: tuple[int, tuple[Any, ...]] | None = None
 
     @property
@@ -237,7 +237,7 @@ class Runner:
             return np.moveaxis(_in_blocks(_rows_of(array, axis, start, stop), axis, n_blocks, block), axis, to)
 
         return Block(
-            numbers,
+            None if self._alone else numbers,
             at,
             {name: cut(value, 1 + axes[name], 1) for name, value in self._row_draws.items()},
             {name: cut(np.asarray(value), axes[name], 0) for name, value in self._layout.row_values.items()},
