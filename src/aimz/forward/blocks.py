@@ -88,38 +88,41 @@ def sharded(program: Program, mesh: Mesh, cut: Cut, row_axes: Mapping[str, int],
 def rows_apart(program: Program, inputs: tuple[Any, ...], n_obs: int, row_axes: Mapping[str, int]) -> str | None:
     """Return the site in which a row saw another, or None.
 
-    The program runs on the rows at hand and on the same with every other row changed, in the arguments and in whatever
-    else has rows; those left alone must keep their bits.  Every other row, because mixing is often one-sided: a causal
-    filter leaves the first half of a block untouched whatever follows.
+    The program runs on the rows at hand and on the same with most rows changed, in the arguments and in whatever else
+    has rows; those left alone, chosen by chance, must keep their bits.  Rows get the values of others, so that whatever
+    the kernel computes of them it could have had to compute.
     """
     blocks: Block = inputs[-1]
-    changed = blocks._replace(
-        draws={name: _changed(value, row_axes[name] + 2) for name, value in blocks.draws.items()},
-        values={name: _changed(value, row_axes[name] + 1) for name, value in blocks.values.items()},
-        arrays={name: _changed(value, 1) for name, value in blocks.arrays.items()},
-    )
-    before, after = program(*inputs), program(*inputs[:-1], changed)
-    for name, value in before.items():
-        one, other = np.asarray(value), np.asarray(after[name])
-        if name in row_axes:
-            kept = (slice(None),) * (1 + row_axes[name]) + (slice(0, n_obs, 2),)
-            one, other = one[kept], other[kept]
-        if not np.array_equal(one, other, equal_nan=one.dtype.kind in "fc"):
-            return name
+    before = program(*inputs)
+    n_blocks, size = np.shape(next(iter(blocks.arrays.values())))[:2]
+    chance = np.random.default_rng(0)
+    for _ in range(2):
+        kept = np.sort(chance.permutation(n_obs)[: max(1, n_obs // 8)])
+        rows = chance.permutation(n_blocks * size)
+        rows[kept] = kept
+        changed = blocks._replace(
+            draws={name: _exchanged(value, 1, row_axes[name] + 2, rows, kept) for name, value in blocks.draws.items()},
+            values={
+                name: _exchanged(value, 0, row_axes[name] + 1, rows, kept) for name, value in blocks.values.items()
+            },
+            arrays={name: _exchanged(value, 0, 1, rows, kept) for name, value in blocks.arrays.items()},
+        )
+        after = program(*inputs[:-1], changed)
+        for name, value in before.items():
+            one, other = np.asarray(value), np.asarray(after[name])
+            if name in row_axes:
+                one, other = (array.take(kept, 1 + row_axes[name]) for array in (one, other))
+            if not np.array_equal(one, other, equal_nan=one.dtype.kind in "fc"):
+                return name
     return None
 
 
-def _changed(value: Any, axis: int) -> np.ndarray:
-    """Return an array of blocks in which every other row along ``axis`` is something else."""
-    array = np.array(value)
-    odd = (slice(None),) * axis + (slice(1, None, 2),)
-    # Values of other rows are values that may occur; what is the same in all is moved off besides.
-    others = np.roll(array, 1, axis)[odd]
-    if array.dtype.kind == "b":
-        others = ~array[odd]
-    elif array.dtype.kind in "iu":
-        others = np.where(others == array[odd], others - np.sign(others).astype(others.dtype) + (others == 0), others)
-    else:
-        others = (others * 1.25 + 0.5).astype(array.dtype)
-    array[odd] = others
-    return array
+def _exchanged(value: Any, blocks: int, axis: int, rows: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Give each row, of all blocks, the values of the row ``rows`` names; those that would not change are moved."""
+    array = np.moveaxis(np.asarray(value), (blocks, axis), (0, 1))
+    flat = array.reshape(-1, *array.shape[2:])
+    new = flat[rows]
+    moved = new + np.asarray(1, new.dtype) / 16 if new.dtype.kind in "fc" else new
+    same = (new == flat) & ~np.isin(np.arange(len(flat)), kept).reshape(-1, *[1] * (flat.ndim - 1))
+    new = np.where(same, moved, new).astype(new.dtype)
+    return np.moveaxis(new.reshape(array.shape), (0, 1), (blocks, axis))

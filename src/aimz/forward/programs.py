@@ -14,7 +14,7 @@ from aimz.forward.blocks import Cut, blocked, rows_apart, sharded
 from aimz.forward.predictive import Block, Pass, Program, one_pass, per_draw, whole
 from aimz.forward.readers import READERS
 from aimz.forward.vectorise import Traced, group_size, trace
-from aimz.kernel import Recent, RowUse, freeze, size_obstacle
+from aimz.kernel import Recent, RowUse, freeze, row_use
 from aimz.types import Kernel
 
 type Inputs = tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any], Block | None]
@@ -29,8 +29,8 @@ class Step:
     plan: Pass
     group: int
     """Draws that fit the hardware side by side."""
-    use: RowUse
-    """What stands against computing it block by block; nothing where all rows are there at once."""
+    own_noise: bool
+    """Whether the kernel draws with a key that belongs to no site."""
     by_block: bool
 
 
@@ -41,6 +41,7 @@ class Programs:
         self._kernel = kernel
         self._programs = Recent[Program]()
         self._steps = Recent[Step]()
+        self._uses = Recent[RowUse]()
         self._apart = Recent[str | None]()
 
     def run(
@@ -58,28 +59,34 @@ class Programs:
         )
         return program(key, np.arange(plan.n_draws, dtype=np.int32), dict(draws), dict(values), dict(arrays))
 
-    def step(self, kind: str, plan: Pass, inputs: Inputs, larger: Inputs | None) -> Step:
-        """Trace one pass; with ``larger``, the inputs of a block twice as long, also see whether it may be cut."""
+    def step(self, kind: str, plan: Pass, inputs: Inputs) -> Step:
+        """Trace one pass; over one block if there is one among the inputs."""
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(inputs))
         handle = (_handle(kind, plan), jax.tree.structure(inputs), shapes)
-        return self._steps.get(handle, lambda: self._trace(kind, plan, inputs, larger))
+        return self._steps.get(handle, lambda: self._trace(kind, plan, inputs))
 
-    def _trace(self, kind: str, plan: Pass, inputs: Inputs, larger: Inputs | None) -> Step:
+    def _trace(self, kind: str, plan: Pass, inputs: Inputs) -> Step:
         noticed: set[str] = set()
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        draws, values, arrays, block = inputs
-        traced = trace(one_pass(self._kernel, plan, READERS[kind], noticed), key, *inputs)
+        traced = trace(one_pass(self._kernel, plan, READERS[kind], noticed), _a_key(), *inputs)
         group = group_size(traced.jaxpr, plan.n_draws, jax.default_backend())
-        if larger is None or block is None:
-            return Step(traced, plan, group, RowUse(), by_block=False)
-        if noticed:
-            use = RowUse("it draws with a key of its own (`numpyro.prng_key`), apart from any site")
-        else:
-            other = trace(one_pass(self._kernel, replace(plan, n_obs=2 * plan.n_obs), READERS[kind]), key, *larger)
-            # Leaves come in the order of the arguments: the row numbers are the second field of the block.
-            before = len(jax.tree.leaves((key, draws, values, arrays, block.number)))
-            use = size_obstacle(traced.jaxpr, other.jaxpr, None if block.rows is None else before)
-        return Step(traced, plan, group, use, by_block=True)
+        return Step(traced, plan, group, bool(noticed), by_block=inputs[-1] is not None)
+
+    def use(self, kind: str, plan: Pass, inputs: Inputs, other: Inputs, n_other: int) -> RowUse:
+        """Return whether a pass over a block may be one of many, by comparison with one over ``n_other`` rows."""
+        step = self.step(kind, plan, inputs)
+        return self._uses.get((step, n_other), lambda: self._compare(step, kind, inputs, other, n_other))
+
+    def _compare(self, step: Step, kind: str, inputs: Inputs, other: Inputs, n_other: int) -> RowUse:
+        if step.own_noise:
+            return RowUse("it draws with a key of its own (`numpyro.prng_key`), apart from any site")
+        plan = replace(step.plan, n_obs=n_other)
+        traced = trace(one_pass(self._kernel, plan, READERS[kind]), _a_key(), *other)
+        draws, values, arrays, block = inputs
+        assert block is not None
+        # Leaves come in the order of the arguments: first of the block is its number, then those of the rows.
+        number = len(jax.tree.leaves((_a_key(), draws, values, arrays)))
+        rows = None if block.rows is None else number + 1
+        return row_use(step.traced.jaxpr, traced.jaxpr, (step.plan.n_obs, n_other), rows=rows, number=number)
 
     def compiled(self, step: Step, *, group: int, cut: Cut, mesh: Mesh | None) -> Program:
         """Return the program ``f(key, numbers, draws, values, arrays, blocks)`` that runs ``step`` for many draws.
@@ -97,6 +104,11 @@ class Programs:
     def apart(self, step: Step, program: Program, inputs: tuple[Any, ...], n_obs: int) -> str | None:
         """Return the site in which a row saw another, or None; found out once for a step."""
         return self._apart.get(step, lambda: rows_apart(program, inputs, n_obs, step.plan.row_axes))
+
+
+def _a_key() -> Any:
+    """Return an abstract key."""
+    return jax.eval_shape(lambda: jax.random.key(0))
 
 
 def _handle(kind: str, plan: Pass) -> Hashable:

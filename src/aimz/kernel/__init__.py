@@ -1,9 +1,10 @@
 """The user's model, read once: callable -> :class:`KernelSpec`, and what a call does with each of its sites."""
 
 from aimz.kernel.execute import Execution, Message
-from aimz.kernel.independence import RowUse, site_obstacle, size_obstacle
+from aimz.kernel.independence import site_obstacle
 from aimz.kernel.intervene import Intervened, read_intervention
 from aimz.kernel.reader import KernelReader
+from aimz.kernel.rows import RowUse, row_use
 from aimz.kernel.signature import KernelSignature, kernel_name, read_signature
 from aimz.kernel.spec import KernelSpec, Role, Site
 from aimz.kernel.static import Recent, freeze
@@ -26,7 +27,7 @@ __all__ = [
     "kernel_name",
     "read_intervention",
     "read_signature",
+    "row_use",
     "site_obstacle",
-    "size_obstacle",
     "substitute",
 ]

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from aimz.forward import Cut, Step
-from aimz.kernel import Source, site_obstacle
+from aimz.kernel import RowUse, Source, site_obstacle
 from aimz.model.asked import Order
 from aimz.model.engine import Engine, Prepared
 from aimz.model.steps import Feed, Layout, Runner
@@ -60,18 +60,26 @@ def cut_rows(engine: Engine, order: Order, layout: Layout) -> "tuple[Plan, Runne
     n_obs, mesh = prepared.call.n_obs if order.n_obs_known else None, _mesh()
     block = block_rows(_bytes_by_row(prepared), prepared.plan.n_draws, n_obs)
     alone = mesh is None and n_obs is not None and n_obs <= block
+    by_block = replace(prepared.plan, n_obs=block)
     try:
-        one, two = layout.one_block(block, alone=alone), layout.one_block(2 * block, alone=alone)
-        step = engine.programs.step(order.kind, replace(prepared.plan, n_obs=block), one, two)
-    except Exception:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
-        return f"it takes {n_obs} rows and not {block}"
-    if step.use.obstacle is not None:
-        return step.use.obstacle
+        step = engine.programs.step(order.kind, by_block, layout.one_block(block, alone=alone))
+        use = RowUse()
+        if n_obs != block:  # else the kernel sees all its rows
+            # Beside all the rows, since a kernel may do something else for many than for few.
+            other = n_obs or 2 * block
+            one, two = (layout.one_block(rows, alone=False) for rows in (block, other))
+            use = engine.programs.use(order.kind, by_block, one, two, other)
+    except Exception as error:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
+        return f"for {block} rows it raises {type(error).__name__}"
+    if use.obstacle is not None:
+        return use.obstacle
     plan, group = _plan_blocks(order, step, block, n_obs, mesh)
     cut = Cut(plan.axis)
     program = engine.programs.compiled(step, group=group, cut=cut, mesh=mesh)
     feed = Feed(layout.row_arrays, n_obs, order.reader, None if order.streaming.output_dir is None else [])
-    runner = Runner(program, step, layout, feed, order.key, plan, mesh=mesh, alone=alone)
+    runner = Runner(program, use, layout, feed, order.key, plan, mesh=mesh, alone=alone)
+    if n_obs == block:
+        return plan, runner, step
     seen = runner.try_first(lambda *given: engine.programs.apart(step, *given), next(plan.steps())[1])
     if seen is not None:
         if order.reader is not None:
@@ -130,7 +138,7 @@ def cut_draws(engine: Engine, order: Order, layout: Layout) -> "tuple[Plan, Runn
     from aimz.stream import plan_draws
 
     prepared, options, mesh = order.prepared, order.streaming, _mesh()
-    step = engine.programs.step(order.kind, prepared.plan, layout.one_pass(), None)
+    step = engine.programs.step(order.kind, prepared.plan, layout.one_pass())
     group = _group_of_draws(step, prepared.plan.n_draws)
     plan = plan_draws(
         block=None,
@@ -144,7 +152,7 @@ def cut_draws(engine: Engine, order: Order, layout: Layout) -> "tuple[Plan, Runn
     )
     program = engine.programs.compiled(step, group=group, cut=Cut.DRAWS, mesh=mesh)
     feed = Feed(layout.row_arrays, prepared.call.n_obs)
-    return plan, Runner(program, step, layout, feed, order.key, plan, mesh=mesh), step
+    return plan, Runner(program, RowUse(), layout, feed, order.key, plan, mesh=mesh), step
 
 
 def _n_chains(prepared: Prepared) -> int:

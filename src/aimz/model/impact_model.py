@@ -24,7 +24,7 @@ from aimz.model.inputs import Given, check_order, read_given
 from aimz.model.keys import describe_key, parse_key
 from aimz.model.options import Streaming, read_streaming
 from aimz.model.results import Observed, Results
-from aimz.model.scenarios import check_alike, read_scenario
+from aimz.model.scenarios import check_alike, check_inputs, read_scenario
 from aimz.model.streaming import stream
 from aimz.types import Intervention, Kernel
 from aimz.utils import read_key
@@ -736,12 +736,19 @@ class ImpactModel:
         ]
         # Both are checked before either is computed or a key is split; and what one of them draws anew both draw
         # anew, or the difference would be between fitted rows and others.
+        check_inputs(side.request["X"] for side in sides if side.request is not None)
         alone = [None if side.request is None else self._ask(**side.request, quiet=True) for side in sides]
         check_alike(*(None if asked is None else asked.prepared for asked in alone))
         alike = Alike.of(
             [asked.prepared.substitution for asked in alone if asked is not None], sides[0].anew | sides[1].anew
         )
-        ready = [None if side.request is None else self._ask(**side.request, alike=alike) for side in sides]
+        # What an iterable yields is there once: the second time it is the same that is asked about.
+        ready = [
+            None
+            if side.request is None
+            else self._ask(**side.request, alike=alike, given=None if a is None else a.given)
+            for side, a in zip(sides, alone, strict=True)
+        ]
         common: Any = next((side.key for side in sides if side.key is not None), None)
         if common is None and any(side.request is not None for side in sides):
             common = self._key(None)
@@ -830,10 +837,13 @@ class ImpactModel:
         quiet: bool = False,
         streaming: Streaming | None = None,
         method: str = "predict",
+        given: Given | None = None,
     ) -> Asked:
         """Check a prediction and decide how it is made; nothing is computed, and no key is used."""
         posterior = self._fitted(method if streaming else f"{method}_on_batch")
-        if streaming is None:
+        if given is not None:
+            pass  # read before
+        elif streaming is None:
             given = Given(self._engine.read_call(X, kwargs))
         else:
             given = read_given(

@@ -11,7 +11,7 @@ import numpy as np
 from aimz.errors import warn
 from aimz.kernel import Source
 from aimz.model.engine import Engine, Prepared
-from aimz.utils.data import ArrayLoader, BatchReader, Call, is_array, is_batches, is_shuffled
+from aimz.utils.data import ArrayLoader, BatchReader, Call, Field, is_array, is_batches, is_shuffled
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def read_given(
     if shuffled:
         warn("The loader shuffles its rows; they come out in its order, not in that of its data set.")
     reader = BatchReader(X, names)
-    known = len(X.dataset) if isinstance(X, ArrayLoader) else None
+    # As many rows as a block may have tell whether there are fewer: then the blocks are those of an array.
+    known = len(X.dataset) if isinstance(X, ArrayLoader) else reader.length_up_to(_BLOCK)
     beside = next((len(value) for value in kwargs.values() if is_array(value) and np.ndim(value)), None)
     expected = beside or expected
     rows: Any = reader.fields(known or expected or len(next(iter((reader.first or {}).values()))))
@@ -73,15 +74,33 @@ def read_given(
     return Given(given.call, reader, known is not None, shuffled)
 
 
+_BLOCK = 1024
+"""No block has more rows, and with more rows than that blocks do not depend on how many there are."""
+
+
 def check_order(given: Given, prepared: Prepared) -> None:
-    """Refuse rows in an order of their own where each belongs to a posterior draw of its own."""
-    kept = prepared.substitution.having(Source.POSTERIOR_ROWS)
-    if given.shuffled and kept:
+    """Refuse rows in an order of their own where something else goes with each of them."""
+    if not given.shuffled:
+        return
+    aligned = list(prepared.substitution.having(Source.POSTERIOR_ROWS))
+    aligned += [name for name in prepared.plan.row_axes if name in prepared.values and not _uniform(prepared, name)]
+    aligned += [
+        name
+        for name, array in prepared.call.arrays.items()
+        if array.ndim and not isinstance(array, Field) and not (isinstance(array, np.ndarray) and array.strides[0] == 0)
+    ]
+    if aligned:
         msg = (
-            f"The loader shuffles its rows, and `{kept[0]}` has posterior draws for each, in the order of the fit. "
-            "Pass the arrays, or a loader that does not shuffle; for other observations, `in_sample=False`."
+            f"The loader shuffles its rows, and `{aligned[0]}` has a value for each in another order. Pass the arrays, "
+            "or a loader that does not shuffle, or one that yields all of them."
         )
         raise ValueError(msg)
+
+
+def _uniform(prepared: Prepared, name: str) -> bool:
+    """Whether a site is set to the same value in all rows."""
+    value = prepared.values[name]
+    return isinstance(value, np.ndarray) and value.strides[prepared.plan.row_axes[name]] == 0
 
 
 def _of_arrays(engine: Engine, X: Any, kwargs: Mapping[str, Any], y: Any, *, scored: bool) -> Given:

@@ -1,8 +1,8 @@
 """The two scenarios of an effect, as a user may give them."""
 
-__all__ = ["Scenario", "check_alike", "read_scenario"]
+__all__ = ["Scenario", "check_alike", "check_inputs", "read_scenario"]
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from aimz.model.engine import Prepared
 from aimz.model.keys import parse_key
 from aimz.model.options import read_streaming
 from aimz.utils import read_key
+from aimz.utils.data import ArrayLoader, is_batches, is_shuffled
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -82,6 +83,23 @@ def read_scenario(
         "kwargs": rest,
     }
     return Scenario(None, request, None if key is None else read_key(key))
+
+
+def check_inputs(inputs: Iterable[Any]) -> None:
+    """Refuse rows that cannot be matched with those of the other scenario.
+
+    Raises
+    ------
+    ValueError
+        If a loader shuffles them, or one iterator would have to serve both.
+    """
+    given = [value for value in inputs if is_batches(value) or isinstance(value, ArrayLoader)]
+    if any(is_shuffled(value) for value in given):
+        msg = "The rows of a loader that shuffles cannot be matched with others. Pass arrays, or one that does not."
+        raise ValueError(msg)
+    if len(given) == 2 and given[0] is given[1] and iter(given[0]) is given[0]:
+        msg = "One iterator cannot serve both scenarios: what the first reads is gone. Pass arrays, or two iterators."
+        raise ValueError(msg)
 
 
 _STREAMING = {

@@ -13,7 +13,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from aimz.forward import Block, Cut, Program, Step
+from aimz.forward import Block, Cut, Program
+from aimz.kernel import RowUse
 from aimz.model.engine import Prepared
 from aimz.utils.data import BatchReader, Field, Rows, fingerprint
 
@@ -144,8 +145,8 @@ class Runner:
     ----------
     program
         The compiled program of the steps.
-    step
-        What it runs.
+    use
+        What the kernel does with the numbers of rows.
     layout, feed
         The inputs.
     key
@@ -161,7 +162,7 @@ class Runner:
     def __init__(
         self,
         program: Program,
-        step: Step,
+        use: RowUse,
         layout: Layout,
         feed: Feed,
         key: jax.Array | None,
@@ -171,7 +172,7 @@ class Runner:
         alone: bool = False,
     ) -> None:
         self._program = program
-        self._step = step
+        self._use = use
         self._layout = layout
         self._feed = feed
         self._key = jax.random.key(0) if key is None else key
@@ -229,7 +230,7 @@ class Runner:
         at = None
         if self._layout.with_rows:
             within = np.tile(np.arange(block, dtype=np.int32), (n_blocks, 1))
-            beyond = self._step.use.beyond
+            beyond = self._use.beyond
             at = np.minimum(within + numbers[:, None] * block, stop - 1, dtype=np.int32) if beyond else within
         axes = self._layout.row_axes
 

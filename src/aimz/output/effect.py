@@ -9,6 +9,8 @@ import xarray as xr
 
 from aimz.errors import warn
 
+_OF_FILES = ("output_dir", "artifact_path")
+"""Attributes that say where a scenario is stored; the effect is not there."""
 _GROUPS = ("posterior_predictive", "predictions", "prior_predictive")
 
 
@@ -44,7 +46,7 @@ def difference(baseline: xr.DataTree, intervention: xr.DataTree) -> xr.DataTree:
             "observations."
         )
         raise ValueError(msg) from error
-    kept = {key: value for key, value in after.attrs.items() if key != "intervention"}
+    kept = {key: value for key, value in after.attrs.items() if key not in ("intervention", *_OF_FILES)}
     effect.attrs = {
         **kept,
         "contrast": "intervention - baseline",
@@ -53,12 +55,12 @@ def difference(baseline: xr.DataTree, intervention: xr.DataTree) -> xr.DataTree:
     }
     groups = {f"/{group}": effect}
     groups |= {
-        f"/{name}": intervention[name].to_dataset()
+        f"/{name}": _without(intervention[name].to_dataset(), _OF_FILES)
         for name in ("posterior", "sample_stats")
         if name in intervention.children
     }
     tree = xr.DataTree.from_dict(groups)
-    tree.attrs = dict(intervention.attrs)
+    tree.attrs = {key: value for key, value in intervention.attrs.items() if key not in _OF_FILES}
     return tree
 
 
@@ -126,6 +128,11 @@ def _warn_unless_drawn_alike(before: xr.Dataset, after: xr.Dataset) -> None:
             f"Site(s) {', '.join(sorted(unlike))} were drawn anew in one scenario and kept their posterior "
             "draws in the other, so the difference is not of like with like. Let `estimate_effect` predict both."
         )
+
+
+def _without(dataset: xr.Dataset, names: tuple[str, ...]) -> xr.Dataset:
+    dataset.attrs = {key: value for key, value in dataset.attrs.items() if key not in names}
+    return dataset
 
 
 def _signed(array: xr.DataArray) -> xr.DataArray:

@@ -119,10 +119,9 @@ def open_result(path: "str | os.PathLike[str]") -> xr.DataTree:
     Examples
     --------
     >>> import aimz
-    >>> aimz.open_result("results/20260101T000000.000000Z_predict")
+    >>> aimz.open_result("results/20260101T000000.000000Z_predict")  # doctest: +IGNORE_EXCEPTION_DETAIL
     Traceback (most recent call last):
-        ...
-    FileNotFoundError: There is no result in ...: pass the directory of one call, the `artifact_path` of its result.
+    FileNotFoundError: There is no result there: pass the `artifact_path` of one.
     """
     from aimz.store import STATE, StoredArray, check_result
 

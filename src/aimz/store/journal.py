@@ -48,13 +48,19 @@ class Journal:
         path = directory / JOURNAL
         if not path.is_file():
             return None
-        lines = []
-        for line in path.read_text().splitlines():
+        lines, whole = [], 0
+        for line in path.read_bytes().splitlines(keepends=True):
             try:
                 lines.append(json.loads(line))
-            except json.JSONDecodeError:
+            except ValueError:
                 break
+            if not line.endswith(b"\n"):
+                lines.pop()
+                break
+            whole += len(line)
         if not lines:
             return None
+        with path.open("r+b") as file:
+            file.truncate(whole)
         head, *rest = lines
         return Journal(path, head["fingerprint"], head["created_at"], {int(start): digest for start, digest in rest})

@@ -56,12 +56,17 @@ def read_output_dir(output_dir: Any) -> Path:
     ------
     TypeError
         If it is no path.
+    ValueError
+        If it is a URL.
     OSError
         If it is a file, or may not be written.
     """
     if not isinstance(output_dir, str | os.PathLike):
         msg = f"`output_dir` must be a path; got {output_dir!r}. Pass a string or a `pathlib.Path`."
         raise TypeError(msg)
+    if "://" in str(output_dir):
+        msg = f"`output_dir` must be a local path; got {output_dir!r}. Write to a local directory and copy it there."
+        raise ValueError(msg)
     path = Path(output_dir).expanduser().absolute()
     parent = next(p for p in (path, *path.parents) if p.exists())
     if not parent.is_dir():

@@ -36,18 +36,25 @@ class Chunker:
     chunk: int
     axes: Mapping[str, int]
     """Name of an array to its streamed axis."""
+    every: int | None = None
+    """Where chunks begin anew besides: the draws of a chain."""
     _held: list[tuple[int, int, Mapping[str, np.ndarray]]] = field(default_factory=list)
 
     def add(self, start: int, stop: int, arrays: Mapping[str, np.ndarray]) -> Iterator[Piece]:
         """Take a piece; yield the chunks it completes."""
         at = start
         while at < stop:
-            end = min(stop, (at // self.chunk + 1) * self.chunk)
+            end = min(stop, self._end_of_chunk(at))
             part = arrays if (at, end) == (start, stop) else self._cut(arrays, at - start, end - start)
             self._held.append((at, end, part))
-            if end % self.chunk == 0:
+            if end == self._end_of_chunk(at):
                 yield self._release()
             at = end
+
+    def _end_of_chunk(self, at: int) -> int:
+        begin = 0 if self.every is None else at // self.every * self.every
+        end = begin + ((at - begin) // self.chunk + 1) * self.chunk
+        return end if self.every is None else min(end, begin + self.every)
 
     def end(self) -> Iterator[Piece]:
         """Yield the last chunk, which may be shorter."""

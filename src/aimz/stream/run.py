@@ -50,7 +50,8 @@ def run(request: Request, sink: "Sink") -> int:
     What goes wrong is raised as itself, after the writer has ended; completing the sink is the caller's.
     """
     plan = request.plan
-    chunker = Chunker(plan.chunk if sink.aligned else 1 << 62, request.axes)
+    every = plan.n_draws // plan.n_chains if plan.axis == "draw" else None
+    chunker = Chunker(plan.chunk, request.axes, every)
     flying: deque[Any] = deque()
     total, reached = plan.length, 0
     unit = "rows" if plan.axis == "obs" else "draws"

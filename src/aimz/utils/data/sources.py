@@ -182,6 +182,17 @@ class BatchReader:
         """Return what stands for each field."""
         return {name: Field(name, array[:64], n_obs) for name, array in (self.first or {}).items()}
 
+    def length_up_to(self, most: int) -> int | None:
+        """Return the number of rows if it is ``most`` or less, by reading that far; None if it is not."""
+        ready = sum(map(_length, self._ready))
+        while ready <= most:
+            batch = self._next()
+            if batch is None:
+                return ready
+            self._ready.append(batch)
+            ready += _length(batch)
+        return None
+
     def read(self, start: int, stop: int) -> dict[str, np.ndarray]:
         """Return the rows from ``start`` on, fewer at the end; those passed over are dropped."""
         while self._at < start:
