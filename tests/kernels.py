@@ -4,7 +4,7 @@ Laws run over all of it.  A case says what cannot be read off a kernel by machin
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -394,3 +394,36 @@ def fitted_model(case: Case, key: int = 1, n_draws: int = N_DRAWS) -> ImpactMode
     if case.params:
         model.vi_result = SimpleNamespace(params=fitted_params(case), losses=[])
     return model.set_posterior_sample(posterior_draws(case, n_draws))
+
+
+def long(case: Case, n_obs: int) -> Case:
+    """The same kernel with `n_obs` rows: those of the case again and again, no two alike where they are floats."""
+
+    def tiled(array: Any) -> Any:
+        if not hasattr(array, "shape"):
+            return array
+        array = np.concatenate([np.asarray(array)] * -(-n_obs // N_OBS))[:n_obs]
+        if array.dtype.kind == "f":
+            array = array + np.linspace(0, 0.5, n_obs, dtype=array.dtype).reshape(-1, *[1] * (array.ndim - 1))
+        return array
+
+    extra = {name: tiled(value) for name, value in case.extra.items()}
+    return replace(case, X=tiled(case.X), y=tiled(case.y), extra=extra)
+
+
+def long_draws(case: Case, n_obs: int, n_draws: int = N_DRAWS) -> dict[str, np.ndarray]:
+    """Draws for `n_obs` rows; those of local latents differ from row to row."""
+    draws = posterior_draws(case, n_draws)
+    for name in case.local:
+        if name in draws:
+            rows = np.concatenate([draws[name]] * -(-n_obs // N_OBS), 1)[:, :n_obs]
+            draws[name] = rows + np.linspace(0, 1, n_obs, dtype=rows.dtype).reshape(1, -1, *[1] * (rows.ndim - 2))
+    return draws
+
+
+def long_model(case: Case, n_obs: int, key: int = 1, n_draws: int = N_DRAWS) -> ImpactModel:
+    """A model with the draws above, and the fitted parameters."""
+    model = new_model(case, key)
+    if case.params:
+        model.vi_result = SimpleNamespace(params=fitted_params(case), losses=[])
+    return model.set_posterior_sample(long_draws(case, n_obs, n_draws))

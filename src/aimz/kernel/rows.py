@@ -56,8 +56,10 @@ def row_use(small: Any, large: Any, sizes: tuple[int, int], *, rows: int | None,
         for here, there in zip(small.consts, large.consts, strict=True):
             walk.constant(here, there)
         walk.jaxpr(small.jaxpr, large.jaxpr)
-        for var in small.jaxpr.outvars:
-            walk.used(walk.label(var))
+        for here, there in zip(small.jaxpr.outvars, large.jaxpr.outvars, strict=True):
+            walk.used(walk.label(here))
+            if isinstance(here, core.Literal) and not _same(here.val, there.val):
+                raise _Together(_NUMBER)
     except _Together as reason:
         return RowUse(str(reason))
     except ValueError:  # one program has more inputs or constants than the other
@@ -149,7 +151,7 @@ class _Walk:
                 raise _Together(f"it makes one of all rows (`{name}`)")
             _check_moves(name, here, ins)
         elif any(axis is not None for axis in outs):
-            labels |= self._made(name, here, outs)
+            self._made(name, here, outs)
         if name in ("gather", "dynamic_slice") or name.startswith("scatter"):
             self._looked_up(name, here, ins, labels)
         elif labels and name in _CARRIES:
@@ -202,20 +204,21 @@ class _Walk:
             raise _Together("it loops over the rows")
         for key, value in here.params.items():
             plain = isinstance(value, bool | int | float | str) or key in ("start_indices", "strides")
-            if plain and value != there.params.get(key):
+            if plain and not _same(value, there.params.get(key)):
                 raise _Together(_NUMBER)
 
-    def _made(self, name: str, here: Any, outs: list[int | None]) -> Label:
+    def _made(self, name: str, here: Any, outs: list[int | None]) -> None:
         """Say where an axis of rows may come from, if not from the rows."""
         if name == "iota":
-            return frozenset({"count"}) if here.params["dimension"] == outs[0] else frozenset()
+            if here.params["dimension"] == outs[0]:
+                self.labels[here.outvars[0]] = frozenset({"count"})
+            return
         keys = [atom for atom in here.invars if jnp.issubdtype(atom.aval.dtype, jax.dtypes.prng_key)]
         if keys or name == "threefry2x32":
             if not any(atom in self.fresh for atom in here.invars if not isinstance(atom, core.Literal)):
                 raise _Together("it draws with a key of its own, which would be the same for every block of rows")
         elif name != "broadcast_in_dim":
             raise _Together(f"it takes as many of something as there are rows (`{name}`)")
-        return frozenset()
 
     def _looked_up(self, name: str, here: Any, ins: list[int | None], labels: Label) -> None:
         """Judge a look-up: in a value with rows each must find itself."""
@@ -317,6 +320,8 @@ def _live(jaxpr: Any) -> Iterator[Any]:
 
 
 def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, str) or other is None:
+        return bool(one == other)
     if np.shape(one) != np.shape(other):
         return False
     return bool(np.array_equal(np.asarray(one), np.asarray(other), equal_nan=np.asarray(one).dtype.kind in "fc"))
