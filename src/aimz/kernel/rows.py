@@ -35,6 +35,9 @@ class RowUse:
     """Whether row numbers are used to look into arrays of the rows at hand, so that they must count from 0."""
     beyond: bool = False
     """Whether they are used for anything else, so that they must be those of the data set."""
+    waits: bool = False
+    """Whether a sampler goes on until the last row has its draw.  JAX's for the Poisson then draws for the others once
+    more, so that a row's noise, though not its distribution, depends on the rows beside it in its block."""
 
 
 class _Together(Exception):  # noqa: N818 (it is an answer)
@@ -66,7 +69,7 @@ def row_use(small: Any, large: Any, sizes: tuple[int, int], *, rows: int | None,
         return RowUse("its program depends on how many rows there are")
     if walk.local and walk.beyond:
         return RowUse("it uses row numbers both within the rows at hand and beyond them")
-    return RowUse(None, walk.local, walk.beyond)
+    return RowUse(None, walk.local, walk.beyond, walk.waits)
 
 
 _NUMBER = "the number of rows enters its arithmetic"
@@ -87,6 +90,8 @@ class _Walk:
         self.sizes = sizes
         self.local = False
         self.beyond = False
+        self.waits = False
+        self._sampling = False
         self.labels: dict[Any, Label] = {}
         """Of indices: "number" or "count" (numbers of rows, those of the data set or counted by the kernel), "moved"
         (by an offset), "wrapped" (the number of rows was added, as jnp does to negative ones)."""
@@ -141,11 +146,14 @@ class _Walk:
             self.fresh.update(here.outvars)
         inner = _called(here.params)
         if name in _INSIDE or inner is not None:
+            outside, self._sampling = self._sampling, self._sampling or _is_sampler(here.params.get("name"))
             self._enter(name, here, there)
+            self._sampling = outside
             return
         # A loop over rows that go on for different times ends when none wants to; whether it does so row by row is
         # left to the numbers.
-        ends_loop = loop and name == "reduce_or"
+        ends_loop = loop and name in ("reduce_or", "reduce_and")
+        self.waits |= ends_loop and self._sampling and None in outs
         if any(axis is not None for axis in ins):
             if None in outs and not ends_loop:
                 raise _Together(f"it makes one of all rows (`{name}`)")
@@ -200,9 +208,12 @@ class _Walk:
         return found
 
     def _parameters(self, here: Any, there: Any) -> None:
-        if here.primitive.name == "scan" and here.params["length"] != there.params["length"]:
+        by_row = here.primitive.name == "scan" and here.params["length"] != there.params["length"]
+        if by_row and _carries(here):
             raise _Together("it loops over the rows")
         for key, value in here.params.items():
+            if key == "length":
+                continue
             plain = isinstance(value, bool | int | float | str) or key in ("start_indices", "strides")
             if plain and not _same(value, there.params.get(key)):
                 raise _Together(_NUMBER)
@@ -278,6 +289,19 @@ def _folded(before: tuple[int, ...], after: tuple[int, ...], axis: int) -> bool:
     """Whether a reshape folds the axis of the rows into others."""
     ahead, size = int(np.prod(before[:axis])), before[axis]
     return not any(after[i] == size and int(np.prod(after[:i])) == ahead for i in range(len(after)))
+
+
+def _is_sampler(name: Any) -> bool:
+    """Whether a function inside a program is one of JAX's or NumPyro's that draw by rejection."""
+    return isinstance(name, str) and any(kind in name for kind in ("poisson", "binomial", "von_mises", "gamma"))
+
+
+def _carries(scan: Any) -> bool:
+    """Whether a loop hands anything on from turn to turn; one that does not is a map."""
+    inner = getattr(scan.params["jaxpr"], "jaxpr", scan.params["jaxpr"])
+    # What is carried comes out as it is inside; what is not is stacked.
+    pairs = zip(scan.outvars, inner.outvars, strict=True)
+    return any(len(outer.aval.shape) == len(within.aval.shape) for outer, within in pairs)
 
 
 def _called(params: Mapping[str, Any]) -> Any:

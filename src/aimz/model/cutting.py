@@ -78,7 +78,7 @@ def cut_rows(engine: Engine, order: Order, layout: Layout) -> "tuple[Plan, Runne
     program = engine.programs.compiled(step, group=group, cut=cut, mesh=mesh)
     feed = Feed(layout.row_arrays, n_obs, order.reader, None if order.streaming.output_dir is None else [])
     runner = Runner(program, use, layout, feed, order.key, plan, mesh=mesh, alone=alone)
-    if n_obs == block:
+    if n_obs == block or use.waits:
         return plan, runner, step
     seen = runner.try_first(lambda *given: engine.programs.apart(step, *given), next(plan.steps())[1])
     if seen is not None:
