@@ -3,6 +3,7 @@
 __all__ = ["MemorySink"]
 
 import gc
+import math
 import weakref
 from collections import defaultdict
 from collections.abc import Mapping  # noqa: TC003 (an annotation beside one that is used)
@@ -25,6 +26,7 @@ class MemorySink(Sink):
     def __init__(self) -> None:
         self._variables: Mapping[str, Variable] = {}
         self._arrays: dict[str, np.ndarray] = {}
+        self._filled: defaultdict[str, int] = defaultdict(int)
         self._pieces: defaultdict[str, dict[int, np.ndarray]] = defaultdict(dict)
 
     def open(self, group: Group) -> None:
@@ -44,13 +46,19 @@ class MemorySink(Sink):
     def write(self, name: str, array: np.ndarray, start: int) -> None:
         """Copy a piece into its place."""
         where, piece = self._variables[name].place(array, start)
+        self._filled[name] += piece.size
         if name in self._arrays:
             self._arrays[name][where] = piece
         else:
             self._pieces[name][start] = piece.astype(self._variables[name].dtype)
 
-    def finish(self, length: int) -> None:  # noqa: ARG002 (the pieces say it)
+    def finish(self, length: int) -> None:
         """Put together what came in pieces."""
+        for name, variable in self._variables.items():
+            shape: Any = variable.ending_at(length).shape
+            if self._filled[name] != math.prod(shape):
+                msg = f"`{name}` is not whole: {self._filled[name]} of its {math.prod(shape)} numbers came."
+                raise OSError(msg)
         for name, pieces in self._pieces.items():
             axis = self._variables[name].axis
             assert axis is not None

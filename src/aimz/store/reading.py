@@ -1,6 +1,6 @@
 """Stored arrays, read so that what is missing or damaged raises."""
 
-__all__ = ["STATE", "StoredArray", "check_result"]
+__all__ = ["STATE", "StoredArray", "check_result", "count_chunks"]
 
 import json
 from pathlib import Path
@@ -40,8 +40,11 @@ class StoredArray:
         self.name = name
         self._home = home
         if array is None:
-            with zarr_settings():
-                array = zarr.open_array(zarr.storage.LocalStore(directory / name, read_only=True), mode="r")
+            try:
+                with zarr_settings():
+                    array = zarr.open_array(zarr.storage.LocalStore(directory / name, read_only=True), mode="r")
+            except (ValueError, OSError) as error:
+                raise self._explain(error) from error
         self._array = array
         self.shape: tuple[int, ...] = array.shape
         self.dtype: np.dtype = array.dtype
@@ -84,6 +87,14 @@ class StoredArray:
         return StoredArray, (self.directory, self.name)
 
 
+def count_chunks(path: Path) -> int:
+    """Return how many chunks of an array there are; that of a single number is a file of its own."""
+    chunks = path / "c"
+    if not chunks.is_dir():
+        return int(chunks.is_file())
+    return sum(1 for file in chunks.rglob("*") if file.suffix != ".partial" and file.is_file())
+
+
 def check_result(directory: Path) -> dict[str, Any]:
     """Check that a result is complete; return what its root says of it.
 
@@ -110,7 +121,7 @@ def check_result(directory: Path) -> dict[str, Any]:
         raise IncompleteResultError(msg)
     read: dict[str, Any] = json.loads(state)
     for name, count in read["chunks"].items():
-        found = sum(1 for path in (directory / name / "c").rglob("*") if path.is_file())
+        found = count_chunks(directory / name)
         if found != count:
             msg = f"Array `{name}` of the result in {directory} has {found} of its {count} chunks. Predict again."
             raise IncompleteResultError(msg)

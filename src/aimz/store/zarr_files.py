@@ -4,11 +4,12 @@ zarr writes metadata through an event loop, which takes milliseconds for each ar
 its metadata are made in memory, once for each kind of array, and put where they belong as files.
 """
 
-__all__ = ["new_array", "put_whole", "zarr_settings"]
+__all__ = ["new_array", "put", "put_whole", "zarr_settings"]
 
 import json
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,27 @@ _SMALL = 2**18
 """Bytes up to which the files of a whole array are kept: the posterior of many calls, the numbers of its draws."""
 
 
-def zarr_settings() -> AbstractContextManager[Any]:
-    """Return the settings arrays are to be opened under; zarr's are global, an open array keeps what it was given."""
-    settings: AbstractContextManager[Any] = zarr.config.set(
-        {
-            "codec_pipeline.path": "zarr.core.codec_pipeline.FusedCodecPipeline",
-            "array.read_missing_chunks": False,
-            "array.write_empty_chunks": True,
-        }
-    )
-    return settings
+_LOCK = threading.RLock()
+
+
+@contextmanager
+def zarr_settings() -> Iterator[None]:
+    """Hold the settings arrays are to be opened under; zarr's are global, an open array keeps what it was given."""
+    settings = {
+        "codec_pipeline.path": "zarr.core.codec_pipeline.FusedCodecPipeline",
+        "array.read_missing_chunks": False,
+        "array.write_empty_chunks": True,
+    }
+    with _LOCK, zarr.config.set(settings):
+        yield
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a file that appears under its name only when whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.partial")
+    draft.write_bytes(content)
+    draft.replace(path)
 
 
 def new_array(directory: Path, variable: Variable) -> tuple[Any, dict[str, Any]]:
@@ -41,8 +53,7 @@ def new_array(directory: Path, variable: Variable) -> tuple[Any, dict[str, Any]]
     shape = tuple(0 if size is None else size for size in variable.shape)
     template = _template(shape, variable.chunks, variable.dtype, variable.dims, "{}")
     document = _document(template)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "zarr.json").write_bytes(document)
+    put(directory / "zarr.json", document)
     array = zarr.AsyncArray(
         metadata=template.metadata,
         store_path=StorePath(LocalStore(directory)),
@@ -63,9 +74,7 @@ def put_whole(
     else:
         files = _files(values, variable.shape, variable.chunks, variable.dtype, variable.dims, described)
     for name, content in files.items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        put(directory / name, content)
     return json.loads(files["zarr.json"]), len(files) - 1
 
 

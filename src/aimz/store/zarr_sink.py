@@ -20,9 +20,9 @@ from zarr.storage import LocalStore
 
 from aimz.store.journal import Journal
 from aimz.store.location import Home
-from aimz.store.reading import STATE, StoredArray
+from aimz.store.reading import STATE, StoredArray, count_chunks
 from aimz.store.sink import Group, Sink, Variable
-from aimz.store.zarr_files import new_array, put_whole, zarr_settings
+from aimz.store.zarr_files import new_array, put, put_whole, zarr_settings
 
 
 class ZarrSink(Sink):
@@ -69,8 +69,7 @@ class ZarrSink(Sink):
         """Make the arrays, or take up those of an interrupted call."""
         self._variables = dict(group.variables)
         resumed = self._resumed = (self.directory / self._name / "zarr.json").is_file()
-        if not resumed:
-            self._nodes |= _put_group(self.directory, self._name, group)
+        self._put_group(self._name, group)
         for name, variable in group.variables.items():
             path = self.directory / self._name / name
             if resumed and (path / "zarr.json").is_file():
@@ -81,12 +80,24 @@ class ZarrSink(Sink):
 
     def beside(self, name: str, group: Group, data: Mapping[str, Any]) -> None:
         """Write a whole group beside the streamed one."""
-        self._nodes |= _put_group(self.directory, name, group)
+        self._put_group(name, group)
         for array, variable in group.variables.items():
             path, values = self.directory / name / array, np.asarray(data[array])
             meta, count = put_whole(path, variable, values.astype(variable.dtype, copy=False), {})
             self._nodes[f"{name}/{array}"] = meta
             self._chunks[f"{name}/{array}"] = count
+
+    def _put_group(self, name: str, group: Group) -> None:
+        """Write a group with its labels; an interrupted call may have left out some."""
+        node = {"zarr_format": 3, "node_type": "group", "attributes": dict(group.attrs)}
+        self._nodes[name] = node
+        put(self.directory / name / "zarr.json", json.dumps(node, indent=2).encode())
+        for label, (dims, given, attrs) in group.coords.items():
+            values = np.asarray(given)
+            if values.dtype.kind in "OUT":
+                values = values.astype(str).astype(object)
+            variable, path = Variable(dims, values.shape, values.dtype, values.shape), f"{name}/{label}"
+            self._nodes[path], self._chunks[path] = put_whole(self.directory / path, variable, values, attrs)
 
     def write(self, name: str, array: np.ndarray, start: int) -> None:
         """Write a piece that covers whole chunks; each appears under its name only when whole."""
@@ -124,6 +135,7 @@ class ZarrSink(Sink):
         if self._resumed:  # a process that was killed cannot tidy up; one that goes on does
             for partial in self.directory.rglob("*.partial"):
                 partial.unlink()
+        _check_counts(self.directory, self._chunks)
         self._nodes |= _read_nodes(self.directory, self._name, known=self._nodes)
         # In a temporary directory nothing outlives the process, let alone a power cut.
         lasting = self._journal is not None
@@ -190,19 +202,14 @@ def _read_nodes(directory: Path, name: str, known: Mapping[str, Any]) -> dict[st
     return {n: json.loads((path / "zarr.json").read_text()) for n, path in names.items() if n not in known}
 
 
-def _put_group(directory: Path, name: str, group: Group) -> dict[str, Any]:
-    """Write a group with its labels; return the metadata of all."""
-    nodes: dict[str, Any] = {name: {"zarr_format": 3, "node_type": "group", "attributes": dict(group.attrs)}}
-    path = directory / name
-    path.mkdir(parents=True, exist_ok=True)
-    (path / "zarr.json").write_text(json.dumps(nodes[name], indent=2))
-    for label, (dims, given, attrs) in group.coords.items():
-        values = np.asarray(given)
-        if values.dtype.kind in "OUT":
-            values = values.astype(str).astype(object)
-        variable = Variable(dims, values.shape, values.dtype, values.shape)
-        nodes[f"{name}/{label}"], _ = put_whole(path / label, variable, values, attrs)
-    return nodes
+def _check_counts(directory: Path, counts: Mapping[str, int]) -> None:
+    """Refuse a result of which something that was written is gone."""
+    for name, count in counts.items():
+        if count_chunks(directory / name) != count:
+            msg = (
+                f"Array `{name}` of {directory} was written and is not there any more. Is something else writing there?"
+            )
+            raise OSError(msg)
 
 
 def _count(path: Path, stored: Any) -> int:
