@@ -66,7 +66,11 @@ def read_streaming(
         msg = f"`resume` must lie in `output_dir`; got {path} and {top}. Leave `output_dir` out."
         raise ValueError(msg)
     complete = (path / "zarr.json").is_file()
-    journal = Journal(path, check_result(path)["fingerprint"]) if complete else Journal.read(path)
+    if complete:
+        state = check_result(path)
+        journal: Any = Journal(path, state["fingerprint"], state["created_at"])
+    else:
+        journal = Journal.read(path)
     if journal is None or not journal.fingerprint:
         msg = f"`resume` must be the directory of an interrupted call; {path} has no journal of one. Predict anew."
         raise ValueError(msg)

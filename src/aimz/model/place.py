@@ -118,6 +118,16 @@ class Place:
                 )
                 raise ValueError(msg)
 
+    def check_end(self, length: int) -> None:
+        """Refuse an iterable that ended before rows the interrupted run had seen."""
+        beyond = [] if self._journal is None else [start for start in self._journal.rows if start >= length]
+        if beyond:
+            msg = (
+                f"The call in {self.directory} cannot be resumed by this one: the iterable ended after {length} rows, "
+                f"and the interrupted run had seen row {beyond[0]}. Make the call that was interrupted, or predict anew."
+            )
+            raise ValueError(msg)
+
     def leave(self) -> None:
         """After a failure: remove what nobody can resume."""
         if self._journal is None:

@@ -5,7 +5,7 @@ __all__ = ["check_same_call", "fingerprint_of"]
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 
 from aimz.forward import Step
 from aimz.model.engine import Prepared
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from aimz.stream import Plan
 
 
-def fingerprint_of(prepared: Prepared, plan: "Plan", step: Step, *, method: str, key: str | None) -> dict[str, str]:
+def fingerprint_of(
+    prepared: Prepared, plan: "Plan", step: Step, *, method: str, group: str, key: str | None
+) -> dict[str, str]:
     """Return texts that are the same for the same call, by what they are of."""
     call = prepared.call
     found = {
@@ -34,6 +37,7 @@ def fingerprint_of(prepared: Prepared, plan: "Plan", step: Step, *, method: str,
         "batching": json.dumps([plan.axis, plan.block, plan.chunk, plan.n_draws, plan.n_chains]),
         "sites": json.dumps(list(prepared.plan.return_sites)),
         "method": method,
+        "in_sample": group,
         "versions": ", ".join(f"{name} {version(name)}" for name in ("aimz", "jax", "jaxlib", "numpyro")),
         "device": jax.default_backend(),
     }
@@ -68,10 +72,23 @@ def _of_program(step: Step) -> str:
     # Addresses of functions change from process to process, and say nothing.
     text = re.sub(r"0x[0-9a-f]+", "", str(closed.jaxpr))
     digest = hashlib.blake2b(f"{step.group} {text}".encode(), digest_size=16)
-    for value in closed.consts:
+    for value in [*closed.consts, *_arrays_within(closed.jaxpr)]:
         plain = jax.random.key_data(value) if jnp.issubdtype(value.dtype, jax.dtypes.prng_key) else value
         digest.update(np.ascontiguousarray(plain).tobytes())
     return digest.hexdigest()
+
+
+def _arrays_within(jaxpr: Any) -> Iterator[Any]:
+    """Yield arrays that are written into a program, whose text is cut short; also inside loops and calls."""
+    for equation in jaxpr.eqns:
+        yield from (atom.val for atom in equation.invars if isinstance(atom, core.Literal) and np.ndim(atom.val))
+    for equation in jaxpr.eqns:
+        for value in equation.params.values():
+            for item in value if isinstance(value, tuple | list) else (value,):
+                yield from getattr(item, "consts", ())
+                inner = getattr(item, "jaxpr", item)
+                if isinstance(inner, core.Jaxpr):
+                    yield from _arrays_within(inner)
 
 
 def _of_arrays(arrays: Mapping[str, Any]) -> str:

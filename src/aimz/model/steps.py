@@ -110,16 +110,16 @@ class Feed:
         if self.reader is not None and not given:
             return {}
         end = start + len(next(iter(given.values()))) if given else stop
-        if given and self.digests is not None:
-            for at in range(start, end, block):
-                part = [array[at - start : at - start + block] for _, array in sorted(given.items())]
-                self.digests.append((at, fingerprint(part)))
         found = {}
         for name, array in self.arrays.items():
             if isinstance(array, Field):
                 found[name] = given[name] if array.function is None else np.asarray(array.function(given[name]))
             else:
                 found[name] = np.asarray(_rows_of(array, 0, start, end))
+        if given and self.digests is not None:
+            for at in range(start, end, block):
+                part = [array[at - start : at - start + block] for _, array in sorted(found.items())]
+                self.digests.append((at, fingerprint(part)))
         return found
 
     def release(self, start: int, stop: int) -> None:

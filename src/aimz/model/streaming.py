@@ -89,7 +89,9 @@ def _run(results: Results, order: Order, plan: "Plan", runner: Runner, step: Ste
     variables = _variables(order, plan, step, frame.dims)
     place = None
     if options.store == "persistent":
-        known = partial(fingerprint_of, prepared, plan, step, method=order.asked.method, key=order.key_text)
+        known = partial(
+            fingerprint_of, prepared, plan, step, method=order.asked.method, group=order.asked.group, key=order.key_text
+        )
         home = order.home() if options.output_dir is None else None
         place = Place(options, order.asked.method, order.asked.group, known, plan, home)
     sink: Sink = MemorySink() if place is None else place.sink
@@ -158,6 +160,8 @@ def _fill(
     length = run(request, sink)
     if plan.axis == "obs":
         runner.check_rows(length)
+    if place is not None:
+        place.check_end(length)
     return length
 
 

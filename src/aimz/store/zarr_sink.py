@@ -130,6 +130,7 @@ class ZarrSink(Sink):
             ended, stored = variable.ending_at(length), self._arrays[name]
             if stored.shape != ended.shape:
                 stored.resize(ended.shape)
+            if None in variable.shape:
                 self._nodes.pop(f"{self._name}/{name}", None)
             self._chunks[f"{self._name}/{name}"] = _count(self.directory / self._name / name, stored)
         if self._resumed:  # a process that was killed cannot tidy up; one that goes on does
@@ -147,7 +148,9 @@ class ZarrSink(Sink):
 
     def _state(self) -> dict[str, Any]:
         fingerprint = {} if self._journal is None else dict(self._journal.fingerprint)
-        return {"complete": True, "chunks": dict(sorted(self._chunks.items())), "fingerprint": fingerprint}
+        created_at = "" if self._journal is None else self._journal.created_at
+        chunks = dict(sorted(self._chunks.items()))
+        return {"complete": True, "created_at": created_at, "chunks": chunks, "fingerprint": fingerprint}
 
     def fail(self, error: BaseException) -> BaseException:
         """Keep what is whole, and say how to go on; in a temporary directory there is nothing to go on with."""
