@@ -22,10 +22,12 @@ warnings.filterwarnings("ignore", message="Kernel `gaussian_process` cannot be s
 n_devices = jax.local_device_count()
 out = {"devices": np.array(n_devices)}
 options = {"rng_key": random.key(5), "store": "memory", "progress": False}
-for name in ("linear", "negative_binomial", "local_latents", "flax_net", "gaussian_process"):
+names = ["linear", "local_latents", "flax_net", "gaussian_process"]
+# Programs of counts compile slowly, and effects and chains are computed by other laws too.
+all_of_it = n_devices in (1, 4)
+for name in [*names, *["negative_binomial"] * all_of_it]:
     n_obs = 60 if name == "gaussian_process" else 3000
     case, model = long(BY_NAME[name], n_obs), long_model(BY_NAME[name], n_obs)
-    # Programs of counts compile slowly.
     for axis in ("obs",) if name == "negative_binomial" else ("obs", "draw"):
         tree = model.predict(**case.arguments(), **options, shard_axis=axis)
         for site, value in tree["posterior_predictive"].items():
@@ -37,14 +39,14 @@ for name in ("linear", "negative_binomial", "local_latents", "flax_net", "gaussi
         for n_few in (1, 5, 1100):
             tree = model.predict(case.X[:n_few], **options, in_sample=False)
             out[f"{n_few} rows"] = tree["predictions"]["y"].values
-    if name == "linear":
+    if name == "linear" and all_of_it:
         tree = model.log_likelihood(**case.arguments(), y=case.y, store="memory", progress=False)
         out["score"] = tree["log_likelihood"]["y"].values
         effect = model.estimate_effect(
             args_baseline=case.arguments(), args_intervention={**case.arguments(), "intervention": case.intervention}
         )
         out["effect"] = effect["posterior_predictive"]["y"].values
-if n_devices in (1, 4):
+if all_of_it:
     case = BY_NAME["linear"]
     method = "parallel" if n_devices > 1 else "sequential"
     mcmc = MCMC(NUTS(case.kernel), num_warmup=20, num_samples=10, num_chains=2, chain_method=method, progress_bar=False)
@@ -82,8 +84,8 @@ def numbers(tmp_path_factory) -> dict[int, dict[str, np.ndarray]]:
 def test_same_bits_as_on_one_device(numbers, n_devices):
     one, many = dict(numbers[1]), dict(numbers[n_devices])
     assert (one.pop("devices"), many.pop("devices")) == (1, n_devices)
-    assert one.keys() == many.keys()
-    for name in one:
+    assert one.keys() == many.keys() if n_devices == 4 else len(many) > 10
+    for name in many:
         np.testing.assert_array_equal(one[name], many[name], err_msg=name)
 
 

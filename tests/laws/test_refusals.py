@@ -1,6 +1,8 @@
 """Law 11: every method refuses the same bad input in the same words, and before anything has changed."""
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -39,17 +41,26 @@ def effect(model, X, **kwargs):
     return model.estimate_effect(args_baseline={"X": X, **kwargs}, args_intervention={"X": X, **kwargs})
 
 
+QUIET = {"progress": False}
+
+
 # Each method as a function of (model, X, y, further arguments); those without an output ignore `y`.
+STREAMING = {
+    "predict": lambda m, X, _output, **k: m.predict(X, **QUIET, **k),
+    "sample_posterior_predictive": lambda m, X, _output, **k: m.sample_posterior_predictive(X, **QUIET, **k),
+    "sample_prior_predictive": lambda m, X, _output, **k: m.sample_prior_predictive(X, num_samples=2, **QUIET, **k),
+    "log_likelihood": lambda m, X, output, **k: m.log_likelihood(X, output, **QUIET, **k),
+}
 METHODS = {
     "fit_on_batch": lambda m, X, output, **k: m.fit_on_batch(
         X, output, num_steps=2, num_samples=2, progress=False, **k
     ),
-    "log_likelihood": lambda m, X, output, **k: m.log_likelihood(X, output, **k),
     "predict_on_batch": lambda m, X, _output, **k: m.predict_on_batch(X, **k),
     "sample_posterior_predictive_on_batch": lambda m, X, _output, **k: m.sample_posterior_predictive_on_batch(X, **k),
     "sample_prior_predictive_on_batch": lambda m, X, _output, **k: m.sample_prior_predictive_on_batch(X, **k),
     "estimate_effect": lambda m, X, _output, **k: effect(m, X, **k),
     "describe": lambda m, X, output, **k: m.describe(X, output, **k),
+    **STREAMING,
 }
 WITH_OUTPUT = ("fit_on_batch", "log_likelihood", "describe")
 PREDICTING = (
@@ -57,8 +68,17 @@ PREDICTING = (
     "sample_posterior_predictive_on_batch",
     "sample_prior_predictive_on_batch",
     "estimate_effect",
+    "predict",
+    "sample_posterior_predictive",
+    "sample_prior_predictive",
 )
-INTERVENING = ("predict_on_batch", "sample_posterior_predictive_on_batch", "estimate_effect")
+INTERVENING = (
+    "predict_on_batch",
+    "sample_posterior_predictive_on_batch",
+    "estimate_effect",
+    "predict",
+    "sample_posterior_predictive",
+)
 
 
 @dataclass(frozen=True)
@@ -187,12 +207,125 @@ def test_every_method_refuses_in_the_same_words(bad, method):
     kwargs = {"c": X} if bad.kwargs is None else bad.kwargs
     with pytest.raises(bad.error, match=bad.match):
         METHODS[method](model, bad.X, bad.y, **kwargs)
+    assert_untouched(model, key)
+
+
+def assert_untouched(model, key):
+    """Nothing was used, and no directory made."""
     assert model.rng_key == key
     np.testing.assert_array_equal(model.posterior["b"], np.arange(3.0))
     assert model.vi_state is None
+    assert model.temp_dir is None
 
 
-@pytest.mark.parametrize("method", ["predict_on_batch", "sample_posterior_predictive_on_batch", "log_likelihood"])
+@pytest.mark.parametrize("method", STREAMING)
+def test_bad_input_makes_no_directory(method, tmp_path):
+    """Whatever is wrong, what was asked for as `output_dir` is not made, and nothing is put into it."""
+    model = fitted_model()
+    key = model.rng_key
+    there = tmp_path / "there"
+    there.mkdir()
+    for bad in (b for b in BAD if method in b.methods):
+        kwargs = {"c": X} if bad.kwargs is None else bad.kwargs
+        for path in (tmp_path / "new" / "er", there):
+            with pytest.raises(bad.error, match=bad.match):
+                STREAMING[method](model, bad.X, bad.y, output_dir=path, **kwargs)
+    assert list(tmp_path.iterdir()) == [there]
+    assert not list(there.iterdir())
+    assert_untouched(model, key)
+
+
+POSITIVE = "`batch_size` must be a positive integer; got "
+OPTIONS = [
+    ({"batch_size": 0}, ValueError, POSITIVE + "0"),
+    ({"batch_size": -3}, ValueError, POSITIVE + "-3"),
+    ({"batch_size": 2.5}, ValueError, POSITIVE + r"2\.5"),
+    ({"batch_size": True}, ValueError, POSITIVE + "True"),
+    ({"batch_size": "10"}, ValueError, POSITIVE + "'10'"),
+    ({"store": "disk"}, ValueError, "`store` must be 'persistent' or 'memory'; got 'disk'"),
+    ({"store": None}, ValueError, "`store` must be 'persistent' or 'memory'; got None"),
+    ({"shard_axis": "rows"}, ValueError, "`shard_axis` must be 'obs' or 'draw'; got 'rows'"),
+    ({"shard_axis": 0}, ValueError, "`shard_axis` must be 'obs' or 'draw'; got 0"),
+    ({"store": "memory", "output_dir": "{}/new"}, ValueError, "`output_dir` must be left out where `store='memory'`"),
+    ({"store": "memory", "resume": "{}/new"}, ValueError, "`resume` must be left out where `store='memory'`"),
+    ({"output_dir": 3}, TypeError, "`output_dir` must be a path; got 3"),
+    ({"output_dir": "{}/file"}, NotADirectoryError, "`output_dir` must be a directory; got .*file is a file"),
+    ({"output_dir": "{}/file/under"}, NotADirectoryError, "`output_dir` must be a directory; got .*file is a file"),
+    ({"resume": 3}, TypeError, "must be a path; got 3"),
+    ({"resume": "{}/nowhere"}, FileNotFoundError, "`resume` must be the directory of an interrupted call; there is no"),
+    ({"resume": "{}/file"}, OSError, "must be (the|a) directory"),
+    ({"resume": "{}/empty"}, ValueError, "`resume` must be the directory of an interrupted call; .*no journal"),
+    ({"resume": "{}/empty", "output_dir": "{}/elsewhere"}, ValueError, "`resume` must lie in `output_dir`"),
+]
+
+
+@pytest.mark.parametrize("method", STREAMING)
+@pytest.mark.parametrize(("options", "error", "match"), OPTIONS, ids=lambda p: str(p) if isinstance(p, dict) else "")
+def test_options_of_streams(method, options, error, match, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    given = {name: v.format(tmp_path) if isinstance(v, str) else v for name, v in options.items()}
+    model = fitted_model()
+    key = model.rng_key
+    for rows in (X, (row[None] for row in X)):  # an iterable is not begun, either
+        with pytest.raises(error, match=match):
+            STREAMING[method](model, rows, Y, c=X, **given)
+    assert len(list(rows)) == N
+    assert sorted(tmp_path.rglob("*")) == before
+    assert_untouched(model, key)
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/self").exists(), reason="root may write anywhere")
+@pytest.mark.parametrize("method", STREAMING)
+def test_a_directory_that_cannot_be_written(method, tmp_path):
+    if os.geteuid() == 0:
+        path = Path("/proc/self/aimz")  # not even root makes a directory there
+    else:
+        path = tmp_path / "locked" / "aimz"
+        path.parent.mkdir(mode=0o500)
+    model = fitted_model()
+    key = model.rng_key
+    with pytest.raises(OSError, match=str(path)):
+        STREAMING[method](model, X, Y, c=X, output_dir=path)
+    assert_untouched(model, key)
+
+
+@pytest.mark.parametrize("method", STREAMING)
+def test_batches_that_do_not_fit(method):
+    """What is wrong with an iterable is said in the words for arrays, where there are such."""
+    model = fitted_model()
+    key = model.rng_key
+    for batches, error, match in (
+        ([], ValueError, "`X` must not be empty"),
+        ([{"X": X[:0], "c": X[:0]}], ValueError, "`X` must not be empty"),
+        ([{"X": X, "c": X[:4]}], ValueError, f"{ROWS}.*`X`: 5"),
+        ([{"X": np.array(list("abcde")), "c": X}], TypeError, "`X` must be numeric; got dtype"),
+        ([{"X": np.arange(N) + 2**40, "c": X}], ValueError, "`X` holds values that do not fit int32"),
+        ([{"c": X}], ValueError, "Batches must have a field `X`"),
+        ([{"X": X, "c": X, "d": X}], TypeError, "Unknown kernel argument.*`d`"),
+        ([(X, Y, X)], ValueError, "A batch without names must be"),
+        ([{"X": X}], TypeError, "Missing kernel argument.*`c`"),
+    ):
+        if method == "log_likelihood":
+            batches = [{**b, "y": Y[: len(b.get("X", Y))]} if isinstance(b, dict) else b for b in batches]
+        with pytest.raises(error, match=match):
+            STREAMING[method](model, iter(batches), None)
+    with pytest.raises(TypeError, match="`c` must be given once"):
+        STREAMING[method](model, iter([{"X": X, "y": Y, "c": X}]), None, c=X)
+    assert_untouched(model, key)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "predict_on_batch",
+        "sample_posterior_predictive_on_batch",
+        "predict",
+        "sample_posterior_predictive",
+        "log_likelihood",
+    ],
+)
 def test_not_fitted(method):
     with pytest.raises(NotFittedError, match=r"needs a posterior, and this model has none yet\. Call `fit_on_batch"):
         METHODS[method](new_model(), X, Y, c=X)
@@ -224,6 +357,8 @@ def test_counts(count):
     model = fitted_model()
     with pytest.raises(ValueError, match="`num_samples` " + words):
         model.sample_prior_predictive_on_batch(X, c=X, num_samples=count)
+    with pytest.raises(ValueError, match="`num_samples` " + words):
+        model.sample_prior_predictive(X, c=X, num_samples=count)
     with pytest.raises(ValueError, match="`num_samples` " + words):
         model.fit_on_batch(X, Y, c=X, num_samples=count)
     with pytest.raises(ValueError, match="`num_steps` " + words):

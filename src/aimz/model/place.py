@@ -89,7 +89,8 @@ class Place:
             return lambda _start, _stop: True
         chunk, plan = self._plan.chunk, self._plan
         missing: set[int] = set()
-        reached = plan.length or 0
+        lengths = [self.sink.length(name) for name, variable in variables.items() if variable.axis is not None]
+        reached = plan.length or max(lengths, default=0)
         for name, variable in variables.items():
             if variable.axis is None:
                 missing |= {0} if any(True for _ in self.sink.missing(name)) else set()
@@ -98,8 +99,8 @@ class Place:
             for position in self.sink.missing(name):
                 chain = position[0] * per_chain if plan.axis == "draw" else 0
                 missing.add(chain + position[variable.axis] * chunk)
-            if plan.length is None:
-                reached = max(reached, self.sink.length(name))
+            if plan.length is None:  # one variable may have been written further than another
+                missing |= set(range(self.sink.length(name) // chunk * chunk, reached, chunk))
         starts = sorted(missing)
 
         def is_wanted(start: int, stop: int) -> bool:
@@ -123,8 +124,8 @@ class Place:
         beyond = [] if self._journal is None else [start for start in self._journal.rows if start >= length]
         if beyond:
             msg = (
-                f"The call in {self.directory} cannot be resumed by this one: the iterable ended after {length} rows, "
-                f"and the interrupted run had seen row {beyond[0]}. Make the call that was interrupted, or predict anew."
+                f"The call in {self.directory} cannot be resumed by this one: its iterable ended at {length} rows, and "
+                f"the interrupted run saw row {beyond[0]}. Make the call that was interrupted, or predict anew."
             )
             raise ValueError(msg)
 

@@ -6,6 +6,7 @@ written last, in one atomic step; until then a journal beside the arrays says wh
 
 __all__ = ["ZarrSink"]
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -164,7 +165,7 @@ class ZarrSink(Sink):
                 f"The result in {self.directory} is incomplete. What is finished is kept: make the same call again "
                 f"with `resume={str(self.directory)!r}`."
             )
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return OSError(error.errno, f"{os.strerror(error.errno)}. {advice}", str(self.directory))
         if self._journal is not None:
             error.add_note(advice)
