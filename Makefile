@@ -25,8 +25,8 @@ lint: $(VENV)/.test ## Check style
 types: $(VENV)/.test ## Check types
 	$(BIN)/mypy
 
-pytest: $(VENV)/.test ## Run the tests alone; ARGS="..." is passed on
-	$(BIN)/python -m pytest $(ARGS)
+pytest: $(VENV)/.test ## Run the tests alone, in two processes; ARGS="..." is passed on
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 docs: $(VENV)/.test ## Build the documentation into docs/_build
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build

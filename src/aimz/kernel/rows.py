@@ -12,7 +12,6 @@ In any value, the axis that is longer in the longer trace is that of the rows.  
 
 __all__ = ["RowUse", "row_use"]
 
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
+
+from aimz.kernel.equations import Inside, carries, insides_of, is_sampler, keys_of, live, moves
 
 type Label = frozenset[str]
 """What is known of a value that may be an index: see `_Walk.labels`."""
@@ -60,9 +61,7 @@ def row_use(small: Any, large: Any, sizes: tuple[int, int], *, rows: int | None,
             walk.constant(here, there)
         walk.jaxpr(small.jaxpr, large.jaxpr)
         for here, there in zip(small.jaxpr.outvars, large.jaxpr.outvars, strict=True):
-            walk.used(walk.label(here))
-            if isinstance(here, core.Literal) and not _same(here.val, there.val):
-                raise _Together(_NUMBER)
+            walk.used(walk.result(here, there))
     except _Together as reason:
         return RowUse(str(reason))
     except ValueError:  # one program has more inputs or constants than the other
@@ -77,10 +76,6 @@ _CARRIES = frozenset(
     {"lt", "add", "select_n", "clamp", "convert_element_type", "broadcast_in_dim", "reshape", "squeeze", "concatenate"}
 )
 """What leaves an index an index."""
-_MATRICES = frozenset(
-    {"cholesky", "lu", "eigh", "eig", "qr", "svd", "triangular_solve", "householder_product", "schur"}
-)
-_INSIDE = {"while": ("cond_jaxpr", "body_jaxpr"), "cond": ("branches",), "scan": ("jaxpr",)}
 
 
 class _Walk:
@@ -92,14 +87,26 @@ class _Walk:
         self.beyond = False
         self.waits = False
         self._sampling = False
+        self._ended = False
         self.labels: dict[Any, Label] = {}
         """Of indices: "number" or "count" (numbers of rows, those of the data set or counted by the kernel), "moved"
-        (by an offset), "wrapped" (the number of rows was added, as jnp does to negative ones)."""
+        (by an offset), "wrapped" (the number of rows was added, as jnp does to negative ones), "size" (it is the number
+        of rows)."""
         self.fresh: set[Any] = set()
         """Values that differ from block to block, since the number of the block is in them."""
 
+    def is_fresh(self, atom: Any) -> bool:
+        return not isinstance(atom, core.Literal) and atom in self.fresh
+
     def label(self, atom: Any) -> Label:
         return frozenset() if isinstance(atom, core.Literal) else self.labels.get(atom, frozenset())
+
+    def result(self, here: Any, there: Any) -> Label:
+        """Return the label of what a program returns, which may be a plain number."""
+        plain = isinstance(here, core.Literal), isinstance(there, core.Literal)
+        if any(plain) and not (all(plain) and _same(here.val, there.val)):
+            return frozenset({"size"})
+        return self.label(here)
 
     def axis(self, here: Any, there: Any) -> int | None:
         """Return the row axis of a value, given what it is in either trace."""
@@ -130,7 +137,7 @@ class _Walk:
             raise _Together("it makes an array as long as the rows, or a number of how many they are")
 
     def jaxpr(self, small: Any, large: Any, *, loop: bool = False) -> None:
-        ours, theirs = list(_live(small)), list(_live(large))
+        ours, theirs = list(live(small)), list(live(large))
         if [e.primitive.name for e in ours] != [e.primitive.name for e in theirs]:
             raise _Together("its program depends on how many rows there are")
         for here, there in zip(ours, theirs, strict=True):
@@ -142,19 +149,27 @@ class _Walk:
         self._parameters(here, there)
         ins = [self.axis(a, b) for a, b in zip(here.invars, there.invars, strict=True)]
         outs = [self.axis(a, b) for a, b in zip(here.outvars, there.outvars, strict=True)]
-        if any(not isinstance(atom, core.Literal) and atom in self.fresh for atom in here.invars):
+        if any(self.is_fresh(atom) for atom in here.invars):
             self.fresh.update(here.outvars)
-        inner = _called(here.params)
-        if name in _INSIDE or inner is not None:
-            outside, self._sampling = self._sampling, self._sampling or _is_sampler(here.params.get("name"))
-            self._enter(name, here, there)
-            self._sampling = outside
+        insides = list(insides_of(name, here, there))
+        if insides:
+            outside = self._sampling, self._ended
+            self._sampling, self._ended = self._sampling or is_sampler(here.params.get("name")), False
+            for inside in insides:
+                self._enter(inside, here, labels)
+            if self._ended and not self._stands_still(here, there):
+                raise _Together("its loop goes on until all rows are done")
+            self._sampling, self._ended = outside
             return
-        # A loop over rows that go on for different times ends when none wants to; whether it does so row by row is
-        # left to the numbers.
+        # A loop over rows that go on for different times ends when none wants to.
         ends_loop = loop and name in ("reduce_or", "reduce_and")
-        self.waits |= ends_loop and self._sampling and None in outs
-        if any(axis is not None for axis in ins):
+        if ends_loop and None in outs:
+            self.waits |= self._sampling
+            self._ended |= not self._sampling
+        by_row = any(axis is not None for axis in ins)
+        if any(axis is not None for axis in outs):
+            self._drawn(name, here, ins)
+        if by_row:
             if None in outs and not ends_loop:
                 raise _Together(f"it makes one of all rows (`{name}`)")
             _check_moves(name, here, ins)
@@ -169,28 +184,50 @@ class _Walk:
             self.used(labels)
 
     def used(self, labels: Label) -> None:
-        """Take note of row numbers that are used for what they are."""
+        """Take note of row numbers, and refuse numbers of rows, that are used for what they are."""
         if "count" in labels:
             raise _Together("it counts the rows (`jnp.arange(X.shape[0])`, for one)")
-        if "number" in labels:
-            self.beyond = True
-        elif "wrapped" in labels:
+        if "size" in labels or labels == {"wrapped"}:
             raise _Together(_NUMBER)
+        self.beyond |= "number" in labels
 
-    def _enter(self, name: str, here: Any, there: Any) -> None:
-        """Walk the programs inside an equation, with what is known of their inputs."""
-        for one, other, offset, is_condition in _insides(name, here, there):
-            taken = here.invars[len(here.invars) - len(one.invars) :] if offset is None else offset
-            for var, atom in zip(one.invars, taken, strict=True):
-                if not isinstance(atom, core.Literal):
-                    if atom in self.labels:
-                        self.labels[var] = self.labels[atom]
-                    if atom in self.fresh:
-                        self.fresh.add(var)
-            self.jaxpr(one, other, loop=is_condition)
-            for var, atom in zip(here.outvars, one.outvars, strict=False):
-                if not is_condition and self.label(atom):
-                    self.labels[var] = self.label(var) | self.label(atom)
+    def _enter(self, inside: Inside, here: Any, labels: Label) -> None:
+        """Walk a program inside an equation, with what is known of its inputs."""
+        for one, other in zip(inside.consts[0], inside.consts[1], strict=True):
+            self.constant(one, other)
+        # One function may be called twice, and what was known of its values in the first call is not true of the next.
+        for var in (*inside.small.invars, *(v for equation in inside.small.eqns for v in equation.outvars)):
+            self.labels.pop(var, None)
+            self.fresh.discard(var)
+        if inside.taken is None:
+            self.used(labels)
+        else:
+            for var, atom in zip(inside.small.invars, inside.taken, strict=True):
+                if self.label(atom):
+                    self.labels[var] = self.label(atom)
+                if self.is_fresh(atom):
+                    self.fresh.add(var)
+        self.jaxpr(inside.small, inside.large, loop=inside.is_condition)
+        if not inside.is_condition:
+            results = map(self.result, inside.small.outvars, inside.large.outvars)
+            for var, label in zip(here.outvars, results, strict=False):
+                if label:
+                    self.labels[var] = self.label(var) | label
+
+    def _stands_still(self, here: Any, there: Any) -> bool:
+        """Whether the rows a loop is done with stay as they are until it ends, as those of `jax.vmap` do."""
+        body, other = here.params["body_jaxpr"].jaxpr, there.params["body_jaxpr"].jaxpr
+        made = {var: equation for equation in body.eqns for var in equation.outvars}
+        first = here.params["body_nconsts"]
+        for before, there_, after in zip(body.invars[first:], other.invars[first:], body.outvars, strict=True):
+            if before is after or self.axis(before, there_) is None:
+                continue
+            chosen = made.get(after) if not isinstance(after, core.Literal) else None
+            if chosen is None or before not in [a for a in chosen.invars[1:] if not isinstance(a, core.Literal)]:
+                return False
+            if chosen.primitive.name != "select_n" and chosen.params.get("name") != "_where":
+                return False
+        return True
 
     def _numbers(self, here: Any, there: Any, *, loop: bool) -> Label:
         """Refuse numbers in the program that change with the number of rows, but where jnp wraps an index."""
@@ -209,7 +246,7 @@ class _Walk:
 
     def _parameters(self, here: Any, there: Any) -> None:
         by_row = here.primitive.name == "scan" and here.params["length"] != there.params["length"]
-        if by_row and _carries(here):
+        if by_row and carries(here):
             raise _Together("it loops over the rows")
         for key, value in here.params.items():
             if key == "length":
@@ -224,12 +261,16 @@ class _Walk:
             if here.params["dimension"] == outs[0]:
                 self.labels[here.outvars[0]] = frozenset({"count"})
             return
-        keys = [atom for atom in here.invars if jnp.issubdtype(atom.aval.dtype, jax.dtypes.prng_key)]
-        if keys or name == "threefry2x32":
-            if not any(atom in self.fresh for atom in here.invars if not isinstance(atom, core.Literal)):
-                raise _Together("it draws with a key of its own, which would be the same for every block of rows")
-        elif name != "broadcast_in_dim":
+        if name != "broadcast_in_dim" and not keys_of(name, here):
             raise _Together(f"it takes as many of something as there are rows (`{name}`)")
+
+    def _drawn(self, name: str, here: Any, ins: list[int | None]) -> None:
+        """Refuse noise for rows whose key is not that of the block; a key for each row was judged where it was made."""
+        keys = keys_of(name, here)
+        if name == "random_fold_in" and ins[1] is not None:
+            return  # a key for each row, and of what is in it
+        if keys and not any(self.is_fresh(here.invars[i]) for i in keys) and all(ins[i] is None for i in keys):
+            raise _Together("it draws with a key of its own, which would be the same for every block of rows")
 
     def _looked_up(self, name: str, here: Any, ins: list[int | None], labels: Label) -> None:
         """Judge a look-up: in a value with rows each must find itself."""
@@ -237,6 +278,7 @@ class _Walk:
         if axis is None:
             self.used(labels - {"wrapped"})
             return
+        self.used(self.label(here.invars[0]))
         if name == "dynamic_slice":
             if here.params["slice_sizes"][axis] != self.sizes[0]:
                 raise _Together("it looks up other rows")
@@ -246,101 +288,18 @@ class _Walk:
         indexed = numbers.start_index_map if name == "gather" else numbers.scatter_dims_to_operand_dims
         if axis in batching or axis not in indexed:
             return
-        itself = labels & {"number", "count"} and "moved" not in labels
+        index = self.label(here.invars[1])
+        itself = index & {"number", "count"} and not index & {"moved", "size"}
         if name != "gather" or not itself:
             raise _Together("it looks up other rows")
-        self.local |= "number" in labels
+        self.local |= "number" in index
 
 
 def _check_moves(name: str, here: Any, ins: list[int | None]) -> None:
     """Refuse what keeps the rows' axis and yet moves something along it."""
     for place, axis in enumerate(ins):
-        if axis is not None and _moves(name, here, place, axis, ins):
+        if axis is not None and moves(name, here, place, axis, ins):
             raise _Together(f"it carries something from row to row (`{name}`)")
-
-
-def _moves(name: str, here: Any, place: int, axis: int, ins: list[int | None]) -> bool:
-    params, shape = here.params, here.invars[place].aval.shape
-    match name:
-        case "sort" | "concatenate":
-            moved = params["dimension"] == axis
-        case "rev":
-            moved = axis in params["dimensions"]
-        case "pad":
-            moved = tuple(params["padding_config"][axis]) != (0, 0, 0)
-        case "fft":
-            moved = axis >= len(shape) - len(params["fft_lengths"])
-        case "conv_general_dilated":
-            moved = axis != params["dimension_numbers"].lhs_spec[0]
-        case "dynamic_update_slice":
-            moved = ins[1] is None
-        case "reshape":
-            moved = _folded(shape, here.outvars[0].aval.shape, axis)
-        case _ if name in _MATRICES:
-            moved = axis >= len(shape) - 2
-        case _ if name.startswith(("reduce_window", "select_and")):
-            moved = params["window_dimensions"][axis] != 1
-        case _:
-            moved = name.startswith("cum") and params.get("axis") == axis
-    return bool(moved)
-
-
-def _folded(before: tuple[int, ...], after: tuple[int, ...], axis: int) -> bool:
-    """Whether a reshape folds the axis of the rows into others."""
-    ahead, size = int(np.prod(before[:axis])), before[axis]
-    return not any(after[i] == size and int(np.prod(after[:i])) == ahead for i in range(len(after)))
-
-
-def _is_sampler(name: Any) -> bool:
-    """Whether a function inside a program is one of JAX's or NumPyro's that draw by rejection."""
-    return isinstance(name, str) and any(kind in name for kind in ("poisson", "binomial", "von_mises", "gamma"))
-
-
-def _carries(scan: Any) -> bool:
-    """Whether a loop hands anything on from turn to turn; one that does not is a map."""
-    inner = getattr(scan.params["jaxpr"], "jaxpr", scan.params["jaxpr"])
-    # What is carried comes out as it is inside; what is not is stacked.
-    pairs = zip(scan.outvars, inner.outvars, strict=True)
-    return any(len(outer.aval.shape) == len(within.aval.shape) for outer, within in pairs)
-
-
-def _called(params: Mapping[str, Any]) -> Any:
-    """Return the one program an equation merely calls, if it does."""
-    inner = params.get("jaxpr", params.get("call_jaxpr"))
-    inner = getattr(inner, "jaxpr", inner)  # closed or open
-    return inner if isinstance(inner, core.Jaxpr) and "length" not in params else None
-
-
-def _insides(name: str, here: Any, there: Any) -> Iterator[tuple[Any, Any, Any, bool]]:
-    """Yield pairs of programs inside an equation, the values they begin with, and whether they end a loop."""
-    if name not in _INSIDE:
-        yield _called(here.params), _called(there.params), None, False
-        return
-    for key in _INSIDE[name]:
-        ours, theirs = here.params[key], there.params[key]
-        for one, other in zip(_listed(ours), _listed(theirs), strict=True):
-            inner, outer = getattr(one, "jaxpr", one), getattr(other, "jaxpr", other)
-            taken = None
-            if name == "while":
-                first, second = here.params["cond_nconsts"], here.params["body_nconsts"]
-                start = here.invars[first + second :]
-                taken = (here.invars[:first] if key == "cond_jaxpr" else here.invars[first : first + second]) + start
-            yield inner, outer, taken, key == "cond_jaxpr"
-
-
-def _listed(value: Any) -> Iterable[Any]:
-    return value if isinstance(value, tuple | list) else (value,)
-
-
-def _live(jaxpr: Any) -> Iterator[Any]:
-    """Yield the equations that matter to the outputs."""
-    needed = {v for v in jaxpr.outvars if not isinstance(v, core.Literal)}
-    kept = []
-    for equation in reversed(jaxpr.eqns):
-        if needed.intersection(equation.outvars):
-            kept.append(equation)
-            needed.update(v for v in equation.invars if not isinstance(v, core.Literal))
-    yield from reversed(kept)
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -24,6 +24,8 @@ class Streaming:
     """What that call left behind."""
     complete: bool = False
     """Whether it has nothing left to compute."""
+    rows: str = ""
+    """Digest of the rows of a complete call, if they came from an iterable."""
     progress: bool = True
 
 
@@ -65,13 +67,14 @@ def read_streaming(
     if top is not None and path.parent != top:
         msg = f"`resume` must lie in `output_dir`; got {path} and {top}. Leave `output_dir` out."
         raise ValueError(msg)
-    complete = (path / "zarr.json").is_file()
+    complete, rows = (path / "zarr.json").is_file(), ""
     if complete:
         state = check_result(path)
+        rows = state["rows"]
         journal: Any = Journal(path, state["fingerprint"], state["created_at"])
     else:
         journal = Journal.read(path)
     if journal is None or not journal.fingerprint:
         msg = f"`resume` must be the directory of an interrupted call; {path} has no journal of one. Predict anew."
         raise ValueError(msg)
-    return Streaming(shard_axis, batch_size, store, path.parent, path, journal, complete, bool(progress))
+    return Streaming(shard_axis, batch_size, store, path.parent, path, journal, complete, rows, bool(progress))

@@ -13,7 +13,7 @@ from aimz.model.resume import check_same_call
 if TYPE_CHECKING:
     import xarray as xr
 
-    from aimz.store import Home, Variable
+    from aimz.store import Home, Journal, Variable
     from aimz.stream import Plan
 
 
@@ -62,7 +62,7 @@ class Place:
             else:
                 self.directory = new_directory(top, method)
                 self._journal = Journal(self.directory / JOURNAL, known, datetime.now(UTC).isoformat())
-                self._journal.begin()
+                self._begin(self._journal)
         self.attrs = {"output_dir": str(self.directory), "artifact_path": str(self.directory)}
         self.root_attrs = attributes(output_dir=str(top), artifact_path=str(self.directory))
         if self._journal is not None and self._journal.created_at:
@@ -75,6 +75,15 @@ class Place:
             journal=self._journal,
             home=None if streaming.output_dir else home,
         )
+
+    def _begin(self, journal: "Journal") -> None:
+        """Write the journal; without it the directory is of no use."""
+        try:
+            journal.begin()
+        except OSError as error:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            advice = "Nothing was written; call again when there is room, or with another `output_dir`"
+            raise OSError(error.errno, f"{error.strerror}. {advice}", str(self.directory)) from error
 
     def write_beside(self, groups: "Mapping[str, xr.Dataset]") -> None:
         """Write the groups that stand beside the streamed one."""
@@ -118,6 +127,21 @@ class Place:
                     "on are not those of the interrupted run. Make the call that was interrupted, or predict anew."
                 )
                 raise ValueError(msg)
+
+    def check_same_rows(self, skip: Callable[[int, int], bool], digests: list[tuple[int, str]], known: str) -> None:
+        """Refuse an iterable whose rows, all of which are read, are not those of a complete call."""
+        assert self._journal is not None
+        for start, stop in self._plan.steps():
+            if not skip(start, stop):
+                break
+            self._journal.rows.update(digests)
+            digests.clear()
+        if self._journal.digest != known:
+            msg = (
+                f"The call in {self.directory} is complete, and its iterable's data were others. Open it with "
+                f"`aimz.open_result({str(self.directory)!r})`, or predict anew."
+            )
+            raise ValueError(msg)
 
     def check_end(self, length: int) -> None:
         """Refuse an iterable that ended before rows the interrupted run had seen."""

@@ -315,12 +315,13 @@ class Runner:
         end, inputs = found
         return _Handle(start, end, self._program(*inputs))
 
-    def skip(self, start: int, stop: int) -> None:
-        """Pass over the rows of a step that is done, where rows can only be read in order."""
+    def skip(self, start: int, stop: int) -> bool:
+        """Pass over a step that is done, where rows can only be read in order; return whether there were any."""
         if self._first is not None and start == 0:
             self._first = None  # they were read to be looked at
         elif self._feed.reader is not None:
-            self._feed.read(start, stop, self._block or 1)
+            return bool(self._feed.read(start, stop, self._block or 1))
+        return True
 
     def once(self, handle: _Handle) -> dict[str, np.ndarray]:
         """Return the sites without rows, where rows are cut."""

@@ -113,6 +113,8 @@ def _run(results: Results, order: Order, plan: "Plan", runner: Runner, step: Ste
             if better is error:
                 raise
             raise better from error
+    elif place is not None and order.reader is not None:
+        place.check_same_rows(runner.skip, runner.digests, options.rows)
     arrays = {name: sink.read(name) for name in variables}
     if not order.n_obs_known:
         name, axis = next((n, v.axis) for n, v in variables.items() if v.axis is not None)

@@ -2,6 +2,7 @@
 
 __all__ = ["Frame", "as_group", "frame", "open_result"]
 
+import math
 import uuid
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -11,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core.indexing import ExplicitIndexer, IndexingSupport, LazilyIndexedArray, explicit_indexing_adapter
 
 from aimz.output.labels import SAMPLE_DIMS, Labels
 from aimz.output.tree import Draws, attributes, common_sizes
 
 if TYPE_CHECKING:
     import os
-
-    import dask.array as da
 
     from aimz.store import Group
 
@@ -35,7 +36,7 @@ class Frame:
     def filled(self, arrays: Mapping[str, Any], **attrs: Any) -> xr.Dataset:
         """Return the data set; an array that is stored is read when it is needed."""
         variables = {
-            name: (self.dims[name], array if isinstance(array, np.ndarray) else _lazy(array, name))
+            name: (self.dims[name], array if isinstance(array, np.ndarray) else _lazy(array))
             for name, array in arrays.items()
         }
         return xr.Dataset(variables, coords=dict(self.coords), attrs={**self.attrs, **attrs})
@@ -132,7 +133,7 @@ def open_result(path: "str | os.PathLike[str]") -> xr.DataTree:
         for name, node in tree.children.items():
             plain = node.to_dataset().drop_vars(list(node.data_vars))
             variables = {
-                str(v): (array.dims, _lazy(StoredArray(directory, f"{name}/{v}"), str(v)), array.attrs)
+                str(v): (array.dims, _lazy(StoredArray(directory, f"{name}/{v}")), array.attrs)
                 for v, array in node.data_vars.items()
             }
             sizes = {dim: size for dim, size in node.sizes.items() if dim not in plain.coords}
@@ -149,13 +150,36 @@ _SHORT = 4096
 """Ranges up to this length are stored all the same, so that any reader has labels for a small result."""
 
 
-def _lazy(array: Any, name: str) -> "da.Array":
-    """Return a stored array as Dask reads it: all draws together, so that quantiles need no rechunking."""
+_SMALL = 2**26
+"""Arrays of up to 64 MiB are read as wholes: ArviZ, and much else, takes no Dask arrays."""
+
+
+def _lazy(array: Any) -> Any:
+    """Return a stored array as something that is read when it is needed: by Dask piece by piece, if it is large."""
+    if math.prod(array.shape) * array.dtype.itemsize <= _SMALL:
+        return LazilyIndexedArray(_Whole(array))
     import dask.array as da
 
+    # All draws together, so that quantiles need no rechunking.
     chunks = tuple(
         size if i < 2 else chunk for i, (size, chunk) in enumerate(zip(array.shape, array.chunks, strict=True))
     )
     meta = np.empty((0,) * array.ndim, array.dtype)
-    lazy: da.Array = da.from_array(array, chunks=chunks, name=f"{name}-{uuid.uuid4().hex}", meta=meta)
-    return lazy
+    return da.from_array(array, chunks=chunks, name=f"{array.name}-{uuid.uuid4().hex}", meta=meta)
+
+
+class _Whole(BackendArray):
+    """A stored array as xarray reads it, anew each time, so that one that is gone is never remembered."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+        self.shape = array.shape
+        self.dtype = array.dtype
+
+    def __getitem__(self, key: ExplicitIndexer) -> Any:
+        """Read a part."""
+        return explicit_indexing_adapter(key, self.shape, IndexingSupport.BASIC, self.array.__getitem__)
+
+    def __deepcopy__(self, memo: object) -> "_Whole":
+        """Return itself: what is stored does not change, and a copy must keep its directory as well."""
+        return self

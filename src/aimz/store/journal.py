@@ -2,6 +2,7 @@
 
 __all__ = ["JOURNAL", "Journal", "differences"]
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,13 @@ class Journal:
     created_at: str = ""
     rows: dict[int, str] = field(default_factory=dict)
     """First row of a stretch to the digest of its data."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of all rows that were seen, or "" if none were noted."""
+        return hashlib.blake2b(json.dumps(sorted(self.rows.items())).encode(), digest_size=16).hexdigest() * bool(
+            self.rows
+        )
 
     def begin(self) -> None:
         """Write the first line."""

@@ -151,7 +151,8 @@ class ZarrSink(Sink):
         fingerprint = {} if self._journal is None else dict(self._journal.fingerprint)
         created_at = "" if self._journal is None else self._journal.created_at
         chunks = dict(sorted(self._chunks.items()))
-        return {"complete": True, "created_at": created_at, "chunks": chunks, "fingerprint": fingerprint}
+        rows = "" if self._journal is None else self._journal.digest
+        return {"complete": True, "created_at": created_at, "chunks": chunks, "fingerprint": fingerprint, "rows": rows}
 
     def fail(self, error: BaseException) -> BaseException:
         """Keep what is whole, and say how to go on; in a temporary directory there is nothing to go on with."""
