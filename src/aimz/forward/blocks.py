@@ -68,8 +68,13 @@ def blocked(traced: Traced, row_axes: Mapping[str, int], group: int) -> Program:
     return run
 
 
-def sharded(program: Program, mesh: Mesh, cut: Cut, row_axes: Mapping[str, int], sites: tuple[str, ...]) -> Program:
-    """Return ``program`` with the blocks, or the draws, shared out among the devices of ``mesh``."""
+def sharded(
+    program: Program, mesh: Mesh, cut: Cut, row_axes: Mapping[str, int], sites: tuple[str, ...], *, by_block: bool
+) -> Program:
+    """Return ``program`` with the blocks, or the draws, shared out among the devices of ``mesh``.
+
+    ``by_block`` says that it has blocks; one that sees all rows at once has none, and its draws are shared out.
+    """
     axis = mesh.axis_names[0]
     draws: Any = P(axis)
     if cut is Cut.ROWS:
@@ -80,7 +85,8 @@ def sharded(program: Program, mesh: Mesh, cut: Cut, row_axes: Mapping[str, int],
         outputs = {name: P(*[None] * (1 + row_axes.get(name, 0)), axis) for name in sites}
     else:
         same: Any = P()
-        inputs = (P(), P(axis), P(axis), P(), P(), Block(same, same, draws, same, same))
+        blocks = Block(same, same, draws, same, same) if by_block else same
+        inputs = (P(), P(axis), P(axis), P(), P(), blocks)
         outputs = dict.fromkeys(sites, P(axis))
     return jax.shard_map(program, mesh=mesh, in_specs=inputs, out_specs=outputs, check_vma=False)
 

@@ -97,7 +97,9 @@ class Programs:
         def make() -> Program:
             axes = step.plan.row_axes
             program = blocked(step.traced, axes, group) if step.by_block else whole(step.traced, group)
-            return jax.jit(program if mesh is None else sharded(program, mesh, cut, axes, step.plan.return_sites))
+            if mesh is not None:
+                program = sharded(program, mesh, cut, axes, step.plan.return_sites, by_block=step.by_block)
+            return jax.jit(program)
 
         return self._programs.get((step, group, cut, mesh), make)
 
