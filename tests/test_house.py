@@ -12,7 +12,20 @@ import aimz
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "aimz"
 # The order in which data walks; a room may import from those before it.
-ROOMS = ["errors", "types", "kernel", "utils", "forward", "inference", "store", "stream", "output", "model"]
+ROOMS = [
+    "errors",
+    "types",
+    "ahead",
+    "kernel",
+    "data",
+    "utils",
+    "forward",
+    "inference",
+    "store",
+    "stream",
+    "output",
+    "model",
+]
 FILES = sorted(SOURCE.rglob("*.py"))
 
 

@@ -10,10 +10,10 @@ import jax
 from numpyro.infer import MCMC, SVI
 from numpyro.infer.svi import SVIState
 
+from aimz.data import Call
 from aimz.errors import NotFittedError
 from aimz.inference.posterior import Posterior
 from aimz.kernel import KernelSpec
-from aimz.utils.data import Call
 
 
 class VIResult(Protocol):

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.infer import HMC, MCMC, NUTS
 
+from aimz.data import Call
 from aimz.errors import warn
 from aimz.inference.fit import Fit
 from aimz.inference.posterior import Posterior
 from aimz.kernel import KernelSpec
-from aimz.utils.data import Call
 
 _HMC_FIELDS = ("potential_energy", "energy", "num_steps", "accept_prob", "adapt_state.step_size")
 _DEFAULT_NUM_SAMPLES = 1000

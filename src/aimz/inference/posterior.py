@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aimz.data import read_array, read_count
 from aimz.errors import warn
-from aimz.utils.data import read_array, read_count
 
 
 @dataclass(frozen=True)

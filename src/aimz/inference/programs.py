@@ -18,9 +18,9 @@ from numpyro.infer.svi import SVIState
 from numpyro.optim import Minimize
 from tqdm.auto import tqdm
 
+from aimz.data import Call
 from aimz.errors import warn
 from aimz.kernel import Recent, freeze
-from aimz.utils.data import Call
 
 type _Chunk = Callable[..., tuple[Any, jax.Array, jax.Array]]
 

@@ -11,11 +11,11 @@ from numpyro.infer import SVI
 from numpyro.infer.autoguide import AutoGuide
 from numpyro.infer.svi import SVIRunResult
 
+from aimz.data import Call
 from aimz.inference.fit import Fit
 from aimz.inference.posterior import Posterior
 from aimz.inference.programs import SVIPrograms
 from aimz.kernel import KernelSpec
-from aimz.utils.data import Call
 
 
 class SVIFit(Fit):

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import jax
 
+from aimz.data import BatchReader
 from aimz.model.engine import Prepared
 from aimz.model.inputs import Given
 from aimz.model.options import Streaming
-from aimz.utils.data import BatchReader
 
 if TYPE_CHECKING:
     import xarray as xr

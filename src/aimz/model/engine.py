@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from aimz.data import Call, Field, Rows, read_array, read_call
 from aimz.errors import KernelValidationError, warn
 from aimz.forward import Pass, Programs
 from aimz.inference import Posterior
@@ -24,7 +25,6 @@ from aimz.kernel import (
     substitute,
 )
 from aimz.types import Intervention, Kernel
-from aimz.utils.data import Call, Field, Rows, read_array, read_call
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import jax
 from numpyro.infer import MCMC, SVI
 from numpyro.infer.svi import SVIState
 
+from aimz.data import read_count, read_key
 from aimz.errors import NotFittedError
 from aimz.inference import Posterior, VIResult, make_fit, read_draws
 from aimz.kernel import KernelSpec, read_signature
@@ -27,8 +28,6 @@ from aimz.model.results import Observed, Results
 from aimz.model.scenarios import check_alike, check_inputs, read_scenario
 from aimz.model.streaming import stream
 from aimz.types import Intervention, Kernel
-from aimz.utils import read_key
-from aimz.utils.data import read_count
 
 if TYPE_CHECKING:
     import os

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from aimz.data import BatchReader, Call, Field, is_array, is_batches, is_shuffled
 from aimz.errors import warn
 from aimz.kernel import Source
 from aimz.model.engine import Engine, Prepared
-from aimz.utils.data import ArrayLoader, BatchReader, Call, Field, is_array, is_batches, is_shuffled
+from aimz.utils.data import ArrayDataset, ArrayLoader
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def read_given(
     Parameters
     ----------
     X
-        An array, or an iterable of batches.
+        An array, a data set, or an iterable of batches.
     kwargs
         Further arguments of the kernel.
     y
@@ -53,9 +54,9 @@ def read_given(
         How many rows an iterable of unknown length should have.
     """
     names = engine.signature.param_input, engine.signature.param_output
-    if isinstance(X, ArrayLoader) and not X.shuffle:
+    if isinstance(X, ArrayDataset) or (isinstance(X, ArrayLoader) and not X.shuffle):
         # Its arrays are at hand, so no batch needs to be made.
-        fields = X.dataset.arrays
+        fields = X.arrays if isinstance(X, ArrayDataset) else X.dataset.arrays
         X, fields, y = _sorted(fields, names, y, scored=scored)
         return _of_arrays(engine, X, {**_apart(fields, kwargs), **kwargs}, y, scored=scored)
     if not is_batches(X):

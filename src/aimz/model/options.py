@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aimz.utils import begin_imports
-from aimz.utils.data import read_count
+from aimz.ahead import begin_imports
+from aimz.data import read_count
 
 
 @dataclass(frozen=True)

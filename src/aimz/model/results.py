@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aimz.data import Call, Field
 from aimz.inference import Posterior
 from aimz.kernel import KernelSpec
 from aimz.model.engine import Prepared
-from aimz.utils.data import Call, Field
 
 if TYPE_CHECKING:
     import jax

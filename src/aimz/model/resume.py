@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from aimz.data import Field
 from aimz.forward import Step
 from aimz.model.engine import Prepared
-from aimz.utils.data import Field
 
 if TYPE_CHECKING:
     from aimz.stream import Plan

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aimz.data import is_batches, is_shuffled, read_key
 from aimz.model.engine import Prepared
 from aimz.model.keys import parse_key
 from aimz.model.options import read_streaming
-from aimz.utils import read_key
-from aimz.utils.data import ArrayLoader, is_batches, is_shuffled
+from aimz.utils.data import ArrayLoader
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -13,10 +13,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from aimz.data import BatchReader, Field, Rows, fingerprint
 from aimz.forward import Block, Cut, Program
 from aimz.kernel import RowUse
 from aimz.model.engine import Prepared
-from aimz.utils.data import BatchReader, Field, Rows, fingerprint
 
 if TYPE_CHECKING:
     from aimz.stream import Plan

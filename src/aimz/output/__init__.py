@@ -3,7 +3,7 @@
 Imported when a result is made, since xarray brings pandas with it.
 """
 
-from aimz.utils import await_imports
+from aimz.ahead import await_imports
 
 await_imports()
 

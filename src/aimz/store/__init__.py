@@ -3,7 +3,7 @@
 Imported when a result is stored, since it brings zarr.
 """
 
-from aimz.utils import await_imports
+from aimz.ahead import await_imports
 
 await_imports()
 

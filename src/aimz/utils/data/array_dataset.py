@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aimz.utils.data.arrays import read_array
-from aimz.utils.data.calls import read_call
+from aimz.data import read_array, read_call
 
 
 class ArrayDataset:

@@ -11,9 +11,8 @@ import numpy as np
 from jax import random
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
+from aimz.data import read_array, read_count, read_key
 from aimz.utils.data.array_dataset import ArrayDataset
-from aimz.utils.data.arrays import read_array, read_count
-from aimz.utils.keys import read_key
 
 
 class ArrayLoader:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from aimz.utils.data.arrays import fingerprint, is_array, read_array
-from aimz.utils.data.sources import Field, Rows
+from aimz.data.arrays import fingerprint, is_array, read_array
+from aimz.data.sources import Field, Rows
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def read_call(required: Mapping[str, Any], extra: Mapping[str, Any], *, in_parts
     static: dict[str, object] = {}
     for name, value in required.items():
         if value is None:
-            msg = f"`{name}` must be an array; got None."
+            msg = f"`{name}` must be an array; got None. Pass it, as an argument or as a field of the batches."
             raise TypeError(msg)
         arrays[name] = _in_parts(value, name) if in_parts else read_array(value, name)
         if arrays[name].ndim == 0:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from aimz.utils.data.arrays import is_array, read_array
+from aimz.data.arrays import is_array, read_array
 
 _LOOK = 2**24
 """Bytes to look at together when an array is read through."""

@@ -3,7 +3,8 @@
 __all__ = ["fingerprint", "is_array", "read_array", "read_count"]
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from numbers import Number
 from typing import Any
 
 import jax
@@ -24,17 +25,26 @@ def read_array(value: Any, name: str) -> np.ndarray | jax.Array:
     Raises
     ------
     TypeError
-        If it is ragged or not numeric.
+        If it is no array (a data set, a loader), ragged or not numeric.
     ValueError
         If a value would not survive the conversion to the device's dtype (a 64-bit integer out of range).
     """
     if isinstance(value, jax.Array):
         array: Any = value
     else:
+        if not (is_array(value) or hasattr(value, "__array__") or isinstance(value, Sequence | Number | np.generic)):
+            msg = (
+                f"`{name}` must be an array; got {_kind_of(value)}. Iterables of batches, such as an `ArrayLoader`, go "
+                "to the methods that stream (`predict`, `log_likelihood`); the others take arrays."
+            )
+            raise TypeError(msg)
         try:
             array = np.asarray(value)
         except ValueError as error:
-            msg = f"`{name}` must be an array; got something ragged or nested ({error})."
+            msg = (
+                f"`{name}` must be an array; got something ragged or nested ({error}). Batches go to the methods that "
+                "stream, as mappings of field to array."
+            )
             raise TypeError(msg) from error
     if getattr(array.dtype, "kind", "O") not in "biufc" and not jnp.issubdtype(array.dtype, jnp.floating):
         msg = (
@@ -43,6 +53,10 @@ def read_array(value: Any, name: str) -> np.ndarray | jax.Array:
         )
         raise TypeError(msg)
     return array if isinstance(array, jax.Array) else _to_device_dtype(array, name)
+
+
+def _kind_of(value: object) -> str:
+    return "None" if value is None else f"an object of type `{type(value).__name__}`"
 
 
 def _to_device_dtype(array: np.ndarray, name: str) -> np.ndarray:

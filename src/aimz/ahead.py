@@ -5,6 +5,7 @@ __all__ = ["await_imports", "begin_imports"]
 import importlib
 import sys
 import threading
+from contextlib import suppress
 
 _HEAVY = ("zarr", "xarray", "dask.array")
 _threads: list[threading.Thread] = []
@@ -24,5 +25,7 @@ def await_imports() -> None:
 
 
 def _load() -> None:
-    for name in _HEAVY:
-        importlib.import_module(name)
+    # Whoever needs one imports it once more, and hears what is wrong with it; an interpreter that ends is no fault.
+    with suppress(Exception):
+        for name in _HEAVY:
+            importlib.import_module(name)

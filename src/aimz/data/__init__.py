@@ -1,0 +1,21 @@
+"""Arguments in: what the user passes -> arrays, rows and keys that are safe to hand on."""
+
+from aimz.data.arrays import fingerprint, is_array, read_array, read_count
+from aimz.data.calls import Call, read_call
+from aimz.data.keys import read_key
+from aimz.data.sources import BatchReader, Field, Rows, is_batches, is_shuffled
+
+__all__ = [
+    "BatchReader",
+    "Call",
+    "Field",
+    "Rows",
+    "fingerprint",
+    "is_array",
+    "is_batches",
+    "is_shuffled",
+    "read_array",
+    "read_call",
+    "read_count",
+    "read_key",
+]
