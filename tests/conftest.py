@@ -1,10 +1,15 @@
 """Settings every test shares."""
 
+import os
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # which ignores Ctrl-C, and tests press it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from aimz import ImpactModel
 
 warnings.filterwarnings("ignore", message="Local latent site")
 out = {"devices": np.array(jax.local_device_count())}
-for name in ("linear", "negative_binomial", "local_latents", "flax_net"):
+for name in ("linear", "local_latents", "flax_net"):
     case = BY_NAME[name]
     model = fitted_model(case)
     for site, value in model.predict_on_batch(**case.arguments(), return_datatree=False).items():

@@ -854,29 +854,30 @@ def test_what_a_loader_raises_comes_out_as_itself(model, undisturbed, from_batch
 
 
 def test_what_a_kernel_raises(tmp_path):
-    def check(X: np.ndarray) -> np.ndarray:
-        if (X[..., 0] > 100).any():
-            msg = "a row like this cannot be"
+    def check(a: np.ndarray) -> np.ndarray:
+        if (a > 100).any():
+            msg = "a draw like this cannot be"
             raise ValueError(msg)
-        return np.zeros(X.shape[:-1], np.float32)
+        return np.zeros(a.shape, np.float32)
 
     def kernel(X, y=None):
         a = numpyro.sample("a", dist.Normal())
-        shape = jax.ShapeDtypeStruct(X.shape[:-1], jnp.float32)
-        zero = jax.pure_callback(check, shape, X, vmap_method="expand_dims")
+        zero = jax.pure_callback(check, jax.ShapeDtypeStruct((), jnp.float32), a, vmap_method="expand_dims")
         with numpyro.plate("obs", X.shape[0]):
             numpyro.sample("y", dist.Normal(a + zero), obs=y)
 
-    model = new_model(kernel, {"a": np.zeros(4, np.float32)})
-    bad = X.copy()
-    bad[6 * BLOCK, 0] = 1000
-    with pytest.raises((ValueError, jax.errors.JaxRuntimeError), match="a row like this cannot be") as caught:
-        model.predict(bad, output_dir=tmp_path / "results", **OPTIONS)
+    bad = np.zeros(64, np.float32)
+    bad[50] = 1000
+    model = new_model(kernel, {"a": bad})
+    options = {**OPTIONS, "shard_axis": "draw", "batch_size": 8}
+    with pytest.raises((ValueError, jax.errors.JaxRuntimeError), match="a draw like this cannot be") as caught:
+        model.predict(X[:100], output_dir=tmp_path / "results", **options)
     path = only(tmp_path / "results")
     assert f"resume='{path}'" in "".join(caught.value.__notes__)
+    assert 1 <= len(chunks_of(path)) <= 3  # of 16 draws each, all before that one
     check_refused(path)
-    with pytest.raises((ValueError, jax.errors.JaxRuntimeError), match="a row like this cannot be"):
-        model.predict(bad, **OPTIONS)
+    with pytest.raises((ValueError, jax.errors.JaxRuntimeError), match="a draw like this cannot be"):
+        model.predict(X[:100], **options)
     assert list(Path(model.temp_dir).iterdir()) == []
 
 
