@@ -1,5 +1,7 @@
 """Law 1 for streams: the numbers do not depend on how rows travel, nor types and shapes."""
 
+import subprocess
+import sys
 import warnings
 
 import dask.array
@@ -91,6 +93,7 @@ def test_every_kind_of_input_gives_the_same_numbers(shard_axis, tmp_path):
         "memmap": np.memmap(tmp_path / "X", X.dtype, "r", shape=X.shape),
         "zarr": stored,
         "dask": dask.array.from_array(X, chunks=(300, -1)),
+        "data set": dataset,
         "loader": ArrayLoader(dataset, random.key(0), batch_size=77),
         "loader on a device": ArrayLoader(dataset, random.key(0), batch_size=1001, device=device),
         "loader of JAX arrays": ArrayLoader(ArrayDataset(to_jax=True, X=X), random.key(0), batch_size=5000),
@@ -320,3 +323,20 @@ def test_types_and_shapes_of_outputs(store, shard_axis):
         assert found[name].dtype == value.dtype, name
         assert found[name].shape == (1, *value.shape), name
         np.testing.assert_array_equal(found[name][0], value, err_msg=name)
+
+
+@pytest.mark.parametrize("given", ["loader", "mapping", "model"])
+def test_what_is_no_array_is_named_where_arrays_are_wanted(given):
+    case, model = shared("linear")
+    value = {"loader": ArrayLoader(ArrayDataset(X=case.X), random.key(0)), "mapping": {"X": case.X}, "model": model}[
+        given
+    ]
+    with pytest.raises(TypeError, match=rf"`X` must be an array; got an object of type `{type(value).__name__}`"):
+        model.predict_on_batch(value)
+
+
+def test_a_process_that_ends_at_once_says_nothing():
+    """Packages that a result needs are imported beside the work; the end of the process may come first."""
+    code = "from aimz.ahead import begin_imports; begin_imports()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
