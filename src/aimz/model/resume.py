@@ -6,9 +6,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
@@ -38,13 +40,18 @@ def fingerprint_of(
         "sites": json.dumps(list(prepared.plan.return_sites)),
         "method": method,
         "in_sample": group,
-        "versions": ", ".join(f"{name} {version(name)}" for name in ("aimz", "jax", "jaxlib", "numpyro")),
+        "versions": _versions(),
         "device": jax.default_backend(),
     }
     for name, array in call.arrays.items():
         if not isinstance(array, Field):
             found[f"data of `{name}`"] = call.fingerprint(name)
     return found
+
+
+@cache
+def _versions() -> str:
+    return ", ".join(f"{name} {version(name)}" for name in ("aimz", "jax", "jaxlib", "numpyro"))
 
 
 def check_same_call(here: Mapping[str, str], there: Mapping[str, str], directory: Path) -> None:
@@ -66,8 +73,18 @@ def check_same_call(here: Mapping[str, str], there: Mapping[str, str], directory
         raise ValueError(msg)
 
 
+_DIGESTS: WeakKeyDictionary[Step, str] = WeakKeyDictionary()
+
+
 def _of_program(step: Step) -> str:
-    """Digest the arithmetic itself: it changes whenever the kernel does, and with what it closes over."""
+    """Digest the arithmetic itself, once: it changes whenever the kernel does, and with what it closes over."""
+    found = _DIGESTS.get(step)
+    if found is None:
+        found = _DIGESTS[step] = _digest_program(step)
+    return found
+
+
+def _digest_program(step: Step) -> str:
     closed = step.traced.jaxpr
     # Addresses of functions change from process to process, and say nothing.
     text = re.sub(r"0x[0-9a-f]+", "", str(closed.jaxpr))
@@ -92,10 +109,10 @@ def _arrays_within(jaxpr: Any) -> Iterator[Any]:
 
 
 def _of_arrays(arrays: Mapping[str, Any]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.sha256()
     for name, tree in sorted(arrays.items()):
         for leaf in jax.tree.leaves(tree):
             host = np.ascontiguousarray(leaf)
             digest.update(f"{name} {host.dtype} {host.shape}".encode())
-            digest.update(host.tobytes())
+            digest.update(host.view(np.uint8).reshape(-1).data if host.size else b"")
     return digest.hexdigest()

@@ -32,9 +32,11 @@ class MemorySink(Sink):
     def open(self, group: Group) -> None:
         """Allocate the arrays; pages that are never written take no memory."""
         self._variables = group.variables
-        if any(array() is not None for array in _LARGE):
-            # Trees are cycles: those that were dropped hold their arrays until the collector comes by.
-            gc.collect()
+        for generation in range(3):
+            # Trees are cycles: those that were dropped hold their arrays until the collector comes by.  What was
+            # dropped lately is among what is young, and looking there costs little.
+            if any(array() is not None for array in _LARGE):
+                gc.collect(generation)
         _LARGE[:] = [array for array in _LARGE if array() is not None]
         for name, variable in group.variables.items():
             if None not in variable.shape:

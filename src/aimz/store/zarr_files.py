@@ -42,16 +42,19 @@ def zarr_settings() -> Iterator[None]:
 
 def put(path: Path, content: bytes) -> None:
     """Write a file that appears under its name only when whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.partial")
-    draft.write_bytes(content)
+    try:
+        draft.write_bytes(content)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(content)
     draft.replace(path)
 
 
-def new_array(directory: Path, variable: Variable) -> tuple[Any, dict[str, Any]]:
+def new_array(directory: Path, variable: Variable, attrs: str = "{}") -> tuple[Any, dict[str, Any]]:
     """Make an array without chunks; return it, and its metadata."""
     shape = tuple(0 if size is None else size for size in variable.shape)
-    template = _template(shape, variable.chunks, variable.dtype, variable.dims, "{}")
+    template = _template(shape, variable.chunks, variable.dtype, variable.dims, attrs)
     document = _document(template)
     put(directory / "zarr.json", document)
     array = zarr.AsyncArray(
@@ -67,12 +70,11 @@ def put_whole(
 ) -> tuple[dict[str, Any], int]:
     """Write an array with all its values; return its metadata and the number of its chunks."""
     described = json.dumps(dict(attrs))
-    if values.dtype.kind != "O" and values.nbytes <= _SMALL:
-        files = _small_files(
-            values.tobytes(), variable.shape, variable.chunks, variable.dtype, variable.dims, described
-        )
-    else:
-        files = _files(values, variable.shape, variable.chunks, variable.dtype, variable.dims, described)
+    if values.dtype.kind == "O" or values.nbytes > _SMALL:
+        array, document = new_array(directory, variable, described)
+        array[...] = values
+        return document, int(array.nchunks)
+    files = _small_files(values.tobytes(), variable.shape, variable.chunks, variable.dtype, variable.dims, described)
     for name, content in files.items():
         put(directory / name, content)
     return json.loads(files["zarr.json"]), len(files) - 1
@@ -80,13 +82,9 @@ def put_whole(
 
 @lru_cache(maxsize=64)
 def _small_files(content: bytes, shape: Any, chunks: Any, dtype: np.dtype, dims: Any, attrs: str) -> dict[str, bytes]:
-    return _files(np.frombuffer(content, dtype).reshape(shape), shape, chunks, dtype, dims, attrs)
-
-
-def _files(values: np.ndarray, shape: Any, chunks: Any, dtype: np.dtype, dims: Any, attrs: str) -> dict[str, bytes]:
     """Return the files of a whole array, as zarr would write them."""
     array = _made(shape, chunks, dtype, dims, attrs)
-    array[...] = values
+    array[...] = np.frombuffer(content, dtype).reshape(shape)
     return {name: buffer.to_bytes() for name, buffer in _contents(array).items()}
 
 
