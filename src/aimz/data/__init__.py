@@ -3,6 +3,7 @@
 from aimz.data.arrays import fingerprint, is_array, read_array, read_count
 from aimz.data.calls import Call, read_call
 from aimz.data.keys import read_key
+from aimz.data.paths import read_output_dir
 from aimz.data.sources import BatchReader, Field, Rows, is_batches, is_shuffled
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "read_call",
     "read_count",
     "read_key",
+    "read_output_dir",
 ]

@@ -41,7 +41,7 @@ def trace(function: Callable[..., Any], *args: Any) -> Traced:
     without it.  A 32-bit counter and two words a hash, the default before JAX 0.5, is the same generator (Threefry,
     Salmon et al. 2011) and takes 0.4 of the time.  What is in force when an operation is traced counts.
     """
-    with jax.threefry_partitionable(False):
+    with jax.threefry_partitionable(False):  # noqa: FBT003 (its name is not public)
         jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
     return Traced(jaxpr, jax.tree.structure(shapes))
 

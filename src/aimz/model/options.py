@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aimz.ahead import begin_imports
-from aimz.data import read_count
+from aimz.data import read_count, read_output_dir
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,6 @@ def read_streaming(
         return Streaming(shard_axis, batch_size, store, progress=bool(progress))
     if output_dir is None and resume is None:
         return Streaming(shard_axis, batch_size, store, progress=bool(progress))
-    from aimz.store import Journal, check_result, read_output_dir
-
     top = None if output_dir is None else read_output_dir(output_dir)
     if resume is None:
         return Streaming(shard_axis, batch_size, store, top, progress=bool(progress))
@@ -67,6 +65,8 @@ def read_streaming(
     if top is not None and path.parent != top:
         msg = f"`resume` must lie in `output_dir`; got {path} and {top}. Leave `output_dir` out."
         raise ValueError(msg)
+    from aimz.store import Journal, check_result
+
     complete, rows = (path / "zarr.json").is_file(), ""
     if complete:
         state = check_result(path)

@@ -8,7 +8,7 @@ from aimz.ahead import await_imports
 await_imports()
 
 from aimz.store.journal import JOURNAL, Journal, differences  # noqa: E402
-from aimz.store.location import Home, new_directory, read_output_dir  # noqa: E402
+from aimz.store.location import Home, new_directory  # noqa: E402
 from aimz.store.memory_sink import MemorySink  # noqa: E402
 from aimz.store.reading import STATE, StoredArray, check_result  # noqa: E402
 from aimz.store.sink import Group, Sink, Variable  # noqa: E402
@@ -28,5 +28,4 @@ __all__ = [
     "check_result",
     "differences",
     "new_directory",
-    "read_output_dir",
 ]
