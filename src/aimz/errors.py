@@ -1,6 +1,6 @@
 """Exceptions a user may catch; each is also the builtin that fits."""
 
-__all__ = ["IncompleteResultError", "KernelValidationError", "NotFittedError", "StaleResultError"]
+__all__ = ["CheckpointError", "IncompleteResultError", "KernelValidationError", "NotFittedError", "StaleResultError"]
 
 import warnings
 from pathlib import Path
@@ -17,6 +17,10 @@ class NotFittedError(ValueError, AttributeError):
 
     Both a :class:`ValueError` and an :class:`AttributeError`, as scikit-learn's exception of that name is.
     """
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is of another fit than the one that wants to go on from it, or damaged."""
 
 
 class IncompleteResultError(OSError):

@@ -1,9 +1,9 @@
 """The one door for arrays: every method refuses bad data here, in the same words, before any work."""
 
-__all__ = ["fingerprint", "is_array", "read_array", "read_count"]
+__all__ = ["differences", "fingerprint", "is_array", "read_array", "read_count"]
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Number
 from typing import Any
 
@@ -102,6 +102,11 @@ def fingerprint(stretches: Iterable[np.ndarray]) -> str:
         digest.update(f"{host.dtype.kind}{host.shape}".encode())
         digest.update(host.view(np.uint8).reshape(-1).data if host.size else b"")
     return digest.hexdigest()
+
+
+def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
+    """Return the names under which two fingerprints differ."""
+    return [name for name in sorted({*here, *there}) if here.get(name) != there.get(name)]
 
 
 def read_count(value: object, name: str) -> int:

@@ -62,6 +62,14 @@ class Rows:
             yield self._read(rows)
             self.release(rows)
 
+    def take(self, stretch: slice, index: np.ndarray) -> np.ndarray:
+        """Return rows ``index`` of a stretch, and let go of the stretch."""
+        part = self._given[stretch]
+        part = part if isinstance(part, np.ndarray) else np.asarray(part)
+        found = self._checked(np.asarray(part[index]))
+        self.release(stretch)
+        return found
+
     def apply(self, function: Callable[[Any], Any]) -> Any:
         """Return ``function`` of the array: of all of it if it is in memory, else of the rows as they are read.
 
@@ -90,7 +98,9 @@ class Rows:
 
     def _read(self, rows: slice) -> np.ndarray:
         part = self._given[rows]
-        part = part if isinstance(part, np.ndarray) else np.asarray(part)
+        return self._checked(part if isinstance(part, np.ndarray) else np.asarray(part))
+
+    def _checked(self, part: np.ndarray) -> np.ndarray:
         if self._function is not None:
             part = np.asarray(self._function(np.asarray(read_array(part, self._name))))
         return np.asarray(read_array(part, self._name))

@@ -1,4 +1,4 @@
-"""The log density of the data, pointwise, under each posterior draw."""
+"""What is taken from the sites of a pass: their values, or their log densities, pointwise."""
 
 __all__ = ["READERS"]
 
@@ -25,5 +25,15 @@ def _score(message: Message) -> Any:
     return message["fn"].log_prob(message["value"], *extra)
 
 
-READERS: Mapping[str, Callable[[Message], Any]] = {"predictive": _value, "log_density": _score}
+def _weighed(message: Message) -> Any:
+    """Score a site as a fit does, with weights that are arrays; plain numbers are no business of the rows."""
+    scale = message.get("scale")
+    return _score(message) * (scale if hasattr(scale, "shape") else 1)
+
+
+READERS: Mapping[str, Callable[[Message], Any]] = {
+    "predictive": _value,
+    "log_density": _score,
+    "batch_density": _weighed,
+}
 """What a pass takes from the message of a return site."""

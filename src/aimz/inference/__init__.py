@@ -3,5 +3,6 @@
 from aimz.inference.choose import make_fit
 from aimz.inference.fit import Fit, VIResult
 from aimz.inference.posterior import Posterior, read_draws
+from aimz.inference.svi import Minibatches, SVIFit
 
-__all__ = ["Fit", "Posterior", "VIResult", "make_fit", "read_draws"]
+__all__ = ["Fit", "Minibatches", "Posterior", "SVIFit", "VIResult", "make_fit", "read_draws"]

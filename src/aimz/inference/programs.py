@@ -1,10 +1,12 @@
 """The compiled programs of stochastic variational inference: a loop of steps, and draws from the guide."""
 
-__all__ = ["SVIPrograms"]
+__all__ = ["MOST_STEPS", "Loop", "Pace", "SVIPrograms", "warn_not_finite"]
 
 import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,14 +22,27 @@ from tqdm.auto import tqdm
 
 from aimz.data import Call
 from aimz.errors import warn
+from aimz.inference.scaling import RowScale
 from aimz.kernel import Recent, freeze
 
-type _Chunk = Callable[..., tuple[Any, jax.Array, jax.Array]]
+type Loop = Callable[..., tuple[SVIState, jax.Array, jax.Array, jax.Array]]
+"""``f(state, arrays, scale, n_steps, at, per_epoch, bad) -> (state, losses, taken, bad)``."""
 
-_CHUNK = 1000
+MOST_STEPS = 1000
 """Most steps between two looks at the clock."""
 _SECONDS = 0.25
-"""How long a chunk should take: often enough for a progress bar and Ctrl-C."""
+"""How long a chunk of steps should take: often enough for a progress bar and Ctrl-C."""
+
+
+@dataclass
+class Pace:
+    """How many steps to take before the next look at the clock."""
+
+    steps: int = 16
+
+    def took(self, steps: int, seconds: float) -> None:
+        """Learn from a chunk of steps."""
+        self.steps = max(1, min(int(steps * min(_SECONDS / max(seconds, 1e-6), 8.0)), MOST_STEPS))
 
 
 class SVIPrograms:
@@ -39,44 +54,51 @@ class SVIPrograms:
 
     def __init__(self, svi: SVI) -> None:
         self._svi = svi
-        self._chunks = Recent[_Chunk]()
+        self._loops = Recent[Loop]()
+        self._steps = Recent[Callable[..., Any]]()
         self._draws = Recent[Callable[..., dict[str, jax.Array]]]()
+
+    def begin(self, state: SVIState | None, call: Call, key: jax.Array) -> SVIState:
+        """Return the state to start from: what there is, or a new one made for data like these."""
+        if state is not None:
+            return state._replace(rng_key=key)
+        arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
+        begun: SVIState = self._svi.init(key, **arrays, **call.static)
+        return begun
 
     def run(
         self, state: SVIState | None, call: Call, *, num_steps: int, key: jax.Array, progress: bool
     ) -> tuple[SVIState, np.ndarray]:
-        """Take ``num_steps`` steps from ``state`` and return the new state and the loss of each step.
+        """Take ``num_steps`` steps on the same data and return the new state and the loss of each step.
 
-        A loss that is not finite ends the run: the state is then that before the step that failed, and the
-        last loss is the one that was not finite.
+        A step that is not finite ends the run: the state is then that before it, and the last loss is its loss.
         """
         arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
         losses: list[np.ndarray] = []
-        done, size = 0, 16
+        done, pace = 0, Pace()
         # The bar stands before the work begins: setting up a guide can take longer than a thousand steps.
         with tqdm(total=num_steps, disable=not progress, unit="step", desc="SVI, setting up") as bar:
-            state = self._svi.init(key, **arrays, **call.static) if state is None else state._replace(rng_key=key)
-            chunk = self._chunks.get(freeze(call.static), lambda: jax.jit(self._chunk(dict(call.static))))
+            state = self.begin(state, call, key)
+            loop = self.loop(call.static)
             bar.set_description("SVI", refresh=False)
             while done < num_steps:
                 started = time.perf_counter()
-                n_steps = min(size, num_steps - done, _CHUNK)
-                state, values, taken = chunk(state, arrays, n_steps)
+                n_steps = min(pace.steps, num_steps - done)
+                state, values, taken, bad = loop(state, arrays, 1.0, n_steps, 0, 1, False)  # noqa: FBT003
                 losses.append(np.asarray(values)[: int(taken)])
                 done += int(taken)
                 bar.update(int(taken))
                 bar.set_postfix(loss=f"{losses[-1][-1]:.4g}", refresh=False)
-                if not np.isfinite(losses[-1][-1]):
-                    warn(
-                        f"The loss was not finite at step {done} of {num_steps}; the run stops there and keeps "
-                        "the state before that step. A smaller learning rate, other initial values or scaled "
-                        "inputs usually help.",
-                        RuntimeWarning,
-                    )
+                if bad:
+                    warn_not_finite(f"at step {done} of {num_steps}; the run stops there")
                     break
-                elapsed = max(time.perf_counter() - started, 1e-6)
-                size = max(1, int(n_steps * min(_SECONDS / elapsed, 8.0)))
+                pace.took(n_steps, time.perf_counter() - started)
         return state, np.concatenate(losses)
+
+    def one_step(self, static: Mapping[str, object], names: frozenset[str]) -> Callable[..., Any]:
+        """Return one compiled step: ``f(state, arrays, scale) -> (state, loss, fine)``."""
+        handle = (freeze(static), names)
+        return self._steps.get(handle, lambda: jax.jit(self._step(dict(static), names)))
 
     def draw(
         self,
@@ -103,30 +125,75 @@ class SVIPrograms:
         names = [name for name in drawn if not name.startswith("_auto")] if latents is None else latents
         return {name: drawn[name] for name in names if name in drawn}
 
-    def _chunk(self, static: Mapping[str, object]) -> _Chunk:
-        # `Minimize` runs a whole optimisation in one update and has no stable one.
-        stable = not isinstance(self._svi.optim, Minimize)
-        update = self._svi.stable_update if stable else self._svi.update
+    def loop(self, static: Mapping[str, object], names: frozenset[str] = frozenset(), *, stacked: bool = False) -> Loop:
+        """Return the compiled loop of steps.
 
-        def chunk(
-            state: SVIState, arrays: Mapping[str, jax.Array], n_steps: int
-        ) -> tuple[SVIState, jax.Array, jax.Array]:
+        Each step counts the sites called ``names`` ``scale`` times.  If ``stacked``, arrays have an axis of batches
+        in front and step ``i`` takes batch ``i``; ``at`` is the place of the first in its epoch of ``per_epoch`` steps.
+        The loop ends early with the epoch of a step that is not finite; ``bad`` says that there was one before.
+        """
+        handle = (freeze(static), names, stacked)
+        return self._loops.get(handle, lambda: jax.jit(self._loop(dict(static), names, stacked=stacked)))
+
+    def _loop(self, static: Mapping[str, object], names: frozenset[str], *, stacked: bool) -> Loop:
+        step = self._step(static, names)
+
+        def loop(
+            state: SVIState,
+            arrays: Mapping[str, jax.Array],
+            scale: Any,
+            n_steps: Any,
+            at: Any,
+            per_epoch: Any,
+            bad: Any,
+        ) -> tuple[SVIState, jax.Array, jax.Array, jax.Array]:
             def unfinished(carry: tuple[Any, jax.Array, jax.Array, jax.Array]) -> jax.Array:
-                _, _, step, finite = carry
-                return (step < n_steps) & finite
+                _, _, i, bad = carry
+                return (i < n_steps) & ~(bad & ((at + i) % per_epoch == 0))
 
             def body(
                 carry: tuple[Any, jax.Array, jax.Array, jax.Array],
             ) -> tuple[Any, jax.Array, jax.Array, jax.Array]:
-                state, losses, step, _ = carry
-                state, loss = update(state, **arrays, **static)
-                return state, losses.at[step].set(loss), step + 1, jnp.isfinite(loss)
+                state, losses, i, bad = carry
+                batch = arrays
+                if stacked:
+                    batch = {name: lax.dynamic_index_in_dim(a, i, keepdims=False) for name, a in arrays.items()}
+                state, loss, fine = step(state, batch, scale)
+                return state, losses.at[i].set(loss), i + 1, bad | ~fine
 
-            start = (state, jnp.zeros(_CHUNK), jnp.asarray(0), jnp.asarray(True))  # noqa: FBT003
-            state, losses, taken, _ = lax.while_loop(unfinished, body, start)
-            return state, losses, taken
+            start = (state, jnp.zeros(MOST_STEPS), jnp.asarray(0), jnp.asarray(bad))
+            found: tuple[SVIState, jax.Array, jax.Array, jax.Array] = lax.while_loop(unfinished, body, start)
+            return found
 
-        return chunk
+        return loop
+
+    def _step(self, static: Mapping[str, object], names: frozenset[str]) -> Callable[..., Any]:
+        """Return one step, which keeps the state if its loss or the new parameters are not finite, and says so."""
+        # `Minimize` runs a whole optimisation in one update and has no stable one.
+        stable = not isinstance(self._svi.optim, Minimize)
+        update = self._svi.stable_update if stable else self._svi.update
+
+        def step(state: SVIState, arrays: Mapping[str, jax.Array], scale: Any) -> tuple[SVIState, jax.Array, jax.Array]:
+            with RowScale(names, scale) if names else nullcontext():
+                new, loss = update(state, **arrays, **static)
+            fine = jnp.isfinite(loss)
+            if stable:
+                # The optimizer counts the steps it took; the module's state has to stay behind with it.
+                fine &= new.optim_state[0] != state.optim_state[0]
+                mutable = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new.mutable_state, state.mutable_state)
+                new = new._replace(mutable_state=mutable)
+            return new, loss, fine
+
+        return step
+
+
+def warn_not_finite(where: str) -> None:
+    """Say that a run was stopped, and what usually helps."""
+    warn(
+        f"The loss or its gradient was not finite {where} and keeps the last good state. A smaller learning rate, "
+        "other initial values or scaled inputs usually help.",
+        RuntimeWarning,
+    )
 
 
 def _check_guide(guide: Any, given: set[str]) -> None:

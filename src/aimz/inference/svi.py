@@ -1,21 +1,44 @@
 """Stochastic variational inference."""
 
-__all__ = ["SVIFit"]
+__all__ = ["Minibatches", "SVIFit"]
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from numpyro.infer import SVI
 from numpyro.infer.autoguide import AutoGuide
-from numpyro.infer.svi import SVIRunResult
+from numpyro.infer.svi import SVIRunResult, SVIState
 
-from aimz.data import Call
-from aimz.inference.fit import Fit
+from aimz.data import Batches, Call
+from aimz.errors import warn
+from aimz.inference.checkpoint import Checkpoint, Progress, fingerprint_fit
+from aimz.inference.epochs import EpochRun
+from aimz.inference.fit import Fit, VIResult
 from aimz.inference.posterior import Posterior
-from aimz.inference.programs import SVIPrograms
-from aimz.kernel import KernelSpec
+from aimz.inference.programs import SVIPrograms, warn_not_finite
+from aimz.inference.scaling import check_minibatches, read_scaled
+from aimz.kernel import KernelSpec, Recent
+
+
+@dataclass(frozen=True)
+class Minibatches:
+    """A fit in minibatches."""
+
+    batches: Batches
+    first: Call
+    """The first batch."""
+    names: frozenset[str]
+    """Sites that count as often as there are rows."""
+    epochs: int
+    progress: bool
+    on_epoch_end: Callable[[int, float], Any] | None = None
+    checkpoint_dir: Path | None = None
+    described: Mapping[str, str] = field(default_factory=dict)
+    """What else a checkpoint is known by."""
 
 
 class SVIFit(Fit):
@@ -26,16 +49,41 @@ class SVIFit(Fit):
     def __init__(self, inference: SVI) -> None:
         self.inference = inference
         self._programs = SVIPrograms(inference)
+        self.scalings = Recent[frozenset[str]]()
+        """Sites that are scaled, for batches of a kind."""
         self._n_obs: int | None = None
+        self._result: VIResult | None = None
+        self._steps: list[jax.Array] = []
+        """Losses of single steps that are not among those of the result yet."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave compiled programs out of a pickle."""
-        return {key: value for key, value in self.__dict__.items() if key != "_programs"}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_programs", "scalings")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Start with no compiled programs."""
         self.__dict__ |= state
         self._programs = SVIPrograms(self.inference)
+        self.scalings = Recent[frozenset[str]]()
+
+    @property
+    def vi_result(self) -> VIResult | None:
+        """Parameters of the last state and the losses of all steps; or what was set since."""
+        if self._steps and self.vi_state is not None:
+            taken, self._steps = np.asarray(self._steps), []
+            self._keep(self.vi_state, taken)
+        return self._result
+
+    @vi_result.setter
+    def vi_result(self, result: VIResult | None) -> None:
+        self._result, self._steps = result, []
+
+    def _keep(self, state: SVIState, losses: np.ndarray) -> None:
+        """Take over a state, and the losses of the steps that led there."""
+        result = self.vi_result
+        before = np.zeros(0) if result is None else np.asarray(result.losses)
+        self.vi_state = state
+        self.vi_result = SVIRunResult(self.inference.get_params(state), state, np.concatenate([before, losses]))
 
     @property
     def params(self) -> dict[str, Any]:
@@ -65,11 +113,101 @@ class SVIFit(Fit):
         """Take ``num_steps`` steps, then ``num_samples`` draws from the guide."""
         key_steps, key_draws = jax.random.split(key)
         state, losses = self._programs.run(self.vi_state, call, num_steps=num_steps, key=key_steps, progress=progress)
-        before = np.zeros(0) if self.vi_result is None else np.asarray(self.vi_result.losses)
-        self.vi_state = state
-        self.vi_result = SVIRunResult(self.inference.get_params(state), state, np.concatenate([before, losses]))
+        self._keep(state, losses)
         self._n_obs = call.n_obs
         return self.sample(call, spec, key_draws, num_samples=num_samples, return_sites=spec.latent_sites)
+
+    def check_minibatches(
+        self, spec: KernelSpec, given: tuple[Mapping[str, Any], Mapping[str, Any]], static: Mapping[str, object]
+    ) -> frozenset[str]:
+        """Return the sites that are scaled where a batch stands for the whole data, and refuse what cannot be.
+
+        ``given`` are abstract arguments at two numbers of rows.
+        """
+        check_minibatches(self.inference, spec)
+        return read_scaled(self.inference, spec, given, static)
+
+    def run_minibatches(self, plan: Minibatches, key: jax.Array) -> None:
+        """Run epochs of steps from the state there is, or from that of a checkpoint.
+
+        Whatever ends the run, the steps that are done are kept.
+        """
+        state = self._programs.begin(self.vi_state, plan.first, key)
+        known = checkpoint = None
+        if plan.checkpoint_dir is not None:
+            shapes = {n: jax.ShapeDtypeStruct(a.shape, a.dtype) for n, a in plan.first.arrays.items()}
+            of = fingerprint_fit(self.inference, state, shapes, plan.first.static, **plan.described)
+            checkpoint = Checkpoint(plan.checkpoint_dir, of)
+            known = checkpoint.load(state)
+        done = 0 if known is None else min(known.epochs, plan.epochs)
+        if known is not None:
+            self._keep(known.state, known.losses)
+            state = known.state
+            if known.ended:
+                return
+        for number in range(done):
+            plan.batches.pass_over(number)
+        together = plan.on_epoch_end is None and checkpoint is None
+        run = EpochRun(
+            self._programs.loop(plan.first.static, plan.names, stacked=True),
+            state,
+            plan.batches,
+            range(done, plan.epochs),
+            together=together,
+            progress=plan.progress,
+        )
+        losses = [np.zeros(0) if known is None else known.losses]
+        try:
+            for epoch in run:
+                losses.append(epoch.losses)
+                if epoch.bad:
+                    warn_not_finite(f"in epoch {epoch.number + 1} of {plan.epochs}; the run stops at its end")
+                stop = plan.on_epoch_end is not None and bool(plan.on_epoch_end(epoch.number, _mean(epoch.losses)))
+                if checkpoint is not None:
+                    checkpoint.save(Progress(run.state, np.concatenate(losses), epoch.number + 1, stop or epoch.bad))
+                if stop or epoch.bad:
+                    break
+        finally:
+            if run.losses:
+                self._keep(run.state, np.concatenate(run.losses))
+
+    def draw_after(
+        self,
+        all_rows: Callable[[Call], Call | None],
+        first: Call,
+        spec: KernelSpec,
+        key: jax.Array,
+        *,
+        num_samples: int,
+    ) -> Posterior:
+        """Draw the posterior after a fit in minibatches: for sites with a row axis, of all rows, if they are there."""
+        self._n_obs = None
+        wanted, call = spec.latent_sites, first
+        by_row = [] if isinstance(self.inference.guide, AutoGuide) else spec.local_sites
+        if by_row:
+            every = all_rows(first)
+            if every is None:
+                wanted = tuple(name for name in wanted if name not in by_row)
+                warn(
+                    f"Local latent site(s) {', '.join(f'`{name}`' for name in by_row)} have no posterior draws: the "
+                    "rows came from an iterable that cannot be read again in the same order. Pass arrays to have them."
+                )
+            call = every or first
+        return self.sample(call, spec, key, num_samples=num_samples, return_sites=wanted)
+
+    def step(
+        self, call: Call, names: frozenset[str], key: jax.Array | None, init_key: Callable[[], jax.Array], scale: float
+    ) -> tuple[SVIState, jax.Array]:
+        """Take one step; ``init_key`` is asked for if there is no state yet."""
+        if self.vi_state is None:
+            state = self._programs.begin(None, call, init_key() if key is None else key)
+        else:
+            state = self.vi_state if key is None else self.vi_state._replace(rng_key=key)
+        state, loss, _ = self._programs.one_step(call.static, names)(state, call.arrays, np.float32(scale))
+        self.vi_state = state
+        self._steps.append(loss)
+        self._n_obs = call.n_obs
+        return state, loss
 
     def check_sample(self, call: Call | None) -> None:  # noqa: ARG002
         """Refuse to draw before there are parameters."""
@@ -87,3 +225,7 @@ class SVIFit(Fit):
         """Draw from the guide; one written by hand may read the data of ``call``."""
         params = {} if self.vi_result is None else self.vi_result.params
         return Posterior(self._programs.draw(params, key, num_samples=num_samples, latents=return_sites, call=call))
+
+
+def _mean(losses: np.ndarray) -> float:
+    return float(losses.mean())

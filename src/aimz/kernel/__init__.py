@@ -1,5 +1,6 @@
 """The user's model, read once: callable -> :class:`KernelSpec`, and what a call does with each of its sites."""
 
+from aimz.kernel.digest import digest_program
 from aimz.kernel.execute import Execution, Message
 from aimz.kernel.independence import site_obstacle
 from aimz.kernel.intervene import Intervened, read_intervention
@@ -23,6 +24,7 @@ __all__ = [
     "Site",
     "Source",
     "Substitution",
+    "digest_program",
     "freeze",
     "kernel_name",
     "read_intervention",

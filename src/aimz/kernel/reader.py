@@ -12,7 +12,7 @@ from aimz.errors import KernelValidationError
 from aimz.kernel.signature import KernelSignature, kernel_name
 from aimz.kernel.spec import KernelSpec, Role, Site, merge_specs
 from aimz.kernel.static import Recent, freeze
-from aimz.kernel.trace import TracedSite, trace_kernel, traced_shapes
+from aimz.kernel.trace import Abstract, TracedSite, trace_kernel, traced_shapes
 from aimz.types import Arrays, Kernel
 
 
@@ -30,6 +30,11 @@ class KernelReader:
         """Return the structure of the kernel in a call with these arguments."""
         shapes = tuple((name, array.shape, str(array.dtype)) for name, array in sorted(arrays.items()))
         return self._read.get((shapes, freeze(static)), lambda: self._read_anew(arrays, static))
+
+    def param_shapes(self, arrays: Abstract, static: Mapping[str, object], spec: KernelSpec) -> dict[str, Any]:
+        """Return name to the tree of shapes of each parameter and module."""
+        shapes, _ = traced_shapes(self.kernel, arrays, static, self.signature.param_input, spec.row_plates)
+        return {name: shapes[name] for name in spec.param_sites if name in shapes}
 
     def _read_anew(self, arrays: Arrays, static: Mapping[str, object]) -> KernelSpec:
         try:

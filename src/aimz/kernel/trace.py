@@ -1,6 +1,6 @@
 """Read a kernel's structure from abstract runs: no arithmetic on data, whatever their size."""
 
-__all__ = ["TracedSite", "downstream_of_static", "trace_kernel", "traced_shapes"]
+__all__ = ["Abstract", "TracedSite", "downstream_of_static", "trace_kernel", "traced_shapes"]
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress

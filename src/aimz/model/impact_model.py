@@ -6,7 +6,8 @@ One class is one file, and most of it is what users read in :func:`help`: hence 
 __all__ = ["ImpactModel"]
 
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +17,7 @@ from numpyro.infer.svi import SVIState
 
 from aimz.data import read_count, read_key
 from aimz.errors import NotFittedError
-from aimz.inference import Posterior, VIResult, make_fit, read_draws
+from aimz.inference import Posterior, SVIFit, VIResult, make_fit, read_draws
 from aimz.kernel import KernelSpec, read_signature
 from aimz.model.asked import Asked, Order
 from aimz.model.describe import Portrait, describe, html, summary
@@ -27,6 +28,13 @@ from aimz.model.options import Streaming, read_streaming
 from aimz.model.results import Observed, Results
 from aimz.model.scenarios import check_alike, check_inputs, read_scenario
 from aimz.model.streaming import stream
+from aimz.model.training import (
+    batch_scale,
+    plan_minibatches,
+    read_minibatch_options,
+    read_minibatches,
+    read_training,
+)
 from aimz.types import Intervention, Kernel
 
 if TYPE_CHECKING:
@@ -276,6 +284,234 @@ class ImpactModel:
         )
         self._observed = Observed.of(call, self.param_output)
         return self
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        num_samples: int = 1000,
+        rng_key: jax.Array | None = None,
+        progress: bool = True,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        shuffle: bool = True,
+        total_size: int | None = None,
+        on_epoch_end: Callable[[int, float], Any] | None = None,
+        checkpoint_dir: "str | os.PathLike[str] | None" = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Fit in minibatches by SVI, and draw the posterior: that of the whole data, whatever the ``batch_size``.
+
+        In a step with ``B`` of ``n_obs`` rows, each site with a row axis counts ``n_obs / B`` times, in model and
+        guide, so that each loss estimates the negative ELBO of the whole data without bias [1]_.  A plate that knows
+        its ``size`` and ``subsample_size`` does so by itself, and is left alone.  What a batch cannot stand for is
+        refused before the first step.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_obs, ...), ArrayDataset, ArrayLoader or iterable of batches
+            Input, or a source of batches: mappings of argument to array, pairs of such a mapping and the number of
+            padded rows, or tuples ``(X, y)``.  Rows of files (:class:`numpy.memmap`, Zarr, Dask) are read as they are
+            needed.
+        y : array_like of shape (n_obs, ...), optional
+            Output, where it does not come with ``X``.
+        num_samples : int
+            Number of posterior draws to take.
+        rng_key : jax.Array, optional
+            Key for this call; the model's own is then left alone.
+        progress : bool
+            Whether to show a bar for each epoch.
+        batch_size : int, optional
+            Rows in a batch.  By default that of the loader, the length of the first batch of an iterable, or for
+            arrays a hundredth of the rows, as a power of two from 64 to 4,096.  The last batch of an epoch may be
+            shorter, and has its own scale.
+        epochs : int
+            How often to go through the data.
+        shuffle : bool
+            Whether the rows of arrays come in another order in each epoch.  Loaders and iterables have their own.
+        total_size : int, optional
+            Rows of the whole data, for an iterable.  Without it a loader is asked (``sampler``, ``dataset``), and any
+            other iterable is gone through once to count them; an iterator, which that would use up, needs it.
+        on_epoch_end : callable, optional
+            Called as ``on_epoch_end(epoch, loss)`` with the number of the epoch, counted from 0, and the mean loss of
+            its steps; the fit ends if it returns true.
+        checkpoint_dir : path-like, optional
+            Where to keep the state after each epoch.  The same call, made again after the process was killed, goes on
+            from there and ends in the same bits.
+        **kwargs
+            Further arguments of the kernel.
+
+        Returns
+        -------
+        ImpactModel
+            The model itself.
+
+        Raises
+        ------
+        KernelValidationError
+            If the kernel does not observe the output.
+        CheckpointError
+            If the checkpoint is of another kernel, guide, optimizer, key or data size, or damaged.
+        TypeError, ValueError
+            If the model is fitted by MCMC, data or arguments do not fit, or a batch cannot stand for the whole: rows
+            that see one another, a scalar ``factor`` of the rows, a guide with a value for each row.  Nothing has
+            then been changed.
+
+        Warns
+        -----
+        RuntimeWarning
+            If a step is not finite: the run stops at the end of its epoch, and the last good state is kept.
+
+        Notes
+        -----
+        The fit continues from the state the model has.  If it is interrupted, the steps that are done are kept, and
+        the posterior is the one before.
+
+        Kernels with mutable state (batch normalisation) take statistics of each batch on purpose and are not checked
+        for rows that see one another.
+
+        References
+        ----------
+        .. [1] Hoffman, Blei, Wang and Paisley (2013), Stochastic Variational Inference, JMLR 14.
+
+        Examples
+        --------
+        >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist
+        >>> from jax import random
+        >>> from numpyro.infer import SVI, Trace_ELBO
+        >>> from numpyro.infer.autoguide import AutoNormal
+        >>> from aimz import ImpactModel
+        >>> def kernel(X, y=None):
+        ...     b = numpyro.sample("b", dist.Normal(0.0, 5.0))
+        ...     with numpyro.plate("obs", X.shape[0]):
+        ...         numpyro.sample("y", dist.Normal(b * X, 1.0), obs=y)
+        >>> X = random.normal(random.key(1), (10_000,))
+        >>> y = 2.0 * X + random.normal(random.key(2), X.shape)
+        >>> svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.01), Trace_ELBO())
+        >>> model = ImpactModel(kernel, random.key(0), svi)
+        >>> _ = model.fit(X, y, batch_size=100, epochs=20, progress=False)
+        >>> draws = model.posterior["b"]
+        >>> bool(abs(draws.mean() - 2.0) < 0.05), bool(0.008 < draws.std() < 0.012)  # of all rows: 1 / sqrt(10,000)
+        (True, True)
+        """
+        given = _given(rng_key)
+        if not isinstance(self._fit, SVIFit):
+            msg = "`fit` takes steps of SVI; this model is fitted by MCMC, which needs all rows. Call `fit_on_batch`."
+            raise TypeError(msg)
+        read_count(num_samples, "num_samples")
+        epochs, directory = read_minibatch_options(epochs, on_epoch_end, checkpoint_dir)
+        before = self._rng_key
+        key = self._key(given)
+        try:
+            key_steps, key_order, key_draws = jax.random.split(key, 3)
+            training = read_training(
+                self._engine,
+                X,
+                y,
+                kwargs,
+                batch_size=batch_size,
+                epochs=epochs,
+                shuffle=shuffle,
+                total_size=total_size,
+                key=key_order,
+            )
+            call, spec, names = read_minibatches(self._engine, self._fit, training)
+            self._fit.check_run(replace(call, n_obs=training.n_obs), spec, num_samples=num_samples)
+            plan = plan_minibatches(
+                training,
+                call,
+                names,
+                epochs=epochs,
+                progress=progress,
+                on_epoch_end=on_epoch_end,
+                checkpoint_dir=directory,
+                key_text=describe_key(key),
+            )
+        except BaseException:
+            self._rng_key = before
+            raise
+        if training.loader is not None:
+            training.loader.begin(epochs)
+        self._fit.run_minibatches(plan, key_steps)
+        self._posterior = self._fit.draw_after(training.all_rows, call, spec, key_draws, num_samples=num_samples)
+        self._observed = training.observed(call, self.param_output)
+        return self
+
+    def train_on_batch(
+        self, X: Any, y: Any, rng_key: jax.Array | None = None, *, total_size: int | None = None, **kwargs: Any
+    ) -> "tuple[SVIState, jax.Array]":
+        """Take one step of SVI, for a training loop of one's own.
+
+        Parameters
+        ----------
+        X, y : array_like of shape (n_rows, ...)
+            Input and output of the batch.
+        rng_key : jax.Array, optional
+            Key of the step.  By default that of the state, which each step renews; the first step of all splits the
+            model's own.
+        total_size : int, optional
+            Number of rows of the whole data, if the batch is a part of it: sites with a row axis then count
+            ``total_size / n_rows`` times, as in :meth:`fit`.  Without it the batch is the whole data.
+        **kwargs
+            Further arguments of the kernel.
+
+        Returns
+        -------
+        state : numpyro.infer.svi.SVIState
+            The new state, also :attr:`vi_state`.  If the loss or its gradient is not finite it is the old one.
+        loss : jax.Array of shape ()
+            Negative ELBO before the step; :attr:`vi_result` collects the losses of all steps.
+
+        Raises
+        ------
+        KernelValidationError
+            If the kernel does not observe the output.
+        TypeError, ValueError
+            If the model is fitted by MCMC, data or arguments do not fit, or the batch cannot stand for the whole.
+
+        Notes
+        -----
+        The posterior is left as it is.  When the loop is done, ``model.set_posterior_sample(model.sample(
+        return_datatree=False))`` draws it.
+
+        Examples
+        --------
+        >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist
+        >>> from jax import random
+        >>> from numpyro.infer import SVI, Trace_ELBO
+        >>> from numpyro.infer.autoguide import AutoNormal
+        >>> from aimz import ImpactModel
+        >>> def kernel(X, y=None):
+        ...     b = numpyro.sample("b", dist.Normal(0.0, 5.0))
+        ...     with numpyro.plate("obs", X.shape[0]):
+        ...         numpyro.sample("y", dist.Normal(b * X, 1.0), obs=y)
+        >>> svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.1), Trace_ELBO())
+        >>> model = ImpactModel(kernel, random.key(0), svi)
+        >>> X = jnp.ones(10)
+        >>> for _ in range(3):
+        ...     state, loss = model.train_on_batch(X, 2 * X, total_size=1_000)
+        >>> len(model.vi_result.losses)
+        3
+        """
+        given = _given(rng_key)
+        if not isinstance(self._fit, SVIFit):
+            msg = (
+                "`train_on_batch` takes a step of SVI; this model is fitted by MCMC, which has none. Call "
+                "`fit_on_batch`."
+            )
+            raise TypeError(msg)
+        call = self._engine.read_call(X, kwargs, output=y)
+        spec = self._engine.read_fit(call)
+        n_obs = call.n_obs if total_size is None else read_count(total_size, "total_size")
+        if n_obs < call.n_obs:
+            msg = (
+                f"`total_size` must be at least the rows of the batch, {call.n_obs}; got {total_size}. Count all rows."
+            )
+            raise ValueError(msg)
+        names = batch_scale(self._engine, self._fit, call, spec, n_obs)
+        self._fit.check_run(replace(call, n_obs=n_obs), spec, num_samples=1)
+        return self._fit.step(call, names, given, lambda: self._key(None), n_obs / call.n_obs)
 
     def sample(
         self,

@@ -4,8 +4,7 @@ __all__ = ["check_same_call", "fingerprint_of"]
 
 import hashlib
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -13,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
 
-from aimz.data import Field
+from aimz.data import Field, differences
 from aimz.forward import Step
+from aimz.kernel import digest_program
 from aimz.model.engine import Prepared
 
 if TYPE_CHECKING:
@@ -62,8 +60,6 @@ def check_same_call(here: Mapping[str, str], there: Mapping[str, str], directory
     ValueError
         If something differs; it is named.
     """
-    from aimz.store import differences
-
     unlike = differences(here, there)
     if unlike:
         msg = (
@@ -80,32 +76,8 @@ def _of_program(step: Step) -> str:
     """Digest the arithmetic itself, once: it changes whenever the kernel does, and with what it closes over."""
     found = _DIGESTS.get(step)
     if found is None:
-        found = _DIGESTS[step] = _digest_program(step)
+        found = _DIGESTS[step] = digest_program(step.traced.jaxpr, step.group)
     return found
-
-
-def _digest_program(step: Step) -> str:
-    closed = step.traced.jaxpr
-    # Addresses of functions change from process to process, and say nothing.
-    text = re.sub(r"0x[0-9a-f]+", "", str(closed.jaxpr))
-    digest = hashlib.blake2b(f"{step.group} {text}".encode(), digest_size=16)
-    for value in [*closed.consts, *_arrays_within(closed.jaxpr)]:
-        plain = jax.random.key_data(value) if jnp.issubdtype(value.dtype, jax.dtypes.prng_key) else value
-        digest.update(np.ascontiguousarray(plain).tobytes())
-    return digest.hexdigest()
-
-
-def _arrays_within(jaxpr: Any) -> Iterator[Any]:
-    """Yield arrays that are written into a program, whose text is cut short; also inside loops and calls."""
-    for equation in jaxpr.eqns:
-        yield from (atom.val for atom in equation.invars if isinstance(atom, core.Literal) and np.ndim(atom.val))
-    for equation in jaxpr.eqns:
-        for value in equation.params.values():
-            for item in value if isinstance(value, tuple | list) else (value,):
-                yield from getattr(item, "consts", ())
-                inner = getattr(item, "jaxpr", item)
-                if isinstance(inner, core.Jaxpr):
-                    yield from _arrays_within(inner)
 
 
 def _of_arrays(arrays: Mapping[str, Any]) -> str:

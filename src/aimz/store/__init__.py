@@ -7,7 +7,7 @@ from aimz.ahead import await_imports
 
 await_imports()
 
-from aimz.store.journal import JOURNAL, Journal, differences  # noqa: E402
+from aimz.store.journal import JOURNAL, Journal  # noqa: E402
 from aimz.store.location import Home, new_directory  # noqa: E402
 from aimz.store.memory_sink import MemorySink  # noqa: E402
 from aimz.store.reading import STATE, StoredArray, check_result  # noqa: E402
@@ -26,6 +26,5 @@ __all__ = [
     "Variable",
     "ZarrSink",
     "check_result",
-    "differences",
     "new_directory",
 ]

@@ -1,6 +1,6 @@
 """What an unfinished result knows of the call it belongs to."""
 
-__all__ = ["JOURNAL", "Journal", "differences"]
+__all__ = ["JOURNAL", "Journal"]
 
 import hashlib
 import json
@@ -10,11 +10,6 @@ from pathlib import Path
 
 JOURNAL = ".aimz-journal.jsonl"
 """Name of the file; it is gone once the result is complete."""
-
-
-def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
-    """Return the names under which two fingerprints differ."""
-    return [name for name in sorted({*here, *there}) if here.get(name) != there.get(name)]
 
 
 @dataclass

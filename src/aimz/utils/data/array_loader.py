@@ -106,8 +106,23 @@ class ArrayLoader:
     def __iter__(self) -> Iterator[tuple[dict[str, Any], int]]:
         # The epoch is taken here and not at the first batch, so that iterators are told apart in the order in
         # which they were made.
-        epoch, self._epoch = self._epoch, self._epoch + 1
-        return self._batches(epoch)
+        return self._batches(self.begin())
+
+    def begin(self, epochs: int = 1) -> int:
+        """Take the next ``epochs`` epochs, as if they had been iterated; return the number of the first."""
+        first, self._epoch = self._epoch, self._epoch + epochs
+        return first
+
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch that comes next."""
+        return self._epoch
+
+    def order(self, epoch: int) -> np.ndarray | None:
+        """Return the order of the rows in an epoch, or None where they are not shuffled."""
+        if not self.shuffle:
+            return None
+        return np.asarray(random.permutation(random.fold_in(self.rng_key, epoch), len(self.dataset)))
 
     def __repr__(self) -> str:
         options = f"batch_size={self.batch_size}, shuffle={self.shuffle}, device={self.device}"
@@ -115,8 +130,7 @@ class ArrayLoader:
 
     def _batches(self, epoch: int) -> Iterator[tuple[dict[str, Any], int]]:
         """Yield the batches of one epoch."""
-        n_obs, batch_size = len(self.dataset), self.batch_size
-        order = np.asarray(random.permutation(random.fold_in(self.rng_key, epoch), n_obs)) if self.shuffle else None
+        n_obs, batch_size, order = len(self.dataset), self.batch_size, self.order(epoch)
         for start in range(0, n_obs, batch_size):
             rows = slice(start, min(start + batch_size, n_obs))
             batch = self.dataset[rows if order is None else order[rows]]

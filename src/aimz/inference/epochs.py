@@ -1,0 +1,216 @@
+"""Epochs of minibatches: rows fed ahead of the device, in one compiled loop of steps."""
+
+__all__ = ["Epoch", "EpochRun"]
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+from numpyro.infer.svi import SVIState
+from tqdm.auto import tqdm
+
+from aimz.data import Batches
+from aimz.inference.programs import MOST_STEPS, Loop, Pace
+
+_STACK_BYTES = 2**25
+"""Most bytes of batches that are handed to the device together."""
+_NO_END = 2**30
+"""Steps of an epoch, where the loop is not to see its end."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What is known at the end of an epoch."""
+
+    number: int
+    """Counted from 0."""
+    losses: np.ndarray
+    """Of its steps."""
+    bad: bool
+    """Whether a step was not finite, so that it is the last."""
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """Batches of one shape, in front of one another."""
+
+    arrays: Mapping[str, np.ndarray]
+    """Name to array of shape ``(at least n_steps, rows, ...)``."""
+    n_steps: int
+    rows: int
+    at: int
+    """Place of the first batch in its epoch."""
+    ends: tuple[int, ...]
+    """Number of steps after which an epoch ends, for each that does."""
+
+
+@dataclass
+class _Feed:
+    """Cuts epochs into stacks, so many steps at a time as the pace allows."""
+
+    batches: Batches
+    epochs: range
+    across: bool
+    """Whether a stack may reach into the next epoch."""
+    pace: Pace = field(default_factory=Pace)
+
+    def __post_init__(self) -> None:
+        size = self.batches.batch_size
+        self.per_epoch = -(-self.batches.n_obs // size)
+        step_bytes = sum(buffer.nbytes for buffer in self.batches.room(size).values())
+        longest = self.per_epoch * (len(self.epochs) if self.across else 1)
+        self._most = max(1, min(MOST_STEPS, _STACK_BYTES // max(1, step_bytes), longest))
+        self._new()
+
+    def _new(self, at: int = 0) -> None:
+        self._room: dict[str, np.ndarray] = self.batches.room(self._most * self.batches.batch_size)
+        self._filled, self._at, self._ends = 0, at, list[int]()
+        self._target = min(self.pace.steps, self._most)
+
+    def _stack(self, at: int) -> _Stack:
+        """Hand over what there is; always as much room, so that one program serves all."""
+        size = self.batches.batch_size
+        arrays = {n: b.reshape(self._most, size, *b.shape[1:]) for n, b in self._room.items()}
+        stack = _Stack(arrays, self._filled, size, self._at, tuple(self._ends))
+        self._new(at)
+        return stack
+
+    def __iter__(self) -> Iterator[_Stack]:
+        size = self.batches.batch_size
+        for number in self.epochs:
+            reader, at, ended = self.batches.epoch(number), 0, False
+            while not ended:
+                start, stop = self._filled * size, self._target * size
+                got = reader.fill(self._room, start, stop)
+                steps, rest = divmod(got, size)
+                ended = got < stop - start
+                self._filled, at = self._filled + steps, at + steps
+                if rest:  # the last batch is shorter, and has a program and a scale of its own
+                    tail = {n: b[self._filled * size :][:rest][None].copy() for n, b in self._room.items()}
+                    if self._filled:
+                        yield self._stack(at)
+                    self._at = 0
+                    yield _Stack(tail, 1, rest, at, (1,))
+                elif ended:
+                    self._ends.append(self._filled)
+                if (ended and not rest and not self.across) or self._filled == self._target:
+                    yield self._stack(0 if ended else at)
+        if self._filled or self._ends:
+            yield self._stack(0)
+
+
+class EpochRun:
+    """A run over epochs; ``state`` and ``losses`` are those of the steps that are known to be done.
+
+    Parameters
+    ----------
+    loop
+        The compiled loop of stacked steps.
+    state
+        Where to start.
+    batches
+        The data.
+    epochs
+        Numbers of the epochs to run.
+    together
+        Whether nothing has to be done between two epochs.
+    progress
+        Whether to show a bar for each.
+    """
+
+    def __init__(
+        self, loop: Loop, state: SVIState, batches: Batches, epochs: range, *, together: bool, progress: bool
+    ) -> None:
+        whole = batches.n_obs % batches.batch_size == 0
+        self.state = state
+        self.losses: list[np.ndarray] = []
+        self._loop = loop
+        self._n_obs = batches.n_obs
+        self._epochs = epochs
+        self._feed = _Feed(batches, epochs, across=together and whole)
+        self._progress = progress
+        self._ready = 0.0
+
+    def __iter__(self) -> Iterator[Epoch]:
+        """Take the steps; yield each epoch when it has ended."""
+        ahead: tuple[_Stack, Any, float] | None = None
+        state, bad = self.state, jax.numpy.asarray(False)  # noqa: FBT003
+        per_epoch = self._feed.per_epoch if self._feed.across else _NO_END
+        epochs = _Bars(self._epochs, self._feed.per_epoch, show=self._progress)
+        with epochs:
+            for stack in self._feed:
+                scale = np.float32(self._n_obs / stack.rows)
+                begun = time.perf_counter()
+                found = self._loop(state, stack.arrays, scale, stack.n_steps, stack.at, per_epoch, bad)
+                state, _, _, bad = found
+                # The device computes this one while the rows of the next are fetched.
+                if ahead is not None:
+                    yield from self._land(*ahead, epochs)
+                ahead = stack, found, begun
+            if ahead is not None:
+                yield from self._land(*ahead, epochs)
+
+    def _land(self, stack: _Stack, found: Any, begun: float, epochs: "_Bars") -> Iterator[Epoch]:
+        """Wait for a stack, and split its losses where epochs end."""
+        state, values, taken, bad = found
+        losses, done = np.asarray(values)[: int(taken)], int(taken)
+        now = time.perf_counter()
+        self._feed.pace.took(stack.n_steps, now - max(begun, self._ready))
+        self._ready = now
+        self.state = state
+        if done:
+            self.losses.append(losses)
+        at = 0
+        for end in stack.ends:
+            if end > done:
+                break
+            ended = epochs.step(losses[at:end], ends=True)
+            at = end
+            # A loop that stopped early did so at the end of its epoch.
+            yield Epoch(*ended, bad=bool(bad) and done == at)
+        if at < done:
+            epochs.step(losses[at:done])
+
+
+class _Bars:
+    """A progress bar that begins anew with each epoch, and the losses of the one that runs."""
+
+    def __init__(self, epochs: range, per_epoch: int, *, show: bool) -> None:
+        self._epochs = epochs
+        self._per_epoch = per_epoch
+        self._show = show
+        self._number = epochs.start
+        self._losses: list[np.ndarray] = []
+        self._bar: Any = None
+        self._begun = False
+
+    def __enter__(self) -> "_Bars":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def step(self, losses: np.ndarray, *, ends: bool = False) -> tuple[int, np.ndarray]:
+        """Count steps; at the end of an epoch return its number and losses, and begin the next."""
+        self._losses.append(losses)
+        if self._show:
+            if self._bar is None:
+                self._bar = tqdm(total=self._per_epoch, unit="step")
+            if not self._begun:
+                self._bar.reset(self._per_epoch)
+                self._bar.set_description(f"Epoch {self._number + 1}/{self._epochs.stop}", refresh=False)
+                self._begun = True
+            self._bar.update(len(losses))
+            if len(losses):
+                self._bar.set_postfix(loss=f"{losses.mean():.4g}", refresh=False)
+        if not ends:
+            return self._number, losses
+        whole, number = np.concatenate(self._losses), self._number
+        if self._bar is not None and number + 1 == self._epochs.stop:
+            self._bar.set_postfix(loss=f"{whole.mean():.4g}")
+        self._number, self._losses, self._begun = number + 1, [], False
+        return number, whole

@@ -1,0 +1,189 @@
+"""A batch stands for the whole data set: what is scaled, in model and guide, and what cannot be.
+
+With a batch of ``B`` rows of ``n_obs``, the ELBO of the whole data is estimated without bias if every site with a row
+axis counts ``n_obs / B`` times (Hoffman et al. 2013, *Stochastic Variational Inference*).
+"""
+
+__all__ = ["RowScale", "check_minibatches", "read_scaled"]
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.infer.autoguide as autoguide
+from jax import random
+from numpyro.handlers import seed, substitute, trace
+from numpyro.infer import SVI, init_to_uniform
+from numpyro.infer.autoguide import AutoGuide
+from numpyro.optim import Minimize
+from numpyro.primitives import Messenger
+
+from aimz.kernel import KernelSpec
+
+type Abstract = Mapping[str, jax.ShapeDtypeStruct]
+
+_HOLDS_DATA = tuple(
+    getattr(autoguide, name)
+    for name in ("AutoLaplaceApproximation", "AutoDAIS", "AutoSemiDAIS", "AutoSurrogateLikelihoodDAIS")
+    if hasattr(autoguide, name)
+)
+"""Guides that keep the data they were set up with and compute with them."""
+
+
+class RowScale(Messenger):  # type: ignore[misc,unused-ignore]
+    """Counts the sites called ``names`` ``scale`` times, in whatever runs inside."""
+
+    def __init__(self, names: frozenset[str], scale: Any) -> None:
+        super().__init__()
+        self._names = names
+        self._scale = scale
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        """Multiply the scale of a site."""
+        if msg["type"] == "sample" and msg["name"] in self._names:
+            msg["scale"] = self._scale if msg["scale"] is None else self._scale * msg["scale"]
+
+
+def _rows_counted(
+    function: Callable[..., Any], given: tuple[Abstract, Abstract], static: Mapping[str, object], what: str
+) -> frozenset[str]:
+    """Return the sites whose weight grows with the batch, so that they have to be scaled.
+
+    The weight of a site is the number of its rows, times what the program scales it by itself: ``size /
+    subsample_size`` in a subsampled plate.  Where a plate knows the size of the whole data set, the weight is the same
+    for every batch, and the site is left alone.
+
+    Parameters
+    ----------
+    function
+        The model, or a guide.
+    given
+        Abstract arguments at two numbers of rows.
+    static
+        Further arguments.
+    what
+        What to call ``function`` in an error.
+
+    Raises
+    ------
+    ValueError
+        If a weight does neither, or a parameter has a row axis.
+    """
+    (sites, n_rows), (others, n_other) = (_sites(function, arrays, static) for arrays in given)
+    found = set()
+    for name, (kind, shape, scale) in sites.items():
+        _, other_shape, other_scale = others.get(name, (kind, shape, scale))
+        with_rows = shape != other_shape
+        if kind == "param" and with_rows:
+            msg = (
+                f"Parameter `{name}` of the {what} has a value for each row of a batch, so those of one batch would be "
+                "taken for the next. Make it a function of the rows (amortised), or fit all rows with `fit_on_batch`."
+            )
+            raise ValueError(msg)
+        if kind != "sample":
+            continue
+        weight = scale * (n_rows if with_rows else 1)
+        other = other_scale * (n_other if with_rows else 1)
+        if abs(weight * n_other - other * n_rows) <= 1e-6 * abs(other * n_rows):
+            found.add(name)
+        elif abs(weight - other) > 1e-6 * abs(other):
+            msg = (
+                f"Site `{name}` of the {what} counts {weight:g} times for {n_rows} rows and {other:g} times for "
+                f"{n_other}: neither as often as there are rows nor always the same. Leave the scaling to `fit`, or "
+                "write `numpyro.plate(name, size, subsample_size=...)` with the size of the whole data set."
+            )
+            raise ValueError(msg)
+    return frozenset(found)
+
+
+def _sites(
+    function: Callable[..., Any], arrays: Abstract, static: Mapping[str, object]
+) -> tuple[dict[str, tuple[str, Any, float]], int]:
+    """Return the kind, the shapes and the scale of each site, and the number of rows."""
+    found: dict[str, tuple[str, Any, float]] = {}
+
+    def run(given: Abstract) -> None:
+        # A prior without a sampler gets some value of its support.
+        run_once = trace(substitute(seed(function, random.key(0)), substitute_fn=init_to_uniform))
+        for name, message in run_once.get_trace(**given, **static).items():
+            if message["type"] in ("sample", "param"):
+                scale = message.get("scale")
+                # A scale that is an array has a value for each row, or the same for all: it is no count of rows.
+                plain = float(scale) if isinstance(scale, int | float) else 1.0
+                shapes = jax.tree.map(lambda leaf: tuple(jnp.shape(leaf)), message["value"])
+                if message["type"] == "sample":  # data may be shorter than what they are compared with
+                    shapes = shapes, tuple(message["fn"].shape())
+                found[name] = message["type"], shapes, plain
+
+    jax.eval_shape(run, dict(arrays))
+    return found, next(array.shape[0] for array in arrays.values() if array.shape)
+
+
+def check_minibatches(svi: SVI, spec: KernelSpec) -> None:
+    """Refuse an inference object that can only be right for all rows at once.
+
+    Raises
+    ------
+    ValueError
+        If the guide has a value for each row, or computes with the data it was set up with; or the optimizer runs to
+        the end in one step.
+    """
+    if isinstance(svi.optim, Minimize):
+        msg = (
+            "The optimizer `Minimize` runs to the optimum of one batch in one step. Choose one that takes steps "
+            "(`numpyro.optim.Adam`, optax), or fit all rows with `fit_on_batch`."
+        )
+        raise ValueError(msg)  # noqa: TRY004 (the type is right, the use is not)
+    if isinstance(svi.guide, _HOLDS_DATA):
+        msg = (
+            f"The guide `{type(svi.guide).__name__}` computes with the data it was set up with, which would be one "
+            "batch. Choose another, `AutoNormal` say, or fit all rows with `fit_on_batch`."
+        )
+        raise ValueError(msg)  # noqa: TRY004 (as above)
+    local = _by_row(spec, enumerated=_sums(svi))
+    if isinstance(svi.guide, AutoGuide) and local:
+        msg = (
+            f"The guide `{type(svi.guide).__name__}` has a value of `{local[0]}` for each row, so those of one batch "
+            "would be taken for the next. Write a guide in which it is a function of the rows (amortised), "
+            "marginalise it, or fit all rows with `fit_on_batch`."
+        )
+        raise ValueError(msg)
+
+
+def _sums(svi: SVI) -> bool:
+    """Whether the ELBO sums over discrete sites, so that the guide has none."""
+    return bool(getattr(svi.loss, "can_infer_discrete", False))
+
+
+def _by_row(spec: KernelSpec, *, enumerated: bool) -> list[str]:
+    """Return the latent sites with a row axis that a guide has to have; one that is summed over it has not."""
+    return [name for name in spec.local_sites if not (enumerated and spec[name].dtype.startswith(("int", "bool")))]
+
+
+def read_scaled(
+    svi: SVI, spec: KernelSpec, given: tuple[Abstract, Abstract], static: Mapping[str, object]
+) -> frozenset[str]:
+    """Return the sites of model and guide that are to be scaled.
+
+    ``given`` are abstract arguments at two numbers of rows.
+
+    Raises
+    ------
+    ValueError
+        If the guide counts a latent site otherwise than the model does, or a site cannot be scaled.
+    """
+    static = {**static, **svi.static_kwargs}
+    model = _rows_counted(svi.model, given, static, "model")
+    if isinstance(svi.guide, AutoGuide):
+        return model  # it has no latent site by row, or `check_minibatches` had refused it
+    guide = _rows_counted(svi.guide, given, static, "guide")
+    unlike = sorted((model ^ guide) & frozenset(_by_row(spec, enumerated=_sums(svi))))
+    if unlike:
+        one, other = ("model", "guide") if unlike[0] in model else ("guide", "model")
+        msg = (
+            f"Site `{unlike[0]}` counts as often as there are rows in the {one}, and always the same in the {other}. "
+            "Write it under the same plates in both."
+        )
+        raise ValueError(msg)
+    return model | guide

@@ -1,0 +1,327 @@
+"""Fitting in minibatches: where the rows come from, and whether a batch may stand for all of them."""
+
+__all__ = ["Training", "batch_scale", "plan_minibatches", "read_minibatch_options", "read_minibatches", "read_training"]
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from aimz.data import (
+    ArrayBatches,
+    Batches,
+    Call,
+    IterableBatches,
+    Rows,
+    count_rows,
+    is_array,
+    is_batches,
+    read_call,
+    read_count,
+    read_output_dir,
+)
+from aimz.forward import Pass
+from aimz.inference import Minibatches, SVIFit
+from aimz.kernel import KernelSpec, Role, freeze, site_obstacle
+from aimz.model.engine import Engine
+from aimz.model.results import Observed
+from aimz.model.steps import Layout
+from aimz.utils.data import ArrayDataset, ArrayLoader
+
+_MUCH = 2**28
+"""Bytes in files that are read once more to be remembered."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a fit in minibatches is given."""
+
+    batches: Batches
+    static: Mapping[str, object]
+    rows: Mapping[str, Rows] | None
+    """The arrays, if the data are arrays."""
+    order: Mapping[str, str]
+    """What the order of the rows depends on, for a checkpoint."""
+    loader: ArrayLoader | None = None
+    """The loader whose epochs are taken."""
+
+    def all_rows(self, call: Call) -> Call | None:
+        """Return every row, for a guide that has a value for each; None if they cannot be read in order once more."""
+        if self.rows is not None:
+            rows: dict[str, Any] = {name: np.asarray(array) for name, array in self.rows.items()}
+        else:
+            assert isinstance(self.batches, IterableBatches)
+            rows = self.batches.all_rows()
+        if not rows:
+            return None
+        return Call({**call.arrays, **rows}, call.static, len(next(iter(rows.values()))))
+
+    def observed(self, call: Call, param_output: str) -> Observed | None:
+        """Return what is remembered of the data: nothing of an iterable, or of files too large to be read again."""
+        if self.rows is None:
+            return None
+        lazy = sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in self.rows.values() if a.lazy)
+        if lazy > _MUCH:
+            return None
+        return Observed.of(Call({**call.arrays, **self.rows}, call.static, self.n_obs), param_output)
+
+    @property
+    def n_obs(self) -> int:
+        """Number of rows of the whole data."""
+        return self.batches.n_obs
+
+
+def read_training(
+    engine: Engine,
+    X: Any,
+    y: Any,
+    kwargs: Mapping[str, Any],
+    *,
+    batch_size: int | None,
+    epochs: int,
+    shuffle: bool,
+    total_size: int | None,
+    key: jax.Array,
+) -> Training:
+    """Check the data of a fit; nothing is loaded whole, and nothing is read of an iterable but its first batch.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If data or arguments do not fit.
+    """
+    names = engine.signature.param_input, engine.signature.param_output
+    batch_size = None if batch_size is None else read_count(batch_size, "batch_size")
+    total_size = None if total_size is None else read_count(total_size, "total_size")
+    fields: Mapping[str, Any] = {names[0]: X} | ({} if y is None else {names[1]: y})
+    order: Callable[[int], np.ndarray | None] | None = None
+    if isinstance(X, ArrayDataset | ArrayLoader):
+        _refuse_twice({names[1]: y} if y is not None else {}, names)
+        fields = X.arrays if isinstance(X, ArrayDataset) else X.dataset.arrays
+        if isinstance(X, ArrayLoader):
+            batch_size = batch_size or X.batch_size
+            order = partial(_order_of_loader, X, X.epoch)
+    elif is_batches(X):
+        _refuse_twice({names[1]: y} if y is not None else {}, names)
+        return _of_iterable(engine, X, kwargs, batch_size, epochs, total_size)
+    twice = sorted(set(fields) & set(kwargs))
+    if twice:
+        _refuse_twice({twice[0]: kwargs[twice[0]]}, names)
+    rest = {name: value for name, value in fields.items() if name not in names}
+    call = engine.read_call(fields.get(names[0]), {**rest, **kwargs}, in_parts=True, output=fields.get(names[1]))
+    rows = {name: array for name, array in call.arrays.items() if array.ndim}
+    if total_size not in (None, call.n_obs):
+        msg = f"`total_size` must be the number of rows, {call.n_obs}; got {total_size}. Leave it out with arrays."
+        raise ValueError(msg)
+    if order is None and shuffle:
+        words = tuple(int(word) for word in np.asarray(jax.random.key_data(key)).ravel())
+        order = partial(_order_of_key, words, call.n_obs)
+    size = batch_size or _batch_size(call.n_obs)
+    batches = ArrayBatches(rows, size, order) if order is not None else ArrayBatches(rows, size)
+    scalars = {name: array for name, array in call.arrays.items() if not array.ndim}
+    described = "the order given" if order is None else "of the loader" if isinstance(X, ArrayLoader) else "shuffled"
+    loader = X if isinstance(X, ArrayLoader) else None
+    return Training(batches, {**call.static, **_plain(scalars)}, rows, {"order": described}, loader)
+
+
+def _plain(scalars: Mapping[str, Any]) -> dict[str, Any]:
+    """Return 0-d arrays as plain numbers, which every step is given alike."""
+    return {name: np.asarray(value).item() for name, value in scalars.items()}
+
+
+def _refuse_twice(given: Mapping[str, Any], names: tuple[str, str]) -> None:
+    if given:
+        msg = (
+            f"`{next(iter(given))}` must be given once; it comes with the data set or the batches of `{names[0]}`. "
+            "Leave one out."
+        )
+        raise TypeError(msg)
+
+
+def _of_iterable(
+    engine: Engine, X: Any, kwargs: Mapping[str, Any], batch_size: int | None, epochs: int, total_size: int | None
+) -> Training:
+    """Check an iterable of batches."""
+    aligned = [name for name, value in kwargs.items() if is_array(value) and np.ndim(value)]
+    if aligned:
+        msg = (
+            f"`{aligned[0]}` has rows, and so has each batch; which belongs to which is not known. Let the iterable "
+            "yield it with its batches, as a field of that name."
+        )
+        raise TypeError(msg)
+    once = isinstance(X, Iterator)
+    if once and epochs > 1:
+        msg = (
+            f"`epochs` must be 1 for an iterator, which can be gone through once; got {epochs}. Pass something that "
+            "begins anew with each `iter(...)`: a loader, a list, or an object whose `__iter__` makes the generator."
+        )
+        raise ValueError(msg)
+    names = engine.signature.param_input, engine.signature.param_output
+    n_obs = total_size or _length(X)
+    if n_obs is None and once:
+        msg = (
+            "`total_size` must be given with an iterator: how much a batch stands for depends on the number of all "
+            "rows, and counting them would use them up. Pass `total_size=`, the number of rows of the whole data."
+        )
+        raise ValueError(msg)
+    count = partial(count_rows, X, names) if n_obs is None else lambda: n_obs
+    batches = IterableBatches(X, names, batch_size, count)
+    return Training(batches, dict(kwargs), None, {"order": "of the iterable"})
+
+
+def _length(X: Iterable[Any]) -> int | None:
+    """Return the number of rows a loader says an epoch has: those its sampler picks, else those of its data set."""
+    for source in (getattr(X, "sampler", None), getattr(X, "dataset", None)):
+        if isinstance(source, Sized):
+            return len(source)
+    return None
+
+
+def _batch_size(n_obs: int) -> int:
+    """Return a batch size: a hundredth of the data, as a power of two from 64 to 4,096."""
+    return int(min(n_obs, 2 ** int(np.clip(np.round(np.log2(max(1, n_obs / 100))), 6, 12))))
+
+
+def _order_of_key(words: tuple[int, ...], n_obs: int, epoch: int) -> np.ndarray:
+    """Return the order of the rows in an epoch, drawn on the host, where the rows are."""
+    return np.random.Generator(np.random.PCG64([*words, epoch])).permutation(n_obs)
+
+
+def _order_of_loader(loader: ArrayLoader, first: int, epoch: int) -> np.ndarray | None:
+    return loader.order(first + epoch)
+
+
+def read_minibatches(engine: Engine, fit: SVIFit, training: Training) -> tuple[Call, KernelSpec, frozenset[str]]:
+    """Return the first batch, the structure of the kernel, and the sites to scale; refuse what cannot be right.
+
+    Raises
+    ------
+    KernelValidationError
+        If the kernel does not observe the output.
+    ValueError
+        If a batch cannot stand for its share of the data.
+    """
+    first = training.batches.first()
+    engine.signature.check_call({n: a for n, a in first.items() if n not in _main(engine)} | dict(training.static))
+    required = {name: first.get(name) for name in _main(engine)}
+    rest = {name: array for name, array in first.items() if name not in required}
+    call = read_call(required, {**rest, **training.static})
+    spec = engine.read_fit(call)
+    return call, spec, batch_scale(engine, fit, call, spec, training.n_obs)
+
+
+def _main(engine: Engine) -> tuple[str, str]:
+    return engine.signature.param_input, engine.signature.param_output
+
+
+def batch_scale(engine: Engine, fit: SVIFit, call: Call, spec: KernelSpec, n_obs: int) -> frozenset[str]:
+    """Return the sites to scale where ``call`` is a batch of ``n_obs`` rows; none if it is all of them.
+
+    Found out once for batches of a kind.
+    """
+    if n_obs <= call.n_obs:
+        return frozenset()
+    shapes = tuple((name, array.shape, str(array.dtype)) for name, array in sorted(call.arrays.items()))
+    return fit.scalings.get((shapes, freeze(call.static)), lambda: _batch_scale(engine, fit, call, spec))
+
+
+def _batch_scale(engine: Engine, fit: SVIFit, call: Call, spec: KernelSpec) -> frozenset[str]:
+    given = tuple(_shapes(call, rows) for rows in _sizes(call.n_obs))
+    names = fit.check_minibatches(spec, (given[0], given[1]), call.static)
+    reason = _mixing(engine, call, spec)
+    if reason is not None:
+        msg = (
+            f"Kernel `{engine.signature.kernel}` cannot be fitted in minibatches ({reason}): a batch would not stand "
+            "for its share of the data. Fit all rows with `fit_on_batch`, or write the kernel so that each row counts "
+            "for itself."
+        )
+        raise ValueError(msg)
+    return names
+
+
+def _sizes(n_rows: int) -> tuple[int, int]:
+    """Return the number of rows of a batch, and another."""
+    return n_rows, max(1, n_rows // 2) if n_rows > 1 else 2
+
+
+def _shapes(call: Call, n_rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+    return {
+        name: jax.ShapeDtypeStruct((n_rows, *array.shape[1:]) if array.ndim else (), array.dtype)
+        for name, array in call.arrays.items()
+    }
+
+
+def _mixing(engine: Engine, call: Call, spec: KernelSpec) -> str | None:
+    """Return why the density of a batch is not a sum over its rows, or None.
+
+    A kernel with mutable state, which takes statistics of each batch on purpose, is taken as it is.
+    """
+    if spec.names(Role.MUTABLE):
+        return None
+    scored = tuple(site.name for site in spec.sites if site.is_sample or site.role is Role.FACTOR)
+    obstacle = site_obstacle(spec, drawn=frozenset(), returned=scored, scored=True)
+    if obstacle is not None:
+        return obstacle
+    size, other = _sizes(call.n_obs)
+    axes = {site.name: site.row_axes[0] for site in spec.sites if site.row_axes}
+    latent = spec.names(Role.LATENT)
+    shapes = {n: jax.ShapeDtypeStruct((1, *spec[n].traced_shape), spec[n].dtype) for n in latent}
+    layout = Layout(
+        draws={name: shape for name, shape in shapes.items() if name not in axes},
+        row_draws={name: shape for name, shape in shapes.items() if name in axes},
+        values=engine.reader.param_shapes(_shapes(call, size), call.static, spec),
+        row_values={},
+        arrays={name: array for name, array in _shapes(call, size).items() if not array.shape},
+        row_arrays={name: array for name, array in _shapes(call, size).items() if array.shape},
+        row_axes=axes,
+        with_rows=bool(spec.row_plates),
+    )
+    plan = Pass(
+        n_obs=size, n_draws=1, static=call.static, return_sites=scored, row_plates=spec.row_plates, row_axes=axes
+    )
+    one, two = (layout.one_block(rows, alone=False) for rows in (size, other))
+    try:
+        use = engine.programs.use("batch_density", plan, one, two, other)
+    except Exception as error:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
+        return f"for {other} rows it raises {type(error).__name__}"
+    if use.obstacle is None and spec.row_plates and (use.local or use.beyond):
+        return "the row numbers of its plate are drawn by chance, and are not those of the batch"
+    return use.obstacle
+
+
+def read_minibatch_options(epochs: Any, on_epoch_end: Any, checkpoint_dir: Any) -> tuple[int, Path | None]:
+    """Check what a fit in minibatches is asked for besides its data."""
+    epochs = read_count(epochs, "epochs")
+    if on_epoch_end is not None and not callable(on_epoch_end):
+        msg = f"`on_epoch_end` must be a function of the epoch and its loss; got {on_epoch_end!r}. Pass one, or None."
+        raise TypeError(msg)
+    return epochs, None if checkpoint_dir is None else read_output_dir(checkpoint_dir, "checkpoint_dir")
+
+
+def plan_minibatches(
+    training: Training,
+    call: Call,
+    names: frozenset[str],
+    *,
+    epochs: int,
+    progress: bool,
+    on_epoch_end: Any,
+    checkpoint_dir: Path | None,
+    key_text: str,
+) -> Minibatches:
+    """Return what the fit is to do."""
+    shapes = {
+        name: f"{array.dtype}{list(array.shape[1:])}" for name, array in sorted(training.batches.templates.items())
+    }
+    described = {
+        **training.order,
+        "data size": str(training.n_obs),
+        "fields": str(shapes),
+        "batch_size": str(training.batches.batch_size),
+        "rng_key": key_text,
+    }
+    return Minibatches(training.batches, call, names, epochs, progress, on_epoch_end, checkpoint_dir, described)
