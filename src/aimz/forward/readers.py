@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpyro.distributions as dist
 
 from aimz.kernel import Message
 
@@ -26,9 +27,16 @@ def _score(message: Message) -> Any:
 
 
 def _weighed(message: Message) -> Any:
-    """Score a site as a fit does, with weights that are arrays; plain numbers are no business of the rows."""
-    scale = message.get("scale")
-    return _score(message) * (scale if hasattr(scale, "shape") else 1)
+    """Score a site as a fit does, event by event and with weights that are arrays.
+
+    Plain numbers are no business of the rows, nor is the sum over axes that ``to_event`` declared.
+    """
+    fn, scale = message["fn"], message.get("scale")
+    while isinstance(fn, dist.Independent):
+        fn = fn.base_dist
+    density = _score({**message, "fn": fn})
+    # A weight stands for a whole event, and may have fewer axes than what makes it up.
+    return density if not hasattr(scale, "shape") else (density, scale)
 
 
 READERS: Mapping[str, Callable[[Message], Any]] = {

@@ -7,6 +7,7 @@ axis counts ``n_obs / B`` times (Hoffman et al. 2013, *Stochastic Variational In
 __all__ = ["RowScale", "check_minibatches", "read_scaled"]
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 import jax
@@ -50,7 +51,7 @@ def _rows_counted(
 ) -> frozenset[str]:
     """Return the sites whose weight grows with the batch, so that they have to be scaled.
 
-    The weight of a site is the number of its rows, times what the program scales it by itself: ``size /
+    The weight of a site is the number of its values, times what the program scales it by itself: ``size /
     subsample_size`` in a subsampled plate.  Where a plate knows the size of the whole data set, the weight is the same
     for every batch, and the site is left alone.
 
@@ -74,8 +75,7 @@ def _rows_counted(
     found = set()
     for name, (kind, shape, scale) in sites.items():
         _, other_shape, other_scale = others.get(name, (kind, shape, scale))
-        with_rows = shape != other_shape
-        if kind == "param" and with_rows:
+        if kind == "param" and shape != other_shape:
             msg = (
                 f"Parameter `{name}` of the {what} has a value for each row of a batch, so those of one batch would be "
                 "taken for the next. Make it a function of the rows (amortised), or fit all rows with `fit_on_batch`."
@@ -83,18 +83,22 @@ def _rows_counted(
             raise ValueError(msg)
         if kind != "sample":
             continue
-        weight = scale * (n_rows if with_rows else 1)
-        other = other_scale * (n_other if with_rows else 1)
+        weight, other = scale * _size(shape), other_scale * _size(other_shape)
         if abs(weight * n_other - other * n_rows) <= 1e-6 * abs(other * n_rows):
             found.add(name)
         elif abs(weight - other) > 1e-6 * abs(other):
             msg = (
-                f"Site `{name}` of the {what} counts {weight:g} times for {n_rows} rows and {other:g} times for "
-                f"{n_other}: neither as often as there are rows nor always the same. Leave the scaling to `fit`, or "
+                f"Site `{name}` of the {what} counts {weight:g} values for {n_rows} rows and {other:g} for {n_other}: "
+                f"neither as often as there are rows nor always the same. Leave the scaling to `fit`, or "
                 "write `numpyro.plate(name, size, subsample_size=...)` with the size of the whole data set."
             )
             raise ValueError(msg)
     return frozenset(found)
+
+
+def _size(shapes: Any) -> int:
+    """Return the number of values of a site; data may be shorter than what they are compared with."""
+    return max(prod(max(1, size) for size in shape) for shape in shapes)
 
 
 def _sites(
@@ -112,7 +116,7 @@ def _sites(
                 # A scale that is an array has a value for each row, or the same for all: it is no count of rows.
                 plain = float(scale) if isinstance(scale, int | float) else 1.0
                 shapes = jax.tree.map(lambda leaf: tuple(jnp.shape(leaf)), message["value"])
-                if message["type"] == "sample":  # data may be shorter than what they are compared with
+                if message["type"] == "sample":
                     shapes = shapes, tuple(message["fn"].shape())
                 found[name] = message["type"], shapes, plain
 

@@ -263,7 +263,8 @@ def _mixing(engine: Engine, call: Call, spec: KernelSpec) -> str | None:
     if spec.names(Role.MUTABLE):
         return None
     scored = tuple(site.name for site in spec.sites if site.is_sample or site.role is Role.FACTOR)
-    obstacle = site_obstacle(spec, drawn=frozenset(), returned=scored, scored=True)
+    with_rows = frozenset(site.name for site in spec.sites if site.row_axes)
+    obstacle = site_obstacle(spec, drawn=with_rows, returned=scored, scored=False)
     if obstacle is not None:
         return obstacle
     size, other = _sizes(call.n_obs)
