@@ -40,7 +40,7 @@ format: $(VENV)/.test ## Put the source into the house style
 	$(BIN)/ruff format .
 
 clean: ## Remove everything that was made
-	rm -rf $(VENV) docs/_build docs/api out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) docs/_build docs/api out .pytest_cache .mypy_cache .ruff_cache .hypothesis .jax_cache
 
 $(VENV)/.made:
 	@test -n "$(PYTHON)" || { echo "Python 3.12 or newer with the venv module is needed; none was found." >&2; exit 1; }

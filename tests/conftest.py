@@ -5,8 +5,16 @@ import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+
+# Programs are compiled once and kept, a directory for each worker: half of the suite's time would go into compiling the
+# same again.  JAX knows a program by its text, its options and its own version.
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache" / _WORKER))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # which ignores Ctrl-C, and tests press it
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -123,7 +123,9 @@ def is_batches(value: Any) -> bool:
         return False
     if isinstance(value, list | tuple):
         first = value[0] if value else None
-        return isinstance(first, Mapping) or (isinstance(first, tuple | list) and any(map(is_array, first)))
+        if isinstance(first, tuple | list):
+            return any(is_array(part) or isinstance(part, Mapping) for part in first)
+        return isinstance(first, Mapping)
     return isinstance(value, Iterable)
 
 

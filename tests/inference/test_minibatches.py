@@ -1,0 +1,476 @@
+"""Fits in minibatches find the posterior of the whole data, whatever the batches, the kernel and the source."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+import pytest
+from jax import random
+from numpyro.contrib.module import flax_module
+from numpyro.handlers import scale
+from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO, TraceMeanField_ELBO
+from numpyro.infer.autoguide import AutoLaplaceApproximation, AutoMultivariateNormal, AutoNormal
+
+from aimz import ImpactModel
+from aimz.utils.data import ArrayDataset, ArrayLoader
+
+N = 10_000
+X = np.asarray(random.normal(random.key(0), (N, 3)))
+BETA = np.array([1.0, 2.0, -1.0], np.float32)
+Y = np.asarray(X @ BETA + random.normal(random.key(1), (N,)))
+POSITIVE = dist.constraints.positive
+
+
+def coefficients(X):
+    return X @ numpyro.sample("b", dist.Normal(0.0, 10.0).expand([X.shape[1]]).to_event(1))
+
+
+def plated(X, y=None):
+    mu = coefficients(X)
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(mu), obs=y)
+
+
+def without_plate(X, y=None):
+    numpyro.sample("y", dist.Normal(coefficients(X)), obs=y)
+
+
+def as_event(X, y=None):
+    numpyro.sample("y", dist.Normal(coefficients(X)).to_event(1), obs=y)
+
+
+def knows_its_size(X, y=None):
+    mu = coefficients(X)
+    with numpyro.plate("obs", N, subsample_size=X.shape[0]):
+        numpyro.sample("y", dist.Normal(mu), obs=y)
+
+
+def scaled_by_hand(X, y=None):
+    mu = coefficients(X)
+    with numpyro.plate("obs", X.shape[0]), scale(scale=N / X.shape[0]):
+        numpyro.sample("y", dist.Normal(mu), obs=y)
+
+
+def by_factor(X, y=None):
+    mu = coefficients(X)
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.factor("y_likelihood", -0.5 * (y - mu) ** 2)
+
+
+def second_site(X, y=None, beside=None):
+    mu = coefficients(X)
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(mu), obs=y)
+        numpyro.sample("also", dist.Normal(mu, 2.0), obs=beside)
+
+
+def nested(X, y=None):
+    mu = coefficients(X)
+    with numpyro.plate("obs", X.shape[0], dim=-2), numpyro.plate("twice", 2, dim=-1):
+        numpyro.sample("y", dist.Normal(mu[:, None]), obs=y)
+
+
+def weighted(X, y=None, weight=None):
+    mu = coefficients(X)
+    with numpyro.plate("obs", X.shape[0]), scale(scale=weight):
+        numpyro.sample("y", dist.Normal(mu), obs=y)
+
+
+ALSO = np.asarray(X @ BETA + 2 * random.normal(random.key(2), (N,)))
+CLOSED = {
+    "plated": (plated, Y, {}, 1.0, Y),
+    "without_plate": (without_plate, Y, {}, 1.0, Y),
+    "as_event": (as_event, Y, {}, 1.0, Y),
+    "knows_its_size": (knows_its_size, Y, {}, 1.0, Y),
+    "scaled_by_hand": (scaled_by_hand, Y, {}, 1.0, Y),
+    "by_factor": (by_factor, Y, {}, 1.0, Y),
+    "second_site": (second_site, Y, {"beside": ALSO}, 1.25, (Y + ALSO / 4) / 1.25),
+    "nested": (nested, np.stack([Y, ALSO], 1), {}, 2.0, (Y + ALSO) / 2),
+    "weighted": (weighted, Y, {"weight": np.full(N, 3.0, np.float32)}, 3.0, Y),
+}
+"""Kernel, output, further arguments; then the precision of a row and what it is measured as, for the closed form."""
+
+
+def model_of(kernel, guide=None, optimizer=None, loss=None, key=0):
+    svi = SVI(kernel, guide or AutoNormal(kernel), optimizer or optax.adam(0.01), loss or Trace_ELBO())
+    return ImpactModel(kernel, random.key(key), svi)
+
+
+def annealed(steps):
+    """Steps that get short, so that what is left of their noise is little."""
+    return optax.adam(optax.cosine_decay_schedule(0.02, steps))
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_the_posterior_is_that_of_the_whole_data(name):
+    """b ~ N(m, S), with S = (precision X'X + I / 100)^-1: mean field finds its mean, and 1 / sqrt(diag(S^-1)) as sd."""
+    kernel, y, more, precision, measured = CLOSED[name]
+    information = precision * X.T @ X + np.eye(3) / 100
+    mean = np.linalg.solve(information, precision * X.T @ measured)
+    sd = 1 / np.sqrt(np.diag(information))
+    model = model_of(kernel, optimizer=annealed(20_000), loss=Trace_ELBO(num_particles=16)).fit(
+        X, y, batch_size=100, epochs=200, num_samples=4000, progress=False, **more
+    )
+    draws = np.asarray(model.posterior["b"])
+    np.testing.assert_allclose(draws.std(0), sd, rtol=0.1)  # of unscaled batches: 10 times as large
+    # Monte Carlo error of 4,000 draws and what the last steps leave.
+    np.testing.assert_allclose(draws.mean(0), mean, atol=0.3 * sd.max())
+    assert model.vi_result.losses.shape == (20_000,)
+
+
+@pytest.mark.parametrize(("batch_size", "n_steps"), [(33, 61), (900, 3), (2_000, 1), (5_000, 1)])
+def test_batches_of_any_size_find_it(batch_size, n_steps):
+    """Also where the last is shorter, or there is but one."""
+    x, y = X[:2_000], Y[:2_000]
+    epochs = 12_000 // n_steps
+    model = model_of(plated, optimizer=annealed(epochs * n_steps), loss=Trace_ELBO(num_particles=16))
+    model.fit(x, y, batch_size=batch_size, epochs=epochs, num_samples=4000, progress=False)
+    sd = 1 / np.sqrt(np.diag(x.T @ x + np.eye(3) / 100))
+    np.testing.assert_allclose(model.posterior["b"].std(0), sd, rtol=0.1)
+    assert model.vi_result.losses.shape == (epochs * n_steps,)
+
+
+def test_losses_are_comparable_across_batch_sizes():
+    ends = []
+    for batch_size in (50, 1000, N):
+        model = model_of(plated, optimizer=annealed(2_000))
+        model.fit(X, Y, batch_size=batch_size, epochs=max(10, 2_000 * batch_size // N), progress=False, num_samples=2)
+        ends.append(model.vi_result.losses[-N // batch_size :].mean())
+    np.testing.assert_allclose(ends, ends[-1], rtol=0.01)
+
+
+def logistic(X, y=None):
+    logits = coefficients(X)
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Bernoulli(logits=logits), obs=y)
+
+
+def test_logistic_regression_agrees_with_nuts():
+    x, n = X[:2_000], 2_000
+    y = np.asarray(random.bernoulli(random.key(5), jax.nn.sigmoid(x @ BETA)), np.int32)
+    mcmc = MCMC(NUTS(logistic), num_warmup=300, num_samples=2_000, progress_bar=False)
+    mcmc.run(random.key(1), x, y)
+    witness = np.asarray(mcmc.get_samples()["b"])
+    model = model_of(logistic, AutoMultivariateNormal(logistic), annealed(20_000))
+    draws = np.asarray(
+        model.fit(x, y, batch_size=100, epochs=20_000 * 100 // n, num_samples=4000, progress=False).posterior["b"]
+    )
+    np.testing.assert_allclose(draws.std(0), witness.std(0), rtol=0.1)
+    np.testing.assert_allclose(draws.mean(0), witness.mean(0), atol=0.25 * witness.std(0).max())
+
+
+def hierarchical(X, y=None, group=None):
+    tau = numpyro.sample("tau", dist.HalfNormal(1.0))
+    with numpyro.plate("groups", 5):
+        a = numpyro.sample("a", dist.Normal(0.0, tau))
+    mu = coefficients(X) + a[group]
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(mu), obs=y)
+
+
+def with_latent_rows(X, y=None):
+    mu = coefficients(X)
+    with numpyro.plate("obs", X.shape[0]):
+        z = numpyro.sample("z", dist.Normal(mu, 1.0))
+        numpyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+
+def amortised(X, y=None):
+    """A guide in which the latent of a row is a function of the row."""
+    b_scale = numpyro.param("b_scale", 0.1 * jnp.ones(3), constraint=POSITIVE)
+    numpyro.sample("b", dist.Normal(numpyro.param("b_loc", jnp.zeros(3)), b_scale).to_event(1))
+    w, v = numpyro.param("w", jnp.zeros(3)), numpyro.param("v", 0.0)
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("z", dist.Normal(X @ w + y * v, numpyro.param("z_scale", 1.0, constraint=POSITIVE)))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "guide", "more"),
+    [
+        (hierarchical, None, {"group": np.arange(2_000, dtype=np.int32) % 5}),
+        (with_latent_rows, amortised, {}),
+    ],
+    ids=["hierarchical", "amortised"],
+)
+def test_batches_find_what_numpyro_finds_on_all_rows(kernel, guide, more):
+    """The same guide, fitted by NumPyro's own loop on all rows: the same parameters, in terms of its scales."""
+    x, y = X[:2_000], Y[:2_000]
+    steps = 20_000
+    whole = SVI(kernel, guide or AutoNormal(kernel), annealed(steps), TraceMeanField_ELBO())
+    witness = whole.run(random.key(3), steps, x, y, progress_bar=False, **more).params
+    model = model_of(kernel, guide, annealed(steps), TraceMeanField_ELBO())
+    model.fit(x, y, batch_size=100, epochs=steps // 20, num_samples=500, progress=False, **more)
+    found = model.vi_result.params
+    assert found.keys() == witness.keys()
+    for name, value in witness.items():
+        if name.endswith("scale"):
+            np.testing.assert_allclose(found[name], value, rtol=0.1, err_msg=name)
+    for name in ("b_loc", "a_auto_loc", "b_auto_loc"):
+        if name in witness:
+            spread = np.max(witness[name.replace("loc", "scale")])
+            np.testing.assert_allclose(found[name], witness[name], atol=0.5 * spread, err_msg=name)
+    if guide is not None:
+        assert model.posterior["z"].shape == (500, 2_000)  # every row has its draws
+        centre = x @ np.asarray(found["w"]) + y * np.asarray(found["v"])
+        away = np.asarray(model.posterior["z"]).mean(0) - centre
+        assert np.abs(away).max() < 6 * float(found["z_scale"]) / np.sqrt(500)
+
+
+# ------------------------------------------------------------------------------------------------------ refusals
+
+
+def per_row(X, y=None):
+    numpyro.sample("b", dist.Normal(numpyro.param("b_loc", jnp.zeros(3)), 0.1).to_event(1))
+    loc = numpyro.param("z_loc", jnp.zeros(X.shape[0]))
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("z", dist.Normal(loc, 1.0))
+
+
+def otherwise(X, y=None):
+    """Counts the latent rows as a whole where the model does not."""
+    numpyro.sample("b", dist.Normal(numpyro.param("b_loc", jnp.zeros(3)), 0.1).to_event(1))
+    with numpyro.plate("obs", N, subsample_size=X.shape[0]):
+        numpyro.sample("z", dist.Normal(X @ numpyro.param("w", jnp.zeros(3)), 1.0))
+
+
+def centred(X, y=None):
+    mu = coefficients(X - X.mean(0))
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(mu), obs=y)
+
+
+def prior_of_the_data(X, y=None):
+    b = numpyro.sample("b", dist.Normal(0.0, 1 / X.std()))
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(b * X[:, 0]), obs=y)
+
+
+def summed(X, y=None):
+    numpyro.factor("likelihood", (-0.5 * (y - coefficients(X)) ** 2).sum())
+
+
+def normalised_weights(X, y=None, weight=None):
+    mu = coefficients(X)
+    with numpyro.plate("obs", X.shape[0]), scale(scale=weight / weight.sum()):
+        numpyro.sample("y", dist.Normal(mu), obs=y)
+
+
+def half_scaled(X, y=None):
+    mu = coefficients(X)
+    with numpyro.plate("obs", X.shape[0]), scale(scale=1 / X.shape[0] ** 0.5):
+        numpyro.sample("y", dist.Normal(mu), obs=y)
+
+
+def picks_rows(X, y=None):
+    """Row numbers of the plate are of the whole data, and drawn by chance; the rows of the batch are others."""
+    with numpyro.plate("obs", N, subsample_size=X.shape[0]) as rows:
+        numpyro.sample("y", dist.Normal(0.01 * rows * numpyro.sample("b", dist.Normal()) if False else rows / N), obs=y)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "guide", "more", "reason"),
+    [
+        (with_latent_rows, None, {}, "`AutoNormal` has a value of `z` for each row"),
+        (with_latent_rows, per_row, {}, "`z_loc` of the guide has a value for each row"),
+        (with_latent_rows, otherwise, {}, "`z` counts as often as there are rows in the model, and always the same"),
+        (centred, None, {}, "cannot be fitted in minibatches"),
+        (prior_of_the_data, None, {}, "site `b`, which has no row axis, is computed from the rows"),
+        (summed, None, {}, "cannot be fitted in minibatches"),
+        (normalised_weights, None, {"weight": np.ones(N, np.float32)}, "cannot be fitted in minibatches"),
+        (half_scaled, None, {}, "neither as often as there are rows nor always the same"),
+        (plated, AutoLaplaceApproximation(plated), {}, "computes with the data it was set up with"),
+    ],
+)
+def test_what_cannot_be_right_is_refused_before_the_first_step(kernel, guide, more, reason):
+    model = model_of(kernel, guide)
+    for train in (
+        lambda: model.fit(X, Y, batch_size=100, progress=False, **more),
+        lambda: model.train_on_batch(X[:100], Y[:100], total_size=N, **{k: v[:100] for k, v in more.items()}),
+    ):
+        with pytest.raises(ValueError, match=reason) as refusal:
+            train()
+        assert (
+            "fit_on_batch" in str(refusal.value)
+            or "Leave the scaling to `fit`" in str(refusal.value)
+            or ("under the same plates" in str(refusal.value))
+        )
+        assert model.vi_state is None
+        assert (random.key_data(model.rng_key) == random.key_data(random.key(0))).all()
+
+
+def test_minimize_is_refused():
+    model = ImpactModel(plated, random.key(0), SVI(plated, AutoNormal(plated), numpyro.optim.Minimize(), Trace_ELBO()))
+    with pytest.raises(ValueError, match="`Minimize` runs to the optimum of one batch"):
+        model.fit(X, Y, batch_size=100, progress=False)
+
+
+def test_one_batch_of_all_rows_is_no_minibatch():
+    """Nothing is refused where a batch stands for nothing but itself."""
+    model = model_of(with_latent_rows).fit(X[:50], Y[:50], batch_size=50, epochs=3, num_samples=5, progress=False)
+    assert model.posterior["z"].shape == (5, 50)
+    assert model_of(centred).fit(X, Y, batch_size=N, epochs=2, num_samples=5, progress=False).is_fitted()
+
+
+def test_mcmc_is_told_what_to_call():
+    model = ImpactModel(plated, random.key(0), MCMC(NUTS(plated), num_warmup=2, num_samples=2))
+    with pytest.raises(TypeError, match="fit_on_batch"):
+        model.fit(X, Y)
+    with pytest.raises(TypeError, match="fit_on_batch"):
+        model.train_on_batch(X, Y)
+
+
+# ------------------------------------------------------------------------------------------------------- sources
+
+SMALL_X, SMALL_Y = X[:250], Y[:250]
+
+
+def small_fit(*data, model=None, **options):
+    """Three batches of 100, 100 and 50; draws of `b`."""
+    model = model or model_of(plated)
+    options = {"batch_size": 100, "epochs": 2, "num_samples": 8, "progress": False, "shuffle": False} | options
+    return np.asarray(model.fit(*data, **options).posterior["b"])
+
+
+class Again:
+    """An iterable that begins anew each time."""
+
+    def __init__(self, *sizes, make=lambda x, y: {"X": x, "y": y}):
+        self.cuts, self.make = np.cumsum([0, *sizes]), make
+        self.begun = 0
+
+    def __iter__(self):
+        self.begun += 1
+        for start, stop in zip(self.cuts, self.cuts[1:], strict=False):
+            yield self.make(SMALL_X[start:stop], SMALL_Y[start:stop])
+
+
+def on_disk(tmp_path):
+    found = []
+    for name, array in (("X", SMALL_X), ("y", SMALL_Y)):
+        np.save(tmp_path / f"{name}.npy", array)
+        found.append(np.load(tmp_path / f"{name}.npy", mmap_mode="r"))
+    return found
+
+
+def dask_arrays(_):
+    import dask.array as da
+
+    return [da.from_array(SMALL_X, chunks=(64, 3)), da.from_array(SMALL_Y, chunks=50)]
+
+
+def torch_loader(_):
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+
+    data = TensorDataset(torch.from_numpy(SMALL_X.copy()), torch.from_numpy(SMALL_Y.copy()))
+    return [DataLoader(data, batch_size=100)]
+
+
+SOURCES = {
+    "on the device": lambda _: [jnp.asarray(SMALL_X), jnp.asarray(SMALL_Y)],
+    "files": on_disk,
+    "Dask": dask_arrays,
+    "float64": lambda _: [SMALL_X.astype(float), SMALL_Y.astype(float)],
+    "data set": lambda _: [ArrayDataset(X=SMALL_X, y=SMALL_Y)],
+    "loader": lambda _: [ArrayLoader(ArrayDataset(X=SMALL_X, y=SMALL_Y), random.key(9), batch_size=100)],
+    "mappings": lambda _: [Again(100, 100, 50)],
+    "other batches": lambda _: [Again(100, 1, 49, 90, 10)],
+    "pairs with padding": lambda _: [
+        Again(100, 100, 50, make=lambda x, y: ({"X": np.r_[x, x[:1]], "y": np.r_[y, y[:1]]}, 1))
+    ],
+    "tuples": lambda _: [Again(100, 100, 50, make=lambda x, y: (x, y))],
+    "PyTorch": torch_loader,
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_source_does_not_show(source, tmp_path):
+    """Same key, rows and batches: the same bits."""
+    expected = small_fit(SMALL_X, SMALL_Y)
+    np.testing.assert_array_equal(small_fit(*SOURCES[source](tmp_path)), expected)
+
+
+def test_files_are_shuffled_as_arrays_are(tmp_path, monkeypatch):
+    """Row by row from several passes over the file, and from several stretches of it."""
+    from aimz.data import batches
+
+    expected = small_fit(SMALL_X, SMALL_Y, shuffle=True)
+    assert (expected != small_fit(SMALL_X, SMALL_Y)).any()
+    monkeypatch.setattr(batches, "_WINDOW", 16 * 70)
+    monkeypatch.setattr(batches, "_STRETCH", 12 * 30)
+    np.testing.assert_array_equal(small_fit(*on_disk(tmp_path), shuffle=True), expected)
+
+
+def test_epochs_have_orders_of_their_own_and_every_row():
+    from aimz.model.training import _order_of_key
+
+    orders = [_order_of_key((1, 2), 1000, epoch) for epoch in range(3)]
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.arange(1000))
+    assert (orders[0] != orders[1]).any()
+    assert (orders[1] != orders[2]).any()
+
+
+def test_a_loader_that_shuffles_is_read_in_its_order():
+    """The epochs a loop would see: taken from a loader made alike."""
+    dataset = ArrayDataset(X=SMALL_X, y=SMALL_Y)
+    loaders = [ArrayLoader(dataset, random.key(9), batch_size=100, shuffle=True) for _ in range(3)]
+    expected = small_fit(list(loaders[0]) + list(loaders[0]), total_size=250, epochs=1, batch_size=None)
+    found = small_fit(loaders[1], batch_size=None)
+    assert loaders[1].epoch == 2
+    assert found.shape == expected.shape
+    np.testing.assert_array_equal(found, small_fit(loaders[2], batch_size=None))
+    assert (found != small_fit(SMALL_X, SMALL_Y)).any()
+
+
+def test_an_iterable_is_counted_or_told():
+    counted = Again(100, 100, 50)
+    expected = small_fit(SMALL_X, SMALL_Y)
+    np.testing.assert_array_equal(small_fit(counted), expected)
+    assert counted.begun == 3  # once to count, and once for each epoch
+    told = Again(100, 100, 50)
+    np.testing.assert_array_equal(small_fit(told, total_size=250), expected)
+    assert told.begun == 2
+    np.testing.assert_array_equal(
+        small_fit(iter(Again(100, 100, 50)), total_size=250, epochs=1), small_fit(SMALL_X, SMALL_Y, epochs=1)
+    )
+
+
+def test_an_iterator_needs_its_size_and_has_one_epoch():
+    model = model_of(plated)
+    with pytest.raises(ValueError, match="`total_size` must be given with an iterator"):
+        model.fit(iter(Again(100)), progress=False)
+    with pytest.raises(ValueError, match="`epochs` must be 1 for an iterator"):
+        model.fit((batch for batch in Again(100)), epochs=2, total_size=100, progress=False)
+    assert model.vi_state is None
+
+
+def test_bad_arguments_are_refused_in_the_words_of_every_method():
+    model = model_of(plated)
+    for given, match in [
+        ({"batch_size": 0}, "`batch_size` must be a positive integer"),
+        ({"epochs": 0}, "`epochs` must be a positive integer"),
+        ({"num_samples": 0}, "`num_samples` must be a positive integer"),
+        ({"total_size": 5}, "`total_size` must be the number of rows"),
+        ({"checkpoint_dir": 5}, "`checkpoint_dir` must be a path"),
+        ({"on_epoch_end": 5}, "`on_epoch_end` must be a function"),
+        ({"nonsense": 5}, "nonsense"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=match):
+            model.fit(X, Y, progress=False, **given)
+    with pytest.raises(TypeError, match="`y` must be an array; got None"):
+        model.fit(X, progress=False)
+    with pytest.raises(TypeError, match="`y` must be given once"):
+        model.fit(ArrayDataset(X=X, y=Y), Y, progress=False)
+    with pytest.raises(ValueError, match="same number of rows"):
+        model.fit(X, Y[:-1], progress=False)
+    with pytest.raises(TypeError, match="`weight` has rows, and so has each batch"):
+        model_of(weighted).fit(Again(100), weight=np.ones(100, np.float32), progress=False)
+    with pytest.raises(ValueError, match="`total_size` must be at least the rows of the batch"):
+        model.train_on_batch(X, Y, total_size=5)
+    assert model.vi_state is None
+    assert (random.key_data(model.rng_key) == random.key_data(random.key(0))).all()
