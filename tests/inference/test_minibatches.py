@@ -1,7 +1,5 @@
 """Fits in minibatches find the posterior of the whole data, whatever the batches, the kernel and the source."""
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +8,6 @@ import numpyro.distributions as dist
 import optax
 import pytest
 from jax import random
-from numpyro.contrib.module import flax_module
 from numpyro.handlers import scale
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO, TraceMeanField_ELBO
 from numpyro.infer.autoguide import AutoLaplaceApproximation, AutoMultivariateNormal, AutoNormal
@@ -267,8 +264,9 @@ def half_scaled(X, y=None):
 
 def picks_rows(X, y=None):
     """Row numbers of the plate are of the whole data, and drawn by chance; the rows of the batch are others."""
+    b = numpyro.sample("b", dist.Normal())
     with numpyro.plate("obs", N, subsample_size=X.shape[0]) as rows:
-        numpyro.sample("y", dist.Normal(0.01 * rows * numpyro.sample("b", dist.Normal()) if False else rows / N), obs=y)
+        numpyro.sample("y", dist.Normal(b * rows / N), obs=y)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +279,7 @@ def picks_rows(X, y=None):
         (prior_of_the_data, None, {}, "site `b`, which has no row axis, is computed from the rows"),
         (summed, None, {}, "cannot be fitted in minibatches"),
         (normalised_weights, None, {"weight": np.ones(N, np.float32)}, "cannot be fitted in minibatches"),
+        (picks_rows, None, {}, "the row numbers of its plate are drawn by chance"),
         (half_scaled, None, {}, "neither as often as there are rows nor always the same"),
         (plated, AutoLaplaceApproximation(plated), {}, "computes with the data it was set up with"),
     ],

@@ -149,7 +149,7 @@ class SVIPrograms:
         ) -> tuple[SVIState, jax.Array, jax.Array, jax.Array]:
             def unfinished(carry: tuple[Any, jax.Array, jax.Array, jax.Array]) -> jax.Array:
                 _, _, i, bad = carry
-                return (i < n_steps) & ~(bad & ((at + i) % per_epoch == 0))
+                return jnp.logical_and(i < n_steps, ~(bad & ((at + i) % per_epoch == 0)))
 
             def body(
                 carry: tuple[Any, jax.Array, jax.Array, jax.Array],

@@ -98,7 +98,7 @@ def _rows_counted(
 
 def _size(shapes: Any) -> int:
     """Return the number of values of a site; data may be shorter than what they are compared with."""
-    return max(prod(max(1, size) for size in shape) for shape in shapes)
+    return max(prod(max(1, int(size)) for size in shape) for shape in shapes)
 
 
 def _sites(

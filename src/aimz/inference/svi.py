@@ -3,7 +3,7 @@
 __all__ = ["Minibatches", "SVIFit"]
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +162,12 @@ class SVIFit(Fit):
                 losses.append(epoch.losses)
                 if epoch.bad:
                     warn_not_finite(f"in epoch {epoch.number + 1} of {plan.epochs}; the run stops at its end")
-                stop = plan.on_epoch_end is not None and bool(plan.on_epoch_end(epoch.number, _mean(epoch.losses)))
+                progress = Progress(run.state, np.concatenate(losses), epoch.number + 1, ended=epoch.bad)
                 if checkpoint is not None:
-                    checkpoint.save(Progress(run.state, np.concatenate(losses), epoch.number + 1, stop or epoch.bad))
+                    checkpoint.save(progress)
+                stop = plan.on_epoch_end is not None and bool(plan.on_epoch_end(epoch.number, _mean(epoch.losses)))
+                if checkpoint is not None and stop:
+                    checkpoint.save(replace(progress, ended=True))
                 if stop or epoch.bad:
                     break
         finally:

@@ -1,0 +1,243 @@
+"""A fit that was killed goes on from its checkpoint and ends in the same bits; what does not fit is refused by name."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+import pytest
+from jax import random
+from numpyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
+from numpyro.infer.autoguide import AutoDiagonalNormal, AutoNormal
+
+import aimz
+from aimz import ImpactModel
+from aimz.errors import CheckpointError
+from aimz.utils.data import ArrayDataset, ArrayLoader
+
+N = 230
+X = np.asarray(random.normal(random.key(0), (N, 2)))
+Y = np.asarray(X @ np.array([1.0, -1.0]) + random.normal(random.key(1), (N,)))
+
+
+def kernel(X, y=None, scale=1.0):
+    b = numpyro.sample("b", dist.Normal().expand([X.shape[1]]).to_event(1))
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(X @ b, scale), obs=y)
+
+
+def other_kernel(X, y=None, scale=1.0):
+    b = numpyro.sample("b", dist.Normal(0.0, 2.0).expand([X.shape[1]]).to_event(1))
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(X @ b, scale), obs=y)
+
+
+def new_model(kernel=kernel, guide=AutoNormal, optimizer=None, loss=None, key=0):
+    svi = SVI(kernel, guide(kernel), optimizer or optax.adam(0.05), loss or Trace_ELBO())
+    return ImpactModel(kernel, random.key(key), svi)
+
+
+OPTIONS = {"batch_size": 50, "epochs": 4, "num_samples": 6, "progress": False}
+
+
+def bits(model):
+    """Everything a fit ends with."""
+    words = random.key_data(model.vi_state.rng_key)
+    return np.r_[model.vi_result.losses, np.asarray(model.posterior["b"]).ravel(), np.asarray(words, float)]
+
+
+class Stop(Exception):
+    """Ends a fit from within."""
+
+
+def stop_after(epoch):
+    def stop(number, _):
+        if number == epoch:
+            raise Stop
+
+    return stop
+
+
+def nothing(*_):
+    return None
+
+
+def begun(directory, epoch=1, **options):
+    """A checkpoint of a fit that ended after `epoch`."""
+    with pytest.raises(Stop):
+        new_model().fit(X, Y, checkpoint_dir=directory, on_epoch_end=stop_after(epoch), **OPTIONS | options)
+
+
+@pytest.mark.parametrize("epoch", [0, 2, 3])
+@pytest.mark.parametrize("source", ["arrays", "loader", "iterable"])
+def test_it_ends_in_the_same_bits(tmp_path, source, epoch):
+    def data():
+        if source == "arrays":
+            return (X, Y)
+        dataset = ArrayDataset(X=X, y=Y)
+        if source == "loader":
+            return (ArrayLoader(dataset, random.key(4), batch_size=50, shuffle=True),)
+        return (Shuffling(),)
+
+    expected = bits(new_model().fit(*data(), **OPTIONS))
+    with pytest.raises(Stop):
+        new_model().fit(*data(), checkpoint_dir=tmp_path, on_epoch_end=stop_after(epoch), **OPTIONS)
+    resumed = new_model().fit(*data(), checkpoint_dir=tmp_path, on_epoch_end=nothing, **OPTIONS)
+    np.testing.assert_array_equal(bits(resumed), expected)
+    # Once it has ended, the same call only draws.
+    again = new_model().fit(*data(), checkpoint_dir=tmp_path, **OPTIONS)
+    np.testing.assert_array_equal(bits(again), expected)
+
+
+class Shuffling:
+    """A loader with a state of its own: each epoch has another order, which depends on the epochs before."""
+
+    def __init__(self):
+        self.rng = np.random.default_rng(0)
+        self.dataset = range(N)
+
+    def __iter__(self):
+        order = self.rng.permutation(N)
+        for start in range(0, N, 50):
+            rows = order[start : start + 50]
+            yield {"X": X[rows], "y": Y[rows]}
+
+
+SCRIPT = """
+import os, signal
+import numpy as np, numpyro, optax
+from jax import random
+import test_checkpoints as here
+
+def stop(epoch, _):
+    if epoch == {epoch}:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+here.new_model().fit(here.X, here.Y, checkpoint_dir={directory!r}, on_epoch_end=stop, **here.OPTIONS)
+"""
+
+
+def test_a_process_that_was_killed_goes_on(tmp_path):
+    import os
+    from pathlib import Path
+
+    expected = bits(new_model().fit(X, Y, **OPTIONS))
+    text = textwrap.dedent(SCRIPT).format(epoch=2, directory=str(tmp_path))
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    killed = subprocess.run([sys.executable, "-c", text], env=env, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    epochs = []
+    resumed = new_model().fit(X, Y, checkpoint_dir=tmp_path, on_epoch_end=lambda e, _: epochs.append(e), **OPTIONS)
+    assert epochs == [3]
+    np.testing.assert_array_equal(bits(resumed), expected)
+
+
+def test_what_was_stopped_stays_stopped(tmp_path):
+    one = new_model().fit(X, Y, checkpoint_dir=tmp_path, on_epoch_end=lambda e, _: e == 1, **OPTIONS)
+    other = new_model().fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS)
+    assert len(other.vi_result.losses) == 2 * 5
+    np.testing.assert_array_equal(bits(other), bits(one))
+
+
+def test_more_epochs_go_on_from_there(tmp_path):
+    new_model().fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS)
+    longer = new_model().fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS | {"epochs": 6})
+    np.testing.assert_array_equal(bits(longer), bits(new_model().fit(X, Y, **OPTIONS | {"epochs": 6})))
+
+
+@pytest.mark.parametrize(
+    ("make", "data", "options", "named"),
+    [
+        (lambda: new_model(other_kernel), (X, Y), {}, "kernel"),
+        (lambda: new_model(), (X, Y), {"scale": 2.0}, "kernel"),
+        (lambda: new_model(guide=AutoDiagonalNormal), (X, Y), {}, "guide"),
+        (lambda: new_model(optimizer=optax.adam(0.01)), (X, Y), {}, "optimizer"),
+        (lambda: new_model(optimizer=optax.sgd(0.05)), (X, Y), {}, "optimizer"),
+        (lambda: new_model(loss=TraceMeanField_ELBO()), (X, Y), {}, "loss"),
+        (lambda: new_model(key=1), (X, Y), {}, "rng_key"),
+        (lambda: new_model(), (X[:-1], Y[:-1]), {}, "data size"),
+        (lambda: new_model(), (X, Y), {"batch_size": 49}, "batch_size"),
+        (lambda: new_model(), (X, Y), {"shuffle": False}, "order"),
+    ],
+)
+def test_a_checkpoint_of_another_fit_is_refused_by_name(tmp_path, make, data, options, named):
+    begun(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(CheckpointError, match=rf"is of another fit: .*\b{named}\b.* differ") as refusal:
+        make().fit(*data, checkpoint_dir=tmp_path, **OPTIONS | options)
+    assert "Pass another `checkpoint_dir`" in str(refusal.value)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_nothing_else_is_named_where_one_thing_differs(tmp_path):
+    begun(tmp_path)
+    with pytest.raises(CheckpointError) as refusal:
+        new_model(optimizer=optax.adam(0.01)).fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS)
+    assert "another fit: optimizer differ(s)" in str(refusal.value)
+
+
+def files_of(directory):
+    (arrays,) = directory.glob("*.safetensors")
+    return arrays, directory / "checkpoint.json"
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "index cut", "index of another time"])
+def test_a_torn_file_never_loads(tmp_path, damage):
+    begun(tmp_path)
+    arrays, index = files_of(tmp_path)
+    content = arrays.read_bytes()
+    if damage == "cut":
+        arrays.write_bytes(content[:-7])
+    elif damage == "flipped":
+        arrays.write_bytes(content[:-7] + bytes([content[-7] ^ 1]) + content[-6:])
+    elif damage == "gone":
+        arrays.unlink()
+    elif damage == "index cut":
+        index.write_text(index.read_text()[:-20])
+    else:
+        found = json.loads(index.read_text())
+        index.write_text(json.dumps({k: v for k, v in found.items() if k != "fingerprint"}))
+    model = new_model()
+    with pytest.raises(CheckpointError, match="is damaged: "):
+        model.fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS)
+    assert model.vi_state is None
+
+
+@pytest.mark.parametrize("operation", range(6))
+def test_a_write_that_fails_leaves_the_epoch_before(tmp_path, monkeypatch, operation):
+    """Between any two operations on files of the third epoch."""
+    import os
+    from pathlib import Path
+
+    expected = bits(new_model().fit(X, Y, **OPTIONS))
+    begun(tmp_path, 1)
+    count = -1
+
+    def failing(act):
+        def run(*args, **kwargs):
+            nonlocal count
+            count += 1
+            if count == operation:
+                raise Stop
+            return act(*args, **kwargs)
+
+        return run
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing(os.fsync))
+        patch.setattr(Path, "replace", failing(Path.replace))
+        patch.setattr(Path, "unlink", failing(Path.unlink))
+        with pytest.raises(Stop):
+            new_model().fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS)
+    resumed = new_model().fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS)
+    np.testing.assert_array_equal(bits(resumed), expected)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.json", "epoch-000004.safetensors"]
+
+
+def test_the_error_can_be_caught_by_its_name():
+    assert issubclass(aimz.errors.CheckpointError, ValueError)
