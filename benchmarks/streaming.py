@@ -42,10 +42,16 @@ class Contender:
     options: dict[str, Any]
     devices: int = 1
     runs: list[dict[str, Any]] = field(default_factory=list)
+    worker: Path = WORKER
 
     def run(self, directory: str) -> None:
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={self.devices}"
-        command = [self.python, str(WORKER), f"--dir={directory}", *(f"--{k}={v}" for k, v in self.options.items())]
+        command = [
+            self.python,
+            str(self.worker),
+            f"--dir={directory}",
+            *(f"--{k}={v}" for k, v in self.options.items()),
+        ]
         start = time.time()
         done = subprocess.run(
             command, env=os.environ | {"XLA_FLAGS": flags.strip()}, cwd=directory, capture_output=True, text=True

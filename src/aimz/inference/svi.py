@@ -3,7 +3,7 @@
 __all__ = ["Minibatches", "SVIFit"]
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpyro.infer.svi import SVIRunResult, SVIState
 from aimz.data import Batches, Call
 from aimz.errors import warn
 from aimz.inference.checkpoint import Checkpoint, Progress, fingerprint_fit
-from aimz.inference.epochs import EpochRun
+from aimz.inference.epochs import Epoch, EpochRun
 from aimz.inference.fit import Fit, VIResult
 from aimz.inference.posterior import Posterior
 from aimz.inference.programs import SVIPrograms, warn_not_finite
@@ -133,46 +133,49 @@ class SVIFit(Fit):
         Whatever ends the run, the steps that are done are kept.
         """
         state = self._programs.begin(self.vi_state, plan.first, key)
-        known = checkpoint = None
-        if plan.checkpoint_dir is not None:
-            shapes = {n: jax.ShapeDtypeStruct(a.shape, a.dtype) for n, a in plan.first.arrays.items()}
-            of = fingerprint_fit(self.inference, state, shapes, plan.first.static, **plan.described)
-            checkpoint = Checkpoint(plan.checkpoint_dir, of)
-            known = checkpoint.load(state)
-        done = 0 if known is None else min(known.epochs, plan.epochs)
+        checkpoint = self._checkpoint(plan, state)
+        known = None if checkpoint is None else checkpoint.load(state)
+        done = Progress(state, np.zeros(0), 0, ended=False) if known is None else known
         if known is not None:
             self._keep(known.state, known.losses)
-            state = known.state
-            if known.ended:
-                return
-        for number in range(done):
+        for number in range(min(done.epochs, plan.epochs)):
             plan.batches.pass_over(number)
         together = plan.on_epoch_end is None and checkpoint is None
         run = EpochRun(
             self._programs.loop(plan.first.static, plan.names, stacked=True),
-            state,
+            done.state,
             plan.batches,
-            range(done, plan.epochs),
+            range(plan.epochs if done.ended else min(done.epochs, plan.epochs), plan.epochs),
             together=together,
             progress=plan.progress,
         )
-        losses = [np.zeros(0) if known is None else known.losses]
+
+        def save(epoch: Epoch, *, ended: bool) -> None:
+            if checkpoint is not None:
+                losses = np.concatenate([done.losses, *run.losses])
+                checkpoint.save(Progress(run.state, losses, epoch.number + 1, ended))
+
         try:
             for epoch in run:
-                losses.append(epoch.losses)
                 if epoch.bad:
                     warn_not_finite(f"in epoch {epoch.number + 1} of {plan.epochs}; the run stops at its end")
-                progress = Progress(run.state, np.concatenate(losses), epoch.number + 1, ended=epoch.bad)
-                if checkpoint is not None:
-                    checkpoint.save(progress)
-                stop = plan.on_epoch_end is not None and bool(plan.on_epoch_end(epoch.number, _mean(epoch.losses)))
-                if checkpoint is not None and stop:
-                    checkpoint.save(replace(progress, ended=True))
-                if stop or epoch.bad:
+                save(epoch, ended=epoch.bad)
+                if plan.on_epoch_end is not None and plan.on_epoch_end(epoch.number, float(epoch.losses.mean())):
+                    save(epoch, ended=True)
+                    break
+                if epoch.bad:
                     break
         finally:
             if run.losses:
                 self._keep(run.state, np.concatenate(run.losses))
+
+    def _checkpoint(self, plan: Minibatches, state: SVIState) -> Checkpoint | None:
+        """Return where the state is kept between epochs, if anywhere; ``state`` is that of the start."""
+        if plan.checkpoint_dir is None:
+            return None
+        shapes = {n: jax.ShapeDtypeStruct(a.shape, a.dtype) for n, a in plan.first.arrays.items()}
+        of = fingerprint_fit(self.inference, state, shapes, plan.first.static, **plan.described)
+        return Checkpoint(plan.checkpoint_dir, of)
 
     def draw_after(
         self,
@@ -184,7 +187,7 @@ class SVIFit(Fit):
         num_samples: int,
     ) -> Posterior:
         """Draw the posterior after a fit in minibatches: for sites with a row axis, of all rows, if they are there."""
-        self._n_obs = None
+        self._n_obs = first.n_obs
         wanted, call = spec.latent_sites, first
         by_row = [] if isinstance(self.inference.guide, AutoGuide) else spec.local_sites
         if by_row:
@@ -228,7 +231,3 @@ class SVIFit(Fit):
         """Draw from the guide; one written by hand may read the data of ``call``."""
         params = {} if self.vi_result is None else self.vi_result.params
         return Posterior(self._programs.draw(params, key, num_samples=num_samples, latents=return_sites, call=call))
-
-
-def _mean(losses: np.ndarray) -> float:
-    return float(losses.mean())

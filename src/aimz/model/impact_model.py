@@ -388,9 +388,9 @@ class ImpactModel:
         ...         numpyro.sample("y", dist.Normal(b * X, 1.0), obs=y)
         >>> X = random.normal(random.key(1), (10_000,))
         >>> y = 2.0 * X + random.normal(random.key(2), X.shape)
-        >>> svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.01), Trace_ELBO())
+        >>> svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.005), Trace_ELBO())
         >>> model = ImpactModel(kernel, random.key(0), svi)
-        >>> _ = model.fit(X, y, batch_size=100, epochs=20, progress=False)
+        >>> _ = model.fit(X, y, batch_size=100, epochs=200, progress=False)
         >>> draws = model.posterior["b"]
         >>> bool(abs(draws.mean() - 2.0) < 0.05), bool(0.008 < draws.std() < 0.012)  # of all rows: 1 / sqrt(10,000)
         (True, True)
