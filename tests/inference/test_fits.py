@@ -163,7 +163,7 @@ def test_a_loss_that_is_not_finite_stops_the_run():
 
     svi = SVI(breaks, AutoDelta(breaks), numpyro.optim.Adam(0.1), Trace_ELBO())
     model = ImpactModel(breaks, random.key(0), svi)
-    with pytest.warns(RuntimeWarning, match="The loss was not finite at step"):
+    with pytest.warns(RuntimeWarning, match="The loss or its gradient was not finite at step"):
         model.fit_on_batch(np.zeros(20), np.full(20, 5.0), num_steps=500, num_samples=3, progress=False)
     losses = model.vi_result.losses
     assert len(losses) < 500
