@@ -206,6 +206,7 @@ def test_a_torn_file_never_loads(tmp_path, damage):
     with pytest.raises(CheckpointError, match="is damaged: "):
         model.fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS)
     assert model.vi_state is None
+    assert (random.key_data(model.rng_key) == random.key_data(random.key(0))).all()
 
 
 @pytest.mark.parametrize("operation", range(6))

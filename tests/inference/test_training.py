@@ -6,6 +6,7 @@ import tracemalloc
 from contextlib import redirect_stderr
 from typing import NamedTuple
 
+import cloudpickle
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -267,6 +268,32 @@ def test_a_second_call_compiles_nothing():
     before = len(compiled)
     fit(model, epochs=2)
     assert len(compiled) == before
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_the_data_of_the_fit_are_known(tmp_path, lazy):
+    """As after `fit_on_batch`: results have them, for the inputs of the fit and for no others."""
+    data = [X, Y]
+    if lazy:
+        for i, name in enumerate(("X", "y")):
+            np.save(tmp_path / f"{name}.npy", data[i])
+            data[i] = np.load(tmp_path / f"{name}.npy", mmap_mode="r")
+    model = new_model().fit(*data, batch_size=60, num_samples=3, progress=False)
+    same, other = (model.predict(x, store="memory", progress=False) for x in (X, X + 1))
+    np.testing.assert_array_equal(same["observed_data"]["y"], Y)
+    assert "observed_data" not in other.children
+
+
+def test_a_pickled_model_goes_on_where_it_was():
+    model = ImpactModel(kernel, random.key(0), SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.1), Trace_ELBO()))
+    model.train_on_batch(X, Y)
+    fit(model, epochs=2)
+    other = cloudpickle.loads(cloudpickle.dumps(model))
+    np.testing.assert_array_equal(other.vi_result.losses, model.vi_result.losses)
+    for m in (model, other):
+        fit(m, epochs=2)
+    np.testing.assert_array_equal(other.vi_result.losses, model.vi_result.losses)
+    np.testing.assert_array_equal(other.posterior["b"], model.posterior["b"])
 
 
 def test_more_rows_take_no_more_memory(tmp_path):

@@ -11,9 +11,9 @@ import numpy as np
 
 from aimz.data.sources import BatchReader, Rows, is_shuffled
 
-_WINDOW = 2**28
+_WINDOW = 3 * 2**27
 """Bytes of rows that are gathered from a file in one pass over it."""
-_STRETCH = 2**26
+_STRETCH = 2**24
 """Bytes of a file that are looked at together meanwhile."""
 
 
@@ -46,11 +46,9 @@ class Batches(ABC):
     def pass_over(self, number: int) -> None:
         """Let an epoch go by whose steps were taken already."""
 
+    @abstractmethod
     def first(self) -> dict[str, np.ndarray]:
-        """Return the first batch of the first epoch, to be read again."""
-        buffers = self.room(self.batch_size)
-        got = self.epoch(0).fill(buffers, 0, self.batch_size)
-        return {name: array[:got] for name, array in buffers.items()}
+        """Return the first batch of the first epoch, which will be read again."""
 
     def room(self, n_rows: int) -> dict[str, np.ndarray]:
         """Return buffers for so many rows."""
@@ -79,11 +77,24 @@ class ArrayBatches(Batches):
         self.batch_size = min(batch_size, self.n_obs)
         self.templates = {name: array[:1] for name, array in rows.items()}
         self._order = order
+        self._ordered: tuple[int, np.ndarray | None] | None = None
+        """The epoch whose order was asked for last, and that order."""
 
     def epoch(self, number: int) -> Reader:
         """Begin an epoch."""
-        order = self._order(number)
-        return _InOrder(self.rows, self.n_obs) if order is None else _Permuted(self.rows, order)
+        return self._reader(number, self.n_obs)
+
+    def first(self) -> dict[str, np.ndarray]:
+        """Return the first batch of the first epoch, and no more of it."""
+        buffers = self.room(self.batch_size)
+        self._reader(0, self.batch_size).fill(buffers, 0, self.batch_size)
+        return buffers
+
+    def _reader(self, number: int, most: int) -> Reader:
+        if self._ordered is None or self._ordered[0] != number:
+            self._ordered = number, self._order(number)
+        order = self._ordered[1]
+        return _InOrder(self.rows, self.n_obs) if order is None else _Permuted(self.rows, order, most)
 
     def pass_over(self, number: int) -> None:
         """Do nothing: each epoch has an order of its own."""
@@ -110,54 +121,70 @@ class _InOrder(Reader):
 class _Permuted(Reader):
     rows: Mapping[str, np.ndarray | Rows]
     order: np.ndarray
+    most: int
+    """Most rows that will be asked for."""
     at: int = 0
-    _from: int = 0
-    _window: dict[str, np.ndarray] | None = None
-    """Rows ``order[_from:]``, so many as fit, of arguments that lie in files."""
+    _window: "_Window | None" = None
 
     def fill(self, buffers: Buffers, start: int, stop: int) -> int:
         got = min(stop - start, len(self.order) - self.at)
         index = self.order[self.at : self.at + got]
+        lazy = {name: array for name, array in self.rows.items() if isinstance(array, Rows)}
         for name, array in self.rows.items():
             if not isinstance(array, Rows):  # "clip" spares a copy, and there is nothing to clip
                 np.take(array, index, axis=0, out=buffers[name][start : start + got], mode="clip")
-        at, from_files = self.at, any(isinstance(array, Rows) for array in self.rows.values())
-        while from_files and at < self.at + got:
-            held = self._held(at)
-            length = min(len(next(iter(held.values()))), self.at + got - at)
-            for name, rows in held.items():
-                buffers[name][start + at - self.at : start + at - self.at + length] = rows[:length]
-            at += length
+        if lazy and self._window is None:
+            self._window = _Window(lazy, self.order[: self.most])
+        if self._window is not None:
+            self._window.fill(buffers, start, self.at, self.at + got)
         self.at += got
         return got
 
-    def _held(self, at: int) -> dict[str, np.ndarray]:
-        """Return rows from ``order[at]`` on of what lies in files, gathered in one pass over each file."""
-        if self._window is None or at >= self._from + len(next(iter(self._window.values()))):
-            lazy = {name: array for name, array in self.rows.items() if isinstance(array, Rows)}
-            size = sum(_row_bytes(array) for array in lazy.values())
-            index = self.order[at : at + max(1, _WINDOW // size)]
-            self._window = None  # before there is room for the next
-            self._window = {name: _gathered(array, index) for name, array in lazy.items()}
-            self._from = at
-        return {name: rows[at - self._from :] for name, rows in self._window.items()}
+
+class _Window:
+    """Rows in an order of their own, of arguments that lie in files: so many as fit, gathered in one pass over each.
+
+    They are held in the order of the file, and put into their own when they are handed out.
+    """
+
+    def __init__(self, rows: Mapping[str, Rows], order: np.ndarray) -> None:
+        size = sum(map(_row_bytes, rows.values()))
+        self._rows = rows
+        self._order = order
+        self._length = min(len(order), max(1, _WINDOW // size))
+        self._held = {n: np.empty((self._length, *a.shape[1:]), a.dtype) for n, a in rows.items()}
+        self._rank = np.empty(0, np.intp)
+        """Where each row of the window is held."""
+        self._from = 0
+
+    def fill(self, buffers: Buffers, to: int, start: int, stop: int) -> None:
+        """Put rows ``order[start:stop]`` at ``to`` of the buffers."""
+        at = start
+        while at < stop:
+            if at >= self._from + len(self._rank):
+                self._gather(at)
+            end = min(stop, self._from + len(self._rank))
+            rank = self._rank[at - self._from : end - self._from]
+            for name, held in self._held.items():
+                np.take(held, rank, axis=0, out=buffers[name][to : to + end - at], mode="clip")
+            to, at = to + end - at, end
+
+    def _gather(self, at: int) -> None:
+        index = self._order[at : at + self._length]
+        places = np.argsort(index)
+        ordered = index[places]
+        self._rank, self._from = np.empty(len(index), np.intp), at
+        self._rank[places] = np.arange(len(index))
+        for name, array in self._rows.items():
+            step = max(1, _STRETCH // _row_bytes(array))
+            for begin in range(0, array.shape[0], step):
+                within = slice(*np.searchsorted(ordered, [begin, begin + step]))
+                if within.stop > within.start:
+                    self._held[name][within] = array.take(slice(begin, begin + step), ordered[within] - begin)
 
 
 def _row_bytes(array: Rows) -> int:
     return max(1, int(np.prod(array.shape[1:], dtype=np.int64)) * array.dtype.itemsize)
-
-
-def _gathered(array: Rows, index: np.ndarray) -> np.ndarray:
-    """Return the rows ``index``; the file is read from its beginning to its end, a stretch at a time."""
-    found = np.empty((len(index), *array.shape[1:]), array.dtype)
-    places = np.argsort(index, kind="stable")
-    ordered = index[places]
-    step = max(1, _STRETCH // _row_bytes(array))
-    for begin in range(0, array.shape[0], step):
-        within = slice(*np.searchsorted(ordered, [begin, begin + step]))
-        if within.stop > within.start:
-            found[places[within]] = array.take(slice(begin, begin + step), ordered[within] - begin)
-    return found
 
 
 class IterableBatches(Batches):

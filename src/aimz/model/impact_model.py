@@ -16,7 +16,7 @@ from numpyro.infer import MCMC, SVI
 from numpyro.infer.svi import SVIState
 
 from aimz.data import read_count, read_key
-from aimz.errors import NotFittedError
+from aimz.errors import CheckpointError, NotFittedError
 from aimz.inference import Posterior, SVIFit, VIResult, make_fit, read_draws
 from aimz.kernel import KernelSpec, read_signature
 from aimz.model.asked import Asked, Order
@@ -431,9 +431,13 @@ class ImpactModel:
         except BaseException:
             self._rng_key = before
             raise
+        try:
+            self._fit.run_minibatches(plan, key_steps)
+        except CheckpointError:  # refused, so nothing was done
+            self._rng_key = before
+            raise
         if training.loader is not None:
             training.loader.begin(epochs)
-        self._fit.run_minibatches(plan, key_steps)
         self._posterior = self._fit.draw_after(training.all_rows, call, spec, key_draws, num_samples=num_samples)
         self._observed = training.observed(call, self.param_output)
         return self

@@ -28,6 +28,7 @@ from aimz.forward import Pass
 from aimz.inference import Minibatches, SVIFit
 from aimz.kernel import KernelSpec, Role, freeze, site_obstacle
 from aimz.model.engine import Engine
+from aimz.model.keys import describe_key
 from aimz.model.results import Observed
 from aimz.model.steps import Layout
 from aimz.utils.data import ArrayDataset, ArrayLoader
@@ -123,8 +124,10 @@ def read_training(
     size = batch_size or _batch_size(call.n_obs)
     batches = ArrayBatches(rows, size, order) if order is not None else ArrayBatches(rows, size)
     scalars = {name: array for name, array in call.arrays.items() if not array.ndim}
-    described = "the order given" if order is None else "of the loader" if isinstance(X, ArrayLoader) else "shuffled"
     loader = X if isinstance(X, ArrayLoader) else None
+    described = "the order given" if order is None else "shuffled"
+    if loader is not None and loader.shuffle:
+        described = f"shuffled by the loader, {describe_key(loader.rng_key)}, from epoch {loader.epoch}"
     return Training(batches, {**call.static, **_plain(scalars)}, rows, {"order": described}, loader)
 
 
