@@ -5,7 +5,7 @@ __all__ = ["Minibatches", "SVIFit"]
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -39,6 +39,13 @@ class Minibatches:
     checkpoint_dir: Path | None = None
     described: Mapping[str, str] = field(default_factory=dict)
     """What else a checkpoint is known by."""
+
+
+class _Start(NamedTuple):
+    """Where a fit in minibatches starts, and where its state is kept between epochs, if anywhere."""
+
+    done: Progress
+    checkpoint: Checkpoint | None
 
 
 class SVIFit(Fit):
@@ -92,7 +99,7 @@ class SVIFit(Fit):
         mutable = None if self.vi_state is None else self.vi_state.mutable_state
         return {**params, **(mutable or {})}
 
-    def check_run(self, call: Call, spec: KernelSpec, *, num_samples: int) -> None:  # noqa: ARG002
+    def check_run(self, call: Call, spec: KernelSpec, *, num_samples: int = 1) -> None:  # noqa: ARG002
         """Refuse to continue with other observations where the guide has a value for each of them."""
         if (
             isinstance(self.inference.guide, AutoGuide)
@@ -127,17 +134,28 @@ class SVIFit(Fit):
         check_minibatches(self.inference, spec)
         return read_scaled(self.inference, spec, given, static)
 
-    def run_minibatches(self, plan: Minibatches, key: jax.Array) -> None:
-        """Run epochs of steps from the state there is, or from that of a checkpoint.
+    def begin_minibatches(self, plan: Minibatches, key: jax.Array) -> _Start:
+        """Return the state to start from: that there is, or that of a checkpoint; nothing is changed.
 
-        Whatever ends the run, the steps that are done are kept.
+        Raises
+        ------
+        CheckpointError
+            If the checkpoint is of another fit, or damaged.
         """
         state = self._programs.begin(self.vi_state, plan.first, key)
-        checkpoint = self._checkpoint(plan, state)
-        known = None if checkpoint is None else checkpoint.load(state)
-        done = Progress(state, np.zeros(0), 0, ended=False) if known is None else known
-        if known is not None:
-            self._keep(known.state, known.losses)
+        new = Progress(state, np.zeros(0), 0, ended=False)
+        if plan.checkpoint_dir is None:
+            return _Start(new, None)
+        shapes = {n: jax.ShapeDtypeStruct(a.shape, a.dtype) for n, a in plan.first.arrays.items()}
+        of = fingerprint_fit(self.inference, state, shapes, plan.first.static, **plan.described)
+        checkpoint = Checkpoint(plan.checkpoint_dir, of)
+        return _Start(checkpoint.load(state) or new, checkpoint)
+
+    def run_minibatches(self, plan: Minibatches, start: _Start) -> None:
+        """Run epochs of steps; whatever ends the run, the steps that are done are kept."""
+        done, checkpoint = start
+        if done.epochs:
+            self._keep(done.state, done.losses)
         for number in range(min(done.epochs, plan.epochs)):
             plan.batches.pass_over(number)
         together = plan.on_epoch_end is None and checkpoint is None
@@ -168,14 +186,6 @@ class SVIFit(Fit):
         finally:
             if run.losses:
                 self._keep(run.state, np.concatenate(run.losses))
-
-    def _checkpoint(self, plan: Minibatches, state: SVIState) -> Checkpoint | None:
-        """Return where the state is kept between epochs, if anywhere; ``state`` is that of the start."""
-        if plan.checkpoint_dir is None:
-            return None
-        shapes = {n: jax.ShapeDtypeStruct(a.shape, a.dtype) for n, a in plan.first.arrays.items()}
-        of = fingerprint_fit(self.inference, state, shapes, plan.first.static, **plan.described)
-        return Checkpoint(plan.checkpoint_dir, of)
 
     def draw_after(
         self,

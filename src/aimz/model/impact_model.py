@@ -16,7 +16,7 @@ from numpyro.infer import MCMC, SVI
 from numpyro.infer.svi import SVIState
 
 from aimz.data import read_count, read_key
-from aimz.errors import CheckpointError, NotFittedError
+from aimz.errors import NotFittedError
 from aimz.inference import Posterior, SVIFit, VIResult, make_fit, read_draws
 from aimz.kernel import KernelSpec, read_signature
 from aimz.model.asked import Asked, Order
@@ -28,13 +28,7 @@ from aimz.model.options import Streaming, read_streaming
 from aimz.model.results import Observed, Results
 from aimz.model.scenarios import check_alike, check_inputs, read_scenario
 from aimz.model.streaming import stream
-from aimz.model.training import (
-    batch_scale,
-    plan_minibatches,
-    read_minibatch_options,
-    read_minibatches,
-    read_training,
-)
+from aimz.model.training import batch_scale, plan_fit, read_options, read_training
 from aimz.types import Intervention, Kernel
 
 if TYPE_CHECKING:
@@ -396,50 +390,31 @@ class ImpactModel:
         (True, True)
         """
         given = _given(rng_key)
-        if not isinstance(self._fit, SVIFit):
-            msg = "`fit` takes steps of SVI; this model is fitted by MCMC, which needs all rows. Call `fit_on_batch`."
-            raise TypeError(msg)
+        fit = self._by_svi("fit")
         read_count(num_samples, "num_samples")
-        epochs, directory = read_minibatch_options(epochs, on_epoch_end, checkpoint_dir)
+        options = read_options(
+            batch_size=batch_size,
+            epochs=epochs,
+            shuffle=shuffle,
+            total_size=total_size,
+            progress=progress,
+            on_epoch_end=on_epoch_end,
+            checkpoint_dir=checkpoint_dir,
+        )
         before = self._rng_key
         key = self._key(given)
+        key_steps, key_order, key_draws = jax.random.split(key, 3)
         try:
-            key_steps, key_order, key_draws = jax.random.split(key, 3)
-            training = read_training(
-                self._engine,
-                X,
-                y,
-                kwargs,
-                batch_size=batch_size,
-                epochs=epochs,
-                shuffle=shuffle,
-                total_size=total_size,
-                key=key_order,
-            )
-            call, spec, names = read_minibatches(self._engine, self._fit, training)
-            self._fit.check_run(replace(call, n_obs=training.n_obs), spec, num_samples=num_samples)
-            plan = plan_minibatches(
-                training,
-                call,
-                names,
-                epochs=epochs,
-                progress=progress,
-                on_epoch_end=on_epoch_end,
-                checkpoint_dir=directory,
-                key_text=describe_key(key),
-            )
+            training = read_training(self._engine, X, y, kwargs, options, key_order)
+            plan, spec = plan_fit(self._engine, fit, training, options, describe_key(key))
+            start = fit.begin_minibatches(plan, key_steps)
         except BaseException:
             self._rng_key = before
             raise
-        try:
-            self._fit.run_minibatches(plan, key_steps)
-        except CheckpointError:  # refused, so nothing was done
-            self._rng_key = before
-            raise
-        if training.loader is not None:
-            training.loader.begin(epochs)
-        self._posterior = self._fit.draw_after(training.all_rows, call, spec, key_draws, num_samples=num_samples)
-        self._observed = training.observed(call, self.param_output)
+        fit.run_minibatches(plan, start)
+        training.took(options.epochs)
+        self._posterior = fit.draw_after(training.all_rows, plan.first, spec, key_draws, num_samples=num_samples)
+        self._observed = training.observed(plan.first, self.param_output)
         return self
 
     def train_on_batch(
@@ -499,12 +474,7 @@ class ImpactModel:
         3
         """
         given = _given(rng_key)
-        if not isinstance(self._fit, SVIFit):
-            msg = (
-                "`train_on_batch` takes a step of SVI; this model is fitted by MCMC, which has none. Call "
-                "`fit_on_batch`."
-            )
-            raise TypeError(msg)
+        fit = self._by_svi("train_on_batch")
         call = self._engine.read_call(X, kwargs, output=y)
         spec = self._engine.read_fit(call)
         n_obs = call.n_obs if total_size is None else read_count(total_size, "total_size")
@@ -513,9 +483,9 @@ class ImpactModel:
                 f"`total_size` must be at least the rows of the batch, {call.n_obs}; got {total_size}. Count all rows."
             )
             raise ValueError(msg)
-        names = batch_scale(self._engine, self._fit, call, spec, n_obs)
-        self._fit.check_run(replace(call, n_obs=n_obs), spec, num_samples=1)
-        return self._fit.step(call, names, given, lambda: self._key(None), n_obs / call.n_obs)
+        names = batch_scale(self._engine, fit, call, spec, n_obs)
+        fit.check_run(replace(call, n_obs=n_obs), spec)
+        return fit.step(call, names, given, lambda: self._key(None), n_obs / call.n_obs)
 
     def sample(
         self,
@@ -1054,6 +1024,16 @@ class ImpactModel:
     def _portrait(self) -> Portrait:
         """Return what there is to say of the model."""
         return Portrait(self._engine.signature, self.inference, self._posterior, self.kernel_spec)
+
+    def _by_svi(self, method: str) -> SVIFit:
+        """Return the fit, if it takes steps."""
+        if not isinstance(self._fit, SVIFit):
+            msg = (
+                f"`{method}` takes steps of SVI; this model is fitted by MCMC, which has none and needs all rows. Call "
+                "`fit_on_batch`."
+            )
+            raise TypeError(msg)
+        return self._fit
 
     def _key(self, given: jax.Array | None, streaming: Streaming | None = None) -> jax.Array:
         """Return the key of a call: the one given, that of the call it resumes, or one split off the model's own."""

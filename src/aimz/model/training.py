@@ -1,9 +1,9 @@
 """Fitting in minibatches: where the rows come from, and whether a batch may stand for all of them."""
 
-__all__ = ["Training", "batch_scale", "plan_minibatches", "read_minibatch_options", "read_minibatches", "read_training"]
+__all__ = ["batch_scale", "plan_fit", "read_options", "read_training"]
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,23 +70,63 @@ class Training:
             return None
         return Observed.of(Call({**call.arrays, **self.rows}, call.static, self.n_obs), param_output)
 
+    def took(self, epochs: int) -> None:
+        """Let the loader know that epochs of it were taken."""
+        if self.loader is not None:
+            self.loader.begin(epochs)
+
     @property
     def n_obs(self) -> int:
         """Number of rows of the whole data."""
         return self.batches.n_obs
 
 
-def read_training(
-    engine: Engine,
-    X: Any,
-    y: Any,
-    kwargs: Mapping[str, Any],
+@dataclass(frozen=True)
+class Options:
+    """What a fit in minibatches is asked for besides its data; checked."""
+
+    batch_size: int | None
+    epochs: int
+    shuffle: bool
+    total_size: int | None
+    progress: bool
+    on_epoch_end: Callable[[int, float], Any] | None
+    checkpoint_dir: Path | None
+
+
+def read_options(
     *,
-    batch_size: int | None,
-    epochs: int,
-    shuffle: bool,
-    total_size: int | None,
-    key: jax.Array,
+    batch_size: Any,
+    epochs: Any,
+    shuffle: Any,
+    total_size: Any,
+    progress: Any,
+    on_epoch_end: Any,
+    checkpoint_dir: Any,
+) -> Options:
+    """Check the options of a fit, before its data are looked at.
+
+    Raises
+    ------
+    TypeError, ValueError, OSError
+        If one is of the wrong kind or unfit, or the directory cannot be written.
+    """
+    if on_epoch_end is not None and not callable(on_epoch_end):
+        msg = f"`on_epoch_end` must be a function of the epoch and its loss; got {on_epoch_end!r}. Pass one, or None."
+        raise TypeError(msg)
+    return Options(
+        batch_size=None if batch_size is None else read_count(batch_size, "batch_size"),
+        epochs=read_count(epochs, "epochs"),
+        shuffle=bool(shuffle),
+        total_size=None if total_size is None else read_count(total_size, "total_size"),
+        progress=bool(progress),
+        on_epoch_end=on_epoch_end,
+        checkpoint_dir=None if checkpoint_dir is None else read_output_dir(checkpoint_dir, "checkpoint_dir"),
+    )
+
+
+def read_training(
+    engine: Engine, X: Any, y: Any, kwargs: Mapping[str, Any], options: Options, key: jax.Array
 ) -> Training:
     """Check the data of a fit; nothing is loaded whole, and nothing is read of an iterable but its first batch.
 
@@ -96,8 +136,7 @@ def read_training(
         If data or arguments do not fit.
     """
     names = engine.signature.param_input, engine.signature.param_output
-    batch_size = None if batch_size is None else read_count(batch_size, "batch_size")
-    total_size = None if total_size is None else read_count(total_size, "total_size")
+    batch_size, total_size = options.batch_size, options.total_size
     fields: Mapping[str, Any] = {names[0]: X} | ({} if y is None else {names[1]: y})
     order: Callable[[int], np.ndarray | None] | None = None
     if isinstance(X, ArrayDataset | ArrayLoader):
@@ -108,7 +147,7 @@ def read_training(
             order = partial(_order_of_loader, X, X.epoch)
     elif is_batches(X):
         _refuse_twice({names[1]: y} if y is not None else {}, names)
-        return _of_iterable(engine, X, kwargs, batch_size, epochs, total_size)
+        return _of_iterable(engine, X, kwargs, options)
     twice = sorted(set(fields) & set(kwargs))
     if twice:
         _refuse_twice({twice[0]: kwargs[twice[0]]}, names)
@@ -118,7 +157,7 @@ def read_training(
     if total_size not in (None, call.n_obs):
         msg = f"`total_size` must be the number of rows, {call.n_obs}; got {total_size}. Leave it out with arrays."
         raise ValueError(msg)
-    if order is None and shuffle:
+    if order is None and options.shuffle:
         words = tuple(int(word) for word in np.asarray(jax.random.key_data(key)).ravel())
         order = partial(_order_of_key, words, call.n_obs)
     size = batch_size or _batch_size(call.n_obs)
@@ -145,9 +184,7 @@ def _refuse_twice(given: Mapping[str, Any], names: tuple[str, str]) -> None:
         raise TypeError(msg)
 
 
-def _of_iterable(
-    engine: Engine, X: Any, kwargs: Mapping[str, Any], batch_size: int | None, epochs: int, total_size: int | None
-) -> Training:
+def _of_iterable(engine: Engine, X: Any, kwargs: Mapping[str, Any], options: Options) -> Training:
     """Check an iterable of batches."""
     aligned = [name for name, value in kwargs.items() if is_array(value) and np.ndim(value)]
     if aligned:
@@ -157,14 +194,14 @@ def _of_iterable(
         )
         raise TypeError(msg)
     once = isinstance(X, Iterator)
-    if once and epochs > 1:
+    if once and options.epochs > 1:
         msg = (
-            f"`epochs` must be 1 for an iterator, which can be gone through once; got {epochs}. Pass something that "
-            "begins anew with each `iter(...)`: a loader, a list, or an object whose `__iter__` makes the generator."
+            f"`epochs` must be 1 for an iterator, which can be gone through once; got {options.epochs}. Pass something "
+            "that begins anew with each `iter(...)`: a loader, a list, an object whose `__iter__` makes the generator."
         )
         raise ValueError(msg)
     names = engine.signature.param_input, engine.signature.param_output
-    n_obs = total_size or _length(X)
+    n_obs = options.total_size or _length(X)
     if n_obs is None and once:
         msg = (
             "`total_size` must be given with an iterator: how much a batch stands for depends on the number of all "
@@ -172,7 +209,7 @@ def _of_iterable(
         )
         raise ValueError(msg)
     count = partial(count_rows, X, names) if n_obs is None else lambda: n_obs
-    batches = IterableBatches(X, names, batch_size, count)
+    batches = IterableBatches(X, names, options.batch_size, count)
     return Training(batches, dict(kwargs), None, {"order": "of the iterable"})
 
 
@@ -198,8 +235,10 @@ def _order_of_loader(loader: ArrayLoader, first: int, epoch: int) -> np.ndarray 
     return loader.order(first + epoch)
 
 
-def read_minibatches(engine: Engine, fit: SVIFit, training: Training) -> tuple[Call, KernelSpec, frozenset[str]]:
-    """Return the first batch, the structure of the kernel, and the sites to scale; refuse what cannot be right.
+def plan_fit(
+    engine: Engine, fit: SVIFit, training: Training, options: Options, key_text: str
+) -> tuple[Minibatches, KernelSpec]:
+    """Return what the fit is to do, and the structure of the kernel; refuse what cannot be right.
 
     Raises
     ------
@@ -208,13 +247,33 @@ def read_minibatches(engine: Engine, fit: SVIFit, training: Training) -> tuple[C
     ValueError
         If a batch cannot stand for its share of the data.
     """
-    first = training.batches.first()
-    engine.signature.check_call({n: a for n, a in first.items() if n not in _main(engine)} | dict(training.static))
-    required = {name: first.get(name) for name in _main(engine)}
-    rest = {name: array for name, array in first.items() if name not in required}
-    call = read_call(required, {**rest, **training.static})
+    batches = training.batches
+    first, names = batches.first(), _main(engine)
+    rest = {name: array for name, array in first.items() if name not in names} | dict(training.static)
+    engine.signature.check_call(rest)
+    call = read_call({name: first.get(name) for name in names}, rest)
     spec = engine.read_fit(call)
-    return call, spec, batch_scale(engine, fit, call, spec, training.n_obs)
+    scaled = batch_scale(engine, fit, call, spec, training.n_obs)
+    fit.check_run(replace(call, n_obs=training.n_obs), spec)
+    kinds = {name: f"{array.dtype}{list(array.shape[1:])}" for name, array in sorted(batches.templates.items())}
+    described = {
+        **training.order,
+        "data size": str(training.n_obs),
+        "fields": str(kinds),
+        "batch_size": str(batches.batch_size),
+        "rng_key": key_text,
+    }
+    plan = Minibatches(
+        batches,
+        call,
+        scaled,
+        options.epochs,
+        progress=options.progress,
+        on_epoch_end=options.on_epoch_end,
+        checkpoint_dir=options.checkpoint_dir,
+        described=described,
+    )
+    return plan, spec
 
 
 def _main(engine: Engine) -> tuple[str, str]:
@@ -295,37 +354,3 @@ def _mixing(engine: Engine, call: Call, spec: KernelSpec) -> str | None:
     if use.obstacle is None and spec.row_plates and (use.local or use.beyond):
         return "the row numbers of its plate are drawn by chance, and are not those of the batch"
     return use.obstacle
-
-
-def read_minibatch_options(epochs: Any, on_epoch_end: Any, checkpoint_dir: Any) -> tuple[int, Path | None]:
-    """Check what a fit in minibatches is asked for besides its data."""
-    epochs = read_count(epochs, "epochs")
-    if on_epoch_end is not None and not callable(on_epoch_end):
-        msg = f"`on_epoch_end` must be a function of the epoch and its loss; got {on_epoch_end!r}. Pass one, or None."
-        raise TypeError(msg)
-    return epochs, None if checkpoint_dir is None else read_output_dir(checkpoint_dir, "checkpoint_dir")
-
-
-def plan_minibatches(
-    training: Training,
-    call: Call,
-    names: frozenset[str],
-    *,
-    epochs: int,
-    progress: bool,
-    on_epoch_end: Any,
-    checkpoint_dir: Path | None,
-    key_text: str,
-) -> Minibatches:
-    """Return what the fit is to do."""
-    shapes = {
-        name: f"{array.dtype}{list(array.shape[1:])}" for name, array in sorted(training.batches.templates.items())
-    }
-    described = {
-        **training.order,
-        "data size": str(training.n_obs),
-        "fields": str(shapes),
-        "batch_size": str(training.batches.batch_size),
-        "rng_key": key_text,
-    }
-    return Minibatches(training.batches, call, names, epochs, progress, on_epoch_end, checkpoint_dir, described)
