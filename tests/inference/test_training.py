@@ -331,12 +331,13 @@ def loader_of_arrays():
 def batches_of_arrays(loader):
     for batch, n_pad in loader:
         assert n_pad == 0
-        yield batch
+        yield batch, batch["X"]
 
 
 def loader_of_torch():
-    torch = pytest.importorskip("torch")
-    data = torch.utils.data
+    import torch
+    from torch.utils import data
+
     torch.manual_seed(0)
     dataset = data.TensorDataset(torch.from_numpy(X.copy()), torch.from_numpy(Y.copy()))
     return data.DataLoader(dataset, batch_size=10, shuffle=True)
@@ -344,7 +345,7 @@ def loader_of_torch():
 
 def batches_of_torch(loader):
     for X_batch, y_batch in loader:
-        yield {"X": jnp.asarray(X_batch), "y": jnp.asarray(y_batch)}
+        yield {"X": jnp.asarray(X_batch), "y": jnp.asarray(y_batch)}, X_batch
 
 
 @pytest.mark.parametrize(
@@ -357,7 +358,7 @@ def test_a_loop_of_ones_own_as_the_documents_write_it(make, batches):
     loader = make()
     losses = []
     for _ in range(20):
-        for batch in batches(loader):
+        for batch, _ in batches(loader):
             _, loss = im.train_on_batch(**batch)
             losses.append(loss)
     im.vi_result = SVIRunResult(im.inference.get_params(im._vi_state), losses)
@@ -367,8 +368,8 @@ def test_a_loop_of_ones_own_as_the_documents_write_it(make, batches):
     # Without `total_size` each batch of 10 is a whole data set: the posterior is that of 10 rows.
     assert 0.15 < float(im.posterior["b"].std(0).mean()) < 0.6
     batch_means = []
-    for batch in itertools.islice(batches(loader), 3):
-        preds = im.predict_on_batch(batch["X"], return_datatree=False)
+    for _, X_batch in itertools.islice(batches(loader), 3):
+        preds = im.predict_on_batch(X_batch, return_datatree=False)
         assert preds["y"].shape == (1000, 10)
         batch_means.append(preds["y"].mean(axis=0))
     assert jnp.concatenate(batch_means, axis=0).shape == (30,)
