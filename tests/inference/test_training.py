@@ -258,7 +258,7 @@ def test_mutable_state_is_trained_and_used():
     np.testing.assert_allclose(found, mean, rtol=1e-4)
 
 
-def test_a_second_call_compiles_nothing():
+def test_no_number_of_rows_or_epochs_compiles_anew():
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
@@ -266,7 +266,10 @@ def test_a_second_call_compiles_nothing():
     model = new_model()
     fit(model, epochs=2)
     before = len(compiled)
-    fit(model, epochs=2)
+    for n_obs in (240, 180, 120):
+        for epochs in (2, 3, 50):
+            options = {"batch_size": 60, "epochs": epochs, "num_samples": 2, "progress": False}
+            model.fit(X[:n_obs], Y[:n_obs], **options)
     assert len(compiled) == before
 
 

@@ -61,8 +61,8 @@ class _Feed:
         size = self.batches.batch_size
         self.per_epoch = -(-self.batches.n_obs // size)
         step_bytes = sum(buffer.nbytes for buffer in self.batches.room(size).values())
-        longest = self.per_epoch * (len(self.epochs) if self.across else 1)
-        self._most = max(1, min(MOST_STEPS, _STACK_BYTES // max(1, step_bytes), longest))
+        # The same for any number of rows and epochs, so that one program serves all.
+        self._most = max(1, min(MOST_STEPS, _STACK_BYTES // max(1, step_bytes)))
         self._new()
 
     def _new(self, at: int = 0) -> None:
@@ -158,7 +158,8 @@ class EpochRun:
         state, values, taken, bad = found
         losses, done = np.asarray(values)[: int(taken)], int(taken)
         now = time.perf_counter()
-        self._feed.pace.took(stack.n_steps, now - max(begun, self._ready))
+        if stack.rows == self._feed.batches.batch_size:
+            self._feed.pace.took(stack.n_steps, now - max(begun, self._ready))
         self._ready = now
         self.state = state
         if done:

@@ -42,7 +42,9 @@ class Pace:
 
     def took(self, steps: int, seconds: float) -> None:
         """Learn from a chunk of steps."""
-        self.steps = max(1, min(int(steps * min(_SECONDS / max(seconds, 1e-6), 8.0)), MOST_STEPS))
+        if steps:
+            fits = int(_SECONDS * steps / max(seconds, 1e-6))
+            self.steps = max(1, min(fits, 8 * self.steps, MOST_STEPS))
 
 
 class SVIPrograms:
