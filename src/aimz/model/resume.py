@@ -1,6 +1,6 @@
 """What a stored call is known by, so that only the same call may finish it."""
 
-__all__ = ["check_same_call", "fingerprint_of"]
+__all__ = ["check_same_call", "fingerprint_of", "versions"]
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ def fingerprint_of(
         "sites": json.dumps(list(prepared.plan.return_sites)),
         "method": method,
         "in_sample": group,
-        "versions": _versions(),
+        "versions": versions(),
         "device": jax.default_backend(),
     }
     for name, array in call.arrays.items():
@@ -48,7 +48,8 @@ def fingerprint_of(
 
 
 @cache
-def _versions() -> str:
+def versions() -> str:
+    """Return what the bits of a result depend on besides the call."""
     return ", ".join(f"{name} {version(name)}" for name in ("aimz", "jax", "jaxlib", "numpyro"))
 
 

@@ -30,6 +30,7 @@ from aimz.kernel import KernelSpec, Role, freeze, site_obstacle
 from aimz.model.engine import Engine
 from aimz.model.keys import describe_key
 from aimz.model.results import Observed
+from aimz.model.resume import versions
 from aimz.model.steps import Layout
 from aimz.utils.data import ArrayDataset, ArrayLoader
 
@@ -262,6 +263,7 @@ def plan_fit(
         "fields": str(kinds),
         "batch_size": str(batches.batch_size),
         "rng_key": key_text,
+        "versions": versions(),
     }
     plan = Minibatches(
         batches,
