@@ -258,6 +258,26 @@ def test_mutable_state_is_trained_and_used():
     np.testing.assert_allclose(found, mean, rtol=1e-4)
 
 
+class _Dropping(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(1)(linen.Dropout(0.5, deterministic=False)(x))
+
+
+def dropping(X, y=None):
+    net = flax_module("nn", _Dropping(), input_shape=(1, 2), apply_rng=["dropout"])
+    mu = net(X, rngs={"dropout": numpyro.prng_key()})[..., 0]
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(mu), obs=y)
+
+
+def test_modules_with_noise_of_their_own_are_trained():
+    model = ImpactModel(dropping, random.key(0), SVI(dropping, lambda X, y=None: None, optax.adam(1e-2), Trace_ELBO()))
+    model.fit(X, Y, batch_size=60, epochs=60, progress=False, num_samples=2)
+    losses = model.vi_result.losses
+    assert losses[-40:].mean() < losses[:8].mean()
+
+
 def test_no_number_of_rows_or_epochs_compiles_anew():
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(

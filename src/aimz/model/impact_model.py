@@ -362,8 +362,8 @@ class ImpactModel:
         The fit continues from the state the model has.  If it is interrupted, the steps that are done are kept, and
         the posterior is the one before.
 
-        Kernels with mutable state (batch normalisation) take statistics of each batch on purpose and are not checked
-        for rows that see one another.
+        Kernels with mutable state (batch normalisation), which take statistics of each batch on purpose, and those with
+        noise of their own (dropout) are not checked for rows that see one another, apart from their sites.
 
         References
         ----------

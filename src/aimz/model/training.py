@@ -322,14 +322,13 @@ def _shapes(call: Call, n_rows: int) -> dict[str, jax.ShapeDtypeStruct]:
 def _mixing(engine: Engine, call: Call, spec: KernelSpec) -> str | None:
     """Return why the density of a batch is not a sum over its rows, or None.
 
-    A kernel with mutable state, which takes statistics of each batch on purpose, is taken as it is.
+    A kernel with mutable state, which takes statistics of each batch on purpose, or with noise of its own (dropout) is
+    taken as it is, but for its sites.
     """
-    if spec.names(Role.MUTABLE):
-        return None
     scored = tuple(site.name for site in spec.sites if site.is_sample or site.role is Role.FACTOR)
     with_rows = frozenset(site.name for site in spec.sites if site.row_axes)
     obstacle = site_obstacle(spec, drawn=with_rows, returned=scored, scored=False)
-    if obstacle is not None:
+    if obstacle is not None or spec.names(Role.MUTABLE):
         return obstacle
     size, other = _sizes(call.n_obs)
     axes = {site.name: site.row_axes[0] for site in spec.sites if site.row_axes}
@@ -350,6 +349,8 @@ def _mixing(engine: Engine, call: Call, spec: KernelSpec) -> str | None:
     )
     one, two = (layout.one_block(rows, alone=False) for rows in (size, other))
     try:
+        if engine.programs.step("batch_density", plan, one).own_noise:
+            return None
         use = engine.programs.use("batch_density", plan, one, two, other)
     except Exception as error:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
         return f"for {other} rows it raises {type(error).__name__}"
