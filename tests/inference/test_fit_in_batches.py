@@ -9,8 +9,8 @@ import optax
 import pytest
 from jax import random
 from numpyro.handlers import scale
-from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO, TraceMeanField_ELBO
-from numpyro.infer.autoguide import AutoLaplaceApproximation, AutoMultivariateNormal, AutoNormal
+from numpyro.infer import MCMC, NUTS, SVI, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
+from numpyro.infer.autoguide import AutoGuideList, AutoLaplaceApproximation, AutoMultivariateNormal, AutoNormal
 
 from aimz import ImpactModel
 from aimz.utils.data import ArrayDataset, ArrayLoader
@@ -262,6 +262,25 @@ def half_scaled(X, y=None):
         numpyro.sample("y", dist.Normal(mu), obs=y)
 
 
+def reads_the_batch(X, y=None):
+    """A guide in which a global site is computed from whatever rows are at hand."""
+    loc = numpyro.param("loc", jnp.ones(3)) * (X * y[:, None]).mean(0)
+    numpyro.sample("b", dist.Normal(loc, numpyro.param("b_scale", 0.1, constraint=POSITIVE)).to_event(1))
+
+
+def mixes_rows(X, y=None):
+    """A guide in which the latent of a row depends on the rows beside it."""
+    numpyro.sample("b", dist.Normal(numpyro.param("b_loc", jnp.zeros(3)), 0.1).to_event(1))
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("z", dist.Normal(numpyro.param("w", 1.0) * jnp.cumsum(y), 1.0))
+
+
+def holding(kernel):
+    guide = AutoGuideList(kernel)
+    guide.append(AutoLaplaceApproximation(kernel))
+    return guide
+
+
 def picks_rows(X, y=None):
     """Row numbers of the plate are of the whole data, and drawn by chance; the rows of the batch are others."""
     b = numpyro.sample("b", dist.Normal())
@@ -281,6 +300,9 @@ def picks_rows(X, y=None):
         (normalised_weights, None, {"weight": np.ones(N, np.float32)}, "cannot be fitted in minibatches"),
         (picks_rows, None, {}, "the row numbers of its plate are drawn by chance"),
         (half_scaled, None, {}, "neither as often as there are rows nor always the same"),
+        (plated, reads_the_batch, {}, "in its guide"),
+        (with_latent_rows, mixes_rows, {}, "in its guide"),
+        (plated, holding(plated), {}, "computes with the data it was set up with"),
         (plated, AutoLaplaceApproximation(plated), {}, "computes with the data it was set up with"),
     ],
 )
@@ -305,6 +327,38 @@ def test_minimize_is_refused():
     model = ImpactModel(plated, random.key(0), SVI(plated, AutoNormal(plated), numpyro.optim.Minimize(), Trace_ELBO()))
     with pytest.raises(ValueError, match="`Minimize` runs to the optimum of one batch"):
         model.fit(X, Y, batch_size=100, progress=False)
+
+
+def test_a_bound_that_is_no_sum_is_refused():
+    with pytest.raises(ValueError, match="`RenyiELBO` is no sum over rows"):
+        model_of(plated, loss=RenyiELBO()).fit(X, Y, batch_size=100, progress=False)
+
+
+def test_all_rows_in_one_batch_keep_their_places():
+    """Nothing is shuffled then: a latent of a row stays with its row, and draws are of the rows as they are."""
+
+    def remembers(X, y=None):
+        with numpyro.plate("obs", X.shape[0]):
+            z = numpyro.sample("z", dist.Normal(0.0, 20.0))
+            numpyro.sample("y", dist.Normal(z, 0.1), obs=y)
+
+    x, y = X[:40], Y[:40]
+    for data in ((x, y), (ArrayLoader(ArrayDataset(X=x, y=y), random.key(3), batch_size=40, shuffle=True),)):
+        model = model_of(remembers, optimizer=annealed(3_000))
+        model.fit(*data, epochs=3_000, num_samples=200, progress=False)
+        np.testing.assert_allclose(model.posterior["z"].mean(0), y, atol=0.1)
+    with pytest.raises(ValueError, match="has a value of `z` for each row"):
+        model_of(remembers).fit(Whole(x, y), epochs=2, progress=False)
+
+
+class Whole:
+    """Yields all rows at once, in an order that may differ."""
+
+    def __init__(self, x, y):
+        self.rows = {"X": x, "y": y}
+
+    def __iter__(self):
+        yield self.rows
 
 
 def test_one_batch_of_all_rows_is_no_minibatch():

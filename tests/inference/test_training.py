@@ -208,6 +208,26 @@ def test_a_step_that_is_not_finite_ends_the_run_with_its_epoch(together):
     np.testing.assert_allclose(after, b, rtol=1e-5)
 
 
+def test_what_a_loader_breaks_off_keeps_the_steps_that_are_done():
+    class Breaks:
+        def __init__(self):
+            self.begun = 0
+
+        def __iter__(self):
+            self.begun += 1
+            if self.begun == 3:
+                raise OSError("gone")
+            yield from ({"X": X[rows], "y": Y[rows]} for rows in BATCHES)
+
+    model, data = start(new_model()), Breaks()
+    with pytest.raises(OSError, match="gone"):
+        model.fit(data, total_size=N, epochs=5, progress=False)
+    assert len(model.vi_result.losses) == 8
+    stops, data = start(new_model()), Breaks()
+    stops.fit(data, total_size=N, epochs=5, progress=False, num_samples=2, on_epoch_end=lambda *_: True)
+    assert data.begun == 1
+
+
 def test_what_is_interrupted_keeps_the_steps_that_are_done():
     model = start(new_model())
 

@@ -37,6 +37,8 @@ class Batches(ABC):
     batch_size: int
     templates: Mapping[str, np.ndarray]
     """For each argument some rows, which say what all are like."""
+    begun = 0
+    """How many epochs were begun, or passed over."""
 
     @abstractmethod
     def epoch(self, number: int) -> Reader:
@@ -82,6 +84,7 @@ class ArrayBatches(Batches):
 
     def epoch(self, number: int) -> Reader:
         """Begin an epoch."""
+        self.begun = number + 1
         return self._reader(number, self.n_obs)
 
     def first(self) -> dict[str, np.ndarray]:
@@ -97,7 +100,8 @@ class ArrayBatches(Batches):
         return _InOrder(self.rows, self.n_obs) if order is None else _Permuted(self.rows, order, most)
 
     def pass_over(self, number: int) -> None:
-        """Do nothing: each epoch has an order of its own."""
+        """Count it: each epoch has an order of its own."""
+        self.begun = number + 1
 
 
 @dataclass

@@ -146,16 +146,21 @@ def fingerprint_fit(
     ``state`` is where the fit starts; ``arrays`` are abstract arguments of a batch.
     """
 
-    def densities(function: Any) -> Any:
-        """Return the program of every site's value and density."""
+    def densities(function: Any) -> str:
+        """Return the digest of every site's name, value, density and scale."""
+        texts: list[str] = []
 
         def run(given: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
             held = seed(substitute(function, data=params), random.key(0))
             sites = trace(substitute(held, substitute_fn=init_to_uniform))
             found = sites.get_trace(**given, **static, **svi.static_kwargs).items()
-            return {n: (m["value"], m["fn"].log_prob(m["value"])) for n, m in found if m["type"] == "sample"}
+            scaled = {n: (m, m["scale"]) for n, m in found if m["type"] == "sample"}
+            texts.extend(f"{n} {scale if isinstance(scale, int | float) else None}" for n, (_, scale) in scaled.items())
+            arrays_of = {n: scale if hasattr(scale, "shape") else 0 for n, (_, scale) in scaled.items()}
+            return {n: (m["value"], m["fn"].log_prob(m["value"]), arrays_of[n]) for n, (m, _) in scaled.items()}
 
-        return jax.make_jaxpr(run)(dict(arrays), svi.get_params(state))
+        program = jax.make_jaxpr(run)(dict(arrays), svi.get_params(state))
+        return digest_program(program, *texts)
 
     def one_step(optim_state: Any) -> Any:
         """Return the state after a step on some function, whichever it is."""
@@ -168,8 +173,8 @@ def fingerprint_fit(
     for _, leaf in _leaves(state):
         start.update(np.ascontiguousarray(_plain(leaf)).tobytes())
     return {
-        "kernel": digest_program(densities(svi.model)),
-        "guide": digest_program(densities(svi.guide), type(svi.guide).__name__),
+        "kernel": densities(svi.model),
+        "guide": f"{type(svi.guide).__name__} {densities(svi.guide)}",
         "optimizer": digest_program(jax.make_jaxpr(one_step)(state.optim_state), shapes),
         "loss": f"{type(svi.loss).__name__} {sorted((k, v) for k, v in vars(svi.loss).items() if not callable(v))}",
         "state at the start": start.hexdigest(),

@@ -12,7 +12,7 @@ import numpy as np
 from numpyro.infer.svi import SVIState
 from tqdm.auto import tqdm
 
-from aimz.data import Batches
+from aimz.data import ArrayBatches, Batches
 from aimz.inference.programs import MOST_STEPS, Loop, Pace
 
 _STACK_BYTES = 2**25
@@ -130,7 +130,8 @@ class EpochRun:
         self._loop = loop
         self._n_obs = batches.n_obs
         self._epochs = epochs
-        self._feed = _Feed(batches, epochs, across=together and whole)
+        # Only of arrays is it known beforehand where an epoch ends.
+        self._feed = _Feed(batches, epochs, across=together and whole and isinstance(batches, ArrayBatches))
         self._progress = progress
         self._ready = 0.0
 
@@ -141,29 +142,34 @@ class EpochRun:
         per_epoch = self._feed.per_epoch if self._feed.across else _NO_END
         epochs = _Bars(self._epochs, self._feed.per_epoch, show=self._progress)
         with epochs:
-            for stack in self._feed:
-                scale = np.float32(self._n_obs / stack.rows)
-                begun = time.perf_counter()
-                found = self._loop(state, stack.arrays, scale, stack.n_steps, stack.at, per_epoch, bad)
-                state, _, _, bad = found
-                # The device computes this one while the rows of the next are fetched.
-                if ahead is not None:
-                    yield from self._land(*ahead, epochs)
-                ahead = stack, found, begun
-            if ahead is not None:
-                yield from self._land(*ahead, epochs)
+            try:
+                for stack in self._feed:
+                    scale = np.float32(self._n_obs / stack.rows)
+                    begun = time.perf_counter()
+                    found = self._loop(state, stack.arrays, scale, stack.n_steps, stack.at, per_epoch, bad)
+                    state, _, _, bad = found
+                    # The device computes this one while the rows of the next are fetched; of the next epoch, if nothing
+                    # is to be done before.
+                    landing, ahead = ahead, (stack, found, begun)
+                    if landing is not None:
+                        yield from self._land(*landing, epochs)
+                    if stack.ends and not self._feed.across:
+                        ahead = None
+                        yield from self._land(stack, found, begun, epochs)
+                landing, ahead = ahead, None
+                if landing is not None:
+                    yield from self._land(*landing, epochs)
+            finally:
+                if ahead is not None:  # the rows could not be fetched: what was begun before counts
+                    self._settle(ahead[1])
 
     def _land(self, stack: _Stack, found: Any, begun: float, epochs: "_Bars") -> Iterator[Epoch]:
         """Wait for a stack, and split its losses where epochs end."""
-        state, values, taken, bad = found
-        losses, done = np.asarray(values)[: int(taken)], int(taken)
-        now = time.perf_counter()
+        losses, bad = self._settle(found), found[3]
+        done, now = len(losses), time.perf_counter()
         if stack.rows == self._feed.batches.batch_size:
             self._feed.pace.took(stack.n_steps, now - max(begun, self._ready))
         self._ready = now
-        self.state = state
-        if done:
-            self.losses.append(losses)
         at = 0
         for end in stack.ends:
             if end > done:
@@ -174,6 +180,15 @@ class EpochRun:
             yield Epoch(*ended, bad=bool(bad) and done == at)
         if at < done:
             epochs.step(losses[at:done])
+
+    def _settle(self, found: Any) -> np.ndarray:
+        """Wait for steps, and take over their state; return their losses."""
+        state, values, taken, _ = found
+        losses = np.asarray(values)[: int(taken)]
+        self.state = state
+        if len(losses):
+            self.losses.append(losses)
+        return losses
 
 
 class _Bars:

@@ -4,9 +4,10 @@ With a batch of ``B`` rows of ``n_obs``, the ELBO of the whole data is estimated
 axis counts ``n_obs / B`` times (Hoffman et al. 2013, *Stochastic Variational Inference*).
 """
 
-__all__ = ["RowScale", "check_minibatches", "read_scaled"]
+__all__ = ["RowScale", "abstract_sites", "check_minibatches", "read_scaled"]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -15,8 +16,8 @@ import jax.numpy as jnp
 import numpyro.infer.autoguide as autoguide
 from jax import random
 from numpyro.handlers import seed, substitute, trace
-from numpyro.infer import SVI, init_to_uniform
-from numpyro.infer.autoguide import AutoGuide
+from numpyro.infer import SVI, RenyiELBO, init_to_uniform
+from numpyro.infer.autoguide import AutoGuide, AutoGuideList
 from numpyro.optim import Minimize
 from numpyro.primitives import Messenger
 
@@ -71,19 +72,20 @@ def _rows_counted(
     ValueError
         If a weight does neither, or a parameter has a row axis.
     """
-    (sites, n_rows), (others, n_other) = (_sites(function, arrays, static) for arrays in given)
+    sites, others = (abstract_sites(function, arrays, static) for arrays in given)
+    n_rows, n_other = (next(array.shape[0] for array in arrays.values() if array.shape) for arrays in given)
     found = set()
-    for name, (kind, shape, scale) in sites.items():
-        _, other_shape, other_scale = others.get(name, (kind, shape, scale))
-        if kind == "param" and shape != other_shape:
+    for name, site in sites.items():
+        other_site = others.get(name, site)
+        if site.kind == "param" and site.shapes != other_site.shapes:
             msg = (
                 f"Parameter `{name}` of the {what} has a value for each row of a batch, so those of one batch would be "
                 "taken for the next. Make it a function of the rows (amortised), or fit all rows with `fit_on_batch`."
             )
             raise ValueError(msg)
-        if kind != "sample":
+        if site.kind != "sample":
             continue
-        weight, other = scale * _size(shape), other_scale * _size(other_shape)
+        weight, other = (s.scale * _size(s.shapes) for s in (site, other_site))
         if abs(weight * n_other - other * n_rows) <= 1e-6 * abs(other * n_rows):
             found.add(name)
         elif abs(weight - other) > 1e-6 * abs(other):
@@ -98,14 +100,30 @@ def _rows_counted(
 
 def _size(shapes: Any) -> int:
     """Return the number of values of a site; data may be shorter than what they are compared with."""
-    return max(prod(max(1, int(size)) for size in shape) for shape in shapes)
+    values, event = shapes
+    return max(prod(max(1, int(size)) for size in shape) for shape in (*values, event))
 
 
-def _sites(
-    function: Callable[..., Any], arrays: Abstract, static: Mapping[str, object]
-) -> tuple[dict[str, tuple[str, Any, float]], int]:
-    """Return the kind, the shapes and the scale of each site, and the number of rows."""
-    found: dict[str, tuple[str, Any, float]] = {}
+@dataclass(frozen=True)
+class AbstractSite:
+    """A site of a model or a guide in one abstract run."""
+
+    kind: str
+    value: Any
+    """The tree of its shapes and types."""
+    event: tuple[int, ...]
+    """The shape of its distribution."""
+    scale: float
+
+    @property
+    def shapes(self) -> Any:
+        """Every shape it has."""
+        return tuple(leaf.shape for leaf in jax.tree.leaves(self.value)), self.event
+
+
+def abstract_sites(function: Callable[..., Any], arrays: Abstract, static: Mapping[str, object]) -> dict[str, Any]:
+    """Return the ``sample`` and ``param`` sites of a model, or of a guide."""
+    found: dict[str, AbstractSite] = {}
 
     def run(given: Abstract) -> None:
         # A prior without a sampler gets some value of its support.
@@ -115,13 +133,14 @@ def _sites(
                 scale = message.get("scale")
                 # A scale that is an array has a value for each row, or the same for all: it is no count of rows.
                 plain = float(scale) if isinstance(scale, int | float) else 1.0
-                shapes = jax.tree.map(lambda leaf: tuple(jnp.shape(leaf)), message["value"])
-                if message["type"] == "sample":
-                    shapes = shapes, tuple(message["fn"].shape())
-                found[name] = message["type"], shapes, plain
+                value = jax.tree.map(
+                    lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), message["value"]
+                )
+                event = tuple(message["fn"].shape()) if message["type"] == "sample" else ()
+                found[name] = AbstractSite(message["type"], value, event, plain)
 
     jax.eval_shape(run, dict(arrays))
-    return found, next(array.shape[0] for array in arrays.values() if array.shape)
+    return found
 
 
 def check_minibatches(svi: SVI, spec: KernelSpec) -> None:
@@ -139,12 +158,19 @@ def check_minibatches(svi: SVI, spec: KernelSpec) -> None:
             "(`numpyro.optim.Adam`, optax), or fit all rows with `fit_on_batch`."
         )
         raise ValueError(msg)  # noqa: TRY004 (the type is right, the use is not)
-    if isinstance(svi.guide, _HOLDS_DATA):
+    if isinstance(svi.loss, RenyiELBO):
         msg = (
-            f"The guide `{type(svi.guide).__name__}` computes with the data it was set up with, which would be one "
-            "batch. Choose another, `AutoNormal` say, or fit all rows with `fit_on_batch`."
+            "The bound of `RenyiELBO` is no sum over rows, so that of a batch cannot be scaled. Choose `Trace_ELBO`, "
+            "or fit all rows with `fit_on_batch`."
         )
         raise ValueError(msg)  # noqa: TRY004 (as above)
+    holding = next((guide for guide in _parts(svi.guide) if isinstance(guide, _HOLDS_DATA)), None)
+    if holding is not None:
+        msg = (
+            f"The guide `{type(holding).__name__}` computes with the data it was set up with, which would be one "
+            "batch. Choose another, `AutoNormal` say, or fit all rows with `fit_on_batch`."
+        )
+        raise ValueError(msg)
     local = _by_row(spec, enumerated=_sums(svi))
     if isinstance(svi.guide, AutoGuide) and local:
         msg = (
@@ -153,6 +179,14 @@ def check_minibatches(svi: SVI, spec: KernelSpec) -> None:
             "marginalise it, or fit all rows with `fit_on_batch`."
         )
         raise ValueError(msg)
+
+
+def _parts(guide: Any) -> Iterator[Any]:
+    """Yield a guide, and what it is made of."""
+    yield guide
+    if isinstance(guide, AutoGuideList):
+        for part in guide._guides:
+            yield from _parts(part)
 
 
 def _sums(svi: SVI) -> bool:

@@ -14,9 +14,9 @@ from numpyro.infer.autoguide import AutoGuide
 from numpyro.infer.svi import SVIRunResult, SVIState
 
 from aimz.data import Batches, Call
-from aimz.errors import warn
+from aimz.errors import CheckpointError, warn
 from aimz.inference.checkpoint import Checkpoint, Progress, fingerprint_fit
-from aimz.inference.epochs import Epoch, EpochRun
+from aimz.inference.epochs import EpochRun
 from aimz.inference.fit import Fit, VIResult
 from aimz.inference.posterior import Posterior
 from aimz.inference.programs import SVIPrograms, warn_not_finite
@@ -149,39 +149,43 @@ class SVIFit(Fit):
         shapes = {n: jax.ShapeDtypeStruct(a.shape, a.dtype) for n, a in plan.first.arrays.items()}
         of = fingerprint_fit(self.inference, state, shapes, plan.first.static, **plan.described)
         checkpoint = Checkpoint(plan.checkpoint_dir, of)
-        return _Start(checkpoint.load(state) or new, checkpoint)
+        done = checkpoint.load(state) or new
+        if done.epochs > plan.epochs:
+            msg = (
+                f"The checkpoint in {plan.checkpoint_dir} has {done.epochs} epochs behind it; got "
+                f"`epochs={plan.epochs}`. Pass as many or more, or another `checkpoint_dir`."
+            )
+            raise CheckpointError(msg)
+        return _Start(done, checkpoint)
 
     def run_minibatches(self, plan: Minibatches, start: _Start) -> None:
         """Run epochs of steps; whatever ends the run, the steps that are done are kept."""
         done, checkpoint = start
         if done.epochs:
             self._keep(done.state, done.losses)
-        for number in range(min(done.epochs, plan.epochs)):
+        for number in range(0 if done.ended else done.epochs):
             plan.batches.pass_over(number)
         together = plan.on_epoch_end is None and checkpoint is None
         run = EpochRun(
             self._programs.loop(plan.first.static, plan.names, stacked=True),
             done.state,
             plan.batches,
-            range(plan.epochs if done.ended else min(done.epochs, plan.epochs), plan.epochs),
+            range(plan.epochs if done.ended else done.epochs, plan.epochs),
             together=together,
             progress=plan.progress,
         )
-
-        def save(epoch: Epoch, *, ended: bool) -> None:
-            if checkpoint is not None:
-                losses = np.concatenate([done.losses, *run.losses])
-                checkpoint.save(Progress(run.state, losses, epoch.number + 1, ended))
-
         try:
             for epoch in run:
                 if epoch.bad:
                     warn_not_finite(f"in epoch {epoch.number + 1} of {plan.epochs}; the run stops at its end")
-                save(epoch, ended=epoch.bad)
-                if plan.on_epoch_end is not None and plan.on_epoch_end(epoch.number, float(epoch.losses.mean())):
-                    save(epoch, ended=True)
-                    break
-                if epoch.bad:
+                stop = plan.on_epoch_end is not None and bool(
+                    plan.on_epoch_end(epoch.number, float(epoch.losses.mean()))
+                )
+                # After the callback: whether the fit ends here is part of what is kept.
+                if checkpoint is not None:
+                    losses = np.concatenate([done.losses, *run.losses])
+                    checkpoint.save(Progress(run.state, losses, epoch.number + 1, stop or epoch.bad))
+                if stop or epoch.bad:
                     break
         finally:
             if run.losses:

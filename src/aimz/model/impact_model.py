@@ -20,6 +20,7 @@ from aimz.errors import NotFittedError
 from aimz.inference import Posterior, SVIFit, VIResult, make_fit, read_draws
 from aimz.kernel import KernelSpec, read_signature
 from aimz.model.asked import Asked, Order
+from aimz.model.batching import batch_scale
 from aimz.model.describe import Portrait, describe, html, summary
 from aimz.model.engine import Alike, Engine
 from aimz.model.inputs import Given, check_order, read_given
@@ -28,7 +29,7 @@ from aimz.model.options import Streaming, read_streaming
 from aimz.model.results import Observed, Results
 from aimz.model.scenarios import check_alike, check_inputs, read_scenario
 from aimz.model.streaming import stream
-from aimz.model.training import batch_scale, plan_fit, read_options, read_training
+from aimz.model.training import plan_fit, read_options, read_training
 from aimz.types import Intervention, Kernel
 
 if TYPE_CHECKING:
@@ -411,8 +412,10 @@ class ImpactModel:
         except BaseException:
             self._rng_key = before
             raise
-        fit.run_minibatches(plan, start)
-        training.took(options.epochs)
+        try:
+            fit.run_minibatches(plan, start)
+        finally:
+            training.end()
         self._posterior = fit.draw_after(training.all_rows, plan.first, spec, key_draws, num_samples=num_samples)
         self._observed = training.observed(plan.first, self.param_output)
         return self

@@ -1,6 +1,6 @@
-"""Fitting in minibatches: where the rows come from, and whether a batch may stand for all of them."""
+"""Fitting in minibatches: where the rows come from, and what the fit is to do with them."""
 
-__all__ = ["batch_scale", "plan_fit", "read_options", "read_training"]
+__all__ = ["plan_fit", "read_options", "read_training"]
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, replace
@@ -18,20 +18,21 @@ from aimz.data import (
     IterableBatches,
     Rows,
     count_rows,
+    fingerprint,
     is_array,
     is_batches,
+    is_shuffled,
     read_call,
     read_count,
     read_output_dir,
 )
-from aimz.forward import Pass
 from aimz.inference import Minibatches, SVIFit
-from aimz.kernel import KernelSpec, Role, freeze, site_obstacle
+from aimz.kernel import KernelSpec
+from aimz.model.batching import batch_scale, check_batch
 from aimz.model.engine import Engine
 from aimz.model.keys import describe_key
 from aimz.model.results import Observed
 from aimz.model.resume import versions
-from aimz.model.steps import Layout
 from aimz.utils.data import ArrayDataset, ArrayLoader
 
 _MUCH = 2**28
@@ -50,6 +51,8 @@ class Training:
     """What the order of the rows depends on, for a checkpoint."""
     loader: ArrayLoader | None = None
     """The loader whose epochs are taken."""
+    reordered: bool = False
+    """Whether rows may come in another order in each epoch, even if they come all at once."""
 
     def all_rows(self, call: Call) -> Call | None:
         """Return every row, for a guide that has a value for each; None if they cannot be read in order once more."""
@@ -71,10 +74,10 @@ class Training:
             return None
         return Observed.of(Call({**call.arrays, **self.rows}, call.static, self.n_obs), param_output)
 
-    def took(self, epochs: int) -> None:
-        """Let the loader know that epochs of it were taken."""
+    def end(self) -> None:
+        """Let the loader know how many epochs of it were taken."""
         if self.loader is not None:
-            self.loader.begin(epochs)
+            self.loader.begin(self.batches.begun)
 
     @property
     def n_obs(self) -> int:
@@ -162,6 +165,8 @@ def read_training(
         words = tuple(int(word) for word in np.asarray(jax.random.key_data(key)).ravel())
         order = partial(_order_of_key, words, call.n_obs)
     size = batch_size or _batch_size(call.n_obs)
+    if size >= call.n_obs:
+        order = None  # one batch of all rows, each in its place
     batches = ArrayBatches(rows, size, order) if order is not None else ArrayBatches(rows, size)
     scalars = {name: array for name, array in call.arrays.items() if not array.ndim}
     loader = X if isinstance(X, ArrayLoader) else None
@@ -211,7 +216,10 @@ def _of_iterable(engine: Engine, X: Any, kwargs: Mapping[str, Any], options: Opt
         raise ValueError(msg)
     count = partial(count_rows, X, names) if n_obs is None else lambda: n_obs
     batches = IterableBatches(X, names, options.batch_size, count)
-    return Training(batches, dict(kwargs), None, {"order": "of the iterable"})
+    shuffled = is_shuffled(X)
+    order = {"order": "of the iterable, shuffled" if shuffled else "of the iterable"}
+    reordered = shuffled or (options.epochs > 1 and not isinstance(X, list | tuple))
+    return Training(batches, dict(kwargs), None, order, reordered=reordered)
 
 
 def _length(X: Iterable[Any]) -> int | None:
@@ -255,6 +263,8 @@ def plan_fit(
     call = read_call({name: first.get(name) for name in names}, rest)
     spec = engine.read_fit(call)
     scaled = batch_scale(engine, fit, call, spec, training.n_obs)
+    if training.reordered and training.n_obs <= call.n_obs:
+        check_batch(engine, fit, call, spec)  # for what it refuses: rows that have places of their own
     fit.check_run(replace(call, n_obs=training.n_obs), spec)
     kinds = {name: f"{array.dtype}{list(array.shape[1:])}" for name, array in sorted(batches.templates.items())}
     described = {
@@ -265,6 +275,8 @@ def plan_fit(
         "rng_key": key_text,
         "versions": versions(),
     }
+    if "of the iterable, shuffled" not in described["order"]:
+        described["data"] = " ".join(fingerprint([array]) for _, array in sorted(first.items()))
     plan = Minibatches(
         batches,
         call,
@@ -280,80 +292,3 @@ def plan_fit(
 
 def _main(engine: Engine) -> tuple[str, str]:
     return engine.signature.param_input, engine.signature.param_output
-
-
-def batch_scale(engine: Engine, fit: SVIFit, call: Call, spec: KernelSpec, n_obs: int) -> frozenset[str]:
-    """Return the sites to scale where ``call`` is a batch of ``n_obs`` rows; none if it is all of them.
-
-    Found out once for batches of a kind.
-    """
-    if n_obs <= call.n_obs:
-        return frozenset()
-    shapes = tuple((name, array.shape, str(array.dtype)) for name, array in sorted(call.arrays.items()))
-    return fit.scalings.get((shapes, freeze(call.static)), lambda: _batch_scale(engine, fit, call, spec))
-
-
-def _batch_scale(engine: Engine, fit: SVIFit, call: Call, spec: KernelSpec) -> frozenset[str]:
-    given = tuple(_shapes(call, rows) for rows in _sizes(call.n_obs))
-    names = fit.check_minibatches(spec, (given[0], given[1]), call.static)
-    reason = _mixing(engine, call, spec)
-    if reason is not None:
-        msg = (
-            f"Kernel `{engine.signature.kernel}` cannot be fitted in minibatches ({reason}): a batch would not stand "
-            "for its share of the data. Fit all rows with `fit_on_batch`, or write the kernel so that each row counts "
-            "for itself."
-        )
-        raise ValueError(msg)
-    return names
-
-
-def _sizes(n_rows: int) -> tuple[int, int]:
-    """Return the number of rows of a batch, and another."""
-    return n_rows, max(1, n_rows // 2) if n_rows > 1 else 2
-
-
-def _shapes(call: Call, n_rows: int) -> dict[str, jax.ShapeDtypeStruct]:
-    return {
-        name: jax.ShapeDtypeStruct((n_rows, *array.shape[1:]) if array.ndim else (), array.dtype)
-        for name, array in call.arrays.items()
-    }
-
-
-def _mixing(engine: Engine, call: Call, spec: KernelSpec) -> str | None:
-    """Return why the density of a batch is not a sum over its rows, or None.
-
-    A kernel with mutable state, which takes statistics of each batch on purpose, or with noise of its own (dropout) is
-    taken as it is, but for its sites.
-    """
-    scored = tuple(site.name for site in spec.sites if site.is_sample or site.role is Role.FACTOR)
-    with_rows = frozenset(site.name for site in spec.sites if site.row_axes)
-    obstacle = site_obstacle(spec, drawn=with_rows, returned=scored, scored=False)
-    if obstacle is not None or spec.names(Role.MUTABLE):
-        return obstacle
-    size, other = _sizes(call.n_obs)
-    axes = {site.name: site.row_axes[0] for site in spec.sites if site.row_axes}
-    latent = spec.names(Role.LATENT)
-    shapes = {n: jax.ShapeDtypeStruct((1, *spec[n].traced_shape), spec[n].dtype) for n in latent}
-    layout = Layout(
-        draws={name: shape for name, shape in shapes.items() if name not in axes},
-        row_draws={name: shape for name, shape in shapes.items() if name in axes},
-        values=engine.reader.param_shapes(_shapes(call, size), call.static, spec),
-        row_values={},
-        arrays={name: array for name, array in _shapes(call, size).items() if not array.shape},
-        row_arrays={name: array for name, array in _shapes(call, size).items() if array.shape},
-        row_axes=axes,
-        with_rows=bool(spec.row_plates),
-    )
-    plan = Pass(
-        n_obs=size, n_draws=1, static=call.static, return_sites=scored, row_plates=spec.row_plates, row_axes=axes
-    )
-    one, two = (layout.one_block(rows, alone=False) for rows in (size, other))
-    try:
-        if engine.programs.step("batch_density", plan, one).own_noise:
-            return None
-        use = engine.programs.use("batch_density", plan, one, two, other)
-    except Exception as error:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
-        return f"for {other} rows it raises {type(error).__name__}"
-    if use.obstacle is None and spec.row_plates and (use.local or use.beyond):
-        return "the row numbers of its plate are drawn by chance, and are not those of the batch"
-    return use.obstacle
