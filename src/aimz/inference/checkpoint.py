@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from numpyro.handlers import seed, substitute, trace
-from numpyro.infer import SVI, init_to_uniform
+from numpyro.infer import SVI
 from numpyro.infer.svi import SVIState
 
 from aimz.data import differences
 from aimz.errors import CheckpointError
+from aimz.inference.scaling import run_sites
 from aimz.kernel import digest_program
 
 _INDEX = "checkpoint.json"
@@ -151,9 +151,7 @@ def fingerprint_fit(
         texts: list[str] = []
 
         def run(given: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-            held = seed(substitute(function, data=params), random.key(0))
-            sites = trace(substitute(held, substitute_fn=init_to_uniform))
-            found = sites.get_trace(**given, **static, **svi.static_kwargs).items()
+            found = run_sites(function, given, {**static, **svi.static_kwargs}, params).items()
             scaled = {n: (m, m["scale"]) for n, m in found if m["type"] == "sample"}
             texts.extend(f"{n} {scale if isinstance(scale, int | float) else None}" for n, (_, scale) in scaled.items())
             arrays_of = {n: scale if hasattr(scale, "shape") else 0 for n, (_, scale) in scaled.items()}

@@ -4,7 +4,7 @@ With a batch of ``B`` rows of ``n_obs``, the ELBO of the whole data is estimated
 axis counts ``n_obs / B`` times (Hoffman et al. 2013, *Stochastic Variational Inference*).
 """
 
-__all__ = ["RowScale", "abstract_sites", "check_minibatches", "read_scaled"]
+__all__ = ["RowScale", "abstract_sites", "check_minibatches", "read_scaled", "run_sites"]
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -121,14 +121,28 @@ class AbstractSite:
         return tuple(leaf.shape for leaf in jax.tree.leaves(self.value)), self.event
 
 
-def abstract_sites(function: Callable[..., Any], arrays: Abstract, static: Mapping[str, object]) -> dict[str, Any]:
+def run_sites(
+    function: Callable[..., Any],
+    arrays: Mapping[str, Any],
+    static: Mapping[str, object],
+    params: Mapping[str, Any] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Run a model or a guide once as NumPyro does; a prior without a sampler gets some value of its support."""
+    held = seed(substitute(function, data=dict(params or {})), random.key(0))
+    found: dict[str, dict[str, Any]] = trace(substitute(held, substitute_fn=init_to_uniform)).get_trace(
+        **arrays, **static
+    )
+    return found
+
+
+def abstract_sites(
+    function: Callable[..., Any], arrays: Abstract, static: Mapping[str, object]
+) -> dict[str, AbstractSite]:
     """Return the ``sample`` and ``param`` sites of a model, or of a guide."""
     found: dict[str, AbstractSite] = {}
 
     def run(given: Abstract) -> None:
-        # A prior without a sampler gets some value of its support.
-        run_once = trace(substitute(seed(function, random.key(0)), substitute_fn=init_to_uniform))
-        for name, message in run_once.get_trace(**given, **static).items():
+        for name, message in run_sites(function, given, static).items():
             if message["type"] in ("sample", "param"):
                 scale = message.get("scale")
                 # A scale that is an array has a value for each row, or the same for all: it is no count of rows.
