@@ -329,6 +329,14 @@ def test_minimize_is_refused():
         model.fit(X, Y, batch_size=100, progress=False)
 
 
+def test_a_plate_that_knows_another_size_is_told_of():
+    """It is taken at its word, and its word is repeated."""
+    with pytest.warns(
+        UserWarning, match="`y` of the model counts as 10000 rows, as it is written, and the data have 900"
+    ):
+        model_of(knows_its_size).fit(X[:900], Y[:900], batch_size=100, num_samples=2, progress=False)
+
+
 def test_a_bound_that_is_no_sum_is_refused():
     with pytest.raises(ValueError, match="`RenyiELBO` is no sum over rows"):
         model_of(plated, loss=RenyiELBO()).fit(X, Y, batch_size=100, progress=False)

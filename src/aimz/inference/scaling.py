@@ -21,6 +21,7 @@ from numpyro.infer.autoguide import AutoGuide, AutoGuideList
 from numpyro.optim import Minimize
 from numpyro.primitives import Messenger
 
+from aimz.errors import warn
 from aimz.kernel import KernelSpec
 
 type Abstract = Mapping[str, jax.ShapeDtypeStruct]
@@ -48,7 +49,11 @@ class RowScale(Messenger):  # type: ignore[misc,unused-ignore]
 
 
 def _rows_counted(
-    function: Callable[..., Any], given: tuple[Abstract, Abstract], static: Mapping[str, object], what: str
+    function: Callable[..., Any],
+    given: tuple[Abstract, Abstract],
+    static: Mapping[str, object],
+    what: str,
+    n_obs: int,
 ) -> frozenset[str]:
     """Return the sites whose weight grows with the batch, so that they have to be scaled.
 
@@ -66,6 +71,8 @@ def _rows_counted(
         Further arguments.
     what
         What to call ``function`` in an error.
+    n_obs
+        Number of rows of the whole data.
 
     Raises
     ------
@@ -95,6 +102,11 @@ def _rows_counted(
                 "write `numpyro.plate(name, size, subsample_size=...)` with the size of the whole data set."
             )
             raise ValueError(msg)
+        elif site.shapes != other_site.shapes and abs(site.scale * n_rows - n_obs) > 1e-6 * n_obs:
+            warn(
+                f"Site `{name}` of the {what} counts as {site.scale * n_rows:g} rows, as it is written, and the data "
+                f"have {n_obs}: the posterior is that of {site.scale * n_rows:g} rows like these."
+            )
     return frozenset(found)
 
 
@@ -214,11 +226,11 @@ def _by_row(spec: KernelSpec, *, enumerated: bool) -> list[str]:
 
 
 def read_scaled(
-    svi: SVI, spec: KernelSpec, given: tuple[Abstract, Abstract], static: Mapping[str, object]
+    svi: SVI, spec: KernelSpec, given: tuple[Abstract, Abstract], static: Mapping[str, object], n_obs: int
 ) -> frozenset[str]:
     """Return the sites of model and guide that are to be scaled.
 
-    ``given`` are abstract arguments at two numbers of rows.
+    ``given`` are abstract arguments at two numbers of rows, ``n_obs`` is that of the whole data.
 
     Raises
     ------
@@ -226,10 +238,10 @@ def read_scaled(
         If the guide counts a latent site otherwise than the model does, or a site cannot be scaled.
     """
     static = {**static, **svi.static_kwargs}
-    model = _rows_counted(svi.model, given, static, "model")
+    model = _rows_counted(svi.model, given, static, "model", n_obs)
     if isinstance(svi.guide, AutoGuide):
         return model  # it has no latent site by row, or `check_minibatches` had refused it
-    guide = _rows_counted(svi.guide, given, static, "guide")
+    guide = _rows_counted(svi.guide, given, static, "guide", n_obs)
     unlike = sorted((model ^ guide) & frozenset(_by_row(spec, enumerated=_sums(svi))))
     if unlike:
         one, other = ("model", "guide") if unlike[0] in model else ("guide", "model")

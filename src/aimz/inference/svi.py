@@ -125,14 +125,18 @@ class SVIFit(Fit):
         return self.sample(call, spec, key_draws, num_samples=num_samples, return_sites=spec.latent_sites)
 
     def check_minibatches(
-        self, spec: KernelSpec, given: tuple[Mapping[str, Any], Mapping[str, Any]], static: Mapping[str, object]
+        self,
+        spec: KernelSpec,
+        given: tuple[Mapping[str, Any], Mapping[str, Any]],
+        static: Mapping[str, object],
+        n_obs: int,
     ) -> frozenset[str]:
         """Return the sites that are scaled where a batch stands for the whole data, and refuse what cannot be.
 
         ``given`` are abstract arguments at two numbers of rows.
         """
         check_minibatches(self.inference, spec)
-        return read_scaled(self.inference, spec, given, static)
+        return read_scaled(self.inference, spec, given, static, n_obs)
 
     def begin_minibatches(self, plan: Minibatches, key: jax.Array) -> _Start:
         """Return the state to start from: that there is, or that of a checkpoint; nothing is changed.

@@ -24,10 +24,10 @@ def batch_scale(engine: Engine, fit: SVIFit, call: Call, spec: KernelSpec, n_obs
     if n_obs <= call.n_obs:
         return frozenset()
     shapes = tuple((name, array.shape, str(array.dtype)) for name, array in sorted(call.arrays.items()))
-    return fit.scalings.get((shapes, freeze(call.static)), lambda: check_batch(engine, fit, call, spec))
+    return fit.scalings.get((shapes, freeze(call.static), n_obs), lambda: check_batch(engine, fit, call, spec, n_obs))
 
 
-def check_batch(engine: Engine, fit: SVIFit, call: Call, spec: KernelSpec) -> frozenset[str]:
+def check_batch(engine: Engine, fit: SVIFit, call: Call, spec: KernelSpec, n_obs: int) -> frozenset[str]:
     """Return the sites to scale, and refuse a kernel or a guide of which a batch cannot stand for all rows.
 
     Raises
@@ -36,7 +36,7 @@ def check_batch(engine: Engine, fit: SVIFit, call: Call, spec: KernelSpec) -> fr
         If a site cannot be scaled, or rows see one another.
     """
     given = tuple(_shapes(call, rows) for rows in _sizes(call.n_obs))
-    names = fit.check_minibatches(spec, (given[0], given[1]), call.static)
+    names = fit.check_minibatches(spec, (given[0], given[1]), call.static, n_obs)
     reason = _mixing(engine, fit, call, spec)
     if reason is not None:
         msg = (

@@ -264,7 +264,7 @@ def plan_fit(
     spec = engine.read_fit(call)
     scaled = batch_scale(engine, fit, call, spec, training.n_obs)
     if training.reordered and training.n_obs <= call.n_obs:
-        check_batch(engine, fit, call, spec)  # for what it refuses: rows that have places of their own
+        check_batch(engine, fit, call, spec, training.n_obs)  # for what it refuses: rows that have places of their own
     fit.check_run(replace(call, n_obs=training.n_obs), spec)
     kinds = {name: f"{array.dtype}{list(array.shape[1:])}" for name, array in sorted(batches.templates.items())}
     described = {
