@@ -21,6 +21,7 @@ ROOMS = [
     "utils",
     "forward",
     "inference",
+    "statistics",
     "store",
     "stream",
     "output",

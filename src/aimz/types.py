@@ -1,12 +1,12 @@
 """Type aliases shared by the rooms."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-__all__ = ["Arrays", "Draws", "Intervention", "Kernel", "Shape"]
+__all__ = ["Arrays", "Draws", "Intervention", "Kernel", "Shape", "StatisticsLike"]
 
 type Kernel = Callable[..., Any]
 """A NumPyro model."""
@@ -22,3 +22,6 @@ type Intervention = Mapping[str, Any]
 
 type Shape = tuple[int | str, ...]
 """A shape whose row axes are named, as in ``("n_obs", 3)``."""
+
+type StatisticsLike = str | float | Iterable[str | float | tuple[str, float]]
+"""What to keep instead of draws."""

@@ -105,7 +105,7 @@ def row_plans(draw):
         "n_obs": n_obs,
         "n_draws": n_chains * draw(st.integers(1, 1000)),
         "n_chains": n_chains,
-        "site_bytes": draw(st.integers(1, 4096)),
+        "row_bytes": draw(st.integers(1, 4096 * 1000)),
         "blocks_per_device": draw(st.sampled_from([1, 2, 16])),
     }
     return given, draw(batch_sizes), draw(devices)
@@ -145,7 +145,7 @@ def test_steps_tile_the_rows(planned):
 def test_chunks_of_rows_hold_the_budget(planned):
     given, batch_size, n_devices = planned
     plan = plan_rows(**given, batch_size=batch_size, n_devices=n_devices)
-    row = given["site_bytes"] * given["n_draws"]
+    row = given["row_bytes"]
     assert plan.chunk * row <= 24 * MIB or plan.chunk == plan.block
     assert plan.chunk * row < 32 * MIB or plan.block * row >= 32 * MIB
 
@@ -173,7 +173,7 @@ def test_from_kernel_to_chunk_the_budget_is_held(row_bytes, n_draws, n_obs, batc
         n_obs=n_obs,
         n_draws=n_draws,
         n_chains=1,
-        site_bytes=row_bytes,  # one site
+        row_bytes=row_bytes * n_draws,  # one site
         n_devices=1,
         blocks_per_device=2,
         batch_size=batch_size,

@@ -117,12 +117,18 @@ def _plan_blocks(order: Order, step: Step, block: int, n_obs: int | None, mesh: 
         n_obs=n_obs,
         n_draws=n_draws,
         n_chains=_n_chains(prepared),
-        site_bytes=max((size // prepared.call.n_obs for size in sizes.values()), default=1),
+        row_bytes=max(_kept(order, size) // prepared.call.n_obs for size in sizes.values()) if sizes else 1,
         n_devices=_n_devices(mesh),
         blocks_per_device=_BLOCKS_PER_DEVICE.get(jax.default_backend(), 16),
         batch_size=options.batch_size,
     )
     return plan, step.group
+
+
+def _kept(order: Order, draw_bytes: int) -> int:
+    """Return the bytes that are kept of a site of which one draw takes ``draw_bytes``."""
+    statistics = order.streaming.statistics
+    return draw_bytes * (order.prepared.plan.n_draws if statistics is None else 2 * len(statistics.labels))
 
 
 def _group_of_draws(step: Step, n_draws: int) -> int:

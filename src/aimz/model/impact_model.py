@@ -30,7 +30,7 @@ from aimz.model.results import Observed, Results
 from aimz.model.scenarios import check_alike, check_inputs, read_scenario
 from aimz.model.streaming import stream
 from aimz.model.training import plan_fit, read_options, read_training
-from aimz.types import Intervention, Kernel
+from aimz.types import Intervention, Kernel, StatisticsLike
 
 if TYPE_CHECKING:
     import os
@@ -95,6 +95,13 @@ class ImpactModel:
     - ``resume``: directory of a call that did not finish; the same call then finishes it, computes only what is
       missing, and refuses if kernel, posterior, data, key or batching differ.
     - ``progress``: whether to show a bar.
+    - ``statistics``: what to keep instead of the draws, such as ``("mean", "sd", 0.05, 0.5, 0.95)``.  Each site then
+      has a leading dimension ``statistic`` in place of ``chain`` and ``draw``, and neither memory nor disk grow with
+      the number of draws.  The numbers are those NumPy gives for the draws as doubles: ``"mean"``; ``"sd"`` (divided by
+      the number of draws); a number between 0 and 1, a quantile; ``("exceeds", c)``, the share of draws above ``c``,
+      that is P(> c); ``("eti", 0.9)`` and ``("hdi", 0.9)``, equal-tailed and highest-density intervals, two numbers
+      each; ``"interval"``, one of these at ArviZ's default level (``arviz_base.rcParams``).  Attributes of the group
+      record level and kind.
 
     ``X`` may also be an :class:`~aimz.utils.data.ArrayLoader` or any iterable of batches: mappings of field to array,
     pairs of such a mapping and the number of padded rows, or tuples ``(X, y)``.
@@ -703,6 +710,7 @@ class ImpactModel:
         rng_key: jax.Array | None = None,
         in_sample: bool = True,
         return_sites: str | Iterable[str] | None = None,
+        statistics: StatisticsLike | None = None,
         shard_axis: str = "obs",
         batch_size: int | None = None,
         store: str = "persistent",
@@ -722,7 +730,7 @@ class ImpactModel:
             Input; also a :class:`numpy.memmap`, a Zarr or Dask array, or an :class:`~aimz.utils.data.ArrayLoader`.
         intervention, rng_key, in_sample, return_sites, **kwargs
             As in :meth:`predict_on_batch`.
-        shard_axis, batch_size, store, output_dir, resume, progress
+        statistics, shard_axis, batch_size, store, output_dir, resume, progress
             See "Streaming" in :class:`ImpactModel`.
 
         Returns
@@ -745,7 +753,8 @@ class ImpactModel:
         UserWarning
             If the kernel's rows depend on one another, so that all are computed together.
         """
-        key, options = _given(rng_key), read_streaming(shard_axis, batch_size, store, output_dir, resume, progress)
+        key = _given(rng_key)
+        options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics)
         asked = self._ask(
             X, intervention, kwargs, in_sample=in_sample, return_sites=return_sites, streaming=options, method="predict"
         )
@@ -758,6 +767,7 @@ class ImpactModel:
         intervention: Intervention | None = None,
         rng_key: jax.Array | None = None,
         return_sites: str | Iterable[str] | None = None,
+        statistics: StatisticsLike | None = None,
         shard_axis: str = "obs",
         batch_size: int | None = None,
         store: str = "persistent",
@@ -772,7 +782,7 @@ class ImpactModel:
         ----------
         X, intervention, rng_key, return_sites, **kwargs
             As in :meth:`predict`.
-        shard_axis, batch_size, store, output_dir, resume, progress
+        statistics, shard_axis, batch_size, store, output_dir, resume, progress
             See "Streaming" in :class:`ImpactModel`.
 
         Returns
@@ -780,7 +790,8 @@ class ImpactModel:
         xarray.DataTree
             Group ``posterior_predictive``.
         """
-        key, options = _given(rng_key), read_streaming(shard_axis, batch_size, store, output_dir, resume, progress)
+        key = _given(rng_key)
+        options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics)
         method = "sample_posterior_predictive"
         asked = self._ask(X, intervention, kwargs, return_sites=return_sites, streaming=options, method=method)
         return self._answer(asked, self._key(key, options))
@@ -792,6 +803,7 @@ class ImpactModel:
         num_samples: int = 1000,
         rng_key: jax.Array | None = None,
         return_sites: str | Iterable[str] | None = None,
+        statistics: StatisticsLike | None = None,
         shard_axis: str = "obs",
         batch_size: int | None = None,
         store: str = "persistent",
@@ -810,7 +822,7 @@ class ImpactModel:
             Number of draws.
         rng_key, return_sites, **kwargs
             As in :meth:`predict_on_batch`.
-        shard_axis, batch_size, store, output_dir, resume, progress
+        statistics, shard_axis, batch_size, store, output_dir, resume, progress
             See "Streaming" in :class:`ImpactModel`.
 
         Returns
@@ -818,7 +830,8 @@ class ImpactModel:
         xarray.DataTree
             Group ``prior_predictive``.
         """
-        key, options = _given(rng_key), read_streaming(shard_axis, batch_size, store, output_dir, resume, progress)
+        key = _given(rng_key)
+        options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics)
         n_draws = read_count(num_samples, "num_samples")
         given = read_given(self._engine, X, kwargs, scored=False, expected=None)
 
@@ -839,6 +852,7 @@ class ImpactModel:
         y: Any = None,
         *,
         rng_key: jax.Array | None = None,
+        statistics: StatisticsLike | None = None,
         shard_axis: str = "obs",
         batch_size: int | None = None,
         store: str = "persistent",
@@ -860,7 +874,7 @@ class ImpactModel:
             Output; left out where it comes with the batches.
         rng_key : jax.Array, optional
             Key for this call; used only if local latents have to be drawn anew.
-        shard_axis, batch_size, store, output_dir, resume, progress
+        statistics, shard_axis, batch_size, store, output_dir, resume, progress
             See "Streaming" in :class:`ImpactModel`.
         **kwargs
             Further arguments of the kernel.
@@ -877,7 +891,8 @@ class ImpactModel:
         KernelValidationError
             If the output is not an observed ``sample`` site, so that it has no density.
         """
-        key, options = _given(rng_key), read_streaming(shard_axis, batch_size, store, output_dir, resume, progress)
+        key = _given(rng_key)
+        options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics)
         posterior = self._fitted("log_likelihood")
         given = read_given(self._engine, X, kwargs, y=y, scored=True, expected=self._local_rows())
         site = self._engine.read_scored(given.call)

@@ -3,11 +3,13 @@
 __all__ = ["Streaming", "read_streaming"]
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from aimz.ahead import begin_imports
 from aimz.data import read_count, read_output_dir
+from aimz.statistics import Statistics, read_statistics
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,18 @@ class Streaming:
     rows: str = ""
     """Digest of the rows of a complete call, if they came from an iterable."""
     progress: bool = True
+    statistics: Statistics | None = None
+    """What is kept instead of draws."""
 
 
 def read_streaming(
-    shard_axis: Any, batch_size: Any, store: Any, output_dir: Any, resume: Any, progress: Any
+    shard_axis: Any,
+    batch_size: Any,
+    store: Any,
+    output_dir: Any,
+    resume: Any,
+    progress: Any,
+    statistics: Any = None,
 ) -> Streaming:
     """Check options before any work, and before any directory is made.
 
@@ -47,17 +57,20 @@ def read_streaming(
             msg = f"`{name}` must be {known[0]!r} or {known[1]!r}; got {value!r}."
             raise ValueError(msg)
     batch_size = None if batch_size is None else read_count(batch_size, "batch_size")
+    make = partial(
+        Streaming, shard_axis, batch_size, store, progress=bool(progress), statistics=read_statistics(statistics)
+    )
     if store == "memory":
         for name, value in (("output_dir", output_dir), ("resume", resume)):
             if value is not None:
                 msg = f"`{name}` must be left out where `store='memory'`, which writes nothing; got {str(value)!r}."
                 raise ValueError(msg)
-        return Streaming(shard_axis, batch_size, store, progress=bool(progress))
+        return make()
     if output_dir is None and resume is None:
-        return Streaming(shard_axis, batch_size, store, progress=bool(progress))
+        return make()
     top = None if output_dir is None else read_output_dir(output_dir)
     if resume is None:
-        return Streaming(shard_axis, batch_size, store, top, progress=bool(progress))
+        return make(output_dir=top)
     path = read_output_dir(resume)
     if not path.is_dir():
         msg = f"`resume` must be the directory of an interrupted call; there is no {path}. Its error named it."
@@ -77,4 +90,4 @@ def read_streaming(
     if journal is None or not journal.fingerprint:
         msg = f"`resume` must be the directory of an interrupted call; {path} has no journal of one. Predict anew."
         raise ValueError(msg)
-    return Streaming(shard_axis, batch_size, store, path.parent, path, journal, complete, rows, bool(progress))
+    return make(output_dir=path.parent, resume=path, journal=journal, complete=complete, rows=rows)

@@ -12,6 +12,7 @@ from aimz.data import Call, Field
 from aimz.inference import Posterior
 from aimz.kernel import KernelSpec
 from aimz.model.engine import Prepared
+from aimz.statistics import Statistics
 
 if TYPE_CHECKING:
     import jax
@@ -97,12 +98,14 @@ class Results:
         *,
         key: str | None,
         row_block: int,
+        statistics: Statistics | None = None,
         **attrs: Any,
     ) -> "Frame":
         """Return the group of a call without its arrays; ``row_block`` says how many rows were drawn together."""
         from aimz.output import frame
 
-        return frame(self._draws({}, prepared, key, row_block=row_block, **attrs), shapes, self._labels())
+        draws = self._draws({}, prepared, key, row_block=row_block, **attrs)
+        return frame(draws, shapes, self._labels(), statistics)
 
     def observed(self, prepared: Prepared, observed: Any) -> "dict[str, xr.Dataset]":
         """Return the group ``observed_data``, where there are any."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def fingerprint_of(
-    prepared: Prepared, plan: "Plan", step: Step, *, method: str, group: str, key: str | None
+    prepared: Prepared, plan: "Plan", step: Step, *, method: str, group: str, key: str | None, statistics: tuple[str, ...] = ()
 ) -> dict[str, str]:
     """Return texts that are the same for the same call, by what they are of."""
     call = prepared.call
@@ -37,6 +37,7 @@ def fingerprint_of(
         "batching": json.dumps([plan.axis, plan.block, plan.chunk, plan.n_draws, plan.n_chains]),
         "sites": json.dumps(list(prepared.plan.return_sites)),
         "method": method,
+        "statistics": json.dumps(statistics),
         "in_sample": group,
         "versions": versions(),
         "device": jax.default_backend(),

@@ -109,6 +109,7 @@ _STREAMING = {
     "output_dir": None,
     "resume": None,
     "progress": True,
+    "statistics": None,
 }
 
 

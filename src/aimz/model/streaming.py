@@ -19,6 +19,7 @@ from aimz.model.place import Place
 from aimz.model.results import Results
 from aimz.model.resume import fingerprint_of
 from aimz.model.steps import Layout, Runner
+from aimz.statistics import Statistics, over_draws
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -46,27 +47,32 @@ def stream(engine: Engine, results: Results, order: Order) -> "xr.DataTree":
     return _run(results, order, plan, runner, step)
 
 
-def _variables(order: Order, plan: "Plan", step: Step, dims: Mapping[str, tuple[str, ...]]) -> "dict[str, Variable]":
-    """Return what the sink is to make room for."""
+def _variables(
+    order: Order, plan: "Plan", step: Step, dims: Mapping[str, tuple[str, ...]], statistics: Statistics | None
+) -> "dict[str, Variable]":
+    """Return what a sink is to make room for."""
     from aimz.store import Variable
     from aimz.stream import chunk_length
 
     prepared = order.prepared
     per_chain = plan.n_draws // plan.n_chains
+    head = [plan.n_chains, per_chain] if statistics is None else [len(statistics.labels)]
     found = {}
-    for site, (shape, dtype) in shapes_of(step, prepared, prepared.call.n_obs).items():
+    for site, (shape, drawn) in shapes_of(step, prepared, prepared.call.n_obs).items():
+        dtype = drawn if statistics is None else np.dtype(np.float64)
         row = prepared.plan.row_axes.get(site)
         row = None if row is None or row >= len(shape) else row  # one score may be of all rows together
-        whole: list[int | None] = [plan.n_chains, per_chain, *shape]
-        chunks = [plan.n_chains, per_chain, *shape]
+        whole: list[int | None] = [*head, *shape]
+        chunks = [*head, *shape]
         axis = None
         if plan.axis == "draw":
-            axis, chunks[0], chunks[1] = 1, 1, plan.chunk
+            if statistics is None:
+                axis, chunks[0], chunks[1] = 1, 1, plan.chunk
             if row is not None:
-                row_bytes = max(1, prod(shape) // shape[row]) * dtype.itemsize * plan.chunk
-                chunks[2 + row] = min(shape[row], chunk_length(1, row_bytes, shape[row], None))
+                row_bytes = max(1, prod(shape) // shape[row]) * dtype.itemsize * prod(chunks[: len(head)])
+                chunks[len(head) + row] = min(shape[row], chunk_length(1, row_bytes, shape[row], None))
         elif row is not None:
-            axis = 2 + row
+            axis = len(head) + row
             chunks[axis] = min(plan.chunk, plan.n_obs or plan.chunk)
             whole[axis] = plan.n_obs
         name = order.names[site]
@@ -84,13 +90,21 @@ def _run(results: Results, order: Order, plan: "Plan", runner: Runner, step: Ste
     def shapes(n_obs: int) -> dict[str, tuple[int, ...]]:
         return {names[n]: (plan.n_draws, *s) for n, (s, _) in shapes_of(step, prepared, n_obs).items()}
 
-    label = partial(results.frame, key=order.key_text, row_block=plan.block or 0)
+    statistics = options.statistics
+    label = partial(results.frame, key=order.key_text, row_block=plan.block or 0, statistics=statistics)
     frame = label(prepared, shapes(prepared.call.n_obs))
-    variables = _variables(order, plan, step, frame.dims)
+    variables = _variables(order, plan, step, frame.dims, statistics)
     place = None
     if options.store == "persistent":
         known = partial(
-            fingerprint_of, prepared, plan, step, method=order.asked.method, group=order.asked.group, key=order.key_text
+            fingerprint_of,
+            prepared,
+            plan,
+            step,
+            method=order.asked.method,
+            group=order.asked.group,
+            key=order.key_text,
+            statistics=() if statistics is None else statistics.labels,
         )
         home = order.home() if options.output_dir is None else None
         place = Place(options, order.asked.method, order.asked.group, known, plan, home)
@@ -104,7 +118,10 @@ def _run(results: Results, order: Order, plan: "Plan", runner: Runner, step: Ste
             sink.open(Group(variables, coords, {**frame.attrs, **own}))
             if place is not None:
                 place.write_beside(beside)
-            length = _fill(order, plan, runner, sink, place, variables)
+            if statistics is not None and plan.axis == "draw":
+                length = _fill_from_draws(order, plan, runner, sink, step, statistics)
+            else:
+                length = _fill(order, plan, runner, sink, place, variables)
             sink.finish(length)
         except BaseException as error:
             better = sink.fail(error)
@@ -149,12 +166,18 @@ def _fill(
 
         return noted
 
+    # Where rows are cut, a step has all draws of its rows, and statistics can take their place at once.
+    statistics = order.streaming.statistics if plan.axis == "obs" else None
+
+    def kept(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {names[n]: a if statistics is None else over_draws(a, statistics) for n, a in arrays.items()}
+
     request = Request(
         plan=plan,
         axes={names[n]: 0 if plan.axis == "draw" else 1 + row_axes.get(n, 0) for n in names},
         begin=noting(runner.begin),
-        fetch=lambda handle: [(start, stop, _renamed(part, names)) for start, stop, part in runner.fetch(handle)],
-        once=lambda handle: _renamed(runner.once(handle), names),
+        fetch=lambda handle: [(start, stop, kept(part)) for start, stop, part in runner.fetch(handle)],
+        once=lambda handle: kept(runner.once(handle)),
         wanted=(lambda _start, _stop: True) if place is None else place.wanted(variables),
         skip=noting(runner.skip),
         progress=order.asked.method if order.streaming.progress else None,
@@ -167,5 +190,29 @@ def _fill(
     return length
 
 
-def _renamed(arrays: Mapping[str, np.ndarray], names: Mapping[str, str]) -> dict[str, np.ndarray]:
-    return {names[name]: array for name, array in arrays.items()}
+def _fill_from_draws(
+    order: Order, plan: "Plan", runner: Runner, sink: "Sink", step: Step, statistics: Statistics
+) -> int:
+    """Compute all draws into a file of their own, where draws are cut, and write the statistics over them."""
+    from aimz.store import Group, SpillSink
+
+    dims = {name: () for name in order.names.values()}
+    with SpillSink() as spill:
+        drawn = _variables(order, plan, step, dims, None)
+        spill.open(Group(drawn))
+        length = _fill(order, plan, runner, spill, None, drawn)
+        for name in drawn:
+            draws = spill.read(name)
+            flat = draws.reshape(plan.n_draws, -1)
+            # As many columns as fit beside the model, with all their draws.
+            wide = max(1, _SPILLED // (plan.n_draws * draws.dtype.itemsize))
+            parts = [
+                over_draws(np.ascontiguousarray(flat[:, start : start + wide]), statistics)
+                for start in range(0, flat.shape[1], wide)
+            ]
+            sink.write(name, np.concatenate(parts, axis=1).reshape(-1, *draws.shape[2:]), 0)
+    return length
+
+
+_SPILLED = 2**25
+"""Bytes of draws to look at together."""

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from aimz.errors import warn
+from aimz.output.labels import STATISTIC
 
 _OF_FILES = ("output_dir", "artifact_path")
 """Attributes that say where a scenario is stored; the effect is not there."""
@@ -31,6 +32,12 @@ def difference(baseline: xr.DataTree, intervention: xr.DataTree) -> xr.DataTree:
         msg = (
             f"The scenarios share no variable in group {group!r}: the baseline has {sorted(map(str, before))}, the "
             f"intervention {sorted(map(str, after))}. Make both with the same `return_sites`."
+        )
+        raise ValueError(msg)
+    if any(STATISTIC in side.sizes for side in (before, after)):
+        msg = (
+            "The scenarios hold statistics over draws, and the difference of two quantiles is no quantile of the "
+            "difference. Make both without `statistics`, or call `compare_scenarios` for averages over rows."
         )
         raise ValueError(msg)
     _check_sizes(before, after)

@@ -12,6 +12,8 @@ import pandas as pd
 from aimz.kernel import KernelSpec
 
 SAMPLE_DIMS = ("chain", "draw")
+STATISTIC = "statistic"
+"""The dimension that takes the place of the draws where statistics are kept."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core.indexing import ExplicitIndexer, IndexingSupport, LazilyIndexedArray, explicit_indexing_adapter
 
-from aimz.output.labels import SAMPLE_DIMS, Labels
+from aimz.output.labels import SAMPLE_DIMS, STATISTIC, Labels
 from aimz.output.tree import Draws, attributes, common_sizes
+from aimz.statistics import Statistics
 
 if TYPE_CHECKING:
     import os
@@ -46,13 +47,30 @@ class Frame:
         return packed({str(name): ((str(name),), labels) for name, labels in self.coords.items()})
 
 
-def frame(draws: Draws, shapes: Mapping[str, tuple[int, ...]], labels: Labels) -> Frame:
-    """Return the group of ``draws`` for sites whose draws have ``shapes``, the number of all draws first."""
-    dims = {n: (*SAMPLE_DIMS, *labels.axes(draws.spec, n, shape[1:], draws.n_obs)) for n, shape in shapes.items()}
-    whole = {n: (draws.num_chains, shape[0] // draws.num_chains, *shape[1:]) for n, shape in shapes.items()}
+def frame(
+    draws: Draws, shapes: Mapping[str, tuple[int, ...]], labels: Labels, statistics: Statistics | None = None
+) -> Frame:
+    """Return the group of ``draws`` for sites whose draws have ``shapes``, the number of all draws first.
+
+    With ``statistics``, they take the place of the draws.
+    """
+    head: tuple[str, ...] = SAMPLE_DIMS if statistics is None else (STATISTIC,)
+    dims = {n: (*head, *labels.axes(draws.spec, n, shape[1:], draws.n_obs)) for n, shape in shapes.items()}
+    if statistics is None:
+        whole = {n: (draws.num_chains, shape[0] // draws.num_chains, *shape[1:]) for n, shape in shapes.items()}
+        about: dict[str, Any] = {"sample_dims": list(SAMPLE_DIMS)}
+    else:
+        whole = {n: (len(statistics.labels), *shape[1:]) for n, shape in shapes.items()}
+        n_draws = next((shape[0] for shape in shapes.values()), 0)
+        about = {"statistics": list(statistics.labels), "n_draws": n_draws, **statistics.attrs}
     sizes = common_sizes({name: (dims[name], whole[name]) for name in dims})
     coords = labels.coordinates(sizes, row_dim=labels.row_dim(draws.spec), known_rows=draws.known_rows)
-    return Frame(dims, coords, attributes(sample_dims=list(SAMPLE_DIMS), **draws.attrs))
+    if statistics is not None:
+        if STATISTIC in shapes:
+            msg = f"A site named {STATISTIC!r} has no place in a result with `statistics`. Name the site differently."
+            raise ValueError(msg)
+        coords[STATISTIC] = np.asarray(statistics.labels)
+    return Frame(dims, coords, attributes(**about, **draws.attrs))
 
 
 def packed(

@@ -15,7 +15,7 @@ class Variable:
     """One array of a group, and how a stream fills it."""
 
     dims: tuple[str, ...]
-    """Names of the axes; a streamed array begins with chain and draw."""
+    """Names of the axes; a streamed array begins with chain and draw, or with the statistics over them."""
     shape: tuple[int | None, ...]
     """None where the length is known only when the stream ends."""
     dtype: np.dtype
@@ -26,18 +26,19 @@ class Variable:
     def place(self, array: np.ndarray, start: int) -> tuple[tuple[slice, ...], np.ndarray]:
         """Return where a piece belongs, and the piece with the axes of the whole.
 
-        The piece has one axis of draws, all chains after one another; ``start`` counts along the streamed axis, which
-        if it is that of the draws also runs through all chains.
+        A piece has one axis of draws, all chains after one another, where the whole has two; ``start`` counts along the
+        streamed axis, which if it is that of the draws also runs through all chains.
         """
-        if self.axis == 1:
+        by_chain = len(self.shape) > array.ndim
+        if self.axis == 1 and by_chain:
             chain, first = divmod(start, self.shape[1] or 1)
             where = (slice(chain, chain + 1), slice(first, first + array.shape[0]))
             return where + (slice(None),) * (array.ndim - 1), array[None]
-        by_chain = array.reshape(self.shape[0] or 1, -1, *array.shape[1:])
-        cuts = [slice(None)] * by_chain.ndim
+        whole = array.reshape(self.shape[0] or 1, -1, *array.shape[1:]) if by_chain else array
+        cuts = [slice(None)] * whole.ndim
         if self.axis is not None:
-            cuts[self.axis] = slice(start, start + by_chain.shape[self.axis])
-        return tuple(cuts), by_chain
+            cuts[self.axis] = slice(start, start + whole.shape[self.axis])
+        return tuple(cuts), whole
 
     def ending_at(self, length: int) -> "Variable":
         """Return the same with the length of the streamed axis known."""

@@ -97,14 +97,14 @@ def plan_rows(
     n_obs: int | None,
     n_draws: int,
     n_chains: int,
-    site_bytes: int,
+    row_bytes: int,
     n_devices: int,
     blocks_per_device: int,
     batch_size: int | None,
 ) -> Plan:
     """Return the plan of a call that is cut along its rows.
 
-    ``site_bytes`` is what one draw of the largest site takes for one row.
+    ``row_bytes`` is what the largest array keeps of one row: its draws, or statistics over them.
     """
     n_blocks = None if n_obs is None else ceil(n_obs / block)
     each = blocks_per_device
@@ -119,7 +119,7 @@ def plan_rows(
         n_chains=n_chains,
         block=block,
         step=block * each * n_devices,
-        chunk=chunk_length(block, block * site_bytes * n_draws, n_obs, batch_size),
+        chunk=chunk_length(block, block * row_bytes, n_obs, batch_size),
     )
 
 
