@@ -5,7 +5,7 @@ from aimz.data.batches import ArrayBatches, Batches, IterableBatches, count_rows
 from aimz.data.calls import Call, read_call
 from aimz.data.keys import read_key
 from aimz.data.paths import read_output_dir
-from aimz.data.sources import BatchReader, Field, Rows, is_batches, is_shuffled
+from aimz.data.sources import BatchReader, Field, Rows, Stacked, is_batches, is_shuffled
 
 __all__ = [
     "ArrayBatches",
@@ -15,6 +15,7 @@ __all__ = [
     "Field",
     "IterableBatches",
     "Rows",
+    "Stacked",
     "count_rows",
     "differences",
     "fingerprint",

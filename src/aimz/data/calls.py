@@ -32,11 +32,11 @@ class Call:
         array = self.arrays[name]
         if not array.ndim:
             return fingerprint([np.asarray(array)])
-        return fingerprint((array if isinstance(array, Rows) else Rows(array, name)).stretches())
+        return (array if isinstance(array, Rows) else Rows(array, name)).digest
 
 
 def _in_parts(value: Any, name: str) -> Rows | Field:
-    return value if isinstance(value, Field) else Rows(value, name)
+    return value if isinstance(value, Field | Rows) else Rows(value, name)
 
 
 def _sort_extra(value: Any, name: str, *, in_parts: bool) -> tuple[Any, object]:

@@ -1,15 +1,16 @@
 """Rows that are taken when they are needed, so that nothing is loaded whole."""
 
-__all__ = ["BatchReader", "Field", "Rows", "is_batches", "is_shuffled"]
+__all__ = ["BatchReader", "Field", "Rows", "Stacked", "is_batches", "is_shuffled"]
 
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
 import numpy as np
 
-from aimz.data.arrays import is_array, read_array
+from aimz.data.arrays import fingerprint, is_array, read_array
 
 _LOOK = 2**24
 """Bytes to look at together when an array is read through."""
@@ -62,6 +63,11 @@ class Rows:
             yield self._read(rows)
             self.release(rows)
 
+    @cached_property
+    def digest(self) -> str:
+        """What :func:`fingerprint` says of all rows; read once, though several scenarios may ask."""
+        return fingerprint(self.stretches())
+
     def take(self, stretch: slice, index: np.ndarray) -> np.ndarray:
         """Return rows ``index`` of a stretch, and let go of the stretch."""
         part = self._given[stretch]
@@ -104,6 +110,25 @@ class Rows:
         if self._function is not None:
             part = np.asarray(self._function(np.asarray(read_array(part, self._name))))
         return np.asarray(read_array(part, self._name))
+
+
+class Stacked:
+    """Versions of one argument with the same rows, side by side along a last axis.
+
+    Parameters
+    ----------
+    parts : sequence of array_like
+        Arrays, :class:`Rows` or :class:`Field`, alike in shape and type.
+    """
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self.parts = tuple(parts)
+        self.shape: tuple[int, ...] = (*self.parts[0].shape, len(self.parts))
+        self.dtype = self.parts[0].dtype
+        self.ndim = len(self.shape)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 (NumPy's protocol)
+        return np.stack([np.asarray(part, dtype) for part in self.parts], axis=-1)
 
 
 def check_by_row(function: Callable[[Any], Any], some: np.ndarray, name: str) -> None:

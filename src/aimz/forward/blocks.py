@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from aimz.forward.predictive import Block, Program, draw_keys
+from aimz.forward.predictive import Block, Program, draw_keys, is_beside
 from aimz.forward.vectorise import Traced, map_draws
 
 
@@ -38,9 +38,9 @@ def _stitch(value: jax.Array, axis: int | None) -> jax.Array:
 def blocked(traced: Traced, row_axes: Mapping[str, int], group: int) -> Program:
     """Return ``f(key, numbers, draws, values, arrays, blocks) -> {site: array}`` for many blocks.
 
-    ``traced`` is one pass over one block, ``row_axes`` the row axis of each site that has one.  Each leaf of
-    ``blocks`` has the blocks as its leading axis, those of ``blocks.draws`` as the one after the draws.  Arrays come
-    back as ``(n_draws, ..., n_blocks * block, ...)``, those of other sites as ``(n_draws, 1, ...)``.
+    ``traced`` is one pass over one block, ``row_axes`` the axis of each of its outputs along which blocks are put end
+    to end.  Each leaf of ``blocks`` has the blocks as its leading axis, those of ``blocks.draws`` as the one after the
+    draws.  Arrays come back as ``(n_draws, ..., n_blocks * block, ...)``, others as ``(n_draws, 1, ...)``.
     """
 
     def run(
@@ -69,41 +69,57 @@ def blocked(traced: Traced, row_axes: Mapping[str, int], group: int) -> Program:
 
 
 def sharded(
-    program: Program, mesh: Mesh, cut: Cut, row_axes: Mapping[str, int], sites: tuple[str, ...], *, by_block: bool
+    program: Program,
+    mesh: Mesh,
+    cut: Cut,
+    row_axes: Mapping[str, int],
+    sites: tuple[str, ...],
+    *,
+    by_block: bool,
+    counted: bool,
 ) -> Program:
     """Return ``program`` with the blocks, or the draws, shared out among the devices of ``mesh``.
 
     ``by_block`` says that it has blocks; one that sees all rows at once has none, and its draws are shared out.
+    ``counted`` says that blocks know how many rows they have.
     """
     axis = mesh.axis_names[0]
     draws: Any = P(axis)
     if cut is Cut.ROWS:
         share: Any = P(axis)
         draws = P(None, axis)
-        blocks = Block(share, share, draws, share, share)
+        blocks = Block(share, share, draws, share, share, share if counted else None)
         inputs = (P(), P(), P(), P(), P(), blocks)
         outputs = {name: P(*[None] * (1 + row_axes.get(name, 0)), axis) for name in sites}
     else:
         same: Any = P()
-        blocks = Block(same, same, draws, same, same) if by_block else same
+        blocks = Block(same, same, draws, same, same, same if counted else None) if by_block else same
         inputs = (P(), P(axis), P(axis), P(), P(), blocks)
         outputs = dict.fromkeys(sites, P(axis))
     return jax.shard_map(program, mesh=mesh, in_specs=inputs, out_specs=outputs, check_vma=False)
 
 
-def rows_apart(program: Program, inputs: tuple[Any, ...], n_obs: int, row_axes: Mapping[str, int]) -> str | None:
+def rows_apart(
+    program: Program, inputs: tuple[Any, ...], n_obs: int, row_axes: Mapping[str, int], weights: str | None
+) -> str | None:
     """Return the site in which a row saw another, or None.
 
     The program runs on the rows at hand and on the same with most rows changed, in the arguments and in whatever else
     has rows; those left alone, chosen by chance, must keep their bits.  Rows get the values of others, so that whatever
-    the kernel computes of them it could have had to compute.
+    the kernel computes of them it could have had to compute.  Where sites are added up over rows with the ``weights``
+    of that name, those left alone are the ones that count.
     """
-    blocks: Block = inputs[-1]
-    before = program(*inputs)
-    n_blocks, size = np.shape(next(iter(blocks.arrays.values())))[:2]
+    given: Block = inputs[-1]
+    n_blocks, size = np.shape(next(iter(given.arrays.values())))[:2]
     chance = np.random.default_rng(0)
+    before: dict[str, jax.Array] = {} if weights else program(*inputs)
     for _ in range(2):
         kept = np.sort(chance.permutation(n_obs)[: max(1, n_obs // 8)])
+        blocks = given
+        if weights is not None:
+            counting = np.isin(np.arange(n_blocks * size), kept).astype(np.float32).reshape(n_blocks, size)
+            blocks = given._replace(arrays={**given.arrays, weights: counting})
+            before = program(*inputs[:-1], blocks)
         rows = chance.permutation(n_blocks * size)
         rows[kept] = kept
         changed = blocks._replace(
@@ -111,12 +127,15 @@ def rows_apart(program: Program, inputs: tuple[Any, ...], n_obs: int, row_axes: 
             values={
                 name: _exchanged(value, 0, row_axes[name] + 1, rows, kept) for name, value in blocks.values.items()
             },
-            arrays={name: _exchanged(value, 0, 1, rows, kept) for name, value in blocks.arrays.items()},
+            arrays={
+                name: value if is_beside(name) else _exchanged(value, 0, 1, rows, kept)
+                for name, value in blocks.arrays.items()
+            },
         )
         after = program(*inputs[:-1], changed)
         for name, value in before.items():
             one, other = np.asarray(value), np.asarray(after[name])
-            if name in row_axes:
+            if name in row_axes and weights is None:
                 one, other = (array.take(kept, 1 + row_axes[name]) for array in (one, other))
             if not np.array_equal(one, other, equal_nan=one.dtype.kind in "fc"):
                 return name

@@ -1,6 +1,6 @@
 """One predictive pass: draws of every return site, given posterior draws, parameters and rows."""
 
-__all__ = ["Block", "OnePass", "Pass", "Program", "draw_keys", "one_pass", "per_draw", "whole"]
+__all__ = ["Block", "OnePass", "Pass", "Program", "draw_keys", "is_beside", "one_pass", "per_draw", "whole"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -49,6 +49,13 @@ class Block(NamedTuple):
     """Values of sites with a row axis that are the same in all draws."""
     arrays: Mapping[str, Any]
     """Arguments with a row axis."""
+    n_rows: Any = None
+    """How many rows it has, without padding; None where nobody asks."""
+
+
+def is_beside(name: str) -> bool:
+    """Whether an array with rows goes beside those of the kernel, and never into it: no parameter has such a name."""
+    return name.startswith("\0")
 
 
 def draw_keys(key: jax.Array, numbers: Any) -> jax.Array:

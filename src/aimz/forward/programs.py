@@ -11,7 +11,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from aimz.forward.blocks import Cut, blocked, rows_apart, sharded
-from aimz.forward.predictive import Block, Pass, Program, one_pass, per_draw, whole
+from aimz.forward.joint import WEIGHTS, Joint, joint_pass
+from aimz.forward.predictive import Block, OnePass, Pass, Program, one_pass, per_draw, whole
 from aimz.forward.readers import READERS
 from aimz.forward.vectorise import Traced, group_size, trace
 from aimz.kernel import Recent, RowUse, freeze, row_use
@@ -26,12 +27,21 @@ class Step:
     """One pass, traced: what a stream needs to know of it before it runs."""
 
     traced: Traced
-    plan: Pass
+    n_obs: int
+    n_draws: int
+    sites: tuple[str, ...]
+    """Names of what it returns."""
+    row_axes: Mapping[str, int]
+    """The axis along which blocks of it are put end to end, where there is one."""
     group: int
     """Draws that fit the hardware side by side."""
     own_noise: bool
     """Whether the kernel draws with a key that belongs to no site."""
     by_block: bool
+    counted: bool = False
+    """Whether it asks how many rows a block has."""
+    weights: str | None = None
+    """Name of the weights with which it adds up rows, if it does."""
 
 
 class Programs:
@@ -63,30 +73,53 @@ class Programs:
         """Trace one pass; over one block if there is one among the inputs."""
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(inputs))
         handle = (_handle(kind, plan), jax.tree.structure(inputs), shapes)
-        return self._steps.get(handle, lambda: self._trace(kind, plan, inputs))
 
-    def _trace(self, kind: str, plan: Pass, inputs: Inputs) -> Step:
-        noticed: set[str] = set()
-        traced = trace(one_pass(self._kernel, plan, READERS[kind], noticed), _a_key(), *inputs)
-        group = group_size(traced.jaxpr, plan.n_draws, jax.default_backend())
-        return Step(traced, plan, group, bool(noticed), by_block=inputs[-1] is not None)
+        def make() -> Step:
+            noticed: set[str] = set()
+            one = one_pass(self._kernel, plan, READERS[kind], noticed)
+            return _trace(one, plan, plan.return_sites, plan.row_axes, noticed, inputs)
+
+        return self._steps.get(handle, make)
+
+    def joint(self, joint: Joint, inputs: Inputs) -> Step:
+        """Trace one pass over several scenarios, whose sites are added up over rows."""
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(inputs))
+        worlds = tuple(
+            (
+                _handle("joint", world.plan),
+                world.members,
+                world.mapped,
+                *map(freeze, (world.draws, world.values, world.arrays)),
+            )
+            for world in joint.worlds
+        )
+        axes = tuple(sorted(joint.row_axes.items()))
+        handle = (worlds, joint.baseline, joint.width, axes, jax.tree.structure(inputs), shapes)
+
+        def make() -> Step:
+            noticed: set[str] = set()
+            one = joint_pass(self._kernel, joint, READERS["predictive"], noticed)
+            tiles = dict.fromkeys(joint.row_axes, 0)
+            step = _trace(one, joint.worlds[0].plan, joint.return_sites, tiles, noticed, inputs)
+            return replace(step, counted=inputs[-1] is not None, weights=WEIGHTS)
+
+        return self._steps.get(handle, make)
 
     def use(self, kind: str, plan: Pass, inputs: Inputs, other: Inputs, n_other: int) -> RowUse:
         """Return whether a pass over a block may be one of many, by comparison with one over ``n_other`` rows."""
         step = self.step(kind, plan, inputs)
-        return self._uses.get((step, n_other), lambda: self._compare(step, kind, inputs, other, n_other))
+        return self._uses.get((step, n_other), lambda: self._compare(step, kind, plan, inputs, other, n_other))
 
-    def _compare(self, step: Step, kind: str, inputs: Inputs, other: Inputs, n_other: int) -> RowUse:
+    def _compare(self, step: Step, kind: str, plan: Pass, inputs: Inputs, other: Inputs, n_other: int) -> RowUse:
         if step.own_noise:
             return RowUse("it draws with a key of its own (`numpyro.prng_key`), apart from any site")
-        plan = replace(step.plan, n_obs=n_other)
-        traced = trace(one_pass(self._kernel, plan, READERS[kind]), _a_key(), *other)
+        traced = trace(one_pass(self._kernel, replace(plan, n_obs=n_other), READERS[kind]), _a_key(), *other)
         draws, values, arrays, block = inputs
         assert block is not None
         # Leaves come in the order of the arguments: first of the block is its number, then those of the rows.
         number = len(jax.tree.leaves((_a_key(), draws, values, arrays)))
         rows = None if block.rows is None else number + 1
-        return row_use(step.traced.jaxpr, traced.jaxpr, (step.plan.n_obs, n_other), rows=rows, number=number)
+        return row_use(step.traced.jaxpr, traced.jaxpr, (step.n_obs, n_other), rows=rows, number=number)
 
     def compiled(self, step: Step, *, group: int, cut: Cut, mesh: Mesh | None) -> Program:
         """Return the program ``f(key, numbers, draws, values, arrays, blocks)`` that runs ``step`` for many draws.
@@ -95,17 +128,38 @@ class Programs:
         """
 
         def make() -> Program:
-            axes = step.plan.row_axes
+            axes = step.row_axes
             program = blocked(step.traced, axes, group) if step.by_block else whole(step.traced, group)
             if mesh is not None:
-                program = sharded(program, mesh, cut, axes, step.plan.return_sites, by_block=step.by_block)
+                about = {"by_block": step.by_block, "counted": step.counted}
+                program = sharded(program, mesh, cut, axes, step.sites, **about)
             return jax.jit(program)
 
         return self._programs.get((step, group, cut, mesh), make)
 
-    def apart(self, step: Step, program: Program, inputs: tuple[Any, ...], n_obs: int) -> str | None:
-        """Return the site in which a row saw another, or None; found out once for a step."""
-        return self._apart.get(step, lambda: rows_apart(program, inputs, n_obs, step.plan.row_axes))
+    def apart(
+        self, step: Step, program: Program, inputs: tuple[Any, ...], n_obs: int, row_axes: Mapping[str, int]
+    ) -> str | None:
+        """Return the site in which a row saw another, or None; found out once for a step.
+
+        ``row_axes`` are those of the inputs, by site.
+        """
+        return self._apart.get(step, lambda: rows_apart(program, inputs, n_obs, row_axes, step.weights))
+
+
+def _trace(
+    one: OnePass,
+    plan: Pass,
+    sites: tuple[str, ...],
+    row_axes: Mapping[str, int],
+    noticed: set[str],
+    inputs: Inputs,
+) -> Step:
+    """Run the Python of a pass, which adds to ``noticed``, and see what it takes."""
+    traced = trace(one, _a_key(), *inputs)
+    group = group_size(traced.jaxpr, plan.n_draws, jax.default_backend())
+    by_block = inputs[-1] is not None
+    return Step(traced, plan.n_obs, plan.n_draws, sites, row_axes, group, bool(noticed), by_block)
 
 
 def _a_key() -> Any:

@@ -1,17 +1,29 @@
 """How a call is cut: along its rows if no row sees another, else along its draws."""
 
-__all__ = ["cut_draws", "cut_rows", "shapes_of"]
+__all__ = [
+    "block_of",
+    "blocks_per_device",
+    "cut_draws",
+    "cut_rows",
+    "group_of_draws",
+    "judge",
+    "local_mesh",
+    "looked_at",
+    "n_chains",
+    "n_devices",
+    "shapes_of",
+]
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from aimz.forward import Cut, Step
+from aimz.forward import Cut, Program, Step
 from aimz.kernel import RowUse, Source, site_obstacle
 from aimz.model.asked import Order
 from aimz.model.engine import Engine, Prepared
@@ -24,13 +36,19 @@ _BLOCKS_PER_DEVICE = {"cpu": 2}
 """Blocks a device computes at once: enough to be worth a dispatch, few enough to stay in the cache of a CPU."""
 
 
-def _mesh() -> Mesh | None:
+def local_mesh() -> Mesh | None:
     """Return all local devices in a row, or None if there is but one."""
     devices = jax.local_devices()
     return None if len(devices) == 1 else Mesh(np.array(devices), ("share",))
 
 
-def _n_devices(mesh: Mesh | None) -> int:
+def blocks_per_device() -> int:
+    """Return how many blocks a device computes at once."""
+    return _BLOCKS_PER_DEVICE.get(jax.default_backend(), 16)
+
+
+def n_devices(mesh: Mesh | None) -> int:
+    """Return how many devices share a step."""
     return 1 if mesh is None else mesh.size
 
 
@@ -44,48 +62,80 @@ def _bytes_by_row(prepared: Prepared) -> int:
     )
 
 
-def cut_rows(engine: Engine, order: Order, layout: Layout) -> "tuple[Plan, Runner, Step] | str":
-    """Return how to compute a call block by block, or why that cannot be done."""
-    from aimz.stream import block_rows
+@dataclass(frozen=True)
+class Judged:
+    """What is known of a pass over one block before anything is computed."""
 
-    prepared = order.prepared
+    step: Step
+    use: RowUse
+
+
+def judge(
+    engine: Engine, prepared: Prepared, layout: Layout, block: int, n_obs: int | None, *, kind: str, alone: bool
+) -> Judged | str:
+    """Return a pass over one block and what it does with rows, or why it must not be one of many.
+
+    ``n_obs`` is None where it is not known; ``alone`` says that there is one block and no other.
+    """
     obstacle = site_obstacle(
         prepared.spec,
         drawn=frozenset(prepared.substitution.having(*_DRAWN)),
         returned=prepared.plan.return_sites,
-        scored=order.kind == "log_density",
+        scored=kind == "log_density",
     )
     if obstacle is not None:
         return obstacle
-    n_obs, mesh = prepared.call.n_obs if order.n_obs_known else None, _mesh()
-    block = block_rows(_bytes_by_row(prepared), prepared.plan.n_draws, n_obs)
-    alone = mesh is None and n_obs is not None and n_obs <= block
     by_block = replace(prepared.plan, n_obs=block)
     try:
-        step = engine.programs.step(order.kind, by_block, layout.one_block(block, alone=alone))
+        step = engine.programs.step(kind, by_block, layout.one_block(block, alone=alone))
         use = RowUse()
         if n_obs != block:  # else the kernel sees all its rows
             # Beside all the rows, since a kernel may do something else for many than for few.
             other = n_obs or 2 * block
             one, two = (layout.one_block(rows, alone=False) for rows in (block, other))
-            use = engine.programs.use(order.kind, by_block, one, two, other)
+            use = engine.programs.use(kind, by_block, one, two, other)
     except Exception as error:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
         return f"for {block} rows it raises {type(error).__name__}"
-    if use.obstacle is not None:
-        return use.obstacle
+    return Judged(step, use) if use.obstacle is None else use.obstacle
+
+
+def block_of(prepared: Prepared, n_obs: int | None) -> int:
+    """Return how many rows a block has."""
+    from aimz.stream import block_rows
+
+    return block_rows(_bytes_by_row(prepared), prepared.plan.n_draws, n_obs)
+
+
+def cut_rows(engine: Engine, order: Order, layout: Layout) -> "tuple[Plan, Runner, Step] | str":
+    """Return how to compute a call block by block, or why that cannot be done."""
+    prepared = order.prepared
+    n_obs, mesh = prepared.call.n_obs if order.n_obs_known else None, local_mesh()
+    block = block_of(prepared, n_obs)
+    alone = mesh is None and n_obs is not None and n_obs <= block
+    judged = judge(engine, prepared, layout, block, n_obs, kind=order.kind, alone=alone)
+    if isinstance(judged, str):
+        return judged
+    step, use = judged.step, judged.use
     plan, group = _plan_blocks(order, step, block, n_obs, mesh)
-    cut = Cut(plan.axis)
-    program = engine.programs.compiled(step, group=group, cut=cut, mesh=mesh)
+    program = engine.programs.compiled(step, group=group, cut=Cut(plan.axis), mesh=mesh)
     feed = Feed(layout.row_arrays, n_obs, order.reader, None if order.streaming.output_dir is None else [])
-    runner = Runner(program, use, layout, feed, order.key, plan, mesh=mesh, alone=alone)
-    if n_obs == block or use.waits:
-        return plan, runner, step
-    seen = runner.try_first(lambda *given: engine.programs.apart(step, *given), next(plan.steps())[1])
+    runner = Runner(step, program, use, layout, feed, order.key, plan, mesh=mesh, alone=alone)
+    seen = None if n_obs == block or use.waits else looked_at(engine, step, runner, plan, layout)
     if seen is not None:
         if order.reader is not None:
             order.reader.rewind()
-        return f"a row of site `{seen}` changes with other rows"
+        return seen
     return plan, runner, step
+
+
+def looked_at(engine: Engine, step: Step, runner: Runner, plan: "Plan", layout: Layout) -> str | None:
+    """Return why a step must not be one of many, going by what it computes for the first rows, or None."""
+
+    def apart(program: Program, inputs: tuple[Any, ...], n_obs: int) -> str | None:
+        return engine.programs.apart(step, program, inputs, n_obs, layout.row_axes)
+
+    seen = runner.try_first(apart, next(plan.steps())[1])
+    return None if seen is None else f"a row of site `{seen}` changes with other rows"
 
 
 _DRAWN = (Source.PRIOR, Source.ABSENT, Source.OTHER_ROWS, Source.DOWNSTREAM, Source.DRAWN, Source.DATA)
@@ -100,15 +150,15 @@ def _plan_blocks(order: Order, step: Step, block: int, n_obs: int | None, mesh: 
     n_draws, sizes = prepared.plan.n_draws, _sizes(step, prepared)
     if options.shard_axis == "draw":
         assert n_obs is not None  # all rows are there
-        group = _group_of_draws(step, n_draws)
+        group = group_of_draws(step, n_draws)
         plan = plan_draws(
             block=block,
             n_obs=n_obs,
             n_draws=n_draws,
-            n_chains=_n_chains(prepared),
+            n_chains=n_chains(prepared),
             group=group,
             draw_bytes=sum(sizes.values()),
-            n_devices=_n_devices(mesh),
+            n_devices=n_devices(mesh),
             batch_size=options.batch_size,
         )
         return plan, group
@@ -116,10 +166,10 @@ def _plan_blocks(order: Order, step: Step, block: int, n_obs: int | None, mesh: 
         block=block,
         n_obs=n_obs,
         n_draws=n_draws,
-        n_chains=_n_chains(prepared),
+        n_chains=n_chains(prepared),
         row_bytes=max(_kept(order, size) // prepared.call.n_obs for size in sizes.values()) if sizes else 1,
-        n_devices=_n_devices(mesh),
-        blocks_per_device=_BLOCKS_PER_DEVICE.get(jax.default_backend(), 16),
+        n_devices=n_devices(mesh),
+        blocks_per_device=blocks_per_device(),
         batch_size=options.batch_size,
     )
     return plan, step.group
@@ -131,7 +181,7 @@ def _kept(order: Order, draw_bytes: int) -> int:
     return draw_bytes * (order.prepared.plan.n_draws if statistics is None else 2 * len(statistics.labels))
 
 
-def _group_of_draws(step: Step, n_draws: int) -> int:
+def group_of_draws(step: Step, n_draws: int) -> int:
     """Return how many draws go side by side where draws are cut.
 
     At most an eighth of them, on however many devices, so that these do not show in the numbers.
@@ -143,25 +193,26 @@ def cut_draws(engine: Engine, order: Order, layout: Layout) -> "tuple[Plan, Runn
     """Return how to compute a call with all rows together, some draws at a time."""
     from aimz.stream import plan_draws
 
-    prepared, options, mesh = order.prepared, order.streaming, _mesh()
+    prepared, options, mesh = order.prepared, order.streaming, local_mesh()
     step = engine.programs.step(order.kind, prepared.plan, layout.one_pass())
-    group = _group_of_draws(step, prepared.plan.n_draws)
+    group = group_of_draws(step, prepared.plan.n_draws)
     plan = plan_draws(
         block=None,
         n_obs=prepared.call.n_obs,
         n_draws=prepared.plan.n_draws,
-        n_chains=_n_chains(prepared),
+        n_chains=n_chains(prepared),
         group=group,
         draw_bytes=sum(_sizes(step, prepared).values()),
-        n_devices=_n_devices(mesh),
+        n_devices=n_devices(mesh),
         batch_size=options.batch_size if options.shard_axis == "draw" else None,
     )
     program = engine.programs.compiled(step, group=group, cut=Cut.DRAWS, mesh=mesh)
     feed = Feed(layout.row_arrays, prepared.call.n_obs)
-    return plan, Runner(program, RowUse(), layout, feed, order.key, plan, mesh=mesh), step
+    return plan, Runner(step, program, RowUse(), layout, feed, order.key, plan, mesh=mesh), step
 
 
-def _n_chains(prepared: Prepared) -> int:
+def n_chains(prepared: Prepared) -> int:
+    """Return in how many chains the draws are."""
     return 1 if prepared.posterior is None else prepared.posterior.num_chains
 
 

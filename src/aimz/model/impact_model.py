@@ -21,15 +21,25 @@ from aimz.inference import Posterior, SVIFit, VIResult, make_fit, read_draws
 from aimz.kernel import KernelSpec, read_signature
 from aimz.model.asked import Asked, Order
 from aimz.model.batching import batch_scale
+from aimz.model.comparing import compare
 from aimz.model.describe import Portrait, describe, html, summary
-from aimz.model.engine import Alike, Engine
+from aimz.model.engine import Alike, Engine, Prepared
 from aimz.model.inputs import Given, check_order, read_given
 from aimz.model.keys import describe_key, parse_key
 from aimz.model.options import Streaming, read_streaming
 from aimz.model.results import Observed, Results
-from aimz.model.scenarios import check_alike, check_inputs, read_scenario
+from aimz.model.scenarios import (
+    check_alike,
+    check_inputs,
+    open_sources,
+    read_groups_of,
+    read_requests,
+    read_scenario,
+    share_rows,
+)
 from aimz.model.streaming import stream
 from aimz.model.training import plan_fit, read_options, read_training
+from aimz.model.worlds import Comparison
 from aimz.types import Intervention, Kernel, StatisticsLike
 
 if TYPE_CHECKING:
@@ -37,6 +47,7 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
+    from aimz.output import Contrast
     from aimz.store import Home
 
 
@@ -984,6 +995,143 @@ class ImpactModel:
             for side, asked in zip(sides, ready, strict=True)
         ]
         return difference(*trees)
+
+    def compare_scenarios(
+        self,
+        scenarios: Mapping[Any, Mapping[str, Any]],
+        *,
+        baseline: Any,
+        by: Any = None,
+        weights: Any = None,
+        contrast: "Contrast" = "difference",
+        return_sites: str | Iterable[str] | None = None,
+        rng_key: jax.Array | None = None,
+        batch_size: int | None = None,
+        progress: bool = True,
+        X: Any = None,
+        **kwargs: Any,
+    ) -> "xr.DataTree":
+        """Average each site over rows under many scenarios, and say what each changes, in one pass over the data.
+
+        No draw of any row is stored: what comes back has a number for each draw, scenario and group, so memory grows
+        with neither rows nor the length of the pass.  All scenarios share their noise.  Averages are taken inside each
+        draw first, then contrasts of averages; so every effect has draws of its own, and effects can be added,
+        subtracted and compared draw by draw.
+
+        Parameters
+        ----------
+        scenarios : mapping of name to mapping
+            For each scenario, keyword arguments of :meth:`predict` that are its own: ``intervention``, ``X``,
+            ``in_sample`` or further arguments of the kernel.  Scenarios that differ in the values of arrays only are
+            computed side by side.
+        baseline : name
+            The scenario the others are compared with.
+        by : array_like of shape (n_obs,), str, list of str, or mapping, optional
+            Labels of the rows' groups.  A mapping of names to labels gives one dimension for each; a text names a
+            column of a data frame ``X``, or an argument of the kernel that has one value for each row.
+        weights : array_like of shape (n_obs,), optional
+            What each row counts in the averages.  With 1 for the treated and 0 for others, effects are those on the
+            treated.
+        contrast : {"difference", "ratio", "lift"} or callable
+            What an effect is: scenario - baseline, scenario / baseline, scenario / baseline - 1, or a function
+            ``(scenario, baseline)`` of averages, arrays with dimensions ``(chain, draw, ...)``.
+        return_sites : str or iterable of str, optional
+            As in :meth:`predict`.
+        rng_key : jax.Array, optional
+            Key for this call.
+        batch_size : int, optional
+            Rows that are computed together at most, rounded up to whole blocks; the numbers do not depend on it.
+        progress : bool
+            Whether to show a bar.
+        X, **kwargs
+            Arguments that all scenarios share; those of a scenario go first.
+
+        Returns
+        -------
+        xarray.DataTree
+            Groups ``scenarios`` (averages, with dimensions ``(chain, draw, scenario, <groups>, ...)``), ``effect``
+            (the same without the baseline) and ``groups`` (``rows`` and ``weight`` of each).  With ``by``, the averages
+            over all rows are in ``scenarios_overall`` and ``effect_overall``.  :func:`aimz.summary` makes a table of
+            it, :func:`aimz.in_words` sentences.
+
+        Raises
+        ------
+        NotFittedError
+            If there is no posterior.
+        TypeError, ValueError
+            If scenarios do not fit together; nothing has then been computed.
+
+        Warns
+        -----
+        UserWarning
+            If a ratio is to be taken to a baseline of 0, or one whose sign is not known.
+
+        Examples
+        --------
+        >>> import numpy as np, numpyro, numpyro.distributions as dist
+        >>> from jax import random
+        >>> from numpyro.infer import MCMC, NUTS
+        >>> import aimz
+        >>> def kernel(X, dose, y=None):
+        ...     slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+        ...     with numpyro.plate("obs", X.shape[0]):
+        ...         numpyro.sample("y", dist.Normal(X + slope * dose, 1.0), obs=y)
+        >>> model = aimz.ImpactModel(kernel, random.key(0), MCMC(NUTS(kernel), num_warmup=10, num_samples=10))
+        >>> _ = model.set_posterior_sample({"slope": np.linspace(1.9, 2.1, 500)})
+        >>> X, dose = np.linspace(0.0, 1.0, 200), np.ones(200)
+        >>> found = model.compare_scenarios(
+        ...     {"none": {"intervention": {"dose": 0.0}}, "full": {"intervention": {"dose": 1.0}}},
+        ...     baseline="none",
+        ...     by=np.where(X < 0.5, "low", "high"),
+        ...     X=X,
+        ...     dose=dose,
+        ...     progress=False,
+        ... )
+        >>> found["effect"]["y"].mean(("chain", "draw")).sel(scenario="full", group="low").round(6).item()
+        2.0
+        """
+        from aimz.output import check_by, read_contrast
+
+        key, contrast = _given(rng_key), read_contrast(contrast)
+        options = read_streaming("obs", batch_size, "memory", None, None, progress)
+        shared = {**kwargs, **({} if X is None else {self.param_input: X})}
+        requests = read_requests(scenarios, baseline, shared, self.param_input)
+        table = requests[baseline]["X"]
+        self._fitted("compare_scenarios")
+        share_rows(requests, self.param_input)
+        givens = open_sources(self._engine, requests, self._local_rows())
+        groups = read_groups_of(by, weights, table, givens[baseline])
+
+        def ask(name: Any, sites: Any, **more: Any) -> Prepared:
+            request = {**requests[name], "return_sites": sites, "streaming": options, "method": "compare_scenarios"}
+            return self._ask(**request, given=givens[name], **more).prepared
+
+        sites = ask(baseline, return_sites, quiet=True).plan.return_sites
+        alone = {name: ask(name, sites, quiet=True) for name in requests}
+        alike = Alike.of([one.substitution for one in alone.values()], frozenset())
+        prepared = {name: ask(name, sites, quiet=True, alike=alike) for name in requests}
+        for one in prepared.values():
+            check_alike(prepared[baseline], one)
+        said = set()
+        for name, one in prepared.items():  # what is to be said of several is said once
+            about = (one.substitution, frozenset(requests[name]["intervention"] or ()))
+            if about not in said:
+                said.add(about)
+                ask(name, sites, alike=alike)
+        check_by(groups.labels, self._results.dims_beside_rows(prepared[baseline]))
+        given = givens[baseline]
+        comparison = Comparison(
+            prepared=prepared,
+            baseline=baseline,
+            groups=groups,
+            reader=given.reader,
+            n_obs=given.call.n_obs if given.n_obs_known else None,
+            batch_size=options.batch_size,
+            progress=options.progress,
+        )
+        key = self._key(key)
+        compared = compare(self._engine, comparison, key)
+        return self._results.averages(compared, comparison, contrast, describe_key(key))
 
     def cleanup(self) -> None:
         """Remove the temporary directory with the results in it; reading one raises ``StaleResultError`` from then on.

@@ -1,6 +1,6 @@
 """What a streaming method is given: arrays, or something that yields them batch by batch."""
 
-__all__ = ["Given", "check_order", "read_given"]
+__all__ = ["Given", "RowSource", "check_order", "open_source", "read_given"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,14 +53,36 @@ def read_given(
     expected
         How many rows an iterable of unknown length should have.
     """
+    return open_source(engine, X, kwargs, expected).given(engine, kwargs, y, scored=scored)
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """Where the rows of the input come from; several calls may share one."""
+
+    fields: Mapping[str, Any]
+    """The input, and what comes along with it."""
+    reader: BatchReader | None = None
+    n_obs_known: bool = True
+    shuffled: bool = False
+
+    def given(self, engine: Engine, kwargs: Mapping[str, Any], y: Any = None, *, scored: bool) -> Given:
+        """Return the arguments of one call that gets these rows."""
+        names = engine.signature.param_input, engine.signature.param_output
+        X, fields, y = _sorted(self.fields, names, y, scored=scored)
+        output = {"output": y} if scored else {}
+        call = engine.read_call(X, {**_apart(fields, kwargs), **kwargs}, in_parts=True, **output)
+        return Given(call, self.reader, self.n_obs_known, self.shuffled)
+
+
+def open_source(engine: Engine, X: Any, kwargs: Mapping[str, Any], expected: int | None) -> RowSource:
+    """Return where the rows come from; of an iterable, the first batch is read."""
     names = engine.signature.param_input, engine.signature.param_output
     if isinstance(X, ArrayDataset) or (isinstance(X, ArrayLoader) and not X.shuffle):
         # Its arrays are at hand, so no batch needs to be made.
-        fields = X.arrays if isinstance(X, ArrayDataset) else X.dataset.arrays
-        X, fields, y = _sorted(fields, names, y, scored=scored)
-        return _of_arrays(engine, X, {**_apart(fields, kwargs), **kwargs}, y, scored=scored)
+        return RowSource(X.arrays if isinstance(X, ArrayDataset) else X.dataset.arrays)
     if not is_batches(X):
-        return _of_arrays(engine, X, kwargs, y, scored=scored)
+        return RowSource({names[0]: X})
     shuffled = is_shuffled(X)
     if shuffled:
         warn("The loader shuffles its rows; they come out in its order, not in that of its data set.")
@@ -69,10 +91,8 @@ def read_given(
     known = len(X.dataset) if isinstance(X, ArrayLoader) else reader.length_up_to(_BLOCK)
     beside = next((len(value) for value in kwargs.values() if is_array(value) and np.ndim(value)), None)
     expected = beside or expected
-    rows: Any = reader.fields(known or expected or len(next(iter((reader.first or {}).values()))))
-    X, fields, y = _sorted(rows, names, y, scored=scored)
-    given = _of_arrays(engine, X, {**_apart(fields, kwargs), **kwargs}, y, scored=scored)
-    return Given(given.call, reader, known is not None, shuffled)
+    rows = reader.fields(known or expected or len(next(iter((reader.first or {}).values()))))
+    return RowSource(rows, reader, known is not None, shuffled)
 
 
 _BLOCK = 1024
@@ -102,11 +122,6 @@ def _uniform(prepared: Prepared, name: str) -> bool:
     """Whether a site is set to the same value in all rows."""
     value = prepared.values[name]
     return isinstance(value, np.ndarray) and value.strides[prepared.plan.row_axes[name]] == 0
-
-
-def _of_arrays(engine: Engine, X: Any, kwargs: Mapping[str, Any], y: Any, *, scored: bool) -> Given:
-    output = {"output": y} if scored else {}
-    return Given(engine.read_call(X, kwargs, in_parts=True, **output))
 
 
 def _sorted(

@@ -2,6 +2,7 @@
 
 __all__ = ["Observed", "Results"]
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,14 +12,16 @@ import numpy as np
 from aimz.data import Call, Field
 from aimz.inference import Posterior
 from aimz.kernel import KernelSpec
+from aimz.model.comparing import Compared
 from aimz.model.engine import Prepared
+from aimz.model.worlds import Comparison
 from aimz.statistics import Statistics
 
 if TYPE_CHECKING:
     import jax
     import xarray as xr
 
-    from aimz.output import Draws, Frame
+    from aimz.output import Contrast, Draws, Frame
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,46 @@ class Results:
 
         draws = self._draws({}, prepared, key, row_block=row_block, **attrs)
         return frame(draws, shapes, self._labels(), statistics)
+
+    def averages(self, compared: Compared, comparison: Comparison, contrast: "Contrast", key: str) -> "xr.DataTree":
+        """Return the tree of a comparison."""
+        from aimz.output import Averages, compared_tree
+
+        groups, prepared = comparison.groups, comparison.first
+        anew = {name for one in comparison.prepared.values() for name in one.attrs.get("drawn_anew", ())}
+        interventions = {str(name): json.loads(one.attrs["intervention"]) for name, one in comparison.prepared.items()}
+        averages = Averages(
+            sums=compared.sums,
+            dims=self.dims_beside_rows(prepared),
+            with_rows=compared.with_rows,
+            scenarios=tuple(comparison.prepared),
+            baseline=comparison.baseline,
+            num_chains=1 if prepared.posterior is None else prepared.posterior.num_chains,
+            labels=groups.labels,
+            rows=groups.rows(compared.n_obs),
+            weight=groups.weight(compared.n_obs),
+            coords=self._labels().coords,
+            attrs={
+                "interventions": json.dumps(interventions),
+                "in_sample": int(prepared.in_sample),
+                "n_obs": compared.n_obs,
+                "weights": "equal" if groups.weights is None else "given",
+                "rng_key": key,
+                "row_block": compared.row_block,
+                **({"drawn_anew": sorted(anew)} if anew else {}),
+                **{name: value for name, value in prepared.attrs.items() if name == "local_latents"},
+            },
+        )
+        return compared_tree(averages, contrast)
+
+    def dims_beside_rows(self, prepared: Prepared) -> dict[str, tuple[str, ...]]:
+        """Return the names of the axes of each return site, that of the rows left out."""
+        labels, found = self._labels(), {}
+        for name in prepared.plan.return_sites:
+            axes = labels.axes(prepared.spec, name, prepared.spec[name].traced_shape, prepared.call.n_obs)
+            row = prepared.plan.row_axes.get(name)
+            found[name] = tuple(axis for i, axis in enumerate(axes) if i != row)
+        return found
 
     def observed(self, prepared: Prepared, observed: Any) -> "dict[str, xr.Dataset]":
         """Return the group ``observed_data``, where there are any."""

@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
 
 def fingerprint_of(
-    prepared: Prepared, plan: "Plan", step: Step, *, method: str, group: str, key: str | None, statistics: tuple[str, ...] = ()
+    prepared: Prepared,
+    plan: "Plan",
+    step: Step,
+    *,
+    method: str,
+    group: str,
+    key: str | None,
+    statistics: tuple[str, ...] = (),
 ) -> dict[str, str]:
     """Return texts that are the same for the same call, by what they are of."""
     call = prepared.call

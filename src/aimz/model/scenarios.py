@@ -1,15 +1,28 @@
-"""The two scenarios of an effect, as a user may give them."""
+"""The scenarios of an effect or a comparison, as a user may give them."""
 
-__all__ = ["Scenario", "check_alike", "check_inputs", "read_scenario"]
+__all__ = [
+    "Scenario",
+    "check_alike",
+    "check_inputs",
+    "open_sources",
+    "read_groups_of",
+    "read_requests",
+    "read_scenario",
+    "share_rows",
+]
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aimz.data import is_batches, is_shuffled, read_key
-from aimz.model.engine import Prepared
+import numpy as np
+
+from aimz.data import Field, Rows, is_array, is_batches, is_shuffled, read_key
+from aimz.model.engine import Engine, Prepared
+from aimz.model.inputs import Given, RowSource, open_source
 from aimz.model.keys import parse_key
 from aimz.model.options import read_streaming
+from aimz.statistics import Groups, read_groups, read_weights
 from aimz.utils.data import ArrayLoader
 
 if TYPE_CHECKING:
@@ -124,3 +137,145 @@ def check_alike(baseline: Prepared | None, intervention: Prepared | None) -> Non
             f"and {rows[1]} with the intervention (in_sample={intervention.in_sample}). Make both from the same rows."
         )
         raise ValueError(msg)
+
+
+def read_requests(scenarios: Any, baseline: Any, shared: Mapping[str, Any], param_input: str) -> dict[str, Any]:
+    """Return what to predict for each scenario: the arguments all share, and those of its own.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no scenarios, ``baseline`` is none of them, or one asks for what is the same for all.
+    """
+    if not isinstance(scenarios, Mapping) or not all(isinstance(args, Mapping) for args in scenarios.values()):
+        got = "arguments that are no mapping" if isinstance(scenarios, Mapping) else type(scenarios).__name__
+        msg = (
+            "`scenarios` must map names to arguments of `predict`, such as {'as is': {}, 'free': {'intervention': "
+            f"{{'price': 0.0}}}}}}; got {got}."
+        )
+        raise TypeError(msg)
+    if len(scenarios) < 2 or baseline not in scenarios:
+        listed = ", ".join(map(repr, scenarios)) or "none"
+        msg = f"`scenarios` must be two or more, `baseline` one of them; got {listed}, and {baseline!r} as `baseline`."
+        raise ValueError(msg)
+    found = {}
+    for name, args in scenarios.items():
+        given = {**shared, **args}
+        common = sorted(_COMMON & given.keys())
+        if common:
+            msg = (
+                f"Scenario {name!r} must not say `{common[0]}`: it is the same for all scenarios. Pass it to "
+                "`compare_scenarios` itself, if it takes it."
+            )
+            raise ValueError(msg)
+        if given.get(param_input) is None:
+            msg = (
+                f"Scenario {name!r} has no `{param_input}`. Put it among the scenario's arguments, or pass "
+                f"`{param_input}=` to `compare_scenarios` for all of them."
+            )
+            raise TypeError(msg)
+        found[name] = {
+            "X": given.pop(param_input),
+            "intervention": given.pop("intervention", None),
+            "in_sample": given.pop("in_sample", True),
+            "kwargs": given,
+        }
+    return found
+
+
+_COMMON = frozenset(
+    {"rng_key", "return_sites", "batch_size", "progress", "statistics", "shard_axis", "store", "output_dir", "resume"}
+)
+"""Options of a prediction that are not a scenario's own."""
+
+
+def share_rows(requests: Mapping[str, dict[str, Any]], param_input: str) -> None:
+    """Make one object of arrays that several scenarios were given: they are then read, and known again, once."""
+    known: dict[int, Rows] = {}
+
+    def shared(value: Any, name: str) -> Any:
+        if not is_array(value) or not np.ndim(value) or isinstance(value, Rows):
+            return value
+        return known.setdefault(id(value), Rows(value, name))
+
+    for request in requests.values():
+        request["X"] = shared(request["X"], param_input)
+        request["kwargs"] = {name: shared(value, name) for name, value in request["kwargs"].items()}
+
+
+def open_sources(engine: Engine, requests: Mapping[str, dict[str, Any]], expected: int | None) -> dict[str, Given]:
+    """Return the arguments of each scenario; rows that several share are read once.
+
+    Raises
+    ------
+    ValueError
+        If rows come from an iterable in one scenario, and from elsewhere in another.
+    """
+    sources: dict[int, RowSource] = {}
+    for request in requests.values():
+        if id(request["X"]) not in sources:
+            sources[id(request["X"])] = open_source(engine, request["X"], request["kwargs"], expected)
+    if len(sources) > 1 and any(source.reader is not None for source in sources.values()):
+        msg = (
+            "Scenarios whose rows come from an iterable must share it, so that it is read once. Pass it to "
+            "`compare_scenarios` itself, and let the scenarios intervene."
+        )
+        raise ValueError(msg)
+    return {
+        name: sources[id(request["X"])].given(engine, request["kwargs"], scored=False)
+        for name, request in requests.items()
+    }
+
+
+def read_groups_of(by: Any, weights: Any, X: Any, given: Given) -> Groups:
+    """Return the groups of rows and what each row counts.
+
+    Raises
+    ------
+    ValueError
+        If there is not one label, or weight, for each row, or rows come in an order of their own.
+    """
+    call = given.call
+    labels, codes = read_groups(read_by(by, X, call.arrays, call.n_obs))
+    groups = Groups(labels, codes, None if weights is None else read_weights(weights))
+    for name, array in (("by", codes), ("weights", groups.weights)):
+        if array is None:
+            continue
+        if given.n_obs_known and len(array) != call.n_obs:
+            msg = f"`{name}` must have one value for each of the {call.n_obs} rows; got {len(array)}."
+            raise ValueError(msg)
+        if given.shuffled:
+            msg = f"The loader shuffles its rows, and `{name}` has a value for each in another order. Pass the arrays."
+            raise ValueError(msg)
+    return groups
+
+
+def read_by(by: Any, X: Any, arrays: Mapping[str, Any], n_obs: int) -> dict[str, Any]:
+    """Return the labels of rows by the name of their dimension.
+
+    A text names a column of a data frame ``X``, or an argument with a row axis; several may be listed.
+    """
+    if by is None:
+        return {}
+    if isinstance(by, str):
+        by = {by: by}
+    elif isinstance(by, list | tuple) and len(by) != n_obs and all(isinstance(name, str) for name in by):
+        by = {name: name for name in by}
+    elif not isinstance(by, Mapping):
+        by = {"group": by}
+    found = {}
+    for name, labels in by.items():
+        if not isinstance(labels, str):
+            found[str(name)] = labels
+        elif hasattr(X, "columns") and labels in list(X.columns):
+            found[str(name)] = X[labels]
+        elif labels in arrays and arrays[labels].ndim == 1 and not isinstance(arrays[labels], Field):
+            found[str(name)] = np.asarray(arrays[labels])
+        else:
+            known = [n for n, array in arrays.items() if array.ndim == 1] + list(getattr(X, "columns", ()))
+            msg = (
+                f"`by` names {labels!r}, which is neither a column of a data frame nor an argument with one value for "
+                f"each row. Known: {', '.join(map(str, known)) or 'none'}. Or pass the labels themselves."
+            )
+            raise ValueError(msg)
+    return found

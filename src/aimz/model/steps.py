@@ -13,10 +13,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from aimz.data import BatchReader, Field, Rows, fingerprint
-from aimz.forward import Block, Cut, Program
+from aimz.data import BatchReader, Field, Rows, Stacked, fingerprint
+from aimz.forward import Block, Cut, Program, Step
 from aimz.kernel import RowUse
 from aimz.model.engine import Prepared
+from aimz.model.slices import in_blocks, rows_of, same_in_all_rows, shards_of
 
 if TYPE_CHECKING:
     from aimz.stream import Plan
@@ -39,6 +40,8 @@ class Layout:
     """Sites with a row axis, and which axis of one draw it is."""
     with_rows: bool
     """Whether a plate runs along the rows, so that their numbers are wanted."""
+    counted: bool = False
+    """Whether blocks are to say how many rows they have."""
 
     @staticmethod
     def of(prepared: Prepared) -> "Layout":
@@ -67,6 +70,7 @@ class Layout:
                 _abstract(self.row_draws, lambda name, value: _resized(value.shape[1:], self.row_axes[name], block)),
                 _abstract(self.row_values, lambda name, value: _resized(value.shape, self.row_axes[name], block)),
                 _abstract(self.row_arrays, lambda _, value: (block, *value.shape[1:])),
+                jax.ShapeDtypeStruct((), "int32") if self.counted else None,
             ),
         )
 
@@ -110,12 +114,16 @@ class Feed:
         if self.reader is not None and not given:
             return {}
         end = start + len(next(iter(given.values()))) if given else stop
-        found = {}
-        for name, array in self.arrays.items():
+
+        def rows(name: str, array: Any) -> np.ndarray:
+            if isinstance(array, Stacked):
+                return np.stack([rows(name, part) for part in array.parts], axis=-1)
             if isinstance(array, Field):
-                found[name] = given[name] if array.function is None else np.asarray(array.function(given[name]))
-            else:
-                found[name] = np.asarray(_rows_of(array, 0, start, end))
+                part = given[array.name]
+                return part if array.function is None else np.asarray(array.function(part))
+            return np.asarray(rows_of(array, 0, start, end))
+
+        found = {name: rows(name, array) for name, array in self.arrays.items()}
         if given and self.digests is not None:
             for at in range(start, end, block):
                 part = [array[at - start : at - start + block] for _, array in sorted(found.items())]
@@ -125,8 +133,9 @@ class Feed:
     def release(self, start: int, stop: int) -> None:
         """Let go of the memory that reading these rows took."""
         for array in self.arrays.values():
-            if isinstance(array, Rows):
-                array.release(slice(start, stop))
+            for part in array.parts if isinstance(array, Stacked) else (array,):
+                if isinstance(part, Rows):
+                    part.release(slice(start, stop))
 
 
 @dataclass(frozen=True)
@@ -143,8 +152,8 @@ class Runner:
 
     Parameters
     ----------
-    program
-        The compiled program of the steps.
+    step, program
+        What each step computes, traced and compiled.
     use
         What the kernel does with the numbers of rows.
     layout, feed
@@ -161,6 +170,7 @@ class Runner:
 
     def __init__(
         self,
+        step: Step,
         program: Program,
         use: RowUse,
         layout: Layout,
@@ -172,6 +182,8 @@ class Runner:
         alone: bool = False,
     ) -> None:
         self._program = program
+        self._axes = step.row_axes
+        self._tile = 1 if step.weights is None else plan.block or 1
         self._use = use
         self._layout = layout
         self._feed = feed
@@ -199,7 +211,8 @@ class Runner:
     def _fixed(self) -> tuple[Any, ...]:
         """Inputs that are the same in every step, on every device; where draws are cut, those of all rows."""
         layout, blocked = self._layout, self._block is not None
-        values = dict(layout.values) if blocked else {**layout.values, **layout.row_values}
+        all_values = {} if blocked else {name: np.asarray(value) for name, value in layout.row_values.items()}
+        values = {**layout.values, **all_values}
         all_rows = {} if blocked else {name: np.asarray(array) for name, array in layout.row_arrays.items()}
         arrays = {**layout.arrays, **all_rows}
         blocks = self._blocks(0, self._feed.n_obs or 0)._replace(draws={}) if self._all_blocks else None
@@ -234,15 +247,16 @@ class Runner:
             at = np.minimum(within + numbers[:, None] * block, stop - 1, dtype=np.int32) if beyond else within
         axes = self._layout.row_axes
 
-        def cut(array: np.ndarray, axis: int, to: int) -> np.ndarray:
-            return np.moveaxis(_in_blocks(_rows_of(array, axis, start, stop), axis, n_blocks, block), axis, to)
+        def cut(array: Any, axis: int, to: int) -> np.ndarray:
+            return np.moveaxis(in_blocks(rows_of(array, axis, start, stop), axis, n_blocks, block), axis, to)
 
         return Block(
             None if self._alone else numbers,
             at,
             {name: cut(value, 1 + axes[name], 1) for name, value in self._row_draws.items()},
-            {name: cut(np.asarray(value), axes[name], 0) for name, value in self._layout.row_values.items()},
-            {name: _in_blocks(value, 0, n_blocks, block) for name, value in rows.items()},
+            {name: cut(value, axes[name], 0) for name, value in self._layout.row_values.items()},
+            {name: in_blocks(value, 0, n_blocks, block) for name, value in rows.items()},
+            np.clip(stop - numbers * block, 0, block).astype(np.int32) if self._layout.counted else None,
         )
 
     @cached_property
@@ -282,21 +296,23 @@ class Runner:
         if self._feed.reader is None:
             return
         layout = self._layout
-        beside = {**layout.row_draws, **{n: a for n, a in layout.row_arrays.items() if not isinstance(a, Field)}}
-        beside |= layout.row_values
+        given = {name: a.parts if isinstance(a, Stacked) else (a,) for name, a in layout.row_arrays.items()}
+        fixed = {name: next((a for a in parts if not isinstance(a, Field)), None) for name, parts in given.items()}
+        beside = {**layout.row_draws, **{name: a for name, a in fixed.items() if a is not None}, **layout.row_values}
         lengths = {name: self._length(name, array) for name, array in beside.items()}
         unlike = [name for name, n in lengths.items() if n is not None and (length > n or (ended and length < n))]
         if unlike:
             msg = (
-                f"The iterable has {length} rows{'' if ended else ' or more'}, and `{unlike[0]}` has "
+                f"The iterable has {length} rows{'' if ended else ' or more'}, and `{unlike[0].strip(chr(0))}` has "
                 f"{lengths[unlike[0]]}. Pass as many; for other than the fitted observations, `in_sample=False`."
             )
             raise ValueError(msg)
 
     def _length(self, name: str, array: Any) -> int | None:
         """Return the number of rows of what goes with the input, or None if it is the same for all."""
-        axis = 1 + self._layout.row_axes[name] if name in self._layout.row_draws else self._layout.row_axes.get(name, 0)
-        return None if _same_in_all_rows(array, axis) else int(array.shape[axis])
+        axes = self._layout.row_axes
+        axis = 1 + axes[name] if name in self._layout.row_draws else axes.get(name, 0)
+        return None if same_in_all_rows(array, axis) else int(array.shape[axis])
 
     def try_first(self, judge: Callable[[Program, tuple[Any, ...], int], str | None], stop: int) -> str | None:
         """Let ``judge`` look at the first step; its inputs are kept."""
@@ -327,19 +343,15 @@ class Runner:
         """Return the sites without rows, where rows are cut."""
         if self._cut is Cut.DRAWS:
             return {}
-        return {
-            name: _shards(array, 1)[0][:, 0]
-            for name, array in handle.outputs.items()
-            if name not in self._layout.row_axes
-        }
+        return {name: shards_of(array, 1)[0][:, 0] for name, array in handle.outputs.items() if name not in self._axes}
 
     def fetch(self, handle: _Handle) -> list[Part]:
         """Wait for a step; return a part for each device, without padding, its arrays not copied."""
-        axes = self._layout.row_axes
+        axes = self._axes
         if self._cut is Cut.ROWS:
-            shards = {n: _shards(a, 1 + axes[n]) for n, a in handle.outputs.items() if n in axes}
+            shards = {n: shards_of(a, 1 + axes[n]) for n, a in handle.outputs.items() if n in axes}
         else:
-            shards = {n: _shards(a, 0) for n, a in handle.outputs.items()}
+            shards = {n: shards_of(a, 0) for n, a in handle.outputs.items()}
         parts: list[Part] = []
         n_parts = len(next(iter(shards.values()))) if shards else 0
         each = self._span // max(1, n_parts)
@@ -352,39 +364,11 @@ class Runner:
         return parts or [(handle.start, handle.stop, {})]
 
     def _trim(self, name: str, array: np.ndarray, length: int) -> np.ndarray:
-        axis = self._layout.row_axes.get(name)
+        axis = self._axes.get(name)
         if self._cut is Cut.ROWS:
             assert axis is not None
-            return array[(slice(None),) * (1 + axis) + (slice(0, length),)]
+            return array[(slice(None),) * (1 + axis) + (slice(0, -(-length // self._tile)),)]
         array = array[:length]
         if self._block is None:
             return array
         return array[:, 0] if axis is None else array[(slice(None),) * (1 + axis) + (slice(0, self._feed.n_obs),)]
-
-
-def _shards(array: jax.Array, axis: int) -> list[np.ndarray]:
-    """Return what each device holds, in the order of ``axis``; a view where the device is the host."""
-    if len(array.devices()) == 1:
-        return [np.asarray(array)]
-    found = sorted(array.addressable_shards, key=lambda shard: shard.index[axis].start or 0)
-    return [np.asarray(shard.data) for shard in found]
-
-
-def _same_in_all_rows(array: Any, axis: int) -> bool:
-    return isinstance(array, np.ndarray) and array.strides[axis] == 0
-
-
-def _rows_of(array: Any, axis: int, start: int, stop: int) -> Any:
-    """Return some rows; of one that is the same in all rows, as many as are asked for."""
-    if _same_in_all_rows(array, axis):
-        shape = (*array.shape[:axis], stop - start, *array.shape[axis + 1 :])
-        return np.broadcast_to(array[(slice(None),) * axis + (slice(0, 1),)], shape)
-    return array[(slice(None),) * axis + (slice(start, stop),)] if axis else array[start:stop]
-
-
-def _in_blocks(array: np.ndarray, axis: int, n_blocks: int, block: int) -> np.ndarray:
-    """Cut one axis into blocks, ``(..., n_blocks, block, ...)``, repeating the last row as often as it takes."""
-    short = n_blocks * block - array.shape[axis]
-    if short:
-        array = np.pad(array, [(0, short if i == axis else 0) for i in range(array.ndim)], mode="edge")
-    return array.reshape(*array.shape[:axis], n_blocks, block, *array.shape[axis + 1 :])

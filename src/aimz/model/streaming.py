@@ -196,7 +196,7 @@ def _fill_from_draws(
     """Compute all draws into a file of their own, where draws are cut, and write the statistics over them."""
     from aimz.store import Group, SpillSink
 
-    dims = {name: () for name in order.names.values()}
+    dims: dict[str, tuple[str, ...]] = dict.fromkeys(order.names.values(), ())
     with SpillSink() as spill:
         drawn = _variables(order, plan, step, dims, None)
         spill.open(Group(drawn))

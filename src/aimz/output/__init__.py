@@ -7,23 +7,29 @@ from aimz.ahead import await_imports
 
 await_imports()
 
+from aimz.output.compared import Averages, Contrast, check_by, compared_tree, read_contrast  # noqa: E402
 from aimz.output.effect import difference, recorded  # noqa: E402
 from aimz.output.labels import Labels  # noqa: E402
 from aimz.output.stored import Frame, as_group, frame, open_result  # noqa: E402
 from aimz.output.tree import Draws, attributes, draws_dataset, make_tree, observed_dataset, stats_dataset  # noqa: E402
 
 __all__ = [
+    "Averages",
+    "Contrast",
     "Draws",
     "Frame",
     "Labels",
     "as_group",
     "attributes",
+    "check_by",
+    "compared_tree",
     "difference",
     "draws_dataset",
     "frame",
     "make_tree",
     "observed_dataset",
     "open_result",
+    "read_contrast",
     "recorded",
     "stats_dataset",
 ]

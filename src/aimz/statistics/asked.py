@@ -32,8 +32,6 @@ class Statistics:
     """What is asked for, in order."""
 
     parts: tuple[Statistic, ...]
-    intervals: tuple[Statistic, ...] = ()
-    """Those whose level or kind is ArviZ's."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -102,12 +100,11 @@ def read_interval(prob: float | None = None, kind: str | None = None) -> Statist
     Those are ``rcParams["stats.ci_prob"]`` and ``rcParams["stats.ci_kind"]``, or 0.89 and "eti" where ArviZ is not
     installed.
     """
-    defaults: Any = {}
     if prob is None or kind is None:
         try:
-            from arviz_base import rcParams as defaults
+            from arviz_base import rcParams
         except ImportError:
-            defaults = {}
-    prob = defaults.get("stats.ci_prob", 0.89) if prob is None else prob
-    kind = defaults.get("stats.ci_kind", "eti") if kind is None else kind
-    return Statistic(kind, float(prob))
+            rcParams = {"stats.ci_prob": 0.89, "stats.ci_kind": "eti"}
+        prob = rcParams["stats.ci_prob"] if prob is None else prob
+        kind = rcParams["stats.ci_kind"] if kind is None else kind
+    return Statistic(str(kind), float(prob))

@@ -7,6 +7,7 @@ from aimz.ahead import await_imports
 
 await_imports()
 
+from aimz.store.average_sink import AverageSink  # noqa: E402
 from aimz.store.journal import JOURNAL, Journal  # noqa: E402
 from aimz.store.location import Home, new_directory  # noqa: E402
 from aimz.store.memory_sink import MemorySink  # noqa: E402
@@ -18,6 +19,7 @@ from aimz.store.zarr_sink import ZarrSink  # noqa: E402
 __all__ = [
     "JOURNAL",
     "STATE",
+    "AverageSink",
     "Group",
     "Home",
     "Journal",

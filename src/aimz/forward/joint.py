@@ -1,0 +1,154 @@
+"""Several scenarios in one pass, added up over rows: what is compared is never stored row by row.
+
+Scenarios that differ in values only are an axis that is mapped, with the key outside of it, so that their noise is
+drawn once.  Others have a pass of their own beside it, with the same keys.
+"""
+
+__all__ = ["CODES", "TILE", "WEIGHTS", "Joint", "World", "joint_pass"]
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from aimz.forward.predictive import Block, OnePass, Pass, one_pass
+from aimz.kernel import Message
+from aimz.types import Kernel
+
+CODES, WEIGHTS = "\0by", "\0weights"
+"""Names, beside the kernel's arguments, of the number of each row's group and of what the row counts."""
+
+TILE = 1024
+"""Rows that are added up together where all rows are seen at once."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Scenarios that differ in values only."""
+
+    plan: Pass
+    members: tuple[int, ...]
+    """Which of the scenarios they are."""
+    draws: Mapping[str, str]
+    """Site to the name its draws have among the inputs of all worlds."""
+    values: Mapping[str, str]
+    """The same for values of sites."""
+    arrays: Mapping[str, str]
+    """The same for arguments."""
+    mapped: frozenset[str] = frozenset()
+    """Inputs with an axis of scenarios, the last one."""
+
+
+@dataclass(frozen=True)
+class Joint:
+    """What a joint pass does, apart from numbers."""
+
+    worlds: tuple[World, ...]
+    n_scenarios: int
+    baseline: int
+    """Which of the scenarios the others are compared with."""
+    width: int
+    """Most groups the rows of a block can belong to."""
+    return_sites: tuple[str, ...]
+    row_axes: Mapping[str, int] = field(default_factory=dict)
+    """Return sites with a row axis, and which axis of one draw it is."""
+
+
+def joint_pass(
+    kernel: Kernel, joint: Joint, read: Callable[[Message], Any], noticed: set[str] | None = None
+) -> OnePass:
+    """Return ``f(draw_key, draws, values, arrays, block) -> {site: sums}`` for one draw.
+
+    Sums over rows have shape ``(n_tiles, 1 + n_scenarios, ..., width)``: first those of the baseline (its infinite
+    values left out), then of what each scenario adds to them.  A block is one tile.  The effect of a scenario is thus
+    added up as itself, and not lost in the rounding of two large sums.  A site without rows has ``(n_scenarios, ...)``.
+    """
+    ones = [one_pass(kernel, world.plan, read, noticed) for world in joint.worlds]
+
+    def run(
+        draw_key: jax.Array,
+        draws: Mapping[str, Any],
+        values: Mapping[str, Any],
+        arrays: Mapping[str, Any],
+        block: Block | None = None,
+    ) -> dict[str, Any]:
+        rows = arrays if block is None else block.arrays
+        found: dict[str, list[Any]] = {name: [None] * joint.n_scenarios for name in joint.return_sites}
+        for world, one in zip(joint.worlds, ones, strict=True):
+            outputs = _run_world(world, one, draw_key, draws, values, arrays, block)
+            for name, value in outputs.items():
+                for place, member in enumerate(world.members):
+                    found[name][member] = value[place if world.mapped else 0]
+        n_rows = None if block is None else block.n_rows
+        return {
+            name: _added_up(jnp.stack(values), joint, joint.row_axes.get(name), rows, n_rows, whole=block is None)
+            for name, values in found.items()
+        }
+
+    return run
+
+
+def _run_world(
+    world: World, one: OnePass, draw_key: jax.Array, draws: Any, values: Any, arrays: Any, block: Block | None
+) -> dict[str, Any]:
+    """Return the sites of one world, each with a leading axis of its scenarios."""
+
+    def own(given: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+        return {name: given[slot] for name, slot in names.items() if slot in given}
+
+    def axes(given: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+        return {name: -1 if slot in world.mapped else None for name, slot in names.items() if slot in given}
+
+    def inputs(pick: Callable[[Any, Mapping[str, str]], dict[str, Any]]) -> tuple[Any, Any, Any]:
+        cut = None
+        if block is not None:
+            number, numbers = (None, None) if pick is axes else (block.number, block.rows)
+            rows = [pick(block.draws, world.draws), pick(block.values, world.values), pick(block.arrays, world.arrays)]
+            cut = Block(number, numbers, rows[0], rows[1], rows[2])
+        return pick(values, world.values), pick(arrays, world.arrays), cut
+
+    mine = own(draws, world.draws)
+    if not world.mapped:
+        found = one(draw_key, mine, *inputs(own))
+        return {name: jnp.asarray(value)[None] for name, value in found.items()}
+    mapped: dict[str, Any] = jax.vmap(one, in_axes=(None, None, *inputs(axes)))(draw_key, mine, *inputs(own))
+    return mapped
+
+
+def _added_up(
+    found: jax.Array, joint: Joint, axis: int | None, rows: Mapping[str, Any], n_rows: Any, *, whole: bool
+) -> jax.Array:
+    """Add up a site over the rows of each group; ``found`` has shape ``(n_scenarios, ...)``."""
+    found = found.astype(jnp.promote_types(found.dtype, jnp.float32))
+    if axis is None:
+        return found
+    base = found[joint.baseline]
+    shared = jnp.where(jnp.isfinite(base), base, 0)
+    both = jnp.concatenate([shared[None], found - shared])
+    both = jnp.moveaxis(both, 1 + axis, -1)
+    weights, codes = rows[WEIGHTS], rows[CODES] if joint.width > 1 else None
+    if n_rows is not None:
+        weights = jnp.where(jnp.arange(weights.shape[-1]) < n_rows, weights, 0)
+    if not whole:
+        return _sums(both, weights, codes, joint.width)[None]
+    short = -both.shape[-1] % TILE
+    tiles = (both.shape[-1] + short) // TILE
+
+    def tiled(array: Any) -> jax.Array:
+        padded = jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, short)])
+        return jnp.moveaxis(padded.reshape(*array.shape[:-1], tiles, TILE), -2, 0)
+
+    given = (tiled(both), tiled(weights), None if codes is None else tiled(codes))
+    return jax.vmap(lambda one: _sums(one[0], one[1], one[2], joint.width))(given)
+
+
+def _sums(values: jax.Array, weights: jax.Array, codes: jax.Array | None, width: int) -> jax.Array:
+    """Return the weighted sums of ``(..., n_rows)`` over the rows of each group, ``(..., width)``."""
+    # What does not count must not turn a sum into NaN either.
+    weighed = jnp.where(weights > 0, values * weights, 0)
+    if codes is None:
+        return weighed.sum(-1, keepdims=True)
+    by_row = jnp.moveaxis(weighed, -1, 0)
+    return jnp.moveaxis(jax.ops.segment_sum(by_row, codes, num_segments=width), 0, -1)

@@ -1,0 +1,180 @@
+"""Scenarios side by side: computed in one pass, and added up over rows."""
+
+__all__ = ["Compared", "compare"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from aimz.data import Field
+from aimz.errors import warn
+from aimz.forward import TILE, Cut, Joint
+from aimz.kernel import RowUse
+from aimz.model.cutting import (
+    block_of,
+    blocks_per_device,
+    group_of_draws,
+    judge,
+    local_mesh,
+    looked_at,
+    n_chains,
+    n_devices,
+)
+from aimz.model.engine import Engine, Prepared
+from aimz.model.steps import Feed, Layout, Runner
+from aimz.model.worlds import Comparison, alike_in_kind, joint_of
+
+if TYPE_CHECKING:
+    from aimz.stream import Plan
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Averages over rows."""
+
+    sums: Mapping[str, np.ndarray]
+    """Site to ``(n_draws, n_scenarios, ..., n_cells)``; without the last axis for a site without rows."""
+    with_rows: frozenset[str]
+    """Sites that were added up over rows."""
+    n_obs: int
+    row_block: int
+
+
+def compare(engine: Engine, comparison: Comparison, key: jax.Array) -> Compared:
+    """Compute the sums of each site over the rows of each group, under each scenario, draw by draw."""
+    cut = _cut_rows(engine, comparison, key)
+    if isinstance(cut, str):
+        warn(
+            f"Kernel `{engine.signature.kernel}` cannot be split along its rows ({cut}), so all rows are computed "
+            "together, some draws at a time."
+        )
+        comparison = _with_all_rows(comparison)
+        cut = _cut_draws(engine, comparison, key)
+    return _run(comparison, *cut)
+
+
+def _cut_rows(engine: Engine, comparison: Comparison, key: jax.Array) -> "tuple[Plan, Runner, Joint] | str":
+    """Return how to compute all scenarios block by block, or why that cannot be done."""
+    from aimz.stream import plan_rows
+
+    n_obs, mesh, first = comparison.n_obs, local_mesh(), comparison.first
+    scenarios = list(comparison.prepared.values())
+    block = min(block_of(prepared, n_obs) for prepared in scenarios)
+    uses: list[RowUse] = []
+    for numbers in alike_in_kind(comparison):
+        prepared = scenarios[numbers[0]]
+        judged = judge(engine, prepared, Layout.of(prepared), block, n_obs, kind="predictive", alone=False)
+        if isinstance(judged, str):
+            return judged
+        uses.append(judged.use)
+    local, beyond = any(use.local for use in uses), any(use.beyond for use in uses)
+    if local and beyond:
+        return "row numbers are used within the rows at hand in one scenario, and beyond them in another"
+    use = RowUse(None, local, beyond, any(use.waits for use in uses))
+    joint, layout = joint_of(comparison, first.call.n_obs, block)
+    alone = mesh is None and n_obs is not None and n_obs <= block
+    step = engine.programs.joint(joint, layout.one_block(block, alone=alone))
+    plan = plan_rows(
+        block=block,
+        n_obs=n_obs,
+        n_draws=first.plan.n_draws,
+        n_chains=n_chains(first),
+        row_bytes=1,
+        n_devices=n_devices(mesh),
+        blocks_per_device=blocks_per_device(),
+        batch_size=comparison.batch_size,
+    )
+    program = engine.programs.compiled(step, group=step.group, cut=Cut.ROWS, mesh=mesh)
+    feed = Feed(layout.row_arrays, n_obs, comparison.reader)
+    runner = Runner(step, program, use, layout, feed, key, plan, mesh=mesh, alone=alone)
+    seen = None if n_obs == block or use.waits else looked_at(engine, step, runner, plan, layout)
+    if seen is not None:
+        if comparison.reader is not None:
+            comparison.reader.rewind()
+        return seen
+    return plan, runner, joint
+
+
+def _cut_draws(engine: Engine, comparison: Comparison, key: jax.Array) -> "tuple[Plan, Runner, Joint]":
+    """Return how to compute all scenarios with all rows together, some draws at a time."""
+    from aimz.stream import plan_draws
+
+    first, mesh = comparison.first, local_mesh()
+    joint, layout = joint_of(comparison, first.call.n_obs, None)
+    step = engine.programs.joint(joint, layout.one_pass())
+    group = group_of_draws(step, first.plan.n_draws)
+    plan = plan_draws(
+        block=None,
+        n_obs=first.call.n_obs,
+        n_draws=first.plan.n_draws,
+        n_chains=n_chains(first),
+        group=group,
+        draw_bytes=2**20,
+        n_devices=n_devices(mesh),
+        batch_size=None,
+    )
+    program = engine.programs.compiled(step, group=group, cut=Cut.DRAWS, mesh=mesh)
+    feed = Feed(layout.row_arrays, first.call.n_obs)
+    return plan, Runner(step, program, RowUse(), layout, feed, key, plan, mesh=mesh), joint
+
+
+def _with_all_rows(comparison: Comparison) -> Comparison:
+    """Return the same with the rows of an iterable in memory."""
+    if comparison.reader is None:
+        return comparison
+    rows = comparison.reader.read(0, 1 << 62)
+    n_obs = len(next(iter(rows.values())))
+
+    def known(array: Any) -> Any:
+        if not isinstance(array, Field):
+            return array
+        part = rows[array.name]
+        return part if array.function is None else np.asarray(array.function(part))
+
+    def whole(prepared: Prepared) -> Prepared:
+        arrays = {name: known(array) for name, array in prepared.call.arrays.items()}
+        call = replace(prepared.call, arrays=arrays, n_obs=n_obs)
+        return replace(prepared, call=call, plan=replace(prepared.plan, n_obs=n_obs))
+
+    prepared = {name: whole(one) for name, one in comparison.prepared.items()}
+    return replace(comparison, prepared=prepared, reader=None, n_obs=n_obs)
+
+
+def _run(comparison: Comparison, plan: "Plan", runner: Runner, joint: Joint) -> Compared:
+    """Stream the steps into sums."""
+    from aimz.store import AverageSink
+    from aimz.stream import Request, run
+
+    sums = AverageSink(
+        n_draws=plan.n_draws,
+        n_scenarios=joint.n_scenarios,
+        n_cells=comparison.groups.n_cells,
+        tile=plan.block or TILE,
+        codes=comparison.groups.codes,
+        width=joint.width,
+        by_draws=plan.axis == "draw",
+        same=set(joint.return_sites) - joint.row_axes.keys(),
+    )
+    request = Request(
+        plan=plan,
+        axes=dict.fromkeys(joint.return_sites, 0),
+        begin=runner.begin,
+        fetch=runner.fetch,
+        once=runner.once,
+        progress="compare_scenarios" if comparison.progress else None,
+    )
+    length = run(request, sums)
+    n_obs = length
+    if plan.axis == "obs":
+        runner.check_rows(length)
+    else:
+        n_obs = comparison.first.call.n_obs
+    return Compared(
+        sums={name: sums.read(name) for name in joint.return_sites},
+        with_rows=frozenset(joint.row_axes),
+        n_obs=n_obs,
+        row_block=plan.block or 0,
+    )

@@ -1,0 +1,94 @@
+"""Sums over rows, kept instead of the rows."""
+
+__all__ = ["AverageSink"]
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from aimz.store.sink import Group, Sink
+
+
+class AverageSink(Sink):
+    """Adds up in double precision what arrives tile by tile in single precision.
+
+    Parameters
+    ----------
+    n_draws, n_scenarios, n_cells
+        Sizes.
+    tile
+        Rows in a tile.
+    codes
+        The cell of each row; None where all rows are in one.
+    width
+        How many sums a tile has: one for each cell, or for each that occurs in it, in order.
+    by_draws
+        Whether a piece has all tiles of some draws, rather than all draws of some tiles.
+    same
+        Variables that are the same in all rows.
+    """
+
+    aligned = False
+
+    def __init__(
+        self,
+        *,
+        n_draws: int,
+        n_scenarios: int,
+        n_cells: int,
+        tile: int,
+        codes: np.ndarray | None,
+        width: int,
+        by_draws: bool,
+        same: Iterable[str],
+    ) -> None:
+        self._sizes = n_draws, n_scenarios, n_cells
+        self._tile = tile
+        self._codes = codes
+        self._local = codes is not None and width < n_cells
+        self._by_draws = by_draws
+        self._same = frozenset(same)
+        self._sums: dict[str, np.ndarray] = {}
+
+    def open(self, group: Group) -> None:
+        """Do nothing: rooms are made as sums come."""
+
+    def write(self, name: str, array: np.ndarray, start: int) -> None:
+        """Add a piece: ``(n_draws, n_tiles, 1 + n_scenarios, ..., width)``, or one without tiles and rows."""
+        n_draws, n_scenarios, n_cells = self._sizes
+        draws = slice(start, start + len(array)) if self._by_draws else slice(None)
+        if name in self._same:
+            whole = self._sums.setdefault(name, np.zeros((n_draws, *array.shape[1:])))
+            whole[draws] = array
+            return
+        shape = (n_draws, 1 + n_scenarios, *array.shape[3:-1], n_cells)
+        if name not in self._sums:
+            self._sums[name] = np.zeros(shape)
+        sums = self._sums[name][draws]
+        first = 0 if self._by_draws else start // self._tile
+        with np.errstate(invalid="ignore"):  # infinite values of both signs
+            for i in range(array.shape[1]):
+                if self._local:
+                    assert self._codes is not None
+                    at = (first + i) * self._tile
+                    cells = np.unique(self._codes[at : at + self._tile])
+                    sums[..., cells] += array[:, i, ..., : len(cells)]
+                else:
+                    sums += array[:, i]
+
+    def finish(self, length: int) -> None:
+        """Do nothing: there is no file to close."""
+
+    def fail(self, error: BaseException) -> BaseException:
+        """Forget everything."""
+        self._sums.clear()
+        return error
+
+    def read(self, name: str) -> np.ndarray:
+        """Return the sums, ``(n_draws, n_scenarios, ..., n_cells)``; of a variable without rows, its values."""
+        if name in self._same:
+            return self._sums[name]
+        sums = self._sums[name]
+        with np.errstate(invalid="ignore"):
+            found: np.ndarray = sums[:, :1] + sums[:, 1:]
+        return found
