@@ -75,17 +75,21 @@ def joint_pass(
         block: Block | None = None,
     ) -> dict[str, Any]:
         rows = arrays if block is None else block.arrays
-        found: dict[str, list[Any]] = {name: [None] * joint.n_scenarios for name in joint.return_sites}
+        order = [member for world in joint.worlds for member in world.members]
+        parts: dict[str, list[jax.Array]] = {name: [] for name in joint.return_sites}
         for world, one in zip(joint.worlds, ones, strict=True):
             outputs = _run_world(world, one, draw_key, draws, values, arrays, block)
             for name, value in outputs.items():
-                for place, member in enumerate(world.members):
-                    found[name][member] = value[place if world.mapped else 0]
+                parts[name].append(value)
         n_rows = None if block is None else block.n_rows
-        return {
-            name: _added_up(jnp.stack(values), joint, joint.row_axes.get(name), rows, n_rows, whole=block is None)
-            for name, values in found.items()
-        }
+        found = {}
+        for name, given in parts.items():
+            value = given[0] if len(given) == 1 else jnp.concatenate(given)
+            if order != sorted(order):
+                value = value[jnp.argsort(jnp.asarray(order))]
+            axis = joint.row_axes.get(name)
+            found[name] = _added_up(value, joint, axis, rows, n_rows, whole=block is None)
+        return found
 
     return run
 
@@ -93,7 +97,7 @@ def joint_pass(
 def _run_world(
     world: World, one: OnePass, draw_key: jax.Array, draws: Any, values: Any, arrays: Any, block: Block | None
 ) -> dict[str, Any]:
-    """Return the sites of one world, each with a leading axis of its scenarios."""
+    """Return the sites of one world, ``(n_members, ...)``."""
 
     def own(given: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
         return {name: given[slot] for name, slot in names.items() if slot in given}
@@ -112,7 +116,8 @@ def _run_world(
     mine = own(draws, world.draws)
     if not world.mapped:
         found = one(draw_key, mine, *inputs(own))
-        return {name: jnp.asarray(value)[None] for name, value in found.items()}
+        shape = (len(world.members),)
+        return {name: jnp.broadcast_to(value, shape + jnp.shape(value)) for name, value in found.items()}
     mapped: dict[str, Any] = jax.vmap(one, in_axes=(None, None, *inputs(axes)))(draw_key, mine, *inputs(own))
     return mapped
 
@@ -124,28 +129,36 @@ def _added_up(
     found = found.astype(jnp.promote_types(found.dtype, jnp.float32))
     if axis is None:
         return found
+    # Both sums below read these values; without a fence the compiler would rather compute, and draw, them twice.
+    found = jax.lax.optimization_barrier(found)
     base = found[joint.baseline]
     shared = jnp.where(jnp.isfinite(base), base, 0)
-    both = jnp.concatenate([shared[None], found - shared])
-    both = jnp.moveaxis(both, 1 + axis, -1)
     weights, codes = rows[WEIGHTS], rows[CODES] if joint.width > 1 else None
     if n_rows is not None:
         weights = jnp.where(jnp.arange(weights.shape[-1]) < n_rows, weights, 0)
+    parts = [
+        _sums(jnp.moveaxis(part, 1 + axis, -1), weights, codes, joint.width, whole=whole)
+        for part in (shared[None], found - shared)
+    ]
+    return jnp.concatenate(parts, axis=1)
+
+
+def _sums(values: jax.Array, weights: Any, codes: Any, width: int, *, whole: bool) -> jax.Array:
+    """Return the weighted sums of ``(..., n_rows)`` over the rows of each group: ``(n_tiles, ..., width)``."""
     if not whole:
-        return _sums(both, weights, codes, joint.width)[None]
-    short = -both.shape[-1] % TILE
-    tiles = (both.shape[-1] + short) // TILE
+        return _sum(values, weights, codes, width)[None]
+    short = -values.shape[-1] % TILE
 
     def tiled(array: Any) -> jax.Array:
         padded = jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, short)])
-        return jnp.moveaxis(padded.reshape(*array.shape[:-1], tiles, TILE), -2, 0)
+        return jnp.moveaxis(padded.reshape(*array.shape[:-1], -1, TILE), -2, 0)
 
-    given = (tiled(both), tiled(weights), None if codes is None else tiled(codes))
-    return jax.vmap(lambda one: _sums(one[0], one[1], one[2], joint.width))(given)
+    given = (tiled(values), tiled(weights), None if codes is None else tiled(codes))
+    return jax.vmap(lambda one: _sum(one[0], one[1], one[2], width))(given)
 
 
-def _sums(values: jax.Array, weights: jax.Array, codes: jax.Array | None, width: int) -> jax.Array:
-    """Return the weighted sums of ``(..., n_rows)`` over the rows of each group, ``(..., width)``."""
+def _sum(values: jax.Array, weights: jax.Array, codes: jax.Array | None, width: int) -> jax.Array:
+    """Return the weighted sums of one tile."""
     # What does not count must not turn a sum into NaN either.
     weighed = jnp.where(weights > 0, values * weights, 0)
     if codes is None:
