@@ -8,16 +8,16 @@ from typing import Any
 
 from aimz.model import ImpactModel
 
-__all__ = ["ImpactModel", "__version__", "open_result"]
+__all__ = ["ImpactModel", "__version__", "in_words", "open_result", "summary"]
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     """Import what brings xarray when it is asked for."""
-    if name == "open_result":
-        from aimz.output import open_result
+    if name in ("in_words", "open_result", "summary"):
+        from aimz import output
 
-        return open_result
+        return getattr(output, name)
     msg = f"module 'aimz' has no attribute {name!r}"
     raise AttributeError(msg)

@@ -40,6 +40,7 @@ from aimz.model.scenarios import (
 from aimz.model.streaming import stream
 from aimz.model.training import plan_fit, read_options, read_training
 from aimz.model.worlds import Comparison
+from aimz.statistics import LeaveOneOut
 from aimz.types import Intervention, Kernel, StatisticsLike
 
 if TYPE_CHECKING:
@@ -904,23 +905,96 @@ class ImpactModel:
         """
         key = _given(rng_key)
         options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics)
-        posterior = self._fitted("log_likelihood")
-        given = read_given(self._engine, X, kwargs, y=y, scored=True, expected=self._local_rows())
-        site = self._engine.read_scored(given.call)
-        # Other observations have other local latents; where no data were fitted, these are taken to be the ones.
-        fitted = self._observed is None or not self._observed.changed(given.call.without(self.param_output))
-
-        prepare = partial(
-            self._engine.prepare,
-            posterior=posterior,
-            params=self._fit.params,
-            n_draws=posterior.n_draws,
-            return_sites=site,
-            in_sample=fitted,
-        )
-        asked = Asked("log_likelihood", "log_likelihood", given, prepare(given.call), prepare, options, scored=site)
-        check_order(given, asked.prepared)
+        asked = self._ask_scores(X, y, kwargs, options, "log_likelihood")
         return self._answer(asked, self._key(key, options) if asked.prepared.needs_key else None)
+
+    def loo(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        rng_key: jax.Array | None = None,
+        batch_size: int | None = None,
+        progress: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """Score the model by leave-one-out cross-validation, block by block; no draw is kept.
+
+        Pareto-smoothed importance sampling (Vehtari, Gelman and Gabry 2017; Vehtari et al. 2024) needs all draws of a
+        row, but one row only, so it is done while the rows stream by: memory grows with neither.  The numbers are those
+        of :func:`arviz_stats.loo` for :meth:`log_likelihood`, with ``elpd_i`` and ``pareto_k`` for each row; the result
+        prints, and goes into :func:`arviz_stats.compare`, as ArviZ's own.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_obs, ...) or iterable of batches
+            Input; the data the model was fitted on.
+        y : array_like of shape (n_obs, ...), optional
+            Output; left out where it comes with the batches.
+        rng_key : jax.Array, optional
+            Key for this call; used only if local latents have to be drawn anew.
+        batch_size : int, optional
+            Rows that are computed together at most; the numbers do not depend on it.
+        progress : bool
+            Whether to show a bar.
+        **kwargs
+            Further arguments of the kernel.
+
+        Returns
+        -------
+        arviz_stats.ELPDData
+            ``elpd`` and its standard error ``se``, ``p`` (effective number of parameters), ``elpd_i``, ``pareto_k``.
+
+        Raises
+        ------
+        NotFittedError
+            If there is no posterior.
+        KernelValidationError
+            If the output is not an observed ``sample`` site, so that it has no density.
+        ValueError
+            If these are not the data of the fit, so that there is nothing to leave out, or there are too few draws.
+        ImportError
+            If ArviZ is not installed.
+
+        Warns
+        -----
+        UserWarning
+            If importance sampling is not to be relied on for some rows (``pareto_k`` above ``good_k``).
+
+        Examples
+        --------
+        >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist
+        >>> from jax import random
+        >>> from numpyro.infer import SVI, Trace_ELBO
+        >>> from numpyro.infer.autoguide import AutoNormal
+        >>> from aimz import ImpactModel
+        >>> def kernel(X, y=None):
+        ...     b = numpyro.sample("b", dist.Normal(0.0, 5.0))
+        ...     with numpyro.plate("obs", X.shape[0]):
+        ...         numpyro.sample("y", dist.Normal(b * X, 1.0), obs=y)
+        >>> X = jnp.linspace(-1.0, 1.0, 100)
+        >>> y = 2.0 * X + random.normal(random.key(1), X.shape)
+        >>> svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.05), Trace_ELBO())
+        >>> model = ImpactModel(kernel, random.key(0), svi).fit_on_batch(X, y, num_steps=1000, progress=False)
+        >>> scores = model.loo(X, y, progress=False)
+        >>> bool(0.5 < scores.p < 2.0)
+        True
+        """
+        from aimz.output import leave_one_out, relative_ess
+
+        key, options = _given(rng_key), read_streaming("obs", batch_size, "memory", None, None, progress)
+        asked = self._ask_scores(X, y, kwargs, options, "loo")
+        if self._observed is not None and not asked.prepared.in_sample:
+            msg = (
+                "`loo` leaves each observation out of the fit in turn, and these are not the data of the fit. Pass "
+                "those, or score other data by `log_likelihood`."
+            )
+            raise ValueError(msg)
+        reduction = LeaveOneOut(relative_ess(self._beside()["posterior"]))
+        asked = replace(asked, streaming=replace(options, statistics=reduction))
+        tree = self._answer(asked, self._key(key, options) if asked.prepared.needs_key else None)
+        scores = tree["log_likelihood"].to_dataset()[self.param_output]
+        return leave_one_out(scores, asked.prepared.plan.n_draws)
 
     def estimate_effect(
         self,
@@ -1251,6 +1325,26 @@ class ImpactModel:
         check_order(given, prepared)
         group = "posterior_predictive" if in_sample else "predictions"
         return Asked(method, group, given, prepared, prepare, streaming)
+
+    def _ask_scores(self, X: Any, y: Any, kwargs: Mapping[str, Any], options: Streaming, method: str) -> Asked:
+        """Check a call that scores the output, as :meth:`_ask` does one that draws it."""
+        posterior = self._fitted(method)
+        given = read_given(self._engine, X, kwargs, y=y, scored=True, expected=self._local_rows())
+        site = self._engine.read_scored(given.call)
+        # Other observations have other local latents; where no data were fitted, these are taken to be the ones.
+        fitted = self._observed is None or not self._observed.changed(given.call.without(self.param_output))
+
+        prepare = partial(
+            self._engine.prepare,
+            posterior=posterior,
+            params=self._fit.params,
+            n_draws=posterior.n_draws,
+            return_sites=site,
+            in_sample=fitted,
+        )
+        asked = Asked(method, "log_likelihood", given, prepare(given.call), prepare, options, scored=site)
+        check_order(given, asked.prepared)
+        return asked
 
     def _answer(self, asked: Asked, key: jax.Array | None) -> "xr.DataTree":
         """Compute what was asked; without a key where nothing is drawn."""

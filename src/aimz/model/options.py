@@ -9,7 +9,7 @@ from typing import Any
 
 from aimz.ahead import begin_imports
 from aimz.data import read_count, read_output_dir
-from aimz.statistics import Statistics, read_statistics
+from aimz.statistics import Reduction, read_statistics
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Streaming:
     rows: str = ""
     """Digest of the rows of a complete call, if they came from an iterable."""
     progress: bool = True
-    statistics: Statistics | None = None
+    statistics: Reduction | None = None
     """What is kept instead of draws."""
 
 

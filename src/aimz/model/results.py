@@ -15,7 +15,7 @@ from aimz.kernel import KernelSpec
 from aimz.model.comparing import Compared
 from aimz.model.engine import Prepared
 from aimz.model.worlds import Comparison
-from aimz.statistics import Statistics
+from aimz.statistics import Reduction
 
 if TYPE_CHECKING:
     import jax
@@ -101,7 +101,7 @@ class Results:
         *,
         key: str | None,
         row_block: int,
-        statistics: Statistics | None = None,
+        statistics: Reduction | None = None,
         **attrs: Any,
     ) -> "Frame":
         """Return the group of a call without its arrays; ``row_block`` says how many rows were drawn together."""

@@ -19,7 +19,7 @@ from aimz.model.place import Place
 from aimz.model.results import Results
 from aimz.model.resume import fingerprint_of
 from aimz.model.steps import Layout, Runner
-from aimz.statistics import Statistics, over_draws
+from aimz.statistics import Reduction
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -48,7 +48,7 @@ def stream(engine: Engine, results: Results, order: Order) -> "xr.DataTree":
 
 
 def _variables(
-    order: Order, plan: "Plan", step: Step, dims: Mapping[str, tuple[str, ...]], statistics: Statistics | None
+    order: Order, plan: "Plan", step: Step, dims: Mapping[str, tuple[str, ...]], statistics: Reduction | None
 ) -> "dict[str, Variable]":
     """Return what a sink is to make room for."""
     from aimz.store import Variable
@@ -170,7 +170,7 @@ def _fill(
     statistics = order.streaming.statistics if plan.axis == "obs" else None
 
     def kept(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {names[n]: a if statistics is None else over_draws(a, statistics) for n, a in arrays.items()}
+        return {names[n]: a if statistics is None else statistics(a) for n, a in arrays.items()}
 
     request = Request(
         plan=plan,
@@ -191,7 +191,7 @@ def _fill(
 
 
 def _fill_from_draws(
-    order: Order, plan: "Plan", runner: Runner, sink: "Sink", step: Step, statistics: Statistics
+    order: Order, plan: "Plan", runner: Runner, sink: "Sink", step: Step, statistics: Reduction
 ) -> int:
     """Compute all draws into a file of their own, where draws are cut, and write the statistics over them."""
     from aimz.store import Group, SpillSink
@@ -207,7 +207,7 @@ def _fill_from_draws(
             # As many columns as fit beside the model, with all their draws.
             wide = max(1, _SPILLED // (plan.n_draws * draws.dtype.itemsize))
             parts = [
-                over_draws(np.ascontiguousarray(flat[:, start : start + wide]), statistics)
+                statistics(np.ascontiguousarray(flat[:, start : start + wide]))
                 for start in range(0, flat.shape[1], wide)
             ]
             sink.write(name, np.concatenate(parts, axis=1).reshape(-1, *draws.shape[2:]), 0)

@@ -10,7 +10,9 @@ await_imports()
 from aimz.output.compared import Averages, Contrast, check_by, compared_tree, read_contrast  # noqa: E402
 from aimz.output.effect import difference, recorded  # noqa: E402
 from aimz.output.labels import Labels  # noqa: E402
+from aimz.output.scores import leave_one_out, relative_ess  # noqa: E402
 from aimz.output.stored import Frame, as_group, frame, open_result  # noqa: E402
+from aimz.output.summary import in_words, summary  # noqa: E402
 from aimz.output.tree import Draws, attributes, draws_dataset, make_tree, observed_dataset, stats_dataset  # noqa: E402
 
 __all__ = [
@@ -26,10 +28,14 @@ __all__ = [
     "difference",
     "draws_dataset",
     "frame",
+    "in_words",
+    "leave_one_out",
     "make_tree",
     "observed_dataset",
     "open_result",
     "read_contrast",
     "recorded",
+    "relative_ess",
     "stats_dataset",
+    "summary",
 ]

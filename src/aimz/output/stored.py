@@ -17,7 +17,7 @@ from xarray.core.indexing import ExplicitIndexer, IndexingSupport, LazilyIndexed
 
 from aimz.output.labels import SAMPLE_DIMS, STATISTIC, Labels
 from aimz.output.tree import Draws, attributes, common_sizes
-from aimz.statistics import Statistics
+from aimz.statistics import Reduction
 
 if TYPE_CHECKING:
     import os
@@ -48,7 +48,7 @@ class Frame:
 
 
 def frame(
-    draws: Draws, shapes: Mapping[str, tuple[int, ...]], labels: Labels, statistics: Statistics | None = None
+    draws: Draws, shapes: Mapping[str, tuple[int, ...]], labels: Labels, statistics: Reduction | None = None
 ) -> Frame:
     """Return the group of ``draws`` for sites whose draws have ``shapes``, the number of all draws first.
 

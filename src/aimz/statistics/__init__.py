@@ -1,15 +1,17 @@
 """From draws to answers, in NumPy: statistics over draws, and averages over rows."""
 
-from aimz.statistics.asked import Statistic, Statistics, read_interval, read_statistics
+from aimz.statistics.asked import read_interval, read_statistics
 from aimz.statistics.groups import Groups, local_codes, read_groups, read_weights
-from aimz.statistics.over_draws import over_draws
+from aimz.statistics.loo import LeaveOneOut
+from aimz.statistics.over_draws import Reduction, Statistic, Statistics
 
 __all__ = [
     "Groups",
+    "LeaveOneOut",
+    "Reduction",
     "Statistic",
     "Statistics",
     "local_codes",
-    "over_draws",
     "read_groups",
     "read_interval",
     "read_statistics",

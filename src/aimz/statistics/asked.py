@@ -1,50 +1,12 @@
 """Which statistics are wanted instead of draws: the one door for ``statistics=``."""
 
-__all__ = ["Statistic", "Statistics", "read_interval", "read_statistics"]
+__all__ = ["read_interval", "read_statistics"]
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Statistic:
-    """One number, or two, for each array of draws."""
-
-    kind: str
-    """"mean", "sd", "quantile", "exceeds", "eti" or "hdi"."""
-    at: float = 0.0
-    """The probability, or what is to be exceeded."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """What it is called in a result; bounds of an interval as in ArviZ's tables."""
-        if self.kind in ("eti", "hdi"):
-            return tuple(f"{self.kind}{100 * self.at:.15g}_{bound}" for bound in ("lb", "ub"))
-        if self.kind == "quantile":
-            return (f"{self.at:.15g}",)
-        return (f"exceeds {self.at:.15g}",) if self.kind == "exceeds" else (self.kind,)
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What is asked for, in order."""
-
-    parts: tuple[Statistic, ...]
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names along the dimension ``statistic``."""
-        return tuple(label for part in self.parts for label in part.labels)
-
-    @property
-    def attrs(self) -> dict[str, Any]:
-        """What a group says of its intervals."""
-        found = [part for part in self.parts if part.kind in ("eti", "hdi")]
-        if not found:
-            return {}
-        return {"interval_kind": [part.kind for part in found], "interval_prob": [part.at for part in found]}
+from aimz.statistics.over_draws import Statistic, Statistics
 
 
 def read_statistics(given: Any) -> Statistics | None:

@@ -4,18 +4,77 @@ Means and spreads are taken in double precision.  Quantiles sort the draws of ea
 what is sorted is contiguous and stays in the cache.
 """
 
-__all__ = ["over_draws"]
+__all__ = ["Reduction", "Statistic", "Statistics", "over_draws"]
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
-
-from aimz.statistics.asked import Statistic, Statistics
 
 _TILE = 256
 """Columns that are sorted together."""
 _SOME = 64
 """Draws whose squares are added up together."""
+
+
+class Reduction(Protocol):
+    """What is kept of the draws of each row, in their place."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the numbers that are kept."""
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """What a group says of them."""
+
+    def __call__(self, draws: np.ndarray) -> np.ndarray:
+        """Return ``(n_statistics, ...)`` of ``(n_draws, ...)``, in double precision."""
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One number, or two, for each array of draws."""
+
+    kind: str
+    """"mean", "sd", "quantile", "exceeds", "eti" or "hdi"."""
+    at: float = 0.0
+    """The probability, or what is to be exceeded."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What it is called in a result; bounds of an interval as in ArviZ's tables."""
+        if self.kind in ("eti", "hdi"):
+            return tuple(f"{self.kind}{100 * self.at:.15g}_{bound}" for bound in ("lb", "ub"))
+        if self.kind == "quantile":
+            return (f"{self.at:.15g}",)
+        return (f"exceeds {self.at:.15g}",) if self.kind == "exceeds" else (self.kind,)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What is asked for, in order."""
+
+    parts: tuple[Statistic, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names along the dimension ``statistic``."""
+        return tuple(label for part in self.parts for label in part.labels)
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """What a group says of its intervals."""
+        found = [part for part in self.parts if part.kind in ("eti", "hdi")]
+        if not found:
+            return {}
+        return {"interval_kind": [part.kind for part in found], "interval_prob": [part.at for part in found]}
+
+    def __call__(self, draws: np.ndarray) -> np.ndarray:
+        """Return statistics of shape ``(n_statistics, ...)`` of ``draws`` of shape ``(n_draws, ...)``."""
+        return over_draws(draws, self)
 
 
 def over_draws(draws: np.ndarray, statistics: Statistics) -> np.ndarray:

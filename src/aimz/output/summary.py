@@ -1,0 +1,228 @@
+"""Effects as a table, and in words."""
+
+__all__ = ["in_words", "summary"]
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from aimz.output.arviz import import_arviz_stats
+from aimz.output.compared import SCENARIO
+from aimz.output.labels import SAMPLE_DIMS
+from aimz.statistics import Statistic, read_interval
+
+ALL = "all"
+"""What stands for the groups in a line about all rows."""
+
+
+def summary(
+    effects: xr.DataTree | xr.Dataset | xr.DataArray,
+    *,
+    hdi_prob: float | None = None,
+    rope: tuple[float, float] | None = None,
+) -> pd.DataFrame:
+    """Return a table with a line for each effect.
+
+    Parameters
+    ----------
+    effects : xarray.DataTree, xarray.Dataset or xarray.DataArray
+        Result of :meth:`ImpactModel.compare_scenarios`, or anything with dimensions ``chain`` and ``draw``: the
+        difference of two of its effects, or an effect averaged over rows.
+    hdi_prob : float, optional
+        Probability of a highest-density interval; by default an interval of the kind and level of
+        ``arviz_base.rcParams`` (equal-tailed, 0.89, unless they were changed).
+    rope : (float, float), optional
+        Region of practical equivalence: effects between these are as good as none.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``site``, ``scenario``, groups (``"all"`` in the lines over all rows) and further dimensions; then
+        ``mean``, ``sd``, bounds of the interval under ArviZ's names (``eti89_lb``, ``eti89_ub``), ``P(>0)`` (``P(>1)``
+        for ratios) and, with ``rope``, ``P(in ROPE)``.  Groups without rows are left out.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no draws, or ``hdi_prob`` or ``rope`` make no sense.
+    ImportError
+        If ArviZ is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr, aimz
+    >>> draws = xr.DataArray(np.linspace(-1.0, 3.0, 1001)[None], dims=("chain", "draw"), name="change")
+    >>> aimz.summary(draws).round(2).to_dict("records")
+    [{'site': 'change', 'mean': 1.0, 'sd': 1.16, 'eti89_lb': -0.78, 'eti89_ub': 2.78, 'P(>0)': 0.75}]
+    """
+    interval, rope = _read_options(hdi_prob, rope)
+    parts = _parts(effects)
+    null = float(parts[0].attrs.get("no_effect", 0.0))
+    dims = list(dict.fromkeys(str(dim) for part in reversed(parts) for dim in part.dims if dim not in SAMPLE_DIMS))
+    if SCENARIO in dims:
+        dims.remove(SCENARIO)
+        dims.insert(0, SCENARIO)
+    over_all = parts[0].dims if len(parts) > 1 else None
+    lines = [
+        line
+        for site in parts[-1].data_vars
+        for part in parts
+        if site in part.data_vars and (part is parts[-1] or part[site].dims != parts[-1][site].dims)
+        for line in _lines(part[site], str(site), dims, interval, rope, null, fill=ALL if over_all else "")
+    ]
+    table = pd.DataFrame(lines)
+    table = table[["site", *(dim for dim in dims if dim in table), *(c for c in table if c not in ("site", *dims))]]
+    table.attrs = {
+        "interval_kind": interval.kind,
+        "interval_prob": interval.at,
+        "contrast": parts[0].attrs.get("contrast", ""),
+        "baseline": parts[0].attrs.get("baseline", ""),
+        "no_effect": null,
+        "n_draws": math.prod(parts[0].sizes[dim] for dim in SAMPLE_DIMS),
+        "groups": dims[1:] if over_all else [],
+    }
+    return table
+
+
+def _read_options(hdi_prob: float | None, rope: Any) -> tuple[Statistic, Any]:
+    if hdi_prob is not None and not 0 < hdi_prob < 1:
+        msg = f"`hdi_prob` must lie between 0 and 1; got {hdi_prob!r}. For 90 %, pass 0.9."
+        raise ValueError(msg)
+    if rope is not None:
+        try:
+            low, high = map(float, rope)
+        except (TypeError, ValueError):
+            low, high = math.nan, math.nan
+        if not low < high:
+            msg = f"`rope` must be two numbers, the lower first; got {rope!r}. For effects of 0.1 at most, (-0.1, 0.1)."
+            raise ValueError(msg)
+        rope = low, high
+    import_arviz_stats("summary")
+    return read_interval(hdi_prob, None if hdi_prob is None else "hdi"), rope
+
+
+def _parts(effects: Any) -> list[xr.Dataset]:
+    """Return what to make lines of, effects over all rows first."""
+    if isinstance(effects, xr.DataArray):
+        effects = effects.to_dataset(name=effects.name or "effect", promote_attrs=True)
+    if isinstance(effects, xr.DataTree) and "effect" in effects.children:
+        found = [effects[name].to_dataset() for name in ("effect_overall", "effect") if name in effects.children]
+        weight = effects["groups"]["weight"] if "groups" in effects.children else None
+        if weight is not None and weight.ndim:
+            # A group without rows has no effect, and no line.
+            found[-1] = found[-1].assign_coords(_weight=weight)
+        return found
+    if isinstance(effects, xr.DataTree):
+        effects = effects.to_dataset()
+    if not isinstance(effects, xr.Dataset) or not set(SAMPLE_DIMS) <= set(effects.dims) or not effects.data_vars:
+        msg = (
+            "`effects` must be a result of `compare_scenarios`, or something with dimensions `chain` and `draw`; got "
+            f"{type(effects).__name__}. Of a tree pass one group, such as tree['effect']."
+        )
+        raise TypeError(msg)
+    return [effects]
+
+
+def _lines(
+    draws: xr.DataArray, site: str, dims: list[str], interval: Statistic, rope: Any, null: float, *, fill: str
+) -> Iterator[dict[str, Any]]:
+    """Yield a line for each number that has draws."""
+    from arviz_stats.base import array_stats
+
+    own = [dim for dim in draws.dims if dim not in SAMPLE_DIMS]
+    by_draw = draws.transpose(*SAMPLE_DIMS, *own)
+    values = by_draw.values.reshape(-1, *(draws.sizes[dim] for dim in own)).astype(np.float64)
+    bounds = (array_stats.hdi if interval.kind == "hdi" else array_stats.eti)(values, interval.at, axis=0)
+    weight = draws.coords.get("_weight")
+    for place in np.ndindex(values.shape[1:]):
+        where = dict(zip(map(str, own), place, strict=True))
+        if weight is not None and weight.isel({d: i for d, i in where.items() if d in weight.dims}).item() == 0:
+            continue
+        one = values[(slice(None), *place)]
+        known = not np.isnan(one).any()
+        line: dict[str, Any] = {"site": site}
+        line |= {d: draws[d].values[where[d]] if d in draws.coords else where[d] for d in dims if d in where}
+        line |= {d: fill for d in dims if d not in where and fill}
+        low, high = bounds[place] if known else (math.nan, math.nan)
+        line["mean"] = one.mean()
+        line["sd"] = one.std(ddof=1)
+        line |= dict(zip(interval.labels, (low, high), strict=True))
+        line[f"P(>{null:g})"] = (one > null).mean() if known else math.nan
+        if rope is not None:
+            line["P(in ROPE)"] = ((one >= rope[0]) & (one <= rope[1])).mean() if known else math.nan
+        yield line
+
+
+def in_words(
+    effects: xr.DataTree | xr.Dataset | xr.DataArray,
+    *,
+    hdi_prob: float | None = None,
+    rope: tuple[float, float] | None = None,
+) -> list[str]:
+    """Return a sentence for each effect, from the numbers of :func:`summary`.
+
+    Parameters
+    ----------
+    effects, hdi_prob, rope
+        As in :func:`summary`.
+
+    Returns
+    -------
+    list of str
+        One sentence for each line of the table, in its order.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr, aimz
+    >>> draws = xr.DataArray(np.linspace(-1.0, 3.0, 1001)[None], dims=("chain", "draw"), name="change")
+    >>> print(*aimz.in_words(draws))
+    `change` is 1 on average (89 % interval -0.78 to 2.78); above 0 with probability 75 %, so its sign is open.
+    """
+    table = summary(effects, hdi_prob=hdi_prob, rope=rope)
+    return [_sentence(line, table.attrs, rope) for line in table.to_dict("records")]
+
+
+def _sentence(line: dict[Any, Any], about: dict[Any, Any], rope: tuple[float, float] | None) -> str:
+    null, contrast = about["no_effect"], about["contrast"]
+    kind = "" if about["interval_kind"] == "eti" else f"{about['interval_kind'].upper()} "
+    low, high = (line[name] for name in Statistic(about["interval_kind"], about["interval_prob"]).labels)
+    mean, above = line["mean"], line[f"P(>{null:g})"]
+    written = (lambda x: f"{100 * x:.3g} %") if contrast == "lift" else (lambda x: f"{x:.3g}")
+    stated = (*about["groups"], "site", SCENARIO, "mean", "sd")
+    others = [
+        f"{d} {v}" for d, v in line.items() if d not in stated and "P(" not in d and not d.endswith(("_lb", "_ub"))
+    ]
+    groups = [f"{dim} {line[dim]}" for dim in about["groups"] if line[dim] != ALL]
+    where = f"For {', '.join(groups)}: " if groups else ""
+    what = f"`{line['site']}`" + (f" ({', '.join(others)})" if others else "")
+    if SCENARIO in line and contrast in ("difference", "lift"):
+        change = f"{written(abs(mean))} {'higher' if mean >= null else 'lower'} under {line[SCENARIO]} than under"
+        claim = f"{where}{what} is on average {change} {about['baseline']}"
+    elif SCENARIO in line and contrast == "ratio":
+        claim = f"{where}{what} is on average {written(mean)} times as high under {line[SCENARIO]} as under"
+        claim += f" {about['baseline']}"
+    elif SCENARIO in line and contrast:
+        claim = f"{where}the {contrast} of {what} under {line[SCENARIO]} and {about['baseline']} is {written(mean)}"
+    else:
+        claim = f"{where}{what} is {written(mean)} on average"
+    if math.isnan(above):
+        return f"{claim}, with draws that have no value, so nothing more can be said."
+    interval = f"{100 * about['interval_prob']:g} % {kind}interval {written(low)} to {written(high)}"
+    sure = "" if low > null or high < null else ", so its sign is open" if low < null < high else ""
+    side, p = ("above", above) if mean >= null else ("below", 1 - above)
+    text = f"{claim} ({interval}); {side} {null:g} with probability {_percent(p, about['n_draws'])}{sure}."
+    if rope is not None:
+        inside = _percent(line["P(in ROPE)"], about["n_draws"])
+        text += f" It lies between {rope[0]:g} and {rope[1]:g} with probability {inside}."
+    return text
+
+
+def _percent(p: float, n_draws: int) -> str:
+    """Return a probability; so many draws know none closer to 0 or 1 than one of them."""
+    if p in (0.0, 1.0):
+        return f"{'under' if p == 0 else 'over'} {100 * (p + (1 if p == 0 else -1) / n_draws):.4g} %"
+    return f"{100 * p:.3g} %"
