@@ -17,6 +17,7 @@ from aimz.statistics import Statistic, read_interval
 
 ALL = "all"
 """What stands for the groups in a line about all rows."""
+_WEIGHT = "_weight"
 
 
 def summary(
@@ -66,16 +67,15 @@ def summary(
     if SCENARIO in dims:
         dims.remove(SCENARIO)
         dims.insert(0, SCENARIO)
-    over_all = parts[0].dims if len(parts) > 1 else None
+    groups = [dim for dim in dims if len(parts) > 1 and dim in parts[-1].coords[_WEIGHT].dims]
     lines = [
         line
         for site in parts[-1].data_vars
         for part in parts
         if site in part.data_vars and (part is parts[-1] or part[site].dims != parts[-1][site].dims)
-        for line in _lines(part[site], str(site), dims, interval, rope, null, fill=ALL if over_all else "")
+        for line in _lines(part[site], str(site), dims, groups, interval, rope, null)
     ]
     table = pd.DataFrame(lines)
-    table = table[["site", *(dim for dim in dims if dim in table), *(c for c in table if c not in ("site", *dims))]]
     table.attrs = {
         "interval_kind": interval.kind,
         "interval_prob": interval.at,
@@ -83,7 +83,8 @@ def summary(
         "baseline": parts[0].attrs.get("baseline", ""),
         "no_effect": null,
         "n_draws": math.prod(parts[0].sizes[dim] for dim in SAMPLE_DIMS),
-        "groups": dims[1:] if over_all else [],
+        "groups": groups,
+        "dims": dims,
     }
     return table
 
@@ -114,7 +115,7 @@ def _parts(effects: Any) -> list[xr.Dataset]:
         weight = effects["groups"]["weight"] if "groups" in effects.children else None
         if weight is not None and weight.ndim:
             # A group without rows has no effect, and no line.
-            found[-1] = found[-1].assign_coords(_weight=weight)
+            found[-1] = found[-1].assign_coords({_WEIGHT: weight})
         return found
     if isinstance(effects, xr.DataTree):
         effects = effects.to_dataset()
@@ -128,7 +129,13 @@ def _parts(effects: Any) -> list[xr.Dataset]:
 
 
 def _lines(
-    draws: xr.DataArray, site: str, dims: list[str], interval: Statistic, rope: Any, null: float, *, fill: str
+    draws: xr.DataArray,
+    site: str,
+    dims: list[str],
+    groups: list[str],
+    interval: Statistic,
+    rope: Any,
+    null: float,
 ) -> Iterator[dict[str, Any]]:
     """Yield a line for each number that has draws."""
     from arviz_stats.base import array_stats
@@ -137,7 +144,7 @@ def _lines(
     by_draw = draws.transpose(*SAMPLE_DIMS, *own)
     values = by_draw.values.reshape(-1, *(draws.sizes[dim] for dim in own)).astype(np.float64)
     bounds = (array_stats.hdi if interval.kind == "hdi" else array_stats.eti)(values, interval.at, axis=0)
-    weight = draws.coords.get("_weight")
+    weight = draws.coords.get(_WEIGHT)
     for place in np.ndindex(values.shape[1:]):
         where = dict(zip(map(str, own), place, strict=True))
         if weight is not None and weight.isel({d: i for d, i in where.items() if d in weight.dims}).item() == 0:
@@ -145,8 +152,11 @@ def _lines(
         one = values[(slice(None), *place)]
         known = not np.isnan(one).any()
         line: dict[str, Any] = {"site": site}
-        line |= {d: draws[d].values[where[d]] if d in draws.coords else where[d] for d in dims if d in where}
-        line |= {d: fill for d in dims if d not in where and fill}
+        for dim in dims:
+            if dim in where:
+                line[dim] = draws[dim].values[where[dim]] if dim in draws.coords else where[dim]
+            else:
+                line[dim] = ALL if dim in groups else ""
         low, high = bounds[place] if known else (math.nan, math.nan)
         line["mean"] = one.mean()
         line["sd"] = one.std(ddof=1)
@@ -191,14 +201,14 @@ def _sentence(line: dict[Any, Any], about: dict[Any, Any], rope: tuple[float, fl
     kind = "" if about["interval_kind"] == "eti" else f"{about['interval_kind'].upper()} "
     low, high = (line[name] for name in Statistic(about["interval_kind"], about["interval_prob"]).labels)
     mean, above = line["mean"], line[f"P(>{null:g})"]
-    written = (lambda x: f"{100 * x:.3g} %") if contrast == "lift" else (lambda x: f"{x:.3g}")
+    written = (lambda x: f"{_digits(100 * x)} %") if contrast == "lift" else _digits
     stated = (*about["groups"], "site", SCENARIO, "mean", "sd")
-    others = [
-        f"{d} {v}" for d, v in line.items() if d not in stated and "P(" not in d and not d.endswith(("_lb", "_ub"))
-    ]
+    others = [f"{dim} {line[dim]}" for dim in about["dims"] if dim not in stated and line[dim] != ""]
     groups = [f"{dim} {line[dim]}" for dim in about["groups"] if line[dim] != ALL]
     where = f"For {', '.join(groups)}: " if groups else ""
     what = f"`{line['site']}`" + (f" ({', '.join(others)})" if others else "")
+    if SCENARIO in line and mean == null and line["sd"] == 0:
+        return f"{where}{what} is on average the same under {line[SCENARIO]} and {about['baseline']}."
     if SCENARIO in line and contrast in ("difference", "lift"):
         change = f"{written(abs(mean))} {'higher' if mean >= null else 'lower'} under {line[SCENARIO]} than under"
         claim = f"{where}{what} is on average {change} {about['baseline']}"
@@ -219,6 +229,11 @@ def _sentence(line: dict[Any, Any], about: dict[Any, Any], rope: tuple[float, fl
         inside = _percent(line["P(in ROPE)"], about["n_draws"])
         text += f" It lies between {rope[0]:g} and {rope[1]:g} with probability {inside}."
     return text
+
+
+def _digits(x: float) -> str:
+    """Return a number with three digits that count, and without powers of ten."""
+    return np.format_float_positional(x, precision=3, unique=False, fractional=False, trim="-")
 
 
 def _percent(p: float, n_draws: int) -> str:
