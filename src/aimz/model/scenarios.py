@@ -81,6 +81,12 @@ def read_scenario(
     if not rest.pop("return_datatree", True):
         msg = f"`args_{name}` must leave `return_datatree` as it is; the effect is taken between trees."
         raise ValueError(msg)
+    if rest.get("statistics") is not None:
+        msg = (
+            f"`args_{name}` must leave `statistics` out: an effect is taken draw by draw, and the difference of two "
+            "quantiles is no quantile of the difference. For averages over rows call `compare_scenarios`."
+        )
+        raise ValueError(msg)
     key = rest.pop("rng_key", None)
     if beside is not None and not _STREAMING.keys() & rest.keys():
         from aimz.output import recorded
