@@ -11,17 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import arviz_base as azb
 import arviz_stats as azs
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pandas as pd
 import statsmodels.api as sm
 from matplotlib.figure import Figure
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoMultivariateNormal
 
+import aimz
 from aimz import ImpactModel
 
 if TYPE_CHECKING:
@@ -142,49 +145,46 @@ class Estimate:
     mean: float
     low: float
     high: float
-    below_zero: float
 
     @classmethod
     def of(cls, draws: np.ndarray) -> "Estimate":
-        """Return mean, 90 % equal-tailed interval and P(< 0)."""
+        """Return mean and 90 % equal-tailed interval."""
         low, high = np.quantile(draws, [0.05, 0.95])
-        return cls(float(draws.mean()), float(low), float(high), float((draws < 0).mean()))
+        return cls(float(draws.mean()), float(low), float(high))
 
     def __str__(self) -> str:
         """Return mean and interval."""
         return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-def effect(model: ImpactModel, data: Data, site: str = "rate") -> "xr.DataTree":
+def effect(model: ImpactModel, data: Data) -> "xr.DataTree":
     """Return what the 95 % plan changes, compared with free care, draw by draw and row by row."""
-    question = {**data.arguments, "return_sites": site}
+    question = {**data.arguments, "return_sites": "rate"}
     return model.estimate_effect(
         args_baseline={**question, "intervention": {"plan": FREE}},
         args_intervention={**question, "intervention": {"plan": PLAN_95}},
     )
 
 
-def average(tree: "xr.DataTree", rows: np.ndarray | slice = slice(None), site: str = "rate") -> np.ndarray:
+def average(tree: "xr.DataTree") -> np.ndarray:
     """Return the mean over rows inside each draw, so that what varies is the average and not the person."""
-    draws = tree["posterior_predictive"].to_dataset()[site]
-    return np.asarray(draws.isel(person_year=rows).mean("person_year")).ravel()
+    return np.asarray(tree["posterior_predictive"].to_dataset()["rate"].mean("person_year")).ravel()
 
 
-def average_by_health(tree: "xr.DataTree", data: Data) -> dict[str, Estimate]:
-    """Return the average effect overall and by health status."""
-    groups = {name: data.health == i for i, name in enumerate(HEALTH) if (data.health == i).any()}
-    return {name: Estimate.of(average(tree, rows)) for name, rows in ({"all": slice(None)} | groups).items()}
+def compare(model: ImpactModel, data: Data, site: str = "rate", plans: Sequence[str] = ARMS) -> "xr.DataTree":
+    """Return the mean of a site if everyone had each of the plans, and what it changes, overall and by health."""
+    return model.compare_scenarios(
+        {name: {"intervention": {"plan": ARMS.index(name)}} for name in plans},
+        baseline=ARMS[FREE],
+        by={"health": pd.Categorical.from_codes(data.health, HEALTH, ordered=True)},
+        return_sites=site,
+        **data.arguments,
+    )
 
 
-def visits_by_arm(model: ImpactModel, data: Data) -> dict[str, np.ndarray]:
-    """Return, for each plan, draws of the mean number of visits if everyone had it."""
-    means = {}
-    for arm, name in enumerate(ARMS):
-        rate = model.predict_on_batch(
-            **data.arguments, intervention={"plan": arm}, return_sites="rate", return_datatree=False
-        )
-        means[name] = np.asarray(rate["rate"]).mean(axis=1)
-    return means
+def draws_of(tree: "xr.DataTree", group: str, plan: str, site: str = "rate") -> np.ndarray:
+    """Return the draws of one number of a comparison."""
+    return np.asarray(tree[group].to_dataset()[site].sel(scenario=plan)).ravel()
 
 
 @dataclass(frozen=True)
@@ -204,9 +204,9 @@ class Raw:
         return f"{self.mean:.2f} ({self.error:.2f})" if np.isfinite(self.error) else "-"
 
 
-def raw_difference(data: Data, health: str) -> Raw:
-    """Return mean visits of those who had the 95 % plan minus mean visits of those who had free care."""
-    paid, free = (Raw.of(data.y[had(data, arm, health)]) for arm in (PLAN_95, FREE))
+def raw_difference(data: Data, health: str, plan: int = PLAN_95) -> Raw:
+    """Return mean visits of those who had a plan minus mean visits of those who had free care."""
+    paid, free = (Raw.of(data.y[had(data, arm, health)]) for arm in (plan, FREE))
     return Raw(paid.mean - free.mean, float(np.hypot(paid.error, free.error)))
 
 
@@ -245,16 +245,21 @@ def print_visits(means: dict[str, np.ndarray], data: Data) -> None:
     print_table(("plan", "everyone on it", "those who had it (SE)", "person-years"), rows)
 
 
-def print_effects(effects: dict[str, Estimate], counted: Estimate, data: Data) -> None:
-    """Print the effect overall and by health status, beside the raw differences."""
-    print("\nThe 95 % plan instead of free care: change in visits per person and year\n")
+def print_effects(effects: pd.DataFrame, counted: Estimate, data: Data) -> None:
+    """Print what each plan changes, overall and by health status, beside the raw differences."""
+    print("\nA plan instead of free care: change in visits per person and year\n")
     rows = []
-    for name, estimate in effects.items():
-        n_rows = " / ".join(f"{had(data, arm, name).sum():,}" for arm in (FREE, PLAN_95))
-        rows.append((name, str(estimate), f"{estimate.below_zero:.3f}", str(raw_difference(data, name)), n_rows))
-    print_table(("health", "effect [90 % interval]", "P(fewer)", "raw difference (SE)", "rows free / 95 %"), rows)
-    print(f"\n  The same from predicted counts instead of expected ones: {counted}.")
-    print("  Where rows are few, as in poor health, the model leans on what the plan does to the others.")
+    for plan in ARMS[1:]:
+        for line in effects[effects["scenario"] == plan].itertuples():
+            arm, name = ARMS.index(plan), str(line.health)
+            estimate = Estimate(line.mean, line.eti90_lb, line.eti90_ub)
+            n_rows = " / ".join(f"{had(data, arm, name).sum():,}" for arm in (FREE, arm))
+            fewer = f"{1 - effects.loc[line.Index, 'P(>0)']:.3f}"
+            rows.append((plan, name, str(estimate), fewer, str(raw_difference(data, name, arm)), n_rows))
+    header = ("plan", "health", "effect [90 % interval]", "P(fewer)", "raw difference (SE)", "rows free / plan")
+    print_table(header, rows)
+    print(f"\n  The 95 % plan for all, from predicted counts instead of expected ones: {counted}.")
+    print("  Where rows are few, as in poor health, the model leans on what a plan does to the others.")
     print("  People come back year after year, and the columns do not say who is who: rows are taken as")
     print("  independent, so intervals and standard errors are too narrow.")
 
@@ -365,6 +370,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Fit, check, ask, and say what it means."""
     options = parse_arguments()
+    azb.rcParams["stats.ci_prob"] = 0.9
     data = load().sample(options.rows)
     print(f"RAND Health Insurance Experiment: {len(data.y):,} person-years, {data.y.mean():.2f} doctor visits a year.")
 
@@ -380,15 +386,21 @@ def main() -> None:
     print_inference_check(effect(fit_svi(part, options.steps), part), effect(fit_nuts(part), part), len(part.y))
 
     say("Asking what would happen")
-    means = visits_by_arm(model, data)
-    effects = average_by_health(effect(model, data), data)
-    counted = Estimate.of(average(effect(few, data, site="y"), site="y"))
+    found = compare(model, data)
+    means = {plan: draws_of(found, "scenarios_overall", plan) for plan in ARMS}
+    counts = compare(few, data, site="y", plans=(ARMS[FREE], ARMS[PLAN_95]))
+    counted = Estimate.of(draws_of(counts, "effect_overall", ARMS[PLAN_95], site="y"))
+    effects = aimz.summary(found)
     print_visits(means, data)
     print_effects(effects, counted, data)
     path = options.output / "health_insurance.png"
-    draw_figure(means, effects, data, path)
+    paid = effects[effects["scenario"] == ARMS[PLAN_95]]
+    by_health = {str(line.health): Estimate(line.mean, line.eti90_lb, line.eti90_ub) for line in paid.itertuples()}
+    draw_figure(means, by_health, data, path)
     say(f"The figure is in {path}.")
 
+    print()
+    print(*aimz.in_words(found["effect_overall"]), sep="\n")
     print("\n" + in_words(free=means[ARMS[FREE]], paid=means[ARMS[PLAN_95]]))
 
 

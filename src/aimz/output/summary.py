@@ -3,7 +3,7 @@
 __all__ = ["in_words", "summary"]
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -190,45 +190,61 @@ def in_words(
     >>> import numpy as np, xarray as xr, aimz
     >>> draws = xr.DataArray(np.linspace(-1.0, 3.0, 1001)[None], dims=("chain", "draw"), name="change")
     >>> print(*aimz.in_words(draws))
-    `change` is 1 on average (89 % interval -0.78 to 2.78); above 0 with probability 75 %, so its sign is open.
+    `change` is 1 on average (89 % interval -0.78 to 2.78); above 0 with probability 74.9 %, so which way it goes is open.
     """
     table = summary(effects, hdi_prob=hdi_prob, rope=rope)
     return [_sentence(line, table.attrs, rope) for line in table.to_dict("records")]
 
 
 def _sentence(line: dict[Any, Any], about: dict[Any, Any], rope: tuple[float, float] | None) -> str:
-    null, contrast = about["no_effect"], about["contrast"]
+    null, contrast, mean = about["no_effect"], about["contrast"], line["mean"]
     kind = "" if about["interval_kind"] == "eti" else f"{about['interval_kind'].upper()} "
     low, high = (line[name] for name in Statistic(about["interval_kind"], about["interval_prob"]).labels)
-    mean, above = line["mean"], line[f"P(>{null:g})"]
+    above = line[f"P(>{null:g})"]
     written = (lambda x: f"{_digits(100 * x)} %") if contrast == "lift" else _digits
-    stated = (*about["groups"], "site", SCENARIO, "mean", "sd")
-    others = [f"{dim} {line[dim]}" for dim in about["dims"] if dim not in stated and line[dim] != ""]
-    groups = [f"{dim} {line[dim]}" for dim in about["groups"] if line[dim] != ALL]
-    where = f"For {', '.join(groups)}: " if groups else ""
-    what = f"`{line['site']}`" + (f" ({', '.join(others)})" if others else "")
-    if SCENARIO in line and mean == null and line["sd"] == 0:
+    where, what = _subject(line, about)
+    between = f"{written(low)} to {written(high)}"
+    if SCENARIO not in line or not contrast:
+        claim = f"{what} is {written(mean)} on average"
+    elif mean == null and line["sd"] == 0:
         return f"{where}{what} is on average the same under {line[SCENARIO]} and {about['baseline']}."
-    if SCENARIO in line and contrast in ("difference", "lift"):
-        change = f"{written(abs(mean))} {'higher' if mean >= null else 'lower'} under {line[SCENARIO]} than under"
-        claim = f"{where}{what} is on average {change} {about['baseline']}"
-    elif SCENARIO in line and contrast == "ratio":
-        claim = f"{where}{what} is on average {written(mean)} times as high under {line[SCENARIO]} as under"
-        claim += f" {about['baseline']}"
-    elif SCENARIO in line and contrast:
-        claim = f"{where}the {contrast} of {what} under {line[SCENARIO]} and {about['baseline']} is {written(mean)}"
+    elif contrast in ("difference", "lift"):
+        way = "higher" if mean >= 0 else "lower"
+        claim = f"{what} is on average {written(abs(mean))} {way} under {line[SCENARIO]} than under {about['baseline']}"
+        between = _either_way(low, high, written)
+    elif contrast == "ratio":
+        claim = (
+            f"{what} is on average {written(mean)} times under {line[SCENARIO]} what it is under {about['baseline']}"
+        )
     else:
-        claim = f"{where}{what} is {written(mean)} on average"
+        claim = f"the {contrast} of {what} under {line[SCENARIO]} and under {about['baseline']} is {written(mean)}"
     if math.isnan(above):
-        return f"{claim}, with draws that have no value, so nothing more can be said."
-    interval = f"{100 * about['interval_prob']:g} % {kind}interval {written(low)} to {written(high)}"
-    sure = "" if low > null or high < null else ", so its sign is open" if low < null < high else ""
-    side, p = ("above", above) if mean >= null else ("below", 1 - above)
-    text = f"{claim} ({interval}); {side} {null:g} with probability {_percent(p, about['n_draws'])}{sure}."
+        return f"{where}{claim}; some of its draws have no value, so there is no more to be said."
+    interval = f"{100 * about['interval_prob']:g} % {kind}interval {between}"
+    sign = "" if low > null or high < null or not low < high else ", so which way it goes is open"
+    text = f"{where}{claim} ({interval}); above {null:g} with probability {_percent(above, about['n_draws'])}{sign}."
     if rope is not None:
         inside = _percent(line["P(in ROPE)"], about["n_draws"])
-        text += f" It lies between {rope[0]:g} and {rope[1]:g} with probability {inside}."
+        text += f" It lies between {written(rope[0])} and {written(rope[1])} with probability {inside}."
     return text
+
+
+def _subject(line: dict[Any, Any], about: dict[Any, Any]) -> tuple[str, str]:
+    """Return which rows a line is about, and which number of theirs."""
+    groups = [f"{dim} {line[dim]}" for dim in about["groups"] if line[dim] != ALL]
+    others = [f"{dim} {line[dim]}" for dim in about["dims"] if dim not in (*about["groups"], SCENARIO)]
+    others = [text for text in others if not text.endswith(" ")]
+    where = f"For {', '.join(groups)}: " if groups else ""
+    return where, f"`{line['site']}`" + (f" ({', '.join(others)})" if others else "")
+
+
+def _either_way(low: float, high: float, written: Callable[[float], str]) -> str:
+    """Return an interval of changes in words; two bounds on one side are given by their size."""
+    if low >= 0:
+        return f"{written(low)} to {written(high)} higher"
+    if high <= 0:
+        return f"{written(-high)} to {written(-low)} lower"
+    return f"{written(-low)} lower to {written(high)} higher"
 
 
 def _digits(x: float) -> str:

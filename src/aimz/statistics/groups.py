@@ -65,7 +65,9 @@ def read_groups(labels: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], np.nd
     found: dict[str, np.ndarray] = {}
     codes: np.ndarray | None = None
     for name, given in labels.items():
-        array = np.asarray(given)
+        # Categories keep their order; other labels are sorted.
+        ordered = isinstance(getattr(given, "dtype", None), pd.CategoricalDtype)
+        array: Any = given if ordered else np.asarray(given)
         if array.ndim != 1 or not len(array):
             msg = f"`by` must have one label for each row; `{name}` has shape {array.shape}. Pass an array of n_obs."
             raise ValueError(msg)
