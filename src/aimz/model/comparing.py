@@ -25,7 +25,7 @@ from aimz.model.cutting import (
 )
 from aimz.model.engine import Engine, Prepared
 from aimz.model.steps import Feed, Layout, Runner
-from aimz.model.worlds import Comparison, alike_in_kind, joint_of
+from aimz.model.worlds import Comparison, alike_in_kind, joint_of, with_numbers_as_arrays
 
 if TYPE_CHECKING:
     from aimz.stream import Plan
@@ -45,7 +45,10 @@ class Compared:
 
 def compare(engine: Engine, comparison: Comparison, key: jax.Array) -> Compared:
     """Compute the sums of each site over the rows of each group, under each scenario, draw by draw."""
-    cut = _cut_rows(engine, comparison, key)
+    simpler = with_numbers_as_arrays(comparison)
+    cut = "" if simpler is comparison else _cut_rows(engine, simpler, key)
+    if isinstance(cut, str):
+        cut = _cut_rows(engine, comparison, key)
     if isinstance(cut, str):
         warn(
             f"Kernel `{engine.signature.kernel}` cannot be split along its rows ({cut}), so all rows are computed "
@@ -76,7 +79,10 @@ def _cut_rows(engine: Engine, comparison: Comparison, key: jax.Array) -> "tuple[
     use = RowUse(None, local, beyond, any(use.waits for use in uses))
     joint, layout = joint_of(comparison, first.call.n_obs, block)
     alone = mesh is None and n_obs is not None and n_obs <= block
-    step = engine.programs.joint(joint, layout.one_block(block, alone=alone))
+    try:
+        step = engine.programs.joint(joint, layout.one_block(block, alone=alone))
+    except Exception as error:  # noqa: BLE001, RUF100 (a kernel may refuse what it is given side by side)
+        return f"for {block} rows it raises {type(error).__name__}"
     plan = plan_rows(
         block=block,
         n_obs=n_obs,

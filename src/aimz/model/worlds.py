@@ -1,6 +1,6 @@
 """Scenarios that are compared: which differ in values only, and what goes into one pass over all of them."""
 
-__all__ = ["Comparison", "alike_in_kind", "joint_of"]
+__all__ = ["Comparison", "alike_in_kind", "joint_of", "with_numbers_as_arrays"]
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from aimz.data import BatchReader, Stacked
+from aimz.data import BatchReader, Stacked, read_array
 from aimz.forward import CODES, TILE, WEIGHTS, Joint, World
 from aimz.kernel import freeze
 from aimz.model.engine import Prepared
@@ -35,6 +35,32 @@ class Comparison:
     def first(self) -> Prepared:
         """The baseline; what all scenarios share can be read off it."""
         return self.prepared[self.baseline]
+
+
+def with_numbers_as_arrays(comparison: Comparison) -> Comparison:
+    """Return the same with numbers that differ between scenarios as 0-d arrays, so that they need no program each.
+
+    A kernel that cannot take them so (since it uses one as a length, say) raises when it is traced.
+    """
+    scenarios = list(comparison.prepared.values())
+    names = [
+        name
+        for name, value in comparison.first.plan.static.items()
+        if type(value) in (int, float)
+        and all(type(one.plan.static.get(name)) is type(value) for one in scenarios)
+        and any(one.plan.static[name] != value for one in scenarios)
+    ]
+    # In 64 bits an array makes more of what it meets than a plain number does.
+    if not names or jax.config.jax_enable_x64:
+        return comparison
+
+    def lifted(prepared: Prepared) -> Prepared:
+        static = {name: value for name, value in prepared.call.static.items() if name not in names}
+        numbers = {name: read_array(prepared.call.static[name], name) for name in names}
+        call = replace(prepared.call, static=static, arrays={**prepared.call.arrays, **numbers})
+        return replace(prepared, call=call, plan=replace(prepared.plan, static=static))
+
+    return replace(comparison, prepared={name: lifted(one) for name, one in comparison.prepared.items()})
 
 
 def _alike(prepared: Prepared, frozen: dict[int, Hashable]) -> Hashable:

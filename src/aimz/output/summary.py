@@ -56,9 +56,9 @@ def summary(
     Examples
     --------
     >>> import numpy as np, xarray as xr, aimz
-    >>> draws = xr.DataArray(np.linspace(-1.0, 3.0, 1001)[None], dims=("chain", "draw"), name="change")
+    >>> draws = xr.DataArray(np.linspace(-1.0, 3.0, 1001)[None], dims=("chain", "draw"), name="gain")
     >>> aimz.summary(draws).round(2).to_dict("records")
-    [{'site': 'change', 'mean': 1.0, 'sd': 1.16, 'eti89_lb': -0.78, 'eti89_ub': 2.78, 'P(>0)': 0.75}]
+    [{'site': 'gain', 'mean': 1.0, 'sd': 1.16, 'eti89_lb': -0.78, 'eti89_ub': 2.78, 'P(>0)': 0.75}]
     """
     interval, rope = _read_options(hdi_prob, rope)
     parts = _parts(effects)
@@ -188,9 +188,9 @@ def in_words(
     Examples
     --------
     >>> import numpy as np, xarray as xr, aimz
-    >>> draws = xr.DataArray(np.linspace(-1.0, 3.0, 1001)[None], dims=("chain", "draw"), name="change")
+    >>> draws = xr.DataArray(np.linspace(-1.0, 3.0, 1001)[None], dims=("chain", "draw"), name="gain")
     >>> print(*aimz.in_words(draws))
-    `change` is 1 on average (89 % interval -0.78 to 2.78); above 0 with probability 74.9 %, so which way it goes is open.
+    `gain` is 1 on average (89 % interval -0.78 to 2.78); above 0 with probability 74.9 %, so which way it goes is open.
     """
     table = summary(effects, hdi_prob=hdi_prob, rope=rope)
     return [_sentence(line, table.attrs, rope) for line in table.to_dict("records")]
