@@ -3,7 +3,19 @@
 from aimz.inference.choose import make_fit
 from aimz.inference.fit import Fit, VIResult
 from aimz.inference.posterior import Posterior, read_draws
+from aimz.inference.ratios import log_ratios, ratio_obstacle
 from aimz.inference.scaling import abstract_sites
 from aimz.inference.svi import Minibatches, SVIFit
 
-__all__ = ["Fit", "Minibatches", "Posterior", "SVIFit", "VIResult", "abstract_sites", "make_fit", "read_draws"]
+__all__ = [
+    "Fit",
+    "Minibatches",
+    "Posterior",
+    "SVIFit",
+    "VIResult",
+    "abstract_sites",
+    "log_ratios",
+    "make_fit",
+    "ratio_obstacle",
+    "read_draws",
+]

@@ -23,6 +23,7 @@ from aimz.model.asked import Asked, Order
 from aimz.model.batching import batch_scale
 from aimz.model.comparing import compare
 from aimz.model.describe import Portrait, describe, html, summary
+from aimz.model.diagnose import check_chains, check_variational, data_of_fit
 from aimz.model.engine import Alike, Engine, Prepared
 from aimz.model.inputs import Given, check_order, read_given
 from aimz.model.keys import describe_key, parse_key
@@ -46,6 +47,7 @@ from aimz.types import Intervention, Kernel, StatisticsLike
 if TYPE_CHECKING:
     import os
 
+    import pandas as pd
     import xarray as xr
 
     from aimz.output import Contrast
@@ -232,6 +234,7 @@ class ImpactModel:
             msg = f"`vi_result` must have `params` and `losses`; got {type(result).__name__}."
             raise TypeError(msg)
         self._fit.vi_result = result
+        self._leave_data()
 
     def is_fitted(self) -> bool:
         """Whether there is a posterior, fitted or set."""
@@ -431,6 +434,7 @@ class ImpactModel:
         except BaseException:
             self._rng_key = before
             raise
+        self._leave_data()
         try:
             fit.run_minibatches(plan, start)
         finally:
@@ -507,6 +511,7 @@ class ImpactModel:
             raise ValueError(msg)
         names = batch_scale(self._engine, fit, call, spec, n_obs)
         fit.check_run(replace(call, n_obs=n_obs), spec)
+        self._leave_data()
         return fit.step(call, names, given, lambda: self._key(None), n_obs / call.n_obs)
 
     def sample(
@@ -1243,6 +1248,97 @@ class ImpactModel:
                 self._engine.read_spec(self._engine.read_call(X, kwargs, output=y))
         return describe(self._portrait())
 
+    def diagnose(
+        self, X: Any = None, y: Any = None, *, rng_key: jax.Array | None = None, **kwargs: Any
+    ) -> "pd.DataFrame":
+        """Return a small table that says whether the inference has found the posterior, with a verdict per line.
+
+        For MCMC, and for draws that were set: the largest R-hat and the smallest bulk and tail effective sample sizes
+        (ESS) of all sites [1]_, and the number of divergent transitions.  For SVI: whether the ELBO still moves, and
+        the Pareto k of the guide [2]_.  The statistics are ArviZ's (``pip install "aimz[arviz]"``).
+
+        Parameters
+        ----------
+        X, y : array_like of shape (n_obs, ...), optional
+            The data of the fit, for the Pareto k.  By default those of the last :meth:`fit` or :meth:`fit_on_batch`;
+            they have to be passed if they came in batches or from files, or the model was trained step by step or
+            unpickled since.  They are computed on all at once.
+        rng_key : jax.Array, optional
+            Key of the guide's draws.  By default one derived from the model's own, which stays as it is: the same table
+            each time.
+        **kwargs
+            Further arguments of the kernel, with ``X`` and ``y``.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a check: ``value``; ``threshold``, what it should be; ``site``, where it is worst; ``verdict``:
+            "ok", "bad: ..." or "not checked: ...".
+
+        Raises
+        ------
+        NotFittedError
+            If there is no posterior, or SVI has not run.
+        ImportError
+            If ArviZ is not installed.
+        TypeError, ValueError
+            If data or arguments do not fit, or are known not to be those of the fit.
+
+        Notes
+        -----
+        *Chains.*  R-hat should be below 1.01, and both ESS at least 100 for each chain.  Values that never change have
+        neither and are left out; of a site with more than 1,000 values, 1,000 are looked at, evenly spaced.
+
+        *ELBO trend.*  By how many nats the mean ELBO of the last tenth of all steps exceeds that of the tenth before.
+        It is a trend if it is more than two standard errors (the Monte Carlo error of both means around a straight
+        line, autocorrelation included) and more than 0.1 nat, which is what one mean that is off by 0.45 of its
+        standard deviation costs.  One settled fit in twenty exceeds two standard errors, by little.  Where these are
+        more than a nat, and more than a twentieth of all progress since the start, nothing can be told.
+
+        *Pareto k.*  Shape of the tail of the importance ratios ``p(theta, y) / q(theta)`` of 1,000 draws of the guide
+        ``q``.  Below ``min(1 - 1 / log10(1000), 0.7)``, that is 0.67 [3]_, the guide is near enough to the posterior to
+        be corrected by weights; above, its means and intervals may be far off.  Ratios that agree to one per cent count
+        as 0.  A low k says nothing of a mode the guide does not know.
+
+        References
+        ----------
+        .. [1] Vehtari, Gelman, Simpson, Carpenter and Bürkner (2021), Rank-normalization, folding, and localization,
+           Bayesian Analysis 16.
+        .. [2] Yao, Vehtari, Simpson and Gelman (2018), Yes, but did it work? Evaluating variational inference, ICML.
+        .. [3] Vehtari, Simpson, Gelman, Yao and Gabry (2024), Pareto smoothed importance sampling, JMLR 25.
+
+        Examples
+        --------
+        >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist
+        >>> from jax import random
+        >>> from numpyro.infer import SVI, Trace_ELBO
+        >>> from numpyro.infer.autoguide import AutoNormal
+        >>> from aimz import ImpactModel
+        >>> def kernel(X, y=None):
+        ...     b = numpyro.sample("b", dist.Normal(0.0, 5.0))
+        ...     with numpyro.plate("obs", X.shape[0]):
+        ...         numpyro.sample("y", dist.Normal(b * X, 1.0), obs=y)
+        >>> svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.005), Trace_ELBO())
+        >>> model = ImpactModel(kernel, random.key(0), svi)
+        >>> X = jnp.linspace(-1.0, 1.0, 100)
+        >>> y = 2.0 * X + random.normal(random.key(1), X.shape)
+        >>> model.fit_on_batch(X, y, num_steps=200, progress=False).diagnose()["verdict"].to_dict()
+        {'ELBO trend': 'bad: still rising; take more steps', 'Pareto k': 'bad: the fit has to settle first'}
+        >>> model.fit_on_batch(X, y, num_steps=3000, progress=False).diagnose()["verdict"].to_dict()
+        {'ELBO trend': 'ok', 'Pareto k': 'ok'}
+        """
+        given = _given(rng_key)
+        call = None
+        if X is not None or y is not None or kwargs:
+            call = self._engine.read_call(X, kwargs, output=y)
+        if not isinstance(self._fit, SVIFit):
+            posterior = self._fitted("diagnose")
+            return check_chains(posterior, self._beside()["posterior"])
+        if call is not None:
+            self._engine.read_fit(call)
+        data = data_of_fit(call, self._observed, self._local_rows())
+        return check_variational(self._fit, data, jax.random.fold_in(self._rng_key, 0) if given is None else given)
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave the temporary directory out of a pickle: it belongs to this process."""
         return {**self.__dict__, "_home": None}
@@ -1260,6 +1356,11 @@ class ImpactModel:
         return html(self._portrait())
 
     # ------------------------------------------------------------------------------------------- internals
+
+    def _leave_data(self) -> None:
+        """Forget the data of the last fit, since something else moves the parameters; their fingerprints stay."""
+        if self._observed is not None and self._observed.call is not None:
+            self._observed = replace(self._observed, call=None)
 
     def _portrait(self) -> Portrait:
         """Return what there is to say of the model."""

@@ -31,13 +31,20 @@ class Observed:
     digests: Mapping[str, tuple[tuple[int, ...], str]]
     """Argument name to the shape and the fingerprint of the array it had."""
     output: Any
+    call: Call | None = None
+    """The data themselves, as long as they are in memory and nothing but they has moved the fit."""
 
     @staticmethod
     def of(call: Call, param_output: str) -> "Observed":
         """Remember the data of a fit; nothing is copied."""
         inputs = {name: array for name, array in call.arrays.items() if name != param_output}
         digests = {name: (tuple(array.shape), call.fingerprint(name)) for name, array in inputs.items()}
-        return Observed(digests, call.arrays[param_output])
+        lazy = any(getattr(array, "lazy", False) for array in call.arrays.values())
+        return Observed(digests, call.arrays[param_output], None if lazy else call)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the data out of a pickle; their fingerprints stay."""
+        return {**self.__dict__, "call": None}
 
     def changed(self, call: Call) -> frozenset[str]:
         """Return the arguments whose arrays are not those of the fit; rows of an iterable are taken to be."""

@@ -7,6 +7,7 @@ from aimz.ahead import await_imports
 
 await_imports()
 
+from aimz.output.arviz import import_arviz_stats  # noqa: E402
 from aimz.output.compared import Averages, Contrast, check_by, compared_tree, read_contrast  # noqa: E402
 from aimz.output.effect import difference, recorded  # noqa: E402
 from aimz.output.labels import Labels  # noqa: E402
@@ -28,6 +29,7 @@ __all__ = [
     "difference",
     "draws_dataset",
     "frame",
+    "import_arviz_stats",
     "in_words",
     "leave_one_out",
     "make_tree",
