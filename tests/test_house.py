@@ -88,7 +88,7 @@ def test_every_module_says_what_is_public(path):
 def test_public_names():
     from aimz import errors, model
 
-    assert aimz.__all__ == ["ImpactModel", "__version__", "open_result"]
+    assert aimz.__all__ == ["ImpactModel", "__version__", "in_words", "open_result", "summary"]
     assert aimz.ImpactModel is model.ImpactModel
     assert model.KernelSpec.__name__ == "KernelSpec"
     assert issubclass(errors.NotFittedError, ValueError)

@@ -94,20 +94,7 @@ def _run(results: Results, order: Order, plan: "Plan", runner: Runner, step: Ste
     label = partial(results.frame, key=order.key_text, row_block=plan.block or 0, statistics=statistics)
     frame = label(prepared, shapes(prepared.call.n_obs))
     variables = _variables(order, plan, step, frame.dims, statistics)
-    place = None
-    if options.store == "persistent":
-        known = partial(
-            fingerprint_of,
-            prepared,
-            plan,
-            step,
-            method=order.asked.method,
-            group=order.asked.group,
-            key=order.key_text,
-            statistics=() if statistics is None else statistics.labels,
-        )
-        home = order.home() if options.output_dir is None else None
-        place = Place(options, order.asked.method, order.asked.group, known, plan, home)
+    place = _place(order, plan, step)
     sink: Sink = MemorySink() if place is None else place.sink
     own = {} if place is None else place.attrs
     beside = order.beside()
@@ -142,6 +129,25 @@ def _run(results: Results, order: Order, plan: "Plan", runner: Runner, step: Ste
     return make_tree(
         {**beside, order.asked.group: frame.filled(arrays, **own)}, **({} if place is None else place.root_attrs)
     )
+
+
+def _place(order: Order, plan: "Plan", step: Step) -> Place | None:
+    """Return the directory of the call, made now; None if it stays in memory."""
+    options, asked = order.streaming, order.asked
+    if options.store != "persistent":
+        return None
+    known = partial(
+        fingerprint_of,
+        order.prepared,
+        plan,
+        step,
+        method=asked.method,
+        group=asked.group,
+        key=order.key_text,
+        statistics=() if options.statistics is None else options.statistics.labels,
+    )
+    home = order.home() if options.output_dir is None else None
+    return Place(options, asked.method, asked.group, known, plan, home)
 
 
 def _fill(
