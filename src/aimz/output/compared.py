@@ -4,6 +4,7 @@ __all__ = ["Averages", "Contrast", "check_by", "compared_tree", "read_contrast"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,7 @@ def compared_tree(averages: Averages, contrast: Contrast) -> xr.DataTree:
     if averages.labels:
         groups["scenarios_overall"] = _averages(averages, by=False)
     for name in list(groups):
-        effect = _effect(groups[name], averages.baseline, contrast)
+        effect = _effect(groups[name], averages.scenarios.index(averages.baseline), contrast)
         groups[name.replace("scenarios", "effect")] = effect
     shape = tuple(len(labels) for labels in averages.labels.values())
     dims = tuple(averages.labels)
@@ -119,16 +120,25 @@ def _averages(averages: Averages, *, by: bool) -> xr.Dataset:
         variables[name] = (dims, values.reshape(averages.num_chains, -1, *values.shape[1:]))
     sizes = common_sizes({name: (dims, array.shape) for name, (dims, array) in variables.items()})
     coords: dict[str, Any] = {dim: averages.coords.get(dim, pd.RangeIndex(size)) for dim, size in sizes.items()}
-    coords |= {SCENARIO: list(averages.scenarios), **(averages.labels if by else {})}
+    coords |= {SCENARIO: _names(averages.scenarios), **(averages.labels if by else {})}
     attrs = attributes(sample_dims=list(SAMPLE_DIMS), baseline=str(averages.baseline), **averages.attrs)
     return xr.Dataset(variables, coords=coords, attrs=attrs)
 
 
-def _effect(averages: xr.Dataset, baseline: Any, contrast: Contrast) -> xr.Dataset:
-    """Return what each scenario makes of the baseline, draw by draw."""
-    others = [name for name in averages[SCENARIO].values.tolist() if name != baseline]
-    after = averages.sel({SCENARIO: others})
-    before = averages.sel({SCENARIO: baseline}, drop=True)
+def _names(scenarios: tuple[Any, ...]) -> np.ndarray:
+    """Return names of scenarios as labels; NumPy would make texts of numbers beside texts."""
+    kinds = {str if isinstance(name, str) else float if isinstance(name, Real) else object for name in scenarios}
+    if len(kinds) == 1 and object not in kinds:
+        return np.asarray(scenarios)
+    names = np.empty(len(scenarios), object)
+    names[:] = scenarios
+    return names
+
+
+def _effect(averages: xr.Dataset, baseline: int, contrast: Contrast) -> xr.Dataset:
+    """Return what each scenario makes of the baseline, which is given by its place, draw by draw."""
+    after = averages.isel({SCENARIO: [i for i in range(averages.sizes[SCENARIO]) if i != baseline]})
+    before = averages.isel({SCENARIO: baseline}, drop=True)
     if callable(contrast):
         function, null, name = contrast, 0.0, getattr(contrast, "__name__", type(contrast).__name__)
     else:
