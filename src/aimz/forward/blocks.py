@@ -100,14 +100,19 @@ def sharded(
 
 
 def rows_apart(
-    program: Program, inputs: tuple[Any, ...], n_obs: int, row_axes: Mapping[str, int], weights: str | None
+    program: Program,
+    inputs: tuple[Any, ...],
+    n_obs: int,
+    row_axes: Mapping[str, int],
+    output_axes: Mapping[str, int],
+    weights: str | None,
 ) -> str | None:
     """Return the site in which a row saw another, or None.
 
     The program runs on the rows at hand and on the same with most rows changed, in the arguments and in whatever else
     has rows; those left alone, chosen by chance, must keep their bits.  Rows get the values of others, so that whatever
-    the kernel computes of them it could have had to compute.  Where sites are added up over rows with the ``weights``
-    of that name, those left alone are the ones that count.
+    the kernel computes of them it could have had to compute.  ``row_axes`` are those of the inputs, by site.  Where
+    sites are added up over rows with the ``weights`` of that name, those left alone are the ones that count.
     """
     given: Block = inputs[-1]
     n_blocks, size = np.shape(next(iter(given.arrays.values())))[:2]
@@ -135,8 +140,8 @@ def rows_apart(
         after = program(*inputs[:-1], changed)
         for name, value in before.items():
             one, other = np.asarray(value), np.asarray(after[name])
-            if name in row_axes and weights is None:
-                one, other = (array.take(kept, 1 + row_axes[name]) for array in (one, other))
+            if name in output_axes and weights is None:
+                one, other = (array.take(kept, 1 + output_axes[name]) for array in (one, other))
             if not np.array_equal(one, other, equal_nan=one.dtype.kind in "fc"):
                 return name
     return None

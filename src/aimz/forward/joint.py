@@ -49,8 +49,9 @@ class Joint:
     n_scenarios: int
     baseline: int
     """Which of the scenarios the others are compared with."""
-    width: int
-    """Most groups the rows of a block can belong to."""
+    width: int | None
+    """Most groups the rows of a block can belong to; None where rows are not added up, but the second of two scenarios
+    less the baseline is taken row by row."""
     return_sites: tuple[str, ...]
     row_axes: Mapping[str, int] = field(default_factory=dict)
     """Return sites with a row axis, and which axis of one draw it is."""
@@ -59,7 +60,7 @@ class Joint:
 def joint_pass(
     kernel: Kernel, joint: Joint, read: Callable[[Message], Any], noticed: set[str] | None = None
 ) -> OnePass:
-    """Return ``f(draw_key, draws, values, arrays, block) -> {site: sums}`` for one draw.
+    """Return ``f(draw_key, draws, values, arrays, block) -> {site: sums, or differences}`` for one draw.
 
     Sums over rows have shape ``(n_tiles, 1 + n_scenarios, ..., width)``: first those of the baseline (its infinite
     values left out), then of what each scenario adds to them.  A block is one tile.  The effect of a scenario is thus
@@ -81,14 +82,17 @@ def joint_pass(
             outputs = _run_world(world, one, draw_key, draws, values, arrays, block)
             for name, value in outputs.items():
                 parts[name].append(value)
-        n_rows = None if block is None else block.n_rows
         found = {}
         for name, given in parts.items():
             value = given[0] if len(given) == 1 else jnp.concatenate(given)
             if order != sorted(order):
                 value = value[jnp.argsort(jnp.asarray(order))]
-            axis = joint.row_axes.get(name)
-            found[name] = _added_up(value, joint, axis, rows, n_rows, whole=block is None)
+            if joint.width is None:
+                found[name] = _signed(value[1 - joint.baseline]) - _signed(value[joint.baseline])
+                continue
+            axis, codes = joint.row_axes.get(name), rows[CODES] if joint.width > 1 else None
+            weights = _counting(block, rows)
+            found[name] = _added_up(value, joint.baseline, axis, weights, codes, joint.width, whole=block is None)
         return found
 
     return run
@@ -122,8 +126,24 @@ def _run_world(
     return mapped
 
 
+def _signed(value: jax.Array) -> jax.Array:
+    """Return what can be subtracted: truth values have no minus, and unsigned numbers would wrap."""
+    kind, size = value.dtype.kind, value.dtype.itemsize
+    if kind not in "bu":
+        return value
+    return value.astype(jnp.int8 if kind == "b" else jnp.int16 if size == 1 else jnp.int32 if size == 2 else float)
+
+
+def _counting(block: Block | None, rows: Mapping[str, Any]) -> jax.Array:
+    """Return what each row counts; padding counts nothing."""
+    weights: jax.Array = rows[WEIGHTS]
+    if block is None or block.n_rows is None:
+        return weights
+    return jnp.where(jnp.arange(weights.shape[-1]) < block.n_rows, weights, 0)
+
+
 def _added_up(
-    found: jax.Array, joint: Joint, axis: int | None, rows: Mapping[str, Any], n_rows: Any, *, whole: bool
+    found: jax.Array, baseline: int, axis: int | None, weights: Any, codes: Any, width: int, *, whole: bool
 ) -> jax.Array:
     """Add up a site over the rows of each group; ``found`` has shape ``(n_scenarios, ...)``."""
     found = found.astype(jnp.promote_types(found.dtype, jnp.float32))
@@ -131,13 +151,10 @@ def _added_up(
         return found
     # Both sums below read these values; without a fence the compiler would rather compute, and draw, them twice.
     found = jax.lax.optimization_barrier(found)
-    base = found[joint.baseline]
+    base = found[baseline]
     shared = jnp.where(jnp.isfinite(base), base, 0)
-    weights, codes = rows[WEIGHTS], rows[CODES] if joint.width > 1 else None
-    if n_rows is not None:
-        weights = jnp.where(jnp.arange(weights.shape[-1]) < n_rows, weights, 0)
     parts = [
-        _sums(jnp.moveaxis(part, 1 + axis, -1), weights, codes, joint.width, whole=whole)
+        _sums(jnp.moveaxis(part, 1 + axis, -1), weights, codes, width, whole=whole)
         for part in (shared[None], found - shared)
     ]
     return jnp.concatenate(parts, axis=1)

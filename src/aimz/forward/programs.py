@@ -82,7 +82,7 @@ class Programs:
         return self._steps.get(handle, make)
 
     def joint(self, joint: Joint, inputs: Inputs) -> Step:
-        """Trace one pass over several scenarios, whose sites are added up over rows."""
+        """Trace one pass over several scenarios, whose sites are added up over rows, or compared row by row."""
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(inputs))
         worlds = tuple(
             (
@@ -99,8 +99,11 @@ class Programs:
         def make() -> Step:
             noticed: set[str] = set()
             one = joint_pass(self._kernel, joint, READERS["predictive"], noticed)
+            plan = joint.worlds[0].plan
+            if joint.width is None:
+                return _trace(one, plan, joint.return_sites, joint.row_axes, noticed, inputs)
             tiles = dict.fromkeys(joint.row_axes, 0)
-            step = _trace(one, joint.worlds[0].plan, joint.return_sites, tiles, noticed, inputs)
+            step = _trace(one, plan, joint.return_sites, tiles, noticed, inputs)
             return replace(step, counted=inputs[-1] is not None, weights=WEIGHTS)
 
         return self._steps.get(handle, make)
@@ -144,7 +147,7 @@ class Programs:
 
         ``row_axes`` are those of the inputs, by site.
         """
-        return self._apart.get(step, lambda: rows_apart(program, inputs, n_obs, row_axes, step.weights))
+        return self._apart.get(step, lambda: rows_apart(program, inputs, n_obs, row_axes, step.row_axes, step.weights))
 
 
 def _trace(

@@ -48,6 +48,8 @@ class Order:
     """Makes the groups that stand beside it."""
     home: "Callable[[], Home]"
     """Makes the temporary directory, if there is none; asked for only where no other was named."""
+    against: Prepared | None = None
+    """The baseline that is subtracted row by row, where there is one."""
 
     @property
     def prepared(self) -> Prepared:

@@ -1,6 +1,6 @@
 """Scenarios side by side: computed in one pass, and added up over rows."""
 
-__all__ = ["Compared", "compare"]
+__all__ = ["Compared", "compare", "cut_effect"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ import numpy as np
 
 from aimz.data import Field
 from aimz.errors import warn
-from aimz.forward import TILE, Cut, Joint
+from aimz.forward import TILE, Cut, Joint, Step
 from aimz.kernel import RowUse
 from aimz.model.cutting import (
     block_of,
@@ -43,23 +43,51 @@ class Compared:
     row_block: int
 
 
+@dataclass(frozen=True)
+class _Cut:
+    """One pass over all scenarios, ready to run."""
+
+    comparison: Comparison
+    plan: "Plan"
+    runner: Runner
+    step: Step
+    joint: Joint
+
+
 def compare(engine: Engine, comparison: Comparison, key: jax.Array) -> Compared:
     """Compute the sums of each site over the rows of each group, under each scenario, draw by draw."""
+    cut = _cut(engine, comparison, key, row_bytes=1)
+    return _added_up(cut.comparison, cut.plan, cut.runner, cut.joint)
+
+
+def cut_effect(
+    engine: Engine, comparison: Comparison, key: jax.Array, row_bytes: int
+) -> "tuple[Prepared, Plan, Runner, Step]":
+    """Return how to compute what the second scenario changes, row by row, and the scenario with the rows it takes.
+
+    ``row_bytes`` is what the largest array keeps of one row.
+    """
+    cut = _cut(engine, comparison, key, row_bytes=row_bytes)
+    last = list(cut.comparison.prepared.values())[-1]
+    return last, cut.plan, cut.runner, cut.step
+
+
+def _cut(engine: Engine, comparison: Comparison, key: jax.Array, *, row_bytes: int) -> _Cut:
+    """Return how to compute all scenarios: block by block if no row sees another, else all rows together."""
     simpler = with_numbers_as_arrays(comparison)
-    cut = "" if simpler is comparison else _cut_rows(engine, simpler, key)
+    cut = "" if simpler is comparison else _cut_rows(engine, simpler, key, row_bytes)
     if isinstance(cut, str):
-        cut = _cut_rows(engine, comparison, key)
-    if isinstance(cut, str):
-        warn(
-            f"Kernel `{engine.signature.kernel}` cannot be split along its rows ({cut}), so all rows are computed "
-            "together, some draws at a time."
-        )
-        comparison = _with_all_rows(comparison)
-        cut = _cut_draws(engine, comparison, key)
-    return _run(comparison, *cut)
+        cut = _cut_rows(engine, comparison, key, row_bytes)
+    if isinstance(cut, _Cut):
+        return cut
+    warn(
+        f"Kernel `{engine.signature.kernel}` cannot be split along its rows ({cut}), so all rows are computed "
+        "together, some draws at a time."
+    )
+    return _cut_draws(engine, _with_all_rows(comparison), key)
 
 
-def _cut_rows(engine: Engine, comparison: Comparison, key: jax.Array) -> "tuple[Plan, Runner, Joint] | str":
+def _cut_rows(engine: Engine, comparison: Comparison, key: jax.Array, row_bytes: int) -> _Cut | str:
     """Return how to compute all scenarios block by block, or why that cannot be done."""
     from aimz.stream import plan_rows
 
@@ -88,23 +116,23 @@ def _cut_rows(engine: Engine, comparison: Comparison, key: jax.Array) -> "tuple[
         n_obs=n_obs,
         n_draws=first.plan.n_draws,
         n_chains=n_chains(first),
-        row_bytes=1,
+        row_bytes=row_bytes,
         n_devices=n_devices(mesh),
         blocks_per_device=blocks_per_device(),
         batch_size=comparison.batch_size,
     )
     program = engine.programs.compiled(step, group=step.group, cut=Cut.ROWS, mesh=mesh)
-    feed = Feed(layout.row_arrays, n_obs, comparison.reader)
+    feed = Feed(layout.row_arrays, n_obs, comparison.reader, [] if comparison.resumable else None)
     runner = Runner(step, program, use, layout, feed, key, plan, mesh=mesh, alone=alone)
     seen = None if n_obs == block or use.waits else looked_at(engine, step, runner, plan, layout)
     if seen is not None:
         if comparison.reader is not None:
             comparison.reader.rewind()
         return seen
-    return plan, runner, joint
+    return _Cut(comparison, plan, runner, step, joint)
 
 
-def _cut_draws(engine: Engine, comparison: Comparison, key: jax.Array) -> "tuple[Plan, Runner, Joint]":
+def _cut_draws(engine: Engine, comparison: Comparison, key: jax.Array) -> _Cut:
     """Return how to compute all scenarios with all rows together, some draws at a time."""
     from aimz.stream import plan_draws
 
@@ -124,7 +152,8 @@ def _cut_draws(engine: Engine, comparison: Comparison, key: jax.Array) -> "tuple
     )
     program = engine.programs.compiled(step, group=group, cut=Cut.DRAWS, mesh=mesh)
     feed = Feed(layout.row_arrays, first.call.n_obs)
-    return plan, Runner(step, program, RowUse(), layout, feed, key, plan, mesh=mesh), joint
+    runner = Runner(step, program, RowUse(), layout, feed, key, plan, mesh=mesh)
+    return _Cut(comparison, plan, runner, step, joint)
 
 
 def _with_all_rows(comparison: Comparison) -> Comparison:
@@ -149,17 +178,20 @@ def _with_all_rows(comparison: Comparison) -> Comparison:
     return replace(comparison, prepared=prepared, reader=None, n_obs=n_obs)
 
 
-def _run(comparison: Comparison, plan: "Plan", runner: Runner, joint: Joint) -> Compared:
+def _added_up(comparison: Comparison, plan: "Plan", runner: Runner, joint: Joint) -> Compared:
     """Stream the steps into sums."""
     from aimz.store import AverageSink
     from aimz.stream import Request, run
 
+    groups = comparison.groups
+    assert groups is not None
+    assert joint.width is not None
     sums = AverageSink(
         n_draws=plan.n_draws,
         n_scenarios=joint.n_scenarios,
-        n_cells=comparison.groups.n_cells,
+        n_cells=groups.n_cells,
         tile=plan.block or TILE,
-        codes=comparison.groups.codes,
+        codes=groups.codes,
         width=joint.width,
         by_draws=plan.axis == "draw",
         same=set(joint.return_sites) - joint.row_axes.keys(),

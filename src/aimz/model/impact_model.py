@@ -30,18 +30,21 @@ from aimz.model.keys import describe_key, parse_key
 from aimz.model.options import Streaming, read_streaming
 from aimz.model.results import Observed, Results
 from aimz.model.scenarios import (
+    Scenario,
     check_alike,
     check_inputs,
+    check_same_sites,
     open_sources,
     read_groups_of,
+    read_pair,
     read_requests,
     read_scenario,
     share_rows,
 )
-from aimz.model.streaming import stream
+from aimz.model.streaming import stream, stream_effect
 from aimz.model.training import plan_fit, read_options, read_training
 from aimz.model.worlds import Comparison
-from aimz.statistics import LeaveOneOut
+from aimz.statistics import LeaveOneOut, read_statistics
 from aimz.types import Intervention, Kernel, StatisticsLike
 
 if TYPE_CHECKING:
@@ -1009,6 +1012,7 @@ class ImpactModel:
         args_intervention: Mapping[str, Any] | None = None,
         *,
         on_batch: bool = False,
+        statistics: StatisticsLike | None = None,
     ) -> "xr.DataTree":
         """Return what an intervention changes: intervention minus baseline, draw by draw and row by row.
 
@@ -1024,11 +1028,16 @@ class ImpactModel:
             Keyword arguments of :meth:`predict`, the input among them; of :meth:`predict_on_batch` if ``on_batch``.
         on_batch : bool
             Whether to predict in one pass in memory.
+        statistics : optional
+            What to keep of the effect on each row in place of its draws; see "Streaming" in :class:`ImpactModel`.  Both
+            scenarios must then be arguments.  They are computed together, in one pass over the rows; where and how to
+            store the result is said in ``args_intervention``.
 
         Returns
         -------
         xarray.DataTree
-            The differences in the group the scenarios share, all sampling dimensions kept.
+            The differences in the group the scenarios share, all sampling dimensions kept, or ``statistic`` in their
+            place.
 
         Raises
         ------
@@ -1051,6 +1060,8 @@ class ImpactModel:
             read("baseline", before, args_baseline, beside=after),
             read("intervention", after, args_intervention, beside=before),
         ]
+        if statistics is not None:
+            return self._effect_on_rows(sides, statistics)
         # Both are checked before either is computed or a key is split; and what one of them draws anew both draw
         # anew, or the difference would be between fitted rows and others.
         check_inputs(side.request["X"] for side in sides if side.request is not None)
@@ -1426,6 +1437,27 @@ class ImpactModel:
         check_order(given, prepared)
         group = "posterior_predictive" if in_sample else "predictions"
         return Asked(method, group, given, prepared, prepare, streaming)
+
+    def _effect_on_rows(self, sides: Sequence[Scenario], statistics: StatisticsLike) -> "xr.DataTree":
+        """Return statistics over draws of what a scenario changes, computed in one pass over the rows."""
+        requests, streaming = read_pair(sides)
+        options = replace(streaming, statistics=read_statistics(statistics))
+        self._fitted("estimate_effect")
+        share_rows(requests, self.param_input)
+        givens = open_sources(self._engine, requests, self._local_rows())
+
+        def ask(name: str, **more: Any) -> Asked:
+            return self._ask(**requests[name], given=givens[name], streaming=options, method="estimate_effect", **more)
+
+        alone = {name: ask(name, quiet=True).prepared for name in requests}
+        check_alike(alone["baseline"], alone["intervention"])
+        alike = Alike.of([one.substitution for one in alone.values()], frozenset())
+        before, after = (ask(name, alike=alike) for name in ("baseline", "intervention"))
+        check_same_sites(before.prepared, after.prepared)
+        given: Any = next((side.key for side in sides if side.key is not None), None)
+        key = self._key(given, options)
+        order = Order(after, key, describe_key(key), self._beside, self._at_home, before.prepared)
+        return stream_effect(self._engine, self._results, order)
 
     def _ask_scores(self, X: Any, y: Any, kwargs: Mapping[str, Any], options: Streaming, method: str) -> Asked:
         """Check a call that scores the output, as :meth:`_ask` does one that draws it."""

@@ -122,6 +122,7 @@ class Results:
         from aimz.output import Averages, compared_tree
 
         groups, prepared = comparison.groups, comparison.first
+        assert groups is not None
         anew = {name for one in comparison.prepared.values() for name in one.attrs.get("drawn_anew", ())}
         interventions = {str(name): json.loads(one.attrs["intervention"]) for name, one in comparison.prepared.items()}
         averages = Averages(

@@ -4,14 +4,16 @@ __all__ = [
     "Scenario",
     "check_alike",
     "check_inputs",
+    "check_same_sites",
     "open_sources",
     "read_groups_of",
+    "read_pair",
     "read_requests",
     "read_scenario",
     "share_rows",
 ]
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +22,8 @@ import numpy as np
 from aimz.data import Field, Rows, is_array, is_batches, is_shuffled, read_key
 from aimz.model.engine import Engine, Prepared
 from aimz.model.inputs import Given, RowSource, open_source
-from aimz.model.keys import parse_key
-from aimz.model.options import read_streaming
+from aimz.model.keys import describe_key, parse_key
+from aimz.model.options import Streaming, read_streaming
 from aimz.statistics import Groups, read_groups, read_weights
 from aimz.utils.data import ArrayLoader
 
@@ -207,6 +209,53 @@ def share_rows(requests: Mapping[str, dict[str, Any]], param_input: str) -> None
     for request in requests.values():
         request["X"] = shared(request["X"], param_input)
         request["kwargs"] = {name: shared(value, name) for name, value in request["kwargs"].items()}
+
+
+def read_pair(sides: Sequence[Scenario]) -> tuple[dict[str, dict[str, Any]], Streaming]:
+    """Return what to predict for both sides of an effect that is computed in one pass, and how to stream it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a side is no arguments of `predict`, or they want different keys or places.
+    """
+    requests: dict[str, dict[str, Any]] = {}
+    streaming: list[Streaming] = []
+    for name, side in zip(("baseline", "intervention"), sides, strict=True):
+        options = None if side.request is None else side.request["streaming"]
+        if side.request is None or options is None:
+            msg = (
+                "`statistics` of an effect are computed in one pass over both scenarios, so both must be arguments of "
+                f"`predict`; the {name} is {'a tree' if side.request is None else 'of `predict_on_batch`'}. Pass "
+                "`args_baseline` and `args_intervention`."
+            )
+            raise TypeError(msg)
+        requests[name] = {key: value for key, value in side.request.items() if key != "streaming"}
+        streaming.append(options)
+    if streaming[0] not in (streaming[1], Streaming(), Streaming(progress=False)):
+        msg = "Where and how to store statistics of an effect is said once. Say it in `args_intervention`."
+        raise ValueError(msg)
+    texts = {describe_key(side.key) for side in sides if side.key is not None}
+    if len(texts) > 1:
+        msg = "Both scenarios must have one `rng_key`, so that their noise is common. Pass it in one of them."
+        raise ValueError(msg)
+    return requests, streaming[1]
+
+
+def check_same_sites(baseline: Prepared, intervention: Prepared) -> None:
+    """Refuse scenarios that return different sites.
+
+    Raises
+    ------
+    ValueError
+        If they do.
+    """
+    if baseline.plan.return_sites != intervention.plan.return_sites:
+        msg = (
+            f"Both scenarios must return the same sites; got {list(baseline.plan.return_sites)} and "
+            f"{list(intervention.plan.return_sites)}. Pass the same `return_sites` in both."
+        )
+        raise ValueError(msg)
 
 
 def open_sources(engine: Engine, requests: Mapping[str, dict[str, Any]], expected: int | None) -> dict[str, Given]:

@@ -1,6 +1,6 @@
 """From an order to a stored result: plan, check, stream, and put the tree together."""
 
-__all__ = ["stream"]
+__all__ = ["stream", "stream_effect"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,12 +13,15 @@ import numpy as np
 from aimz.errors import warn
 from aimz.forward import Step
 from aimz.model.asked import Order
+from aimz.model.comparing import cut_effect
 from aimz.model.cutting import cut_draws, cut_rows, shapes_of
 from aimz.model.engine import Engine
+from aimz.model.inputs import Given
 from aimz.model.place import Place
 from aimz.model.results import Results
 from aimz.model.resume import fingerprint_of
 from aimz.model.steps import Layout, Runner
+from aimz.model.worlds import Comparison
 from aimz.statistics import Reduction
 
 if TYPE_CHECKING:
@@ -45,6 +48,30 @@ def stream(engine: Engine, results: Results, order: Order) -> "xr.DataTree":
         cuttable = cut_draws(engine, order, layout)
     plan, runner, step = cuttable
     return _run(results, order, plan, runner, step)
+
+
+def stream_effect(engine: Engine, results: Results, order: Order) -> "xr.DataTree":
+    """Compute and store what a scenario changes against another, row by row, as statistics over draws."""
+    assert order.against is not None
+    assert order.key is not None
+    spec, n_obs, options = order.prepared.spec, order.prepared.call.n_obs, order.streaming
+    assert options.statistics is not None
+    comparison = Comparison(
+        prepared={"baseline": order.against, "intervention": order.prepared},
+        baseline="baseline",
+        groups=None,
+        reader=order.reader,
+        n_obs=n_obs if order.n_obs_known else None,
+        batch_size=options.batch_size,
+        resumable=options.output_dir is not None,
+    )
+    numbers = max(prod(spec[name].traced_shape) for name in order.prepared.plan.return_sites) // n_obs
+    row_bytes = max(1, numbers) * 8 * len(options.statistics.labels)
+    prepared, plan, runner, step = cut_effect(engine, comparison, order.key, row_bytes)
+    about = {"contrast": "intervention - baseline", "baseline": order.against.attrs["intervention"]}
+    given = order.asked.given if plan.axis == "obs" else Given(prepared.call)
+    asked = replace(order.asked, given=given, prepared=replace(prepared, attrs={**prepared.attrs, **about}))
+    return _run(results, replace(order, asked=asked), plan, runner, step)
 
 
 def _variables(
@@ -136,16 +163,20 @@ def _place(order: Order, plan: "Plan", step: Step) -> Place | None:
     options, asked = order.streaming, order.asked
     if options.store != "persistent":
         return None
-    known = partial(
-        fingerprint_of,
-        order.prepared,
-        plan,
-        step,
-        method=asked.method,
-        group=asked.group,
-        key=order.key_text,
-        statistics=() if options.statistics is None else options.statistics.labels,
-    )
+
+    def known() -> dict[str, str]:
+        one = partial(
+            fingerprint_of,
+            plan=plan,
+            step=step,
+            method=asked.method,
+            group=asked.group,
+            key=order.key_text,
+            statistics=() if options.statistics is None else options.statistics.labels,
+        )
+        against = {} if order.against is None else one(order.against)
+        return {**one(order.prepared), **{f"{name} (baseline)": text for name, text in against.items()}}
+
     home = order.home() if options.output_dir is None else None
     return Place(options, asked.method, asked.group, known, plan, home)
 

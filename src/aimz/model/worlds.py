@@ -23,13 +23,16 @@ class Comparison:
 
     prepared: Mapping[str, Prepared]
     baseline: str
-    groups: Groups
+    groups: Groups | None
+    """None where the effect is wanted row by row."""
     reader: BatchReader | None
     """Where the rows come from, if not from arrays."""
     n_obs: int | None
     """None where it is known only when the rows have ended."""
-    batch_size: int | None
-    progress: bool
+    batch_size: int | None = None
+    progress: bool = False
+    resumable: bool = False
+    """Whether rows of an iterable are to be known again."""
 
     @property
     def first(self) -> Prepared:
@@ -176,7 +179,7 @@ def joint_of(comparison: Comparison, n_obs: int, block: int | None) -> tuple[Joi
         row_arrays={**arrays.having_rows(rows=True), **beside},
         row_axes={**draws.row_axes, **values.row_axes},
         with_rows=any(one.plan.row_plates for one in scenarios),
-        counted=True,
+        counted=width is not None,
     )
     first = comparison.first.plan
     returned = {name: first.row_axes[name] for name in first.return_sites if name in first.row_axes}
@@ -184,8 +187,10 @@ def joint_of(comparison: Comparison, n_obs: int, block: int | None) -> tuple[Joi
     return Joint(tuple(worlds), len(scenarios), baseline, width, first.return_sites, returned), layout
 
 
-def _beside(groups: Groups, n_obs: int, tile: int) -> tuple[int, dict[str, Any]]:
+def _beside(groups: Groups | None, n_obs: int, tile: int) -> tuple[int | None, dict[str, Any]]:
     """Return how many sums a tile has at most, and what goes beside the arguments: what rows count, and for what."""
+    if groups is None:
+        return None, {}
     weights = np.broadcast_to(np.float32(1), (n_obs,)) if groups.weights is None else groups.weights
     width = min(groups.n_cells, tile)
     if groups.codes is None or width == 1:
