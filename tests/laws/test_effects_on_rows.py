@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("quiet_local_latents")
 
 WANTED = ("mean", "sd", 0.05, 0.5, ("exceeds", 0.0))
 # Of each kind one: plain, with locals, with parameters, with whole numbers, and one whose rows see one another.
-NAMES = ("linear", "hierarchical", "local_latents", "param_site", "poisson", "gaussian_process")
+NAMES = ("linear", "hierarchical", "local_latents", "param_site", "categorical", "gaussian_process")
 
 
 def sides(case) -> dict:
