@@ -1,6 +1,6 @@
 """The one door for arrays: every method refuses bad data here, in the same words, before any work."""
 
-__all__ = ["differences", "fingerprint", "is_array", "read_array", "read_count"]
+__all__ = ["columns_of", "differences", "fingerprint", "is_array", "read_array", "read_count"]
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -85,6 +85,11 @@ def _to_device_dtype(array: np.ndarray, name: str) -> np.ndarray:
 def is_array(value: object) -> bool:
     """Whether ``value`` is an array, or something that stands for one."""
     return isinstance(value, np.ndarray | jax.Array) or (hasattr(value, "__array__") and hasattr(value, "shape"))
+
+
+def columns_of(value: Any) -> tuple[str, ...]:
+    """Return the names of the columns of a data frame; none of anything else."""
+    return tuple(map(str, value.columns)) if hasattr(value, "columns") and hasattr(value, "__array__") else ()
 
 
 def fingerprint(stretches: Iterable[np.ndarray]) -> str:

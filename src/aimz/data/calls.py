@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from aimz.data.arrays import fingerprint, is_array, read_array
+from aimz.data.arrays import columns_of, fingerprint, is_array, read_array
 from aimz.data.sources import Field, Rows
 
 
@@ -22,6 +22,8 @@ class Call:
     """Everything else, handed to the kernel as it is."""
     n_obs: int = 0
     """Number of rows."""
+    columns: tuple[str, ...] = ()
+    """Names of the columns of the input, where it is a data frame."""
 
     def without(self, name: str) -> "Call":
         """Return the same call without the array ``name``."""
@@ -63,7 +65,7 @@ def read_call(required: Mapping[str, Any], extra: Mapping[str, Any], *, in_parts
     Parameters
     ----------
     required : mapping of str to array_like
-        The input, and where the method takes it the output.
+        The input first, then where the method takes it the output.
     extra : mapping of str to object
         The kernel's further arguments.  Arrays among them must be aligned with the rows; everything else
         (numbers, strings, lists, None) reaches the kernel untouched.
@@ -103,4 +105,4 @@ def read_call(required: Mapping[str, Any], extra: Mapping[str, Any], *, in_parts
     if n_obs == 0:
         msg = f"{' and '.join(f'`{name}`' for name in lengths)} must not be empty; got no rows."
         raise ValueError(msg)
-    return Call(arrays, static, n_obs)
+    return Call(arrays, static, n_obs, columns_of(next(iter(required.values()))))

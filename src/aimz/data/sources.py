@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from aimz.data.arrays import fingerprint, is_array, read_array
+from aimz.data.arrays import columns_of, fingerprint, is_array, read_array
 
 _LOOK = 2**24
 """Bytes to look at together when an array is read through."""
@@ -33,6 +33,7 @@ class Rows:
     """
 
     def __init__(self, given: Any, name: str, function: Callable[[Any], Any] | None = None) -> None:
+        self.columns = columns_of(given)
         self.lazy = isinstance(given, np.memmap) or (is_array(given) and hasattr(given, "chunks"))
         if not self.lazy and not isinstance(given, np.ndarray | jax.Array):
             given = read_array(given, name)

@@ -2,7 +2,7 @@
 
 __all__ = ["Intervened", "read_intervention"]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -40,15 +40,16 @@ def read_intervention(
     spec: KernelSpec,
     arrays: Arrays,
     static: Mapping[str, object],
+    columns: Sequence[str] = (),
 ) -> Intervened:
-    """Sort an intervention into sites and arguments, and find what descends from it.
+    """Sort an intervention into sites, arguments and columns of the input, and find what descends from it.
 
     Raises
     ------
     TypeError
         If ``intervention`` is not a mapping.
     ValueError
-        If a name is neither a site nor an argument (the known ones are listed), or a value does not fit.
+        If a name is neither a site nor an argument nor a column (the known ones are listed), or a value does not fit.
     """
     if intervention is None:
         return Intervened()
@@ -63,21 +64,46 @@ def read_intervention(
     read = Intervened()
     names: set[str] = set()
     hit: set[str] = set()
+    by_column: dict[str, Any] = {}
     for name, value in intervention.items():
         if name in settable:
             _set_site(read, settable[name], value)
         elif name in arguments:
             hit |= _set_argument(read, name, value, kernel, signature, spec, arrays, static)
+        elif name in columns:
+            by_column[name] = value
         else:
+            known = f" Columns: {', '.join(columns)}." if columns else ""
             msg = (
                 f"Cannot intervene on {name!r}: it is neither a site nor an argument of kernel "
-                f"`{signature.kernel}`. Sites: {', '.join(settable) or 'none'}. Arguments: "
-                f"{', '.join(sorted(arguments))}."
+                f"`{signature.kernel}`{', nor a column' if columns else ''}. Sites: {', '.join(settable) or 'none'}. "
+                f"Arguments: {', '.join(sorted(arguments))}.{known}"
             )
             raise ValueError(msg)
         names.add(name)
+    if by_column:
+        given = signature.param_input
+        if given in names:
+            msg = f"Cannot intervene on `{given}` and on its column {next(iter(by_column))!r} together. Do it in one."
+            raise ValueError(msg)
+        names.add(given)
+        table = _with_columns(np.asarray(arrays[given]), columns, by_column)
+        hit |= _set_argument(read, given, table, kernel, signature, spec, arrays, static)
     # A site that is set depends on nothing any more; one that is transformed still has a value of its own.
     return replace(read, downstream=(spec.descendants(names | hit) | hit) - frozenset(read.values))
+
+
+def _with_columns(table: np.ndarray, columns: Sequence[str], values: Mapping[str, Any]) -> np.ndarray:
+    """Return the input with some of its columns set."""
+    new = {}
+    for name, value in values.items():
+        place, old = columns.index(name), table[:, columns.index(name)]
+        given = np.asarray(value(old)) if callable(value) else value
+        new[place] = fit_to_shape(given, old.shape, str(old.dtype), f"column `{name}`")
+    wide = table.astype(np.result_type(table, *new.values()))  # a copy: the data stay as they are
+    for place, column in new.items():
+        wide[:, place] = column
+    return wide
 
 
 def _set_site(read: Intervened, site: Site, value: Any) -> None:

@@ -258,6 +258,7 @@ class Engine:
             spec=spec,
             arrays=call.arrays,
             static=call.static,
+            columns=call.columns,
         )
 
     def _read_act(self, name: str, value: Any, call: Call) -> Any:

@@ -617,8 +617,9 @@ class ImpactModel:
         X : array_like of shape (n_obs, ...)
             Input.
         intervention : mapping, optional
-            Name of a site or of a kernel argument to a value: a scalar, an array that broadcasts, or a
-            callable on the factual value.  Latent sites that descend from it are drawn anew.
+            Name of a site, of a kernel argument, or of a column where ``X`` is a data frame, to a value: a scalar, an
+            array that broadcasts, or a callable on the factual value.  Latent sites that descend from it are drawn
+            anew.
         rng_key : jax.Array, optional
             Key for this call; the model's own is then left alone.
         in_sample : bool
