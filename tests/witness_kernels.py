@@ -112,3 +112,39 @@ def paired(X, y=None):
         mean = numpyro.deterministic("mean", level + X)
         covariance = jnp.eye(2) + correlation * (1.0 - jnp.eye(2))
         numpyro.sample("y", dist.MultivariateNormal(mean, covariance_matrix=covariance), obs=y)
+
+
+def cells(X, group, n_groups, y=None):
+    """A mean and a spread for each group and arm; the input is the arm, 0 or 1."""
+    level = numpyro.sample("level", flat(n_groups, 2))
+    log_sigma = numpyro.sample("log_sigma", flat(n_groups, 2))
+    with numpyro.plate("person", X.shape[0]):
+        mean = numpyro.deterministic("mean", level[group, X])
+        numpyro.sample("y", dist.Normal(mean, jnp.exp(log_sigma[group, X])), obs=y)
+
+
+def plans(X, n_plans, y=None):
+    """Counts with a rate for each plan, flat on its logarithm; the input is the plan."""
+    log_rate = numpyro.sample("log_rate", flat(n_plans))
+    with numpyro.plate("person_year", X.shape[0]):
+        rate = numpyro.deterministic("rate", jnp.exp(log_rate)[X])
+        numpyro.sample("y", dist.Poisson(rate), obs=y)
+
+
+def sloped(X, treat, noise_sd, y=None):
+    """A line for the treated and a line for the others, around which the noise is known."""
+    coefficients = numpyro.sample("coefficients", flat(4))
+    with numpyro.plate("obs", X.shape[0]):
+        terms = jnp.stack([jnp.ones_like(X), X, treat * jnp.ones_like(X), treat * X], -1)
+        mean = numpyro.deterministic("mean", terms @ coefficients)
+        numpyro.sample("y", dist.Normal(mean, noise_sd), obs=y)
+
+
+def multiplied(X, treat, group, exposure, y=None):
+    """Counts that the treatment multiplies, in each group by a factor of its own."""
+    level = numpyro.sample("level", dist.Normal(0.0, 1.0))
+    slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+    shift = numpyro.sample("shift", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+    with numpyro.plate("obs", X.shape[0]):
+        rate = numpyro.deterministic("rate", exposure * jnp.exp(level + slope * X + shift[group] * treat))
+        numpyro.sample("y", dist.Poisson(rate), obs=y)
