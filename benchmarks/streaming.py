@@ -52,10 +52,11 @@ class Contender:
             f"--dir={directory}",
             *(f"--{k}={v}" for k, v in self.options.items()),
         ]
+        # Each interpreter has the package of its own environment; a path for all would give them the same one.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        environment["XLA_FLAGS"] = flags.strip()
         start = time.time()
-        done = subprocess.run(
-            command, env=os.environ | {"XLA_FLAGS": flags.strip()}, cwd=directory, capture_output=True, text=True
-        )
+        done = subprocess.run(command, env=environment, cwd=directory, capture_output=True, text=True)
         if done.returncode:
             msg = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
             raise RuntimeError(msg)
@@ -99,7 +100,7 @@ class Bench:
         self.ours, self.directory = args.ours, directory
         self.pythons = {"ours": args.ours} | ({"rival": args.rival} if args.rival else {})
         self.rounds, self.repeat = (1, 1) if args.quick else (args.rounds, args.repeat)
-        self.rows, self.draws = (3000, 50) if args.quick else (100_000, 1000)
+        self.rows, self.draws = (3000, 50) if args.quick else (args.rows, 1000)
 
     def options(self, work: str, **options: Any) -> dict[str, Any]:
         return {"work": work, "rows": self.rows, "draws": self.draws, "repeat": self.repeat} | options
@@ -244,33 +245,39 @@ def interpreter(name: str) -> str:
     return os.path.abspath(found)  # links are kept: an environment's Python is one
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(
+    description: str | None = __doc__,
+    benchmarks: dict[str, Callable[[Any], Iterator[Line]]] = BENCHMARKS,
+    make: type[Bench] = Bench,
+) -> int:
+    """Run some benchmarks, these or others that are made like them, and print a line for each comparison."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rival", type=interpreter, help="Python of the environment of the published package")
     parser.add_argument(
         "--ours", type=interpreter, default=sys.executable, help="Python of the environment to judge; default: this one"
     )
-    parser.add_argument("--only", default=",".join(BENCHMARKS), help="some of them, with commas: %(default)s")
+    parser.add_argument("--only", default=",".join(benchmarks), help="some of them, with commas: %(default)s")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run?")
+    parser.add_argument("--rows", type=int, default=100_000, help="rows where nothing else is said")
     parser.add_argument("--rounds", type=int, default=3, help="processes of each kind")
     parser.add_argument("--repeat", type=int, default=2, help="calls in each process, after a first one")
     parser.add_argument("--dir", help="where to put results meanwhile; default: the system's temporary directory")
     args = parser.parse_args()
     chosen = args.only.split(",")
-    if unknown := set(chosen) - set(BENCHMARKS):
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(BENCHMARKS)}")
+    if unknown := set(chosen) - set(benchmarks):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(benchmarks)}")
     if args.rival is None:
         print(ADVICE)
     if args.quick:
         print("These sizes are too small to judge by.")
     failed = 0
     with tempfile.TemporaryDirectory(dir=args.dir) as directory:
-        bench = Bench(args, directory)
+        bench = make(args, directory)
         print(f"{bench.rows:,} rows x {bench.draws:,} draws where nothing else is said; ratio: other / ours")
         print(f"{'work':36s} {'ours':>9s} {'other':>9s}     {'other is':23s} {'ratio':>6s} {'from - to':>11s}  goal")
         for name in chosen:
             try:
-                for line in BENCHMARKS[name](bench):
+                for line in benchmarks[name](bench):
                     print(line.text(judged=not args.quick), flush=True)
             except RuntimeError as error:
                 failed += 1

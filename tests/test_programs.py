@@ -37,3 +37,19 @@ def test_latency(tmp_path):
     printed = run(benchmark, "--rows", "5", "--draws", "5", "--repeats", "1", cwd=tmp_path)
     assert "predict_on_batch" in printed
     assert "import aimz" in printed
+
+
+@pytest.mark.timeout(300)
+def test_coverage(tmp_path):
+    printed = run(str(ROOT / "benchmarks" / "coverage.py"), "--quick", cwd=tmp_path)
+    assert "all rows" in printed
+    assert "3 replications" in printed.splitlines()[-1]
+
+
+@pytest.mark.timeout(300)
+def test_effects(tmp_path):
+    benchmark = str(ROOT / "benchmarks" / "effects.py")
+    printed = run(benchmark, "--quick", "--only", "growth,scenarios", cwd=tmp_path)
+    assert "average effect, 30,000 rows" in printed
+    assert "a sweep of 50 doses" in printed
+    assert "failed" not in printed

@@ -1,0 +1,121 @@
+"""Average effects, statistics of rows and leave-one-out scores beside the published package of the same name.
+
+Everything is a ratio in one run: fresh processes take turns (`effects_worker.py`), and medians are compared.  Ours
+does each in one call that stores no draws; the other draws, stores, and adds up or sorts what was stored.
+
+    python benchmarks/effects.py --rival ENVIRONMENT/bin/python [--quick] [--only average,loo] [--rows 100000]
+
+The rival's environment is made as `streaming.py` says, and scores need `arviz-stats[xarray]` in it.  Without it, what
+is ours alone is still measured.  All of it takes about twenty minutes, most of which are ArviZ's scores of all rows
+(fewer `--rows` are in proportion), and 2 GB of free disk.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from streaming import Bench, Contender, Line, main
+
+WORKER = Path(__file__).with_name("effects_worker.py")
+MEMORY = 300e6 / 2**20
+STORES = ("persistent", "memory")
+
+
+class Effects(Bench):
+    """The same contenders with other work to do."""
+
+    def ours_alone(self, work: str, **options: Any) -> Contender:
+        return Contender(self.ours, self.options(work, **options), worker=WORKER)
+
+    def stores(self, work: str) -> dict[str, Contender]:
+        """Ours, and the rival with either of its stores: persistent is its default."""
+        found = {"ours": self.ours_alone(work)}
+        if "rival" in self.pythons:
+            found |= {
+                f"rival, {store}": Contender(self.pythons["rival"], self.options(work, store=store), worker=WORKER)
+                for store in STORES
+            }
+        return self.alternate(found)
+
+
+def times(contender: Contender) -> list[float]:
+    """Return seconds of later calls; of the first where there was but one."""
+    if contender.options["repeat"]:
+        return contender.seconds("call")
+    return [run["first"]["call"] for run in contender.runs]
+
+
+def beside(title: str, found: dict[str, Contender], goal: float) -> Iterator[Line]:
+    for name, contender in found.items():
+        if name != "ours":
+            yield Line(title, times(found["ours"]), times(contender), name, goal)
+    for name, contender in found.items():
+        if name != "ours":
+            yield Line("  peak memory", found["ours"].all("peak_mib"), contender.all("peak_mib"), name, unit="MiB")
+
+
+def average(bench: Effects) -> Iterator[Line]:
+    found = bench.stores("average")
+    yield from beside("average effect, two scenarios", found, 10.0)
+    peak = found["ours"].all("peak_mib")
+    yield Line("  peak memory", peak, [MEMORY] * len(peak), "300 MB", 1.0, "MiB")
+
+
+def growth(bench: Effects) -> Iterator[Line]:
+    rows = bench.rows, 10 * bench.rows
+    small, large = (bench.ours_alone("average", rows=n, repeat=1) for n in rows)
+    bench.alternate({"small": small, "large": large})
+    yield Line(f"average effect, {rows[0]:,} rows", times(small), times(large), f"ours, {rows[1]:,} rows")
+    twelve = [12 * seconds for seconds in times(small)]
+    yield Line(f"average effect, {rows[1]:,} rows", times(large), twelve, "12 x a tenth of it", 1.0)
+    yield Line("  peak memory", large.all("peak_mib"), small.all("peak_mib"), "a tenth of the rows", 1 / 1.1, "MiB")
+
+
+def statistics(bench: Effects) -> Iterator[Line]:
+    yield from beside("mean, sd, three quantiles of rows", bench.stores("statistics"), 6.0)
+
+
+def loo(bench: Effects) -> Iterator[Line]:
+    """Once, and the first call, compiling included: ArviZ needs minutes, in which compiling is nothing."""
+    found = {"ours": bench.ours_alone("loo", repeat=0)}
+    if "rival" in bench.pythons:
+        options = bench.options("loo", repeat=0)
+        found["rival + ArviZ"] = Contender(bench.pythons["rival"], options, worker=WORKER)
+    bench.alternate(found, 1)
+    yield from beside(f"leave-one-out, {bench.rows:,} rows", found, 3.0)
+    large = bench.ours_alone("loo", rows=3 * bench.rows, repeat=0)
+    bench.alternate({"large": large}, 1)
+    three = [3 * seconds for seconds in times(found["ours"])]
+    yield Line("  three times the rows", times(large), three, "3 x ours", None)
+    peaks = large.all("peak_mib"), found["ours"].all("peak_mib")
+    yield Line("  peak memory", *peaks, "a third of the rows", 1 / 1.1, "MiB")
+
+
+def scenarios(bench: Effects) -> Iterator[Line]:
+    found = bench.alternate(
+        {
+            "mean": bench.ours_alone("mean", store="memory"),
+            "two": bench.ours_alone("average"),
+            "sweep": bench.ours_alone("average", levels=50, repeat=1),
+        }
+    )
+    one, two, sweep = (times(found[name]) for name in ("mean", "two", "sweep"))
+    yield Line("two scenarios", two, one, "one, mean of rows")
+    yield Line("a sweep of 50 doses", sweep, [50 * seconds for seconds in one], "50 x one")
+    yield Line(
+        "  peak memory", *(found[name].all("peak_mib") for name in ("sweep", "two")), "two scenarios", unit="MiB"
+    )
+
+
+BENCHMARKS: dict[str, Callable[[Any], Iterator[Line]]] = {
+    "average": average,
+    "growth": growth,
+    "statistics": statistics,
+    "loo": loo,
+    "scenarios": scenarios,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main(__doc__, BENCHMARKS, Effects))
