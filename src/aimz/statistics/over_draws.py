@@ -15,6 +15,8 @@ import numpy as np
 
 _TILE = 256
 """Columns that are sorted together."""
+_BESIDE = 16
+"""Columns that are left empty beside them."""
 _SOME = 64
 """Draws whose squares are added up together."""
 
@@ -100,8 +102,13 @@ def over_draws(draws: np.ndarray, statistics: Statistics) -> np.ndarray:
                 ordered.append((at, part))
             at += len(part.labels)
         if ordered:
+            # Where draws are a power of two apart, as those of a batch are, the cache has one place for all draws of a
+            # row.  They are turned around in a buffer that is a little wider, which takes a quarter of the time.
+            buffer = np.empty((len(flat), _TILE + _BESIDE), flat.dtype)
             for start in range(0, flat.shape[1], _TILE):
-                rows = np.array(flat[:, start : start + _TILE].T, order="C")
+                some = buffer[:, : min(_TILE, flat.shape[1] - start)]
+                some[...] = flat[:, start : start + _TILE]
+                rows = np.array(some.T, order="C")
                 rows.sort(axis=-1)
                 for place, part in ordered:
                     bounds = _of_sorted(rows, part)
