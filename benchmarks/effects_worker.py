@@ -91,10 +91,11 @@ class Question:
         return tree["posterior_predictive"]["y"].compute()
 
     def their_statistics(self, where: Path) -> object:
-        """One prediction, read once: all statistics are asked for together, and none look for NaN."""
+        """One prediction, read once: all statistics are asked for together; as xarray has it, or without NaN."""
         y = self.model.predict(self.X, treat=self.treat, **self.place(where))["posterior_predictive"]["y"]
-        asked = {"mean": y.mean(SAMPLE, skipna=False), "sd": y.std(SAMPLE, skipna=False)}
-        return xr.Dataset(asked | {"quantiles": y.quantile(QUANTILES, SAMPLE, skipna=False)}).compute()
+        options: dict[str, Any] = {"dim": SAMPLE, "skipna": None if self.args.skipna else False}
+        asked = {"mean": y.mean(**options), "sd": y.std(**options), "quantiles": y.quantile(QUANTILES, **options)}
+        return xr.Dataset(asked).compute()
 
     def our_mean(self, where: Path) -> object:
         """One scenario, of which no draw is kept."""
@@ -127,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", choices=WORKS, required=True)
     parser.add_argument("--store", choices=["persistent", "memory"], default="persistent")
+    parser.add_argument("--skipna", type=int, default=1, help="whether xarray looks for NaN, as it does by default")
     parser.add_argument("--levels", type=int, default=2, help="scenarios of `average`")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--draws", type=int, default=1000)
