@@ -52,9 +52,9 @@ class Contender:
             f"--dir={directory}",
             *(f"--{k}={v}" for k, v in self.options.items()),
         ]
-        # Each interpreter has the package of its own environment; a path for all would give them the same one.
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        environment["XLA_FLAGS"] = flags.strip()
+        environment = os.environ | {"XLA_FLAGS": flags.strip()}
+        if self.python != sys.executable:  # whose path would give it this package instead of its own
+            environment.pop("PYTHONPATH", None)
         start = time.time()
         done = subprocess.run(command, env=environment, cwd=directory, capture_output=True, text=True)
         if done.returncode:
