@@ -57,7 +57,7 @@ def read_contrast(contrast: Any) -> Contrast:
     ValueError
         If it is neither known nor callable.
     """
-    if callable(contrast) or contrast in _CONTRASTS:
+    if callable(contrast) or (isinstance(contrast, str) and contrast in _CONTRASTS):
         return contrast  # type: ignore[no-any-return]
     msg = (
         f"`contrast` must be {', '.join(map(repr, _CONTRASTS))}, or a function of two averages (scenario, baseline); "

@@ -39,9 +39,9 @@ _KNOWN = (
 
 
 def _read(one: Any, asked: Sequence[Any]) -> Statistic:
-    if one in ("mean", "sd"):
+    if isinstance(one, str) and one in ("mean", "sd"):
         return Statistic(one)
-    if one == "interval":
+    if isinstance(one, str) and one == "interval":
         return read_interval()
     if isinstance(one, Real) and not isinstance(one, bool) and 0 <= float(one) <= 1:
         return Statistic("quantile", float(one))
@@ -51,7 +51,8 @@ def _read(one: Any, asked: Sequence[Any]) -> Statistic:
             return Statistic(kind, at)
         if kind in ("eti", "hdi") and 0 < at < 1:
             return Statistic(kind, at)
-    hint = f" Put it in brackets, `statistics=({asked!r},)`." if asked and asked[0] in ("exceeds", "eti", "hdi") else ""
+    pair = asked and isinstance(asked[0], str) and asked[0] in ("exceeds", "eti", "hdi")
+    hint = f" Put it in brackets, `statistics=({asked!r},)`." if pair else ""
     msg = f"`statistics` must be known; got {one!r}.{hint} {_KNOWN}"
     raise ValueError(msg)
 
