@@ -89,7 +89,7 @@ def open_source(engine: Engine, X: Any, kwargs: Mapping[str, Any], expected: int
     reader = BatchReader(X, names)
     # As many rows as a block may have tell whether there are fewer: then the blocks are those of an array.
     known = len(X.dataset) if isinstance(X, ArrayLoader) else reader.length_up_to(_BLOCK)
-    beside = next((len(value) for value in kwargs.values() if is_array(value) and np.ndim(value)), None)
+    beside = next((value.shape[0] for value in kwargs.values() if is_array(value) and np.ndim(value)), None)
     expected = beside or expected
     rows = reader.fields(known or expected or len(next(iter((reader.first or {}).values()))))
     return RowSource(rows, reader, known is not None, shuffled)

@@ -295,24 +295,22 @@ class Runner:
         """
         if self._feed.reader is None:
             return
-        layout = self._layout
+        layout, axes = self._layout, self._layout.row_axes
         given = {name: a.parts if isinstance(a, Stacked) else (a,) for name, a in layout.row_arrays.items()}
         fixed = {name: next((a for a in parts if not isinstance(a, Field)), None) for name, parts in given.items()}
-        beside = {**layout.row_draws, **{name: a for name, a in fixed.items() if a is not None}, **layout.row_values}
-        lengths = {name: self._length(name, array) for name, array in beside.items()}
-        unlike = [name for name, n in lengths.items() if n is not None and (length > n or (ended and length < n))]
-        if unlike:
-            msg = (
-                f"The iterable has {length} rows{'' if ended else ' or more'}, and `{unlike[0].strip(chr(0))}` has "
-                f"{lengths[unlike[0]]}. Pass as many; for other than the fitted observations, `in_sample=False`."
-            )
-            raise ValueError(msg)
-
-    def _length(self, name: str, array: Any) -> int | None:
-        """Return the number of rows of what goes with the input, or None if it is the same for all."""
-        axes = self._layout.row_axes
-        axis = 1 + axes[name] if name in self._layout.row_draws else axes.get(name, 0)
-        return None if same_in_all_rows(array, axis) else int(array.shape[axis])
+        # Of several scenarios one may set a site that keeps its draws in another, so a name may be there twice.
+        beside = [(name, array, 1 + axes[name]) for name, array in layout.row_draws.items()]
+        beside += [(name, array, 0) for name, array in fixed.items() if array is not None]
+        beside += [(name, array, axes[name]) for name, array in layout.row_values.items()]
+        for name, array, axis in beside:
+            n_rows = length if same_in_all_rows(array, axis) else int(array.shape[axis])
+            if length > n_rows or (ended and length < n_rows):
+                msg = (
+                    f"The iterable has {length} rows{'' if ended else ' or more'}, and "
+                    f"`{name.strip(chr(0)).partition(chr(0))[0]}` has {n_rows}. Pass as many; for other than the "
+                    "fitted observations, `in_sample=False`."
+                )
+                raise ValueError(msg)
 
     def try_first(self, judge: Callable[[Program, tuple[Any, ...], int], str | None], stop: int) -> str | None:
         """Let ``judge`` look at the first step; its inputs are kept."""
