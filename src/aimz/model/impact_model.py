@@ -993,7 +993,8 @@ class ImpactModel:
 
         key, options = _given(rng_key), read_streaming("obs", batch_size, "memory", None, None, progress)
         asked = self._ask_scores(X, y, kwargs, options, "loo")
-        if self._observed is not None and not asked.prepared.in_sample:
+        known, call = self._observed, asked.given.call
+        if known is not None and (not asked.prepared.in_sample or known.is_other_output(call, self.param_output)):
             msg = (
                 "`loo` leaves each observation out of the fit in turn, and these are not the data of the fit. Pass "
                 "those, or score other data by `log_likelihood`."

@@ -50,6 +50,14 @@ class Observed:
         """Return the arguments whose arrays are not those of the fit; rows of an iterable are taken to be."""
         return frozenset(name for name in {*call.arrays, *self.digests} if self._differs(call, name))
 
+    def is_other_output(self, call: Call, name: str) -> bool:
+        """Return whether the output's data are not those of the fit, as far as they are at hand."""
+        array = call.arrays[name]
+        if self.output is None or isinstance(array, Field):
+            return False
+        fitted = Call({name: self.output})
+        return tuple(array.shape) != tuple(self.output.shape) or call.fingerprint(name) != fitted.fingerprint(name)
+
     def _differs(self, call: Call, name: str) -> bool:
         array, (shape, digest) = call.arrays.get(name), self.digests.get(name, ((), ""))
         if array is None or name not in self.digests:
