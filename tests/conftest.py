@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import jax
 import pytest
 
 # Programs are compiled once and kept, a directory for each worker: half of the suite's time would go into compiling the
@@ -34,3 +35,17 @@ def quiet_local_latents():
     """For laws over the catalogue: what is said of local latents, and of rows that mix, has tests of its own."""
     with _local_latents_may_warn():
         yield
+
+
+@pytest.fixture
+def compilations():
+    """Count the programs XLA compiles."""
+    seen: list[str] = []
+
+    def listen(event: str, _seconds: float, **_details: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)

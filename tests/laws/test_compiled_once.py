@@ -1,6 +1,5 @@
 """Law 8: a second call of the same shape neither traces nor compiles; a stream has one program for all sizes."""
 
-import jax
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -10,20 +9,6 @@ from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 
 from aimz import ImpactModel
-
-
-@pytest.fixture
-def compilations():
-    """Count the programs XLA compiles."""
-    seen: list[str] = []
-
-    def listen(event: str, _seconds: float, **_details: object) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def counted_kernel():
