@@ -297,10 +297,9 @@ class Runner:
             return
         layout, axes = self._layout, self._layout.row_axes
         given = {name: a.parts if isinstance(a, Stacked) else (a,) for name, a in layout.row_arrays.items()}
-        fixed = {name: next((a for a in parts if not isinstance(a, Field)), None) for name, parts in given.items()}
         # Of several scenarios one may set a site that keeps its draws in another, so a name may be there twice.
         beside = [(name, array, 1 + axes[name]) for name, array in layout.row_draws.items()]
-        beside += [(name, array, 0) for name, array in fixed.items() if array is not None]
+        beside += [(name, part, 0) for name, parts in given.items() for part in parts if not isinstance(part, Field)]
         beside += [(name, array, axes[name]) for name, array in layout.row_values.items()]
         for name, array, axis in beside:
             n_rows = length if same_in_all_rows(array, axis) else int(array.shape[axis])
