@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import jax
 import pytest
 
 # Programs are compiled once and kept, a directory for each worker: half of the suite's time would go into compiling the
@@ -40,6 +39,8 @@ def quiet_local_latents():
 @pytest.fixture
 def compilations():
     """Count the programs XLA compiles."""
+    import jax  # not before the settings above, which it reads when it is imported
+
     seen: list[str] = []
 
     def listen(event: str, _seconds: float, **_details: object) -> None:

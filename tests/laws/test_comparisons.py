@@ -84,7 +84,8 @@ def row_effect(model: ImpactModel, arguments: dict[str, Any], before: dict, afte
 # ------------------------------------------------------------------------------------------- over the catalogue
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+# The negative binomial draws its counts as the Poisson does, and takes half a minute to compile.
+@pytest.mark.parametrize("case", [c for c in CASES if c.name != "negative_binomial"], ids=lambda case: case.name)
 def test_comparisons_are_effects_averaged(case):
     """Of every kernel, in all and by group, with weights; of several scenarios at once as of each alone."""
     case, model = shared(case.name)
@@ -178,11 +179,11 @@ from kernels import BY_NAME, long, long_model
 for message in ("Local latent site", r"Site\\(s\\) .* inside a `scan` or `cond`", "Kernel .* cannot be split"):
     warnings.filterwarnings("ignore", message=message)
 out = {"devices": np.array(jax.local_device_count())}
-for name, n_obs in (("linear", 2500), ("local_latents", 5000), ("hierarchical", 1500), ("state_space", 40)):
+for name, n_obs in (("local_latents", 5000), ("state_space", 40)):
     case, model = long(BY_NAME[name], n_obs), long_model(BY_NAME[name], n_obs, n_draws=7)
     half = {name: 1 if isinstance(v, int) else 0.5 * v for name, v in case.intervention.items()}
     scenarios = {"as is": {}, "other": {"intervention": case.intervention}, "half": {"intervention": half}}
-    for by in (None, np.arange(n_obs) % 3, np.arange(n_obs) * 7 % n_obs // 2):
+    for by in (None, np.arange(n_obs) * 7 % n_obs // 2):
         tree = model.compare_scenarios(
             scenarios, baseline="as is", by=by, weights=np.arange(n_obs) % 4, **case.arguments(), progress=False,
             rng_key=random.key(3),
@@ -198,7 +199,7 @@ def test_same_bits_on_several_devices(tmp_path):
     """More blocks than devices, fewer, and rows that mix; many groups and few."""
     one = run(CODE, 1, tmp_path / "one.npz")
     assert one.pop("devices") == 1
-    assert len(one) == 2 * 3 * (2 + 1 + 1 + 1)
+    assert len(one) == 2 * 2 * 2  # kernels, ways to group, groups of the tree
     for n_devices in (2, 4):
         several = run(CODE, n_devices, tmp_path / "several.npz")
         assert several.pop("devices") == n_devices
@@ -445,7 +446,7 @@ YEAR = 2000 + np.arange(N) % 3
         (SEGMENT.tolist(), ["a", "b", "c"]),
         (SEGMENT.astype(object), ["a", "b", "c"]),
         (pd.Series(SEGMENT, index=np.arange(N)[::-1]), ["a", "b", "c"]),
-        (pd.Categorical(SEGMENT, categories=["c", "b", "a", "unused"]), ["a", "b", "c"]),
+        (pd.Categorical(SEGMENT, categories=["c", "b", "a", "unused"]), ["c", "b", "a"]),
         (YEAR, [2000, 2001, 2002]),
         (jnp.asarray(YEAR), [2000, 2001, 2002]),
         (YEAR - 2001.5, [-1.5, -0.5, 0.5]),
@@ -455,10 +456,12 @@ YEAR = 2000 + np.arange(N) % 3
     ids=["text", "list", "objects", "series", "categories", "integers", "JAX", "floats", "booleans", "dates"],
 )
 def test_labels_of_any_type(by, names):
-    """Groups come in the order of their labels, and rows are matched by place."""
+    """Groups come in the order of their labels, those of categories in theirs; rows are matched by place."""
     found = plain_model().compare_scenarios(DOSES, by=by, X=X2, t=T, **PLAIN)
     known, codes = np.unique(np.asarray(by), return_inverse=True)
     labels = found["effect"]["group"].values
+    if isinstance(by, pd.Categorical):
+        known, codes = known[::-1], 2 - codes
     np.testing.assert_array_equal(labels, known)
     assert names is None or labels.tolist() == names
     np.testing.assert_allclose(
@@ -1147,24 +1150,33 @@ def test_sentences_never_contradict_the_table(contrast, by, options):
             close(says(text, "is on average # (?:% )?(?:higher|lower) under"), percent * abs(mean))
             assert ("higher under" in text, "lower under" in text) == (mean > 0, mean < 0)
         elif contrast == "ratio":
-            close(says(text, "is on average # times as high under"), mean)
+            close(says(text, "is on average # times under"), mean)
         else:
             assert "the log_ratio of" in text
-            close(says(text, "and as is is #"), mean)
-        close(says(text, r"interval # (?:% )?to"), percent * line[low])
-        close(says(text, rf"interval {NUMBER} (?:% )?to #"), percent * line[high])
+            close(says(text, "and under as is is #"), mean)
+        lower, upper = percent * line[low], percent * line[high]
+        between = re.search(r"interval (.*?)\)", text)[1]
+        if contrast in ("difference", "lift") and lower >= 0:
+            assert between.endswith(" higher")
+        elif contrast in ("difference", "lift") and upper <= 0:
+            assert between.endswith(" lower")
+            lower, upper = -upper, -lower
+        elif contrast in ("difference", "lift"):
+            assert re.fullmatch(rf"{NUMBER}(?: %)? lower to {NUMBER}(?: %)? higher", between)
+            lower = -lower
+        close(says(between, r"^# ?"), lower)
+        close(says(between, r"to #"), upper)
         level = 50 if options else 89
         assert f"({level} % {'HDI ' if options else ''}interval" in text
         above = line[f"P(>{null:g})"]
-        side = "above" if mean >= null else "below"
-        probability = says(text, rf"; {side} {null:g} with probability (?:over |under )?# %")
-        p = above if side == "above" else 1 - above
-        if p in (0, 1):
-            assert ("over 99.75 %" if p else "under 0.25 %") in text  # of 400 draws
+        probability = says(text, rf"; above {null:g} with probability (?:over |under )?# %")
+        if above in (0, 1):
+            assert ("over 99.75 %" if above else "under 0.25 %") in text  # of 400 draws
         else:
-            close(probability, 100 * p)
-        assert ("its sign is open" in text) == (line[low] < null < line[high])
-        inside = says(text, rf"It lies between {rope[0]:g} and {rope[1]:g} with probability (?:over |under )?# %\.$")
+            close(probability, 100 * above)
+        assert ("which way it goes is open" in text) == (line[low] <= null <= line[high])
+        ends = [f"{percent * end:.3g}{' %' if contrast == 'lift' else ''}" for end in rope]
+        inside = says(text, rf"It lies between {ends[0]} and {ends[1]} with probability (?:over |under )?# %\.$")
         if 0 < line["P(in ROPE)"] < 1:
             close(inside, 100 * line["P(in ROPE)"])
 
@@ -1176,7 +1188,8 @@ def test_sentences_where_there_is_nothing_to_say():
     table = aimz.summary(tree)
     assert table[["mean", "sd", "eti89_lb", "eti89_ub", "P(>1)"]].isna().all(axis=None)
     for text in aimz.in_words(tree):
-        assert "so nothing more can be said" in text
+        assert "has no ratio" in text
+        assert "nan" not in text
         assert "probability" not in text
         assert "interval" not in text
 
@@ -1187,5 +1200,5 @@ def test_all_draws_on_one_side_are_not_certainty():
     assert "above 0 with probability over 98 %" in text
     assert "open" not in text
     (text,) = aimz.in_words(-draws)
-    assert "below 0 with probability over 98 %" in text
+    assert "above 0 with probability under 2 %" in text
     assert math.isclose(says(text, "`change` is # on average"), -1.5)

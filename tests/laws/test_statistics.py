@@ -96,7 +96,8 @@ def check(found: xr.DataTree, draws: xr.DataTree, what: str = "") -> None:
 # ------------------------------------------------------------------------------------------- law 6
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+# The negative binomial draws its counts as the Poisson does, and takes a quarter of a minute to compile.
+@pytest.mark.parametrize("case", [c for c in CASES if c.name != "negative_binomial"], ids=lambda case: case.name)
 def test_predictions(case, tmp_path):
     """Of every kernel, in memory and as whoever opens the files reads them."""
     case, model = shared(case.name)
@@ -109,7 +110,9 @@ def test_predictions(case, tmp_path):
         np.testing.assert_array_equal(opened["posterior"].sizes["draw"], D)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not case.improper], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if not c.improper and c.name != "negative_binomial"], ids=lambda case: case.name
+)
 def test_prior_predictions(case):
     case, model = shared(case.name)
     options = {**MEMORY, "num_samples": 5}

@@ -204,6 +204,13 @@ def _sentence(line: dict[Any, Any], about: dict[Any, Any], rope: tuple[float, fl
     written = (lambda x: f"{_digits(100 * x)} %") if contrast == "lift" else _digits
     where, what = _subject(line, about)
     between = f"{written(low)} to {written(high)}"
+    if math.isnan(above):
+        of = (
+            f"{contrast} under {line[SCENARIO]} against {about['baseline']}"
+            if SCENARIO in line and contrast
+            else "mean"
+        )
+        return f"{where}{what} has no {of}: some of its draws have no value."
     if SCENARIO not in line or not contrast:
         claim = f"{what} is {written(mean)} on average"
     elif mean == null and line["sd"] == 0:
@@ -218,8 +225,6 @@ def _sentence(line: dict[Any, Any], about: dict[Any, Any], rope: tuple[float, fl
         )
     else:
         claim = f"the {contrast} of {what} under {line[SCENARIO]} and under {about['baseline']} is {written(mean)}"
-    if math.isnan(above):
-        return f"{where}{claim}; some of its draws have no value, so there is no more to be said."
     interval = f"{100 * about['interval_prob']:g} % {kind}interval {between}"
     sign = "" if low > null or high < null or not low < high else ", so which way it goes is open"
     text = f"{where}{claim} ({interval}); above {null:g} with probability {_percent(above, about['n_draws'])}{sign}."
