@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import warnings
 from typing import Any
 
 import dask.array
@@ -1202,3 +1203,45 @@ def test_all_draws_on_one_side_are_not_certainty():
     (text,) = aimz.in_words(-draws)
     assert "above 0 with probability under 2 %" in text
     assert math.isclose(says(text, "`change` is # on average"), -1.5)
+
+
+def test_a_number_in_the_name_of_a_site_stays_a_number():
+    """Made an array it would name another site, which would be drawn from its prior without a word."""
+
+    def kernel(X, which, y=None):
+        b = numpyro.sample(f"b_{which}", dist.Normal())
+        with numpyro.plate("obs", X.shape[0]):
+            numpyro.sample("y", dist.Normal(b * X), obs=y)
+
+    def plain(X, which, y=None):
+        b = [numpyro.sample(f"b_{i}", dist.Normal()) for i in range(2)]
+        with numpyro.plate("obs", X.shape[0]):
+            numpyro.sample("y", dist.Normal(b[which] * X), obs=y)
+
+    X = np.ones(N, np.float32)
+    for one in (kernel, plain):
+        model = new_model(one, {"b_0": np.full(D, 2.0), "b_1": np.full(D, 5.0)})
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Draws of .* are of no site|.*are not in the posterior")
+            found = model.compare_scenarios(
+                {"zero": {"which": 0}, "one": {"which": 1}}, baseline="zero", X=X, progress=False, rng_key=KEY
+            )
+        np.testing.assert_allclose(found["effect"]["y"], 3.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("levels", [(0.5, 2.0), (1, 3)])
+def test_numbers_that_are_plain_arguments_are_one_axis(levels):
+    def kernel(X, dose, power=1, y=None):
+        b = numpyro.sample("b", dist.Normal())
+        with numpyro.plate("obs", X.shape[0]):
+            numpyro.sample("y", dist.Normal(b * dose**power + X, 0.1), obs=y)
+
+    model = new_model(kernel, {"b": B})
+    scenarios = {"low": {"dose": levels[0]}, "high": {"dose": levels[1]}}
+    found = model.compare_scenarios(scenarios, baseline="low", X=X2[:, 0], progress=False, rng_key=KEY)
+    np.testing.assert_allclose(found["effect"]["y"].values[0, :, 0], B * (levels[1] - levels[0]), rtol=1e-4)
+    # A power is one too, and a different kernel for each where it is a length.
+    found = model.compare_scenarios(
+        {"low": {"power": 1}, "high": {"power": 3}}, baseline="low", X=X2[:, 0], dose=2.0, progress=False
+    )
+    np.testing.assert_allclose(found["effect"]["y"].values[0, :, 0], B * 6, rtol=1e-4)

@@ -1,6 +1,6 @@
 """From a kernel and the arguments of a call to a :class:`KernelSpec`."""
 
-__all__ = ["KernelReader"]
+__all__ = ["KernelReader", "read_kernel"]
 
 import re
 from collections.abc import Mapping, Sequence

@@ -74,7 +74,7 @@ def cut_effect(
 
 def _cut(engine: Engine, comparison: Comparison, key: jax.Array, *, row_bytes: int) -> _Cut:
     """Return how to compute all scenarios: block by block if no row sees another, else all rows together."""
-    simpler = with_numbers_as_arrays(comparison)
+    simpler = with_numbers_as_arrays(engine, comparison)
     cut = "" if simpler is comparison else _cut_rows(engine, simpler, key, row_bytes)
     if isinstance(cut, str):
         cut = _cut_rows(engine, comparison, key, row_bytes)

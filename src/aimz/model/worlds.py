@@ -11,8 +11,8 @@ import numpy as np
 
 from aimz.data import BatchReader, Stacked, read_array
 from aimz.forward import CODES, TILE, WEIGHTS, Joint, World
-from aimz.kernel import freeze
-from aimz.model.engine import Prepared
+from aimz.kernel import KernelSpec, freeze, read_kernel
+from aimz.model.engine import Engine, Prepared
 from aimz.model.steps import Layout
 from aimz.statistics import Groups, local_codes
 
@@ -40,10 +40,10 @@ class Comparison:
         return self.prepared[self.baseline]
 
 
-def with_numbers_as_arrays(comparison: Comparison) -> Comparison:
+def with_numbers_as_arrays(engine: Engine, comparison: Comparison) -> Comparison:
     """Return the same with numbers that differ between scenarios as 0-d arrays, so that they need no program each.
 
-    A kernel that cannot take them so (since it uses one as a length, say) raises when it is traced.
+    Left as they are where the kernel cannot take them so: it uses one as a length, or in the name of a site.
     """
     scenarios = list(comparison.prepared.values())
     names = [
@@ -63,7 +63,18 @@ def with_numbers_as_arrays(comparison: Comparison) -> Comparison:
         call = replace(prepared.call, static=static, arrays={**prepared.call.arrays, **numbers})
         return replace(prepared, call=call, plan=replace(prepared.plan, static=static))
 
-    return replace(comparison, prepared={name: lifted(one) for name, one in comparison.prepared.items()})
+    found = replace(comparison, prepared={name: lifted(one) for name, one in comparison.prepared.items()})
+    try:
+        call = found.first.call
+        spec = read_kernel(engine.kernel, engine.signature, call.arrays, call.static)
+    except Exception:  # noqa: BLE001, RUF100 (a user's kernel may raise anything for what it was not given)
+        return comparison
+    alike = all(_sites(one.spec) == _sites(spec) for one in comparison.prepared.values())
+    return found if alike else comparison
+
+
+def _sites(spec: KernelSpec) -> list[tuple[Any, ...]]:
+    return [(site.name, site.role, site.shape, site.dtype, site.row_axes) for site in spec.sites]
 
 
 def _alike(prepared: Prepared, frozen: dict[int, Hashable]) -> Hashable:
