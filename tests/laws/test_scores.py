@@ -82,7 +82,7 @@ def assert_same(ours: Any, theirs: Any) -> None:
 )
 def test_numbers_are_arvizs(name, num_chains):
     """Of chains too, whose draws depend on one another; of several scores to a row; where rows mix."""
-    case, model = model_of(name, 60 if name == "state_space" else N, 120, num_chains)
+    case, model = model_of(name, {"state_space": 60, "hierarchical": N}.get(name, 300), 120, num_chains)
     ours, theirs = ours_and_theirs(case, model)
     assert_same(ours, theirs)
     assert ours.n_samples == 120
@@ -92,7 +92,7 @@ def test_numbers_are_arvizs(name, num_chains):
 
 def test_chains_count_by_their_effective_size():
     """The same draws as four chains and as one have other tails, so other scores."""
-    (case, four), (_, one) = (model_of("linear", N, 400, chains) for chains in (4, 1))
+    (case, four), (_, one) = (model_of("linear", 300, 400, chains) for chains in (4, 1))
     ours, alone = (model.loo(case.X, case.y, **QUIET) for model in (four, one))
     assert_same(ours, arviz_loo(four, case.X, case.y))
     assert_same(alone, arviz_loo(one, case.X, case.y))
@@ -229,7 +229,7 @@ def test_other_data_than_those_of_the_fit_are_refused(kind):
 
 
 def test_one_density_for_all_rows_is_refused():
-    case, model = model_of("gaussian_process", 30, 40)
+    case, model = model_of("gaussian_process", 12, 40)
     with pytest.raises(ValueError, match="`loo` needs a density for each observation; this kernel has one for all"):
         model.loo(case.X, case.y, **QUIET)
 

@@ -219,7 +219,7 @@ _VALUES = st.sampled_from([-2.0, -1.0, 0.0, 0.5, 1.0, 3.0])
 _VALUES |= st.floats(-(2.0**60), 2.0**60, width=32) | st.floats(-1, 1, width=32)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(
     hnp.arrays(
         st.sampled_from([np.float32, np.float64, np.float16]),
@@ -243,7 +243,7 @@ def test_any_draws(draws, order):
     np.testing.assert_allclose(found[9:], expected[9:], rtol=1e-15)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(
     hnp.arrays(np.float64, st.tuples(st.integers(1, 50), st.just(3)), elements=st.floats(-9, 9)),
     st.lists(st.floats(0, 1), min_size=1, max_size=9, unique_by=lambda q: f"{q:.15g}"),
