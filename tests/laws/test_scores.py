@@ -82,10 +82,10 @@ def assert_same(ours: Any, theirs: Any) -> None:
 )
 def test_numbers_are_arvizs(name, num_chains):
     """Of chains too, whose draws depend on one another; of several scores to a row; where rows mix."""
-    case, model = model_of(name, {"state_space": 60, "hierarchical": N}.get(name, 300), 120, num_chains)
+    case, model = model_of(name, {"state_space": 60, "hierarchical": N}.get(name, 150), 400, num_chains)
     ours, theirs = ours_and_theirs(case, model)
     assert_same(ours, theirs)
-    assert ours.n_samples == 120
+    assert ours.n_samples == 400
     assert ours.n_data_points == np.size(case.y)
     assert np.isfinite(ours.elpd_i).all()
 
