@@ -18,7 +18,7 @@ type Draws = Mapping[str, jax.Array]
 """Site name to array of shape ``(n_draws, ...)``."""
 
 type Intervention = Mapping[str, Any]
-"""Site or argument name to a scalar, an array that broadcasts, or a callable on the factual value."""
+"""Name of a site, an argument or a column to a scalar, an array that broadcasts, or a callable on the factual value."""
 
 type Shape = tuple[int | str, ...]
 """A shape whose row axes are named, as in ``("n_obs", 3)``."""

@@ -1242,7 +1242,7 @@ def test_a_number_in_the_name_of_a_site_stays_a_number():
 
 
 @pytest.mark.parametrize("levels", [(0.5, 2.0), (1, 3)])
-def test_numbers_that_are_plain_arguments_are_one_axis(levels):
+def test_numbers_may_be_plain_arguments(levels):
     def kernel(X, dose, power=1, y=None):
         b = numpyro.sample("b", dist.Normal())
         with numpyro.plate("obs", X.shape[0]):
@@ -1252,7 +1252,6 @@ def test_numbers_that_are_plain_arguments_are_one_axis(levels):
     scenarios = {"low": {"dose": levels[0]}, "high": {"dose": levels[1]}}
     found = model.compare_scenarios(scenarios, baseline="low", X=X2[:, 0], progress=False, rng_key=KEY)
     np.testing.assert_allclose(found["effect"]["y"].values[0, :, 0], B * (levels[1] - levels[0]), rtol=1e-4)
-    # A power is one too, and a different kernel for each where it is a length.
     found = model.compare_scenarios(
         {"low": {"power": 1}, "high": {"power": 3}}, baseline="low", X=X2[:, 0], dose=2.0, progress=False
     )

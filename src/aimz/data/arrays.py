@@ -89,7 +89,9 @@ def is_array(value: object) -> bool:
 
 def columns_of(value: Any) -> tuple[str, ...]:
     """Return the names of the columns of a data frame; none of anything else."""
-    return tuple(map(str, value.columns)) if hasattr(value, "columns") and hasattr(value, "__array__") else ()
+    if not (hasattr(value, "columns") and hasattr(value, "__array__")):
+        return ()
+    return tuple(map(str, getattr(value, "column_names", value.columns)))
 
 
 def fingerprint(stretches: Iterable[np.ndarray]) -> str:

@@ -4,7 +4,7 @@ from aimz.kernel.digest import digest_program
 from aimz.kernel.execute import Execution, Message
 from aimz.kernel.independence import site_obstacle
 from aimz.kernel.intervene import Intervened, read_intervention
-from aimz.kernel.reader import KernelReader, read_kernel
+from aimz.kernel.reader import KernelReader
 from aimz.kernel.rows import RowUse, row_use
 from aimz.kernel.signature import KernelSignature, kernel_name, read_signature
 from aimz.kernel.spec import KernelSpec, Role, Site
@@ -28,7 +28,6 @@ __all__ = [
     "freeze",
     "kernel_name",
     "read_intervention",
-    "read_kernel",
     "read_signature",
     "row_use",
     "site_obstacle",

@@ -55,7 +55,7 @@ def read_intervention(
         return Intervened()
     if not isinstance(intervention, Mapping):
         msg = (
-            "`intervention` must be a mapping from the name of a site or argument to a value; got "
+            "`intervention` must be a mapping from the name of a site, an argument or a column to a value; got "
             f"{type(intervention).__name__}. Write `intervention={{'name': value}}`."
         )
         raise TypeError(msg)
@@ -70,8 +70,11 @@ def read_intervention(
             _set_site(read, settable[name], value)
         elif name in arguments:
             hit |= _set_argument(read, name, value, kernel, signature, spec, arrays, static)
-        elif name in columns:
-            by_column[name] = value
+        elif str(name) in columns:
+            by_column[str(name)] = value
+            if columns.count(str(name)) > 1:
+                msg = f"Cannot intervene on column {name!r}: there are several of that name. Give each its own."
+                raise ValueError(msg)
         else:
             known = f" Columns: {', '.join(columns)}." if columns else ""
             msg = (

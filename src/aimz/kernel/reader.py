@@ -1,6 +1,6 @@
 """From a kernel and the arguments of a call to a :class:`KernelSpec`."""
 
-__all__ = ["KernelReader", "read_kernel"]
+__all__ = ["KernelReader"]
 
 import re
 from collections.abc import Mapping, Sequence

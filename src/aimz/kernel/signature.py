@@ -81,6 +81,23 @@ class KernelSignature:
             )
             raise TypeError(msg)
 
+    def check_apart(self, given: Mapping[str, object]) -> None:
+        """Refuse options of a method that are parameters of the kernel too, where it cannot be told which is meant.
+
+        Raises
+        ------
+        TypeError
+            If one that is given is.
+        """
+        for name, value in given.items():
+            if value is not None and name in self.extra:
+                msg = (
+                    f"`{name}` could be the option of `compare_scenarios` or the argument of kernel `{self.kernel}`. "
+                    "Rename the kernel's parameter, or pass it among the arguments of each scenario and do without "
+                    "the option."
+                )
+                raise TypeError(msg)
+
 
 def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)

@@ -48,7 +48,7 @@ class Order:
     """Makes the groups that stand beside it."""
     home: "Callable[[], Home]"
     """Makes the temporary directory, if there is none; asked for only where no other was named."""
-    against: Prepared | None = None
+    against: Asked | None = None
     """The baseline that is subtracted row by row, where there is one."""
 
     @property

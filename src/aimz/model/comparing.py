@@ -4,12 +4,11 @@ __all__ = ["Compared", "compare", "cut_effect"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
-from aimz.data import Field
 from aimz.errors import warn
 from aimz.forward import TILE, Cut, Joint, Step
 from aimz.kernel import RowUse
@@ -25,7 +24,7 @@ from aimz.model.cutting import (
 )
 from aimz.model.engine import Engine, Prepared
 from aimz.model.steps import Feed, Layout, Runner
-from aimz.model.worlds import Comparison, alike_in_kind, joint_of, with_numbers_as_arrays
+from aimz.model.worlds import Comparison, alike_in_kind, joint_of
 
 if TYPE_CHECKING:
     from aimz.stream import Plan
@@ -74,10 +73,7 @@ def cut_effect(
 
 def _cut(engine: Engine, comparison: Comparison, key: jax.Array, *, row_bytes: int) -> _Cut:
     """Return how to compute all scenarios: block by block if no row sees another, else all rows together."""
-    simpler = with_numbers_as_arrays(engine, comparison)
-    cut = "" if simpler is comparison else _cut_rows(engine, simpler, key, row_bytes)
-    if isinstance(cut, str):
-        cut = _cut_rows(engine, comparison, key, row_bytes)
+    cut = _cut_rows(engine, comparison, key, row_bytes)
     if isinstance(cut, _Cut):
         return cut
     warn(
@@ -161,20 +157,14 @@ def _with_all_rows(comparison: Comparison) -> Comparison:
     if comparison.reader is None:
         return comparison
     rows = comparison.reader.read(0, 1 << 62)
+    prepared = {
+        name: comparison.prepare[name](given.with_rows(rows), quiet=True) for name, given in comparison.given.items()
+    }
     n_obs = len(next(iter(rows.values())))
-
-    def known(array: Any) -> Any:
-        if not isinstance(array, Field):
-            return array
-        part = rows[array.name]
-        return part if array.function is None else np.asarray(array.function(part))
-
-    def whole(prepared: Prepared) -> Prepared:
-        arrays = {name: known(array) for name, array in prepared.call.arrays.items()}
-        call = replace(prepared.call, arrays=arrays, n_obs=n_obs)
-        return replace(prepared, call=call, plan=replace(prepared.plan, n_obs=n_obs))
-
-    prepared = {name: whole(one) for name, one in comparison.prepared.items()}
+    length = None if comparison.groups is None else comparison.groups.length
+    if length not in (None, n_obs):
+        msg = f"The iterable has {n_obs} rows, and `by` or `weights` has {length} values. Pass as many."
+        raise ValueError(msg)
     return replace(comparison, prepared=prepared, reader=None, n_obs=n_obs)
 
 

@@ -223,6 +223,13 @@ def data_of_fit(given: Call | None, observed: Observed | None, rows: int | None)
             return "pass X and y of the fit"
         changed = sorted(observed.changed(held) & set(observed.digests))  # the output has none
         return f"`{changed[0]}` was changed in place" if changed else held
+    static = None if observed is None else observed.other_static(given)
+    if static is not None:
+        msg = (
+            f"`{static}` is not what it was in the fit, and the guide stands for the posterior of that fit alone. Call "
+            "`diagnose` with what the model was fitted with."
+        )
+        raise ValueError(msg)
     if held is not None:
         here, there = (_fingerprints(call) for call in (given, held))
         other = next(iter(differences(here, there)), None)

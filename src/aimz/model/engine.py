@@ -265,6 +265,8 @@ class Engine:
         """Return one value of an intervention, checked; a function of rows that come in parts is put off."""
         if callable(value):
             rows = call.arrays.get(name)
+            if name in call.columns and rows is None:
+                return lambda column: read_array(value(column), f"intervention[{name!r}]")
             return rows.apply(value) if isinstance(rows, Rows | Field) else value
         return value if name in call.static else read_array(value, f"intervention[{name!r}]")
 

@@ -24,7 +24,7 @@ from aimz.model.batching import batch_scale
 from aimz.model.comparing import compare
 from aimz.model.describe import Portrait, describe, html, summary
 from aimz.model.diagnose import check_chains, check_variational, data_of_fit
-from aimz.model.engine import Alike, Engine, Prepared
+from aimz.model.engine import Alike, Engine
 from aimz.model.inputs import Given, check_order, read_given
 from aimz.model.keys import describe_key, parse_key
 from aimz.model.options import Streaming, read_streaming
@@ -34,6 +34,7 @@ from aimz.model.scenarios import (
     check_alike,
     check_inputs,
     check_same_sites,
+    check_sites,
     open_sources,
     read_groups_of,
     read_pair,
@@ -113,10 +114,11 @@ class ImpactModel:
       missing, and refuses if kernel, posterior, data, key or batching differ.
     - ``progress``: whether to show a bar.
     - ``statistics``: what to keep instead of the draws, such as ``("mean", "sd", 0.05, 0.5, 0.95)``.  Each site then
-      has a leading dimension ``statistic`` in place of ``chain`` and ``draw``, and neither memory nor disk grow with
-      the number of draws.  The numbers are those NumPy gives for the draws as doubles: ``"mean"``; ``"sd"`` (divided by
-      the number of draws); a number between 0 and 1, a quantile; ``("exceeds", c)``, the share of draws above ``c``,
-      that is P(> c); ``("eti", 0.9)`` and ``("hdi", 0.9)``, equal-tailed and highest-density intervals, two numbers
+      has a leading dimension ``statistic`` in place of ``chain`` and ``draw``, and neither memory nor the result grow
+      with the number of draws (where all rows have to be seen together, draws wait in a temporary file).  The numbers
+      are those NumPy gives for the draws as doubles: ``"mean"``; ``"sd"`` (divided by the number of draws); a number
+      between 0 and 1, a quantile; ``("exceeds", c)``, the share of draws above ``c``, that is P(> c); ``("eti", 0.9)``
+      and ``("hdi", 0.9)``, equal-tailed and highest-density intervals, two numbers
       each; ``"interval"``, one of these at ArviZ's default level (``arviz_base.rcParams``).  Attributes of the group
       record level and kind.
 
@@ -994,7 +996,9 @@ class ImpactModel:
         key, options = _given(rng_key), read_streaming("obs", batch_size, "memory", None, None, progress)
         asked = self._ask_scores(X, y, kwargs, options, "loo")
         known, call = self._observed, asked.given.call
-        if known is not None and (not asked.prepared.in_sample or known.is_other_output(call, self.param_output)):
+        if known is not None and (
+            not asked.prepared.in_sample or known.is_other_output(call, self.param_output) or known.other_static(call)
+        ):
             msg = (
                 "`loo` leaves each observation out of the fit in turn, and these are not the data of the fit. Pass "
                 "those, or score other data by `log_likelihood`."
@@ -1182,26 +1186,29 @@ class ImpactModel:
         >>> found["effect"]["y"].mean(("chain", "draw")).sel(scenario="full", group="low").round(6).item()
         2.0
         """
-        from aimz.output import check_by, read_contrast
+        from aimz.output import check_by, check_contrast, read_contrast
 
         key, contrast = _given(rng_key), read_contrast(contrast)
         options = read_streaming("obs", batch_size, "memory", None, None, progress)
         shared = {**kwargs, **({} if X is None else {self.param_input: X})}
+        self._engine.signature.check_apart({"by": by, "weights": weights})
         requests = read_requests(scenarios, baseline, shared, self.param_input)
         table = requests[baseline]["X"]
         self._fitted("compare_scenarios")
+        check_sites(return_sites)
         share_rows(requests, self.param_input)
         givens = open_sources(self._engine, requests, self._local_rows())
         groups = read_groups_of(by, weights, table, givens[baseline])
 
-        def ask(name: Any, sites: Any, **more: Any) -> Prepared:
+        def ask(name: Any, sites: Any, **more: Any) -> Asked:
             request = {**requests[name], "return_sites": sites, "streaming": options, "method": "compare_scenarios"}
-            return self._ask(**request, given=givens[name], **more).prepared
+            return self._ask(**request, given=givens[name], **more)
 
-        sites = ask(baseline, return_sites, quiet=True).plan.return_sites
-        alone = {name: ask(name, sites, quiet=True) for name in requests}
+        sites = ask(baseline, return_sites, quiet=True).prepared.plan.return_sites
+        alone = {name: ask(name, sites, quiet=True).prepared for name in requests}
         alike = Alike.of([one.substitution for one in alone.values()], frozenset())
-        prepared = {name: ask(name, sites, quiet=True, alike=alike) for name in requests}
+        asked = {name: ask(name, sites, quiet=True, alike=alike) for name in requests}
+        prepared = {name: one.prepared for name, one in asked.items()}
         for one in prepared.values():
             check_alike(prepared[baseline], one)
         said = set()
@@ -1210,7 +1217,9 @@ class ImpactModel:
             if about not in said:
                 said.add(about)
                 ask(name, sites, alike=alike)
-        check_by(groups.labels, self._results.dims_beside_rows(prepared[baseline]))
+        dims = self._results.dims_beside_rows(prepared[baseline])
+        check_by(groups.labels, dims)
+        check_contrast(contrast, dims, groups.labels)
         given = givens[baseline]
         comparison = Comparison(
             prepared=prepared,
@@ -1220,6 +1229,8 @@ class ImpactModel:
             n_obs=given.call.n_obs if given.n_obs_known else None,
             batch_size=options.batch_size,
             progress=options.progress,
+            given=givens,
+            prepare={name: one.prepare for name, one in asked.items()},
         )
         key = self._key(key)
         compared = compare(self._engine, comparison, key)
@@ -1456,9 +1467,10 @@ class ImpactModel:
         alike = Alike.of([one.substitution for one in alone.values()], frozenset())
         before, after = (ask(name, alike=alike) for name in ("baseline", "intervention"))
         check_same_sites(before.prepared, after.prepared)
+        check_sites(before.prepared.plan.return_sites)
         given: Any = next((side.key for side in sides if side.key is not None), None)
         key = self._key(given, options)
-        order = Order(after, key, describe_key(key), self._beside, self._at_home, before.prepared)
+        order = Order(after, key, describe_key(key), self._beside, self._at_home, before)
         return stream_effect(self._engine, self._results, order)
 
     def _ask_scores(self, X: Any, y: Any, kwargs: Mapping[str, Any], options: Streaming, method: str) -> Asked:

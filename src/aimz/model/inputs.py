@@ -29,10 +29,12 @@ class Given:
         """Return the same with every row in memory, for a kernel that needs them all."""
         if self.reader is None:
             return self.call
-        rows = self.reader.read(0, 1 << 62)
-        n_obs = len(next(iter(rows.values())))
-        given = {name: rows.get(name, array) for name, array in self.call.arrays.items()}
-        return Call(given, self.call.static, n_obs)
+        return self.with_rows(self.reader.read(0, 1 << 62))
+
+    def with_rows(self, rows: Mapping[str, np.ndarray]) -> Call:
+        """Return the arguments with rows that were read, by field."""
+        given = {name: rows[a.name] if isinstance(a, Field) else a for name, a in self.call.arrays.items()}
+        return Call(given, self.call.static, len(next(iter(rows.values()))))
 
 
 def read_given(

@@ -4,14 +4,14 @@ __all__ = ["Observed", "Results"]
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aimz.data import Call, Field
 from aimz.inference import Posterior
-from aimz.kernel import KernelSpec
+from aimz.kernel import KernelSpec, freeze
 from aimz.model.comparing import Compared
 from aimz.model.engine import Prepared
 from aimz.model.worlds import Comparison
@@ -33,6 +33,8 @@ class Observed:
     output: Any
     call: Call | None = None
     """The data themselves, as long as they are in memory and nothing but they has moved the fit."""
+    static: Mapping[str, object] = field(default_factory=dict)
+    """Further arguments that are no arrays."""
 
     @staticmethod
     def of(call: Call, param_output: str) -> "Observed":
@@ -40,15 +42,23 @@ class Observed:
         inputs = {name: array for name, array in call.arrays.items() if name != param_output}
         digests = {name: (tuple(array.shape), call.fingerprint(name)) for name, array in inputs.items()}
         lazy = any(getattr(array, "lazy", False) for array in call.arrays.values())
-        return Observed(digests, call.arrays[param_output], None if lazy else call)
+        return Observed(digests, call.arrays[param_output], None if lazy else call, call.static)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the data out of a pickle; their fingerprints stay."""
-        return {**self.__dict__, "call": None}
+        return {**self.__dict__, "call": None, "static": {}}
 
     def changed(self, call: Call) -> frozenset[str]:
         """Return the arguments whose arrays are not those of the fit; rows of an iterable are taken to be."""
         return frozenset(name for name in {*call.arrays, *self.digests} if self._differs(call, name))
+
+    def other_static(self, call: Call) -> str | None:
+        """Return the name of an argument that is no array and not what it was in the fit, as far as can be told."""
+        for name in sorted(call.static.keys() & self.static.keys()):
+            here, there = freeze(call.static[name]), freeze(self.static[name])
+            if here != there and here == freeze(call.static[name]) and there == freeze(self.static[name]):
+                return name
+        return None
 
     def is_other_output(self, call: Call, name: str) -> bool:
         """Return whether the output's data are not those of the fit, as far as they are at hand."""
@@ -143,6 +153,7 @@ class Results:
             labels=groups.labels,
             rows=groups.rows(compared.n_obs),
             weight=groups.weight(compared.n_obs),
+            weight_scale=groups.scale,
             coords=self._labels().coords,
             attrs={
                 "interventions": json.dumps(interventions),

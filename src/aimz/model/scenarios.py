@@ -5,6 +5,7 @@ __all__ = [
     "check_alike",
     "check_inputs",
     "check_same_sites",
+    "check_sites",
     "open_sources",
     "read_groups_of",
     "read_pair",
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aimz.data import Field, Rows, is_array, is_batches, is_shuffled, read_key
+from aimz.data import Call, Field, Rows, is_array, is_batches, is_shuffled, read_key
 from aimz.model.engine import Engine, Prepared
 from aimz.model.inputs import Given, RowSource, open_source
 from aimz.model.keys import describe_key, parse_key
@@ -104,6 +105,21 @@ def read_scenario(
         "kwargs": rest,
     }
     return Scenario(None, request, None if key is None else read_key(key))
+
+
+def check_columns(calls: Iterable[Call]) -> None:
+    """Refuse data frames whose columns are not in one order.
+
+    Raises
+    ------
+    ValueError
+        If two scenarios have frames with other columns.
+    """
+    orders = {call.columns for call in calls if call.columns}
+    if len(orders) > 1:
+        one, other = sorted(orders)[:2]
+        msg = f"The data frames of all scenarios must have the same columns, in one order; got {one} and {other}."
+        raise ValueError(msg)
 
 
 def check_inputs(inputs: Iterable[Any]) -> None:
@@ -242,6 +258,19 @@ def read_pair(sides: Sequence[Scenario]) -> tuple[dict[str, dict[str, Any]], Str
     return requests, streaming[1]
 
 
+def check_sites(return_sites: Any) -> None:
+    """Refuse to compare nothing.
+
+    Raises
+    ------
+    ValueError
+        If no site is to be returned.
+    """
+    if return_sites is not None and not isinstance(return_sites, str) and not list(return_sites):
+        msg = "`return_sites` must name a site to compare; got none. Leave it out for the output and what is computed."
+        raise ValueError(msg)
+
+
 def check_same_sites(baseline: Prepared, intervention: Prepared) -> None:
     """Refuse scenarios that return different sites.
 
@@ -276,10 +305,12 @@ def open_sources(engine: Engine, requests: Mapping[str, dict[str, Any]], expecte
             "`compare_scenarios` itself, and let the scenarios intervene."
         )
         raise ValueError(msg)
-    return {
+    givens = {
         name: sources[id(request["X"])].given(engine, request["kwargs"], scored=False)
         for name, request in requests.items()
     }
+    check_columns(given.call for given in givens.values())
+    return givens
 
 
 def read_groups_of(by: Any, weights: Any, X: Any, given: Given) -> Groups:
@@ -291,8 +322,10 @@ def read_groups_of(by: Any, weights: Any, X: Any, given: Given) -> Groups:
         If there is not one label, or weight, for each row, or rows come in an order of their own.
     """
     call = given.call
+    _check_index(X, {"by": by, "weights": weights})
     labels, codes = read_groups(read_by(by, X, call.arrays, call.n_obs))
-    groups = Groups(labels, codes, None if weights is None else read_weights(weights))
+    scaled, scale = (None, 1.0) if weights is None else read_weights(weights)
+    groups = Groups(labels, codes, scaled, scale)
     for name, array in (("by", codes), ("weights", groups.weights)):
         if array is None:
             continue
@@ -303,6 +336,20 @@ def read_groups_of(by: Any, weights: Any, X: Any, given: Given) -> Groups:
             msg = f"The loader shuffles its rows, and `{name}` has a value for each in another order. Pass the arrays."
             raise ValueError(msg)
     return groups
+
+
+def _check_index(X: Any, beside: Mapping[str, Any]) -> None:
+    """Refuse what has labels of rows in another order than a data frame has: it would be matched by place."""
+    known: Any = getattr(X, "index", None)
+    for name, given in beside.items():
+        for one in given.values() if isinstance(given, Mapping) else (given,):
+            index: Any = getattr(one, "index", None)
+            if hasattr(known, "equals") and hasattr(index, "equals") and not known.equals(index):
+                msg = (
+                    f"`{name}` has another index than `X`, and rows are matched by place. Put both in one order, or "
+                    "pass its values alone."
+                )
+                raise ValueError(msg)
 
 
 def read_by(by: Any, X: Any, arrays: Mapping[str, Any], n_obs: int) -> dict[str, Any]:

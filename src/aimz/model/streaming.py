@@ -57,18 +57,20 @@ def stream_effect(engine: Engine, results: Results, order: Order) -> "xr.DataTre
     spec, n_obs, options = order.prepared.spec, order.prepared.call.n_obs, order.streaming
     assert options.statistics is not None
     comparison = Comparison(
-        prepared={"baseline": order.against, "intervention": order.prepared},
+        prepared={"baseline": order.against.prepared, "intervention": order.prepared},
         baseline="baseline",
         groups=None,
         reader=order.reader,
         n_obs=n_obs if order.n_obs_known else None,
         batch_size=options.batch_size,
         resumable=options.output_dir is not None,
+        given={"baseline": order.against.given, "intervention": order.asked.given},
+        prepare={"baseline": order.against.prepare, "intervention": order.asked.prepare},
     )
     numbers = max(prod(spec[name].traced_shape) for name in order.prepared.plan.return_sites) // n_obs
     row_bytes = max(1, numbers) * 8 * len(options.statistics.labels)
     prepared, plan, runner, step = cut_effect(engine, comparison, order.key, row_bytes)
-    about = {"contrast": "intervention - baseline", "baseline": order.against.attrs["intervention"]}
+    about = {"contrast": "intervention - baseline", "baseline": order.against.prepared.attrs["intervention"]}
     given = order.asked.given if plan.axis == "obs" else Given(prepared.call)
     asked = replace(order.asked, given=given, prepared=replace(prepared, attrs={**prepared.attrs, **about}))
     return _run(results, replace(order, asked=asked), plan, runner, step)
@@ -174,7 +176,7 @@ def _place(order: Order, plan: "Plan", step: Step) -> Place | None:
             key=order.key_text,
             statistics=() if options.statistics is None else options.statistics.labels,
         )
-        against = {} if order.against is None else one(order.against)
+        against = {} if order.against is None else one(order.against.prepared)
         return {**one(order.prepared), **{f"{name} (baseline)": text for name, text in against.items()}}
 
     home = order.home() if options.output_dir is None else None

@@ -1,18 +1,19 @@
 """Scenarios that are compared: which differ in values only, and what goes into one pass over all of them."""
 
-__all__ = ["Comparison", "alike_in_kind", "joint_of", "with_numbers_as_arrays"]
+__all__ = ["Comparison", "alike_in_kind", "joint_of"]
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 import numpy as np
 
-from aimz.data import BatchReader, Stacked, read_array
+from aimz.data import BatchReader, Stacked
 from aimz.forward import CODES, TILE, WEIGHTS, Joint, World
-from aimz.kernel import KernelSpec, freeze, read_kernel
-from aimz.model.engine import Engine, Prepared
+from aimz.kernel import freeze
+from aimz.model.engine import Prepared
+from aimz.model.inputs import Given
 from aimz.model.steps import Layout
 from aimz.statistics import Groups, local_codes
 
@@ -33,48 +34,15 @@ class Comparison:
     progress: bool = False
     resumable: bool = False
     """Whether rows of an iterable are to be known again."""
+    given: Mapping[str, Given] = field(default_factory=dict)
+    """What each scenario was given, where that is an iterable."""
+    prepare: Mapping[str, Callable[..., Prepared]] = field(default_factory=dict)
+    """Prepares each scenario with other arrays."""
 
     @property
     def first(self) -> Prepared:
         """The baseline; what all scenarios share can be read off it."""
         return self.prepared[self.baseline]
-
-
-def with_numbers_as_arrays(engine: Engine, comparison: Comparison) -> Comparison:
-    """Return the same with numbers that differ between scenarios as 0-d arrays, so that they need no program each.
-
-    Left as they are where the kernel cannot take them so: it uses one as a length, or in the name of a site.
-    """
-    scenarios = list(comparison.prepared.values())
-    names = [
-        name
-        for name, value in comparison.first.plan.static.items()
-        if type(value) in (int, float)
-        and all(type(one.plan.static.get(name)) is type(value) for one in scenarios)
-        and any(one.plan.static[name] != value for one in scenarios)
-    ]
-    # In 64 bits an array makes more of what it meets than a plain number does.
-    if not names or jax.config.jax_enable_x64:
-        return comparison
-
-    def lifted(prepared: Prepared) -> Prepared:
-        static = {name: value for name, value in prepared.call.static.items() if name not in names}
-        numbers = {name: read_array(prepared.call.static[name], name) for name in names}
-        call = replace(prepared.call, static=static, arrays={**prepared.call.arrays, **numbers})
-        return replace(prepared, call=call, plan=replace(prepared.plan, static=static))
-
-    found = replace(comparison, prepared={name: lifted(one) for name, one in comparison.prepared.items()})
-    try:
-        call = found.first.call
-        spec = read_kernel(engine.kernel, engine.signature, call.arrays, call.static)
-    except Exception:  # noqa: BLE001, RUF100 (a user's kernel may raise anything for what it was not given)
-        return comparison
-    alike = all(_sites(one.spec) == _sites(spec) for one in comparison.prepared.values())
-    return found if alike else comparison
-
-
-def _sites(spec: KernelSpec) -> list[tuple[Any, ...]]:
-    return [(site.name, site.role, site.shape, site.dtype, site.row_axes) for site in spec.sites]
 
 
 def _alike(prepared: Prepared, frozen: dict[int, Hashable]) -> Hashable:

@@ -8,7 +8,7 @@ from aimz.ahead import await_imports
 await_imports()
 
 from aimz.output.arviz import import_arviz_stats  # noqa: E402
-from aimz.output.compared import Averages, Contrast, check_by, compared_tree, read_contrast  # noqa: E402
+from aimz.output.compared import Averages, Contrast, check_by, check_contrast, compared_tree, read_contrast  # noqa: E402
 from aimz.output.effect import difference, recorded  # noqa: E402
 from aimz.output.labels import Labels  # noqa: E402
 from aimz.output.scores import leave_one_out, relative_ess  # noqa: E402
@@ -25,6 +25,7 @@ __all__ = [
     "as_group",
     "attributes",
     "check_by",
+    "check_contrast",
     "compared_tree",
     "difference",
     "draws_dataset",

@@ -1,6 +1,6 @@
 """Averages under scenarios, and what one scenario changes against another."""
 
-__all__ = ["Averages", "Contrast", "check_by", "compared_tree", "read_contrast"]
+__all__ = ["Averages", "Contrast", "check_by", "check_contrast", "compared_tree", "read_contrast"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -43,7 +43,8 @@ class Averages:
     rows: np.ndarray
     """Rows in each cell."""
     weight: np.ndarray
-    """What they count together."""
+    """What they count together, on the scale of the sums."""
+    weight_scale: float = 1.0
     coords: Mapping[str, Any] = field(default_factory=dict)
     """Labels of the sites' own dimensions."""
     attrs: Mapping[str, Any] = field(default_factory=dict)
@@ -75,20 +76,23 @@ def check_by(labels: Mapping[str, Any], taken: Mapping[str, tuple[str, ...]]) ->
         If a name is that of a sampling dimension, a site, or an axis of one.
     """
     used = {*SAMPLE_DIMS, SCENARIO, "rows", "weight", *taken, *(dim for dims in taken.values() for dim in dims)}
-    clash = sorted(used & labels.keys())
+    table = {name for name in labels if name in ("site", "mean", "sd") or name.startswith("P(")}
+    clash = sorted(used & labels.keys() | table | {name for name in labels if name.endswith(("_lb", "_ub"))})
     if clash:
-        msg = f"`by` must not name a dimension {clash[0]!r}, which the result has already. Name it differently."
+        msg = (
+            f"`by` must not name a dimension {clash[0]!r}: the result or its table has that name. Name it differently."
+        )
         raise ValueError(msg)
 
 
 def compared_tree(averages: Averages, contrast: Contrast) -> xr.DataTree:
     """Return the groups ``scenarios``, ``effect`` and ``groups``; with groups of rows also those over all rows."""
-    weight = averages.weight
+    weight = averages.weight * averages.weight_scale
     groups = {"scenarios": _averages(averages, by=bool(averages.labels))}
     if averages.labels:
         groups["scenarios_overall"] = _averages(averages, by=False)
     for name in list(groups):
-        effect = _effect(groups[name], averages.scenarios.index(averages.baseline), contrast)
+        effect = _effect(groups[name], averages.scenarios.index(averages.baseline), contrast, averages.labels)
         groups[name.replace("scenarios", "effect")] = effect
     shape = tuple(len(labels) for labels in averages.labels.values())
     dims = tuple(averages.labels)
@@ -135,7 +139,17 @@ def _names(scenarios: tuple[Any, ...]) -> np.ndarray:
     return names
 
 
-def _effect(averages: xr.Dataset, baseline: int, contrast: Contrast) -> xr.Dataset:
+def check_contrast(contrast: Contrast, dims: Mapping[str, tuple[str, ...]], labels: Mapping[str, Any]) -> None:
+    """Try a contrast of the user's on averages of 1, before anything is computed."""
+    if not callable(contrast):
+        return
+    head = (*SAMPLE_DIMS, SCENARIO, *labels)
+    ones = {name: ((*head, *own), np.ones((1,) * (len(head) + len(own)))) for name, own in dims.items()}
+    some = xr.Dataset(ones, attrs={"baseline": ""})
+    _effect(some.isel({SCENARIO: [0, 0]}), 0, contrast, labels)
+
+
+def _effect(averages: xr.Dataset, baseline: int, contrast: Contrast, by: Mapping[str, Any]) -> xr.Dataset:
     """Return what each scenario makes of the baseline, which is given by its place, draw by draw."""
     after = averages.isel({SCENARIO: [i for i in range(averages.sizes[SCENARIO]) if i != baseline]})
     before = averages.isel({SCENARIO: baseline}, drop=True)
@@ -158,8 +172,14 @@ def _effect(averages: xr.Dataset, baseline: int, contrast: Contrast) -> xr.Datas
             )
             raise ValueError(msg)
         found[site] = value.transpose(*after[site].dims)
+    about = {"contrast": name, "no_effect": null, "baseline": averages.attrs["baseline"]}
+    if name == "lift" and any(bool((before[site] < 0).any()) for site in before.data_vars):
+        about["negative_baseline"] = 1
+    dims = [str(dim) for dim in averages.dims if dim in by]
+    for value in found.values():
+        value.attrs = {**about, "by": dims}
     effect = xr.Dataset(found)
-    effect.attrs = {**averages.attrs, "contrast": name, "no_effect": null}
+    effect.attrs = {**averages.attrs, **about, "by": dims}
     return effect
 
 
@@ -176,5 +196,10 @@ def _nonzero(base: xr.DataArray, site: str, contrast: str) -> xr.DataArray:
         warn(
             f"The baseline's average of `{site}` is below 0 in some draws and above in others, so its {contrast} has "
             "no meaning as a number: it runs through infinity. Use `contrast='difference'`."
+        )
+    elif bool((base < 0).any()):
+        warn(
+            f"The baseline's average of `{site}` is below 0, so a {contrast} has the opposite sign of the change. Use "
+            "`contrast='difference'`."
         )
     return base.where(base != 0)

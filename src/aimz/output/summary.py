@@ -17,7 +17,7 @@ from aimz.statistics import Statistic, read_interval
 
 ALL = "all"
 """What stands for the groups in a line about all rows."""
-_WEIGHT = "_weight"
+_WEIGHT, _OVERALL = "_weight", "_overall"
 
 
 def summary(
@@ -62,7 +62,8 @@ def summary(
     """
     interval, rope = _read_options(hdi_prob, rope)
     parts = _parts(effects)
-    null = float(parts[0].attrs.get("no_effect", 0.0))
+    about = _contrast_of(parts[0])
+    null = float(about.get("no_effect", 0.0))
     dims = list(dict.fromkeys(str(dim) for part in reversed(parts) for dim in part.dims if dim not in SAMPLE_DIMS))
     if SCENARIO in dims:
         dims.remove(SCENARIO)
@@ -75,12 +76,15 @@ def summary(
         if site in part.data_vars and (part is parts[-1] or part[site].dims != parts[-1][site].dims)
         for line in _lines(part[site], str(site), dims, groups, interval, rope, null)
     ]
+    overall = [line.pop(_OVERALL) for line in lines]
     table = pd.DataFrame(lines)
     table.attrs = {
         "interval_kind": interval.kind,
         "interval_prob": interval.at,
-        "contrast": parts[0].attrs.get("contrast", ""),
-        "baseline": parts[0].attrs.get("baseline", ""),
+        "contrast": about.get("contrast", ""),
+        "baseline": about.get("baseline", ""),
+        "overall": overall,
+        "negative": bool(about.get("negative_baseline", 0)),
         "no_effect": null,
         "n_draws": math.prod(parts[0].sizes[dim] for dim in SAMPLE_DIMS),
         "groups": groups,
@@ -128,6 +132,13 @@ def _parts(effects: Any) -> list[xr.Dataset]:
     return [effects]
 
 
+def _contrast_of(part: xr.Dataset) -> dict[Any, Any]:
+    """Return what is known of a contrast; what was computed from effects, so that labels are gone, is none of them."""
+    about = {**next(iter(part.data_vars.values())).attrs, **part.attrs}
+    gone = [dim for dim in (SCENARIO, *about.get("by", ())) if dim not in part.coords]
+    return {} if gone and "contrast" in about else about
+
+
 def _lines(
     draws: xr.DataArray,
     site: str,
@@ -151,7 +162,7 @@ def _lines(
             continue
         one = values[(slice(None), *place)]
         known = not np.isnan(one).any()
-        line: dict[str, Any] = {"site": site}
+        line: dict[str, Any] = {"site": site, _OVERALL: bool(groups) and not set(groups) & set(where)}
         for dim in dims:
             if dim in where:
                 line[dim] = draws[dim].values[where[dim]] if dim in draws.coords else where[dim]
@@ -193,7 +204,8 @@ def in_words(
     `gain` is 1 on average (89 % interval -0.78 to 2.78); above 0 with probability 74.9 %, so which way it goes is open.
     """
     table = summary(effects, hdi_prob=hdi_prob, rope=rope)
-    return [_sentence(line, table.attrs, rope) for line in table.to_dict("records")]
+    lines = zip(table.to_dict("records"), table.attrs["overall"], strict=True)
+    return [_sentence(line | {_OVERALL: overall}, table.attrs, rope) for line, overall in lines]
 
 
 def _sentence(line: dict[Any, Any], about: dict[Any, Any], rope: tuple[float, float] | None) -> str:
@@ -201,7 +213,14 @@ def _sentence(line: dict[Any, Any], about: dict[Any, Any], rope: tuple[float, fl
     kind = "" if about["interval_kind"] == "eti" else f"{about['interval_kind'].upper()} "
     low, high = (line[name] for name in Statistic(about["interval_kind"], about["interval_prob"]).labels)
     above = line[f"P(>{null:g})"]
-    written = (lambda x: f"{_digits(100 * x)} %") if contrast == "lift" else _digits
+    # So many digits that the spread shows, and three at least.
+    size = max(abs(mean), abs(low), abs(high), 1e-300) / (line["sd"] or math.inf)
+    places = max(3, 2 + math.floor(math.log10(size))) if 0 < size < math.inf else 3
+    percent = contrast == "lift"
+
+    def written(x: float) -> str:
+        return f"{_digits(100 * x, places)} %" if percent else _digits(x, places)
+
     where, what = _subject(line, about)
     between = f"{written(low)} to {written(high)}"
     if math.isnan(above):
@@ -215,7 +234,7 @@ def _sentence(line: dict[Any, Any], about: dict[Any, Any], rope: tuple[float, fl
         claim = f"{what} is {written(mean)} on average"
     elif mean == null and line["sd"] == 0:
         return f"{where}{what} is on average the same under {line[SCENARIO]} and {about['baseline']}."
-    elif contrast in ("difference", "lift"):
+    elif contrast in ("difference", "lift") and not about["negative"]:
         way = "higher" if mean >= 0 else "lower"
         claim = f"{what} is on average {written(abs(mean))} {way} under {line[SCENARIO]} than under {about['baseline']}"
         between = _either_way(low, high, written)
@@ -236,7 +255,7 @@ def _sentence(line: dict[Any, Any], about: dict[Any, Any], rope: tuple[float, fl
 
 def _subject(line: dict[Any, Any], about: dict[Any, Any]) -> tuple[str, str]:
     """Return which rows a line is about, and which number of theirs."""
-    groups = [f"{dim} {line[dim]}" for dim in about["groups"] if line[dim] != ALL]
+    groups = [] if line[_OVERALL] else [f"{dim} {line[dim]}" for dim in about["groups"]]
     others = [f"{dim} {line[dim]}" for dim in about["dims"] if dim not in (*about["groups"], SCENARIO)]
     others = [text for text in others if not text.endswith(" ")]
     where = f"For {', '.join(groups)}: " if groups else ""
@@ -252,13 +271,14 @@ def _either_way(low: float, high: float, written: Callable[[float], str]) -> str
     return f"{written(-low)} lower to {written(high)} higher"
 
 
-def _digits(x: float) -> str:
-    """Return a number with three digits that count, and without powers of ten."""
-    return np.format_float_positional(x, precision=3, unique=False, fractional=False, trim="-")
+def _digits(x: float, places: int) -> str:
+    """Return a number with so many digits that count, and without powers of ten."""
+    return np.format_float_positional(x, precision=places, unique=False, fractional=False, trim="-")
 
 
 def _percent(p: float, n_draws: int) -> str:
     """Return a probability; so many draws know none closer to 0 or 1 than one of them."""
     if p in (0.0, 1.0):
         return f"{'under' if p == 0 else 'over'} {100 * (p + (1 if p == 0 else -1) / n_draws):.4g} %"
-    return f"{100 * p:.3g} %"
+    text = f"{100 * p:.3g} %"
+    return "over 99.9 %" if text == "100 %" else text

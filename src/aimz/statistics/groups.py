@@ -19,7 +19,9 @@ class Groups:
     codes: np.ndarray | None
     """The number of each row's cell, the last dimension running fastest; None for one group."""
     weights: np.ndarray | None
-    """What each row counts; None where all count alike."""
+    """What each row counts, on a scale of the device's; None where all count alike."""
+    scale: float = 1.0
+    """By which to multiply weights to have those that were given."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -92,8 +94,8 @@ def read_groups(labels: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], np.nd
     return found, codes
 
 
-def read_weights(given: Any) -> np.ndarray:
-    """Return weights, as the device will use them.
+def read_weights(given: Any) -> tuple[np.ndarray, float]:
+    """Return weights as the device will use them, 2 at most, and by what to multiply them to have the given ones.
 
     Raises
     ------
@@ -107,15 +109,15 @@ def read_weights(given: Any) -> np.ndarray:
             "n_obs."
         )
         raise ValueError(msg)
-    with np.errstate(over="ignore"):
-        weights = array.astype(np.float32)
-    if not np.isfinite(weights).all() or (weights < 0).any() or not (weights > 0).any():
+    if not np.isfinite(array).all() or (array < 0).any() or not (array > 0).any():
         msg = (
             "`weights` must be finite, at least 0, and not all 0; got numbers between "
             f"{array.min()} and {array.max()}. For some of the rows only, give the others 0."
         )
         raise ValueError(msg)
-    return weights
+    # A power of two, so that nothing is rounded; what is too small beside the largest to count becomes 0.
+    scale = float(2.0 ** np.floor(np.log2(float(array.max()))))
+    return (array / scale).astype(np.float32), scale
 
 
 def local_codes(codes: np.ndarray, tile: int) -> np.ndarray:

@@ -97,7 +97,7 @@ def over_draws(draws: np.ndarray, statistics: Statistics) -> np.ndarray:
             elif part.kind == "sd":
                 found[at] = _sd(flat, mean)
             elif part.kind == "exceeds":
-                found[at] = np.where(np.isnan(flat).any(axis=0), np.nan, (flat > part.at).mean(axis=0))
+                found[at] = np.where(np.isnan(flat).any(axis=0), np.nan, (flat > np.float64(part.at)).mean(axis=0))
             else:
                 ordered.append((at, part))
             at += len(part.labels)
