@@ -125,7 +125,8 @@ class ImpactModel:
     ``X`` may also be an :class:`~aimz.utils.data.ArrayLoader` or any iterable of batches: mappings of field to array,
     pairs of such a mapping and the number of padded rows, or tuples ``(X, y)``.
 
-    *Compiled programs* are kept: what the kernel closes over must not be changed in place between calls.
+    *Compiled programs* are kept: what the kernel, or a function that intervenes on a site, closes over must not be
+    changed in place between calls.
 
     Examples
     --------
