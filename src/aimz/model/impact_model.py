@@ -1201,23 +1201,8 @@ class ImpactModel:
         givens = open_sources(self._engine, requests, self._local_rows())
         groups = read_groups_of(by, weights, table, givens[baseline])
 
-        def ask(name: Any, sites: Any, **more: Any) -> Asked:
-            request = {**requests[name], "return_sites": sites, "streaming": options, "method": "compare_scenarios"}
-            return self._ask(**request, given=givens[name], **more)
-
-        sites = ask(baseline, return_sites, quiet=True).prepared.plan.return_sites
-        alone = {name: ask(name, sites, quiet=True).prepared for name in requests}
-        alike = Alike.of([one.substitution for one in alone.values()], frozenset())
-        asked = {name: ask(name, sites, quiet=True, alike=alike) for name in requests}
+        asked = self._ask_alike(requests, givens, baseline, return_sites, options)
         prepared = {name: one.prepared for name, one in asked.items()}
-        for one in prepared.values():
-            check_alike(prepared[baseline], one)
-        said = set()
-        for name, one in prepared.items():  # what is to be said of several is said once
-            about = (one.substitution, frozenset(requests[name]["intervention"] or ()))
-            if about not in said:
-                said.add(about)
-                ask(name, sites, alike=alike)
         dims = self._results.dims_beside_rows(prepared[baseline])
         check_by(groups.labels, dims)
         check_contrast(contrast, dims, groups.labels)
@@ -1451,6 +1436,33 @@ class ImpactModel:
         check_order(given, prepared)
         group = "posterior_predictive" if in_sample else "predictions"
         return Asked(method, group, given, prepared, prepare, streaming)
+
+    def _ask_alike(
+        self,
+        requests: Mapping[Any, dict[str, Any]],
+        givens: Mapping[Any, Given],
+        baseline: Any,
+        return_sites: Any,
+        options: Streaming,
+    ) -> dict[Any, Asked]:
+        """Check scenarios to compare; what one of them draws anew all do, and what is to be said is said once."""
+
+        def ask(name: Any, sites: Any, **more: Any) -> Asked:
+            request = {**requests[name], "return_sites": sites, "streaming": options, "method": "compare_scenarios"}
+            return self._ask(**request, given=givens[name], **more)
+
+        sites = ask(baseline, return_sites, quiet=True).prepared.plan.return_sites
+        alone = {name: ask(name, sites, quiet=True).prepared for name in requests}
+        alike = Alike.of([one.substitution for one in alone.values()], frozenset())
+        asked = {name: ask(name, sites, quiet=True, alike=alike) for name in requests}
+        said = set()
+        for name, one in asked.items():
+            check_alike(asked[baseline].prepared, one.prepared)
+            about = (one.prepared.substitution, frozenset(requests[name]["intervention"] or ()))
+            if about not in said:
+                said.add(about)
+                ask(name, sites, alike=alike)
+        return asked
 
     def _effect_on_rows(self, sides: Sequence[Scenario], statistics: StatisticsLike) -> "xr.DataTree":
         """Return statistics over draws of what a scenario changes, computed in one pass over the rows."""
