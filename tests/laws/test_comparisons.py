@@ -33,7 +33,7 @@ from streams import KEY, MEMORY, D, N, arrays, new_model, padded_batches, shared
 pytestmark = pytest.mark.usefixtures("quiet_local_latents")
 
 OPTIONS = {"progress": False, "rng_key": KEY}
-CHEAP = ("linear", "hierarchical", "local_latents", "masked", "subsampled", "factor_only", "state_space")
+CHEAP = ("linear", "local_latents", "masked", "state_space")
 DIMS = ("chain", "draw")
 
 
@@ -202,12 +202,11 @@ def test_same_bits_on_several_devices(tmp_path):
     one = run(CODE, 1, tmp_path / "one.npz")
     assert one.pop("devices") == 1
     assert len(one) == 2 * (3 * 2 + 1 + 1)
-    for n_devices in (2, 4):
-        several = run(CODE, n_devices, tmp_path / "several.npz")
-        assert several.pop("devices") == n_devices
-        assert several.keys() == one.keys()
-        for name, found in several.items():
-            np.testing.assert_array_equal(found, one[name], err_msg=f"{name} on {n_devices} devices")
+    several = run(CODE, 4, tmp_path / "several.npz")
+    assert several.pop("devices") == 4
+    assert several.keys() == one.keys()
+    for name, found in several.items():
+        np.testing.assert_array_equal(found, one[name], err_msg=name)
 
 
 # ------------------------------------------------------------------------------------------- scenarios of any kind

@@ -111,10 +111,11 @@ def test_predictions(case, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "case", [c for c in CASES if not c.improper and c.name != "negative_binomial"], ids=lambda case: case.name
+    "name", ["linear", "multi_output", "hierarchical", "local_latents", "param_site", "state_space"]
 )
-def test_prior_predictions(case):
-    case, model = shared(case.name)
+def test_prior_predictions(name):
+    """What is done with draws does not know where they come from, so one kernel of each shape will do."""
+    case, model = shared(name)
     options = {**MEMORY, "num_samples": 5}
     draws = model.sample_prior_predictive(**case.arguments(), **options)
     check(model.sample_prior_predictive(**case.arguments(), **options, statistics=ASKED), draws)
