@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from aimz.errors import IncompleteResultError
-from aimz.store import Group, MemorySink, Sink, Variable, ZarrSink, check_result
+from aimz.store import Group, MemorySink, Sink, SpillSink, Variable, ZarrSink, check_result
 
 DTYPES = ["float32", "float64", "int8", "int32", "int64", "uint32", "bool", "complex64"]
 
@@ -306,3 +306,17 @@ class TestZarrSink(SinkTests):
 
     def test_it_wants_whole_chunks(self, make):
         assert make().aligned
+
+
+def test_a_disk_without_room_for_draws_is_an_error():
+    """Under a map it would end the process; here the system refuses the file, and nothing is left open."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
+    try:
+        with SpillSink() as sink, pytest.raises(OSError, match="File too large"):
+            sink.open(
+                Group({"y": Variable(("chain", "draw", "row"), (1, 1000, 1000), np.dtype("f4"), (1, 1, 1000), 1)})
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -15,7 +15,7 @@ from aimz.kernel import RowUse
 from aimz.model.cutting import (
     block_of,
     blocks_per_device,
-    group_of_draws,
+    by_draws,
     judge,
     local_mesh,
     looked_at,
@@ -120,35 +120,15 @@ def _cut_rows(engine: Engine, comparison: Comparison, key: jax.Array, row_bytes:
     program = engine.programs.compiled(step, group=step.group, cut=Cut.ROWS, mesh=mesh)
     feed = Feed(layout.row_arrays, n_obs, comparison.reader, [] if comparison.resumable else None)
     runner = Runner(step, program, use, layout, feed, key, plan, mesh=mesh, alone=alone)
-    seen = None if n_obs == block or use.waits else looked_at(engine, step, runner, plan, layout)
-    if seen is not None:
-        if comparison.reader is not None:
-            comparison.reader.rewind()
-        return seen
-    return _Cut(comparison, plan, runner, step, joint)
+    seen = looked_at(engine, step, use, runner, feed, plan, layout)
+    return _Cut(comparison, plan, runner, step, joint) if seen is None else seen
 
 
 def _cut_draws(engine: Engine, comparison: Comparison, key: jax.Array) -> _Cut:
     """Return how to compute all scenarios with all rows together, some draws at a time."""
-    from aimz.stream import plan_draws
-
-    first, mesh = comparison.first, local_mesh()
-    joint, layout = joint_of(comparison, first.call.n_obs, None)
+    joint, layout = joint_of(comparison, comparison.first.call.n_obs, None)
     step = engine.programs.joint(joint, layout.one_pass())
-    group = group_of_draws(step, first.plan.n_draws)
-    plan = plan_draws(
-        block=None,
-        n_obs=first.call.n_obs,
-        n_draws=first.plan.n_draws,
-        n_chains=n_chains(first),
-        group=group,
-        draw_bytes=2**20,
-        n_devices=n_devices(mesh),
-        batch_size=None,
-    )
-    program = engine.programs.compiled(step, group=group, cut=Cut.DRAWS, mesh=mesh)
-    feed = Feed(layout.row_arrays, first.call.n_obs)
-    runner = Runner(step, program, RowUse(), layout, feed, key, plan, mesh=mesh)
+    plan, runner = by_draws(engine, step, comparison.first, layout, key, None)
     return _Cut(comparison, plan, runner, step, joint)
 
 

@@ -3,9 +3,9 @@
 __all__ = [
     "block_of",
     "blocks_per_device",
+    "by_draws",
     "cut_draws",
     "cut_rows",
-    "group_of_draws",
     "judge",
     "local_mesh",
     "looked_at",
@@ -120,21 +120,23 @@ def cut_rows(engine: Engine, order: Order, layout: Layout) -> "tuple[Plan, Runne
     program = engine.programs.compiled(step, group=group, cut=Cut(plan.axis), mesh=mesh)
     feed = Feed(layout.row_arrays, n_obs, order.reader, None if order.streaming.output_dir is None else [])
     runner = Runner(step, program, use, layout, feed, order.key, plan, mesh=mesh, alone=alone)
-    seen = None if n_obs == block or use.waits else looked_at(engine, step, runner, plan, layout)
-    if seen is not None:
-        if order.reader is not None:
-            order.reader.rewind()
-        return seen
-    return plan, runner, step
+    seen = looked_at(engine, step, use, runner, feed, plan, layout)
+    return (plan, runner, step) if seen is None else seen
 
 
-def looked_at(engine: Engine, step: Step, runner: Runner, plan: "Plan", layout: Layout) -> str | None:
+def looked_at(
+    engine: Engine, step: Step, use: RowUse, runner: Runner, feed: Feed, plan: "Plan", layout: Layout
+) -> str | None:
     """Return why a step must not be one of many, going by what it computes for the first rows, or None."""
+    if feed.n_obs == plan.block or use.waits:
+        return None
 
     def apart(program: Program, inputs: tuple[Any, ...], n_obs: int) -> str | None:
         return engine.programs.apart(step, program, inputs, n_obs, layout.row_axes)
 
     seen = runner.try_first(apart, next(plan.steps())[1])
+    if seen is not None and feed.reader is not None:
+        feed.reader.rewind()
     return None if seen is None else f"a row of site `{seen}` changes with other rows"
 
 
@@ -150,7 +152,7 @@ def _plan_blocks(order: Order, step: Step, block: int, n_obs: int | None, mesh: 
     n_draws, sizes = prepared.plan.n_draws, _sizes(step, prepared)
     if options.shard_axis == "draw":
         assert n_obs is not None  # all rows are there
-        group = group_of_draws(step, n_draws)
+        group = _group_of_draws(step, n_draws)
         plan = plan_draws(
             block=block,
             n_obs=n_obs,
@@ -181,7 +183,7 @@ def _kept(order: Order, draw_bytes: int) -> int:
     return draw_bytes * (order.prepared.plan.n_draws if statistics is None else 2 * len(statistics.labels))
 
 
-def group_of_draws(step: Step, n_draws: int) -> int:
+def _group_of_draws(step: Step, n_draws: int) -> int:
     """Return how many draws go side by side where draws are cut.
 
     At most an eighth of them, on however many devices, so that these do not show in the numbers.
@@ -191,11 +193,18 @@ def group_of_draws(step: Step, n_draws: int) -> int:
 
 def cut_draws(engine: Engine, order: Order, layout: Layout) -> "tuple[Plan, Runner, Step]":
     """Return how to compute a call with all rows together, some draws at a time."""
+    step = engine.programs.step(order.kind, order.prepared.plan, layout.one_pass())
+    wanted = order.streaming.batch_size if order.streaming.shard_axis == "draw" else None
+    return *by_draws(engine, step, order.prepared, layout, order.key, wanted), step
+
+
+def by_draws(
+    engine: Engine, step: Step, prepared: Prepared, layout: Layout, key: jax.Array | None, batch_size: int | None
+) -> "tuple[Plan, Runner]":
+    """Return how to run a step over all rows, some draws at a time."""
     from aimz.stream import plan_draws
 
-    prepared, options, mesh = order.prepared, order.streaming, local_mesh()
-    step = engine.programs.step(order.kind, prepared.plan, layout.one_pass())
-    group = group_of_draws(step, prepared.plan.n_draws)
+    mesh, group = local_mesh(), _group_of_draws(step, prepared.plan.n_draws)
     plan = plan_draws(
         block=None,
         n_obs=prepared.call.n_obs,
@@ -204,11 +213,11 @@ def cut_draws(engine: Engine, order: Order, layout: Layout) -> "tuple[Plan, Runn
         group=group,
         draw_bytes=sum(_sizes(step, prepared).values()),
         n_devices=n_devices(mesh),
-        batch_size=options.batch_size if options.shard_axis == "draw" else None,
+        batch_size=batch_size,
     )
     program = engine.programs.compiled(step, group=group, cut=Cut.DRAWS, mesh=mesh)
     feed = Feed(layout.row_arrays, prepared.call.n_obs)
-    return plan, Runner(step, program, RowUse(), layout, feed, order.key, plan, mesh=mesh), step
+    return plan, Runner(step, program, RowUse(), layout, feed, key, plan, mesh=mesh)
 
 
 def n_chains(prepared: Prepared) -> int:

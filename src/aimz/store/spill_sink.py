@@ -3,6 +3,7 @@
 __all__ = ["SpillSink"]
 
 import math
+import os
 import tempfile
 from types import TracebackType
 from typing import IO, Any, Self
@@ -40,6 +41,9 @@ class SpillSink(Sink):
             file = tempfile.TemporaryFile(prefix="aimz-")  # noqa: SIM115 (closed by __exit__)
             self._files.append(file)
             if math.prod(shape):
+                if hasattr(os, "posix_fallocate"):
+                    # A disk that fills up under a map ends the process; here it is an error.
+                    os.posix_fallocate(file.fileno(), 0, math.prod(shape) * variable.dtype.itemsize)
                 self._arrays[name] = np.memmap(file, variable.dtype, mode="w+", shape=shape)
             else:
                 self._arrays[name] = np.empty(shape, variable.dtype)
