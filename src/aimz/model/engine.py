@@ -129,19 +129,26 @@ class Engine:
         )
         raise KernelValidationError(msg)
 
-    def read_scored(self, call: Call) -> str:
-        """Return the site whose density is that of the output's data.
+    def read_scored(self, call: Call, *, one_by_one: bool = False) -> str:
+        """Return the site whose density is that of the output's data; ``one_by_one``, that of each observation.
 
         Raises
         ------
         KernelValidationError
-            If the output is not an observed ``sample`` site.
+            If the output is not an observed ``sample`` site, or all observations have one density together.
         """
         spec = self.read_fit(call)
         output = spec.param_output
         for name in (output, f"{output}_observed"):
-            if name in spec and output in spec[name].data:
-                return name
+            if name not in spec or output not in spec[name].data:
+                continue
+            if one_by_one and spec[name].event_dim == len(spec[name].traced_shape):
+                msg = (
+                    "`loo` needs a density for each observation; this kernel has one for all of them together. Write "
+                    "the output as independent observations, given latent ones if need be."
+                )
+                raise KernelValidationError(msg)
+            return name
         msg = (
             f"Kernel `{self.signature.kernel}` scores `{output}` by a factor, which has no density for each "
             f"observation. Write `numpyro.sample('{output}', ..., obs={output})`."

@@ -1490,7 +1490,7 @@ class ImpactModel:
         """Check a call that scores the output, as :meth:`_ask` does one that draws it."""
         posterior = self._fitted(method)
         given = read_given(self._engine, X, kwargs, y=y, scored=True, expected=self._local_rows())
-        site = self._engine.read_scored(given.call)
+        site = self._engine.read_scored(given.call, one_by_one=method == "loo")
         # Other observations have other local latents; where no data were fitted, these are taken to be the ones.
         fitted = self._observed is None or not self._observed.changed(given.call.without(self.param_output))
 

@@ -32,12 +32,6 @@ def leave_one_out(scores: xr.DataArray, n_draws: int) -> Any:
     import_arviz_stats("loo")
     from arviz_stats.utils import ELPDDataLOO
 
-    if scores.ndim == 1:
-        msg = (
-            "`loo` needs a density for each observation; this kernel has one for all of them together. Write the "
-            "output as independent observations, given latent ones if need be."
-        )
-        raise ValueError(msg)
     scores = scores.load()
     elpd, khat, p_loo = (scores.sel({STATISTIC: name}, drop=True) for name in ("elpd", "pareto_k", "p_loo"))
     # As ArviZ has it: below it the error of importance sampling with so many draws is known to be small.
