@@ -874,7 +874,8 @@ def test_what_a_kernel_raises(tmp_path):
         model.predict(X[:100], output_dir=tmp_path / "results", **options)
     path = only(tmp_path / "results")
     assert f"resume='{path}'" in "".join(caught.value.__notes__)
-    assert 1 <= len(chunks_of(path)) <= 3  # of 16 draws each, all before that one
+    # Of 8 draws each, and all before that one; how many are written by then depends on the moment.
+    assert len(chunks_of(path)) <= 6
     check_refused(path)
     with pytest.raises((ValueError, jax.errors.JaxRuntimeError), match="a draw like this cannot be"):
         model.predict(X[:100], **options)

@@ -1,6 +1,6 @@
 """The one door for arrays: every method refuses bad data here, in the same words, before any work."""
 
-__all__ = ["columns_of", "differences", "fingerprint", "is_array", "read_array", "read_count"]
+__all__ = ["differences", "fingerprint", "is_array", "read_array", "read_count"]
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aimz.data.frames import column_values, open_series
+
 
 def read_array(value: Any, name: str) -> np.ndarray | jax.Array:
     """Return ``value`` as an array of a dtype the device has, with every value kept.
@@ -18,7 +20,7 @@ def read_array(value: Any, name: str) -> np.ndarray | jax.Array:
     Parameters
     ----------
     value : array_like
-        Anything :func:`numpy.asarray` understands; a JAX array stays where it is.
+        Anything :func:`numpy.asarray` understands, or a column of a data frame; a JAX array stays where it is.
     name : str
         What to call it in an error.
 
@@ -31,6 +33,8 @@ def read_array(value: Any, name: str) -> np.ndarray | jax.Array:
     """
     if isinstance(value, jax.Array):
         array: Any = value
+    elif (series := open_series(value)) is not None:
+        array = column_values(series, name)
     else:
         if not (is_array(value) or hasattr(value, "__array__") or isinstance(value, Sequence | Number | np.generic)):
             msg = (
@@ -84,14 +88,11 @@ def _to_device_dtype(array: np.ndarray, name: str) -> np.ndarray:
 
 def is_array(value: object) -> bool:
     """Whether ``value`` is an array, or something that stands for one."""
-    return isinstance(value, np.ndarray | jax.Array) or (hasattr(value, "__array__") and hasattr(value, "shape"))
-
-
-def columns_of(value: Any) -> tuple[str, ...]:
-    """Return the names of the columns of a data frame; none of anything else."""
-    if not (hasattr(value, "columns") and hasattr(value, "__array__")):
-        return ()
-    return tuple(map(str, getattr(value, "column_names", value.columns)))
+    return (
+        isinstance(value, np.ndarray | jax.Array)
+        or (hasattr(value, "__array__") and hasattr(value, "shape"))
+        or open_series(value) is not None
+    )
 
 
 def fingerprint(stretches: Iterable[np.ndarray]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from aimz.data.sources import BatchReader, Rows, is_shuffled
+from aimz.data.tables import Parameters
 
 _WINDOW = 3 * 2**27
 """Bytes of rows that are gathered from a file in one pass over it."""
@@ -39,6 +40,8 @@ class Batches(ABC):
     """For each argument some rows, which say what all are like."""
     begun = 0
     """How many epochs were begun, or passed over."""
+    columns: tuple[str, ...] = ()
+    """Names of the columns of the input, where it is a table."""
 
     @abstractmethod
     def epoch(self, number: int) -> Reader:
@@ -198,8 +201,8 @@ class IterableBatches(Batches):
     ----------
     batches : iterable
         What :class:`BatchReader` reads.
-    fields : sequence of str
-        Names of the input and the output.
+    parameters : Parameters
+        Those of the kernel.
     batch_size : int, optional
         Rows in a batch.
     n_obs : callable
@@ -207,12 +210,13 @@ class IterableBatches(Batches):
     """
 
     def __init__(
-        self, batches: Iterable[Any], fields: tuple[str, str], batch_size: int | None, n_obs: Callable[[], int]
+        self, batches: Iterable[Any], parameters: Parameters, batch_size: int | None, n_obs: Callable[[], int]
     ) -> None:
         self._batches = batches
-        self._fields = fields
+        self._parameters = parameters
         self.n_obs = n_obs()
-        self._began = BatchReader(batches, fields)
+        self._began = BatchReader(batches, parameters)
+        self.columns = self._began.columns
         first = self._began.first or {}
         self.batch_size = min(batch_size or len(next(iter(first.values()))), self.n_obs)
         self.templates = {name: array[:1] for name, array in first.items()}
@@ -226,14 +230,14 @@ class IterableBatches(Batches):
 
     def epoch(self, number: int) -> Reader:  # noqa: ARG002 (an iterable has its own order)
         """Begin an epoch: the one whose first batch was looked at, then one after the other."""
-        reader, self._at_start = self._at_start or BatchReader(self._batches, self._fields), None
+        reader, self._at_start = self._at_start or BatchReader(self._batches, self._parameters), None
         return _Iterated(reader)
 
     def all_rows(self) -> dict[str, np.ndarray]:
         """Return every row in one more pass; nothing if they cannot be read again, or have another order each time."""
         if isinstance(self._batches, Iterator) or is_shuffled(self._batches):
             return {}
-        return BatchReader(self._batches, self._fields).read(0, 1 << 62)
+        return BatchReader(self._batches, self._parameters).read(0, 1 << 62)
 
     def pass_over(self, number: int) -> None:
         """Read an epoch and drop it, so that a loader that shuffles comes to where it was."""
@@ -257,9 +261,9 @@ class _Iterated(Reader):
         return length
 
 
-def count_rows(batches: Iterable[Any], fields: tuple[str, str]) -> int:
+def count_rows(batches: Iterable[Any], parameters: Parameters) -> int:
     """Return the number of rows of an iterable, by reading all of it once."""
-    reader, at = BatchReader(batches, fields), 0
+    reader, at = BatchReader(batches, parameters), 0
     while got := reader.read(at, at + 2**16):
         at += len(next(iter(got.values())))
     return at

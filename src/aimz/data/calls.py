@@ -1,15 +1,17 @@
 """The arguments of one call, checked and sorted."""
 
-__all__ = ["Call", "read_call"]
+__all__ = ["Call", "check_aligned", "read_call"]
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from aimz.data.arrays import columns_of, fingerprint, is_array, read_array
+from aimz.data.arrays import fingerprint, is_array, read_array
+from aimz.data.frames import index_of
 from aimz.data.sources import Field, Rows
+from aimz.data.tables import Matrix, open_table
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,13 @@ class Call:
     n_obs: int = 0
     """Number of rows."""
     columns: tuple[str, ...] = ()
-    """Names of the columns of the input, where it is a data frame."""
+    """Names of the columns of the input, where it is a table."""
+    index: Any = None
+    """Labels of the rows, a :class:`pandas.Index`, where the input has some."""
 
     def without(self, name: str) -> "Call":
         """Return the same call without the array ``name``."""
-        return Call({k: v for k, v in self.arrays.items() if k != name}, self.static, self.n_obs)
+        return replace(self, arrays={k: v for k, v in self.arrays.items() if k != name})
 
     def fingerprint(self, name: str) -> str:
         """Return a digest of an array's shape and values; equal numbers of another dtype have the same."""
@@ -35,6 +39,13 @@ class Call:
         if not array.ndim:
             return fingerprint([np.asarray(array)])
         return (array if isinstance(array, Rows) else Rows(array, name)).digest
+
+
+def _plain(value: Any, name: str, *, in_parts: bool) -> Any:
+    """Return a table as a matrix, and anything else as it is."""
+    table = None if isinstance(value, Field | Rows | Matrix) else open_table(value, name)
+    value = value if table is None else table.matrix(table.names, name)
+    return np.asarray(value) if isinstance(value, Matrix) and not in_parts else value
 
 
 def _in_parts(value: Any, name: str) -> Rows | Field:
@@ -77,6 +88,10 @@ def read_call(required: Mapping[str, Any], extra: Mapping[str, Any], *, in_parts
     TypeError, ValueError
         If an array is empty, 0-d, not numeric, would be changed by the conversion, or if lengths differ.
     """
+    check_aligned({**required, **extra})
+    given = next(iter(required.values()))
+    required = {name: _plain(value, name, in_parts=in_parts) for name, value in required.items()}
+    extra = {name: _plain(value, name, in_parts=in_parts) for name, value in extra.items()}
     arrays: dict[str, Any] = {}
     static: dict[str, object] = {}
     for name, value in required.items():
@@ -105,4 +120,25 @@ def read_call(required: Mapping[str, Any], extra: Mapping[str, Any], *, in_parts
     if n_obs == 0:
         msg = f"{' and '.join(f'`{name}`' for name in lengths)} must not be empty; got no rows."
         raise ValueError(msg)
-    return Call(arrays, static, n_obs, columns_of(next(iter(required.values()))))
+    return Call(arrays, static, n_obs, getattr(given, "columns", ()), index_of(given))
+
+
+def check_aligned(given: Mapping[str, Any]) -> None:
+    """Refuse arrays whose rows have other labels than those of the first: they would be matched by place.
+
+    Raises
+    ------
+    ValueError
+        If two that have labels differ.
+    """
+    name, index = next(iter(given), ""), index_of(next(iter(given.values()), None))
+    if index is None:
+        return
+    for other, value in given.items():
+        labels = index_of(value)
+        if labels is not None and len(labels) == len(index) and not index.equals(labels):
+            msg = (
+                f"`{other}` has another index than `{name}`, and rows are matched by place. Put both in one order, or "
+                "pass the values alone."
+            )
+            raise ValueError(msg)

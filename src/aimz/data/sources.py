@@ -4,13 +4,16 @@ __all__ = ["BatchReader", "Field", "Rows", "Stacked", "is_batches", "is_shuffled
 
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import jax
 import numpy as np
 
-from aimz.data.arrays import columns_of, fingerprint, is_array, read_array
+from aimz.data.arrays import fingerprint, is_array, read_array
+from aimz.data.frames import index_of
+from aimz.data.tables import Matrix, Parameters, open_table
 
 _LOOK = 2**24
 """Bytes to look at together when an array is read through."""
@@ -33,8 +36,13 @@ class Rows:
     """
 
     def __init__(self, given: Any, name: str, function: Callable[[Any], Any] | None = None) -> None:
-        self.columns = columns_of(given)
-        self.lazy = isinstance(given, np.memmap) or (is_array(given) and hasattr(given, "chunks"))
+        self.columns: tuple[str, ...] = getattr(given, "columns", ())
+        self.index = index_of(given)
+        self.lazy = bool(
+            isinstance(given, np.memmap)
+            or getattr(given, "lazy", False)
+            or (hasattr(given, "ndim") and is_array(given) and hasattr(given, "chunks"))
+        )
         if not self.lazy and not isinstance(given, np.ndarray | jax.Array):
             given = read_array(given, name)
         self._given = np.asarray(given) if isinstance(given, jax.Array) else given
@@ -88,7 +96,8 @@ class Rows:
         if not self.lazy:
             return function(np.asarray(self))
         check_by_row(function, self[slice(0, 64)], self._name)
-        return Rows(self._given, self._name, function)
+        before = self._function
+        return Rows(self._given, self._name, function if before is None else lambda rows: function(before(rows)))
 
     def release(self, rows: slice) -> None:
         """Let go of the memory that reading these rows of a file took; they are read again if they are needed."""
@@ -151,7 +160,7 @@ def is_batches(value: Any) -> bool:
         first = value[0] if value else None
         if isinstance(first, tuple | list):
             return any(is_array(part) or isinstance(part, Mapping) for part in first)
-        return isinstance(first, Mapping)
+        return isinstance(first, Mapping) or (first is not None and open_table(first, "X") is not None)
     return isinstance(value, Iterable)
 
 
@@ -166,8 +175,16 @@ class Field:
 
     lazy = True
 
-    def __init__(self, name: str, some: np.ndarray, n_obs: int, function: Callable[[Any], Any] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        some: np.ndarray,
+        n_obs: int,
+        function: Callable[[Any], Any] | None = None,
+        columns: tuple[str, ...] = (),
+    ) -> None:
         self.name = name
+        self.columns = columns
         self.shape = (n_obs, *some.shape[1:])
         self.dtype = some.dtype
         self.ndim = some.ndim
@@ -199,14 +216,18 @@ class BatchReader:
     ----------
     batches : iterable
         Yields a mapping of field to array, a pair of such a mapping and the number of rows it was padded by, a
-        sequence of arrays in the order of ``fields``, or one array for the first of them.
-    fields : sequence of str
-        Names of the input and the output.
+        data frame, a sequence of arrays, the input first, or one array for the input.
+    parameters : Parameters
+        Those of the kernel: arrays without names are the input and the output, columns of a data frame are matched by
+        name.
     """
 
-    def __init__(self, batches: Iterable[Any], fields: Sequence[str]) -> None:
+    def __init__(self, batches: Iterable[Any], parameters: Parameters) -> None:
         self._batches = iter(batches)
-        self._fields = tuple(fields)
+        self._parameters = parameters
+        self._fields = parameters.input, parameters.output
+        self.columns: tuple[str, ...] = ()
+        """Names of the columns of the input, where batches are data frames."""
         self._ready: list[dict[str, np.ndarray]] = []
         self._at = 0
         self._last: dict[str, np.ndarray] = {}
@@ -218,7 +239,11 @@ class BatchReader:
 
     def fields(self, n_obs: int) -> dict[str, Field]:
         """Return what stands for each field."""
-        return {name: Field(name, array[:64], n_obs) for name, array in (self.first or {}).items()}
+        columns = {self._fields[0]: self.columns}
+        return {
+            name: Field(name, array[:64], n_obs, columns=columns.get(name, ()))
+            for name, array in (self.first or {}).items()
+        }
 
     def length_up_to(self, most: int) -> int | None:
         """Return the number of rows if it is ``most`` or less, by reading that far; None if it is not."""
@@ -274,6 +299,10 @@ class BatchReader:
         n_pad = 0
         if isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], Mapping):
             given, n_pad = given[0], int(given[1])
+        table = open_table(given, self._fields[0])
+        if table is not None:
+            given = self._parameters.fields(table)
+            self._took(given[self._fields[0]])
         if is_array(given):
             given = (given,)
         if isinstance(given, tuple | list):
@@ -303,6 +332,12 @@ class BatchReader:
             msg = f"Batches must be alike; `{unlike[0]}` is missing from one, or has another type than in the first."
             raise ValueError(msg)
         return {name: array[: len(array) - n_pad] for name, array in batch.items()} if n_pad else batch
+
+    def _took(self, given: Any) -> None:
+        """Remember the columns of the first batch; those of the others are matched with them."""
+        if isinstance(given, Matrix):
+            self.columns = given.columns
+            self._parameters = replace(self._parameters, columns=given.columns)
 
 
 def _length(batch: Mapping[str, np.ndarray]) -> int:

@@ -4,7 +4,7 @@ from aimz.kernel.digest import digest_program
 from aimz.kernel.execute import Execution, Message
 from aimz.kernel.independence import site_obstacle
 from aimz.kernel.intervene import Intervened, read_intervention
-from aimz.kernel.reader import KernelReader
+from aimz.kernel.reader import Columns, KernelReader
 from aimz.kernel.rows import RowUse, row_use
 from aimz.kernel.signature import KernelSignature, kernel_name, read_signature
 from aimz.kernel.spec import KernelSpec, Role, Site
@@ -12,6 +12,7 @@ from aimz.kernel.static import Recent, freeze
 from aimz.kernel.substitute import Source, Substitution, substitute
 
 __all__ = [
+    "Columns",
     "Execution",
     "Intervened",
     "KernelReader",

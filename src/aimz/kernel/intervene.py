@@ -4,6 +4,7 @@ __all__ = ["Intervened", "read_intervention"]
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -90,7 +91,11 @@ def read_intervention(
             msg = f"Cannot intervene on `{given}` and on its column {next(iter(by_column))!r} together. Do it in one."
             raise ValueError(msg)
         names.add(given)
-        table = _with_columns(np.asarray(arrays[given]), columns, by_column)
+        table: Any = arrays[given]
+        if getattr(table, "lazy", False) and all(callable(v) or np.ndim(v) == 0 for v in by_column.values()):
+            table = table.apply(partial(_with_columns, columns=columns, values=by_column))
+        else:
+            table = _with_columns(np.asarray(table), columns, by_column)
         hit |= _set_argument(read, given, table, kernel, signature, spec, arrays, static)
     # A site that is set depends on nothing any more; one that is transformed still has a value of its own.
     return replace(read, downstream=(spec.descendants(names | hit) | hit) - frozenset(read.values))
@@ -103,7 +108,8 @@ def _with_columns(table: np.ndarray, columns: Sequence[str], values: Mapping[str
         place, old = columns.index(name), table[:, columns.index(name)]
         given = np.asarray(value(old)) if callable(value) else value
         new[place] = fit_to_shape(given, old.shape, str(old.dtype), f"column `{name}`")
-    wide = table.astype(np.result_type(table, *new.values()))  # a copy: the data stay as they are
+    # A copy, since the data stay as they are; in JAX's types, in which an int32 and a float32 make a float32.
+    wide = table.astype(reduce(jnp.promote_types, [array.dtype for array in new.values()], table.dtype))
     for place, column in new.items():
         wide[:, place] = column
     return wide

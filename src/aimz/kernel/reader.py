@@ -1,10 +1,10 @@
 """From a kernel and the arguments of a call to a :class:`KernelSpec`."""
 
-__all__ = ["KernelReader"]
+__all__ = ["Columns", "KernelReader"]
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -16,6 +16,14 @@ from aimz.kernel.trace import Abstract, TracedSite, trace_kernel, traced_shapes
 from aimz.types import Arrays, Kernel
 
 
+class Columns(NamedTuple):
+    """The columns of an input with names, and what runs along them."""
+
+    names: tuple[str, ...]
+    axes: Mapping[str, tuple[int, ...]]
+    """Site name to the axes that grow with the number of columns, counted from the last, -1."""
+
+
 class KernelReader:
     """Reads one kernel, once for each kind of call, and remembers what all calls said together."""
 
@@ -25,11 +33,39 @@ class KernelReader:
         self.spec: KernelSpec | None = None
         """What every call so far said together; None before the first."""
         self._read = Recent[KernelSpec]()
+        self._columns = Recent[Columns]()
 
     def read(self, arrays: Arrays, static: Mapping[str, object]) -> KernelSpec:
         """Return the structure of the kernel in a call with these arguments."""
         shapes = tuple((name, array.shape, str(array.dtype)) for name, array in sorted(arrays.items()))
         return self._read.get((shapes, freeze(static)), lambda: self._read_anew(arrays, static))
+
+    def columns(self, names: tuple[str, ...], arrays: Arrays, static: Mapping[str, object]) -> Columns:
+        """Return which axes of which sites run along the columns: those that change when there is one more."""
+        shapes = tuple((name, array.shape, str(array.dtype)) for name, array in sorted(arrays.items()))
+
+        def read() -> Columns:
+            return Columns(names, self._column_axes(arrays, static))
+
+        return self._columns.get((names, shapes, freeze(static)), read)
+
+    def _column_axes(self, arrays: Arrays, static: Mapping[str, object]) -> dict[str, tuple[int, ...]]:
+        spec, given = self.read(arrays, static), self.signature.param_input
+        abstract = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in arrays.items()}
+        n_rows, n_columns = abstract[given].shape
+        wider = {**abstract, given: jax.ShapeDtypeStruct((n_rows, n_columns + 1), abstract[given].dtype)}
+        try:
+            found, _ = traced_shapes(self.kernel, wider, static, given, spec.row_plates)
+        except Exception:  # noqa: BLE001, RUF100 (a kernel may be written for this number of columns)
+            return {}
+        axes: dict[str, tuple[int, ...]] = {}
+        for site in spec.sites:
+            shape = getattr(found.get(site.name), "shape", ())
+            pairs = list(zip(site.traced_shape, shape, strict=False)) if len(shape) == len(site.traced_shape) else []
+            along = tuple(i - len(pairs) for i, pair in enumerate(pairs) if pair == (n_columns, n_columns + 1))
+            if along:
+                axes[site.name] = along
+        return axes
 
     def param_shapes(self, arrays: Abstract, static: Mapping[str, object], spec: KernelSpec) -> dict[str, Any]:
         """Return name to the tree of shapes of each parameter and module."""
@@ -80,6 +116,7 @@ def read_kernel(kernel: Kernel, signature: KernelSignature, arrays: Arrays, stat
         error.add_note(f"This was raised by kernel `{kernel_name(kernel)}`, called with {given}.")
         raise
     _check_names(sites, signature)
+    _check_repeated(kernel, abstract, static, signature.param_input, row_plates, sites)
     if resized is not None and set(resized[1]) != {site.name for site in sites}:
         resized = None  # a site for each row: there is no shape to compare
     read = tuple(_site(site, signature.param_output, n_obs, resized, sites) for site in sites)
@@ -95,6 +132,40 @@ def read_kernel(kernel: Kernel, signature: KernelSignature, arrays: Arrays, stat
         row_plates=row_plates,
         arguments_by_row=frozenset(name for name, array in arrays.items() if array.ndim),
     )
+
+
+def _check_repeated(
+    kernel: Kernel,
+    arrays: Mapping[str, jax.ShapeDtypeStruct],
+    static: Mapping[str, object],
+    param_input: str,
+    row_plates: frozenset[str],
+    sites: Sequence[TracedSite],
+) -> None:
+    """Refuse data that broadcast against the rows of their distribution: all would be compared with all."""
+    suspects = [s for s in sites if s.data and s.density_shape != s.value.shape]
+    if not suspects:
+        return
+    n_obs = int(arrays[param_input].shape[0])
+    grown = {n: jax.ShapeDtypeStruct((n_obs + 1, *a.shape[1:]) if a.shape else (), a.dtype) for n, a in arrays.items()}
+    try:
+        values, _ = traced_shapes(kernel, grown, static, param_input, row_plates)
+        found = {s.name: s for s in trace_kernel(kernel, grown, static, param_input, row_plates, values)}
+    except Exception:  # noqa: BLE001, RUF100 (a kernel may take one number of rows only, and then says nothing)
+        return
+    for site in suspects:
+        other = found.get(site.name)
+        if other is None:
+            continue
+        density = sum(a != b for a, b in zip(site.density_shape, other.density_shape, strict=False))
+        data = sum(a != b for a, b in zip(site.value.shape, other.value.shape, strict=False))
+        if density > data > 0:
+            msg = (
+                f"Site `{site.name}` of kernel `{kernel_name(kernel)}` has data of shape {site.value.shape} and a "
+                f"distribution with which they make {site.density_shape}: each observation would be compared with all "
+                "others. Give both one shape: of a column, input or output, pass `y[:, 0]` and not shape (n_obs, 1)."
+            )
+            raise KernelValidationError(msg)
 
 
 def _two_sizes(

@@ -42,6 +42,8 @@ class TracedSite:
     """Whether the distribution can be sampled at all; an improper one cannot."""
     scan: int
     """Number of the control flow the site was made in; 0 outside."""
+    density_shape: tuple[int, ...] = ()
+    """At an observed site, the shape that its data and its distribution make together, event axes included."""
     parents: frozenset[str] = frozenset()
     """Sites and arguments the site's distribution, or a deterministic site's value, depends on."""
     data: frozenset[str] = frozenset()
@@ -202,7 +204,16 @@ def _read(message: Message, value: Any, *, drawable: bool) -> TracedSite:
         frames=tuple((frame.name, frame.dim) for frame in message.get("cond_indep_stack", ())),
         drawable=drawable,
         scan=int(message.get("_scan", 0)),
+        density_shape=_density_shape(fn, message) if message.get("is_observed", False) else (),
     )
+
+
+def _density_shape(fn: Any, message: Message) -> tuple[int, ...]:
+    shape = jnp.shape(message["value"])
+    try:
+        return tuple(jnp.broadcast_shapes(shape, fn.batch_shape + fn.event_shape))
+    except ValueError:  # what does not broadcast, the density itself refuses
+        return shape
 
 
 def downstream_of_static(

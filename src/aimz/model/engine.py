@@ -3,18 +3,20 @@
 __all__ = ["Alike", "Engine", "Prepared"]
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 
-from aimz.data import Call, Field, Rows, read_array, read_call
-from aimz.errors import KernelValidationError, warn
+from aimz.data import Call, Field, Parameters, Rows, open_table, read_array, read_call
+from aimz.errors import KernelValidationError
 from aimz.forward import Pass, Programs
 from aimz.inference import Posterior
 from aimz.kernel import (
+    Columns,
     Intervened,
     KernelReader,
     KernelSignature,
@@ -24,6 +26,7 @@ from aimz.kernel import (
     read_intervention,
     substitute,
 )
+from aimz.model.announce import announce, refuse_data_in_control_flow
 from aimz.types import Intervention, Kernel
 
 
@@ -48,6 +51,8 @@ class Prepared:
     """Fitted parameters and interventions on sites."""
     attrs: Mapping[str, Any]
     """What the group of the result says about how it was made."""
+    columns: Columns | None = None
+    """Columns of the input, and the axes of sites along them."""
 
     @property
     def needs_key(self) -> bool:
@@ -80,6 +85,8 @@ class Engine:
         self.signature = signature
         self.reader = KernelReader(kernel, signature)
         self.programs = Programs(kernel)
+        self.columns: Columns | None = None
+        """Columns of the input as the last fit saw them; those of later tables are matched with them by name."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave compiled programs out of a pickle; what was read of the kernel stays."""
@@ -91,12 +98,56 @@ class Engine:
         self.programs = Programs(self.kernel)
 
     def read_call(self, X: Any, extra: Mapping[str, Any], *, in_parts: bool = False, **output: Any) -> Call:
-        """Pass the arguments of a call through the doors; ``output=y`` where the method takes the output."""
+        """Pass the arguments of a call through the doors; ``output=y`` where the method takes the output.
+
+        What is not passed may be a column of ``X``.
+        """
+        names = self.signature.param_input, self.signature.param_output
+        given = {name for name, value in output.items() if value is not None}
+        fields = self.open_table(X, leave=frozenset({*extra, *(() if output and not given else names[1:])}))
+        extra = {**{name: array for name, array in fields.items() if name not in names}, **extra}
         self.signature.check_call(extra)
-        required = {self.signature.param_input: X}
+        required = {names[0]: fields[names[0]]}
         if output:
-            required[self.signature.param_output] = output["output"]
+            required[names[1]] = output["output"] if given else fields.get(names[1])
         return read_call(required, extra, in_parts=in_parts)
+
+    @property
+    def parameters(self) -> Parameters:
+        """The kernel's parameters, as columns of a table are matched with them."""
+        signature = self.signature
+        columns = None if self.columns is None else self.columns.names
+        return Parameters(signature.param_input, signature.param_output, signature.extra, columns)
+
+    @contextmanager
+    def reading_fit(self, *, anew: bool) -> Iterator[None]:
+        """Read the data of a fit: one that starts anew may have other columns than the last."""
+        before = self.columns
+        self.columns = None if anew else before
+        try:
+            yield
+        except BaseException:
+            self.columns = before
+            raise
+
+    def read_columns(self, call: Call) -> Columns | None:
+        """Return the columns of the input and what runs along them: those of the call, else those of the fit."""
+        return self.reader.columns(call.columns, call.arrays, call.static) if call.columns else self.columns
+
+    def open_table(self, X: Any, *, leave: frozenset[str]) -> dict[str, Any]:
+        """Return the arguments that a table holds, without those in ``leave``; of anything else, that it is the input.
+
+        Raises
+        ------
+        ValueError
+            If a column is missing.
+        TypeError
+            If a column is not numeric.
+        """
+        table = open_table(X, self.signature.param_input)
+        if table is None:
+            return {self.signature.param_input: X}
+        return self.parameters.fields(table, leave=leave)
 
     def read_spec(self, call: Call) -> KernelSpec:
         """Return the structure of the kernel in this call."""
@@ -208,7 +259,7 @@ class Engine:
         spec = self.read_spec(call)
         names = self.read_return_sites(spec, return_sites)
         acts = self._read_intervention(intervention, spec, call)
-        call = Call({**call.arrays, **acts.arrays}, {**call.static, **acts.static}, call.n_obs)
+        call = replace(call, arrays={**call.arrays, **acts.arrays}, static={**call.static, **acts.static})
         # An argument that is no array may change what the sites are, so the kernel is read as it will be run.
         spec = self.read_spec(call) if acts.static else spec
         known = self.reader.spec
@@ -224,10 +275,9 @@ class Engine:
             intervened=frozenset(acts.values),
             downstream=(acts.downstream | alike.downstream) - frozenset(acts.values),
         )
-        _refuse_data_in_control_flow(spec, substitution)
+        refuse_data_in_control_flow(spec, substitution)
         if posterior is not None and not quiet:
-            _announce(substitution, posterior, spec, known, {*acts.arrays, *acts.static})
-        taken = {} if posterior is None else {n: posterior.draws[n] for n in substitution.from_posterior}
+            announce(substitution, posterior, spec, known, {*acts.arrays, *acts.static})
         fitted = {name: params[name] for name in substitution.having(Source.FITTED)}
         return Prepared(
             spec=spec,
@@ -246,9 +296,10 @@ class Engine:
                 row_plates=spec.row_plates,
                 row_axes={site.name: site.row_axes[0] for site in spec.sites if site.row_axes},
             ),
-            draws=taken,
+            draws={} if posterior is None else {n: posterior.draws[n] for n in substitution.from_posterior},
             values={**fitted, **acts.values},
             attrs=_attrs(substitution, intervention),
+            columns=self.read_columns(call),
         )
 
     def run(self, kind: str, prepared: Prepared, key: jax.Array) -> dict[str, jax.Array]:
@@ -287,87 +338,6 @@ def _refuse_unknown(names: Iterable[str], known: Iterable[str], what: str) -> No
             f"Known: {', '.join(known) or 'none'}."
         )
         raise ValueError(msg)
-
-
-def _announce(
-    substitution: Substitution,
-    posterior: Posterior,
-    spec: KernelSpec,
-    known: KernelSpec | None,
-    arguments: Iterable[str],
-) -> None:
-    """Say what a user might not expect of this call; ``arguments`` are those the intervention sets."""
-    _warn(substitution, posterior, (spec, known) if known else (spec,))
-    _warn_of_control_flow(spec, substitution, posterior)
-    _warn_of_priors(substitution, posterior, spec, arguments)
-
-
-def _warn(substitution: Substitution, posterior: Posterior, specs: Iterable[KernelSpec]) -> None:
-    """Say what happened to local latents, what the posterior does not know, and what the kernel does not."""
-    unused = [name for name in posterior.draws if not any(name in spec for spec in specs)]
-    if unused:
-        warn(f"Draws of {_listed(unused)} in the posterior are of no site of the kernel and are not used.")
-    kept = substitution.having(Source.POSTERIOR_ROWS)
-    if kept:
-        warn(
-            f"Local latent site(s) {_listed(kept)} keep their posterior draws, row by row: the input is taken for "
-            "the fitted observations. For other observations pass `in_sample=False`."
-        )
-    drawn = substitution.having(Source.OTHER_ROWS)
-    if drawn:
-        warn(
-            f"Local latent site(s) {_listed(drawn)} are drawn anew given the sites they depend on: the input is not "
-            "the fitted observations."
-        )
-    absent = substitution.having(Source.ABSENT)
-    if absent:
-        warn(f"Site(s) {_listed(absent)} are not in the posterior and are drawn from their prior.")
-    initial = substitution.having(Source.INITIAL)
-    if initial:
-        warn(
-            f"Parameter(s) {_listed(initial)} have no fitted value; their initial value is used. Fit with SVI, or "
-            "set their draws with `set_posterior_sample`."
-        )
-
-
-def _warn_of_priors(
-    substitution: Substitution, posterior: Posterior, spec: KernelSpec, arguments: Iterable[str]
-) -> None:
-    """Say so if what was learned is lost because a prior borrows its scale, say, from the data."""
-    reached = spec.descendants(arguments).intersection(substitution.having(Source.DOWNSTREAM), posterior.draws)
-    lost = sorted(name for name in reached if not spec[name].row_axes)
-    if lost:
-        warn(
-            f"Global site(s) {_listed(lost)} descend from the intervention on {_listed(sorted(arguments))} and are "
-            "drawn anew from their prior: what the fit learned of them is not used. If the prior only borrows a number "
-            "from the data, compute it beforehand and pass it as an argument."
-        )
-
-
-def _refuse_data_in_control_flow(spec: KernelSpec, substitution: Substitution) -> None:
-    """Refuse to draw anew what is observed inside a `scan`: its data cannot be taken away there."""
-    held = [n for n in substitution.having(Source.DOWNSTREAM) if spec[n].in_control_flow and spec[n].data]
-    if held:
-        msg = (
-            f"Site(s) {_listed(held)} descend from the intervention and are observed inside a `scan` or `cond`, where "
-            "their data cannot be set aside. Make the prediction without those data."
-        )
-        raise ValueError(msg)
-
-
-def _warn_of_control_flow(spec: KernelSpec, substitution: Substitution, posterior: Posterior) -> None:
-    """Say so where sites are drawn anew only because what depends on what inside a `scan` is not seen."""
-    sites = substitution.having(Source.DOWNSTREAM, Source.OTHER_ROWS)
-    inside = [name for name in sites if spec[name].in_control_flow and name in posterior.draws]
-    if inside:
-        warn(
-            f"Site(s) {_listed(inside)} inside a `scan` or `cond` are drawn anew: all sites inside one count as "
-            "depending on one another, and on all that enters it, since its inside is not traced."
-        )
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
 
 
 def _attrs(substitution: Substitution, intervention: Intervention | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import jax
 from numpyro.infer import MCMC, SVI
 from numpyro.infer.svi import SVIState
 
-from aimz.data import read_count, read_key
+from aimz.data import open_pieces, read_count, read_key
 from aimz.errors import NotFittedError
 from aimz.inference import Posterior, SVIFit, VIResult, make_fit, read_draws
 from aimz.kernel import KernelSpec, read_signature
@@ -123,7 +123,14 @@ class ImpactModel:
       record level and kind.
 
     ``X`` may also be an :class:`~aimz.utils.data.ArrayLoader` or any iterable of batches: mappings of field to array,
-    pairs of such a mapping and the number of padded rows, or tuples ``(X, y)``.
+    pairs of such a mapping and the number of padded rows, data frames, or tuples ``(X, y)``.
+
+    *Tables.*  ``X`` may be a data frame (pandas, Polars, PyArrow), an array or data set of xarray, or a group of Zarr;
+    in the methods that stream also a PyArrow data set (Parquet), a lazy frame of Polars, or a data set of Hugging
+    Face, which are read in pieces.  A column that has the name of a kernel parameter is that argument, unless it is
+    passed.  The others, all numeric, are the columns of the input; after a fit they are found by their names, in any
+    order and among any others.  The index of a frame, or the coordinate of an array, labels the rows of the result; the
+    names of the columns label the axes of sites that are as long because there are as many columns.
 
     *Compiled programs* are kept: what the kernel, or a function that intervenes on a site, closes over must not be
     changed in place between calls.
@@ -251,7 +258,7 @@ class ImpactModel:
     def fit_on_batch(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         *,
         num_steps: int = 10000,
         num_samples: int = 1000,
@@ -267,7 +274,8 @@ class ImpactModel:
         Parameters
         ----------
         X, y : array_like of shape (n_obs, ...)
-            Input and output.  The output is kept, not copied, as ``observed_data`` of later results.
+            Input and output; see "Tables" in :class:`ImpactModel`.  The output is kept, not copied, as
+            ``observed_data`` of later results.
         num_steps : int
             SVI: number of optimisation steps.
         num_samples : int
@@ -297,11 +305,13 @@ class ImpactModel:
             If a loss is not finite: the run stops and the last good state is kept.
         """
         given = _given(rng_key)
-        call = self._engine.read_call(X, kwargs, output=y)
-        read_count(num_steps, "num_steps")
-        read_count(num_samples, "num_samples")
-        spec = self._engine.read_fit(call)
-        self._fit.check_run(call, spec, num_samples=num_samples)
+        with self._engine.reading_fit(anew=self._fit.vi_state is None):
+            call = self._engine.read_call(X, kwargs, output=y)
+            read_count(num_steps, "num_steps")
+            read_count(num_samples, "num_samples")
+            spec = self._engine.read_fit(call)
+            self._fit.check_run(call, spec, num_samples=num_samples)
+            self._engine.columns = self._engine.read_columns(call)
         self._posterior = self._fit.run(
             call, spec, self._key(given), num_steps=num_steps, num_samples=num_samples, progress=progress
         )
@@ -434,9 +444,11 @@ class ImpactModel:
         key = self._key(given)
         key_steps, key_order, key_draws = jax.random.split(key, 3)
         try:
-            training = read_training(self._engine, X, y, kwargs, options, key_order)
-            plan, spec = plan_fit(self._engine, fit, training, options, describe_key(key))
-            start = fit.begin_minibatches(plan, key_steps)
+            with self._engine.reading_fit(anew=fit.vi_state is None):
+                training = read_training(self._engine, X, y, kwargs, options, key_order)
+                plan, spec = plan_fit(self._engine, fit, training, options, describe_key(key))
+                start = fit.begin_minibatches(plan, key_steps)
+                self._engine.columns = self._engine.read_columns(plan.first)
         except BaseException:
             self._rng_key = before
             raise
@@ -507,8 +519,10 @@ class ImpactModel:
         """
         given = _given(rng_key)
         fit = self._by_svi("train_on_batch")
-        call = self._engine.read_call(X, kwargs, output=y)
-        spec = self._engine.read_fit(call)
+        with self._engine.reading_fit(anew=fit.vi_state is None):
+            call = self._engine.read_call(X, kwargs, output=y)
+            spec = self._engine.read_fit(call)
+            self._engine.columns = self._engine.read_columns(call)
         n_obs = call.n_obs if total_size is None else read_count(total_size, "total_size")
         if n_obs < call.n_obs:
             msg = (
@@ -570,7 +584,7 @@ class ImpactModel:
             return dict(drawn.draws)
         from aimz.output import make_tree
 
-        return make_tree(self._results.posterior(drawn, spec))
+        return make_tree(self._groups_of(drawn, spec))
 
     def set_posterior_sample(self, samples: Mapping[str, Any], *, num_chains: int = 1) -> Self:
         """Use draws that were made elsewhere; the model then counts as fitted.
@@ -1194,7 +1208,7 @@ class ImpactModel:
         shared = {**kwargs, **({} if X is None else {self.param_input: X})}
         self._engine.signature.check_apart({"by": by, "weights": weights})
         requests = read_requests(scenarios, baseline, shared, self.param_input)
-        table = requests[baseline]["X"]
+        table = open_pieces(requests[baseline]["X"], self._engine.parameters) or requests[baseline]["X"]
         self._fitted("compare_scenarios")
         check_sites(return_sites)
         share_rows(requests, self.param_input)
@@ -1420,6 +1434,9 @@ class ImpactModel:
                 self._engine, X, kwargs, scored=False, expected=self._local_rows() if in_sample else None
             )
         known = self._observed if in_sample else None
+        changed = frozenset[str]() if known is None else known.changed(given.call)
+        if known is not None and self.param_input not in changed and given.call.index is None:
+            given = replace(given, call=replace(given.call, index=known.index))  # the rows are those of the fit
         prepare = partial(
             self._engine.prepare,
             posterior=posterior,
@@ -1428,7 +1445,7 @@ class ImpactModel:
             return_sites=return_sites,
             intervention=intervention,
             in_sample=in_sample,
-            changed=frozenset[str]() if known is None else known.changed(given.call),
+            changed=changed,
             alike=alike,
         )
         prepared = prepare(given.call, quiet=quiet)
@@ -1547,7 +1564,12 @@ class ImpactModel:
 
     def _beside(self) -> "dict[str, xr.Dataset]":
         """Return the groups that stand beside every result: the posterior and what the sampler says of it."""
-        return {} if self._posterior is None else self._results.posterior(self._posterior, self.kernel_spec)
+        return {} if self._posterior is None else self._groups_of(self._posterior, self.kernel_spec)
+
+    def _groups_of(self, posterior: Posterior, spec: KernelSpec | None) -> "dict[str, xr.Dataset]":
+        """Return draws as groups of a tree, with the labels of the data they were fitted to."""
+        index = None if self._observed is None else self._observed.index
+        return self._results.posterior(posterior, spec, self._engine.columns, index)
 
     def _fitted(self, method: str) -> Posterior:
         """Return the posterior, or say which call makes one."""

@@ -2,13 +2,25 @@
 
 __all__ = ["Given", "RowSource", "check_order", "open_source", "read_given"]
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from aimz.data import BatchReader, Call, Field, is_array, is_batches, is_shuffled
+from aimz.data import (
+    BatchReader,
+    Call,
+    Field,
+    Pieces,
+    Rows,
+    Table,
+    is_array,
+    is_batches,
+    is_shuffled,
+    open_pieces,
+    open_table,
+)
 from aimz.errors import warn
 from aimz.kernel import Source
 from aimz.model.engine import Engine, Prepared
@@ -34,7 +46,7 @@ class Given:
     def with_rows(self, rows: Mapping[str, np.ndarray]) -> Call:
         """Return the arguments with rows that were read, by field."""
         given = {name: rows[a.name] if isinstance(a, Field) else a for name, a in self.call.arrays.items()}
-        return Call(given, self.call.static, len(next(iter(rows.values()))))
+        return replace(self.call, arrays=given, n_obs=len(next(iter(rows.values()))))
 
 
 def read_given(
@@ -64,6 +76,10 @@ class RowSource:
 
     fields: Mapping[str, Any]
     """The input, and what comes along with it."""
+    table: Table | None = None
+    """The table whose columns are these, if they have to be looked for."""
+    read: dict[str, Any] = field(default_factory=dict)
+    """Columns that were taken from it."""
     reader: BatchReader | None = None
     n_obs_known: bool = True
     shuffled: bool = False
@@ -71,15 +87,32 @@ class RowSource:
     def given(self, engine: Engine, kwargs: Mapping[str, Any], y: Any = None, *, scored: bool) -> Given:
         """Return the arguments of one call that gets these rows."""
         names = engine.signature.param_input, engine.signature.param_output
-        X, fields, y = _sorted(self.fields, names, y, scored=scored)
+        fields = self.fields
+        if self.table is not None:
+            fields = self._columns(engine, {*kwargs, *(() if scored and y is None else names[1:])})
+        X, fields, y = _sorted(fields, names, y, scored=scored)
+        if self.reader is not None and self.reader.columns:  # what is passed goes before a column of that name
+            fields = {name: array for name, array in fields.items() if name not in kwargs}
         output = {"output": y} if scored else {}
         call = engine.read_call(X, {**_apart(fields, kwargs), **kwargs}, in_parts=True, **output)
         return Given(call, self.reader, self.n_obs_known, self.shuffled)
+
+    def _columns(self, engine: Engine, leave: Iterable[str]) -> dict[str, Any]:
+        """Return the arguments that the table holds; those that were taken before are the same objects."""
+        assert self.table is not None
+        found = engine.parameters.fields(self.table, leave=frozenset({*leave, *self.read}))
+        for name, array in found.items():
+            self.read.setdefault(name, Rows(array, name))
+        return {name: array for name, array in self.read.items() if name not in leave}
 
 
 def open_source(engine: Engine, X: Any, kwargs: Mapping[str, Any], expected: int | None) -> RowSource:
     """Return where the rows come from; of an iterable, the first batch is read."""
     names = engine.signature.param_input, engine.signature.param_output
+    table = None if isinstance(X, Rows) else open_table(X, names[0])
+    if table is not None:
+        return RowSource({}, table)
+    X = open_pieces(X, engine.parameters) or X
     if isinstance(X, ArrayDataset) or (isinstance(X, ArrayLoader) and not X.shuffle):
         # Its arrays are at hand, so no batch needs to be made.
         return RowSource(X.arrays if isinstance(X, ArrayDataset) else X.dataset.arrays)
@@ -88,13 +121,14 @@ def open_source(engine: Engine, X: Any, kwargs: Mapping[str, Any], expected: int
     shuffled = is_shuffled(X)
     if shuffled:
         warn("The loader shuffles its rows; they come out in its order, not in that of its data set.")
-    reader = BatchReader(X, names)
+    reader = BatchReader(X, engine.parameters)
     # As many rows as a block may have tell whether there are fewer: then the blocks are those of an array.
-    known = len(X.dataset) if isinstance(X, ArrayLoader) else reader.length_up_to(_BLOCK)
+    known = X.n_obs if isinstance(X, Pieces) else len(X.dataset) if isinstance(X, ArrayLoader) else None
+    known = reader.length_up_to(_BLOCK) if known is None else known
     beside = next((value.shape[0] for value in kwargs.values() if is_array(value) and np.ndim(value)), None)
     expected = beside or expected
     rows = reader.fields(known or expected or len(next(iter((reader.first or {}).values()))))
-    return RowSource(rows, reader, known is not None, shuffled)
+    return RowSource(rows, reader=reader, n_obs_known=known is not None, shuffled=shuffled)
 
 
 _BLOCK = 1024

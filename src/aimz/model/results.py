@@ -4,14 +4,14 @@ __all__ = ["Observed", "Results"]
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aimz.data import Call, Field
 from aimz.inference import Posterior
-from aimz.kernel import KernelSpec, freeze
+from aimz.kernel import Columns, KernelSpec, freeze
 from aimz.model.comparing import Compared
 from aimz.model.engine import Prepared
 from aimz.model.worlds import Comparison
@@ -35,6 +35,8 @@ class Observed:
     """The data themselves, as long as they are in memory and nothing but they has moved the fit."""
     static: Mapping[str, object] = field(default_factory=dict)
     """Further arguments that are no arrays."""
+    index: Any = None
+    """Labels of the rows, where the input had some."""
 
     @staticmethod
     def of(call: Call, param_output: str) -> "Observed":
@@ -42,7 +44,7 @@ class Observed:
         inputs = {name: array for name, array in call.arrays.items() if name != param_output}
         digests = {name: (tuple(array.shape), call.fingerprint(name)) for name, array in inputs.items()}
         lazy = any(getattr(array, "lazy", False) for array in call.arrays.values())
-        return Observed(digests, call.arrays[param_output], None if lazy else call, call.static)
+        return Observed(digests, call.arrays[param_output], None if lazy else call, call.static, call.index)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the data out of a pickle; their fingerprints stay."""
@@ -87,10 +89,14 @@ class Results:
         if dims is not None or coords is not None:
             self._labels()
 
-    def _labels(self) -> Any:
+    def _labels(self, columns: Columns | None = None, index: Any = None) -> Any:
         from aimz.output import Labels
 
-        return Labels.check(*self._given)
+        return replace(Labels.check(*self._given), columns=columns, index=index)
+
+    def _labels_of(self, prepared: Prepared) -> Any:
+        """Return the labels of a call, those of its rows and columns among them."""
+        return self._labels(prepared.columns, prepared.call.index)
 
     def check(self, prepared: Prepared) -> None:
         """Refuse labels that do not fit the sites of a call, before it is computed."""
@@ -99,8 +105,13 @@ class Results:
             for name in prepared.plan.return_sites:
                 labels.axes(prepared.spec, name, prepared.spec[name].traced_shape, prepared.call.n_obs)
 
-    def posterior(self, posterior: Posterior, spec: KernelSpec | None) -> "dict[str, xr.Dataset]":
-        """Return the group ``posterior``, and ``sample_stats`` where chains made it."""
+    def posterior(
+        self, posterior: Posterior, spec: KernelSpec | None, columns: Columns | None, index: Any
+    ) -> "dict[str, xr.Dataset]":
+        """Return the group ``posterior``, and ``sample_stats`` where chains made it.
+
+        ``columns`` and ``index`` label the input of the fit.
+        """
         from aimz.output import Draws, draws_dataset, stats_dataset
 
         spec = spec or KernelSpec(sites=(), param_input="X", param_output="y")
@@ -110,7 +121,7 @@ class Results:
             if name in posterior.draws
         ]
         draws = Draws(posterior.draws, spec, n_obs=rows[0] if rows else 0, num_chains=posterior.num_chains)
-        groups = {"posterior": draws_dataset(draws, self._labels())}
+        groups = {"posterior": draws_dataset(draws, self._labels(columns, index))}
         if posterior.sample_stats:
             groups["sample_stats"] = stats_dataset(posterior.sample_stats)
         return groups
@@ -133,7 +144,7 @@ class Results:
         from aimz.output import frame
 
         draws = self._draws({}, prepared, key, row_block=row_block, **attrs)
-        return frame(draws, shapes, self._labels(), statistics)
+        return frame(draws, shapes, self._labels_of(prepared), statistics)
 
     def averages(self, compared: Compared, comparison: Comparison, contrast: "Contrast", key: str) -> "xr.DataTree":
         """Return the tree of a comparison."""
@@ -154,7 +165,7 @@ class Results:
             rows=groups.rows(compared.n_obs),
             weight=groups.weight(compared.n_obs),
             weight_scale=groups.scale,
-            coords=self._labels().coords,
+            coords=self._coords_of(prepared),
             attrs={
                 "interventions": json.dumps(interventions),
                 "in_sample": int(prepared.in_sample),
@@ -167,6 +178,16 @@ class Results:
             },
         )
         return compared_tree(averages, contrast)
+
+    def _coords_of(self, prepared: Prepared) -> dict[str, Any]:
+        """Return the labels of dimensions: the user's, and those of the columns."""
+        labels, call = self._labels_of(prepared), prepared.call
+        dims = {
+            name: labels.axes(prepared.spec, name, prepared.spec[name].traced_shape, call.n_obs)
+            for name in prepared.plan.return_sites
+        }
+        names = () if prepared.columns is None else prepared.columns.names
+        return {**{dim: np.asarray(names) for dim in labels.along_columns(dims)}, **labels.coords}
 
     def dims_beside_rows(self, prepared: Prepared) -> dict[str, tuple[str, ...]]:
         """Return the names of the axes of each return site, that of the rows left out."""
@@ -183,7 +204,8 @@ class Results:
 
         if observed is None:
             return {}
-        dataset = observed_dataset(prepared.spec.param_output, np.asarray(observed), prepared.spec, self._labels())
+        labels = self._labels_of(prepared)
+        dataset = observed_dataset(prepared.spec.param_output, np.asarray(observed), prepared.spec, labels)
         return {"observed_data": dataset}
 
     def _draws(
@@ -219,5 +241,5 @@ class Results:
         """Return a tree with ``group``, the groups ``beside`` it, and ``observed_data`` where there are any."""
         from aimz.output import draws_dataset, make_tree
 
-        group_of_draws = draws_dataset(self._draws(arrays, prepared, key), self._labels())
+        group_of_draws = draws_dataset(self._draws(arrays, prepared, key), self._labels_of(prepared))
         return make_tree({**beside, group: group_of_draws, **self.observed(prepared, observed)})

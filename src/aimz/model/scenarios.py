@@ -20,7 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aimz.data import Call, Field, Rows, is_array, is_batches, is_shuffled, read_key
+from aimz.data import (
+    Call,
+    Field,
+    Pieces,
+    Rows,
+    Table,
+    check_aligned,
+    is_array,
+    is_batches,
+    is_shuffled,
+    open_table,
+    read_key,
+)
 from aimz.model.engine import Engine, Prepared
 from aimz.model.inputs import Given, RowSource, open_source
 from aimz.model.keys import describe_key, parse_key
@@ -218,7 +230,7 @@ def share_rows(requests: Mapping[str, dict[str, Any]], param_input: str) -> None
     known: dict[int, Rows] = {}
 
     def shared(value: Any, name: str) -> Any:
-        if not is_array(value) or not np.ndim(value) or isinstance(value, Rows):
+        if not is_array(value) or not np.ndim(value) or isinstance(value, Rows) or open_table(value, name):
             return value
         return known.setdefault(id(value), Rows(value, name))
 
@@ -322,7 +334,8 @@ def read_groups_of(by: Any, weights: Any, X: Any, given: Given) -> Groups:
         If there is not one label, or weight, for each row, or rows come in an order of their own.
     """
     call = given.call
-    _check_index(X, {"by": by, "weights": weights})
+    labels_by = {f"by[{name!r}]": one for name, one in by.items()} if isinstance(by, Mapping) else {"by": by}
+    check_aligned({"X": X, **labels_by, "weights": weights})
     labels, codes = read_groups(read_by(by, X, call.arrays, call.n_obs))
     scaled, scale = (None, 1.0) if weights is None else read_weights(weights)
     groups = Groups(labels, codes, scaled, scale)
@@ -338,20 +351,6 @@ def read_groups_of(by: Any, weights: Any, X: Any, given: Given) -> Groups:
     return groups
 
 
-def _check_index(X: Any, beside: Mapping[str, Any]) -> None:
-    """Refuse what has labels of rows in another order than a data frame has: it would be matched by place."""
-    known: Any = getattr(X, "index", None)
-    for name, given in beside.items():
-        for one in given.values() if isinstance(given, Mapping) else (given,):
-            index: Any = getattr(one, "index", None)
-            if hasattr(known, "equals") and hasattr(index, "equals") and not known.equals(index):
-                msg = (
-                    f"`{name}` has another index than `X`, and rows are matched by place. Put both in one order, or "
-                    "pass its values alone."
-                )
-                raise ValueError(msg)
-
-
 def read_by(by: Any, X: Any, arrays: Mapping[str, Any], n_obs: int) -> dict[str, Any]:
     """Return the labels of rows by the name of their dimension.
 
@@ -365,16 +364,18 @@ def read_by(by: Any, X: Any, arrays: Mapping[str, Any], n_obs: int) -> dict[str,
         by = {name: name for name in by}
     elif not isinstance(by, Mapping):
         by = {"group": by}
+    table: Table | Pieces | None = X if isinstance(X, Pieces) else open_table(X, "X")
+    columns = () if table is None else table.names if isinstance(table, Table) else table.known
     found = {}
     for name, labels in by.items():
         if not isinstance(labels, str):
             found[str(name)] = labels
-        elif hasattr(X, "columns") and labels in list(X.columns):
-            found[str(name)] = X[labels]
+        elif table is not None and labels in columns:
+            found[str(name)] = table.labels(labels)
         elif labels in arrays and arrays[labels].ndim == 1 and not isinstance(arrays[labels], Field):
             found[str(name)] = np.asarray(arrays[labels])
         else:
-            known = [n for n, array in arrays.items() if array.ndim == 1] + list(getattr(X, "columns", ()))
+            known = [n for n, array in arrays.items() if array.ndim == 1] + list(columns)
             msg = (
                 f"`by` names {labels!r}, which is neither a column of a data frame nor an argument with one value for "
                 f"each row. Known: {', '.join(map(str, known)) or 'none'}. Or pass the labels themselves."

@@ -16,12 +16,15 @@ from aimz.data import (
     Batches,
     Call,
     IterableBatches,
+    Pieces,
     Rows,
     count_rows,
     fingerprint,
     is_array,
     is_batches,
     is_shuffled,
+    open_pieces,
+    open_table,
     read_call,
     read_count,
     read_output_dir,
@@ -47,10 +50,14 @@ class Training:
     static: Mapping[str, object]
     rows: Mapping[str, Rows] | None
     """The arrays, if the data are arrays."""
+    columns: tuple[str, ...]
+    """Names of the columns of the input, where it is a table."""
     order: Mapping[str, str]
     """What the order of the rows depends on, for a checkpoint."""
     loader: ArrayLoader | None = None
     """The loader whose epochs are taken."""
+    index: Any = None
+    """Labels of the rows, where the input has some."""
     reordered: bool = False
     """Whether rows may come in another order in each epoch, even if they come all at once."""
 
@@ -63,7 +70,7 @@ class Training:
             rows = self.batches.all_rows()
         if not rows:
             return None
-        return Call({**call.arrays, **rows}, call.static, len(next(iter(rows.values()))))
+        return replace(call, arrays={**call.arrays, **rows}, n_obs=len(next(iter(rows.values()))))
 
     def observed(self, call: Call, param_output: str) -> Observed | None:
         """Return what is remembered of the data: nothing of an iterable, or of files too large to be read again."""
@@ -72,7 +79,8 @@ class Training:
         lazy = sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in self.rows.values() if a.lazy)
         if lazy > _MUCH:
             return None
-        return Observed.of(Call({**call.arrays, **self.rows}, call.static, self.n_obs), param_output)
+        call = replace(call, arrays={**call.arrays, **self.rows}, n_obs=self.n_obs, index=self.index)
+        return Observed.of(call, param_output)
 
     def end(self) -> None:
         """Let the loader know how many epochs of it were taken."""
@@ -149,7 +157,7 @@ def read_training(
         if isinstance(X, ArrayLoader):
             batch_size = batch_size or X.batch_size
             order = partial(_order_of_loader, X, X.epoch)
-    elif is_batches(X):
+    elif open_table(X, names[0]) is None and is_batches(X := open_pieces(X, engine.parameters) or X):
         _refuse_twice({names[1]: y} if y is not None else {}, names)
         return _of_iterable(engine, X, kwargs, options)
     twice = sorted(set(fields) & set(kwargs))
@@ -173,7 +181,8 @@ def read_training(
     described = "the order given" if order is None else "shuffled"
     if loader is not None and loader.shuffle:
         described = f"shuffled by the loader, {describe_key(loader.rng_key)}, from epoch {loader.epoch}"
-    return Training(batches, {**call.static, **_plain(scalars)}, rows, {"order": described}, loader)
+    static = {**call.static, **_plain(scalars)}
+    return Training(batches, static, rows, call.columns, {"order": described}, loader, index=call.index)
 
 
 def _plain(scalars: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,7 +215,6 @@ def _of_iterable(engine: Engine, X: Any, kwargs: Mapping[str, Any], options: Opt
             "that begins anew with each `iter(...)`: a loader, a list, an object whose `__iter__` makes the generator."
         )
         raise ValueError(msg)
-    names = engine.signature.param_input, engine.signature.param_output
     n_obs = options.total_size or _length(X)
     if n_obs is None and once:
         msg = (
@@ -214,16 +222,18 @@ def _of_iterable(engine: Engine, X: Any, kwargs: Mapping[str, Any], options: Opt
             "rows, and counting them would use them up. Pass `total_size=`, the number of rows of the whole data."
         )
         raise ValueError(msg)
-    count = partial(count_rows, X, names) if n_obs is None else lambda: n_obs
-    batches = IterableBatches(X, names, options.batch_size, count)
+    count = partial(count_rows, X, engine.parameters) if n_obs is None else lambda: n_obs
+    batches = IterableBatches(X, engine.parameters, options.batch_size, count)
     shuffled = is_shuffled(X)
     order = {"order": "of the iterable, shuffled" if shuffled else "of the iterable"}
     reordered = shuffled or (options.epochs > 1 and not isinstance(X, list | tuple))
-    return Training(batches, dict(kwargs), None, order, reordered=reordered)
+    return Training(batches, dict(kwargs), None, batches.columns, order, reordered=reordered)
 
 
 def _length(X: Iterable[Any]) -> int | None:
-    """Return the number of rows a loader says an epoch has: those its sampler picks, else those of its data set."""
+    """Return the number of rows an epoch has: of a loader those its sampler picks, else those of its data set."""
+    if isinstance(X, Pieces):
+        return X.n_obs
     for source in (getattr(X, "sampler", None), getattr(X, "dataset", None)):
         if isinstance(source, Sized):
             return len(source)
@@ -260,7 +270,7 @@ def plan_fit(
     first, names = batches.first(), _main(engine)
     rest = {name: array for name, array in first.items() if name not in names} | dict(training.static)
     engine.signature.check_call(rest)
-    call = read_call({name: first.get(name) for name in names}, rest)
+    call = replace(read_call({name: first.get(name) for name in names}, rest), columns=training.columns)
     spec = engine.read_fit(call)
     scaled = batch_scale(engine, fit, call, spec, training.n_obs)
     if training.reordered and training.n_obs <= call.n_obs:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aimz.kernel import KernelSpec
+from aimz.data import is_plain_range
+from aimz.kernel import Columns, KernelSpec
 
 SAMPLE_DIMS = ("chain", "draw")
 STATISTIC = "statistic"
@@ -28,6 +29,10 @@ class Labels:
     """Site name to the names of its axes, those of the draws left out."""
     coords: Mapping[str, Any] = field(default_factory=dict)
     """Name of a dimension to the labels along it."""
+    columns: Columns | None = None
+    """Columns of the input, and the axes of sites along them."""
+    index: Any = None
+    """Labels of the rows at hand, a :class:`pandas.Index`, where the input has some."""
 
     def row_dim(self, spec: KernelSpec) -> str:
         """Return the name of the one dimension all row axes share."""
@@ -67,10 +72,24 @@ class Labels:
             axes.append(f"{name}_dim_{i}" if taken or wanted is None else wanted)
         return tuple(axes)
 
-    def coordinates(self, sizes: Mapping[str, int], *, row_dim: str, known_rows: bool) -> dict[Hashable, Any]:
-        """Return labels for every dimension: the user's, else a range, which takes no memory.
+    def coordinates(
+        self, dims: Mapping[str, tuple[str, ...]], sizes: Mapping[str, int], *, row_dim: str, known_rows: bool
+    ) -> dict[Hashable, Any]:
+        """Return labels for every dimension: those of rows and columns, the user's, else a range.
 
-        Labels of rows are used where they belong: for as many rows, and not for other observations.
+        A range takes no memory.  The user's labels of rows are used where they belong: for as many rows, and not for
+        other observations.
+
+        Parameters
+        ----------
+        dims : mapping of str to tuple of str
+            The dimensions of each variable, those of one draw last.
+        sizes : mapping of str to int
+            The length of each dimension.
+        row_dim : str
+            The dimension of the rows.
+        known_rows : bool
+            Whether the rows are those the user's labels are for.
 
         Raises
         ------
@@ -78,10 +97,16 @@ class Labels:
             If labels and dimension differ in length.
         """
         coords: dict[Hashable, Any] = {}
+        along_columns = self.along_columns(dims)
         for dim, size in sizes.items():
             labels = self.coords.get(dim)
             if dim == row_dim and labels is not None and (len(labels) != size or not known_rows):
                 labels = None
+            if dim == row_dim and self.index is not None and len(self.index) == size and not is_plain_range(self.index):
+                coords |= row_labels(self.index, dim, {*dims, *sizes})
+                continue
+            if labels is None and dim in along_columns and self.columns is not None:
+                labels = self.columns.names
             if labels is None:
                 coords[dim] = pd.RangeIndex(size)
                 continue
@@ -90,6 +115,11 @@ class Labels:
                 raise ValueError(msg)
             coords[dim] = np.asarray(labels)
         return coords
+
+    def along_columns(self, dims: Mapping[str, tuple[str, ...]]) -> set[str]:
+        """Return which of the dimensions of variables run along the columns of the input."""
+        axes = {} if self.columns is None else self.columns.axes
+        return {dims[name][axis] for name in axes if name in dims for axis in axes[name]}
 
     @staticmethod
     def check(dims: Mapping[str, Iterable[str]] | None, coords: Mapping[str, Any] | None) -> "Labels":
@@ -114,3 +144,28 @@ class Labels:
                     )
                     raise ValueError(msg)
         return Labels(read, dict(coords or {}))
+
+
+def row_labels(index: Any, dim: str, taken: set[str]) -> dict[Hashable, Any]:
+    """Return coordinates along the rows for an index: its labels, or where it has levels, one for each beside a range.
+
+    ``taken`` are names that other variables and dimensions have.
+    """
+    if index.nlevels == 1:
+        return {dim: _plain_labels(index)}
+    coords: dict[Hashable, Any] = {dim: pd.RangeIndex(len(index))}
+    for i, level in enumerate(index.names):
+        name = f"{dim}_level_{i}" if level is None else str(level).replace(" ", "_")  # files list them with blanks
+        name = f"{name}_label" if name in taken or name in SAMPLE_DIMS else name
+        coords[name] = ((dim,), _plain_labels(index.get_level_values(i)))
+    return coords
+
+
+def _plain_labels(index: Any) -> np.ndarray:
+    """Return labels as every format can store them: numbers, dates without a zone, texts."""
+    if getattr(index, "tz", None) is not None:
+        index = index.tz_convert("UTC").tz_localize(None)
+    if isinstance(index, pd.PeriodIndex):
+        index = index.to_timestamp()
+    labels = np.asarray(index)
+    return labels if labels.dtype.kind in "biufMmU" else labels.astype(str)

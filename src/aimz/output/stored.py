@@ -44,7 +44,12 @@ class Frame:
 
     def packed_coords(self) -> dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]]:
         """Return the labels as a store keeps them; see :func:`packed`."""
-        return packed({str(name): ((str(name),), labels) for name, labels in self.coords.items()})
+        return packed(
+            {
+                str(name): labels if isinstance(labels, tuple) else ((str(name),), labels)
+                for name, labels in self.coords.items()
+            }
+        )
 
 
 def frame(
@@ -64,7 +69,7 @@ def frame(
         n_draws = next((shape[0] for shape in shapes.values()), 0)
         about = {"statistics": list(statistics.labels), "n_draws": n_draws, **statistics.attrs}
     sizes = common_sizes({name: (dims[name], whole[name]) for name in dims})
-    coords = labels.coordinates(sizes, row_dim=labels.row_dim(draws.spec), known_rows=draws.known_rows)
+    coords = labels.coordinates(dims, sizes, row_dim=labels.row_dim(draws.spec), known_rows=draws.known_rows)
     if statistics is not None:
         if STATISTIC in shapes:
             msg = f"A site named {STATISTIC!r} has no place in a result with `statistics`. Name the site differently."

@@ -58,7 +58,8 @@ def _dataset(
 ) -> xr.Dataset:
     """Put arrays together that share dimensions, without copying one."""
     sizes = common_sizes({name: (dims, array.shape) for name, (dims, array) in variables.items()})
-    coords = labels.coordinates(sizes, row_dim=row_dim, known_rows=known_rows)
+    dims = {name: axes for name, (axes, _) in variables.items()}
+    coords = labels.coordinates(dims, sizes, row_dim=row_dim, known_rows=known_rows)
     return xr.Dataset(dict(variables), coords=coords, attrs=dict(attrs))
 
 

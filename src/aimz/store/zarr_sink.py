@@ -90,7 +90,10 @@ class ZarrSink(Sink):
 
     def _put_group(self, name: str, group: Group) -> None:
         """Write a group with its labels; an interrupted call may have left out some."""
-        node = {"zarr_format": 3, "node_type": "group", "attributes": dict(group.attrs)}
+        # Labels that are no dimensions have to be told from variables, by the attribute that CF has for it.
+        beside = " ".join(label for label, (dims, _, _) in group.coords.items() if dims != (label,))
+        attributes = {**group.attrs, **({"coordinates": beside} if beside else {})}
+        node = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
         self._nodes[name] = node
         put(self.directory / name / "zarr.json", json.dumps(node, indent=2).encode())
         for label, (dims, given, attrs) in group.coords.items():

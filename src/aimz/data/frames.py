@@ -1,0 +1,138 @@
+"""Data frames and their columns, whichever library they come from: pandas, Polars, PyArrow."""
+
+__all__ = ["column_values", "index_of", "is_plain_range", "open_frame", "open_series", "unfit_columns"]
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import narwhals as nw
+
+_NEVER = frozenset({"builtins", "collections", "jax", "jaxlib", "numpy", "torch", "xarray", "zarr", "dask", "h5py"})
+"""Where nothing that is a data frame comes from, so that :mod:`narwhals` need not be imported to know."""
+
+
+def _may_be_frame(value: object) -> bool:
+    return type(value).__module__.partition(".")[0] not in _NEVER
+
+
+def open_frame(value: Any, name: str) -> "nw.DataFrame[Any] | None":
+    """Return a data frame that is in memory, or None for anything else.
+
+    Raises
+    ------
+    ValueError
+        If two of its columns have one name.
+    """
+    if not _may_be_frame(value):
+        return None
+    import narwhals as nw
+
+    if type(value).__name__ == "RecordBatch" and hasattr(value, "schema"):
+        import pyarrow as pa
+
+        value = pa.Table.from_batches([value])
+    try:
+        found = nw.from_native(value, eager_only=True, pass_through=True)
+        names = [str(column) for column in found.columns] if isinstance(found, nw.DataFrame) else []
+    except nw.exceptions.DuplicateError as error:
+        msg = f"The columns of `{name}` must have different names; got two of one name ({error}). Rename them."
+        raise ValueError(msg) from error
+    if len(set(names)) < len(names):
+        msg = f"The columns of `{name}` must have different names, as texts; got {names}. Rename them."
+        raise ValueError(msg)
+    return found if isinstance(found, nw.DataFrame) else None
+
+
+def open_series(value: Any) -> "nw.Series[Any] | None":
+    """Return one column of a data frame, or None for anything else."""
+    if not _may_be_frame(value):
+        return None
+    import narwhals as nw
+
+    if type(value).__module__.startswith("pyarrow") and hasattr(value, "to_pylist") and hasattr(value, "buffers"):
+        import pyarrow as pa
+
+        value = pa.chunked_array([value])
+    found = nw.from_native(value, series_only=True, pass_through=True)
+    return found if isinstance(found, nw.Series) else None
+
+
+def column_values(series: "nw.Series[Any]", name: str) -> np.ndarray:
+    """Return the numbers of a column, missing ones as NaN; lists of one length give more axes.
+
+    Raises
+    ------
+    TypeError
+        If they are no numbers.
+    """
+    import narwhals as nw
+
+    kind = unfit_kind(series.dtype)
+    if kind is not None:
+        msg = f"`{name}` must be numeric; got {kind} data. {HOW_TO_ENCODE}"
+        raise TypeError(msg)
+    if isinstance(series.dtype, nw.Array | nw.List):
+        return _stacked(series.to_numpy(), name)
+    if series.null_count() or isinstance(series.dtype, nw.Decimal):
+        series = series.cast(nw.Float64)
+    return np.asarray(series.to_numpy())
+
+
+def _stacked(lists: np.ndarray, name: str) -> np.ndarray:
+    """Return lists as rows of an array."""
+    if lists.dtype.kind != "O":
+        return lists
+    rows = [np.asarray(row) for row in lists]
+    if len({row.shape for row in rows}) > 1 or any(row.dtype.kind not in "biuf" for row in rows):
+        msg = f"`{name}` must hold lists of numbers, all of one length; got others. Pad them, or drop the column."
+        raise TypeError(msg)
+    return np.stack(rows) if rows else np.zeros((0, 0))
+
+
+HOW_TO_ENCODE = (
+    "Encode categories as integer codes or as one column for each, dates as days; the codes must be those of the fit "
+    "in every call."
+)
+
+
+def unfit_kind(dtype: Any) -> str | None:
+    """Return what a column holds, in a word, if it cannot be made numbers without a decision."""
+    import narwhals as nw
+
+    if dtype.is_numeric() or dtype == nw.Boolean or isinstance(dtype, nw.Array | nw.List):
+        return None
+    known = {
+        nw.Categorical: "categorical",
+        nw.Enum: "categorical",
+        nw.String: "text",
+        nw.Object: "object",
+        nw.Datetime: "date",
+        nw.Date: "date",
+        nw.Duration: "duration",
+    }
+    return next((word for kind, word in known.items() if dtype == kind), str(dtype))
+
+
+def unfit_columns(schema: Mapping[str, Any]) -> dict[str, str]:
+    """Return the columns that cannot be part of a matrix, with what they hold."""
+    import narwhals as nw
+
+    kinds = {n: "lists" if isinstance(d, nw.Array | nw.List) else unfit_kind(d) for n, d in schema.items()}
+    return {name: kind for name, kind in kinds.items() if kind is not None}
+
+
+def index_of(value: Any) -> Any:
+    """Return the labels of the rows: a :class:`pandas.Index`, or None where there are none."""
+    dims, indexes = getattr(value, "dims", None), getattr(value, "indexes", None)
+    if isinstance(dims, tuple) and indexes is not None:
+        return indexes.get(dims[0]) if dims else None
+    index = getattr(value, "index", None)
+    return index if hasattr(index, "equals") else None
+
+
+def is_plain_range(index: Any) -> bool:
+    """Whether labels of rows only count them."""
+    return getattr(index, "start", None) == 0 and getattr(index, "step", None) == 1

@@ -1,0 +1,102 @@
+"""Tables larger than memory, piece by piece: Parquet and Arrow data sets, lazy frames, Hugging Face data sets."""
+
+__all__ = ["Pieces", "open_pieces"]
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aimz.data.tables import Parameters, open_table
+
+_ROWS = 2**16
+"""Rows in a piece: enough for whole blocks, and few enough to hold some of them."""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A table that is read from the start each time it is iterated; yields data frames."""
+
+    read: Callable[[Sequence[str]], Iterable[Any]]
+    """Names of columns to an iterable of frames."""
+    names: tuple[str, ...]
+    """Columns to read."""
+    known: tuple[str, ...]
+    """All columns that there are."""
+    n_obs: int | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        """Read it from the start."""
+        return iter(self.read(self.names))
+
+    def labels(self, name: str) -> np.ndarray:
+        """Return one column as it is, read in a pass of its own."""
+        parts = [open_table(piece, "X") for piece in self.read((name,))]
+        return np.concatenate([np.asarray(part.labels(name)) for part in parts if part is not None])
+
+
+def open_pieces(value: Any, parameters: Parameters) -> Pieces | None:
+    """Return a table larger than memory, of which only the columns that are needed are read; None for anything else.
+
+    Raises
+    ------
+    TypeError
+        If the library that made it cannot read it in pieces.
+    """
+    if isinstance(value, Pieces):
+        return value
+    found = _reader(value)
+    if found is None:
+        return None
+    read, names, n_obs = found
+    wanted = names
+    if parameters.columns is not None and parameters.input not in names:
+        # What is missing is named when the first piece is looked at.
+        needed = {*parameters.columns, *parameters.further, parameters.output}
+        wanted = tuple(name for name in names if name in needed) or names
+    return Pieces(read, wanted, names, n_obs)
+
+
+type _Reader = tuple[Callable[[Sequence[str]], Iterable[Any]], tuple[str, ...], int | None]
+
+
+def _reader(value: Any) -> _Reader | None:
+    library = type(value).__module__.partition(".")[0]
+    if library == "pyarrow" and hasattr(value, "count_rows") and hasattr(value, "schema"):
+        return _arrow(value)
+    if library == "pyarrow" and hasattr(value, "iter_batches"):  # one Parquet file
+        names = tuple(value.schema_arrow.names)
+        rows = int(value.metadata.num_rows)
+        return lambda columns: value.iter_batches(_ROWS, columns=list(columns)), names, rows
+    if library == "polars" and hasattr(value, "collect_schema") and not hasattr(value, "to_numpy"):
+        return _polars(value)
+    if library == "datasets" and hasattr(value, "with_format") and hasattr(value, "select_columns"):
+        names = tuple(value.column_names)
+        n_obs = len(value) if hasattr(value, "__len__") else None
+        arrow = value.with_format("arrow")
+        return lambda columns: arrow.select_columns(list(columns)).iter(_ROWS), names, n_obs
+    return None
+
+
+def _arrow(value: Any) -> _Reader:
+    def read(columns: Sequence[str]) -> Iterable[Any]:
+        # Read ahead by little: sixteen batches of several files, as by default, take hundreds of megabytes.
+        ahead = {"batch_readahead": 2, "fragment_readahead": 1}
+        yield from value.to_batches(columns=list(columns), batch_size=_ROWS, **ahead)
+
+    return read, tuple(value.schema.names), int(value.count_rows())
+
+
+def _polars(value: Any) -> _Reader:
+    if not hasattr(value, "collect_batches"):
+        msg = (
+            "A lazy frame must be one that can be collected in batches; this version of Polars cannot. Update it, or "
+            "pass `frame.collect()`."
+        )
+        raise TypeError(msg)
+
+    def read(columns: Sequence[str]) -> Iterable[Any]:
+        yield from value.select(columns).collect_batches(chunk_size=_ROWS, maintain_order=True)
+
+    return read, tuple(value.collect_schema().names()), None
