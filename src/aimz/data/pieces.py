@@ -63,7 +63,7 @@ type _Reader = tuple[Callable[[Sequence[str]], Iterable[Any]], tuple[str, ...], 
 
 def _reader(value: Any) -> _Reader | None:
     library = type(value).__module__.partition(".")[0]
-    if library == "pyarrow" and hasattr(value, "count_rows") and hasattr(value, "schema"):
+    if library == "pyarrow" and hasattr(value, "count_rows") and hasattr(value, "to_batches"):
         return _arrow(value)
     if library == "pyarrow" and hasattr(value, "iter_batches"):  # one Parquet file
         names = tuple(value.schema_arrow.names)
@@ -80,6 +80,10 @@ def _reader(value: Any) -> _Reader | None:
 
 
 def _arrow(value: Any) -> _Reader:
+    if hasattr(value, "projected_schema"):  # a scanner, which has chosen its columns and the size of its pieces
+        chosen = tuple(value.projected_schema.names)
+        return lambda columns: (p.select(list(columns)) for p in value.to_batches()), chosen, int(value.count_rows())
+
     def read(columns: Sequence[str]) -> Iterable[Any]:
         # Read ahead by little: sixteen batches of several files, as by default, take hundreds of megabytes.
         ahead = {"batch_readahead": 2, "fragment_readahead": 1}

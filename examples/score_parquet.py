@@ -1,0 +1,118 @@
+"""Score a Parquet file that is larger than memory would like, and compare two prices, within 1 GiB.
+
+    python examples/score_parquet.py [--rows 10000000] [--folder DIRECTORY]
+
+Customers have an age, an income and a price they are offered; whether they buy depends on all three.  The file is written
+first, a piece at a time.  The model is then fitted in minibatches that are read from it, each customer gets a probability
+to buy with an interval, stored beside the file, and two prices are compared by region.  No step holds all rows.
+"""
+
+import argparse
+import resource
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+from jax import random
+from numpyro.infer import SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoMultivariateNormal
+
+import aimz
+
+PIECE = 250_000
+REGIONS = np.array(["north", "south", "west"])
+TRUTH = {"age": 0.3, "income": 0.8, "price": -1.2}
+
+
+def write(path: Path, n_rows: int) -> None:
+    """Write so many customers, a piece at a time."""
+    rng = np.random.default_rng(0)
+    writer = None
+    for start in range(0, n_rows, PIECE):
+        n = min(PIECE, n_rows - start)
+        columns = {name: rng.normal(size=n).astype(np.float32) for name in TRUTH}
+        logit = 0.5 + sum(slope * columns[name] for name, slope in TRUTH.items())
+        bought = (rng.random(n) < 1 / (1 + np.exp(-logit))).astype(np.int8)
+        region = pa.array(REGIONS[rng.integers(0, 3, n)]).dictionary_encode()
+        table = pa.table({"customer": np.arange(start, start + n), "region": region, **columns, "bought": bought})
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    assert writer is not None
+    writer.close()
+
+
+def kernel(X: jax.Array, bought: jax.Array | None = None) -> None:
+    """Return nothing: a logistic regression on the columns of the file."""
+    level = numpyro.sample("level", dist.Normal(0, 2))
+    slopes = numpyro.sample("slopes", dist.Normal(0, 2).expand([X.shape[1]]).to_event(1))
+    with numpyro.plate("customer", X.shape[0]):
+        p = numpyro.deterministic("p", jax.nn.sigmoid(level + X @ slopes))
+        numpyro.sample("bought", dist.Bernoulli(p), obs=bought)
+
+
+def peak() -> float:
+    """Return the most memory the process has held so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def main(n_rows: int, folder: Path) -> None:
+    """Write, fit, score and compare."""
+    file = folder / "customers.parquet"
+    write(file, n_rows)
+    print(f"File: {n_rows:,} rows, {file.stat().st_size / 2**20:,.0f} MiB")
+
+    svi = SVI(kernel, AutoMultivariateNormal(kernel), numpyro.optim.Adam(0.01), Trace_ELBO())
+    model = aimz.ImpactModel(kernel, random.key(0), svi, param_output="bought", dims={"slopes": ["feature"]})
+    columns = pyarrow.dataset.dataset(file).scanner(columns=[*TRUTH, "bought"])  # neither customer nor region
+    model.fit(columns, batch_size=4096, epochs=1 if n_rows > 2_000_000 else 5, num_samples=100, progress=False)
+    print(f"Fitted; peak so far {peak():,.0f} MiB")
+
+    customers = pyarrow.dataset.dataset(file)
+    scores = model.predict(
+        customers,
+        in_sample=False,
+        return_sites="p",
+        statistics=("mean", 0.05, 0.95),
+        output_dir=folder,
+        progress=False,
+    )
+    stored = Path(scores.attrs["artifact_path"])
+    size = sum(path.stat().st_size for path in stored.rglob("*") if path.is_file()) / 2**20
+    first = scores["predictions"]["p"].isel(customer=0)
+    low, high = (float(first.sel(statistic=name)) for name in ("0.05", "0.95"))
+    print(f"Scored; peak so far {peak():,.0f} MiB, result {size:,.0f} MiB in {stored.name}")
+    print(f"The first customer buys with probability {float(first.sel(statistic='mean')):.2f} ({low:.2f} to {high:.2f})")
+    slopes = scores["posterior"]["slopes"].mean(("chain", "draw"))
+    print("Slopes:", ", ".join(f"{n} {float(slopes.sel(feature=n)):.2f} (truth {t})" for n, t in TRUTH.items()))
+
+    found = model.compare_scenarios(
+        {"as it is": {}, "half a unit dearer": {"intervention": {"price": lambda price: price + 0.5}}},
+        baseline="as it is",
+        by="region",
+        X=customers,
+        in_sample=False,
+        return_sites="p",
+        progress=False,
+    )
+    print(*aimz.in_words(found), sep="\n")
+    print(f"Peak of the whole: {peak():,.0f} MiB")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--folder", type=Path)
+    given = parser.parse_args()
+    if given.folder is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            main(given.rows, Path(temporary))
+    else:
+        given.folder.mkdir(parents=True, exist_ok=True)
+        main(given.rows, given.folder)
