@@ -1,6 +1,6 @@
 """One predictive pass: draws of every return site, given posterior draws, parameters and rows."""
 
-__all__ = ["Block", "OnePass", "Pass", "Program", "draw_keys", "is_beside", "one_pass", "per_draw", "whole"]
+__all__ = ["Block", "OnePass", "Pass", "Program", "draw_keys", "is_beside", "one_pass", "over_draws", "per_draw", "whole"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -144,3 +144,17 @@ def whole(traced: Traced, group: int) -> Program:
         return dict(map_draws(one_draw, (draw_keys(key, numbers), dict(draws)), len(numbers), group))
 
     return run
+
+
+def over_draws(one: OnePass, key: jax.Array, draws: Mapping[str, Any], *same: Any, n_draws: int) -> dict[str, Any]:
+    """Return ``one(draw_key, draw, *same)`` for each draw, compiled, as many side by side as the hardware likes."""
+
+    @jax.jit
+    def run(key: jax.Array, draws: Mapping[str, Any], same: tuple[Any, ...]) -> dict[str, Any]:
+        first = {name: jax.ShapeDtypeStruct(value.shape[1:], value.dtype) for name, value in draws.items()}
+        keys = draw_keys(key, jnp.arange(n_draws))
+        traced = trace(one, jax.ShapeDtypeStruct((), keys.dtype), first, *same)
+        group = group_size(traced.jaxpr, n_draws, jax.default_backend())
+        return dict(map_draws(lambda draw: traced(*draw, *same), (keys, dict(draws)), n_draws, group))
+
+    return dict(run(key, dict(draws), same))

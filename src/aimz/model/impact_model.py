@@ -445,7 +445,9 @@ class ImpactModel:
             fit.run_minibatches(plan, start)
         finally:
             training.end()
-        self._posterior = fit.draw_after(training.all_rows, plan.first, spec, key_draws, num_samples=num_samples)
+        self._posterior = fit.draw_after(
+            training.all_rows, plan.first, spec, key_draws, num_samples=num_samples, n_obs=training.n_obs
+        )
         self._observed = training.observed(plan.first, self.param_output)
         return self
 
