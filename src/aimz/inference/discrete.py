@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 from numpyro.handlers import condition, infer_config, seed, substitute, trace
 from numpyro.infer import SVI
-from numpyro.infer.autoguide import AutoGuide, AutoGuideList
+from numpyro.infer.autoguide import AutoDiagonalNormal, AutoGuide, AutoGuideList
 from numpyro.primitives import Messenger
 
 from aimz.data import Call
-from aimz.errors import KernelValidationError
+from aimz.errors import KernelValidationError, warn
 from aimz.forward import over_draws
-from aimz.inference.scaling import parts_of, run_sites, sums_discrete
+from aimz.inference.scaling import HOLDS_DATA, parts_of, run_sites, sums_discrete
 from aimz.kernel import KernelSpec, Role
 
 
@@ -41,9 +41,7 @@ def enumeration_marks(
     return found
 
 
-def read_summed(
-    svi: SVI, spec: KernelSpec, arrays: Mapping[str, Any], static: Mapping[str, object]
-) -> tuple[str, ...]:
+def read_summed(svi: SVI, spec: KernelSpec, arrays: Mapping[str, Any], static: Mapping[str, object]) -> tuple[str, ...]:
     """Return the discrete latents that a fit by SVI sums over, and refuse what it would get wrong.
 
     Raises
@@ -74,6 +72,18 @@ def read_summed(
         )
         raise ValueError(msg)
     check_summed(spec, summed)
+    unfit = [part for part in parts_of(svi.guide) if isinstance(part, (*HOLDS_DATA, AutoDiagonalNormal))]
+    if summed and unfit:
+        why = (
+            "computes with the density of the model it was made for"
+            if isinstance(unfit[0], HOLDS_DATA)
+            else "fails in that sum"
+        )
+        msg = (
+            f"The guide `{type(unfit[0]).__name__}` {why}, and the discrete latent site `{summed[0]}` has to be summed "
+            "over. Choose `AutoNormal` or `AutoMultivariateNormal`."
+        )
+        raise ValueError(msg)
     marks = enumeration_marks(svi.model, arrays, static) if summed else {}
     unmarked = [name for name in summed if marks.get(name) != "parallel"]
     if unmarked:
@@ -141,15 +151,18 @@ def check_values(spec: KernelSpec, name: str) -> None:
     if site.n_values is not None:
         return
     if site.event_dim:
-        given, call = f"is a vector of {site.distribution}", "Write it as a scalar in a plate of its own (no `to_event`)"
+        given, call = (
+            f"is a vector of {site.distribution}",
+            "Write it as a scalar in a plate of its own (no `to_event`)",
+        )
     elif site.distribution == "DiscreteUniform":
         given = "has limits that do not start at 0, or are not known in advance"
         call = "Write `DiscreteUniform(0, n)` with plain numbers and add what is missing to the draw"
     else:
         given = f"is {site.distribution}, whose values cannot be listed in advance"
         call = (
-            "Write its marginal instead (a negative binomial for a Poisson with a gamma rate, `MixtureSameFamily` for a "
-            "mixture), or cut it off as a `Categorical`"
+            "Write the marginal instead (a negative binomial for a Poisson with a gamma rate), or a `Categorical` over "
+            "the values that matter"
         )
     msg = (
         f"The discrete latent site `{name}` {given}; a fit sums over the values 0, 1, ... of scalar sites (Bernoulli, "
@@ -230,6 +243,15 @@ def draw_discrete(
 
     ``weighed`` says that the fit summed over densities with their weights in them, as MCMC does.
     """
+    inside = [name for name in names if spec[name].in_control_flow]
+    if inside:
+        warn(
+            f"Discrete latent site(s) {', '.join(f'`{name}`' for name in names)} have no posterior draws: NumPyro sums "
+            f"over `{inside[0]}` inside a `scan` and cannot draw it there. Predictions draw them given the sites they "
+            "depend on, and not given the data. Have them drawn by the sampler, `DiscreteHMCGibbs(NUTS(kernel))` in a "
+            "kernel without `scan`, if their values are wanted."
+        )
+        return {}
     from numpyro.contrib.funsor import infer_discrete
 
     def mark(message: dict[str, Any]) -> dict[str, Any]:

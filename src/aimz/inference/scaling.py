@@ -4,7 +4,16 @@ With a batch of ``B`` rows of ``n_obs``, the ELBO of the whole data is estimated
 axis counts ``n_obs / B`` times (Hoffman et al. 2013, *Stochastic Variational Inference*).
 """
 
-__all__ = ["RowScale", "abstract_sites", "check_minibatches", "parts_of", "read_scaled", "run_sites", "sums_discrete"]
+__all__ = [
+    "HOLDS_DATA",
+    "RowScale",
+    "abstract_sites",
+    "check_minibatches",
+    "parts_of",
+    "read_scaled",
+    "run_sites",
+    "sums_discrete",
+]
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +35,7 @@ from aimz.kernel import KernelSpec
 
 type Abstract = Mapping[str, jax.ShapeDtypeStruct]
 
-_HOLDS_DATA = tuple(
+HOLDS_DATA = tuple(
     getattr(autoguide, name)
     for name in ("AutoLaplaceApproximation", "AutoDAIS", "AutoSemiDAIS", "AutoSurrogateLikelihoodDAIS")
     if hasattr(autoguide, name)
@@ -190,7 +199,7 @@ def check_minibatches(svi: SVI, spec: KernelSpec) -> None:
             "or fit all rows with `fit_on_batch`."
         )
         raise ValueError(msg)  # noqa: TRY004 (as above)
-    holding = next((guide for guide in parts_of(svi.guide) if isinstance(guide, _HOLDS_DATA)), None)
+    holding = next((guide for guide in parts_of(svi.guide) if isinstance(guide, HOLDS_DATA)), None)
     if holding is not None:
         msg = (
             f"The guide `{type(holding).__name__}` computes with the data it was set up with, which would be one "

@@ -24,7 +24,6 @@ from aimz.inference.programs import SVIPrograms, warn_not_finite
 from aimz.inference.scaling import check_minibatches, read_scaled
 from aimz.kernel import KernelSpec, Recent, freeze
 
-
 _MOST_BYTES = 2**30
 """Bytes of draws of discrete local latents that a fit in minibatches keeps."""
 _DRAWN = 2**20
@@ -235,8 +234,8 @@ class SVIFit(Fit):
             wanted = tuple(name for name in wanted if name not in summed)
             warn(
                 f"Discrete local latent site(s) {', '.join(f'`{name}`' for name in summed)} have no posterior draws: "
-                f"{num_samples} draws for {n_obs} rows would take more than a GiB. Ask for fewer, `num_samples=`, or do "
-                "without: predictions draw them anew, and `log_likelihood` sums over them."
+                f"{num_samples} draws for {n_obs} rows would take more than a GiB. Ask for fewer, `num_samples=`, or "
+                "do without: predictions draw them anew, and `log_likelihood` sums over them."
             )
         if by_row:
             every = all_rows(first)

@@ -19,6 +19,7 @@ from aimz.kernel import (
     KernelReader,
     KernelSignature,
     KernelSpec,
+    Scored,
     Source,
     Substitution,
     read_intervention,
@@ -198,6 +199,7 @@ class Engine:
         changed: frozenset[str] = frozenset(),
         alike: Alike | None = None,
         quiet: bool = False,
+        scored: Scored | None = None,
     ) -> Prepared:
         """Check a call and decide where the value of each site comes from; warn of what is not as fitted.
 
@@ -223,12 +225,10 @@ class Engine:
             & (spec.descendants(changed) | (known or spec).descendants(changed) | alike.other_rows),
             intervened=frozenset(acts.values),
             downstream=(acts.downstream | alike.downstream) - frozenset(acts.values),
+            scored=scored,
         )
         _refuse_data_in_control_flow(spec, substitution)
-        if posterior is not None and not quiet:
-            _announce(substitution, posterior, spec, known, {*acts.arrays, *acts.static})
-        taken = {} if posterior is None else {n: posterior.draws[n] for n in substitution.from_posterior}
-        fitted = {name: params[name] for name in substitution.having(Source.FITTED)}
+        _announce(None if quiet else posterior, substitution, spec, known, {*acts.arrays, *acts.static})
         return Prepared(
             spec=spec,
             call=call,
@@ -244,10 +244,11 @@ class Engine:
                 transforms=acts.transforms,
                 unobserve=frozenset(substitution.having(Source.DOWNSTREAM)),
                 row_plates=spec.row_plates,
+                summed={name: spec[name].n_values or 0 for name in substitution.having(Source.SUMMED)},
                 row_axes={site.name: site.row_axes[0] for site in spec.sites if site.row_axes},
             ),
-            draws=taken,
-            values={**fitted, **acts.values},
+            draws={} if posterior is None else {n: posterior.draws[n] for n in substitution.from_posterior},
+            values={name: params[name] for name in substitution.having(Source.FITTED)} | acts.values,
             attrs=_attrs(substitution, intervention),
         )
 
@@ -290,13 +291,15 @@ def _refuse_unknown(names: Iterable[str], known: Iterable[str], what: str) -> No
 
 
 def _announce(
+    posterior: Posterior | None,
     substitution: Substitution,
-    posterior: Posterior,
     spec: KernelSpec,
     known: KernelSpec | None,
     arguments: Iterable[str],
 ) -> None:
-    """Say what a user might not expect of this call; ``arguments`` are those the intervention sets."""
+    """Say what a user might not expect of this call, if anything is to be said; it sets these ``arguments``."""
+    if posterior is None:
+        return
     _warn(substitution, posterior, (spec, known) if known else (spec,))
     _warn_of_control_flow(spec, substitution, posterior)
     _warn_of_priors(substitution, posterior, spec, arguments)

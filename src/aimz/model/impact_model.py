@@ -18,7 +18,7 @@ from numpyro.infer.svi import SVIState
 from aimz.data import read_count, read_key
 from aimz.errors import NotFittedError
 from aimz.inference import Posterior, SVIFit, VIResult, make_fit, read_draws
-from aimz.kernel import KernelSpec, read_signature
+from aimz.kernel import KernelSpec, Scored, read_signature
 from aimz.model.asked import Asked, Order
 from aimz.model.batching import batch_scale
 from aimz.model.comparing import compare
@@ -1503,6 +1503,7 @@ class ImpactModel:
             n_draws=posterior.n_draws,
             return_sites=site,
             in_sample=fitted,
+            scored=Scored.ALL if method == "loo" else Scored.NEW,
         )
         asked = Asked(method, "log_likelihood", given, prepare(given.call), prepare, options, scored=site)
         check_order(given, asked.prepared)
