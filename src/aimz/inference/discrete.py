@@ -74,11 +74,7 @@ def read_summed(svi: SVI, spec: KernelSpec, arrays: Mapping[str, Any], static: M
     check_summed(spec, summed)
     unfit = [part for part in parts_of(svi.guide) if isinstance(part, (*HOLDS_DATA, AutoDiagonalNormal))]
     if summed and unfit:
-        why = (
-            "computes with the density of the model it was made for"
-            if isinstance(unfit[0], HOLDS_DATA)
-            else "fails in that sum"
-        )
+        why = "computes with the density of its own model" if isinstance(unfit[0], HOLDS_DATA) else "fails in that sum"
         msg = (
             f"The guide `{type(unfit[0]).__name__}` {why}, and the discrete latent site `{summed[0]}` has to be summed "
             "over. Choose `AutoNormal` or `AutoMultivariateNormal`."
