@@ -88,7 +88,9 @@ def main(n_rows: int, folder: Path) -> None:
     first = scores["predictions"]["p"].isel(customer=0)
     low, high = (float(first.sel(statistic=name)) for name in ("0.05", "0.95"))
     print(f"Scored; peak so far {peak():,.0f} MiB, result {size:,.0f} MiB in {stored.name}")
-    print(f"The first customer buys with probability {float(first.sel(statistic='mean')):.2f} ({low:.2f} to {high:.2f})")
+    print(
+        f"The first customer buys with probability {float(first.sel(statistic='mean')):.2f} ({low:.2f} to {high:.2f})"
+    )
     slopes = scores["posterior"]["slopes"].mean(("chain", "draw"))
     print("Slopes:", ", ".join(f"{n} {float(slopes.sel(feature=n)):.2f} (truth {t})" for n, t in TRUTH.items()))
 

@@ -2,7 +2,7 @@
 
 from aimz.forward.blocks import Cut
 from aimz.forward.joint import CODES, TILE, WEIGHTS, Joint, World
-from aimz.forward.predictive import Block, Pass, Program
+from aimz.forward.predictive import Block, Pass, Program, over_draws
 from aimz.forward.programs import Programs, Step
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "Programs",
     "Step",
     "World",
+    "over_draws",
 ]

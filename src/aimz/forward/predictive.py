@@ -1,13 +1,26 @@
 """One predictive pass: draws of every return site, given posterior draws, parameters and rows."""
 
-__all__ = ["Block", "OnePass", "Pass", "Program", "draw_keys", "is_beside", "one_pass", "per_draw", "whole"]
+__all__ = [
+    "Block",
+    "OnePass",
+    "Pass",
+    "Program",
+    "draw_keys",
+    "is_beside",
+    "one_pass",
+    "over_draws",
+    "per_draw",
+    "whole",
+]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from aimz.forward.vectorise import Traced, group_size, map_draws, trace
 from aimz.kernel import Execution, Message
@@ -34,6 +47,9 @@ class Pass:
     """Plates that run along the rows at hand."""
     row_axes: Mapping[str, int] = field(default_factory=dict)
     """Sites with a row axis, and which axis of one draw it is."""
+    summed: Mapping[str, int] = field(default_factory=dict)
+    """Discrete sites over which the one return site, a log density, is summed, and how many values 0, 1, ... each
+    has."""
 
 
 class Block(NamedTuple):
@@ -89,24 +105,49 @@ def one_pass(kernel: Kernel, plan: Pass, read: Callable[[Message], Any], noticed
         block: Block | None = None,
     ) -> dict[str, Any]:
         own = block or Block(None, None, {}, {}, {})
-        execution = Execution(
-            kernel,
-            draw_key,
-            n_obs=plan.n_obs,
-            values={**draws, **own.draws, **values, **own.values},
-            transforms=plan.transforms,
-            unobserve=plan.unobserve,
-            row_plates=plan.row_plates,
-            block_key=_block_key(draw_key, own.number),
-            row_sites=frozenset(plan.row_axes),
-            rows=own.rows,
-        )
-        sites = execution.run({**plan.static, **arrays, **own.arrays})
-        if noticed is not None and execution.anonymous_noise:
-            noticed.add("anonymous noise")
-        return {name: read(sites[name]) for name in plan.return_sites}
+
+        def sites(fixed: Mapping[str, Callable[[Any], Any]]) -> dict[str, Message]:
+            execution = Execution(
+                kernel,
+                draw_key,
+                n_obs=plan.n_obs,
+                values={**draws, **own.draws, **values, **own.values},
+                transforms={**plan.transforms, **fixed},
+                unobserve=plan.unobserve,
+                row_plates=plan.row_plates,
+                block_key=_block_key(draw_key, own.number),
+                row_sites=frozenset(plan.row_axes),
+                rows=own.rows,
+            )
+            found = execution.run({**plan.static, **arrays, **own.arrays})
+            if noticed is not None and execution.anonymous_noise:
+                noticed.add("anonymous noise")
+            return found
+
+        if plan.summed:
+            return _summed(sites, plan, read)
+        found = sites({})
+        return {name: read(found[name]) for name in plan.return_sites}
 
     return run
+
+
+def _summed(
+    sites: Callable[[Mapping[str, Callable[[Any], Any]]], dict[str, Message]],
+    plan: Pass,
+    read: Callable[[Message], Any],
+) -> dict[str, Any]:
+    """Return log densities summed over discrete sites: ``log sum_z p(z) p(y | z)``, observation by observation."""
+
+    def joint(codes: tuple[jax.Array, ...]) -> dict[str, Any]:
+        pairs = zip(plan.summed, codes, strict=True)
+        found = sites({name: partial(jnp.full_like, fill_value=code) for name, code in pairs})
+        prior = sum(read(found[name]) for name in plan.summed)
+        return {name: prior + read(found[name]) for name in plan.return_sites}
+
+    codes = np.indices(tuple(plan.summed.values())).reshape(len(plan.summed), -1)
+    found = jax.vmap(joint)(tuple(jnp.asarray(each, jnp.int32) for each in codes))
+    return {name: jax.nn.logsumexp(value, axis=0) for name, value in found.items()}
 
 
 def per_draw(one: OnePass) -> Program:
@@ -144,3 +185,17 @@ def whole(traced: Traced, group: int) -> Program:
         return dict(map_draws(one_draw, (draw_keys(key, numbers), dict(draws)), len(numbers), group))
 
     return run
+
+
+def over_draws(one: OnePass, key: jax.Array, draws: Mapping[str, Any], *same: Any, n_draws: int) -> dict[str, Any]:
+    """Return ``one(draw_key, draw, *same)`` for each draw, compiled, as many side by side as the hardware likes."""
+
+    @jax.jit
+    def run(key: jax.Array, draws: Mapping[str, Any], same: tuple[Any, ...]) -> dict[str, Any]:
+        first = {name: jax.ShapeDtypeStruct(value.shape[1:], value.dtype) for name, value in draws.items()}
+        keys = draw_keys(key, jnp.arange(n_draws))
+        traced = trace(one, jax.ShapeDtypeStruct((), keys.dtype), first, *same)
+        group = group_size(traced.jaxpr, n_draws, jax.default_backend())
+        return dict(map_draws(lambda draw: traced(*draw, *same), (keys, dict(draws)), n_draws, group))
+
+    return dict(run(key, dict(draws), same))

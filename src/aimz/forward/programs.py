@@ -180,6 +180,7 @@ def _handle(kind: str, plan: Pass) -> Hashable:
         plan.unobserve,
         plan.row_plates,
         tuple(sorted(plan.row_axes.items())),
+        tuple(plan.summed.items()),
         # The functions themselves: one that was dropped leaves its place in memory, and so its `id`, to another.
         freeze(plan.transforms),
         freeze(plan.static),

@@ -9,16 +9,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.infer import HMC, MCMC, NUTS
+from numpyro import infer
+from numpyro.infer import HMC, MCMC, NUTS, DiscreteHMCGibbs, HMCGibbs, MixedHMC
 
 from aimz.data import Call
 from aimz.errors import warn
+from aimz.inference.discrete import check_summed, check_values, draw_discrete, enumeration_marks
 from aimz.inference.fit import Fit
 from aimz.inference.posterior import Posterior
 from aimz.kernel import KernelSpec
 
 _HMC_FIELDS = ("potential_energy", "energy", "num_steps", "accept_prob", "adapt_state.step_size")
 _DEFAULT_NUM_SAMPLES = 1000
+_DRAWING = (DiscreteHMCGibbs, MixedHMC)
+"""Samplers that draw the discrete sites that are not marked to be summed over."""
+_DRAWN = 2**20
+"""Folded into a key for the sites that are drawn after a run; no chain has this number."""
+_BY_BLOCKS = tuple(getattr(infer, name) for name in ("Gibbs",) if hasattr(infer, name))
 
 
 class MCMCFit(Fit):
@@ -37,8 +44,9 @@ class MCMCFit(Fit):
         """Nothing: MCMC optimises no parameters."""
         return {}
 
-    def check_run(self, call: Call, spec: KernelSpec, *, num_samples: int) -> None:  # noqa: ARG002
-        """Say so if a number of samples was asked for that the object will not give."""
+    def check_run(self, call: Call, spec: KernelSpec, *, num_samples: int) -> None:
+        """Refuse discrete sites that cannot be had; say so if a number of samples was asked for that will not come."""
+        self._check_discrete(call, spec)
         if num_samples not in (_DEFAULT_NUM_SAMPLES, self.inference.num_samples):
             warn(
                 f"`num_samples={num_samples}` was ignored: this MCMC object draws {self.inference.num_samples} per "
@@ -80,6 +88,7 @@ class MCMCFit(Fit):
         """Draw ``num_samples`` more per chain, after thinning, without a new warm-up."""
         assert call is not None  # by `check_sample`
         assert spec is not None
+        self._check_discrete(call, spec)
         mcmc = self.inference
         before = mcmc.num_samples, mcmc.post_warmup_state
         mcmc.num_samples, mcmc.post_warmup_state = num_samples * mcmc.thinning, mcmc.last_state
@@ -107,13 +116,42 @@ class MCMCFit(Fit):
         finally:
             mcmc.progress_bar = before
         samples = mcmc.get_samples(group_by_chain=True)
+        latents = tuple(latents)
         draws = {
             # Through the host: chains run in parallel leave their draws on as many devices.
             name: jnp.asarray(np.asarray(samples[name]).reshape(-1, *samples[name].shape[2:]))
-            for name in latents
+            for name in (*latents, *spec.latent_sites)
             if name in samples
         }
+        n_draws = mcmc.num_chains * (mcmc.num_samples // mcmc.thinning)
+        summed = tuple(name for name in spec.discrete_latents if name not in draws)
+        if summed and not set(latents).isdisjoint(summed):
+            draws |= draw_discrete(
+                *(mcmc.sampler.model, call, spec, summed, jax.random.fold_in(key, _DRAWN)),
+                *(draws, {}),
+                n_draws=n_draws,
+                weighed=True,
+            )
+        draws = {name: draws[name] for name in latents if name in draws}
         return Posterior(draws, num_chains=mcmc.num_chains, sample_stats=_sample_stats(mcmc))
+
+    def _check_discrete(self, call: Call, spec: KernelSpec) -> None:
+        """Refuse discrete sites that the sampler can neither draw nor sum over."""
+        if not spec.discrete_latents:
+            return
+        sampler = self._sampler
+        if isinstance(sampler, HMCGibbs):
+            left = [name for name in spec.discrete_latents if name not in sampler._gibbs_sites]
+        elif type(sampler) in _BY_BLOCKS:
+            left = []  # which block draws what is NumPyro's to say
+        else:
+            left = list(spec.discrete_latents)
+        for name in left:
+            check_values(spec, name)
+        if isinstance(sampler, _DRAWING):
+            marks = enumeration_marks(sampler.model, call.arrays, call.static)
+            left = [name for name in left if marks.get(name) == "parallel"]
+        check_summed(spec, left)
 
 
 def _sample_stats(mcmc: MCMC) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from aimz.data import Call
 from aimz.errors import warn
-from aimz.inference.scaling import RowScale
+from aimz.inference.scaling import RowScale, sums_discrete
 from aimz.kernel import Recent, freeze
 
 type Loop = Callable[..., tuple[SVIState, jax.Array, jax.Array, jax.Array]]
@@ -100,7 +100,7 @@ class SVIPrograms:
     def one_step(self, static: Mapping[str, object], names: frozenset[str]) -> Callable[..., Any]:
         """Return one compiled step: ``f(state, arrays, scale) -> (state, loss, fine)``."""
         handle = (freeze(static), names)
-        return self._steps.get(handle, lambda: jax.jit(self._step(dict(static), names)))
+        return self._steps.get(handle, lambda: self._jit(self._step(dict(static), names)))
 
     def draw(
         self,
@@ -135,7 +135,11 @@ class SVIPrograms:
         The loop ends early with the epoch of a step that is not finite; ``bad`` says that there was one before.
         """
         handle = (freeze(static), names, stacked)
-        return self._loops.get(handle, lambda: jax.jit(self._loop(dict(static), names, stacked=stacked)))
+        return self._loops.get(handle, lambda: self._jit(self._loop(dict(static), names, stacked=stacked)))
+
+    def _jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Compile ``f(state, arrays, scale, ...)``; NumPyro sums over discrete sites with a plain scale only."""
+        return jax.jit(function, static_argnums=2 if sums_discrete(self._svi) else ())
 
     def _loop(self, static: Mapping[str, object], names: frozenset[str], *, stacked: bool) -> Loop:
         step = self._step(static, names)

@@ -4,7 +4,16 @@ With a batch of ``B`` rows of ``n_obs``, the ELBO of the whole data is estimated
 axis counts ``n_obs / B`` times (Hoffman et al. 2013, *Stochastic Variational Inference*).
 """
 
-__all__ = ["RowScale", "abstract_sites", "check_minibatches", "read_scaled", "run_sites"]
+__all__ = [
+    "HOLDS_DATA",
+    "RowScale",
+    "abstract_sites",
+    "check_minibatches",
+    "parts_of",
+    "read_scaled",
+    "run_sites",
+    "sums_discrete",
+]
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +25,7 @@ import jax.numpy as jnp
 import numpyro.infer.autoguide as autoguide
 from jax import random
 from numpyro.handlers import seed, substitute, trace
-from numpyro.infer import SVI, RenyiELBO, init_to_uniform
+from numpyro.infer import SVI, RenyiELBO, TraceEnum_ELBO, init_to_uniform
 from numpyro.infer.autoguide import AutoGuide, AutoGuideList
 from numpyro.optim import Minimize
 from numpyro.primitives import Messenger
@@ -26,7 +35,7 @@ from aimz.kernel import KernelSpec
 
 type Abstract = Mapping[str, jax.ShapeDtypeStruct]
 
-_HOLDS_DATA = tuple(
+HOLDS_DATA = tuple(
     getattr(autoguide, name)
     for name in ("AutoLaplaceApproximation", "AutoDAIS", "AutoSemiDAIS", "AutoSurrogateLikelihoodDAIS")
     if hasattr(autoguide, name)
@@ -190,14 +199,14 @@ def check_minibatches(svi: SVI, spec: KernelSpec) -> None:
             "or fit all rows with `fit_on_batch`."
         )
         raise ValueError(msg)  # noqa: TRY004 (as above)
-    holding = next((guide for guide in _parts(svi.guide) if isinstance(guide, _HOLDS_DATA)), None)
+    holding = next((guide for guide in parts_of(svi.guide) if isinstance(guide, HOLDS_DATA)), None)
     if holding is not None:
         msg = (
             f"The guide `{type(holding).__name__}` computes with the data it was set up with, which would be one "
             "batch. Choose another, `AutoNormal` say, or fit all rows with `fit_on_batch`."
         )
         raise ValueError(msg)
-    local = _by_row(spec, enumerated=_sums(svi))
+    local = _by_row(spec, enumerated=sums_discrete(svi))
     if isinstance(svi.guide, AutoGuide) and local:
         msg = (
             f"The guide `{type(svi.guide).__name__}` has a value of `{local[0]}` for each row, so those of one batch "
@@ -207,22 +216,22 @@ def check_minibatches(svi: SVI, spec: KernelSpec) -> None:
         raise ValueError(msg)
 
 
-def _parts(guide: Any) -> Iterator[Any]:
+def parts_of(guide: Any) -> Iterator[Any]:
     """Yield a guide, and what it is made of."""
     yield guide
     if isinstance(guide, AutoGuideList):
         for part in guide._guides:
-            yield from _parts(part)
+            yield from parts_of(part)
 
 
-def _sums(svi: SVI) -> bool:
-    """Whether the ELBO sums over discrete sites, so that the guide has none."""
-    return bool(getattr(svi.loss, "can_infer_discrete", False))
+def sums_discrete(svi: SVI) -> bool:
+    """Whether the ELBO sums over discrete sites that the guide has not."""
+    return isinstance(svi.loss, TraceEnum_ELBO)
 
 
 def _by_row(spec: KernelSpec, *, enumerated: bool) -> list[str]:
     """Return the latent sites with a row axis that a guide has to have; one that is summed over it has not."""
-    return [name for name in spec.local_sites if not (enumerated and spec[name].dtype.startswith(("int", "bool")))]
+    return [name for name in spec.local_sites if not (enumerated and spec[name].is_discrete)]
 
 
 def read_scaled(
@@ -242,7 +251,7 @@ def read_scaled(
     if isinstance(svi.guide, AutoGuide):
         return model  # it has no latent site by row, or `check_minibatches` had refused it
     guide = _rows_counted(svi.guide, given, static, "guide", n_obs)
-    unlike = sorted((model ^ guide) & frozenset(_by_row(spec, enumerated=_sums(svi))))
+    unlike = sorted((model ^ guide) & frozenset(_by_row(spec, enumerated=sums_discrete(svi))))
     if unlike:
         one, other = ("model", "guide") if unlike[0] in model else ("guide", "model")
         msg = (

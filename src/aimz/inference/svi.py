@@ -3,7 +3,7 @@
 __all__ = ["Minibatches", "SVIFit"]
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +16,18 @@ from numpyro.infer.svi import SVIRunResult, SVIState
 from aimz.data import Batches, Call
 from aimz.errors import CheckpointError, warn
 from aimz.inference.checkpoint import Checkpoint, Progress, fingerprint_fit
+from aimz.inference.discrete import check_of_batch, draw_discrete, read_summed
 from aimz.inference.epochs import EpochRun
 from aimz.inference.fit import Fit, VIResult
 from aimz.inference.posterior import Posterior
 from aimz.inference.programs import SVIPrograms, warn_not_finite
 from aimz.inference.scaling import check_minibatches, read_scaled
-from aimz.kernel import KernelSpec, Recent
+from aimz.kernel import KernelSpec, Recent, freeze
+
+_MOST_BYTES = 2**30
+"""Bytes of draws of discrete local latents that a fit in minibatches keeps."""
+_DRAWN = 2**20
+"""Folded into a key for the sites that are drawn after the guide's."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class SVIFit(Fit):
         self._programs = SVIPrograms(inference)
         self.scalings = Recent[frozenset[str]]()
         """Sites that are scaled, for batches of a kind."""
+        self._sums = Recent[tuple[str, ...]]()
         self._n_obs: int | None = None
         self._result: VIResult | None = None
         self._steps: list[jax.Array] = []
@@ -65,13 +72,20 @@ class SVIFit(Fit):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave compiled programs out of a pickle."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("_programs", "scalings")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_programs", "scalings", "_sums")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Start with no compiled programs."""
         self.__dict__ |= state
         self._programs = SVIPrograms(self.inference)
         self.scalings = Recent[frozenset[str]]()
+        self._sums = Recent[tuple[str, ...]]()
+
+    def _summed(self, spec: KernelSpec, arrays: Mapping[str, Any], static: Mapping[str, object]) -> tuple[str, ...]:
+        """Return the discrete latents that are summed over; found out once for arguments of a kind."""
+        shapes = tuple((name, tuple(array.shape), str(array.dtype)) for name, array in sorted(arrays.items()))
+        handle = (shapes, freeze(static))
+        return self._sums.get(handle, lambda: read_summed(self.inference, spec, arrays, static))
 
     @property
     def vi_result(self) -> VIResult | None:
@@ -100,15 +114,17 @@ class SVIFit(Fit):
         return {**params, **(mutable or {})}
 
     def check_run(self, call: Call, spec: KernelSpec, *, num_samples: int = 1) -> None:  # noqa: ARG002
-        """Refuse to continue with other observations where the guide has a value for each of them."""
+        """Refuse discrete sites that cannot be had, and to go on with other rows if the guide has a value for each."""
+        summed = self._summed(spec, call.arrays, call.static)
+        local = [name for name in spec.local_sites if name not in summed]
         if (
             isinstance(self.inference.guide, AutoGuide)
-            and spec.local_sites
+            and local
             and self.vi_state is not None
             and self._n_obs != call.n_obs
         ):
             msg = (
-                f"The fit continues from its state, in which the guide has values of `{spec.local_sites[0]}` for "
+                f"The fit continues from its state, in which the guide has values of `{local[0]}` for "
                 f"{self._n_obs} observations; got {call.n_obs}. Make a new ImpactModel, with a new guide, for other "
                 "data."
             )
@@ -135,6 +151,8 @@ class SVIFit(Fit):
 
         ``given`` are abstract arguments at two numbers of rows.
         """
+        for name in self._summed(spec, given[0], static):
+            check_of_batch(spec, name)
         check_minibatches(self.inference, spec)
         return read_scaled(self.inference, spec, given, static, n_obs)
 
@@ -203,11 +221,22 @@ class SVIFit(Fit):
         key: jax.Array,
         *,
         num_samples: int,
+        n_obs: int,
     ) -> Posterior:
         """Draw the posterior after a fit in minibatches: for sites with a row axis, of all rows, if they are there."""
         self._n_obs = first.n_obs
         wanted, call = spec.latent_sites, first
-        by_row = [] if isinstance(self.inference.guide, AutoGuide) else spec.local_sites
+        summed = [name for name in self._summed(spec, first.arrays, first.static) if spec[name].row_axes]
+        by_row = summed if isinstance(self.inference.guide, AutoGuide) else spec.local_sites
+        if summed and 4 * num_samples * n_obs * len(summed) > _MOST_BYTES:
+            # The others may be asked for, and are; what is known of these is in the data and the other draws.
+            by_row = [name for name in by_row if name not in summed]
+            wanted = tuple(name for name in wanted if name not in summed)
+            warn(
+                f"Discrete local latent site(s) {', '.join(f'`{name}`' for name in summed)} have no posterior draws: "
+                f"{num_samples} draws for {n_obs} rows would take more than a GiB. Ask for fewer, `num_samples=`, or "
+                "do without: predictions draw them anew, and `log_likelihood` sums over them."
+            )
         if by_row:
             every = all_rows(first)
             if every is None:
@@ -240,12 +269,34 @@ class SVIFit(Fit):
     def sample(
         self,
         call: Call | None,
-        spec: KernelSpec | None,  # noqa: ARG002
+        spec: KernelSpec | None,
         key: jax.Array,
         *,
         num_samples: int,
         return_sites: Iterable[str] | None,
     ) -> Posterior:
-        """Draw from the guide; one written by hand may read the data of ``call``."""
+        """Draw from the guide, which may read the data of ``call``, and what was summed over from what it is given."""
         params = {} if self.vi_result is None else self.vi_result.params
-        return Posterior(self._programs.draw(params, key, num_samples=num_samples, latents=return_sites, call=call))
+        wanted = None if return_sites is None else tuple(return_sites)
+        discrete = [] if spec is None else [n for n in spec.discrete_latents if wanted is None or n in wanted]
+        if spec is None or not discrete:
+            return Posterior(self._programs.draw(params, key, num_samples=num_samples, latents=wanted, call=call))
+        drawn = self._programs.draw(params, key, num_samples=num_samples, latents=spec.latent_sites, call=call)
+        missing = tuple(name for name in spec.discrete_latents if name not in drawn)
+        if not missing:
+            pass
+        elif call is None or spec.param_output not in call.arrays:
+            listed = ", ".join(f"`{name}`" for name in missing)
+            warn(
+                f"Discrete latent site(s) {listed} are left out: they are drawn given the data, and got none. Pass all "
+                f"the data by name, `{spec.param_input}` and `{spec.param_output}` among them, as `sample(X=X, y=y)`."
+            )
+        else:
+            call = replace(call, static={**call.static, **self.inference.static_kwargs})
+            drawn |= draw_discrete(
+                *(self.inference.model, call, spec, missing, jax.random.fold_in(key, _DRAWN), drawn, self.params),
+                n_draws=num_samples,
+                weighed=False,
+            )
+        names = spec.latent_sites if wanted is None else wanted
+        return Posterior({name: drawn[name] for name in names if name in drawn})

@@ -9,7 +9,7 @@ from aimz.kernel.rows import RowUse, row_use
 from aimz.kernel.signature import KernelSignature, kernel_name, read_signature
 from aimz.kernel.spec import KernelSpec, Role, Site
 from aimz.kernel.static import Recent, freeze
-from aimz.kernel.substitute import Source, Substitution, substitute
+from aimz.kernel.substitute import Scored, Source, Substitution, substitute
 
 __all__ = [
     "Columns",
@@ -22,6 +22,7 @@ __all__ = [
     "Recent",
     "Role",
     "RowUse",
+    "Scored",
     "Site",
     "Source",
     "Substitution",

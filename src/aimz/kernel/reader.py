@@ -254,6 +254,8 @@ def _site(
         parents=(traced.parents | siblings) - {traced.name},
         data=traced.data if traced.is_observed and not traced.is_factor else frozenset(),
         drawable=traced.drawable,
+        is_discrete=traced.is_discrete,
+        n_values=traced.n_values,
         leaves=tuple((jax.tree_util.keystr(p), tuple(x.shape)) for p, x in leaves) if is_tree else (),
     )
 

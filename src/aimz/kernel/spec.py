@@ -56,6 +56,10 @@ class Site:
     """At an observed site, the arguments its data come from."""
     drawable: bool = True
     """Whether its distribution can be sampled; an improper prior cannot."""
+    is_discrete: bool = False
+    """Whether its values are separate ones (counts, classes), so that no gradient leads from one to the next."""
+    n_values: int | None = None
+    """Of a discrete site that can be summed over: the number of its values 0, 1, ..."""
     leaves: tuple[tuple[str, tuple[int, ...]], ...] = ()
     """For a tree of parameters: the path and shape of each leaf."""
 
@@ -171,6 +175,11 @@ class KernelSpec:
     def local_sites(self) -> tuple[str, ...]:
         """Names of the latent sites with a row axis: one value, or more, for each observation."""
         return tuple(site.name for site in self.sites if site.role is Role.LATENT and site.row_axes)
+
+    @property
+    def discrete_latents(self) -> tuple[str, ...]:
+        """Names of the latent sites whose values are discrete: inference sums over them, or draws them."""
+        return tuple(site.name for site in self.sites if site.role is Role.LATENT and site.is_discrete)
 
     @property
     def return_sites(self) -> tuple[str, ...]:

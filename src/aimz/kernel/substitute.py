@@ -1,6 +1,6 @@
 """What is substituted and what is drawn anew: one decision per site, made in one place."""
 
-__all__ = ["Source", "Substitution", "substitute"]
+__all__ = ["Scored", "Source", "Substitution", "substitute"]
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from aimz.kernel.marginal import marginal_obstacle
 from aimz.kernel.spec import KernelSpec, Role, Site
 
 
@@ -28,6 +29,14 @@ class Source(StrEnum):
     INITIAL = "its initial value: nothing was fitted"
     DATA = "the data, or drawn where there are none"
     DRAWN = "drawn"
+    SUMMED = "summed over, since it is discrete"
+
+
+class Scored(StrEnum):
+    """Which discrete local latents the density of the output is summed over."""
+
+    NEW = "those that would be drawn"
+    ALL = "all that can be summed over"
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,7 @@ def substitute(
     other_rows: frozenset[str] = frozenset(),
     intervened: frozenset[str] = frozenset(),
     downstream: frozenset[str] = frozenset(),
+    scored: Scored | None = None,
 ) -> Substitution:
     """Decide where the value of each site comes from.
 
@@ -82,12 +92,14 @@ def substitute(
         Sites the intervention sets.
     downstream
         Sites that descend from the intervention.
+    scored
+        Where the output is scored: which discrete latents its density is summed over.
 
     Raises
     ------
     ValueError
         If a posterior draw or a fitted value has not the shape of its site, or a site would have to be drawn
-        whose distribution cannot be sampled.
+        whose distribution cannot be sampled, or that the output's density would be as random as.
     """
     known = frozenset(observed)
     sources: list[tuple[str, Source]] = []
@@ -104,6 +116,8 @@ def substitute(
             source = _latent(
                 site, posterior, fitted_rows=fitted_rows and site.name not in other_rows, downstream=downstream
             )
+            if scored is not None and site.is_discrete:
+                source = _scored(spec, site, source, scored)
         elif site.role in (Role.PARAM, Role.MUTABLE):
             source = _parameter(site, posterior, fitted)
         else:
@@ -152,6 +166,25 @@ def _latent(
         )
         raise ValueError(msg)
     return source
+
+
+def _scored(spec: KernelSpec, site: Site, source: Source, scored: Scored) -> Source:
+    """Decide for a discrete latent where densities are wanted: a sum has no noise, and needs no data of its own."""
+    drawn = source in (Source.ABSENT, Source.OTHER_ROWS)
+    if not drawn and not (scored is Scored.ALL and source is Source.POSTERIOR_ROWS):
+        return source
+    obstacle = marginal_obstacle(spec, site.name)
+    if obstacle is None:
+        return Source.SUMMED
+    if not drawn:
+        return source
+    msg = (
+        f"The density of `{spec.param_output}` would depend on chance: the discrete site `{site.name}` would be drawn "
+        f"({source}), and it cannot be summed over ({obstacle}). Score the data of the fit with a posterior that has "
+        f"`{site.name}` (`fit_on_batch`, `set_posterior_sample`), or write the output as its marginal "
+        "(`MixtureSameFamily`)."
+    )
+    raise ValueError(msg)
 
 
 def _check_shape(site: Site, shape: tuple[int, ...], but_for: Iterable[int] = ()) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import lax, random
 from numpyro.infer import init_to_uniform
@@ -44,6 +45,10 @@ class TracedSite:
     """Number of the control flow the site was made in; 0 outside."""
     density_shape: tuple[int, ...] = ()
     """At an observed site, the shape that its data and its distribution make together, event axes included."""
+    is_discrete: bool = False
+    """Whether the values are separate ones."""
+    n_values: int | None = None
+    """Number of values 0, 1, ... of a discrete site that can be summed over."""
     parents: frozenset[str] = frozenset()
     """Sites and arguments the site's distribution, or a deterministic site's value, depends on."""
     data: frozenset[str] = frozenset()
@@ -192,6 +197,7 @@ def _read(message: Message, value: Any, *, drawable: bool) -> TracedSite:
     """Keep of a message what outlives the trace it was made in."""
     fn = message["fn"] if message["type"] == "sample" else None
     base = _base(fn)
+    is_discrete = bool(getattr(getattr(fn, "support", None), "is_discrete", False))
     return TracedSite(
         name=message["name"],
         kind=message["type"],
@@ -205,7 +211,24 @@ def _read(message: Message, value: Any, *, drawable: bool) -> TracedSite:
         drawable=drawable,
         scan=int(message.get("_scan", 0)),
         density_shape=_density_shape(fn, message) if message.get("is_observed", False) else (),
+        is_discrete=is_discrete,
+        n_values=_n_values(fn) if is_discrete else None,
     )
+
+
+def _n_values(fn: Any) -> int | None:
+    """Return how many values NumPyro can sum over, or None.
+
+    It takes them to be 0, 1, ... whatever the support is, and those of a vector to be the same throughout.
+    """
+    if not fn.has_enumerate_support or fn.event_dim:
+        return None
+    try:
+        with jax.ensure_compile_time_eval():
+            values = np.asarray(fn.enumerate_support(expand=False)).ravel()
+    except (NotImplementedError, jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
+        return None
+    return len(values) if np.array_equal(values, np.arange(len(values))) else None
 
 
 def _density_shape(fn: Any, message: Message) -> tuple[int, ...]:

@@ -10,13 +10,15 @@ from aimz.kernel import KernelSpec, Source, Substitution
 
 
 def announce(
+    posterior: Posterior | None,
     substitution: Substitution,
-    posterior: Posterior,
     spec: KernelSpec,
     known: KernelSpec | None,
     arguments: Iterable[str],
 ) -> None:
-    """Say what a user might not expect of this call; ``arguments`` are those the intervention sets."""
+    """Say what a user might not expect of this call, if anything is to be said; it sets these ``arguments``."""
+    if posterior is None:
+        return
     _warn(substitution, posterior, (spec, known) if known else (spec,))
     _warn_of_control_flow(spec, substitution, posterior)
     _warn_of_priors(substitution, posterior, spec, arguments)

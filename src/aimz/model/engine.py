@@ -21,6 +21,7 @@ from aimz.kernel import (
     KernelReader,
     KernelSignature,
     KernelSpec,
+    Scored,
     Source,
     Substitution,
     read_intervention,
@@ -249,6 +250,7 @@ class Engine:
         changed: frozenset[str] = frozenset(),
         alike: Alike | None = None,
         quiet: bool = False,
+        scored: Scored | None = None,
     ) -> Prepared:
         """Check a call and decide where the value of each site comes from; warn of what is not as fitted.
 
@@ -274,11 +276,10 @@ class Engine:
             & (spec.descendants(changed) | (known or spec).descendants(changed) | alike.other_rows),
             intervened=frozenset(acts.values),
             downstream=(acts.downstream | alike.downstream) - frozenset(acts.values),
+            scored=scored,
         )
         refuse_data_in_control_flow(spec, substitution)
-        if posterior is not None and not quiet:
-            announce(substitution, posterior, spec, known, {*acts.arrays, *acts.static})
-        fitted = {name: params[name] for name in substitution.having(Source.FITTED)}
+        announce(None if quiet else posterior, substitution, spec, known, {*acts.arrays, *acts.static})
         return Prepared(
             spec=spec,
             call=call,
@@ -294,10 +295,11 @@ class Engine:
                 transforms=acts.transforms,
                 unobserve=frozenset(substitution.having(Source.DOWNSTREAM)),
                 row_plates=spec.row_plates,
+                summed={name: spec[name].n_values or 0 for name in substitution.having(Source.SUMMED)},
                 row_axes={site.name: site.row_axes[0] for site in spec.sites if site.row_axes},
             ),
             draws={} if posterior is None else {n: posterior.draws[n] for n in substitution.from_posterior},
-            values={**fitted, **acts.values},
+            values={name: params[name] for name in substitution.having(Source.FITTED)} | acts.values,
             attrs=_attrs(substitution, intervention),
             columns=self.read_columns(call),
         )

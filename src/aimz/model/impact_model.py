@@ -18,7 +18,7 @@ from numpyro.infer.svi import SVIState
 from aimz.data import open_pieces, read_count, read_key
 from aimz.errors import NotFittedError
 from aimz.inference import Posterior, SVIFit, VIResult, make_fit, read_draws
-from aimz.kernel import KernelSpec, read_signature
+from aimz.kernel import KernelSpec, Scored, read_signature
 from aimz.model.asked import Asked, Order
 from aimz.model.batching import batch_scale
 from aimz.model.comparing import compare
@@ -269,7 +269,8 @@ class ImpactModel:
         """Fit to all the data at once, by SVI or MCMC, and draw the posterior.
 
         SVI continues from the state the model has; a model that is to start afresh is made anew.  MCMC warms up
-        and samples as its object says, each time.
+        and samples as its object says, each time.  Discrete latents that were summed over are drawn afterwards, given
+        the data and each draw of the others.
 
         Parameters
         ----------
@@ -295,9 +296,11 @@ class ImpactModel:
         Raises
         ------
         KernelValidationError
-            If the kernel does not observe the output.
+            If the kernel does not observe the output, or has a discrete latent that cannot be summed over.
         TypeError, ValueError
             If data or arguments do not fit; nothing has then been changed.
+        ImportError
+            If the kernel has discrete latents and funsor is not installed.
 
         Warns
         -----
@@ -457,7 +460,9 @@ class ImpactModel:
             fit.run_minibatches(plan, start)
         finally:
             training.end()
-        self._posterior = fit.draw_after(training.all_rows, plan.first, spec, key_draws, num_samples=num_samples)
+        self._posterior = fit.draw_after(
+            training.all_rows, plan.first, spec, key_draws, num_samples=num_samples, n_obs=training.n_obs
+        )
         self._observed = training.observed(plan.first, self.param_output)
         return self
 
@@ -902,7 +907,8 @@ class ImpactModel:
         """Return the log density of each observation under each posterior draw, never scaled.
 
         Equals :func:`numpyro.infer.log_likelihood` at the output, for any number of rows.  ``arviz_stats.loo`` reads
-        it once it is in memory: pass ``store="memory"``, or call ``.load()`` on the tree.
+        it once it is in memory: pass ``store="memory"``, or call ``.load()`` on the tree.  Discrete local latents that
+        would be drawn (those of other rows than the fitted ones, or without posterior draws) are summed over instead.
 
         Parameters
         ----------
@@ -949,7 +955,8 @@ class ImpactModel:
         Pareto-smoothed importance sampling (Vehtari, Gelman and Gabry 2017; Vehtari et al. 2024) needs all draws of a
         row, but one row only, so it is done while the rows stream by: memory grows with neither.  The numbers are those
         of :func:`arviz_stats.loo` for :meth:`log_likelihood`, with ``elpd_i`` and ``pareto_k`` for each row; the result
-        prints, and goes into :func:`arviz_stats.compare`, as ArviZ's own.
+        prints, and goes into :func:`arviz_stats.compare`, as ArviZ's own.  Discrete local latents are summed over: with
+        its class known, an observation that is left out would still be told by it.
 
         Parameters
         ----------
@@ -1518,6 +1525,7 @@ class ImpactModel:
             n_draws=posterior.n_draws,
             return_sites=site,
             in_sample=fitted,
+            scored=Scored.ALL if method == "loo" else Scored.NEW,
         )
         asked = Asked(method, "log_likelihood", given, prepare(given.call), prepare, options, scored=site)
         check_order(given, asked.prepared)
