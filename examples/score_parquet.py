@@ -2,9 +2,10 @@
 
     python examples/score_parquet.py [--rows 10000000] [--folder DIRECTORY]
 
-Customers have an age, an income and a price they are offered; whether they buy depends on all three.  The file is written
-first, a piece at a time.  The model is then fitted in minibatches that are read from it, each customer gets a probability
-to buy with an interval, stored beside the file, and two prices are compared by region.  No step holds all rows.
+Customers have an age, an income and a price they are offered; whether they buy depends on all three.  The file is
+written first, a piece at a time.  The model is then fitted in minibatches that are read from it, each customer gets a
+probability to buy with an interval, stored beside the file, and two prices are compared by region.  No step holds all
+rows.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import jax
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import polars as pl
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
@@ -70,8 +72,9 @@ def main(n_rows: int, folder: Path) -> None:
 
     svi = SVI(kernel, AutoMultivariateNormal(kernel), numpyro.optim.Adam(0.01), Trace_ELBO())
     model = aimz.ImpactModel(kernel, random.key(0), svi, param_output="bought", dims={"slopes": ["feature"]})
-    columns = pyarrow.dataset.dataset(file).scanner(columns=[*TRUTH, "bought"])  # neither customer nor region
-    model.fit(columns, batch_size=4096, epochs=1 if n_rows > 2_000_000 else 5, num_samples=100, progress=False)
+    epochs = 1 if n_rows > 2_000_000 else 5
+    columns = pl.scan_parquet(file).select(*TRUTH, "bought")  # neither the number of the customer nor the region
+    model.fit(columns, batch_size=4096, epochs=epochs, total_size=n_rows, num_samples=100, progress=False)
     print(f"Fitted; peak so far {peak():,.0f} MiB")
 
     customers = pyarrow.dataset.dataset(file)

@@ -30,10 +30,23 @@ class Pieces:
         """Read it from the start."""
         return iter(self.read(self.names))
 
-    def labels(self, name: str) -> np.ndarray:
-        """Return one column as it is, read in a pass of its own."""
-        parts = [open_table(piece, "X") for piece in self.read((name,))]
-        return np.concatenate([np.asarray(part.labels(name)) for part in parts if part is not None])
+    def labels(self, name: str) -> Any:
+        """Return one column, to tell groups by, read in a pass of its own; of each text that recurs one is kept."""
+        import pandas as pd
+
+        known: dict[Any, int] = {}
+        codes: list[np.ndarray] = []
+        for piece in self.read((name,)):
+            table = open_table(piece, "X")
+            assert table is not None
+            found, labels = pd.factorize(np.asarray(table.labels(name)))
+            places = np.array([known.setdefault(label, len(known)) for label in labels] + [-1], np.int32)
+            codes.append(places[found])  # missing ones have the code -1, here as there
+        names = list(known)
+        order = sorted(range(len(names)), key=names.__getitem__) if _alike(names) else list(range(len(names)))
+        rank = np.empty(len(names) + 1, np.int32)
+        rank[order], rank[-1] = np.arange(len(names)), -1
+        return pd.Categorical.from_codes(rank[np.concatenate(codes)], categories=[names[i] for i in order])
 
 
 def open_pieces(value: Any, parameters: Parameters) -> Pieces | None:
@@ -56,6 +69,11 @@ def open_pieces(value: Any, parameters: Parameters) -> Pieces | None:
         needed = {*parameters.columns, *parameters.further, parameters.output}
         wanted = tuple(name for name in names if name in needed) or names
     return Pieces(read, wanted, names, n_obs)
+
+
+def _alike(labels: Sequence[Any]) -> bool:
+    """Whether labels can be sorted."""
+    return all(isinstance(label, str) for label in labels) or not any(isinstance(label, str) for label in labels)
 
 
 type _Reader = tuple[Callable[[Sequence[str]], Iterable[Any]], tuple[str, ...], int | None]
@@ -86,7 +104,12 @@ def _arrow(value: Any) -> _Reader:
 
     def read(columns: Sequence[str]) -> Iterable[Any]:
         # Read ahead by little: sixteen batches of several files, as by default, take hundreds of megabytes.
-        ahead = {"batch_readahead": 2, "fragment_readahead": 1}
+        ahead: dict[str, Any] = {"batch_readahead": 2, "fragment_readahead": 1}
+        if type(getattr(value, "format", None)).__name__ == "ParquetFileFormat":
+            from pyarrow import dataset
+
+            # Else the bytes of a whole file are read before its first rows.
+            ahead["fragment_scan_options"] = dataset.ParquetFragmentScanOptions(pre_buffer=False)
         yield from value.to_batches(columns=list(columns), batch_size=_ROWS, **ahead)
 
     return read, tuple(value.schema.names), int(value.count_rows())
