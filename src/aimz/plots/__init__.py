@@ -5,11 +5,11 @@ It is not known to ``pyplot``, so nothing has to be closed.  matplotlib and arvi
 drawn.
 """
 
+from aimz.plots.curves import policy_value, qini_curve, uplift_curve
 from aimz.plots.effect import plot_effect
 from aimz.plots.groups import plot_groups
 from aimz.plots.loss import plot_loss
 from aimz.plots.predictive import plot_predictive
-from aimz.plots.ranking import policy_value, qini_curve, uplift_curve
 from aimz.plots.uplift import plot_uplift
 
 __all__ = [

@@ -236,7 +236,7 @@ def _inches(text: str, size: float) -> float:
 
     font = FontProperties(family="DejaVu Sans", size=size)
     width, _, _ = text_to_path.get_text_width_height_descent(text.replace(r"\$", "$"), font, ismath=False)
-    return 1.06 * float(width) / 72  # on a coarse screen letters move to whole pixels
+    return 1.12 * float(width) / 72  # on a coarse screen letters move to whole pixels
 
 
 def numbers(axis: Any, *, percent: bool = False, most: int = 6) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import xarray as xr
 
 from aimz.plots.canvas import BLUE, DARK, GREY, ORANGE, Canvas, canvas, note, numbers
-from aimz.plots.ranking import policy_value, qini_curve, uplift_curve
+from aimz.plots.curves import gains, policy_value, qini
+from aimz.plots.ranking import ranked
 from aimz.plots.reading import SAMPLE_DIMS, intervals
 from aimz.plots.words import against, axis_label, estimate, interval_name, number, wanted_interval
 from aimz.statistics import Statistic
@@ -97,17 +98,17 @@ def plot_uplift(
         msg = f"`plot_uplift` got `{given}` without `{other}`. Pass both for a Qini curve, or neither."
         raise ValueError(msg)
     interval = wanted_interval(hdi_prob)
-    same: dict[str, Any] = {"var_name": var_name, "ranking": ranking, "n_cuts": n_cuts, "max_draws": max_draws}
-    curve = uplift_curve(effects, **same)
-    qini = None if treated is None else qini_curve(effects, treated=treated, outcome=outcome, **same)
+    rows = ranked(effects, var_name, ranking, n_cuts, max_draws, "plot_uplift")
+    curve = gains(rows)
+    seen = None if treated is None else qini(rows, treated, outcome)
     worth = None if cost is None else policy_value(curve, cost=cost, value=value)
-    columns = 1 + (qini is not None) + (worth is not None)
+    columns = 1 + (seen is not None) + (worth is not None)
     size = (6.4, 4.6) if columns == 1 else (4.6 * columns, 4.8)
     with canvas("plot_uplift", size, columns=columns, figsize=figsize) as drawn:
         axes = list(drawn.axes)
         _draw_gain(drawn, axes.pop(0), curve, interval)
-        if qini is not None:
-            _draw_qini(drawn, axes.pop(0), qini, interval)
+        if seen is not None:
+            _draw_qini(drawn, axes.pop(0), seen, interval)
         if worth is not None:
             _draw_value(drawn, axes.pop(0), worth, interval)
         for ax in drawn.axes:
@@ -162,23 +163,23 @@ def _draw_gain(drawn: Canvas, ax: Any, curve: xr.Dataset, interval: Statistic) -
     ax.legend(loc="best")
 
 
-def _draw_qini(drawn: Canvas, ax: Any, qini: xr.Dataset, interval: Statistic) -> None:
-    share, seen, model = qini["share"].values, qini["qini"].values, _draws(qini["qini_model"])
+def _draw_qini(drawn: Canvas, ax: Any, found: xr.Dataset, interval: Statistic) -> None:
+    share, seen, model = found["share"].values, found["qini"].values, _draws(found["qini_model"])
     _band(ax, share, model, interval, BLUE, "expected by the model")
-    if "qini_boot" in qini:
-        boot = qini["qini_boot"].values
+    if "qini_boot" in found:
+        boot = found["qini_boot"].values
         known = np.isfinite(boot).all(axis=0)
         low, high = intervals(boot[:, known], interval)
         ax.fill_between(share[known], low, high, color=ORANGE, alpha=0.18, linewidth=0)
     ax.plot(share, seen, color=ORANGE, linewidth=1.8, label="observed (band: bootstrap)")
     ax.plot([0, 1], [0, seen[-1]], color=GREY, linewidth=1.4, linestyle="--", label="by lot")
     ax.axhline(0, color=DARK, linewidth=0.8)
-    drawn.ylabel(axis_label(_name(qini), qini.attrs, prefix="added among the treated: total "), ax)
-    coefficient = number(qini["coefficient"].item())
-    if "coefficient_boot" in qini:
-        ends = (number(float(bound)) for bound in intervals(qini["coefficient_boot"].values, interval))
+    drawn.ylabel(axis_label(_name(found), found.attrs, prefix="added among the treated: total "), ax)
+    coefficient = number(found["coefficient"].item())
+    if "coefficient_boot" in found:
+        ends = (number(float(bound)) for bound in intervals(found["coefficient_boot"].values, interval))
         coefficient += f" ({' to '.join(ends)})"
-    by_model = estimate(_draws(qini["coefficient_model"]), interval)
+    by_model = estimate(_draws(found["coefficient_model"]), interval)
     note(ax, ["Qini curve, as observed", f"Coefficient {coefficient}; expected by the model {by_model}."])
     ax.legend(loc="best")
 
