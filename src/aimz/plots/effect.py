@@ -181,7 +181,8 @@ def _density(ax: Any, draws: np.ndarray, place: float, estimate: tuple[float, fl
     if draws.size > 1 and np.ptp(draws) > 1e-12 * max(abs(mean), 1e-300):
         # The density is that of standardised draws: effects may be tiny, or far from 0.
         scale = draws.std()
-        grid, density, _ = array_stats.kde((draws - mean) / scale)
+        with np.errstate(all="ignore"):  # where one rule for the bandwidth fails ArviZ takes another
+            grid, density, _ = array_stats.kde((draws - mean) / scale)
         grid, height = grid * scale + mean, 0.72 * density / density.max()
         ax.fill_between(grid, place, place + height, color=colour, alpha=0.28, linewidth=0, zorder=2)
         ax.plot(grid, place + height, color=colour, linewidth=1.1, zorder=2)

@@ -134,7 +134,7 @@ def _read(effects: Any, var_name: str | None) -> tuple[xr.DataArray, xr.DataArra
 def _scenarios(
     array: xr.DataArray, overall: xr.DataArray | None, wanted: Any
 ) -> tuple[xr.DataArray, xr.DataArray | None]:
-    known = list(array[SCENARIO].values)
+    known = array[SCENARIO].values.tolist()
     chosen = known if wanted is None else list(wanted) if isinstance(wanted, list | tuple) else [wanted]
     unknown = [name for name in chosen if name not in known]
     if unknown or not 1 <= len(chosen) <= 6:

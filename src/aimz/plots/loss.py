@@ -70,11 +70,11 @@ def plot_loss(source: Any, *, yscale: str | None = None, figsize: tuple[float, f
     tail = slice(max(0, len(losses) - 2 * tenth), None)
     with canvas("plot_loss", (9.0, 3.8), columns=2, figsize=figsize) as drawn:
         whole, end = drawn.axes
-        _line(whole, steps, losses)
+        _line(whole, steps, losses, steep=True)
         whole.set_yscale("log" if log else "linear")
         whole.axvspan(steps[tail][0] - 0.5, len(losses) + 0.5, color=ORANGE, alpha=0.12, linewidth=0)
         note(whole, ["All steps; the shaded end is on the right."])
-        _line(end, steps[tail], losses[tail])
+        _line(end, steps[tail], losses[tail], steep=False)
         means = []
         for part in (slice(tail.start, len(losses) - tenth), slice(len(losses) - tenth, None)):
             if finite[part].any():
@@ -119,7 +119,7 @@ def _read(source: Any) -> np.ndarray:
     return losses
 
 
-def _line(ax: Any, steps: np.ndarray, losses: np.ndarray) -> None:
+def _line(ax: Any, steps: np.ndarray, losses: np.ndarray, *, steep: bool) -> None:
     """Draw what single steps lost, and their running average; of very many steps, by bins."""
     finite = np.isfinite(losses)
     steps, losses = steps[finite], losses[finite]
@@ -127,7 +127,7 @@ def _line(ax: Any, steps: np.ndarray, losses: np.ndarray) -> None:
         return
     if losses.size <= _BINS:
         ax.plot(steps, losses, color=BLUE, alpha=0.35, linewidth=0.8)
-        ax.plot(steps, _smooth(losses, losses.size // 40), color=BLUE, linewidth=1.6)
+        ax.plot(steps, _smooth(losses, losses.size // 40, steep=steep), color=BLUE, linewidth=1.6)
         return
     edges = np.linspace(0, losses.size, _BINS + 1).astype(np.int64)
     starts, count = edges[:-1], np.diff(edges)
@@ -135,17 +135,22 @@ def _line(ax: Any, steps: np.ndarray, losses: np.ndarray) -> None:
     lowest, highest = np.minimum.reduceat(losses, starts), np.maximum.reduceat(losses, starts)
     ax.fill_between(at, lowest, highest, color=BLUE, alpha=0.25, linewidth=0)
     means = np.add.reduceat(losses, starts) / count
-    ax.plot(at, _smooth(means, 6), color=BLUE, linewidth=1.6)
+    ax.plot(at, _smooth(means, 6, steep=steep), color=BLUE, linewidth=1.6)
     ax.margins(x=0.02)
     ax.tick_params(color=GREY)
 
 
-def _smooth(values: np.ndarray, near: int) -> np.ndarray:
-    """Return the average of each value with so many before and after it; of fewer at the ends."""
+def _smooth(values: np.ndarray, near: int, *, steep: bool) -> np.ndarray:
+    """Return the average of each value with so many before and after it.
+
+    At the end there are fewer after it; at the start, where a run is ``steep``, as few after as before.
+    """
     place = np.arange(values.size)
-    reach = np.minimum(near, np.minimum(place, values.size - 1 - place))
+    before = np.minimum(near, place)
+    after = np.minimum(near, values.size - 1 - place)
+    after = np.minimum(after, before) if steep else after
     total = np.concatenate([[0.0], np.cumsum(values - values[-1])])
-    return np.asarray((total[place + reach + 1] - total[place - reach]) / (2 * reach + 1) + values[-1])
+    return np.asarray((total[place + after + 1] - total[place - before]) / (before + after + 1) + values[-1])
 
 
 def _moved(means: Sequence[float]) -> str:

@@ -49,6 +49,7 @@ def variable(given: Any, groups: Iterable[str], var_name: str | None, what: str)
     """
     if isinstance(given, xr.DataArray):
         return given.rename(given.name or var_name or "effect")
+    named: dict[str, Any] = {}
     if isinstance(given, xr.DataTree):
         group = next((name for name in groups if name in given.children), None)
         if group is None and not given.data_vars:
@@ -57,6 +58,7 @@ def variable(given: Any, groups: Iterable[str], var_name: str | None, what: str)
                 f"{sorted(map(str, given.children)) or 'none'}. Pass such a result, or a variable of it."
             )
             raise ValueError(msg)
+        named = _names_in(given, var_name)
         given = (given if group is None else given[group]).to_dataset()
     if not isinstance(given, xr.Dataset):
         msg = f"`{what}` needs a result (a DataTree, Dataset or DataArray); got {type(given).__name__}."
@@ -67,7 +69,17 @@ def variable(given: Any, groups: Iterable[str], var_name: str | None, what: str)
         msg = f"`var_name` must say which of {names} to draw; got {got}. Pass `var_name={(names or ['y'])[0]!r}`."
         raise ValueError(msg)
     name = names[0] if var_name is None else var_name
-    return given[name].assign_attrs({**given.attrs, **given[name].attrs})
+    return given[name].assign_attrs({**given.attrs, **named, **given[name].attrs})
+
+
+def _names_in(tree: xr.DataTree, var_name: str | None) -> dict[str, Any]:
+    """Return what effects by group are called and measured in; it holds for those over all rows as well."""
+    if "effect" not in tree.children:
+        return {}
+    effects = tree["effect"].to_dataset()
+    name = next(iter(effects.data_vars), None) if var_name is None else var_name
+    attrs = effects[name].attrs if name in effects.data_vars else {}
+    return {key: attrs[key] for key in ("long_name", "units") if key in attrs}
 
 
 def own_dims(array: xr.DataArray, *, most: int, what: str, known: Iterable[str] = ()) -> list[str]:

@@ -160,7 +160,7 @@ def _draw_gain(drawn: Canvas, ax: Any, curve: xr.Dataset, interval: Statistic) -
     half = int(np.argmin(np.abs(share - 0.5)))
     words = f"Treating the top {100 * share[half]:.3g} % gains {estimate(gain[:, half], interval)} per row; all, "
     note(ax, ["Uplift, by the model", words + f"{estimate(gain[:, -1], interval)}."])
-    ax.legend(loc="best")
+    ax.legend(loc="best", frameon=True, facecolor="white", edgecolor="none", framealpha=0.8)
 
 
 def _draw_qini(drawn: Canvas, ax: Any, found: xr.Dataset, interval: Statistic) -> None:
@@ -181,7 +181,7 @@ def _draw_qini(drawn: Canvas, ax: Any, found: xr.Dataset, interval: Statistic) -
         coefficient += f" ({' to '.join(ends)})"
     by_model = estimate(_draws(found["coefficient_model"]), interval)
     note(ax, ["Qini curve, as observed", f"Coefficient {coefficient}; expected by the model {by_model}."])
-    ax.legend(loc="best")
+    ax.legend(loc="best", frameon=True, facecolor="white", edgecolor="none", framealpha=0.8)
 
 
 def _draw_value(drawn: Canvas, ax: Any, worth: xr.Dataset, interval: Statistic) -> None:
@@ -209,4 +209,4 @@ def _draw_value(drawn: Canvas, ax: Any, worth: xr.Dataset, interval: Statistic) 
     words = f"The top {100 * best:.3g} % is worth {estimate(_draws(worth['best_value']), interval)} per row; all, "
     cost = f"{worth.attrs['cost']:,.6g}"
     note(ax, [f"Value, at a cost of {cost} for each treated row", words + f"{estimate(draws[:, -1], interval)}."])
-    ax.legend(loc="best")
+    ax.legend(loc="best", frameon=True, facecolor="white", edgecolor="none", framealpha=0.8)
