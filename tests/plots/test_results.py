@@ -101,7 +101,9 @@ def test_loss_of_millions_of_steps_has_few_points():
     figure = plots.plot_loss(np.linspace(3.0, 1.0, 2_000_000))
     line = figure.axes[0].lines[0]
     assert len(line.get_xdata()) <= 1000
-    np.testing.assert_allclose(line.get_ydata(), np.interp(line.get_xdata(), [1, 2e6], [3, 1]), atol=1e-5)
+    # At the end an average has more before it than after.
+    at, mean = (values[:-6] for values in line.get_data())
+    np.testing.assert_allclose(mean, np.interp(at, [1, 2e6], [3, 1]), atol=1e-5)
 
 
 def test_the_interval_is_arvizs_or_the_one_asked_for():
@@ -125,7 +127,7 @@ def test_groups_are_sorted_and_empty_ones_left_out():
 
 
 class Stored:
-    """Draws that are somewhere else: 1,000 of 100,000 rows, handed out by the piece; 800 MB together."""
+    """Draws that are somewhere else: 1,000 of 100,000 rows, handed out by the piece; 400 MB together."""
 
     shape, dtype, ndim = (2, 500, 100_000), np.dtype(np.float64), 3
 
@@ -135,14 +137,14 @@ class Stored:
     def __getitem__(self, key):
         sizes = [len(range(*k.indices(n))) for k, n in zip(key, self.shape, strict=True)]
         self.largest = max(self.largest, int(np.prod(sizes)))
-        chain, draw, row = (np.arange(n)[k] for k, n in zip(key, self.shape, strict=True))
-        return (row / 1e5)[None, None, :] + 1e-3 * (draw[None, :, None] - 249.5) + 0.0 * chain[:, None, None]
+        chain, draw, row = (np.arange(n, dtype=np.float32)[k] for k, n in zip(key, self.shape, strict=True))
+        return (row / 1e5)[None, None, :] + (1e-3 * draw)[None, :, None] + (0.1 * chain)[:, None, None]
 
 
 @pytest.fixture
 def stored():
     source = Stored()
-    chunked = da.from_array(source, chunks=(2, 500, 2000), meta=np.empty((0, 0, 0)))
+    chunked = da.from_array(source, chunks=(2, 500, 2000), meta=np.empty((0, 0, 0), np.float32))
     return source, xr.DataArray(chunked, dims=("chain", "draw", "row"), name="y")
 
 
@@ -163,7 +165,7 @@ def test_what_does_not_fit_in_memory_is_read_by_the_piece(stored, plot):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert source.largest <= 2 * 500 * 2000
-    assert peak < 250e6, f"{peak / 1e6:.0f} MB for a result of 800 MB"
+    assert peak < 150e6, f"{peak / 1e6:.0f} MB for a result of 400 MB"
     assert out_of_place(figure) == []
 
 
