@@ -1,5 +1,7 @@
 """Every picture: it looks as it did, its text can be read, and it leaves nothing behind."""
 
+import io
+import pickle
 import subprocess
 import sys
 
@@ -7,9 +9,11 @@ import gallery
 import matplotlib
 import numpy as np
 import pytest
+from IPython.core.formatters import DisplayFormatter
 from looks import REFERENCE, distance, out_of_place, pixels
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from PIL import Image
 
 from aimz import plots
 
@@ -81,6 +85,19 @@ def test_no_figure_is_left_with_pyplot():
     assert isinstance(picture("groups"), Figure)
 
 
+def test_a_notebook_shows_the_picture():
+    """Also where pyplot was never asked for anything, so that nobody told the notebook about figures."""
+    shown, _ = DisplayFormatter().format(picture("effect_average"))
+    image = Image.open(io.BytesIO(shown["image/png"]))
+    width, height = picture("effect_average").bbox.size
+    assert image.size == (int(width), int(height))
+
+
+def test_a_picture_survives_pickling():
+    figure = pickle.loads(pickle.dumps(picture("effect_average")))
+    assert distance(pixels(figure), pixels(picture("effect_average"))) < TOLERANCE
+
+
 def test_style_of_the_user_changes_neither_picture_nor_itself():
     plain = pixels(picture("groups"))
     style = {"font.size": 20, "axes.facecolor": "black", "xtick.color": "red", "lines.linewidth": 9, "axes.grid": False}
@@ -116,8 +133,6 @@ def test_without_the_extra_it_is_said_what_to_install(monkeypatch, missing):
 
 
 if __name__ == "__main__":  # keep how pictures look now
-    from PIL import Image
-
     REFERENCE.mkdir(exist_ok=True)
     for name in gallery.REFERENCES:
         image = Image.fromarray((255 * pixels(picture(name))).round().astype(np.uint8))

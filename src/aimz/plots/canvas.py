@@ -19,10 +19,11 @@ __all__ = [
     "wrapped",
 ]
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 # Okabe and Ito (2008), which people of any colour vision tell apart.
@@ -151,6 +152,8 @@ def canvas(
             return
         figure = Figure(figsize=size, layout="constrained")
         figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # type: ignore[call-arg, union-attr]
+        # Notebooks show figures that pyplot knows, and ask others how they look.
+        figure._repr_png_ = partial(_as_png, figure)  # type: ignore[attr-defined]
         axes = tuple(figure.subplots(1, columns, squeeze=False)[0])
         for each in axes:
             # Ticks are made when the figure is shown, under whatever style there is then.
@@ -160,6 +163,12 @@ def canvas(
             each.tick_params(which="major", length=3.5, width=0.8, pad=3.5)
             each.grid(visible=True, color="#E4E4E4", linewidth=0.7, linestyle="-", alpha=1.0)
         yield Canvas(figure, axes, own=True)
+
+
+def _as_png(figure: Any) -> bytes:
+    written = io.BytesIO()
+    figure.savefig(written, format="png")
+    return written.getvalue()
 
 
 def _import_matplotlib(what: str) -> Any:
