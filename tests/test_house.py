@@ -26,6 +26,7 @@ ROOMS = [
     "stream",
     "output",
     "model",
+    "plots",
 ]
 FILES = sorted(SOURCE.rglob("*.py"))
 

@@ -1,0 +1,194 @@
+"""Numbers of uplift and Qini curves: closed forms, and NumPy row by row."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from aimz import plots
+from aimz.plots import policy_value, qini_curve, uplift_curve
+
+
+def effects(values, **attrs):
+    return xr.DataArray(np.asarray(values, float), dims=("chain", "draw", "row"), name="y", attrs=attrs)
+
+
+@pytest.fixture
+def some():
+    """Effects of 37 rows that are in no order, 2 chains of 11 draws."""
+    rng = np.random.default_rng(0)
+    return effects(rng.normal(rng.permutation(37) / 10 - 1, 0.5, (2, 11, 37)))
+
+
+def by_hand(draws, score, counts):
+    """Return gains of treating the first rows of a ranking, one draw and one number of rows at a time."""
+    n = draws.shape[-1]
+    ranking = sorted(range(n), key=lambda i: -score[i])
+    return np.array([[sum(draw[i] for i in ranking[:k]) / n for k in counts] for draw in draws])
+
+
+@pytest.mark.parametrize("n_cuts", [1, 5, 36, 37, 200])
+def test_gain_is_the_sum_of_the_largest_effects(some, n_cuts):
+    curve = uplift_curve(some, n_cuts=n_cuts)
+    draws = some.values.reshape(22, 37)
+    expected = by_hand(draws, draws.mean(axis=0), curve["n_rows"].values)
+    np.testing.assert_allclose(curve["gain"].values.reshape(22, -1), expected, atol=1e-12)
+    np.testing.assert_allclose(curve["gain"].isel(share=-1), some.mean("row"), atol=1e-12)
+    xr.testing.assert_allclose(
+        curve["random"].drop_vars("n_rows"), some.mean("row") * curve["share"].drop_vars("n_rows")
+    )
+    assert curve.sizes["share"] == min(n_cuts, 37) + 1
+    assert curve["share"].values[[0, -1]].tolist() == [0.0, 1.0]
+
+
+def test_gain_along_a_ranking_of_the_users_own(some):
+    score = np.random.default_rng(1).normal(size=37)
+    curve = uplift_curve(some, ranking=score, n_cuts=37)
+    expected = by_hand(some.values.reshape(22, 37), score, range(38))
+    np.testing.assert_allclose(curve["gain"].values.reshape(22, -1), expected, atol=1e-12)
+
+
+def test_effects_spread_evenly_have_a_parabola():
+    """With effects uniform on 0 to 1, the top share s gains s - s^2/2, and the area above lots is 1/12."""
+    n = 100_000
+    curve = uplift_curve(effects((np.arange(n)[None, None] + 0.5) / n))
+    share = curve["share"].values
+    np.testing.assert_allclose(curve["gain"].values.ravel(), share - share**2 / 2, atol=1e-9)
+    assert curve["area"].item() == pytest.approx(1 / 12, abs=1e-4)
+
+
+def test_equal_effects_leave_nothing_to_choose():
+    curve = uplift_curve(effects(np.full((2, 3, 50), 0.7)))
+    np.testing.assert_allclose(curve["gain"], curve["random"], atol=1e-12)
+    np.testing.assert_allclose(curve["area"], 0.0, atol=1e-12)
+
+
+def test_pieces_of_a_result_have_the_curve_of_the_whole(some, monkeypatch):
+    from aimz.plots import reading
+
+    whole = uplift_curve(some)
+    monkeypatch.setattr(reading, "_AT_ONCE", 22 * 4)
+    xr.testing.assert_allclose(uplift_curve(some), whole)
+    xr.testing.assert_allclose(uplift_curve(some.transpose("row", "draw", "chain")), whole)
+    xr.testing.assert_allclose(uplift_curve(some.chunk(row=3)), whole)
+
+
+def test_means_of_rows_have_the_mean_curve(some):
+    stats = xr.concat([some.mean(("chain", "draw")), some.std(("chain", "draw"))], "statistic")
+    stats = stats.assign_coords(statistic=["mean", "sd"])
+    curve = uplift_curve(stats)
+    assert set(curve["gain"].dims) == {"share"}
+    np.testing.assert_allclose(curve["gain"], uplift_curve(some)["gain"].mean(("chain", "draw")), atol=1e-12)
+
+
+def test_qini_is_radcliffes_formula_row_by_row(some):
+    rng = np.random.default_rng(2)
+    treated, outcome = rng.integers(0, 2, 37), rng.normal(5, 2, 37)
+    found = qini_curve(some, treated=treated, outcome=outcome, n_cuts=37, n_boot=0)
+    draws = some.values.reshape(22, 37)
+    ranking = sorted(range(37), key=lambda i: -draws.mean(axis=0)[i])
+    for k in range(1, 38):
+        yes = [i for i in ranking[:k] if treated[i]]
+        no = [i for i in ranking[:k] if not treated[i]]
+        expected = outcome[yes].sum() - outcome[no].sum() * len(yes) / len(no) if no else np.nan
+        assert found["qini"].values[k] == pytest.approx(expected, nan_ok=True)
+        np.testing.assert_allclose(found["qini_model"].values.reshape(22, -1)[:, k], draws[:, yes].sum(axis=1))
+
+
+def test_qini_of_an_experiment_is_what_the_model_says():
+    """Where the effects are the true ones, observed and expected curve agree within the bootstrap's error."""
+    rng = np.random.default_rng(3)
+    true = rng.gamma(2.0, 1.0, 20_000)
+    treated = rng.integers(0, 2, 20_000)
+    outcome = 10 + true * treated + rng.normal(0, 2, 20_000)
+    found = qini_curve(effects(true[None, None]), treated=treated, outcome=outcome, n_cuts=20)
+    error = found["qini_boot"].std("replication").values[1:]
+    z = (found["qini"] - found["qini_model"].isel(chain=0, draw=0)).values[1:] / error
+    assert np.abs(z).max() < 4
+    # At the end it is a difference of two means, whose error is known.
+    y1, y0 = outcome[treated == 1], outcome[treated == 0]
+    assert found["qini"].values[-1] == pytest.approx(len(y1) * (y1.mean() - y0.mean()))
+    mean_error = found["qini_boot"].isel(share=-1).std().item()
+    n1 = len(y1)
+    # A bootstrap of rows also varies how many were treated.
+    closed = n1 * np.sqrt(y1.var() / len(y1) + y0.var() / len(y0) + (y1.mean() - y0.mean()) ** 2 / n1)
+    assert mean_error == pytest.approx(closed, rel=4 / np.sqrt(2 * 200))
+    assert found["coefficient"].item() > 0
+
+
+def test_ranking_by_noise_has_no_qini():
+    rng = np.random.default_rng(4)
+    treated, outcome = rng.integers(0, 2, 5000), rng.normal(0, 1, 5000)
+    found = qini_curve(effects(rng.normal(size=(1, 1, 5000))), treated=treated, outcome=outcome)
+    assert abs(found["coefficient"]) < 4 * found["coefficient_boot"].std()
+
+
+def test_value_is_gain_minus_cost_and_best_where_an_effect_pays_for_itself():
+    """With effects uniform on 0 to 1, worth 4 each, those above 1/4 pay a cost of 1."""
+    n = 10_000
+    curve = uplift_curve(effects((np.arange(n)[None, None] + 0.5) / n))
+    worth = policy_value(curve, cost=1.0, value=4.0)
+    share = curve["share"].values
+    np.testing.assert_allclose(worth["value"].values.ravel(), 4 * (share - share**2 / 2) - share, atol=1e-6)
+    assert worth["best_share"].item() == 0.75
+    assert worth["best_value"].item() == pytest.approx(4 * (0.75 - 0.75**2 / 2) - 0.75)
+
+
+def test_best_share_of_each_draw_is_its_own(some):
+    worth = policy_value(uplift_curve(some, n_cuts=37), cost=0.6)
+    values = worth["value"].values
+    share = worth["share"].values
+    np.testing.assert_array_equal(worth["best_share_by_draw"].values, share[values.argmax(-1)])
+    assert worth["best_share"].item() == share[values.mean((0, 1)).argmax()]
+    assert len(np.unique(worth["best_share_by_draw"])) > 1
+
+
+def test_nothing_is_best_where_nothing_pays(some):
+    assert policy_value(uplift_curve(some), cost=100.0)["best_share"].item() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"n_cuts": 0}, ValueError, "from 1 to 200"),
+        ({"ranking": [1.0, 2.0]}, ValueError, "each of the 37 rows"),
+        ({"ranking": ["a"] * 37}, TypeError, "`ranking` must be numbers"),
+        ({"ranking": np.full(37, np.nan)}, ValueError, "must be finite"),
+        ({"var_name": "z", "effects": "dataset"}, ValueError, r"must say which of \['y'\]"),
+        ({"effects": "averaged"}, ValueError, "needs effects on rows"),
+        ({"effects": "nan"}, ValueError, "1 of 37 are not"),
+        ({"effects": [1.0, 2.0]}, TypeError, "got list"),
+        ({"max_draws": 0}, ValueError, "positive integer"),
+    ],
+)
+def test_what_is_no_curve_is_refused(some, arguments, error, words):
+    given = arguments.pop("effects", some)
+    if isinstance(given, str):
+        holed = some.where(np.arange(37) != 5)
+        given = {"dataset": some.to_dataset(), "averaged": some.mean("row"), "nan": holed}[given]
+    with pytest.raises(error, match=words):
+        uplift_curve(given, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("treated", "outcome", "words"),
+    [
+        (np.ones(37), np.ones(37), "some of each; got 1"),
+        (np.arange(37), np.ones(37), "1 for rows that were treated and 0 for others"),
+        (np.ones(5), np.ones(37), "`treated` must have one number for each"),
+        (np.arange(37) % 2, np.full(37, np.inf), "`outcome` must be finite"),
+    ],
+)
+def test_what_is_no_experiment_is_refused(some, treated, outcome, words):
+    with pytest.raises(ValueError, match=words):
+        qini_curve(some, treated=treated, outcome=outcome)
+
+
+def test_half_an_experiment_is_refused(some):
+    with pytest.raises(ValueError, match="`treated` without `outcome`"):
+        plots.plot_uplift(some, treated=np.ones(37))
+
+
+@pytest.mark.parametrize("cost", [np.nan, "1", None, [1.0, 2.0]])
+def test_a_cost_that_is_no_number_is_refused(some, cost):
+    with pytest.raises(ValueError, match="`cost` must be a finite number"):
+        policy_value(uplift_curve(some), cost=cost)

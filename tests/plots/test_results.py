@@ -1,0 +1,238 @@
+"""Pictures of results as the model returns them, of any size, and what cannot be drawn."""
+
+import tracemalloc
+from types import SimpleNamespace
+
+import dask.array as da
+import gallery
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from jax import random
+from looks import out_of_place
+from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoNormal
+
+from aimz import ImpactModel, plots
+
+
+def kernel(X, t, y=None):
+    level = numpyro.sample("level", dist.Normal())
+    gain = numpyro.sample("gain", dist.Normal())
+    with numpyro.plate("customer", X.shape[0]):
+        numpyro.sample("y", dist.Normal(level + (gain + X) * t, 1.0), obs=y)
+
+
+X = np.linspace(-1.0, 1.0, 60)
+T = np.arange(60) % 2
+OFF, ON = {"intervention": {"t": 0}}, {"intervention": {"t": 1}}
+
+
+@pytest.fixture(scope="module")
+def model():
+    made = ImpactModel(kernel, random.key(0), MCMC(NUTS(kernel), num_warmup=1, num_samples=1))
+    rng = np.random.default_rng(0)
+    return made.set_posterior_sample({"level": rng.normal(0, 0.1, 80), "gain": rng.normal(0.5, 0.1, 80)})
+
+
+def said(figure):
+    """Return all that a figure says, in one line."""
+    figure.draw_without_rendering()
+    found = [text.get_text() for text in figure.findobj(lambda a: hasattr(a, "get_text"))]
+    return " ".join(" ".join(found).split())
+
+
+def test_pictures_of_what_the_model_returns(model, tmp_path):
+    rows = {"X": X, "t": T, "progress": False, "output_dir": tmp_path}
+    seen = X * T
+    predicted = model.predict(**rows)
+    assert "50 of 80 posterior draws" in said(plots.plot_predictive(predicted, observed=seen))
+    numbers = model.predict(**rows, statistics=("mean", 0.05, 0.95))
+    assert "90 % interval between quantiles of each row" in said(plots.plot_predictive(numbers, observed=seen))
+
+    sides = {"args_baseline": {**rows, **OFF}, "args_intervention": {**rows, **ON}}
+    effect = model.estimate_effect(**sides)
+    words = said(plots.plot_effect(effect))
+    assert "With t = 1 against t = 0." in words
+    assert "Average over 60 rows within each draw." in words
+    figure = plots.plot_uplift(effect, treated=T, outcome=seen, cost=0.2)
+    assert len(figure.axes) == 3
+    assert out_of_place(figure) == []
+    by_row = model.estimate_effect(**sides, statistics=("mean", "interval"))
+    assert "customer" in said(plots.plot_effect(by_row))
+
+    shared = {"baseline": "off", "X": X, "t": T, "progress": False}
+    found = model.compare_scenarios({"off": OFF, "on": ON}, by={"half": X > 0}, **shared)
+    words = said(plots.plot_groups(found))
+    assert "all rows (60)" in words
+    assert "True (30)" in words
+    assert "on against off." in words
+    assert "against off" in said(plots.plot_effect(found))
+    doses = {dose: {"intervention": {"t": dose}} for dose in (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)}
+    sweep = model.compare_scenarios(doses, **(shared | {"baseline": 0.0}))
+    assert plots.plot_effect(sweep).axes[0].get_xlabel() == "t"
+
+
+def test_the_average_effect_is_averaged_within_draws(model):
+    """Its interval is that of the average, and not that of a row."""
+    rng = np.random.default_rng(1)
+    effect = gallery.on_rows(rng.normal(0, 5, 2000), 0.1)
+    (bar,) = [
+        line for line in plots.plot_effect(effect).axes[0].lines if len(line.get_xdata()) == 2 and line.get_lw() == 3
+    ]
+    expected = np.quantile(effect.mean("customer"), [0.055, 0.945])
+    np.testing.assert_allclose(bar.get_xdata(), expected, rtol=1e-9)
+
+
+def test_loss_of_a_model_of_its_result_and_of_an_array():
+    fitted = ImpactModel(kernel, random.key(0), SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.05), Trace_ELBO()))
+    with pytest.raises(ValueError, match="ImpactModel has none"):
+        plots.plot_loss(fitted)
+    fitted.vi_result = SimpleNamespace(params={}, losses=jnp.arange(40.0, 0.0, -1.0))
+    figures = [plots.plot_loss(s) for s in (fitted, fitted.vi_result, fitted.vi_result.losses)]
+    for figure in figures:
+        np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), np.arange(40.0, 0.0, -1.0))
+
+
+def test_loss_of_millions_of_steps_has_few_points():
+    figure = plots.plot_loss(np.linspace(3.0, 1.0, 2_000_000))
+    line = figure.axes[0].lines[0]
+    assert len(line.get_xdata()) <= 1000
+    # At the end an average has more before it than after.
+    at, mean = (values[:-6] for values in line.get_data())
+    np.testing.assert_allclose(mean, np.interp(at, [1, 2e6], [3, 1]), atol=1e-5)
+
+
+def test_the_interval_is_arvizs_or_the_one_asked_for():
+    from arviz_base import rc_context
+
+    effect = gallery.compared([1.0, 2.0], 0.3, scenario=["a", "b"])
+    with rc_context({"stats.ci_prob": 0.6, "stats.ci_kind": "hdi"}):
+        assert "60 % highest-density interval" in said(plots.plot_effect(effect))
+    assert "95 % highest-density interval" in said(plots.plot_effect(effect, hdi_prob=0.95))
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        plots.plot_effect(effect, hdi_prob=95)
+
+
+def test_groups_are_sorted_and_empty_ones_left_out():
+    tree = gallery.compared([[1.0, 3.0, 2.0]], 0.1, scenario=["up"], region=["a", "b", "c"])
+    tree["groups"]["rows"].values[:] = [10, 20, 0]
+    ticks = [label.get_text() for label in plots.plot_groups(tree).axes[0].get_yticklabels()]
+    assert ticks == ["all rows (30)", "b (20)", "a (10)"]
+    ticks = [label.get_text() for label in plots.plot_groups(tree, sort=False).axes[0].get_yticklabels()]
+    assert ticks == ["all rows (30)", "a (10)", "b (20)"]
+
+
+class Stored:
+    """Draws that are somewhere else: 1,000 of 100,000 rows, handed out by the piece; 400 MB together."""
+
+    shape, dtype, ndim = (2, 500, 100_000), np.dtype(np.float64), 3
+
+    def __init__(self):
+        self.largest = 0
+
+    def __getitem__(self, key):
+        sizes = [len(range(*k.indices(n))) for k, n in zip(key, self.shape, strict=True)]
+        self.largest = max(self.largest, int(np.prod(sizes)))
+        chain, draw, row = (np.arange(n, dtype=np.float32)[k] for k, n in zip(key, self.shape, strict=True))
+        return (row / 1e5)[None, None, :] + (1e-3 * draw)[None, :, None] + (0.1 * chain)[:, None, None]
+
+
+@pytest.fixture
+def stored():
+    source = Stored()
+    chunked = da.from_array(source, chunks=(2, 500, 2000), meta=np.empty((0, 0, 0), np.float32))
+    return source, xr.DataArray(chunked, dims=("chain", "draw", "row"), name="y")
+
+
+@pytest.mark.parametrize(
+    "plot",
+    [
+        lambda y: plots.plot_predictive(y, observed=np.linspace(0, 1, 100_000)),
+        plots.plot_effect,
+        lambda y: plots.plot_uplift(y, n_cuts=10),
+    ],
+    ids=["predictive", "effect", "uplift"],
+)
+def test_what_does_not_fit_in_memory_is_read_by_the_piece(stored, plot):
+    source, array = stored
+    plots.plot_loss([2.0, 1.0])  # imports are no part of it
+    tracemalloc.start()
+    figure = plot(array)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert source.largest <= 2 * 500 * 2000
+    assert peak < 150e6, f"{peak / 1e6:.0f} MB for a result of 400 MB"
+    assert out_of_place(figure) == []
+
+
+def test_a_subsample_is_said_and_always_the_same(stored):
+    _, array = stored
+    seen = np.linspace(0, 1, 100_000)
+    first, second = (plots.plot_predictive(array, observed=seen, max_rows=300, max_draws=20) for _ in range(2))
+    assert "Drawn from 20 of 1,000 posterior draws. 300 of 100,000 rows, chosen at random." in said(first)
+    lines = [np.concatenate([line.get_xydata() for line in f.axes[0].lines]) for f in (first, second)]
+    np.testing.assert_array_equal(*lines)
+
+
+def test_runs_of_very_many_rows_are_spread_over_all():
+    from aimz.plots.reading import some_rows
+
+    chosen, words = some_rows(10_000_000, 5000)
+    assert len(chosen) == len(np.unique(chosen)) == 5000
+    assert np.histogram(chosen, 10, (0, 10_000_000))[0].tolist() == [500] * 10
+    assert words.startswith("5,000 of 10,000,000 rows")
+    assert some_rows(100, 5000) == (slice(None), "")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: plots.plot_loss([]), ValueError, "at least two steps; got 0"),
+        (lambda: plots.plot_loss([np.nan, np.nan]), ValueError, "none that is"),
+        (lambda: plots.plot_loss("losses"), TypeError, "got str"),
+        (lambda: plots.plot_loss([1.0, -1.0], yscale="log"), ValueError, "needs positive losses"),
+        (lambda: plots.plot_loss([2.0, 1.0], figsize=(0, 1)), ValueError, "`figsize` must be"),
+        (lambda: plots.plot_effect(xr.DataTree()), ValueError, "one of the groups effect_overall"),
+        (lambda: plots.plot_effect(xr.DataArray(np.ones(3), dims="row")), ValueError, "needs draws"),
+        (
+            lambda: plots.plot_effect(gallery.draws(np.ones((2, 3)), 1.0, row=[0, 1], part=[0, 1, 2])),
+            ValueError,
+            "isel",
+        ),
+        (lambda: plots.plot_effect(gallery.compared([1.0], 1.0, scenario=["a"]), ax=3), TypeError, "`ax` must be"),
+        (lambda: plots.plot_groups(gallery.compared([1.0], 1.0, scenario=["a"])), ValueError, "by=..."),
+        (lambda: plots.plot_groups(gallery.draws(np.ones(201), 1.0, g=range(201))), ValueError, "Aggregate them"),
+        (
+            lambda: plots.plot_groups(gallery.compared([[1.0]], 1.0, scenario=["a"], g=[0]), scenario="b"),
+            ValueError,
+            "got 'b'. Pass `scenario='a'`",
+        ),
+        (
+            lambda: plots.plot_predictive(gallery.draws(np.ones(3), 1.0, row=[0, 1, 2]), kind="pie"),
+            ValueError,
+            "'ecdf'",
+        ),
+        (
+            lambda: plots.plot_predictive(gallery.draws(np.ones(3), 1.0, row=[0, 1, 2]), observed=[1.0]),
+            ValueError,
+            "each of the 3 rows",
+        ),
+        (
+            lambda: plots.plot_predictive(gallery.row_statistics(np.ones(3), 1.0).isel(statistic=[0])),
+            ValueError,
+            r"statistics=\('mean', 'interval'\)",
+        ),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_a_model_of_mcmc_has_no_losses(model):
+    with pytest.raises(ValueError, match="for chains of MCMC call `diagnose`"):
+        plots.plot_loss(model)
