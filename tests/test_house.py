@@ -26,6 +26,7 @@ ROOMS = [
     "stream",
     "output",
     "model",
+    "primitives",
 ]
 FILES = sorted(SOURCE.rglob("*.py"))
 

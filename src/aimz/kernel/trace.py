@@ -1,6 +1,14 @@
 """Read a kernel's structure from abstract runs: no arithmetic on data, whatever their size."""
 
-__all__ = ["Abstract", "AbstractExecution", "TracedSite", "downstream_of_static", "n_rows", "trace_kernel", "traced_shapes"]
+__all__ = [
+    "Abstract",
+    "AbstractExecution",
+    "TracedSite",
+    "downstream_of_static",
+    "n_rows",
+    "trace_kernel",
+    "traced_shapes",
+]
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress

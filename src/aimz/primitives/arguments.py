@@ -1,0 +1,117 @@
+"""The arguments of any function, as arrays that are only shapes and everything else."""
+
+__all__ = ["Bound", "bind"]
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+from numpyro.primitives import Messenger
+
+from aimz.types import Kernel
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A function and the arguments it is to be called with, in which arrays have no values."""
+
+    function: Callable[..., Any]
+    parameters: Mapping[str, inspect.Parameter]
+    values: Mapping[str, Any]
+    """By parameter; arrays, within lists and dictionaries too, are ``ShapeDtypeStruct``."""
+
+    @property
+    def arrays(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """The arrays by name: that of their parameter, and where they are inside it, as in ``data['x']``."""
+        leaves = jax.tree_util.tree_flatten_with_path(dict(self.values))[0]
+        return {_named(path): leaf for path, leaf in leaves if isinstance(leaf, jax.ShapeDtypeStruct)}
+
+    @property
+    def kernel(self) -> Kernel:
+        """The function, called with its arrays by name."""
+        leaves, tree = jax.tree_util.tree_flatten_with_path(dict(self.values))
+
+        def call(**arrays: Any) -> Any:
+            given = [arrays[_named(path)] if _named(path) in arrays else leaf for path, leaf in leaves]
+            return self._call(jax.tree.unflatten(tree, given))
+
+        return call
+
+    def _call(self, values: Mapping[str, Any]) -> Any:
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        by_name = False  # what follows a parameter that is left out cannot be passed by place
+        for name, parameter in self.parameters.items():
+            if name not in values:
+                by_name = True
+            elif parameter.kind is parameter.VAR_POSITIONAL:
+                args += values[name]
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                kwargs |= values[name]
+            elif parameter.kind is parameter.KEYWORD_ONLY or by_name:
+                kwargs[name] = values[name]
+            else:
+                args.append(values[name])
+        return self.function(*args, **kwargs)
+
+    def having(self, name: str, value: Any) -> "Bound":
+        """Return the same call with another value for a parameter."""
+        return replace(self, values={**self.values, name: value})
+
+    def parameter_of(self, array: str) -> str:
+        """Return the parameter in which an array is."""
+        return array if array in self.parameters else array.split("[", 1)[0]
+
+
+def _named(path: tuple[Any, ...]) -> str:
+    return f"{path[0].key}{jax.tree_util.keystr(path[1:])}"
+
+
+def bind(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Bound:
+    """Return a call whose arrays are shapes only.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the arguments do not fit the function, or it does not say what it takes.
+    """
+    inner: Any = function
+    # NumPyro's handlers, used as decorators, hide the signature of what they wrap.
+    while isinstance(inner, Messenger) and inner.fn is not None:
+        inner = inner.fn
+    signature = inspect.signature(inner)
+    bound = signature.bind(*args, **kwargs)
+    values = {name: jax.tree.map(_abstract, value) for name, value in bound.arguments.items()}
+    first = next(iter(values), None)
+    if first is not None and _is_listed(values[first]):
+        # A model takes its input as anything NumPy makes an array of.
+        values[first] = _abstract(np.asarray(values[first]))
+    return Bound(function, signature.parameters, values)
+
+
+def _is_listed(value: Any) -> bool:
+    """Whether a value is a list of numbers, however nested."""
+    return isinstance(value, list) and bool(value) and all(isinstance(v, int | float) or _is_listed(v) for v in value)
+
+
+def _abstract(leaf: Any) -> Any:
+    """Return an array without its values; whole numbers without axes are sizes and stay what they are."""
+    if isinstance(leaf, np.generic):
+        return leaf.item()
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return leaf
+    if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+        return leaf
+    if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "biufc":
+        return leaf
+    if not leaf.shape and isinstance(leaf, np.ndarray | jax.Array) and np.dtype(leaf.dtype).kind in "biu":
+        return leaf.item()
+    dtype = leaf.dtype
+    try:
+        dtype = jax.dtypes.canonicalize_dtype(dtype)
+    except TypeError:
+        pass  # the type of a key is one already
+    return jax.ShapeDtypeStruct(tuple(leaf.shape), dtype)
