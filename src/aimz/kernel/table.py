@@ -26,7 +26,7 @@ def written_shape(shape: Sequence[int | str]) -> str:
 
 
 def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> list[str]:
-    """Return the lines of a table at most ``width`` wide; the last column is wrapped, others are cut short."""
+    """Return the lines of a table at most ``width`` wide; the last column is wrapped, others lose their middle."""
     table = [tuple(columns), *map(tuple, rows)]
     widths = [max(len(row[i]) for row in table) for i in range(len(columns) - 1)]
     while sum(widths) + 2 * len(widths) > width - _LEAST:
@@ -43,7 +43,10 @@ def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]], width: int
 
 
 def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
+    if len(text) <= width:
+        return text
+    end = (width - 1) // 2
+    return f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
 
 
 def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

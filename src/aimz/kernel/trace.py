@@ -62,6 +62,7 @@ class AbstractExecution(Execution):
     undrawable: frozenset[str] = frozenset()
 
     def draw(self, msg: Message) -> None:
+        """Draw, or take some value of the support where there is no sampler."""
         try:
             msg["value"] = msg["fn"](**msg["kwargs"])
         except NotImplementedError:

@@ -4,6 +4,7 @@ __all__ = ["Bound", "bind"]
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,19 +27,25 @@ class Bound:
     @property
     def arrays(self) -> dict[str, jax.ShapeDtypeStruct]:
         """The arrays by name: that of their parameter, and where they are inside it, as in ``data['x']``."""
-        leaves = jax.tree_util.tree_flatten_with_path(dict(self.values))[0]
-        return {_named(path): leaf for path, leaf in leaves if isinstance(leaf, jax.ShapeDtypeStruct)}
+        leaves, _ = self._flat()
+        return {name: leaf for name, leaf in leaves if isinstance(leaf, jax.ShapeDtypeStruct)}
 
     @property
     def kernel(self) -> Kernel:
         """The function, called with its arrays by name."""
-        leaves, tree = jax.tree_util.tree_flatten_with_path(dict(self.values))
+        leaves, tree = self._flat()
 
         def call(**arrays: Any) -> Any:
-            given = [arrays[_named(path)] if _named(path) in arrays else leaf for path, leaf in leaves]
-            return self._call(jax.tree.unflatten(tree, given))
+            given = jax.tree.unflatten(tree, [arrays.get(name, leaf) for name, leaf in leaves])
+            return self._call(dict(zip(self.values, given, strict=True)))
 
         return call
+
+    def _flat(self) -> tuple[list[tuple[str, Any]], Any]:
+        """Return all leaves with their names, in the order of the parameters."""
+        names = list(self.values)
+        leaves, tree = jax.tree_util.tree_flatten_with_path(list(self.values.values()))
+        return [(f"{names[path[0].idx]}{jax.tree_util.keystr(path[1:])}", leaf) for path, leaf in leaves], tree
 
     def _call(self, values: Mapping[str, Any]) -> Any:
         args: list[Any] = []
@@ -64,10 +71,6 @@ class Bound:
     def parameter_of(self, array: str) -> str:
         """Return the parameter in which an array is."""
         return array if array in self.parameters else array.split("[", 1)[0]
-
-
-def _named(path: tuple[Any, ...]) -> str:
-    return f"{path[0].key}{jax.tree_util.keystr(path[1:])}"
 
 
 def bind(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Bound:
@@ -101,8 +104,6 @@ def _abstract(leaf: Any) -> Any:
     """Return an array without its values; whole numbers without axes are sizes and stay what they are."""
     if isinstance(leaf, np.generic):
         return leaf.item()
-    if isinstance(leaf, jax.ShapeDtypeStruct):
-        return leaf
     if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
         return leaf
     if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "biufc":
@@ -110,8 +111,6 @@ def _abstract(leaf: Any) -> Any:
     if not leaf.shape and isinstance(leaf, np.ndarray | jax.Array) and np.dtype(leaf.dtype).kind in "biu":
         return leaf.item()
     dtype = leaf.dtype
-    try:
+    with suppress(TypeError):  # the type of a key is one already
         dtype = jax.dtypes.canonicalize_dtype(dtype)
-    except TypeError:
-        pass  # the type of a key is one already
     return jax.ShapeDtypeStruct(tuple(leaf.shape), dtype)

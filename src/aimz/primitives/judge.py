@@ -88,8 +88,9 @@ def _judge_output(found: Findings, traced: Traced, spec: KernelSpec) -> None:
         )
     elif observed and not {output, f"{output}_observed"} & set(observed):
         found.warn(
-            f"The data of `{output}` are observed at site `{observed[0]}`, and `ImpactModel` wants both to have one name. Name "
-            f"that site `{output}`, or name the parameter `{observed[0]}` and pass `param_output='{observed[0]}'`.",
+            f"The data of `{output}` are observed at site `{observed[0]}`, and `ImpactModel` wants both to have one "
+            f"name. Name that site `{output}`, or name the parameter `{observed[0]}` and pass "
+            f"`param_output='{observed[0]}'`.",
             "observed elsewhere",
             observed[0],
         )
@@ -149,15 +150,16 @@ def _judge_prediction(found: Findings, traced: Traced, spec: KernelSpec) -> None
     rows = "X.shape[0]" if traced.roles.input is None else f"{traced.roles.input}.shape[0]"
     if not site.row_axes:
         found.error(
-            f"Site `{site.name}` has shape {written_shape(site.shape)} when it is predicted: not one value for each of the "
-            f"{traced.n_obs} observations. Put the site in `with numpyro.plate('obs', {rows}):`.",
+            f"Site `{site.name}` has shape {written_shape(site.shape)} when it is predicted: not one value for each "
+            f"of the {traced.n_obs} observations. Put the site in `with numpyro.plate('obs', {rows}):`.",
             "no rows",
             site.name,
         )
     elif len(site.row_axes) > 1:
         found.error(
-            f"Site `{site.name}` has shape {written_shape(site.shape)} when it is predicted: rows were broadcast against rows. Give "
-            "what its parameters are computed from one shape, (n_obs,) say, and no axis of length 1 after the rows.",
+            f"Site `{site.name}` has shape {written_shape(site.shape)} when it is predicted: rows were broadcast "
+            "against rows. Give what its parameters are computed from one shape, (n_obs,) say, and no axis of length 1 "
+            "after the rows.",
             "shapes",
             site.name,
         )
@@ -174,9 +176,9 @@ def _judge_latents(found: Findings, traced: Traced) -> None:
         if info.is_discrete and info.can_enumerate:
             found.warn(
                 f"Latent site `{info.name}` ({info.distribution}) is discrete, and SVI and NUTS follow gradients. They "
-                "sum over it if `funsor` is installed (`pip install aimz[discrete]`): MCMC with NUTS by itself, SVI with "
-                "`TraceEnum_ELBO` and `infer={'enumerate': 'parallel'}` at the site. Or write the sum yourself, as a "
-                "mixture.",
+                "sum over it if `funsor` is installed (`pip install aimz[discrete]`): MCMC with NUTS by itself, SVI "
+                "with `TraceEnum_ELBO` and `infer={'enumerate': 'parallel'}` at the site. Or write the sum yourself, "
+                "as a mixture.",
                 "discrete latent",
                 info.name,
             )
@@ -253,8 +255,8 @@ def _judge_lengths(found: Findings, traced: Traced) -> None:
     inside = [name for name in traced.bound.arrays if name not in traced.bound.parameters]
     if inside:
         found.warn(
-            f"Arrays inside other arguments ({', '.join(f'`{name}`' for name in inside)}) cannot be cut along their rows "
-            "by `ImpactModel`. Make each array a parameter of its own.",
+            f"Arrays inside other arguments ({', '.join(f'`{name}`' for name in inside)}) cannot be cut along their "
+            "rows by `ImpactModel`. Make each array a parameter of its own.",
             "inside arguments",
         )
     for name, array in traced.bound.arrays.items():
@@ -278,8 +280,8 @@ def _judge_fixed(found: Findings, traced: Traced) -> None:
     why = "" if raised is None else f" ({describe_raised(raised, traced.bound.function, f'for {n_obs + 1} rows')})"
     found.warn(
         f"The model takes {n_obs} rows and no other number: it may close over an array of that length, or have a plate "
-        f"of that size written out{why.rstrip('.')}. It can be fitted to these rows and predicted for them. Pass such arrays as "
-        "arguments, and take sizes from the input (`X.shape[0]`).",
+        f"of that size written out{why.rstrip('.')}. It can be fitted to these rows and predicted for them. "
+        "Pass such arrays as arguments, and take sizes from the input (`X.shape[0]`).",
         "fixed size",
     )
 
@@ -296,7 +298,7 @@ def _judge_rows(found: Findings, empty: Traced, full: Traced | None) -> None:
         )
     if density is not None:
         found.warn(
-            f"The model cannot be fitted in minibatches ({density}): a batch would not stand for its share of the data. "
-            "Fit all rows with `fit_on_batch`, or write the model so that each row counts for itself.",
+            f"The model cannot be fitted in minibatches ({density}): a batch would not stand for its share of the "
+            "data. Fit all rows with `fit_on_batch`, or write the model so that each row counts for itself.",
             "minibatches",
         )

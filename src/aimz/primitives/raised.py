@@ -23,7 +23,8 @@ _VALUES = (
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,
 )
-_LIBRARIES = tuple(str(Path(module.__file__ or "").parent) for module in (jax, numpyro, aimz.types)) + (
+_LIBRARIES = (
+    *(str(Path(module.__file__ or "").parent) for module in (jax, numpyro, aimz.types)),
     sysconfig.get_paths()["stdlib"],
 )
 _LONGEST = 300
@@ -39,8 +40,8 @@ def describe_raised(error: Exception, function: Callable[..., Any], when: str) -
             "`numpyro.contrib.control_flow.cond` for a branch, and index arrays with arrays of jax.numpy.",
             "values",
         )
-    said = textwrap.shorten(str(error), _LONGEST, placeholder=" ...")
-    return Finding(f"The model raises {type(error).__name__} {when}{where}: {said}", "raises")
+    said = textwrap.shorten(str(error), _LONGEST, placeholder=" ...").rstrip(".") or "no more is said"
+    return Finding(f"The model raises {type(error).__name__} {when}{where}: {said}.", "raises")
 
 
 def _line(error: Exception, function: Callable[..., Any]) -> str:

@@ -28,13 +28,14 @@ class Finding(str):
     site: str | None
 
     def __new__(cls, text: str, kind: str, site: str | None = None) -> "Finding":
+        """Return the text, with what it is about."""
         finding = super().__new__(cls, text)
         finding.kind, finding.site = kind, site
         return finding
 
-    def __getnewargs__(self) -> tuple[str, str, str | None]:
+    def __reduce__(self) -> tuple[type, tuple[str, str, str | None]]:
         """Return what it is made of, for a pickle."""
-        return str(self), self.kind, self.site
+        return Finding, (str(self), self.kind, self.site)
 
 
 @dataclass(frozen=True)

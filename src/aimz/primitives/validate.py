@@ -14,7 +14,7 @@ from aimz.primitives.arguments import Bound, bind
 from aimz.primitives.judge import Findings, judge
 from aimz.primitives.raised import describe_raised
 from aimz.primitives.result import ValidationResult
-from aimz.primitives.roles import Roles, guess, told_by_data
+from aimz.primitives.roles import guess, told_by_data
 from aimz.primitives.tracing import Traced, trace_model
 from aimz.types import Kernel
 
@@ -31,8 +31,8 @@ def validate_model(model: Kernel, *args: Any, **kwargs: Any) -> ValidationResult
         A NumPyro model.  The parameters ``X`` and ``y`` are its input and its output; where it has no such, what is
         observed is the output, and the first other array is the input.
     *args, **kwargs
-        What it is to be called with.  Of arrays only shape and type are looked at, and ``jax.ShapeDtypeStruct`` will do.
-        The output may be left out.
+        What it is to be called with.  Of arrays only shape and type are looked at, and ``jax.ShapeDtypeStruct`` will
+        do.  The output may be left out.
 
     Returns
     -------
