@@ -36,7 +36,7 @@ def kinds(findings):
 # Models of the catalogue of which there is something to say.
 EXPECTED = {
     "gaussian_process": {("rows", None), ("minibatches", None)},
-    "state_space": {("rows", None), ("minibatches", None)},
+    "state_space": {("rows", None), ("minibatches", None), ("no plate", "y")},
     "factor_only": {("minibatches", None), ("one event", "y")},
     "subsampled": {("subsampled", "obs")},
     "closed_over": {("fixed size", None)},

@@ -258,8 +258,7 @@ def _faulty_names(sites: Sequence[TracedSite], signature: KernelSignature) -> It
         if not isinstance(name, str) or not name or "/" in name or re.fullmatch(r"\.{1,2}|__.*", name):
             yield (
                 f"Site name {name!r} cannot be stored: a name must not be empty, '.' or '..', begin with '__', "
-                "or hold a '/'. Rename the site; modules with random weights take `scope_divider='.'` or their "
-                "parameters as sites of your own."
+                "or hold a '/'. Rename the site; `random_nnx_module` and `random_eqx_module` take `scope_divider='.'`."
             )
         elif name in (signature.param_input, *signature.extra):
             yield (

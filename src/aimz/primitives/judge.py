@@ -33,7 +33,7 @@ class Findings:
 
     def explains(self, site: str) -> bool:
         """Whether something was found that says more of a site's rows than that there is no plate around them."""
-        return any(f.kind == "rows" or f.site == site for f in (*self.warnings, *self.errors))
+        return any(f.site == site for f in (*self.warnings, *self.errors))
 
     def _add(self, found: list[Finding], new: Finding) -> None:
         if not any(new.kind == old.kind and new.site == old.site and (new.site or new == old) for old in found):
