@@ -328,6 +328,59 @@ def test_any_signature_is_a_model(model, args, told):
     assert told in warning
 
 
+def with_options(area, group=None, offset=None, *, price=None):
+    shift = 0.0 if group is None else group
+    with numpyro.plate("house", area.shape[0]):
+        numpyro.sample("observed", dist.Normal(area + shift, 1), obs=price)
+
+
+def without_output(area, group=None):
+    shift = 0.0 if group is None else group
+    with numpyro.plate("house", area.shape[0]):
+        numpyro.sample("observed", dist.Normal(area + shift, 1))
+
+
+@pytest.mark.parametrize("given", [{}, {"group": ROWS}, {"price": ROWS}, {"group": ROWS, "price": ROWS}], ids=sorted)
+def test_the_output_is_what_is_observed(given):
+    result = validate_model(with_options, ROWS, **given)
+    assert result.is_valid
+    assert kinds(result.warnings) == {("signature", None), ("observed elsewhere", "observed")}
+    assert "`param_input='area'` and `param_output='price'`" in result.warnings[0]
+
+
+def test_an_option_is_no_output():
+    result = validate_model(without_output, ROWS)
+    assert result.is_valid
+    (warning,) = result.warnings
+    assert "no parameter for its output" in warning
+
+
+def test_frames_and_lists_are_arrays():
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+
+    def model(X, y=None, *, weight):
+        with numpyro.plate("obs", X.shape[0]):
+            numpyro.sample("y", dist.Normal(X.sum(-1) * weight, 1), obs=y)
+
+    columns = {"a": [1.0, 2.0, 3.0], "b": [1, 2, 3]}
+    for frame in (pandas.DataFrame(columns), polars.DataFrame(columns), np.ones((3, 2)).tolist()):
+        for series in (pandas.Series([1, 2, 3], dtype="Int64"), polars.Series([1.0, 2.0, 3.0])):
+            result = validate_model(model, frame, [0.0, 1.0, 2.0], weight=series)
+            assert result.is_valid, result
+            assert result.dependencies == {"y": ["X", "weight"]}
+            assert result.warnings == []
+
+
+def test_what_is_no_number_reaches_the_model_as_it_is():
+    def model(X, y=None, *, names, key, flag=True):
+        assert names.dtype.kind == "U"
+        assert flag is False
+        with numpyro.plate("obs", X.shape[0]):
+            numpyro.sample("y", dist.Normal(X + random.normal(key), len(names)), obs=y)
+
+    assert validate_model(model, ROWS, names=np.array(["a", "b"]), key=random.key(0), flag=np.bool_(False)).is_valid
+
+
 def test_the_names_that_are_told_are_right():
     sampler = MCMC(NUTS(other_names), num_warmup=1, num_samples=1, progress_bar=False)
     ImpactModel(other_names, random.key(0), sampler, param_input="area", param_output="price")

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpyro.primitives import Messenger
 
+from aimz.data import is_array, read_array
 from aimz.types import Kernel
 
 
@@ -88,10 +90,10 @@ def bind(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[st
     signature = inspect.signature(inner)
     bound = signature.bind(*args, **kwargs)
     values = {name: jax.tree.map(_abstract, value) for name, value in bound.arguments.items()}
-    first = next(iter(values), None)
-    if first is not None and _is_listed(values[first]):
-        # A model takes its input as anything NumPy makes an array of.
-        values[first] = _abstract(np.asarray(values[first]))
+    for name in {"X", "y", next(iter(values), "X")}.intersection(values):
+        if _is_listed(values[name]):
+            # A model takes its input and its output as anything NumPy makes an array of.
+            values[name] = _abstract(np.asarray(values[name]))
     return Bound(function, signature.parameters, values)
 
 
@@ -104,13 +106,29 @@ def _abstract(leaf: Any) -> Any:
     """Return an array without its values; whole numbers without axes are sizes and stay what they are."""
     if isinstance(leaf, np.generic):
         return leaf.item()
-    if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+    if not isinstance(leaf, jax.ShapeDtypeStruct) and not is_array(leaf):
         return leaf
-    if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "biufc":
+    dtype = _dtype(leaf)
+    if dtype is None:
         return leaf
-    if not leaf.shape and isinstance(leaf, np.ndarray | jax.Array) and np.dtype(leaf.dtype).kind in "biu":
+    is_size = jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
+    if not leaf.shape and is_size and isinstance(leaf, np.ndarray | jax.Array):
         return leaf.item()
-    dtype = leaf.dtype
-    with suppress(TypeError):  # the type of a key is one already
-        dtype = jax.dtypes.canonicalize_dtype(dtype)
     return jax.ShapeDtypeStruct(tuple(leaf.shape), dtype)
+
+
+def _dtype(array: Any) -> Any:
+    """Return the type an array has on a device, or None if it is not of numbers."""
+    dtype: Any = getattr(array, "dtype", None)
+    if isinstance(array, jax.Array | jax.ShapeDtypeStruct) and jnp.issubdtype(dtype, jax.dtypes.extended):
+        return dtype  # that of a key
+    known: Any = None
+    if dtype is not None:
+        with suppress(TypeError):  # a type of another library
+            known = jnp.dtype(dtype)
+    if known is None:
+        with suppress(TypeError, ValueError):  # a data frame, which has a type for each column
+            known = read_array(array, "array").dtype
+    if known is None or not (jnp.issubdtype(known, jnp.number) or jnp.issubdtype(known, jnp.bool_)):
+        return None
+    return jax.dtypes.canonicalize_dtype(known)

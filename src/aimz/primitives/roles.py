@@ -1,6 +1,6 @@
 """Which argument of a model is the input and which the output, whatever they are called."""
 
-__all__ = ["Roles", "guess", "told_by_data"]
+__all__ = ["Roles", "guess", "left_out", "observed_argument", "with_output"]
 
 from dataclasses import dataclass
 
@@ -26,22 +26,26 @@ class Roles:
 
 def guess(bound: Bound) -> Roles:
     """Go by the names of the parameters, then by their defaults: what is left out to predict has the default None."""
-    named = [p for p in bound.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    names = [p.name for p in named]
-    left_out = [p.name for p in named if p.default is None and p.name != "X"]
-    output = "y" if "y" in names else next(iter(left_out), None)
+    return with_output(bound, "y" if "y" in bound.parameters else next(iter(left_out(bound)), None))
+
+
+def left_out(bound: Bound) -> list[str]:
+    """Return the parameters that may be the output, since the model can be called without them."""
+    return [name for name, p in bound.parameters.items() if p.default is None and name != "X"]
+
+
+def with_output(bound: Bound, output: str | None) -> Roles:
+    """Return the roles in a model whose output is known."""
+    names = [p.name for p in bound.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     return Roles(_input(bound, names, output), output)
 
 
-def told_by_data(roles: Roles, bound: Bound, spec: KernelSpec) -> Roles:
-    """Go by which argument is observed, where no parameter is called `y`."""
-    if "y" in bound.parameters:
-        return roles
-    observed = [bound.parameter_of(name) for site in spec.sites if site.role is Role.OBSERVED for name in site.data]
-    if not observed or roles.output in observed:
-        return roles
-    names = [p.name for p in bound.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    return Roles(_input(bound, names, observed[0]), observed[0])
+def observed_argument(bound: Bound, spec: KernelSpec) -> str | None:
+    """Return the first argument that is data of a site, or None."""
+    for site in spec.sites:
+        if site.role is Role.OBSERVED and site.data:
+            return bound.parameter_of(min(site.data))
+    return None
 
 
 def _input(bound: Bound, names: list[str], output: str | None) -> str | None:

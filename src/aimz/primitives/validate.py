@@ -14,7 +14,7 @@ from aimz.primitives.arguments import Bound, bind
 from aimz.primitives.judge import Findings, judge
 from aimz.primitives.raised import describe_raised
 from aimz.primitives.result import ValidationResult
-from aimz.primitives.roles import guess, told_by_data
+from aimz.primitives.roles import Roles, guess, left_out, observed_argument, with_output
 from aimz.primitives.tracing import Traced, trace_model
 from aimz.types import Kernel
 
@@ -66,7 +66,7 @@ def validate_model(model: Kernel, *args: Any, **kwargs: Any) -> ValidationResult
         return ValidationResult(_name(model), {}, {}, [], found.warnings, found.errors)
     roles = guess(bound)
     asked = trace_model(bound, roles)
-    if asked.spec is not None and (told := told_by_data(roles, bound, asked.spec)) != roles:
+    if "y" not in bound.parameters and (told := _told_by_data(asked)) != roles:
         asked = trace_model(bound, told)
     _judge_signature(found, asked)
     if asked.raised is not None:
@@ -133,7 +133,7 @@ def _bound(found: Findings, function: Any, args: tuple[Any, ...], kwargs: dict[s
         return bind(function, args, kwargs)
     except (TypeError, ValueError) as error:
         found.error(
-            f"`{_name(function)}` cannot be called with these arguments: {error}. Pass what it takes after the "
+            f"`{_name(function)}` cannot be called with these arguments: {str(error).rstrip('.')}. Pass what it takes after the "
             "function; of arrays a shape will do, as in `jax.ShapeDtypeStruct((100, 3), 'float32')`.",
             "call",
         )
@@ -150,13 +150,31 @@ def _with_and_without(asked: Traced) -> tuple[Traced, Traced | None]:
         rows = asked.roles.n_obs(empty)
         # Where the output is all that has rows, there is nothing to predict it from.
         return (trace_model(empty, asked.roles) if rows or not asked.n_obs else asked), asked
+    return asked, _with_data(asked, output)
+
+
+def _with_data(asked: Traced, output: str) -> Traced | None:
+    """Return the model with data shaped like the site of that name, or like what is made last; None if there is none."""
     known = asked.recorded.sites
     latent = [name for name, site in known.items() if site.type == "sample" and not site.is_observed]
     for name in (output, *reversed(latent)):
         if name in known and isinstance(known[name].value, jax.ShapeDtypeStruct):
-            full = trace_model(bound.having(output, known[name].value), asked.roles)
-            return asked, full
-    return asked, None
+            return trace_model(asked.bound.having(output, known[name].value), with_output(asked.bound, output))
+    return None
+
+
+def _told_by_data(asked: Traced) -> Roles:
+    """Return which argument is the output where none is called `y`: the one that is observed, or would be."""
+    if asked.spec is None:
+        return asked.roles
+    bound, absent = asked.bound, [name for name in left_out(asked.bound) if asked.bound.values.get(name) is None]
+    output = observed_argument(bound, asked.spec) or next((name for name in absent if name in asked.spec), None)
+    for name in absent if output is None else ():
+        full = _with_data(asked, name)
+        if full is not None and full.spec is not None and observed_argument(full.bound, full.spec) == name:
+            output = name
+            break
+    return with_output(bound, output)
 
 
 def _judge_signature(found: Findings, asked: Traced) -> None:
