@@ -4,6 +4,8 @@ import copy
 import pickle
 import re
 import shutil
+import subprocess
+import sys
 import warnings
 
 import jax
@@ -16,6 +18,7 @@ from jax import random
 from numpyro import handlers
 from numpyro.contrib.control_flow import scan
 from numpyro.infer import MCMC, NUTS
+from numpyro.infer.inspect import get_dependencies
 
 from aimz import ImpactModel
 from aimz.primitives import inspect_fn, validate_model
@@ -81,6 +84,18 @@ def test_sites_are_those_of_numpyro(name):
             assert found[name].plates == tuple(frame.name for frame in site["cond_indep_stack"])
 
 
+@pytest.mark.parametrize("name", ["hierarchical", "local_latents", "mixture", "horseshoe", "nested_plates"])
+def test_dependencies_are_those_of_numpyro(name):
+    """Among sites; NumPyro does not follow arguments."""
+    case = BY_NAME[name]
+    arguments = {k: jnp.asarray(v) if isinstance(v, np.ndarray) else v for k, v in case.arguments().items()}
+    theirs = get_dependencies(case.kernel, model_kwargs={**arguments, "y": jnp.asarray(case.y)})["prior_dependencies"]
+    ours = validate_model(case.kernel, **arguments, y=case.y).dependencies
+    assert {name: set(parents) - set(case.arguments()) for name, parents in ours.items()} == {
+        name: set(parents) - {name} for name, parents in theirs.items()
+    }
+
+
 def test_dependencies_name_arguments_and_sites():
     case = BY_NAME["hierarchical"]
     found = validate_model(case.kernel, shape(9, 3), group=shape(9, dtype="int32"), n_groups=4)
@@ -89,11 +104,6 @@ def test_dependencies_name_arguments_and_sites():
         ("groups", 4, -1, False),
         ("obs", 9, -1, True),
     ]
-
-
-def observed(mu, y):
-    with numpyro.plate("obs", 12):
-        numpyro.sample("y", dist.Normal(mu, 1), obs=y)
 
 
 def column_of_data(X, y=None):
@@ -457,6 +467,69 @@ def test_what_a_function_raises_is_its_only_error():
     assert list(result.sites) == ["a"]
     assert inspect_fn(no_rows, ROWS, ROWS).errors == []  # however bad a model
     assert [error.kind for error in inspect_fn(raises).errors] == ["call"]
+
+
+def strange_value(X, y=None):
+    numpyro.sample("z", dist.Normal(X), obs={"a": X})
+
+
+def strange_name(X, y=None):
+    numpyro.sample(3, dist.Normal(X), obs=y)
+
+
+def strange_distribution(X, y=None):
+    numpyro.sample("y", lambda rng_key=None, sample_shape=(): X, obs=y)
+
+
+def strange_plates(X, y=None):
+    with numpyro.plate("p", X.shape[0], dim=-2), numpyro.plate("q", 0):
+        numpyro.sample("y", dist.Normal(0, 1), obs=y)
+
+
+def strange_return(X, y=None):
+    return dist.Normal(X), lambda: X, {1, 2}, "text", None
+
+
+def strange_keys(X, y=None):
+    numpyro.sample("y", dist.Normal(X), obs=y, rng_key=random.key(1), infer={"hint": object(), "weights": jnp.ones(3)})
+
+
+def without_end(X, y=None):
+    without_end(X, y)
+
+
+class Refuses:
+    @property
+    def __signature__(self):
+        raise ValueError("no")
+
+    def __call__(self, X):
+        pass
+
+
+@pytest.mark.parametrize("args", [(), (ROWS, ROWS), (shape(0), shape()), (1, None)])
+@pytest.mark.parametrize(
+    "model",
+    [
+        *(strange_value, strange_name, strange_distribution, strange_plates, strange_return, strange_keys, without_end),
+        *(Refuses(), dist.Normal, dict, jnp.sum, lambda *a, **k: None, 3, None, no_rows, by_row, scalar_factor),
+    ],
+    ids=lambda model: getattr(model, "__name__", str(type(model))),
+)
+def test_nothing_is_raised(model, args):
+    """However strange the model; and whatever is returned can be printed."""
+    for found in (validate_model(model, *args), inspect_fn(model, *args)):
+        assert max(map(len, str(found).splitlines())) <= 80
+        assert found._repr_html_().startswith("<div>")
+        assert found.is_valid == (not found.errors)
+
+
+def test_importing_the_primitives_is_light():
+    code = "import sys, numpyro.infer.autoguide, aimz.primitives; print(*{m.split('.')[0] for m in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert "aimz" in done.stdout.split()
+    heavy = {"xarray", "pandas", "matplotlib", "graphviz", "flax", "haiku", "equinox", "funsor", "polars"}
+    assert not heavy & set(done.stdout.split())
 
 
 def test_attributes_are_keys():

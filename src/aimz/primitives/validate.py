@@ -133,8 +133,9 @@ def _bound(found: Findings, function: Any, args: tuple[Any, ...], kwargs: dict[s
         return bind(function, args, kwargs)
     except (TypeError, ValueError) as error:
         found.error(
-            f"`{_name(function)}` cannot be called with these arguments: {str(error).rstrip('.')}. Pass what it takes after the "
-            "function; of arrays a shape will do, as in `jax.ShapeDtypeStruct((100, 3), 'float32')`.",
+            f"`{_name(function)}` cannot be called with these arguments: {str(error).rstrip('.')}. Pass what "
+            "it takes after the function; of arrays a shape will do, as in "
+            "`jax.ShapeDtypeStruct((100, 3), 'float32')`.",
             "call",
         )
         return None
@@ -154,7 +155,7 @@ def _with_and_without(asked: Traced) -> tuple[Traced, Traced | None]:
 
 
 def _with_data(asked: Traced, output: str) -> Traced | None:
-    """Return the model with data shaped like the site of that name, or like what is made last; None if there is none."""
+    """Return the model with data shaped like the site of that name, or like what is made last; None without either."""
     known = asked.recorded.sites
     latent = [name for name, site in known.items() if site.type == "sample" and not site.is_observed]
     for name in (output, *reversed(latent)):
