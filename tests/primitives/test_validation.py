@@ -471,10 +471,13 @@ def test_what_a_function_raises_is_its_only_error():
 
 def strange_value(X, y=None):
     numpyro.sample("z", dist.Normal(X), obs={"a": X})
+    numpyro.sample("y", dist.Normal(X), obs=[1.0, 2.0])
 
 
 def strange_name(X, y=None):
-    numpyro.sample(3, dist.Normal(X), obs=y)
+    with numpyro.plate(5, 2):
+        z = numpyro.sample(3, dist.Normal(), obs=y)
+    numpyro.sample("z", dist.Normal(z))
 
 
 def strange_distribution(X, y=None):

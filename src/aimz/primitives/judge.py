@@ -101,6 +101,8 @@ def _judge_data(found: Findings, traced: Traced, spec: KernelSpec) -> None:
     for info in traced.recorded.sites.values():
         if info.type != "sample" or not info.is_observed or info.in_control_flow or info.fn_shape is None:
             continue
+        if not isinstance(info.value, jax.ShapeDtypeStruct):
+            continue  # data of a distribution of the user's own, which may be anything
         data, expected = tuple(info.value.shape), info.fn_shape
         try:
             both = np.broadcast_shapes(data, expected)
@@ -135,7 +137,8 @@ def _no_rows(found: Findings, traced: Traced, spec: KernelSpec, info: SiteInfo, 
         "can be fitted, but a prediction is of the shape of the distribution, not one value for each observation. Put "
         f"the site in `with numpyro.plate('obs', {rows}):`."
     )
-    if info.name in (output, f"{output}_observed") or not spec[info.name].row_axes:
+    site = spec.get(info.name)
+    if info.name in (output, f"{output}_observed") or site is None or not site.row_axes:
         found.error(text, "no rows", info.name)
     else:
         found.warn(text, "no rows", info.name)

@@ -73,7 +73,7 @@ def record(
             returned = execution(**given)
         finally:
             dims = {frame.name: frame.dim for m in execution.sites.values() for frame in m.get("cond_indep_stack", ())}
-            recorded.sites = {name: _site(message) for name, message in execution.sites.items()}
+            recorded.sites = {str(name): _site(message) for name, message in execution.sites.items()}
             recorded.plates = [
                 PlateInfo(name, size, dims.get(name), subsample_size)
                 for name, (size, subsample_size) in plates.found.items()
@@ -120,7 +120,7 @@ def _site(message: Message) -> SiteInfo:
         shape=_shape(kind, tuple(leaves[0].shape)) if single else (),
         dtype=str(leaves[0].dtype) if single else "",
         distribution=None if base is None or kind == "factor" else type(base).__name__,
-        plates=tuple(frame.name for frame in message.get("cond_indep_stack", ())),
+        plates=tuple(str(frame.name) for frame in message.get("cond_indep_stack", ())),
         n_arrays=len(leaves),
         is_discrete=_is_discrete(fn),
         can_enumerate=bool(getattr(fn, "has_enumerate_support", False)),

@@ -67,7 +67,7 @@ class Traced:
                 role="local" if local else str(site.role),
                 # The value of a factor is empty: NumPyro gives it an axis of length 0.
                 shape=site.shape[:-1] if site.role is Role.FACTOR else site.shape,
-                parents=tuple(sorted((p for p in site.parents if p in order), key=order.index)),
+                parents=tuple(sorted((str(p) for p in site.parents if str(p) in order), key=order.index)),
             )
 
         return {name: full(info) for name, info in self.recorded.sites.items()}
