@@ -287,7 +287,7 @@ def fitted(name):
 
 
 def trace(use):
-    return handlers.trace(handlers.seed(use.kernel, 0)).get_trace(X, **use.extra)
+    return handlers.trace(handlers.seed(use.kernel, 0)).get_trace(jnp.asarray(X), **use.extra)
 
 
 def predict(model, use, act, key=5):
