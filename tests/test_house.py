@@ -27,6 +27,7 @@ ROOMS = [
     "output",
     "model",
     "plots",
+    "primitives",
 ]
 FILES = sorted(SOURCE.rglob("*.py"))
 

@@ -4,14 +4,18 @@ from aimz.kernel.digest import digest_program
 from aimz.kernel.execute import Execution, Message
 from aimz.kernel.independence import site_obstacle
 from aimz.kernel.intervene import Intervened, read_intervention
-from aimz.kernel.reader import Columns, KernelReader
+from aimz.kernel.reader import Columns, KernelReader, read_kernel
 from aimz.kernel.rows import RowUse, row_use
 from aimz.kernel.signature import KernelSignature, kernel_name, read_signature
 from aimz.kernel.spec import KernelSpec, Role, Site
 from aimz.kernel.static import Recent, freeze
 from aimz.kernel.substitute import Scored, Source, Substitution, substitute
+from aimz.kernel.table import COLUMNS, html_table, site_cells, text_table, written_shape
+from aimz.kernel.trace import AbstractExecution, n_rows
 
 __all__ = [
+    "COLUMNS",
+    "AbstractExecution",
     "Columns",
     "Execution",
     "Intervened",
@@ -28,10 +32,16 @@ __all__ = [
     "Substitution",
     "digest_program",
     "freeze",
+    "html_table",
     "kernel_name",
+    "n_rows",
     "read_intervention",
+    "read_kernel",
     "read_signature",
     "row_use",
+    "site_cells",
     "site_obstacle",
     "substitute",
+    "text_table",
+    "written_shape",
 ]

@@ -1,9 +1,9 @@
 """From a kernel and the arguments of a call to a :class:`KernelSpec`."""
 
-__all__ = ["Columns", "KernelReader"]
+__all__ = ["Columns", "KernelReader", "read_kernel"]
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +12,7 @@ from aimz.errors import KernelValidationError
 from aimz.kernel.signature import KernelSignature, kernel_name
 from aimz.kernel.spec import KernelSpec, Role, Site, merge_specs
 from aimz.kernel.static import Recent, freeze
-from aimz.kernel.trace import Abstract, TracedSite, trace_kernel, traced_shapes
+from aimz.kernel.trace import Abstract, TracedSite, n_rows, trace_kernel, traced_shapes
 from aimz.types import Arrays, Kernel
 
 
@@ -92,12 +92,19 @@ type _Resized = tuple[int, dict[str, Any], frozenset[str]]
 _RESERVED_DIMS = frozenset({"chain", "draw", "sample", "pred_id"})
 
 
-def read_kernel(kernel: Kernel, signature: KernelSignature, arrays: Arrays, static: Mapping[str, object]) -> KernelSpec:
+def read_kernel(
+    kernel: Kernel,
+    signature: KernelSignature,
+    arrays: Arrays,
+    static: Mapping[str, object],
+    faults: list[str] | None = None,
+) -> KernelSpec:
     """Trace ``kernel`` abstractly at two numbers of rows and return its structure.
 
-    Whatever the kernel raises is raised as itself, with a note that says what was being done.
+    Whatever the kernel raises is raised as itself, with a note that says what was being done.  Names that cannot stand
+    in a result are refused, or added to ``faults`` if it is given.
     """
-    n_obs = int(arrays[signature.param_input].shape[0])
+    n_obs = n_rows(arrays, signature.param_input)
     abstract = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in arrays.items()}
     try:
         row_plates, shapes, resized = _two_sizes(kernel, abstract, static, signature.param_input, n_obs)
@@ -115,8 +122,13 @@ def read_kernel(kernel: Kernel, signature: KernelSignature, arrays: Arrays, stat
         given = ", ".join(f"{name}: {a.dtype}{list(a.shape)}" for name, a in abstract.items())
         error.add_note(f"This was raised by kernel `{kernel_name(kernel)}`, called with {given}.")
         raise
-    _check_names(sites, signature)
-    _check_repeated(kernel, abstract, static, signature.param_input, row_plates, sites)
+    for fault in (
+        *_faulty_names(sites, signature),
+        *_repeated(kernel, abstract, static, signature.param_input, row_plates, sites),
+    ):
+        if faults is None:
+            raise KernelValidationError(fault)
+        faults.append(fault)
     if resized is not None and set(resized[1]) != {site.name for site in sites}:
         resized = None  # a site for each row: there is no shape to compare
     read = tuple(_site(site, signature.param_output, n_obs, resized, sites) for site in sites)
@@ -134,15 +146,15 @@ def read_kernel(kernel: Kernel, signature: KernelSignature, arrays: Arrays, stat
     )
 
 
-def _check_repeated(
+def _repeated(
     kernel: Kernel,
     arrays: Mapping[str, jax.ShapeDtypeStruct],
     static: Mapping[str, object],
     param_input: str,
     row_plates: frozenset[str],
     sites: Sequence[TracedSite],
-) -> None:
-    """Refuse data that broadcast against the rows of their distribution: all would be compared with all."""
+) -> Iterator[str]:
+    """Yield what is wrong with data that broadcast against the rows of their distribution."""
     suspects = [s for s in sites if s.data and s.density_shape != s.value.shape]
     if not suspects:
         return
@@ -160,12 +172,11 @@ def _check_repeated(
         density = sum(a != b for a, b in zip(site.density_shape, other.density_shape, strict=False))
         data = sum(a != b for a, b in zip(site.value.shape, other.value.shape, strict=False))
         if density > data > 0:
-            msg = (
+            yield (
                 f"Site `{site.name}` of kernel `{kernel_name(kernel)}` has data of shape {site.value.shape} and a "
                 f"distribution with which they make {site.density_shape}: each observation would be compared with all "
                 "others. Give both one shape: of a column, input or output, pass `y[:, 0]` and not shape (n_obs, 1)."
             )
-            raise KernelValidationError(msg)
 
 
 def _two_sizes(
@@ -205,7 +216,9 @@ def _trace_resized(
     """
     for size in (n_obs + 1, 2 * n_obs):
         grown = {
-            name: jax.ShapeDtypeStruct((size, *a.shape[1:]) if a.shape else (), a.dtype) for name, a in arrays.items()
+            # A call of a model has arrays of one length only; what is merely looked at may have others, too.
+            name: jax.ShapeDtypeStruct((size, *a.shape[1:]) if a.shape[:1] == (n_obs,) else a.shape, a.dtype)
+            for name, a in arrays.items()
         }
         try:
             return size, *traced_shapes(kernel, grown, static, param_input, row_plates)
@@ -311,31 +324,26 @@ def _row_dim(sites: Sequence[Site], output: str) -> str:
     return next(name for name in ("obs", "row", "observation", "obs_id") if name not in names)
 
 
-def _check_names(sites: Sequence[TracedSite], signature: KernelSignature) -> None:
-    """Refuse names that cannot stand in a result."""
+def _faulty_names(sites: Sequence[TracedSite], signature: KernelSignature) -> Iterator[str]:
+    """Yield what is wrong with names that cannot stand in a result."""
     plates = {name for site in sites for name, _ in site.frames}
     for site in sites:
         name = site.name
         if not isinstance(name, str) or not name or "/" in name or re.fullmatch(r"\.{1,2}|__.*", name):
-            msg = (
+            yield (
                 f"Site name {name!r} cannot be stored: a name must not be empty, '.' or '..', begin with '__', "
-                "or hold a '/'. Rename the site; modules with random weights take `scope_divider='.'` or their "
-                "parameters as sites of your own."
+                "or hold a '/'. Rename the site; `random_nnx_module` and `random_eqx_module` take `scope_divider='.'`."
             )
-            raise KernelValidationError(msg)
-        if name in (signature.param_input, *signature.extra):
-            msg = (
+        elif name in (signature.param_input, *signature.extra):
+            yield (
                 f"Site `{name}` has the name of a kernel parameter, so an intervention on `{name}` could mean "
                 "either. Rename the site or the parameter."
             )
-            raise KernelValidationError(msg)
-        if name in plates or name in _RESERVED_DIMS:
-            msg = (
+        elif name in plates or name in _RESERVED_DIMS:
+            yield (
                 f"Site `{name}` has the name of a dimension of the results (a plate, or one of "
                 f"{', '.join(sorted(_RESERVED_DIMS))}). Rename the site or the plate."
             )
-            raise KernelValidationError(msg)
     reserved = sorted(plates & _RESERVED_DIMS)
     if reserved:
-        msg = f"Plate name `{reserved[0]}` is taken by the sampling dimensions of every result. Rename the plate."
-        raise KernelValidationError(msg)
+        yield f"Plate name `{reserved[0]}` is taken by the sampling dimensions of every result. Rename the plate."

@@ -209,7 +209,8 @@ def _parameter(site: Site, posterior: Mapping[str, tuple[int, ...]] | None, fitt
     if site.name not in fitted:
         return Source.INITIAL
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(fitted[site.name])]
-    expected = [shape for _, shape in site.leaves] if site.leaves else [site.traced_shape]
+    # A module whose weights are all random sites keeps no array of its own.
+    expected = [shape for _, shape in site.leaves] if site.leaves or not site.dtype else [site.traced_shape]
     if shapes != expected:
         msg = (
             f"The fitted value of parameter `{site.name}` must have shape {_one(expected)} for this input; got "

@@ -1,6 +1,14 @@
 """Read a kernel's structure from abstract runs: no arithmetic on data, whatever their size."""
 
-__all__ = ["Abstract", "TracedSite", "downstream_of_static", "trace_kernel", "traced_shapes"]
+__all__ = [
+    "Abstract",
+    "AbstractExecution",
+    "TracedSite",
+    "downstream_of_static",
+    "n_rows",
+    "trace_kernel",
+    "traced_shapes",
+]
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -55,12 +63,13 @@ class TracedSite:
     """Sites and arguments the site's value depends on; for an observed site, where its data come from."""
 
 
-class _AbstractExecution(Execution):
+class AbstractExecution(Execution):
     """A run in which sites without a sampler get some value of their support."""
 
     undrawable: frozenset[str] = frozenset()
 
     def draw(self, msg: Message) -> None:
+        """Draw, or take some value of the support where there is no sampler."""
         try:
             msg["value"] = msg["fn"](**msg["kwargs"])
         except NotImplementedError:
@@ -87,7 +96,7 @@ def _site_inputs(message: Message) -> list[Any]:
     return leaves
 
 
-class _Marks(_AbstractExecution):
+class _Marks(AbstractExecution):
     """A run in which the value of each site also depends on an input of the site's own name.
 
     Tracking which inputs reach which site then gives the graph of the kernel, arguments included;
@@ -129,8 +138,10 @@ class _Marks(_AbstractExecution):
         return lax.optimization_barrier((value, marks))[0]
 
 
-def _n_rows(arrays: Abstract, param_input: str) -> int:
-    return int(arrays[param_input].shape[0])
+def n_rows(arrays: Mapping[str, Any], param_input: str) -> int:
+    """Return the number of rows of the input; 0 if there is none, or it has no rows."""
+    shape = arrays[param_input].shape if param_input in arrays else ()
+    return int(shape[0]) if shape else 0
 
 
 def traced_shapes(
@@ -144,7 +155,7 @@ def traced_shapes(
     found: set[str] = set()
 
     def run(abstract: Abstract) -> dict[str, Any]:
-        execution = _AbstractExecution(kernel, random.key(0), n_obs=_n_rows(arrays, param_input), row_plates=row_plates)
+        execution = AbstractExecution(kernel, random.key(0), n_obs=n_rows(arrays, param_input), row_plates=row_plates)
         sites = execution.run({**static, **abstract})
         found.update(execution.long_as_rows)
         return {name: message["value"] for name, message in sites.items()}
@@ -168,7 +179,7 @@ def trace_kernel(
         execution = _Marks(
             kernel,
             random.key(0),
-            n_obs=_n_rows(arrays, param_input),
+            n_obs=n_rows(arrays, param_input),
             row_plates=row_plates,
             marks={name: inputs[f"site {name}"] for name in values},
         )

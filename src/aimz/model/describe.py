@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from numpyro.infer import MCMC, SVI
 
 from aimz.inference import Posterior
-from aimz.kernel import KernelSignature, KernelSpec, Role, Site
+from aimz.kernel import COLUMNS, KernelSignature, KernelSpec, Site, html_table, site_cells, text_table
 
 _WIDTH = 80
 
@@ -69,27 +69,8 @@ def html(model: Portrait) -> str:
         if label != "Sites"
     )
     spec = model.spec
-    head = "".join(f"<th>{column}</th>" for column in _COLUMNS)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{escape.escape(cell)}</td>" for cell in _row(site)) + "</tr>"
-        for site in (spec.sites if spec else ())
-    )
-    sites = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if spec else ""
+    sites = html_table(COLUMNS, map(site_cells, spec.sites)) if spec else ""
     return f"<div><b>ImpactModel</b><table>{facts}</table>{sites}</div>"
-
-
-_COLUMNS = ("site", "role", "shape", "distribution", "depends on")
-
-
-def _row(site: Site) -> tuple[str, ...]:
-    role = str(site.role) + (", local" if site.role is Role.LATENT and site.row_axes else "")
-    shape = f"{len(site.leaves)} arrays" if site.leaves else _shape(site)
-    return site.name, role, shape, site.distribution or "-", ", ".join(sorted(site.parents)) or "-"
-
-
-def _shape(site: Site) -> str:
-    """Return a shape as Python writes it, with the rows by name."""
-    return f"({', '.join(map(str, site.shape))}{',' if len(site.shape) == 1 else ''})"
 
 
 def describe(model: Portrait) -> str:
@@ -100,16 +81,7 @@ def describe(model: Portrait) -> str:
             f"{summary(model)}\n\nThe kernel has not been traced yet: call a method with data, or\n"
             f"`describe({model.signature.param_input}, {model.signature.param_output}, ...)`."
         )
-    rows = [_COLUMNS, *(_row(site) for site in spec.sites)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS) - 1)]
-    start = sum(widths) + 2 * len(widths)
-    lines = []
-    for row in rows:
-        cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
-        room = max(_WIDTH - start, 16)
-        first, *more = textwrap.wrap(row[-1], room) or ["-"]
-        lines.append(f"{cells}  {first}"[:_WIDTH].rstrip())
-        lines += [" " * start + line for line in more]
+    lines = text_table(COLUMNS, map(site_cells, spec.sites), _WIDTH)
     return "\n".join([summary(model), "", *lines, "", *_returns(spec)])
 
 

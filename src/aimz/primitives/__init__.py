@@ -1,0 +1,74 @@
+"""NumPyro's primitives, and what a model made of them looks like before any data are touched.
+
+The primitives are NumPyro's own objects, so that ``from aimz.primitives import sample`` and ``numpyro.sample`` are the
+same.  Modules of neural networks are imported from NumPyro when they are asked for.
+"""
+
+from typing import Any
+
+from numpyro.primitives import (
+    CondIndepStackFrame,
+    deterministic,
+    factor,
+    get_mask,
+    module,
+    mutable,
+    param,
+    plate,
+    plate_stack,
+    prng_key,
+    sample,
+    subsample,
+)
+
+from aimz.primitives.result import Finding, PlateInfo, SiteInfo, ValidationResult
+from aimz.primitives.validate import inspect_fn, validate_model
+
+_MODULES = (
+    "eqx_module",
+    "flax_module",
+    "haiku_module",
+    "nnx_module",
+    "random_eqx_module",
+    "random_flax_module",
+    "random_haiku_module",
+    "random_nnx_module",
+)
+"""Helpers for neural networks; which of them there are is up to the version of NumPyro."""
+
+__all__ = [
+    "CondIndepStackFrame",
+    "Finding",
+    "PlateInfo",
+    "SiteInfo",
+    "ValidationResult",
+    "deterministic",
+    "factor",
+    "get_mask",
+    "inspect_fn",
+    "module",
+    "mutable",
+    "param",
+    "plate",
+    "plate_stack",
+    "prng_key",
+    "sample",
+    "subsample",
+    "validate_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a helper for neural networks when it is asked for."""
+    if name in _MODULES:
+        from numpyro.contrib import module as helpers
+
+        if hasattr(helpers, name):
+            return getattr(helpers, name)
+        msg = (
+            f"this version of NumPyro has no `{name}`; pass the network to `numpyro.module` as a pair of functions: "
+            "`init(key, input_shape) -> (output_shape, params)` and `apply(params, x)`"
+        )
+        raise AttributeError(msg)
+    msg = f"module 'aimz.primitives' has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -1,0 +1,116 @@
+"""A model with data and without: what each abstract run shows."""
+
+__all__ = ["Traced", "trace_model"]
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+
+from aimz.kernel import KernelSignature, KernelSpec, Role, kernel_name, read_kernel
+from aimz.primitives.arguments import Bound
+from aimz.primitives.record import Recorded, record
+from aimz.primitives.result import PlateInfo, SiteInfo
+from aimz.primitives.roles import Roles
+from aimz.types import Kernel
+
+_ROWS = "(rows)"
+"""Stands for the rows among the arguments: a model may have no input, or one of another name."""
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A model in one kind of call."""
+
+    bound: Bound
+    roles: Roles
+    recorded: Recorded
+    spec: KernelSpec | None
+    """Its structure; None if it raised."""
+    faults: tuple[str, ...]
+    """What is wrong with its names."""
+    raised: Exception | None
+
+    @property
+    def n_obs(self) -> int:
+        """Number of rows, 0 if there are none."""
+        return self.roles.n_obs(self.bound)
+
+    @property
+    def kernel(self) -> Kernel:
+        """The model, called with its arrays by name."""
+        return _with_rows(self.bound.kernel)
+
+    @property
+    def arrays(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """What it is called with, the rows as such among it."""
+        return {_ROWS: jax.ShapeDtypeStruct((self.n_obs,), "float32"), **self.bound.arrays}
+
+    def reaches(self, names: frozenset[str]) -> bool:
+        """Whether the output is among these arguments."""
+        return any(self.bound.parameter_of(name) == self.roles.output for name in names if name != _ROWS)
+
+    @property
+    def sites(self) -> dict[str, SiteInfo]:
+        """The sites, with what the structure adds to them."""
+        if self.spec is None:
+            return self.recorded.sites
+        order = [*self.bound.arrays, *self.recorded.sites]
+
+        def full(info: SiteInfo) -> SiteInfo:
+            site = self.spec.get(info.name) if self.spec is not None else None
+            if site is None:
+                return info
+            local = site.role is Role.LATENT and site.row_axes
+            return replace(
+                info,
+                role="local" if local else str(site.role),
+                # The value of a factor is empty: NumPyro gives it an axis of length 0.
+                shape=site.shape[:-1] if site.role is Role.FACTOR else site.shape,
+                parents=tuple(sorted((str(p) for p in site.parents if str(p) in order), key=order.index)),
+            )
+
+        return {name: full(info) for name, info in self.recorded.sites.items()}
+
+    @property
+    def plates(self) -> list[PlateInfo]:
+        """The plates, with which of them run along the rows."""
+        along = {
+            plate
+            for site in (self.spec.sites if self.spec is not None else ())
+            for plate, axis in site.plates
+            if axis in site.row_axes
+        }
+        return [replace(plate, is_rows=plate.name in along) for plate in self.recorded.plates]
+
+
+def trace_model(bound: Bound, roles: Roles) -> Traced:
+    """Run a model abstractly, at its number of rows and at another one; nothing is raised."""
+    arrays, n_obs = bound.arrays, roles.n_obs(bound)
+    recorded = record(bound.kernel, arrays, n_obs)
+    if recorded.raised is not None:
+        return Traced(bound, roles, recorded, None, (), recorded.raised)
+    if recorded.twice:
+        return Traced(bound, roles, recorded, None, tuple(_named_twice(name) for name in recorded.twice), None)
+    others = tuple(name for name in bound.parameters if name != roles.output)
+    signature = KernelSignature(kernel_name(bound.function), _ROWS, roles.output or "", others, ())
+    given: dict[str, Any] = {_ROWS: jax.ShapeDtypeStruct((n_obs,), "float32"), **arrays}
+    faults: list[str] = []
+    try:
+        spec = read_kernel(_with_rows(bound.kernel), signature, given, {}, faults)
+    except Exception as error:  # noqa: BLE001, RUF100 (a model may raise anything)
+        return Traced(bound, roles, recorded, None, tuple(faults), error)
+    return Traced(bound, roles, recorded, spec, tuple(faults), None)
+
+
+def _with_rows(kernel: Kernel) -> Kernel:
+    """Return a model that is told how many rows there are, and does not listen."""
+
+    def call(**arrays: Any) -> Any:
+        return kernel(**{name: array for name, array in arrays.items() if name != _ROWS})
+
+    return call
+
+
+def _named_twice(name: str) -> str:
+    return f"Two sites are named `{name}`. Give each site a name of its own."
