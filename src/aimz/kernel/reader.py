@@ -122,13 +122,12 @@ def read_kernel(
         given = ", ".join(f"{name}: {a.dtype}{list(a.shape)}" for name, a in abstract.items())
         error.add_note(f"This was raised by kernel `{kernel_name(kernel)}`, called with {given}.")
         raise
-    for fault in (
-        *_faulty_names(sites, signature),
-        *_repeated(kernel, abstract, static, signature.param_input, row_plates, sites),
-    ):
+    for fault in _faulty_names(sites, signature):
         if faults is None:
             raise KernelValidationError(fault)
         faults.append(fault)
+    if faults is None:
+        _check_repeated(kernel, abstract, static, signature.param_input, row_plates, sites)
     if resized is not None and set(resized[1]) != {site.name for site in sites}:
         resized = None  # a site for each row: there is no shape to compare
     read = tuple(_site(site, signature.param_output, n_obs, resized, sites) for site in sites)
@@ -146,15 +145,15 @@ def read_kernel(
     )
 
 
-def _repeated(
+def _check_repeated(
     kernel: Kernel,
     arrays: Mapping[str, jax.ShapeDtypeStruct],
     static: Mapping[str, object],
     param_input: str,
     row_plates: frozenset[str],
     sites: Sequence[TracedSite],
-) -> Iterator[str]:
-    """Yield what is wrong with data that broadcast against the rows of their distribution."""
+) -> None:
+    """Refuse data that broadcast against the rows of their distribution: all would be compared with all."""
     suspects = [s for s in sites if s.data and s.density_shape != s.value.shape]
     if not suspects:
         return
@@ -172,11 +171,12 @@ def _repeated(
         density = sum(a != b for a, b in zip(site.density_shape, other.density_shape, strict=False))
         data = sum(a != b for a, b in zip(site.value.shape, other.value.shape, strict=False))
         if density > data > 0:
-            yield (
+            msg = (
                 f"Site `{site.name}` of kernel `{kernel_name(kernel)}` has data of shape {site.value.shape} and a "
                 f"distribution with which they make {site.density_shape}: each observation would be compared with all "
                 "others. Give both one shape: of a column, input or output, pass `y[:, 0]` and not shape (n_obs, 1)."
             )
+            raise KernelValidationError(msg)
 
 
 def _two_sizes(
