@@ -1,8 +1,9 @@
 """What would have happened if: Bayesian what-if analysis on NumPyro models.
 
 :class:`ImpactModel` is the one class most users meet.  It takes a NumPyro model (a *kernel*), fits it with
-:class:`numpyro.infer.SVI` or :class:`numpyro.infer.MCMC`, predicts, intervenes, and compares.  :mod:`aimz.primitives` has NumPyro's primitives
-and looks a model over before any data are touched; :mod:`aimz.plots` draws the results.
+:class:`numpyro.infer.SVI` or :class:`numpyro.infer.MCMC`, predicts, intervenes, and compares.
+:mod:`aimz.primitives` has NumPyro's primitives, and looks a model over before any data are touched; :mod:`aimz.plots`
+draws the results.
 """
 
 from importlib import import_module

@@ -259,11 +259,10 @@ class Engine:
         """
         alike = alike or Alike()
         spec = self.read_spec(call)
-        names = self.read_return_sites(spec, return_sites)
+        return_sites = self.read_return_sites(spec, return_sites)
         acts = self._read_intervention(intervention, spec, call)
         call = replace(call, arrays={**call.arrays, **acts.arrays}, static={**call.static, **acts.static})
-        # An argument that is no array may change what the sites are, so the kernel is read as it will be run.
-        spec = self.read_spec(call) if acts.static else spec
+        spec = self.read_spec(call) if acts.static else spec  # a plain number may change what the sites are
         known = self.reader.spec
         substitution = substitute(
             spec,
@@ -291,7 +290,7 @@ class Engine:
                 n_obs=call.n_obs,
                 n_draws=n_draws,
                 static=call.static,
-                return_sites=names,
+                return_sites=return_sites,
                 transforms=acts.transforms,
                 unobserve=frozenset(substitution.having(Source.DOWNSTREAM)),
                 row_plates=spec.row_plates,
