@@ -18,7 +18,6 @@ import jax
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-import polars as pl
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
@@ -73,11 +72,12 @@ def main(n_rows: int, folder: Path) -> None:
     svi = SVI(kernel, AutoMultivariateNormal(kernel), numpyro.optim.Adam(0.01), Trace_ELBO())
     model = aimz.ImpactModel(kernel, random.key(0), svi, param_output="bought", dims={"slopes": ["feature"]})
     epochs = 1 if n_rows > 2_000_000 else 5
-    columns = pl.scan_parquet(file).select(*TRUTH, "bought")  # neither the number of the customer nor the region
-    model.fit(columns, batch_size=4096, epochs=epochs, total_size=n_rows, num_samples=100, progress=False)
+    customers = pyarrow.dataset.dataset(file)
+    # The fit is to see neither the number of the customer nor the region.
+    columns = customers.replace_schema(pa.schema([customers.schema.field(name) for name in (*TRUTH, "bought")]))
+    model.fit(columns, batch_size=4096, epochs=epochs, num_samples=100, progress=False)
     print(f"Fitted; peak so far {peak():,.0f} MiB")
 
-    customers = pyarrow.dataset.dataset(file)
     scores = model.predict(
         customers,
         in_sample=False,

@@ -103,14 +103,14 @@ def _arrow(value: Any) -> _Reader:
         return lambda columns: (p.select(list(columns)) for p in value.to_batches()), chosen, int(value.count_rows())
 
     def read(columns: Sequence[str]) -> Iterable[Any]:
-        # Read ahead by little: sixteen batches of several files, as by default, take hundreds of megabytes.
-        ahead: dict[str, Any] = {"batch_readahead": 2, "fragment_readahead": 1}
-        if type(getattr(value, "format", None)).__name__ == "ParquetFileFormat":
-            from pyarrow import dataset
-
-            # Else the bytes of a whole file are read before its first rows.
-            ahead["fragment_scan_options"] = dataset.ParquetFragmentScanOptions(pre_buffer=False)
-        yield from value.to_batches(columns=list(columns), batch_size=_ROWS, **ahead)
+        options: dict[str, Any] = {"columns": list(columns), "batch_size": _ROWS}
+        if not hasattr(value, "format") or getattr(value, "_scan_options", None):  # in memory, or filtered
+            yield from value.to_batches(**options)
+            return
+        # One group of rows after the other: a scan of everything reads ahead of a slow reader by up to a GiB.
+        for fragment in value.get_fragments():
+            for part in fragment.split_by_row_group() if hasattr(fragment, "split_by_row_group") else (fragment,):
+                yield from part.to_batches(schema=value.schema, **options)
 
     return read, tuple(value.schema.names), int(value.count_rows())
 
