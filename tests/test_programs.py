@@ -32,6 +32,14 @@ def test_health_insurance(tmp_path):
 
 
 @pytest.mark.timeout(300)
+def test_score_parquet(tmp_path):
+    printed = run(str(ROOT / "examples" / "score_parquet.py"), "--rows", "5000", "--folder", "out", cwd=tmp_path)
+    assert "File: 5,000 rows" in printed
+    assert "For region west" in printed
+    assert (tmp_path / "out" / "customers.parquet").exists()
+
+
+@pytest.mark.timeout(300)
 def test_latency(tmp_path):
     benchmark = str(ROOT / "benchmarks" / "latency.py")
     printed = run(benchmark, "--rows", "5", "--draws", "5", "--repeats", "1", cwd=tmp_path)
