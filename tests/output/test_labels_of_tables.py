@@ -117,6 +117,21 @@ def test_fitted_rows_keep_the_labels_of_the_fit(model):
     assert list(effect["posterior_predictive"]["shop"].values) == texts
 
 
+def test_rows_with_other_labels_are_other_observations(model):
+    """A frame in another order is not the fitted one, and the local latents of one shop are not those of another."""
+    table = frame(INDEXES["texts"])
+    with pytest.warns(UserWarning, match="`level` keep their posterior draws"):
+        same = model.predict_on_batch(table * 2)
+    assert same["posterior_predictive"].attrs["local_latents"] == "posterior"
+    for other in (table.iloc[::-1], table.iloc[:20], table.set_axis([f"new {i}" for i in range(N)])):
+        with pytest.warns(UserWarning, match="`level` are drawn anew"):
+            tree = model.predict_on_batch(other)
+        assert tree["posterior_predictive"].attrs["local_latents"] == "drawn anew"
+        assert "observed_data" not in tree
+    with pytest.warns(UserWarning, match="`level` are drawn anew"):
+        model.log_likelihood(table.iloc[::-1], Y[::-1], store="memory", progress=False)
+
+
 def test_labels_the_user_gave_hold_where_the_input_has_none():
     ids = [f"id {i}" for i in range(N)]
     model = new(coords={"shop": ids}).fit_on_batch(frame(), Y, **QUIET)

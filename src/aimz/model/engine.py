@@ -248,6 +248,7 @@ class Engine:
         intervention: Intervention | None = None,
         in_sample: bool = True,
         changed: frozenset[str] = frozenset(),
+        relabelled: bool = False,
         alike: Alike | None = None,
         quiet: bool = False,
         scored: Scored | None = None,
@@ -255,7 +256,8 @@ class Engine:
         """Check a call and decide where the value of each site comes from; warn of what is not as fitted.
 
         ``changed`` are arguments that are not those of the fit, so that local latents which descend from them are
-        not the fitted ones; ``alike`` are sites that a scenario to compare with draws anew.
+        not the fitted ones, as none are where rows are ``relabelled``; ``alike`` are sites that a scenario to compare
+        with draws anew.
         """
         alike = alike or Alike()
         spec = self.read_spec(call)
@@ -270,9 +272,7 @@ class Engine:
             fitted=params,
             observed=known.observed_sites if known is not None else (),
             fitted_rows=in_sample,
-            other_rows=frozenset(s.name for s in spec.sites if s.maybe_rows or s.name in spec.local_sites)
-            # An argument of the fit that this call leaves out is known to earlier calls only.
-            & (spec.descendants(changed) | (known or spec).descendants(changed) | alike.other_rows),
+            other_rows=_other_rows(spec, known or spec, None if relabelled else changed, alike),
             intervened=frozenset(acts.values),
             downstream=(acts.downstream | alike.downstream) - frozenset(acts.values),
             scored=scored,
@@ -328,6 +328,15 @@ class Engine:
                 return lambda column: read_array(value(column), f"intervention[{name!r}]")
             return rows.apply(value) if isinstance(rows, Rows | Field) else value
         return value if name in call.static else read_array(value, f"intervention[{name!r}]")
+
+
+def _other_rows(spec: KernelSpec, known: KernelSpec, changed: frozenset[str] | None, alike: Alike) -> frozenset[str]:
+    """Return the local latents that are not those of the fit; all of them where nothing is as in the fit."""
+    local = frozenset(site.name for site in spec.sites if site.maybe_rows or site.name in spec.local_sites)
+    if changed is None:
+        return local
+    # An argument of the fit that this call leaves out is known to earlier calls only.
+    return local & (spec.descendants(changed) | known.descendants(changed) | alike.other_rows)
 
 
 def _refuse_unknown(names: Iterable[str], known: Iterable[str], what: str) -> None:

@@ -1442,7 +1442,10 @@ class ImpactModel:
             )
         known = self._observed if in_sample else None
         changed = frozenset[str]() if known is None else known.changed(given.call)
-        if known is not None and self.param_input not in changed and given.call.index is None:
+        relabelled = known is not None and known.relabelled(given.call)
+        if relabelled:
+            changed |= {self.param_input}
+        elif known is not None and self.param_input not in changed and given.call.index is None:
             given = replace(given, call=replace(given.call, index=known.index))  # the rows are those of the fit
         prepare = partial(
             self._engine.prepare,
@@ -1452,6 +1455,7 @@ class ImpactModel:
             return_sites=return_sites,
             intervention=intervention,
             in_sample=in_sample,
+            relabelled=relabelled,
             changed=changed,
             alike=alike,
         )
@@ -1516,8 +1520,10 @@ class ImpactModel:
         given = read_given(self._engine, X, kwargs, y=y, scored=True, expected=self._local_rows())
         site = self._engine.read_scored(given.call, one_by_one=method == "loo")
         # Other observations have other local latents; where no data were fitted, these are taken to be the ones.
-        fitted = self._observed is None or not self._observed.changed(given.call.without(self.param_output))
-
+        known = self._observed
+        fitted = known is None or not (
+            known.changed(given.call.without(self.param_output)) or known.relabelled(given.call)
+        )
         prepare = partial(
             self._engine.prepare,
             posterior=posterior,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aimz.data import Call, Field
+from aimz.data import Call, Field, is_plain_range
 from aimz.inference import Posterior
 from aimz.kernel import Columns, KernelSpec, freeze
 from aimz.model.comparing import Compared
@@ -53,6 +53,15 @@ class Observed:
     def changed(self, call: Call) -> frozenset[str]:
         """Return the arguments whose arrays are not those of the fit; rows of an iterable are taken to be."""
         return frozenset(name for name in {*call.arrays, *self.digests} if self._differs(call, name))
+
+    def relabelled(self, call: Call) -> bool:
+        """Return whether the labels of the rows say that these are other observations, or in another order."""
+        here, there = call.index, self.index
+        if here is None or there is None or here.equals(there):
+            return False
+        # One that only counts the rows says nothing about them, unless there are more or fewer.
+        counted = is_plain_range(here) or is_plain_range(there)
+        return not counted or len(here) != len(there)
 
     def other_static(self, call: Call) -> str | None:
         """Return the name of an argument that is no array and not what it was in the fit, as far as can be told."""
@@ -101,9 +110,7 @@ class Results:
     def check(self, prepared: Prepared) -> None:
         """Refuse labels that do not fit the sites of a call, before it is computed."""
         if self._given[0]:
-            labels = self._labels()
-            for name in prepared.plan.return_sites:
-                labels.axes(prepared.spec, name, prepared.spec[name].traced_shape, prepared.call.n_obs)
+            self._axes_of(prepared)
 
     def posterior(
         self, posterior: Posterior, spec: KernelSpec | None, columns: Columns | None, index: Any
@@ -179,24 +186,28 @@ class Results:
         )
         return compared_tree(averages, contrast)
 
-    def _coords_of(self, prepared: Prepared) -> dict[str, Any]:
-        """Return the labels of dimensions: the user's, and those of the columns."""
+    def _axes_of(self, prepared: Prepared) -> dict[str, tuple[str, ...]]:
+        """Return the names of the axes of one draw of each return site."""
         labels, call = self._labels_of(prepared), prepared.call
-        dims = {
+        return {
             name: labels.axes(prepared.spec, name, prepared.spec[name].traced_shape, call.n_obs)
             for name in prepared.plan.return_sites
         }
+
+    def _coords_of(self, prepared: Prepared) -> dict[str, Any]:
+        """Return the labels of dimensions: the user's, and those of the columns."""
+        labels = self._labels_of(prepared)
         names = () if prepared.columns is None else prepared.columns.names
-        return {**{dim: np.asarray(names) for dim in labels.along_columns(dims)}, **labels.coords}
+        along = labels.along_columns(self._axes_of(prepared))
+        return {**{dim: np.asarray(names) for dim in along}, **labels.coords}
 
     def dims_beside_rows(self, prepared: Prepared) -> dict[str, tuple[str, ...]]:
         """Return the names of the axes of each return site, that of the rows left out."""
-        labels, found = self._labels(), {}
-        for name in prepared.plan.return_sites:
-            axes = labels.axes(prepared.spec, name, prepared.spec[name].traced_shape, prepared.call.n_obs)
-            row = prepared.plan.row_axes.get(name)
-            found[name] = tuple(axis for i, axis in enumerate(axes) if i != row)
-        return found
+        rows = prepared.plan.row_axes
+        return {
+            name: tuple(axis for i, axis in enumerate(axes) if i != rows.get(name))
+            for name, axes in self._axes_of(prepared).items()
+        }
 
     def observed(self, prepared: Prepared, observed: Any) -> "dict[str, xr.Dataset]":
         """Return the group ``observed_data``, where there are any."""
