@@ -341,3 +341,31 @@ def test_pieces_are_read_anew_each_time_and_only_the_columns_that_are_needed(tab
         assert sum(piece.num_rows for piece in pieces) == N
     assert next(iter(pieces)).schema.names == ["price", "exposure", "age", "y"]
     np.testing.assert_array_equal(pieces.labels("region"), table["region"])
+
+
+class Counted:
+    """An array in chunks that keeps book of what is read of it."""
+
+    def __init__(self, array, chunk):
+        self._array = array
+        self.shape, self.dtype, self.ndim, self.chunks = array.shape, array.dtype, array.ndim, (chunk, *array.shape[1:])
+        self.read = []
+
+    def __getitem__(self, rows):
+        self.read.append(rows)
+        return self._array[rows]
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self._array, dtype)
+
+
+def test_each_chunk_is_read_once_though_blocks_are_smaller():
+    """A chunk of Zarr is decompressed as a whole for any of its rows."""
+    X = np.random.default_rng(0).normal(size=(10_000, 2)).astype(np.float32)
+    counted = Counted(X, 3000)
+    model = new().set_posterior_sample({"beta": np.ones((2, 2))})
+    options = {"exposure": np.zeros(len(X)), "in_sample": False, **KEY, **QUIET}
+    found = model.predict(counted, **options)["predictions"]["mu"]
+    np.testing.assert_array_equal(found, model.predict(X, **options)["predictions"]["mu"])
+    starts = [rows.start for rows in counted.read if rows.stop > rows.start]
+    assert starts == [0, 3000, 6000, 9000]

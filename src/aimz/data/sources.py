@@ -17,6 +17,8 @@ from aimz.data.tables import Matrix, Parameters, open_table
 
 _LOOK = 2**24
 """Bytes to look at together when an array is read through."""
+_CHUNK = 2**27
+"""Bytes of a chunk that are kept at most."""
 
 
 class Rows:
@@ -48,6 +50,9 @@ class Rows:
         self._given = np.asarray(given) if isinstance(given, jax.Array) else given
         self._name = name
         self._function = function
+        self._chunk = _chunk_length(given)
+        self._held: tuple[int, np.ndarray] | None = None
+        """The chunk that was read last, and where it begins."""
         # An empty slice has the dtype everything will have, and is refused for what the whole would be.
         sample = self._read(slice(0, 0)) if self._given.ndim else read_array(self._given, name)
         self.shape: tuple[int, ...] = (*self._given.shape[:1], *sample.shape[1:])
@@ -79,8 +84,7 @@ class Rows:
 
     def take(self, stretch: slice, index: np.ndarray) -> np.ndarray:
         """Return rows ``index`` of a stretch, and let go of the stretch."""
-        part = self._given[stretch]
-        part = part if isinstance(part, np.ndarray) else np.asarray(part)
+        part = self._part(stretch)
         found = self._checked(np.asarray(part[index]))
         self.release(stretch)
         return found
@@ -113,8 +117,20 @@ class Rows:
         mapped.madvise(mmap.MADV_DONTNEED, first, begin + part.nbytes - first)
 
     def _read(self, rows: slice) -> np.ndarray:
-        part = self._given[rows]
-        return self._checked(part if isinstance(part, np.ndarray) else np.asarray(part))
+        return self._checked(self._part(rows))
+
+    def _part(self, rows: slice) -> np.ndarray:
+        """Return rows as they are given; of chunks the last is kept, since the rows that follow are asked for next."""
+        start, stop, _ = rows.indices(self._given.shape[0]) if self._chunk else (0, 0, 1)
+        if not self._chunk or stop <= start:
+            part = self._given[rows]
+            return part if isinstance(part, np.ndarray) else np.asarray(part)
+        if self._held is None or not (self._held[0] <= start and stop <= self._held[0] + len(self._held[1])):
+            begin, end = start // self._chunk * self._chunk, -(-stop // self._chunk) * self._chunk
+            self._held = None  # before the next is read
+            self._held = begin, np.asarray(self._given[begin:end])
+        begin, held = self._held
+        return held[start - begin : stop - begin]
 
     def _checked(self, part: np.ndarray) -> np.ndarray:
         if self._function is not None:
@@ -139,6 +155,16 @@ class Stacked:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 (NumPy's protocol)
         return np.stack([np.asarray(part, dtype) for part in self.parts], axis=-1)
+
+
+def _chunk_length(given: Any) -> int | None:
+    """Return how many rows a chunk has that is worth keeping; None if there are no chunks, or they are large."""
+    chunks = getattr(given, "chunks", None)
+    if not isinstance(chunks, tuple) or not chunks:
+        return None
+    rows = max(chunks[0], default=0) if isinstance(chunks[0], tuple) else int(chunks[0])
+    row_bytes = max(1, int(np.prod(given.shape[1:], dtype=np.int64)) * np.dtype(given.dtype).itemsize)
+    return rows if 0 < rows * row_bytes <= _CHUNK else None
 
 
 def check_by_row(function: Callable[[Any], Any], some: np.ndarray, name: str) -> None:

@@ -73,6 +73,7 @@ class Matrix:
         self.columns = tuple(columns)
         self.index = index
         self.lazy = lazy
+        self.chunks = getattr(next(iter(columns.values())), "chunks", None)
         self._columns = dict(columns)
         self._name = name
         n_obs = int(next(iter(columns.values())).shape[0])
