@@ -125,12 +125,18 @@ class Rows:
         if not self._chunk or stop <= start:
             part = self._given[rows]
             return part if isinstance(part, np.ndarray) else np.asarray(part)
-        if self._held is None or not (self._held[0] <= start and stop <= self._held[0] + len(self._held[1])):
-            begin, end = start // self._chunk * self._chunk, -(-stop // self._chunk) * self._chunk
-            self._held = None  # before the next is read
-            self._held = begin, np.asarray(self._given[begin:end])
-        begin, held = self._held
-        return held[start - begin : stop - begin]
+        at, held = self._held or (0, None)
+        if held is None or not at <= start < at + len(held):
+            at, held = start // self._chunk * self._chunk, None
+        end = -(-stop // self._chunk) * self._chunk
+        if held is None:
+            self._held = None  # let go of it before the next is read
+            held = np.asarray(self._given[at:end])
+        elif stop > at + len(held):  # of what is held only the chunk of the first row is still needed
+            begin = start // self._chunk * self._chunk
+            held, at = np.concatenate([held[begin - at :], np.asarray(self._given[at + len(held) : end])]), begin
+        self._held = at, held
+        return held[start - at : stop - at]
 
     def _checked(self, part: np.ndarray) -> np.ndarray:
         if self._function is not None:
