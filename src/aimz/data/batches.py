@@ -5,6 +5,7 @@ __all__ = ["ArrayBatches", "Batches", "IterableBatches", "count_rows"]
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,8 @@ class Batches(ABC):
     """For each argument some rows, which say what all are like."""
     begun = 0
     """How many epochs were begun, or passed over."""
-    columns: tuple[str, ...] = ()
-    """Names of the columns of the input, where it is a table."""
+    tables: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """Names of the columns of arguments that are tables."""
 
     @abstractmethod
     def epoch(self, number: int) -> Reader:
@@ -203,22 +204,27 @@ class IterableBatches(Batches):
         What :class:`BatchReader` reads.
     parameters : Parameters
         Those of the kernel.
-    batch_size : int, optional
-        Rows in a batch.
+    batch_size : int or callable, optional
+        Rows in a batch, or a function of the number of rows.
     n_obs : callable
         Returns the number of rows of an epoch; called once.
     """
 
     def __init__(
-        self, batches: Iterable[Any], parameters: Parameters, batch_size: int | None, n_obs: Callable[[], int]
+        self,
+        batches: Iterable[Any],
+        parameters: Parameters,
+        batch_size: int | Callable[[int], int] | None,
+        n_obs: Callable[[], int],
     ) -> None:
         self._batches = batches
         self._parameters = parameters
         self.n_obs = n_obs()
         self._began = BatchReader(batches, parameters)
-        self.columns = self._began.columns
+        self.tables = self._began.tables
         first = self._began.first or {}
-        self.batch_size = min(batch_size or len(next(iter(first.values()))), self.n_obs)
+        size = batch_size(self.n_obs) if callable(batch_size) else batch_size or len(next(iter(first.values())))
+        self.batch_size = min(size, self.n_obs)
         self.templates = {name: array[:1] for name, array in first.items()}
         self._at_start: BatchReader | None = self._began
 

@@ -11,7 +11,7 @@ import numpy as np
 from aimz.data.arrays import fingerprint, is_array, read_array
 from aimz.data.frames import index_of
 from aimz.data.sources import Field, Rows
-from aimz.data.tables import Matrix, open_table
+from aimz.data.tables import Matrix, match_columns, open_table
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Call:
     """Number of rows."""
     columns: tuple[str, ...] = ()
     """Names of the columns of the input, where it is a table."""
+    tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The same for each argument that is one."""
     index: Any = None
     """Labels of the rows, a :class:`pandas.Index`, where the input has some."""
 
@@ -39,13 +41,6 @@ class Call:
         if not array.ndim:
             return fingerprint([np.asarray(array)])
         return (array if isinstance(array, Rows) else Rows(array, name)).digest
-
-
-def _plain(value: Any, name: str, *, in_parts: bool) -> Any:
-    """Return a table as a matrix, and anything else as it is."""
-    table = None if isinstance(value, Field | Rows | Matrix) else open_table(value, name)
-    value = value if table is None else table.matrix(table.names, name)
-    return np.asarray(value) if isinstance(value, Matrix) and not in_parts else value
 
 
 def _in_parts(value: Any, name: str) -> Rows | Field:
@@ -70,7 +65,14 @@ def _sort_extra(value: Any, name: str, *, in_parts: bool) -> tuple[Any, object]:
     return array, None
 
 
-def read_call(required: Mapping[str, Any], extra: Mapping[str, Any], *, in_parts: bool = False) -> Call:
+def read_call(
+    required: Mapping[str, Any],
+    extra: Mapping[str, Any],
+    *,
+    in_parts: bool = False,
+    known: Mapping[str, tuple[str, ...]] | None = None,
+    index: Any = None,
+) -> Call:
     """Sort and check the arguments of a call.
 
     Parameters
@@ -82,16 +84,23 @@ def read_call(required: Mapping[str, Any], extra: Mapping[str, Any], *, in_parts
         (numbers, strings, lists, None) reaches the kernel untouched.
     in_parts : bool
         Whether rows will be taken when they are needed, so that nothing has to be loaded or converted whole.
+    known : mapping of str to tuple of str, optional
+        The columns of arguments that are tables, where they are known.
+    index : pandas.Index, optional
+        Labels of the rows of the input, where it does not have them any more.
 
     Raises
     ------
     TypeError, ValueError
         If an array is empty, 0-d, not numeric, would be changed by the conversion, or if lengths differ.
     """
-    check_aligned({**required, **extra})
-    given = next(iter(required.values()))
-    required = {name: _plain(value, name, in_parts=in_parts) for name, value in required.items()}
-    extra = {name: _plain(value, name, in_parts=in_parts) for name, value in extra.items()}
+    input_ = next(iter(required))
+    index = index_of(required[input_]) if index is None else index
+    check_aligned({**required, **extra}, {input_: index})
+    given = {name: _as_matrix(value, name, known or {}) for name, value in {**required, **extra}.items()}
+    tables = {name: columns for name, value in given.items() if (columns := getattr(value, "columns", ()))}
+    given = {n: np.asarray(v) if isinstance(v, Matrix) and not in_parts else v for n, v in given.items()}
+    required, extra = {name: given[name] for name in required}, {name: given[name] for name in extra}
     arrays: dict[str, Any] = {}
     static: dict[str, object] = {}
     for name, value in required.items():
@@ -120,23 +129,30 @@ def read_call(required: Mapping[str, Any], extra: Mapping[str, Any], *, in_parts
     if n_obs == 0:
         msg = f"{' and '.join(f'`{name}`' for name in lengths)} must not be empty; got no rows."
         raise ValueError(msg)
-    return Call(arrays, static, n_obs, getattr(given, "columns", ()), index_of(given))
+    return Call(arrays, static, n_obs, tables.get(input_, ()), tables, index)
 
 
-def check_aligned(given: Mapping[str, Any]) -> None:
-    """Refuse arrays whose rows have other labels than those of the first: they would be matched by place.
+def _as_matrix(value: Any, name: str, known: Mapping[str, tuple[str, ...]]) -> Any:
+    """Return a table as a matrix, and anything else as it is."""
+    table = None if isinstance(value, Field | Rows | Matrix) else open_table(value, name)
+    return value if table is None else match_columns(table, name, known)
+
+
+def check_aligned(given: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> None:
+    """Refuse arrays whose rows have other labels than another: they would be matched by place.
+
+    ``known`` are labels of some that do not show them.
 
     Raises
     ------
     ValueError
         If two that have labels differ.
     """
-    name, index = next(iter(given), ""), index_of(next(iter(given.values()), None))
-    if index is None:
-        return
-    for other, value in given.items():
-        labels = index_of(value)
-        if labels is not None and len(labels) == len(index) and not index.equals(labels):
+    labels = {name: index_of(value) for name, value in given.items()} | dict(known or {})
+    labelled = {name: index for name, index in labels.items() if index is not None}
+    name = next(iter(labelled), "")
+    for other, index in labelled.items():
+        if len(index) == len(labelled[name]) and not index.equals(labelled[name]):
             msg = (
                 f"`{other}` has another index than `{name}`, and rows are matched by place. Put both in one order, or "
                 "pass the values alone."

@@ -34,8 +34,18 @@ def open_frame(value: Any, name: str) -> "nw.DataFrame[Any] | None":
         import pyarrow as pa
 
         value = pa.Table.from_batches([value])
+    if type(value).__module__.startswith("pandas") and getattr(getattr(value, "columns", None), "nlevels", 1) > 1:
+        msg = f"The columns of `{name}` must have one name each; got {value.columns.nlevels} levels. Join their names."
+        raise ValueError(msg)
     try:
-        found = nw.from_native(value, eager_only=True, pass_through=True)
+        found = nw.from_native(value, pass_through=True)
+        if isinstance(found, nw.LazyFrame):
+            msg = (
+                f"`{name}` must be a table in memory, or one that the methods that stream read in pieces; got a lazy "
+                f"frame of type `{type(value).__module__}.{type(value).__name__}`. Collect it (`.collect()`, "
+                "`.compute()`), or write it to Parquet and pass `pyarrow.dataset.dataset(path)` to `fit` or `predict`."
+            )
+            raise TypeError(msg)
         names = [str(column) for column in found.columns] if isinstance(found, nw.DataFrame) else []
     except nw.exceptions.DuplicateError as error:
         msg = f"The columns of `{name}` must have different names; got two of one name ({error}). Rename them."
@@ -127,12 +137,15 @@ def unfit_columns(schema: Mapping[str, Any]) -> dict[str, str]:
 def index_of(value: Any) -> Any:
     """Return the labels of the rows: a :class:`pandas.Index`, or None where there are none."""
     dims, indexes = getattr(value, "dims", None), getattr(value, "indexes", None)
-    if isinstance(dims, tuple) and indexes is not None:
-        return indexes.get(dims[0]) if dims else None
+    if indexes is not None:  # of xarray, where `value.index` may be anything
+        return indexes.get(dims[0]) if isinstance(dims, tuple) and dims else None
     index = getattr(value, "index", None)
     return index if hasattr(index, "equals") else None
 
 
 def is_plain_range(index: Any) -> bool:
-    """Whether labels of rows only count them."""
-    return getattr(index, "start", None) == 0 and getattr(index, "step", None) == 1
+    """Whether labels of rows, or of columns, only count them."""
+    if hasattr(index, "start"):
+        return bool(index.start == 0 and index.step == 1)
+    labels = np.asarray(index)
+    return labels.dtype.kind in "iu" and np.array_equal(labels, np.arange(len(labels)))

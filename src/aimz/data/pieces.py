@@ -25,6 +25,8 @@ class Pieces:
     known: tuple[str, ...]
     """All columns that there are."""
     n_obs: int | None = None
+    same_order: bool = True
+    """Whether rows come in one order each time."""
 
     def __iter__(self) -> Iterator[Any]:
         """Read it from the start."""
@@ -34,6 +36,13 @@ class Pieces:
         """Return one column, to tell groups by, read in a pass of its own; of each text that recurs one is kept."""
         import pandas as pd
 
+        if not self.same_order:
+            msg = (
+                f"`by` names the column {name!r} of a table that may come in another order each time it is read (a "
+                "lazy frame, a stream), so that its labels cannot be matched with the rows. Write it to Parquet, and "
+                "pass `pyarrow.dataset.dataset(path)`."
+            )
+            raise ValueError(msg)
         known: dict[Any, int] = {}
         codes: list[np.ndarray] = []
         for piece in self.read((name,)):
@@ -62,13 +71,13 @@ def open_pieces(value: Any, parameters: Parameters) -> Pieces | None:
     found = _reader(value)
     if found is None:
         return None
-    read, names, n_obs = found
+    read, names, n_obs, same_order = found
     wanted = names
-    if parameters.columns is not None and parameters.input not in names:
+    if parameters.input in parameters.known:
         # What is missing is named when the first piece is looked at.
-        needed = {*parameters.columns, *parameters.further, parameters.output}
+        needed = {*parameters.known[parameters.input], *parameters.further, parameters.output}
         wanted = tuple(name for name in names if name in needed) or names
-    return Pieces(read, wanted, names, n_obs)
+    return Pieces(read, wanted, names, n_obs, same_order)
 
 
 def _alike(labels: Sequence[Any]) -> bool:
@@ -76,7 +85,8 @@ def _alike(labels: Sequence[Any]) -> bool:
     return all(isinstance(label, str) for label in labels) or not any(isinstance(label, str) for label in labels)
 
 
-type _Reader = tuple[Callable[[Sequence[str]], Iterable[Any]], tuple[str, ...], int | None]
+type _Reader = tuple[Callable[[Sequence[str]], Iterable[Any]], tuple[str, ...], int | None, bool]
+"""How to read columns, which there are, the number of rows, and whether they come in one order each time."""
 
 
 def _reader(value: Any) -> _Reader | None:
@@ -86,21 +96,23 @@ def _reader(value: Any) -> _Reader | None:
     if library == "pyarrow" and hasattr(value, "iter_batches"):  # one Parquet file
         names = tuple(value.schema_arrow.names)
         rows = int(value.metadata.num_rows)
-        return lambda columns: value.iter_batches(_ROWS, columns=list(columns)), names, rows
+        return lambda columns: value.iter_batches(_ROWS, columns=list(columns)), names, rows, True
     if library == "polars" and hasattr(value, "collect_schema") and not hasattr(value, "to_numpy"):
         return _polars(value)
     if library == "datasets" and hasattr(value, "with_format") and hasattr(value, "select_columns"):
-        names = tuple(value.column_names)
-        n_obs = len(value) if hasattr(value, "__len__") else None
-        arrow = value.with_format("arrow")
-        return lambda columns: arrow.select_columns(list(columns)).iter(_ROWS), names, n_obs
+        return _hugging_face(value)
     return None
 
 
 def _arrow(value: Any) -> _Reader:
     if hasattr(value, "projected_schema"):  # a scanner, which has chosen its columns and the size of its pieces
         chosen = tuple(value.projected_schema.names)
-        return lambda columns: (p.select(list(columns)) for p in value.to_batches()), chosen, int(value.count_rows())
+        return (
+            lambda columns: (p.select(list(columns)) for p in value.to_batches()),
+            chosen,
+            int(value.count_rows()),
+            True,
+        )
 
     def read(columns: Sequence[str]) -> Iterable[Any]:
         options: dict[str, Any] = {"columns": list(columns), "batch_size": _ROWS}
@@ -112,7 +124,17 @@ def _arrow(value: Any) -> _Reader:
             for part in fragment.split_by_row_group() if hasattr(fragment, "split_by_row_group") else (fragment,):
                 yield from part.to_batches(schema=value.schema, **options)
 
-    return read, tuple(value.schema.names), int(value.count_rows())
+    return read, tuple(value.schema.names), int(value.count_rows()), True
+
+
+def _hugging_face(value: Any) -> _Reader:
+    arrow, counted = value.with_format("arrow"), hasattr(value, "__len__")
+
+    def read(columns: Sequence[str]) -> Iterable[Any]:
+        # Of a stream from a generator the columns are not known before it is read.
+        yield from (arrow.select_columns(list(columns)) if columns else arrow).iter(_ROWS)
+
+    return read, tuple(value.column_names or ()), len(value) if counted else None, counted
 
 
 def _polars(value: Any) -> _Reader:
@@ -126,4 +148,11 @@ def _polars(value: Any) -> _Reader:
     def read(columns: Sequence[str]) -> Iterable[Any]:
         yield from value.select(columns).collect_batches(chunk_size=_ROWS, maintain_order=True)
 
-    return read, tuple(value.collect_schema().names()), None
+    return read, tuple(value.collect_schema().names()), _polars_rows(value), False
+
+
+def _polars_rows(value: Any) -> int:
+    """Return the number of rows, which a scan of files knows without reading them."""
+    import polars as pl
+
+    return int(value.select(pl.len()).collect().item())

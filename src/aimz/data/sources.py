@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from aimz.data.arrays import fingerprint, is_array, read_array
@@ -258,8 +259,8 @@ class BatchReader:
         self._batches = iter(batches)
         self._parameters = parameters
         self._fields = parameters.input, parameters.output
-        self.columns: tuple[str, ...] = ()
-        """Names of the columns of the input, where batches are data frames."""
+        self.named = False
+        """Whether batches are tables, whose columns were matched by name with the parameters."""
         self._ready: list[dict[str, np.ndarray]] = []
         self._at = 0
         self._last: dict[str, np.ndarray] = {}
@@ -269,11 +270,15 @@ class BatchReader:
             raise ValueError(msg)
         self._ready.append(self.first)
 
+    @property
+    def tables(self) -> Mapping[str, tuple[str, ...]]:
+        """Names of the columns of arguments that are tables."""
+        return self._parameters.known
+
     def fields(self, n_obs: int) -> dict[str, Field]:
         """Return what stands for each field."""
-        columns = {self._fields[0]: self.columns}
         return {
-            name: Field(name, array[:64], n_obs, columns=columns.get(name, ()))
+            name: Field(name, array[:64], n_obs, columns=self._parameters.known.get(name, ()))
             for name, array in (self.first or {}).items()
         }
 
@@ -333,8 +338,7 @@ class BatchReader:
             given, n_pad = given[0], int(given[1])
         table = open_table(given, self._fields[0])
         if table is not None:
-            given = self._parameters.fields(table)
-            self._took(given[self._fields[0]])
+            given, self.named = self._parameters.fields(table), True
         if is_array(given):
             given = (given,)
         if isinstance(given, tuple | list):
@@ -351,25 +355,35 @@ class BatchReader:
                 f"tuples of arrays; got {type(given).__name__}."
             )
             raise TypeError(msg)
+        given = {str(name): self._parameters.matched(str(name), value) for name, value in given.items()}
+        seen = {name: value.columns for name, value in given.items() if isinstance(value, Matrix)}
+        self._parameters = replace(self._parameters, known={**seen, **self._parameters.known})
         # Copies, since an iterable may fill the same memory again for its next batch.
-        batch = {str(name): np.array(read_array(array, str(name))) for name, array in given.items()}
+        batch = {name: np.array(read_array(np.asarray(a) if name in seen else a, name)) for name, a in given.items()}
         lengths = {name: array.shape[0] if array.ndim else None for name, array in batch.items()}
         if len(set(lengths.values())) != 1 or None in lengths.values():
             listed = ", ".join(f"`{name}`: {length}" for name, length in lengths.items())
             msg = f"Arrays of a batch must have the same number of rows (length of the first axis); got {listed}."
             raise ValueError(msg)
-        first = getattr(self, "first", None) or batch
-        unlike = [n for n in {*first, *batch} if n not in batch or n not in first or first[n].dtype != batch[n].dtype]
-        if unlike:
-            msg = f"Batches must be alike; `{unlike[0]}` is missing from one, or has another type than in the first."
-            raise ValueError(msg)
+        batch = self._like_first(batch)
         return {name: array[: len(array) - n_pad] for name, array in batch.items()} if n_pad else batch
 
-    def _took(self, given: Any) -> None:
-        """Remember the columns of the first batch; those of the others are matched with them."""
-        if isinstance(given, Matrix):
-            self.columns = given.columns
-            self._parameters = replace(self._parameters, columns=given.columns)
+    def _like_first(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return a batch with the types of the first; whole numbers are fine where that had others beside them."""
+        first = getattr(self, "first", None) or batch
+        apart = sorted(first.keys() ^ batch.keys())
+        if apart:
+            msg = f"Batches must be alike; `{apart[0]}` is missing from one. Yield the same fields each time."
+            raise ValueError(msg)
+        for name, array in batch.items():
+            wanted = first[name].dtype
+            if array.dtype != wanted and jnp.promote_types(array.dtype, wanted) != wanted:
+                msg = (
+                    f"Batches must be alike; `{name}` is {array.dtype} in one and {wanted} in the first. A column of "
+                    "whole numbers with a missing value is one of floats: fill it, or make it one in all batches."
+                )
+                raise ValueError(msg)
+        return {name: array.astype(first[name].dtype, copy=False) for name, array in batch.items()}
 
 
 def _length(batch: Mapping[str, np.ndarray]) -> int:

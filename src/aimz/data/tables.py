@@ -1,10 +1,10 @@
 """Tables: columns that share their rows, in memory or not, and how they become the arguments of a kernel."""
 
-__all__ = ["Matrix", "Parameters", "Table", "open_table"]
+__all__ = ["Matrix", "Parameters", "Table", "match_columns", "named_columns", "open_table"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aimz.data.arrays import read_array
-from aimz.data.frames import HOW_TO_ENCODE, column_values, index_of, open_frame, unfit_columns
+from aimz.data.frames import HOW_TO_ENCODE, column_values, index_of, is_plain_range, open_frame, unfit_columns
 
 
 class Table(ABC):
@@ -36,7 +36,7 @@ class Table(ABC):
         """Return a column as it is, to tell groups by."""
         return self.column(name, "X")
 
-    def matrix(self, names: Sequence[str], of: str) -> Any:
+    def matrix(self, names: Sequence[str], of: str) -> "Matrix":
         """Return columns side by side.
 
         Raises
@@ -76,8 +76,12 @@ class Matrix:
         self.chunks = getattr(next(iter(columns.values())), "chunks", None)
         self._columns = dict(columns)
         self._name = name
-        n_obs = int(next(iter(columns.values())).shape[0])
-        self.shape = (n_obs, len(columns))
+        lengths = {column: int(array.shape[0]) for column, array in columns.items()}
+        if len(set(lengths.values())) > 1:
+            listed = ", ".join(f"{column!r}: {length}" for column, length in lengths.items())
+            msg = f"The columns of `{name}` must have the same number of rows; got {listed}. Drop what is no column."
+            raise ValueError(msg)
+        self.shape = (next(iter(lengths.values())), len(columns))
         kinds = [self._read(column, slice(0, 0)).dtype for column in columns]
         self.dtype = np.dtype(reduce(jnp.promote_types, kinds))
 
@@ -86,6 +90,14 @@ class Matrix:
         whole = np.empty((len(parts[0]), len(parts)), self.dtype)
         for i, part in enumerate(parts):
             whole[:, i] = part
+            if part.dtype.kind in "iu" and whole.dtype.kind == "f" and not np.array_equal(whole[:, i], part):
+                msg = (
+                    f"The column {self.columns[i]!r} of `{self._name}` holds whole numbers that do not fit "
+                    f"{self.dtype}, which they have to share with the other columns; they would be changed without a "
+                    "word. Recode them (identifiers as 0 .. n-1, dates as days since one of them), rescale them, or "
+                    "pass them as an argument of their own."
+                )
+                raise ValueError(msg)
         return whole
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 (NumPy's protocol)
@@ -100,31 +112,28 @@ class _Frame(Table):
     """A data frame in memory."""
 
     def __init__(self, frame: Any, index: Any) -> None:
-        self._frame = frame
-        self._called = {str(name): name for name in frame.columns}
-        self.names = tuple(self._called)
+        self._columns = {str(column): frame.get_column(column) for column in frame.columns}
+        self.names = tuple(self._columns)
         self.index = index
 
     def column(self, name: str, of: str) -> np.ndarray:
-        return column_values(self._frame[self._called[name]], f"{of}[{name!r}]")
+        return column_values(self._columns[name], f"{of}[{name!r}]")
 
     def unfit(self, names: Sequence[str]) -> Mapping[str, str]:
-        schema = self._frame.schema
-        return unfit_columns({name: schema[self._called[name]] for name in names})
+        return unfit_columns({name: self._columns[name].dtype for name in names})
 
     def labels(self, name: str) -> Any:
-        return self._frame[self._called[name]].to_native()
+        return self._columns[name].to_native()
 
 
 class _Arrays(Table):
-    """Arrays by name, which are read when they are needed: a data set of xarray, a group of Zarr."""
-
-    lazy = True
+    """Arrays by name, which may be read when they are needed: a data set of xarray, a group of Zarr."""
 
     def __init__(self, arrays: Mapping[str, Any], index: Any = None) -> None:
         self._arrays = arrays
         self.names = tuple(arrays)
         self.index = index
+        self.lazy = not all(_in_memory(array) for array in arrays.values())
 
     def column(self, name: str, of: str) -> Any:  # noqa: ARG002
         return self._arrays[name]
@@ -135,20 +144,22 @@ class _Arrays(Table):
                 return f"shape {tuple(array.shape)}"
             return None if np.dtype(array.dtype).kind in "biuf" else str(array.dtype)
 
+        first = getattr(self._arrays[names[0]], "dims", None) if names else None
         kinds = {name: kind(self._arrays[name]) for name in names}
+        other = {name: getattr(self._arrays[name], "dims", None) for name in names}
+        if first:
+            kinds |= {n: f"along {dims[0]!r}, not {first[0]!r}" for n, dims in other.items() if dims and dims != first}
         return {name: found for name, found in kinds.items() if found is not None}
 
 
-class _Labelled(Table):
-    """An array of xarray whose second axis has labels."""
+class _Named(Table):
+    """A matrix whose columns have names."""
 
-    lazy = True
-
-    def __init__(self, array: Any) -> None:
+    def __init__(self, array: Any, names: Sequence[Any]) -> None:
         self._array = array
-        self._dim = array.dims[1]
-        self.names = tuple(str(label) for label in array.indexes[self._dim])
+        self.names = tuple(map(str, names))
         self.index = index_of(array)
+        self.lazy = not _in_memory(array)
 
     def column(self, name: str, of: str) -> Any:  # noqa: ARG002
         return self._array[:, self.names.index(name)]
@@ -156,6 +167,30 @@ class _Labelled(Table):
     def unfit(self, names: Sequence[str]) -> Mapping[str, str]:
         numeric = np.dtype(self._array.dtype).kind in "biuf"
         return {} if numeric else dict.fromkeys(names, str(self._array.dtype))
+
+    def matrix(self, names: Sequence[str], of: str) -> "Matrix":
+        super().matrix(names, of)  # for what it refuses
+        return _Picked(self, self._array, names)
+
+
+class _Picked(Matrix):
+    """Columns of a matrix, whose rows are read once for all of them."""
+
+    def __init__(self, table: Table, array: Any, names: Sequence[str]) -> None:
+        self.columns, self.index, self.lazy = tuple(names), table.index, table.lazy
+        self.shape, self.dtype = (int(array.shape[0]), len(names)), np.dtype(array.dtype)
+        self.chunks = getattr(array, "chunks", None)
+        self._array = array
+        self._places = [table.names.index(name) for name in names]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        part = np.asarray(self._array[rows])
+        return part if self._places == list(range(part.shape[1])) else part[:, self._places]
+
+
+def _in_memory(array: Any) -> bool:
+    """Whether an array's numbers are at hand."""
+    return isinstance(getattr(getattr(array, "variable", array), "_data", array), np.ndarray)
 
 
 def open_table(value: Any, name: str) -> Table | None:
@@ -168,6 +203,8 @@ def open_table(value: Any, name: str) -> Table | None:
     ValueError
         If columns have one name.
     """
+    if isinstance(value, Table):
+        return value
     kind = f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}"
     if kind == "zarr.Group":
         return _Arrays(dict(value.arrays()))
@@ -176,13 +213,47 @@ def open_table(value: Any, name: str) -> Table | None:
         index = None if first is None or not first.dims else value.indexes.get(first.dims[0])
         return _Arrays({str(n): array for n, array in value.data_vars.items()}, index)
     if kind == "xarray.DataArray":
-        labelled = value.ndim == 2 and value.dims[1] in value.indexes and value.indexes[value.dims[1]].dtype.kind != "i"
-        if labelled and not value.indexes[value.dims[1]].is_unique:
-            msg = f"The columns of `{name}` must have different names; got {list(value.indexes[value.dims[1]])}."
-            raise ValueError(msg)
-        return _Labelled(value) if labelled else None
+        labels = value.indexes.get(value.dims[1]) if value.ndim == 2 else None
+        return None if labels is None or is_plain_range(labels) else named_columns(value, labels, name)
     frame = open_frame(value, name)
     return None if frame is None else _Frame(frame, index_of(value))
+
+
+def named_columns(array: Any, names: Sequence[Any], of: str) -> Table:
+    """Return a table of a matrix and the names of its columns.
+
+    Raises
+    ------
+    ValueError
+        If two columns have one name.
+    """
+    found = _Named(array, names)
+    if len(set(found.names)) < len(found.names):
+        msg = f"The columns of `{of}` must have different names; got {list(found.names)}. Rename them."
+        raise ValueError(msg)
+    return found
+
+
+def match_columns(table: Table, name: str, known: Mapping[str, tuple[str, ...]]) -> Matrix:
+    """Return the columns of a table as a matrix: those the argument ``name`` is known to have, else all.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing.
+    TypeError
+        If one is not numeric.
+    """
+    columns = known.get(name, table.names)
+    missing = [column for column in columns if column not in table.names]
+    if missing:
+        lacking = f"column{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}"
+        msg = (
+            f"`{name}` lacks the {lacking}; got {', '.join(map(repr, table.names))}. Columns are matched by name with "
+            "those of the fit, in any order; pass all of them."
+        )
+        raise ValueError(msg)
+    return table.matrix(columns, name)
 
 
 @dataclass(frozen=True)
@@ -192,42 +263,47 @@ class Parameters:
     input: str
     output: str
     further: tuple[str, ...] = ()
-    columns: tuple[str, ...] | None = None
-    """The columns of the input, in their order, once a fit has seen them."""
+    known: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The columns of an argument, in their order, once a table has shown them."""
 
     def fields(self, table: Table, *, leave: frozenset[str] = frozenset()) -> dict[str, Any]:
         """Return the arguments that a table holds.
 
         A column that has the name of a parameter is that argument; ``leave`` names those that are not wanted.  The
-        others, or those the fit saw, are the columns of the input.
+        others, or those that are known, are the columns of the input.
 
         Raises
         ------
         ValueError
-            If a column is missing.
+            If a column is missing, or it cannot be told which is the input.
         TypeError
             If a column of the input is not numeric.
         """
         named = [name for name in (self.output, *self.further) if name in table.names]
         found = {name: table.column(name, self.input) for name in named if name not in leave}
-        if self.input in table.names:
-            return {self.input: table.column(self.input, self.input), **found}
-        if self.columns is None:
-            columns = [name for name in table.names if name not in named]
-        else:
-            columns = list(self.columns)
-            missing = [name for name in columns if name not in table.names]
-            if missing:
-                lacking = f"column{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}"
+        columns = tuple(name for name in table.names if name not in named)
+        known = self.known.get(self.input)
+        if self.input in table.names and (known is None or not set(known) <= set(table.names)):
+            given = table.column(self.input, self.input)
+            inner = open_table(given, self.input)
+            if inner is not None:
+                return {self.input: match_columns(inner, self.input, self.known), **found}
+            if len(columns) > 1 and len(given.shape) == 1:
                 msg = (
-                    f"`{self.input}` lacks the {lacking}; got {', '.join(map(repr, table.names))}. Columns are matched "
-                    "by name with those of the fit, in any order; pass all of them."
+                    f"`{self.input}` has a column of its own name, and {', '.join(map(repr, columns))}: it cannot be "
+                    f"told which is the input. Rename the column {self.input!r}, or leave out the others."
                 )
                 raise ValueError(msg)
+            return {self.input: given, **found}
         if not columns:
             msg = (
                 f"`{self.input}` must have a column for the input; got {', '.join(map(repr, table.names)) or 'none'}, "
                 "which are other arguments of the kernel. Add one."
             )
             raise ValueError(msg)
-        return {self.input: table.matrix(columns, self.input), **found}
+        return {self.input: match_columns(table, self.input, {self.input: columns, **self.known}), **found}
+
+    def matched(self, name: str, value: Any) -> Any:
+        """Return an argument that is a table as a matrix, and anything else as it is."""
+        table = open_table(value, name)
+        return value if table is None else match_columns(table, name, self.known)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from aimz.data import Call, Field, Parameters, Rows, open_table, read_array, read_call
+from aimz.data import Call, Field, Parameters, Rows, check_aligned, open_table, read_array, read_call
 from aimz.errors import KernelValidationError
 from aimz.forward import Pass, Programs
 from aimz.inference import Posterior
@@ -86,8 +86,10 @@ class Engine:
         self.signature = signature
         self.reader = KernelReader(kernel, signature)
         self.programs = Programs(kernel)
+        self.tables: Mapping[str, tuple[str, ...]] = {}
+        """Columns of arguments as the last fit saw them; those of later tables are matched with them by name."""
         self.columns: Columns | None = None
-        """Columns of the input as the last fit saw them; those of later tables are matched with them by name."""
+        """Those of the input, and what runs along them."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave compiled programs out of a pickle; what was read of the kernel stays."""
@@ -98,57 +100,53 @@ class Engine:
         self.__dict__ |= state
         self.programs = Programs(self.kernel)
 
-    def read_call(self, X: Any, extra: Mapping[str, Any], *, in_parts: bool = False, **output: Any) -> Call:
+    def read_call(
+        self, X: Any, extra: Mapping[str, Any], *, in_parts: bool = False, index: Any = None, **output: Any
+    ) -> Call:
         """Pass the arguments of a call through the doors; ``output=y`` where the method takes the output.
 
-        What is not passed may be a column of ``X``.
+        What is not passed may be a column of ``X``; ``index`` labels its rows, if it does not do so itself.
         """
         names = self.signature.param_input, self.signature.param_output
         given = {name for name, value in output.items() if value is not None}
-        fields = self.open_table(X, leave=frozenset({*extra, *(() if output and not given else names[1:])}))
+        table = None if isinstance(X, Rows | Field) else open_table(X, names[0])
+        fields = {names[0]: X}
+        if table is not None:
+            leave = {*extra, *(() if output and not given else names[1:])}
+            fields, index = self.parameters.fields(table, leave=frozenset(leave)), table.index
         extra = {**{name: array for name, array in fields.items() if name not in names}, **extra}
         self.signature.check_call(extra)
         required = {names[0]: fields[names[0]]}
         if output:
             required[names[1]] = output["output"] if given else fields.get(names[1])
-        return read_call(required, extra, in_parts=in_parts)
+        return read_call(required, extra, in_parts=in_parts, known=self.tables, index=index)
 
     @property
     def parameters(self) -> Parameters:
         """The kernel's parameters, as columns of a table are matched with them."""
         signature = self.signature
-        columns = None if self.columns is None else self.columns.names
-        return Parameters(signature.param_input, signature.param_output, signature.extra, columns)
+        return Parameters(signature.param_input, signature.param_output, signature.extra, self.tables)
 
     @contextmanager
     def reading_fit(self, *, anew: bool) -> Iterator[None]:
         """Read the data of a fit: one that starts anew may have other columns than the last."""
-        before = self.columns
-        self.columns = None if anew else before
+        before = self.tables, self.columns
+        if anew:
+            self.tables, self.columns = {}, None
         try:
             yield
         except BaseException:
-            self.columns = before
+            self.tables, self.columns = before
             raise
+
+    def learn_columns(self, call: Call) -> None:
+        """Remember the columns of a fit."""
+        self.tables = {**call.tables, **self.tables}
+        self.columns = self.read_columns(call)
 
     def read_columns(self, call: Call) -> Columns | None:
         """Return the columns of the input and what runs along them: those of the call, else those of the fit."""
         return self.reader.columns(call.columns, call.arrays, call.static) if call.columns else self.columns
-
-    def open_table(self, X: Any, *, leave: frozenset[str]) -> dict[str, Any]:
-        """Return the arguments that a table holds, without those in ``leave``; of anything else, that it is the input.
-
-        Raises
-        ------
-        ValueError
-            If a column is missing.
-        TypeError
-            If a column is not numeric.
-        """
-        table = open_table(X, self.signature.param_input)
-        if table is None:
-            return {self.signature.param_input: X}
-        return self.parameters.fields(table, leave=leave)
 
     def read_spec(self, call: Call) -> KernelSpec:
         """Return the structure of the kernel in this call."""
@@ -327,7 +325,11 @@ class Engine:
             if name in call.columns and rows is None:
                 return lambda column: read_array(value(column), f"intervention[{name!r}]")
             return rows.apply(value) if isinstance(rows, Rows | Field) else value
-        return value if name in call.static else read_array(value, f"intervention[{name!r}]")
+        if name in call.static:
+            return value
+        check_aligned({f"intervention[{name!r}]": value}, {self.signature.param_input: call.index})
+        value = self.parameters.matched(name, value)
+        return read_array(np.asarray(value) if hasattr(value, "columns") else value, f"intervention[{name!r}]")
 
 
 def _other_rows(spec: KernelSpec, known: KernelSpec, changed: frozenset[str] | None, alike: Alike) -> frozenset[str]:

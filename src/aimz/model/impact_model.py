@@ -25,6 +25,7 @@ from aimz.model.comparing import compare
 from aimz.model.describe import Portrait, describe, html, summary
 from aimz.model.diagnose import check_chains, check_variational, data_of_fit
 from aimz.model.engine import Alike, Engine
+from aimz.model.grouping import read_groups_of
 from aimz.model.inputs import Given, check_order, read_given
 from aimz.model.keys import describe_key, parse_key
 from aimz.model.options import Streaming, read_streaming
@@ -32,14 +33,15 @@ from aimz.model.results import Observed, Results
 from aimz.model.scenarios import (
     Scenario,
     check_alike,
+    check_columns,
     check_inputs,
     check_same_sites,
     check_sites,
     open_sources,
-    read_groups_of,
     read_pair,
     read_requests,
     read_scenario,
+    share_labels,
     share_rows,
 )
 from aimz.model.streaming import stream, stream_effect
@@ -314,7 +316,7 @@ class ImpactModel:
             read_count(num_samples, "num_samples")
             spec = self._engine.read_fit(call)
             self._fit.check_run(call, spec, num_samples=num_samples)
-            self._engine.columns = self._engine.read_columns(call)
+            self._engine.learn_columns(call)
         self._posterior = self._fit.run(
             call, spec, self._key(given), num_steps=num_steps, num_samples=num_samples, progress=progress
         )
@@ -451,7 +453,7 @@ class ImpactModel:
                 training = read_training(self._engine, X, y, kwargs, options, key_order)
                 plan, spec = plan_fit(self._engine, fit, training, options, describe_key(key))
                 start = fit.begin_minibatches(plan, key_steps)
-                self._engine.columns = self._engine.read_columns(plan.first)
+                self._engine.learn_columns(plan.first)
         except BaseException:
             self._rng_key = before
             raise
@@ -527,7 +529,7 @@ class ImpactModel:
         with self._engine.reading_fit(anew=fit.vi_state is None):
             call = self._engine.read_call(X, kwargs, output=y)
             spec = self._engine.read_fit(call)
-            self._engine.columns = self._engine.read_columns(call)
+            self._engine.learn_columns(call)
         n_obs = call.n_obs if total_size is None else read_count(total_size, "total_size")
         if n_obs < call.n_obs:
             msg = (
@@ -1095,15 +1097,15 @@ class ImpactModel:
         check_inputs(side.request["X"] for side in sides if side.request is not None)
         alone = [None if side.request is None else self._ask(**side.request, quiet=True) for side in sides]
         check_alike(*(None if asked is None else asked.prepared for asked in alone))
+        check_columns(asked.given.call for asked in alone if asked is not None)
+        givens = share_labels({i: asked.given for i, asked in enumerate(alone) if asked is not None})
         alike = Alike.of(
             [asked.prepared.substitution for asked in alone if asked is not None], sides[0].anew | sides[1].anew
         )
         # What an iterable yields is there once: the second time it is the same that is asked about.
         ready = [
-            None
-            if side.request is None
-            else self._ask(**side.request, alike=alike, given=None if a is None else a.given)
-            for side, a in zip(sides, alone, strict=True)
+            None if side.request is None else self._ask(**side.request, alike=alike, given=givens[i])
+            for i, side in enumerate(sides)
         ]
         common: Any = next((side.key for side in sides if side.key is not None), None)
         if common is None and any(side.request is not None for side in sides):
@@ -1147,9 +1149,9 @@ class ImpactModel:
         by : array_like of shape (n_obs,), str, list of str, or mapping, optional
             Labels of the rows' groups.  A mapping of names to labels gives one dimension for each; a text names a
             column of a data frame ``X``, or an argument of the kernel that has one value for each row.
-        weights : array_like of shape (n_obs,), optional
-            What each row counts in the averages.  With 1 for the treated and 0 for others, effects are those on the
-            treated.
+        weights : array_like of shape (n_obs,), or str, optional
+            What each row counts in the averages; a text names a column or an argument, as in ``by``.  With 1 for the
+            treated and 0 for others, effects are those on the treated.
         contrast : {"difference", "ratio", "lift"} or callable
             What an effect is: scenario - baseline, scenario / baseline, scenario / baseline - 1, or a function
             ``(scenario, baseline)`` of averages, arrays with dimensions ``(chain, draw, ...)``.
@@ -1445,7 +1447,7 @@ class ImpactModel:
         relabelled = known is not None and known.relabelled(given.call)
         if relabelled:
             changed |= {self.param_input}
-        elif known is not None and self.param_input not in changed and given.call.index is None:
+        elif known is not None and not changed and given.reader is None and given.call.index is None:
             given = replace(given, call=replace(given.call, index=known.index))  # the rows are those of the fit
         prepare = partial(
             self._engine.prepare,

@@ -91,10 +91,11 @@ class RowSource:
         if self.table is not None:
             fields = self._columns(engine, {*kwargs, *(() if scored and y is None else names[1:])})
         X, fields, y = _sorted(fields, names, y, scored=scored)
-        if self.reader is not None and self.reader.columns:  # what is passed goes before a column of that name
+        if self.reader is not None and self.reader.named:  # what is passed goes before a column of that name
             fields = {name: array for name, array in fields.items() if name not in kwargs}
         output = {"output": y} if scored else {}
-        call = engine.read_call(X, {**_apart(fields, kwargs), **kwargs}, in_parts=True, **output)
+        index = None if self.table is None else self.table.index
+        call = engine.read_call(X, {**_apart(fields, kwargs), **kwargs}, in_parts=True, index=index, **output)
         return Given(call, self.reader, self.n_obs_known, self.shuffled)
 
     def _columns(self, engine: Engine, leave: Iterable[str]) -> dict[str, Any]:
@@ -109,13 +110,13 @@ class RowSource:
 def open_source(engine: Engine, X: Any, kwargs: Mapping[str, Any], expected: int | None) -> RowSource:
     """Return where the rows come from; of an iterable, the first batch is read."""
     names = engine.signature.param_input, engine.signature.param_output
-    table = None if isinstance(X, Rows) else open_table(X, names[0])
+    X = open_pieces(X, engine.parameters) or X
+    table = None if isinstance(X, Rows | Pieces) else open_table(X, names[0])
     if table is not None:
         return RowSource({}, table)
-    X = open_pieces(X, engine.parameters) or X
     if isinstance(X, ArrayDataset) or (isinstance(X, ArrayLoader) and not X.shuffle):
         # Its arrays are at hand, so no batch needs to be made.
-        return RowSource(X.arrays if isinstance(X, ArrayDataset) else X.dataset.arrays)
+        return RowSource((X if isinstance(X, ArrayDataset) else X.dataset).labelled)
     if not is_batches(X):
         return RowSource({names[0]: X})
     shuffled = is_shuffled(X)

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import jax
 import numpy as np
 
-from aimz.data import Field, differences
+from aimz.data import Field, differences, is_plain_range
 from aimz.forward import Step
 from aimz.kernel import digest_program
 from aimz.model.engine import Prepared
@@ -52,6 +52,8 @@ def fingerprint_of(
     for name, array in call.arrays.items():
         if not isinstance(array, Field):
             found[f"data of `{name}`"] = call.fingerprint(name)
+    if call.index is not None and not is_plain_range(call.index):
+        found["labels of rows"] = hashlib.sha256("\n".join(map(str, call.index)).encode()).hexdigest()
     return found
 
 

@@ -3,32 +3,30 @@
 __all__ = [
     "Scenario",
     "check_alike",
+    "check_columns",
     "check_inputs",
     "check_same_sites",
     "check_sites",
     "open_sources",
-    "read_groups_of",
     "read_pair",
     "read_requests",
     "read_scenario",
+    "share_labels",
     "share_rows",
 ]
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aimz.data import (
     Call,
-    Field,
-    Pieces,
     Rows,
-    Table,
-    check_aligned,
     is_array,
     is_batches,
+    is_plain_range,
     is_shuffled,
     open_table,
     read_key,
@@ -37,7 +35,6 @@ from aimz.model.engine import Engine, Prepared
 from aimz.model.inputs import Given, RowSource, open_source
 from aimz.model.keys import describe_key, parse_key
 from aimz.model.options import Streaming, read_streaming
-from aimz.statistics import Groups, read_groups, read_weights
 from aimz.utils.data import ArrayLoader
 
 if TYPE_CHECKING:
@@ -120,18 +117,41 @@ def read_scenario(
 
 
 def check_columns(calls: Iterable[Call]) -> None:
-    """Refuse data frames whose columns are not in one order.
+    """Refuse tables whose columns are not in one order.
 
     Raises
     ------
     ValueError
-        If two scenarios have frames with other columns.
+        If two scenarios have tables with other columns.
     """
     orders = {call.columns for call in calls if call.columns}
     if len(orders) > 1:
         one, other = sorted(orders)[:2]
         msg = f"The data frames of all scenarios must have the same columns, in one order; got {one} and {other}."
         raise ValueError(msg)
+
+
+def share_labels(givens: Mapping[Any, Given]) -> dict[Any, Given]:
+    """Return scenarios of which those without labels of rows have those of the others.
+
+    Raises
+    ------
+    ValueError
+        If two have different labels: what a scenario changes would be the difference of two observations.
+    """
+    labels = {name: given.call.index for name, given in givens.items()}
+    told = {name: index for name, index in labels.items() if index is not None and not is_plain_range(index)}
+    first = next(iter(told), None)
+    for name, index in told.items():
+        if not index.equals(told[first]):
+            msg = (
+                f"The rows of all scenarios must have the same labels, in one order; those of {name!r} differ from "
+                f"those of {first!r}. Put both in one order, or pass the values alone."
+            )
+            raise ValueError(msg)
+    if first is None:
+        return dict(givens)
+    return {name: replace(given, call=replace(given.call, index=told[first])) for name, given in givens.items()}
 
 
 def check_inputs(inputs: Iterable[Any]) -> None:
@@ -322,63 +342,4 @@ def open_sources(engine: Engine, requests: Mapping[str, dict[str, Any]], expecte
         for name, request in requests.items()
     }
     check_columns(given.call for given in givens.values())
-    return givens
-
-
-def read_groups_of(by: Any, weights: Any, X: Any, given: Given) -> Groups:
-    """Return the groups of rows and what each row counts.
-
-    Raises
-    ------
-    ValueError
-        If there is not one label, or weight, for each row, or rows come in an order of their own.
-    """
-    call = given.call
-    labels_by = {f"by[{name!r}]": one for name, one in by.items()} if isinstance(by, Mapping) else {"by": by}
-    check_aligned({"X": X, **labels_by, "weights": weights})
-    labels, codes = read_groups(read_by(by, X, call.arrays, call.n_obs))
-    scaled, scale = (None, 1.0) if weights is None else read_weights(weights)
-    groups = Groups(labels, codes, scaled, scale)
-    for name, array in (("by", codes), ("weights", groups.weights)):
-        if array is None:
-            continue
-        if given.n_obs_known and len(array) != call.n_obs:
-            msg = f"`{name}` must have one value for each of the {call.n_obs} rows; got {len(array)}."
-            raise ValueError(msg)
-        if given.shuffled:
-            msg = f"The loader shuffles its rows, and `{name}` has a value for each in another order. Pass the arrays."
-            raise ValueError(msg)
-    return groups
-
-
-def read_by(by: Any, X: Any, arrays: Mapping[str, Any], n_obs: int) -> dict[str, Any]:
-    """Return the labels of rows by the name of their dimension.
-
-    A text names a column of a data frame ``X``, or an argument with a row axis; several may be listed.
-    """
-    if by is None:
-        return {}
-    if isinstance(by, str):
-        by = {by: by}
-    elif isinstance(by, list | tuple) and len(by) != n_obs and all(isinstance(name, str) for name in by):
-        by = {name: name for name in by}
-    elif not isinstance(by, Mapping):
-        by = {"group": by}
-    table: Table | Pieces | None = X if isinstance(X, Pieces) else open_table(X, "X")
-    columns = () if table is None else table.names if isinstance(table, Table) else table.known
-    found = {}
-    for name, labels in by.items():
-        if not isinstance(labels, str):
-            found[str(name)] = labels
-        elif table is not None and labels in columns:
-            found[str(name)] = table.labels(labels)
-        elif labels in arrays and arrays[labels].ndim == 1 and not isinstance(arrays[labels], Field):
-            found[str(name)] = np.asarray(arrays[labels])
-        else:
-            known = [n for n, array in arrays.items() if array.ndim == 1] + list(columns)
-            msg = (
-                f"`by` names {labels!r}, which is neither a column of a data frame nor an argument with one value for "
-                f"each row. Known: {', '.join(map(str, known)) or 'none'}. Or pass the labels themselves."
-            )
-            raise ValueError(msg)
-    return found
+    return share_labels(givens)

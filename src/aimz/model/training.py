@@ -50,8 +50,8 @@ class Training:
     static: Mapping[str, object]
     rows: Mapping[str, Rows] | None
     """The arrays, if the data are arrays."""
-    columns: tuple[str, ...]
-    """Names of the columns of the input, where it is a table."""
+    tables: Mapping[str, tuple[str, ...]]
+    """Names of the columns of arguments that are tables."""
     order: Mapping[str, str]
     """What the order of the rows depends on, for a checkpoint."""
     loader: ArrayLoader | None = None
@@ -153,12 +153,17 @@ def read_training(
     order: Callable[[int], np.ndarray | None] | None = None
     if isinstance(X, ArrayDataset | ArrayLoader):
         _refuse_twice({names[1]: y} if y is not None else {}, names)
-        fields = X.arrays if isinstance(X, ArrayDataset) else X.dataset.arrays
+        fields = (X if isinstance(X, ArrayDataset) else X.dataset).labelled
         if isinstance(X, ArrayLoader):
             batch_size = batch_size or X.batch_size
             order = partial(_order_of_loader, X, X.epoch)
-    elif open_table(X, names[0]) is None and is_batches(X := open_pieces(X, engine.parameters) or X):
-        _refuse_twice({names[1]: y} if y is not None else {}, names)
+    elif _yields_batches(X := open_pieces(X, engine.parameters) or X, names[0]):
+        if y is not None:
+            msg = (
+                f"`{names[1]}` must come with the batches of `{names[0]}`: which of its rows belong to which batch is "
+                "not known. Let them yield it, as a field or a column of that name."
+            )
+            raise TypeError(msg)
         return _of_iterable(engine, X, kwargs, options)
     twice = sorted(set(fields) & set(kwargs))
     if twice:
@@ -182,7 +187,11 @@ def read_training(
     if loader is not None and loader.shuffle:
         described = f"shuffled by the loader, {describe_key(loader.rng_key)}, from epoch {loader.epoch}"
     static = {**call.static, **_plain(scalars)}
-    return Training(batches, static, rows, call.columns, {"order": described}, loader, index=call.index)
+    return Training(batches, static, rows, call.tables, {"order": described}, loader, index=call.index)
+
+
+def _yields_batches(X: Any, name: str) -> bool:
+    return isinstance(X, Pieces) or (open_table(X, name) is None and is_batches(X))
 
 
 def _plain(scalars: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,11 +232,13 @@ def _of_iterable(engine: Engine, X: Any, kwargs: Mapping[str, Any], options: Opt
         )
         raise ValueError(msg)
     count = partial(count_rows, X, engine.parameters) if n_obs is None else lambda: n_obs
-    batches = IterableBatches(X, engine.parameters, options.batch_size, count)
+    # How a table is read says nothing of how to fit it.
+    size = options.batch_size or (_batch_size if isinstance(X, Pieces) else None)
+    batches = IterableBatches(X, engine.parameters, size, count)
     shuffled = is_shuffled(X)
     order = {"order": "of the iterable, shuffled" if shuffled else "of the iterable"}
     reordered = shuffled or (options.epochs > 1 and not isinstance(X, list | tuple))
-    return Training(batches, dict(kwargs), None, batches.columns, order, reordered=reordered)
+    return Training(batches, dict(kwargs), None, batches.tables, order, reordered=reordered)
 
 
 def _length(X: Iterable[Any]) -> int | None:
@@ -270,7 +281,8 @@ def plan_fit(
     first, names = batches.first(), _main(engine)
     rest = {name: array for name, array in first.items() if name not in names} | dict(training.static)
     engine.signature.check_call(rest)
-    call = replace(read_call({name: first.get(name) for name in names}, rest), columns=training.columns)
+    call = replace(read_call({name: first.get(name) for name in names}, rest), tables=training.tables)
+    call = replace(call, columns=training.tables.get(names[0], ()))
     spec = engine.read_fit(call)
     scaled = batch_scale(engine, fit, call, spec, training.n_obs)
     if training.reordered and training.n_obs <= call.n_obs:

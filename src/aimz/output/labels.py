@@ -2,6 +2,7 @@
 
 __all__ = ["Labels"]
 
+import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,7 +106,7 @@ class Labels:
             if dim == row_dim and self.index is not None and len(self.index) == size and not is_plain_range(self.index):
                 coords |= row_labels(self.index, dim, {*dims, *sizes})
                 continue
-            if labels is None and dim in along_columns and self.columns is not None:
+            if labels is None and dim in along_columns and self.columns and len(self.columns.names) == size:
                 labels = self.columns.names
             if labels is None:
                 coords[dim] = pd.RangeIndex(size)
@@ -155,8 +156,10 @@ def row_labels(index: Any, dim: str, taken: set[str]) -> dict[Hashable, Any]:
         return {dim: _plain_labels(index)}
     coords: dict[Hashable, Any] = {dim: pd.RangeIndex(len(index))}
     for i, level in enumerate(index.names):
-        name = f"{dim}_level_{i}" if level is None else str(level).replace(" ", "_")  # files list them with blanks
-        name = f"{name}_label" if name in taken or name in SAMPLE_DIMS else name
+        # Files list names with blanks between them, and "/" is a path.
+        name = f"{dim}_level_{i}" if level is None else re.sub(r"[\s/]", "_", str(level))
+        while name in coords or name in taken or name in SAMPLE_DIMS or name in (".", ".."):
+            name += "_label"
         coords[name] = ((dim,), _plain_labels(index.get_level_values(i)))
     return coords
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aimz.data import read_array, read_call
+from aimz.data import Table, named_columns, open_table, read_array, read_call
 
 
 class ArrayDataset:
@@ -57,7 +57,9 @@ class ArrayDataset:
         if not arrays:
             msg = "`ArrayDataset` must hold at least one array; got none. Name each: `ArrayDataset(X=X, y=y)`."
             raise ValueError(msg)
-        kept = {name: _as_supplied(value, name) for name, value in arrays.items()}
+        tables = {name: open_table(value, name) for name, value in arrays.items()}
+        self._columns = {name: table.names for name, table in tables.items() if table is not None}
+        kept = {name: _as_supplied(_plain(value, tables[name], name), name) for name, value in arrays.items()}
         # Only shapes are left to check, so stand-ins of one element go through the door: the arrays themselves
         # would be read to the end and cast.
         stand_ins = {name: np.broadcast_to(np.False_, array.shape) for name, array in kept.items()}
@@ -68,6 +70,11 @@ class ArrayDataset:
     def arrays(self) -> dict[str, np.ndarray | jax.Array]:
         """Field name to array of shape ``(n_obs, ...)``: a new dictionary of the arrays held, not of copies."""
         return dict(self._arrays)
+
+    @property
+    def labelled(self) -> dict[str, Any]:
+        """The same, with the columns of those that were data frames."""
+        return {n: named_columns(a, self._columns[n], n) if n in self._columns else a for n, a in self._arrays.items()}
 
     def __len__(self) -> int:
         return self._n_obs
@@ -119,6 +126,11 @@ class ArrayDataset:
             return operator.index(rows[()])
         rows = rows.astype(np.intp, copy=False)  # a narrow type has no room for the sum
         return np.where(rows < 0, rows + self._n_obs, rows)
+
+
+def _plain(value: Any, table: Table | None, name: str) -> Any:
+    """Return the columns of a table as one array, and anything else as it is."""
+    return value if table is None else np.asarray(table.matrix(table.names, name))
 
 
 def _as_supplied(value: Any, name: str) -> np.ndarray | jax.Array:
