@@ -16,6 +16,7 @@ ROOMS = [
     "errors",
     "types",
     "ahead",
+    "bars",
     "kernel",
     "data",
     "utils",
