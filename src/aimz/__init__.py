@@ -9,7 +9,7 @@ draws the results.
 from importlib import import_module
 from typing import Any
 
-import aimz.bars  # noqa: F401  (before NumPyro, which would warn of missing widgets)
+import aimz.first  # noqa: F401
 from aimz.model import ImpactModel
 
 __all__ = ["ImpactModel", "__version__", "in_words", "open_result", "summary"]
