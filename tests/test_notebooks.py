@@ -85,7 +85,7 @@ def test_the_insurance_experiment(tmp_path):
         *("len(frame)", "by_plan['mean'].to_list()", "answer['mean'].to_dict()", "answer['sd'].to_dict()"),
         *("comparison['raw difference'].to_dict()", "comparison['standard error'].to_dict()"),
         "found['effect']['rate'].mean(('chain', 'draw')).sel(scenario='95 % plan').values.tolist()",
-        instead={"STEPS, DRAWS = 6000, 400": "STEPS, DRAWS = 1200, 100"},
+        instead={"STEPS, DRAWS = 6000, 400": "STEPS, DRAWS = 2000, 100"},
     )
     n_rows, means, model, sd, raw, error, by_health = values
     assert drawn == 4
