@@ -15,7 +15,9 @@ SOURCE = ROOT / "src" / "aimz"
 ROOMS = [
     "errors",
     "types",
+    "first",
     "ahead",
+    "bars",
     "kernel",
     "data",
     "utils",
@@ -104,6 +106,17 @@ def test_version_stands_in_one_place():
     assert version("aimz") == aimz.__version__
     written = [p for p in ROOT.glob("*.toml") if f'"{aimz.__version__}"' in p.read_text()]
     assert written == []
+
+
+@pytest.mark.parametrize("before", ["arviz_base", "arviz_stats", "arviz_plots"])
+def test_numpyro_is_loaded_once_whatever_was_imported_before(before):
+    """A package that loads NumPyro at the first touch would leave a kernel's sites and our handlers strangers."""
+    code = (
+        f"import {before}, sys; lazy = 'numpyro' in sys.modules; import aimz, numpyro, numpyro.primitives as p; "
+        "print(lazy, numpyro.sample.__globals__ is vars(p), numpyro.handlers.seed.__mro__[1] is p.Messenger)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split()[1:] == ["True", "True"]
 
 
 def test_importing_aimz_is_light():

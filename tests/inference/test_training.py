@@ -163,14 +163,25 @@ def test_the_end_of_an_epoch_is_told_and_may_be_the_last():
     assert model.is_fitted()
 
 
-def test_each_epoch_has_a_bar_with_its_loss():
+def test_one_bar_counts_the_steps_of_all_epochs_and_shows_the_loss_of_the_last():
     out = io.StringIO()
     with redirect_stderr(out):
         model = fit(new_model(), epochs=3, progress=True)
     text = out.getvalue()
     assert "Epoch 3/3: 100%" in text
-    assert "4/4" in text
+    assert "12/12" in text
+    assert "\n" not in text.rstrip()
     assert f"loss={model.vi_result.losses[-4:].mean():.4g}" in text
+
+
+def test_many_short_epochs_are_not_many_lines():
+    """A notebook keeps every line that is drawn."""
+    out = io.StringIO()
+    with redirect_stderr(out):
+        fit(new_model(), epochs=400, progress=True)
+    text = out.getvalue()
+    assert "Epoch 400/400: 100%" in text
+    assert text.count("\r") < 100
 
 
 def fragile(X, y=None):

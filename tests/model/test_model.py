@@ -1,10 +1,17 @@
 """The face of the model: what it says of itself, and small things users rely on."""
 
+import inspect
+from html.parser import HTMLParser
+
 import jax
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from jax import random
+from numpyro.infer import MCMC, NUTS
 
+from aimz import ImpactModel
 from aimz.model.keys import describe_key, parse_key
 from kernels import BY_NAME, CASES, fitted_model, new_model
 
@@ -18,7 +25,11 @@ def test_describe_is_readable_at_80_columns(case):
     assert max(map(len, text.splitlines())) <= 80
     for site in model.kernel_spec.sites:
         assert site.name in text
-    assert max(map(len, repr(model).splitlines())) <= 80
+    for shown in (model, model.kernel_spec):
+        assert max(map(len, repr(shown).splitlines())) <= 80
+        assert str(shown) == repr(shown)
+    for site in model.kernel_spec.sites:
+        assert site.name in repr(model.kernel_spec)
     assert model.rng_key == random.key(1)
 
 
@@ -33,23 +44,88 @@ def test_what_describe_says():
     assert "could only be traced at the number of rows" in new_model(closed).describe(closed.X)
 
 
+class AStudentWithTailsAsHeavyAsTheNameThatItWasGivenByItsMakersWhoWantedToSayAllOfIt(dist.StudentT):
+    """Its name fills a line."""
+
+
+def awkward(the_input_which_has_a_name_of_its_own_that_is_too_long_for_a_line, an_output_that_is_no_shorter=None):
+    """Long names, many parents, no space to break a line at."""
+    X, y = the_input_which_has_a_name_of_its_own_that_is_too_long_for_a_line, an_output_that_is_no_shorter
+    mu = X
+    for i in range(30):
+        mu = mu + numpyro.sample(
+            f"a_site_with_a_name_that_leaves_no_room_for_anything_else_on_its_line_{i}", dist.Normal()
+        )
+    numpyro.sample("a" * 200, dist.Normal().expand([2, 3, 4, 5, 6, 7, 8]))
+    with numpyro.plate("a_plate_with_a_long_name_that_says_what_it_runs_along_and_on_and_on", X.shape[0]):
+        tail = AStudentWithTailsAsHeavyAsTheNameThatItWasGivenByItsMakersWhoWantedToSayAllOfIt(3.0, mu, 1.0)
+        numpyro.sample("an_output_that_is_no_shorter", tail, obs=y)
+
+
+def html_named(X, y=None):
+    b = numpyro.sample("<b>", dist.Normal())
+    numpyro.sample("y", dist.Normal(b).expand([X.shape[0]]), obs=y)
+
+
+def make(kernel, **names):
+    return ImpactModel(kernel, random.key(0), MCMC(NUTS(kernel), num_warmup=1, num_samples=1), **names)
+
+
+def test_no_name_is_too_long_for_80_columns():
+    given, made = inspect.signature(awkward).parameters
+    model = make(awkward, param_input=given, param_output=made)
+    texts = [model.describe(), repr(model), model.describe(np.zeros(3)), repr(model), repr(model.kernel_spec)]
+    for text in texts:
+        assert max(map(len, text.splitlines())) <= 80
+    for i in range(30):  # what tells a name from others is at its ends
+        assert any(line.split()[0].endswith(f"_{i}") for line in texts[2].splitlines() if line.startswith("a_site"))
+
+
 def test_html_escapes_what_the_user_wrote():
-    def kernel(X, y=None):
-        import numpyro
-        import numpyro.distributions as dist
-
-        b = numpyro.sample("<b>", dist.Normal())
-        numpyro.sample("y", dist.Normal(b).expand([X.shape[0]]), obs=y)
-
-    from numpyro.infer import MCMC, NUTS
-
-    from aimz import ImpactModel
-
-    model = ImpactModel(kernel, random.key(0), MCMC(NUTS(kernel), num_warmup=1, num_samples=1))
+    model = make(html_named)
     model.describe(np.zeros(3))
+    for shown in (model, model.kernel_spec):
+        page = shown._repr_html_()
+        assert "<td>&lt;b&gt;</td>" in page
+        assert "<td><b></td>" not in page
+        Balanced().feed(page)
+
+
+class Balanced(HTMLParser):
+    """Whether each tag that is opened is closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.open = []
+
+    def handle_starttag(self, tag, attrs):
+        self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_html_says_the_whole_story():
+    case = BY_NAME["linear"]
+    model = fitted_model(case)
+    assert "none in a temporary directory" in model._repr_html_()
+    model.predict(**case.arguments(), progress=False)
     page = model._repr_html_()
-    assert "&lt;b&gt;" in page
-    assert "<td><b></td>" not in page
+    for said in ("linear", "X, y", "MCMC with NUTS", "6 posterior draws", model.temp_dir, "<td>sigma</td>", "(n_obs,)"):
+        assert said in page
+    assert model.temp_dir in repr(model)
+    model.cleanup()
+    assert "none in a temporary directory" in repr(model)
+
+
+def test_a_spec_in_short_is_a_table():
+    model = new_model(BY_NAME["hierarchical"])
+    model.describe(**BY_NAME["hierarchical"].arguments())
+    lines = repr(model.kernel_spec).splitlines()
+    assert lines[0] == "<KernelSpec: 4 sites of a kernel of X and y, rows along 'obs'>"
+    assert lines[4].split() == ["alpha", "latent", "(4,)", "Normal", "mu,", "tau"]
+    page = model.kernel_spec._repr_html_()
+    assert "<tr><td>alpha</td><td>latent</td><td>(4,)</td><td>Normal</td><td>mu, tau</td></tr>" in page
 
 
 def test_properties():

@@ -523,7 +523,7 @@ def test_nothing_is_raised(model, args):
     """However strange the model; and whatever is returned can be printed."""
     for found in (validate_model(model, *args), inspect_fn(model, *args)):
         assert max(map(len, str(found).splitlines())) <= 80
-        assert found._repr_html_().startswith("<div>")
+        assert found._repr_html_().startswith("<div ")
         assert found.is_valid == (not found.errors)
 
 

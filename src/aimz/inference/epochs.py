@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 from numpyro.infer.svi import SVIState
-from tqdm.auto import tqdm
 
+from aimz.bars import Bar
 from aimz.data import ArrayBatches, Batches
 from aimz.inference.programs import MOST_STEPS, Loop, Pace
 
@@ -118,7 +118,7 @@ class EpochRun:
     together
         Whether nothing has to be done between two epochs.
     progress
-        Whether to show a bar for each.
+        Whether to show a bar over all of them.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class EpochRun:
         ahead: tuple[_Stack, Any, float] | None = None
         state, bad = self.state, jax.numpy.asarray(False)  # noqa: FBT003
         per_epoch = self._feed.per_epoch if self._feed.across else _NO_END
-        epochs = _Bars(self._epochs, self._feed.per_epoch, show=self._progress)
+        epochs = _EpochBar(self._epochs, self._feed.per_epoch, show=self._progress)
         with epochs:
             try:
                 for stack in self._feed:
@@ -163,7 +163,7 @@ class EpochRun:
                 if ahead is not None:  # the rows could not be fetched: what was begun before counts
                     self._settle(ahead[1])
 
-    def _land(self, stack: _Stack, found: Any, begun: float, epochs: "_Bars") -> Iterator[Epoch]:
+    def _land(self, stack: _Stack, found: Any, begun: float, epochs: "_EpochBar") -> Iterator[Epoch]:
         """Wait for a stack, and split its losses where epochs end."""
         losses, bad = self._settle(found), found[3]
         done, now = len(losses), time.perf_counter()
@@ -191,8 +191,8 @@ class EpochRun:
         return losses
 
 
-class _Bars:
-    """A progress bar that begins anew with each epoch, and the losses of the one that runs."""
+class _EpochBar:
+    """A progress bar over all epochs, and the losses of the one that runs."""
 
     def __init__(self, epochs: range, per_epoch: int, *, show: bool) -> None:
         self._epochs = epochs
@@ -200,10 +200,9 @@ class _Bars:
         self._show = show
         self._number = epochs.start
         self._losses: list[np.ndarray] = []
-        self._bar: Any = None
-        self._begun = False
+        self._bar: Bar | None = None
 
-    def __enter__(self) -> "_Bars":
+    def __enter__(self) -> "_EpochBar":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -214,19 +213,21 @@ class _Bars:
         """Count steps; at the end of an epoch return its number and losses, and begin the next."""
         self._losses.append(losses)
         if self._show:
-            if self._bar is None:
-                self._bar = tqdm(total=self._per_epoch, unit="step")
-            if not self._begun:
-                self._bar.reset(self._per_epoch)
-                self._bar.set_description(f"Epoch {self._number + 1}/{self._epochs.stop}", refresh=False)
-                self._begun = True
-            self._bar.update(len(losses))
-            if len(losses):
-                self._bar.set_postfix(loss=f"{losses.mean():.4g}", refresh=False)
+            self._count(losses)
         if not ends:
             return self._number, losses
         whole, number = np.concatenate(self._losses), self._number
         if self._bar is not None and number + 1 == self._epochs.stop:
             self._bar.set_postfix(loss=f"{whole.mean():.4g}")
-        self._number, self._losses, self._begun = number + 1, [], False
+        self._number, self._losses = number + 1, []
         return number, whole
+
+    def _count(self, losses: np.ndarray) -> None:
+        """Move the bar; it is drawn anew ten times a second at most, however short an epoch is."""
+        if self._bar is None:
+            before, total = (self._per_epoch * n for n in (self._epochs.start, self._epochs.stop))
+            self._bar = Bar(total=total, initial=before, unit="step", desc="Fitting")
+        self._bar.set_description(f"Epoch {self._number + 1}/{self._epochs.stop}", refresh=False)
+        if len(losses):
+            self._bar.set_postfix(loss=f"{losses.mean():.4g}", refresh=False)
+        self._bar.update(len(losses))

@@ -18,8 +18,8 @@ from numpyro.infer import SVI, Predictive
 from numpyro.infer.autoguide import AutoDelta, AutoGuide
 from numpyro.infer.svi import SVIState
 from numpyro.optim import Minimize
-from tqdm.auto import tqdm
 
+from aimz.bars import Bar
 from aimz.data import Call
 from aimz.errors import warn
 from aimz.inference.scaling import RowScale, sums_discrete
@@ -79,7 +79,7 @@ class SVIPrograms:
         losses: list[np.ndarray] = []
         done, pace = 0, Pace()
         # The bar stands before the work begins: setting up a guide can take longer than a thousand steps.
-        with tqdm(total=num_steps, disable=not progress, unit="step", desc="SVI, setting up") as bar:
+        with Bar(total=num_steps, disable=not progress, unit="step", desc="SVI, setting up") as bar:
             state = self.begin(state, call, key)
             loop = self.loop(call.static)
             bar.set_description("SVI", refresh=False)

@@ -10,11 +10,12 @@ from aimz.kernel.signature import KernelSignature, kernel_name, read_signature
 from aimz.kernel.spec import KernelSpec, Role, Site
 from aimz.kernel.static import Recent, freeze
 from aimz.kernel.substitute import Scored, Source, Substitution, substitute
-from aimz.kernel.table import COLUMNS, html_table, site_cells, text_table, written_shape
+from aimz.kernel.table import COLUMNS, WIDTH, html_block, html_table, site_cells, text_table, written_shape
 from aimz.kernel.trace import AbstractExecution, n_rows
 
 __all__ = [
     "COLUMNS",
+    "WIDTH",
     "AbstractExecution",
     "Columns",
     "Execution",
@@ -32,6 +33,7 @@ __all__ = [
     "Substitution",
     "digest_program",
     "freeze",
+    "html_block",
     "html_table",
     "kernel_name",
     "n_rows",

@@ -204,6 +204,17 @@ class KernelSpec:
             reached |= new
         return frozenset(found)
 
+    def __repr__(self) -> str:
+        """Return a table of the sites; those of a :class:`Site` are at ``spec[name]``."""
+        from aimz.kernel.table import spec_text
+
+        return spec_text(self)
+
+    def _repr_html_(self) -> str:
+        from aimz.kernel.table import spec_html
+
+        return spec_html(self)
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave the cached look-up table out of a pickle."""
         return {key: value for key, value in self.__dict__.items() if key != "_by_name"}

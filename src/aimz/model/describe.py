@@ -9,9 +9,17 @@ from dataclasses import dataclass
 from numpyro.infer import MCMC, SVI
 
 from aimz.inference import Posterior
-from aimz.kernel import COLUMNS, KernelSignature, KernelSpec, Site, html_table, site_cells, text_table
-
-_WIDTH = 80
+from aimz.kernel import (
+    COLUMNS,
+    WIDTH,
+    KernelSignature,
+    KernelSpec,
+    Site,
+    html_block,
+    html_table,
+    site_cells,
+    text_table,
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,8 @@ class Portrait:
     inference: SVI | MCMC
     posterior: Posterior | None
     spec: KernelSpec | None
+    directory: str | None
+    """Where results lie that were given no place of their own, if there are any."""
 
 
 def _facts(model: Portrait) -> list[tuple[str, str]]:
@@ -39,6 +49,7 @@ def _facts(model: Portrait) -> list[tuple[str, str]]:
         ("Input, output", f"{model.signature.param_input}, {model.signature.param_output}"),
         ("Inference", how),
         ("Fitted", f"yes, {model.posterior.n_draws} posterior draws" if model.posterior else "no"),
+        ("Results", model.directory + " (temporary)" if model.directory else "none in a temporary directory"),
         ("Sites", ", ".join(_label(s) for s in spec.sites) if spec else "not traced yet"),
     ]
 
@@ -55,7 +66,7 @@ def summary(model: Portrait) -> str:
     lines = ["<ImpactModel>"]
     for label, text in _facts(model):
         lines += textwrap.wrap(
-            f"{label}: {text}", _WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
+            f"{label}: {text}", WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
         )
     return "\n".join(lines)
 
@@ -70,18 +81,19 @@ def html(model: Portrait) -> str:
     )
     spec = model.spec
     sites = html_table(COLUMNS, map(site_cells, spec.sites)) if spec else ""
-    return f"<div><b>ImpactModel</b><table>{facts}</table>{sites}</div>"
+    return html_block(f"<b>ImpactModel</b><table>{facts}</table>{sites}")
 
 
 def describe(model: Portrait) -> str:
     """Return the full text, at most 80 columns wide."""
     spec = model.spec
     if spec is None:
-        return (
-            f"{summary(model)}\n\nThe kernel has not been traced yet: call a method with data, or\n"
+        said = (
+            "The kernel has not been traced yet: call a method with data, or "
             f"`describe({model.signature.param_input}, {model.signature.param_output}, ...)`."
         )
-    lines = text_table(COLUMNS, map(site_cells, spec.sites), _WIDTH)
+        return "\n".join([summary(model), "", *textwrap.wrap(said, WIDTH, break_on_hyphens=False)])
+    lines = text_table(COLUMNS, map(site_cells, spec.sites), WIDTH)
     return "\n".join([summary(model), "", *lines, "", *_returns(spec)])
 
 
@@ -106,4 +118,4 @@ def _returns(spec: KernelSpec) -> list[str]:
             "The kernel could only be traced at the number of rows it was called with (it may close over arrays "
             "as long as the data), so its rows are taken to be the plate around the output."
         )
-    return [line for fact in facts for line in textwrap.wrap(fact, _WIDTH, subsequent_indent="  ")]
+    return [line for fact in facts for line in textwrap.wrap(fact, WIDTH, subsequent_indent="  ")]

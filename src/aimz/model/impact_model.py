@@ -1382,7 +1382,7 @@ class ImpactModel:
         _MODELS.add(self)
 
     def __repr__(self) -> str:
-        """Return a short text: kernel, inference, sites, fitted or not."""
+        """Return a short text: kernel, inference, fitted or not, where results lie, sites."""
         return summary(self._portrait())
 
     def _repr_html_(self) -> str:
@@ -1397,7 +1397,7 @@ class ImpactModel:
 
     def _portrait(self) -> Portrait:
         """Return what there is to say of the model."""
-        return Portrait(self._engine.signature, self.inference, self._posterior, self.kernel_spec)
+        return Portrait(self._engine.signature, self.inference, self._posterior, self.kernel_spec, self.temp_dir)
 
     def _by_svi(self, method: str) -> SVIFit:
         """Return the fit, if it takes steps."""

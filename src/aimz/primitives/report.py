@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 
-from aimz.kernel import html_table, text_table, written_shape
+from aimz.kernel import html_block, html_table, text_table, written_shape
 
 if TYPE_CHECKING:
     from aimz.primitives.result import SiteInfo, ValidationResult
@@ -76,7 +76,7 @@ def html(result: "ValidationResult") -> str:
     listed = f"<ul>{found}</ul>" if found else ""
     sites = html_table(_HTML_COLUMNS, map(_cells, result.sites.values())) if result.sites else ""
     plates = f"<p>Plates: {escape.escape('; '.join(_plates(result)))}.</p>" if result.plate_stack else ""
-    return f"<div><b>{escape.escape(_verdict(result))}</b>{listed}{sites}{plates}{_graph(result)}</div>"
+    return html_block(f"<b>{escape.escape(_verdict(result))}</b>{listed}{sites}{plates}{_graph(result)}")
 
 
 def _graph(result: "ValidationResult") -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from aimz.bars import Bar
 from aimz.stream.chunks import Chunker, Piece
 from aimz.stream.plan import Plan
 from aimz.stream.writers import Writer
@@ -44,12 +44,6 @@ class Request:
     """Title of the progress bar; None for no bar."""
 
 
-class _Bar(tqdm):  # type: ignore[misc,type-arg,unused-ignore]
-    """A progress bar without a thread that watches over it."""
-
-    monitor_interval = 0
-
-
 def run(request: Request, sink: "Sink") -> int:
     """Compute every step and write it; return the length of the axis that was cut.
 
@@ -61,7 +55,7 @@ def run(request: Request, sink: "Sink") -> int:
     flying: deque[Any] = deque()
     total, reached = plan.length, 0
     unit = "rows" if plan.axis == "obs" else "draws"
-    bar = _Bar(total=total, unit=f" {unit}", desc=request.progress, disable=request.progress is None, delay=0.5)
+    bar = Bar(total=total, unit=f" {unit}", desc=request.progress, disable=request.progress is None, delay=0.5)
     with bar, Writer(sink) as writer:
 
         def land() -> None:
