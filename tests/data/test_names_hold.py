@@ -5,7 +5,6 @@ import numpyro
 import numpyro.distributions as dist
 import pandas as pd
 import polars as pl
-import pyarrow as pa
 import pyarrow.dataset
 import pytest
 import xarray as xr
@@ -193,7 +192,7 @@ def test_a_missing_value_that_comes_late_is_named(model):
     whole = pd.DataFrame({"p": [1, 2, 3], "q": [1, 2, 3]})
     late = whole.astype("Int64")
     late.loc[1, "q"] = pd.NA
-    with pytest.raises(ValueError, match="`X` is float32 in one and int32 in the first. A column of whole numbers"):
+    with pytest.raises(ValueError, match=r"`X` is float32 in one and int32 in the first\. A column of whole numbers"):
         model.predict([whole, late], in_sample=False, **QUIET)
     early = model.predict([late, whole], in_sample=False, **QUIET)
     np.testing.assert_array_equal(np.isnan(mu(early)), [False, True, False, False, False, False])
@@ -228,7 +227,7 @@ def test_weights_may_be_a_column(model, table):
 
 def test_labels_of_columns_are_given_to_as_many_only(model):
     """Where another number of columns is passed, nobody's labels are to blame."""
-    with pytest.raises(TypeError, match="dot_general|matmul|incompatible"):
+    with pytest.raises(TypeError, match=r"dot_general|matmul|incompatible"):
         model.predict_on_batch(np.ones((4, 3)))
 
 
