@@ -27,7 +27,7 @@ from aimz.errors import NotFittedError
 from aimz.forward import Programs
 from aimz.store import AverageSink
 from aimz.utils.data import ArrayDataset, ArrayLoader
-from kernels import CASES, Case
+from kernels import QUICK_CASES, Case
 from streams import KEY, MEMORY, D, N, arrays, new_model, padded_batches, shared
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents")
@@ -86,7 +86,7 @@ def row_effect(model: ImpactModel, arguments: dict[str, Any], before: dict, afte
 
 
 # The negative binomial draws its counts as the Poisson does, and takes half a minute to compile.
-@pytest.mark.parametrize("case", [c for c in CASES if c.name != "negative_binomial"], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", QUICK_CASES, ids=lambda case: case.name)
 def test_comparisons_are_effects_averaged(case):
     """Of every kernel, in all and by group, with weights; of several scenarios at once as of each alone."""
     case, model = shared(case.name)

@@ -9,7 +9,7 @@ from jax import random
 from numpyro.infer import MCMC, NUTS
 
 from aimz import ImpactModel
-from kernels import BY_NAME, CASES, Case, fitted_model
+from kernels import BY_NAME, QUICK_CASES, Case, fitted_model
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents")
 
@@ -18,7 +18,7 @@ def names(case: Case) -> str:
     return case.name
 
 
-@pytest.mark.parametrize("case", CASES, ids=names)
+@pytest.mark.parametrize("case", QUICK_CASES, ids=names)
 def test_cloudpickle(case):
     model = fitted_model(case)
     model.predict_on_batch(**case.arguments())

@@ -23,7 +23,7 @@ from aimz.statistics import Statistics, read_statistics
 from aimz.statistics.over_draws import over_draws
 from aimz.store import MemorySink, SpillSink
 from aimz.utils.data import ArrayDataset, ArrayLoader
-from kernels import CASES
+from kernels import CASES, QUICK_CASES
 from streams import MEMORY, D, N, arrays, new_model, padded_batches, shared
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents")
@@ -97,7 +97,7 @@ def check(found: xr.DataTree, draws: xr.DataTree, what: str = "") -> None:
 
 
 # The negative binomial draws its counts as the Poisson does, and takes a quarter of a minute to compile.
-@pytest.mark.parametrize("case", [c for c in CASES if c.name != "negative_binomial"], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", QUICK_CASES, ids=lambda case: case.name)
 def test_predictions(case, tmp_path):
     """Of every kernel, in memory and as whoever opens the files reads them."""
     case, model = shared(case.name)

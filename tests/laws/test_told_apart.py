@@ -213,7 +213,7 @@ def table_kernel(X, y=None):
 def test_frames_are_not_mixed_up():
     model = new_model(table_kernel, {"slope": np.ones(2)})
     twice = pd.DataFrame(np.zeros((9, 2)), columns=["a", "a"])
-    with pytest.raises(ValueError, match="several of that name"):
+    with pytest.raises(ValueError, match="must have different names"):
         model.predict(twice, intervention={"a": 1.0})
     with pytest.raises(ValueError, match="in one order"):
         model.compare_scenarios({"one": {"X": frame()}, "other": {"X": frame()[["b", "a"]]}}, baseline="one")
