@@ -219,7 +219,39 @@ def scalar_factor(X, y=None):
         numpyro.factor("score", -jnp.sum((y - a - X) ** 2))
 
 
+def leaks(X, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("obs", X.shape[0]):
+        mu = numpyro.deterministic("mu", X * b + (0.0 if y is None else y))
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+def leaks_at_once(X, y=None):
+    """Site and data have one name, and are not taken for one another."""
+    b = numpyro.sample("b", dist.Normal())
+    before = 0.0 if y is None else jnp.concatenate([jnp.zeros(1), y[:-1]])
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(X + b * before, 1.0), obs=y)
+
+
+def leaks_in_part(X, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(b + (0.0 if y is None else y)), obs=y, obs_mask=X > 0)
+
+
+def prior_from_data(X, y=None):
+    b = numpyro.sample("b", dist.Normal(0.0 if y is None else y.mean(), 1.0))
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(X + b, 1.0), obs=y)
+
+
 BAD = [
+    (leaks, (ROWS, ROWS), {}, "warning", "data in the model", "y"),
+    (leaks, (ROWS,), {}, "warning", "data in the model", "y"),
+    (leaks_at_once, (ROWS, ROWS), {}, "warning", "data in the model", "y"),
+    (leaks_in_part, (ROWS, ROWS), {}, "warning", "data in the model", "y_observed"),
+    (prior_from_data, (ROWS, ROWS), {}, "warning", "data in the model", "b"),
     (column_of_data, (shape(12, 1), ROWS), {}, "error", "shapes", "y"),
     (column_of_data, (ROWS, shape(12, 1)), {}, "error", "shapes", "y"),
     (column_of_data, (shape(12, 1),), {}, "error", "shapes", "y"),
@@ -278,6 +310,52 @@ def test_what_is_an_error_is_refused_by_the_model(model, args, kwargs, degree, k
     sampler = MCMC(NUTS(model), num_warmup=1, num_samples=1, progress_bar=False)
     with pytest.raises(ValueError):
         ImpactModel(model, random.key(0), sampler).fit_on_batch(np.zeros(12), np.zeros(12), progress=False, **given)
+
+
+def missing_by_mask(X, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    seen = True if y is None else jnp.isfinite(y)
+    with numpyro.plate("obs", X.shape[0]), numpyro.handlers.mask(mask=seen):
+        numpyro.sample("y", dist.Normal(b + X), obs=None if y is None else jnp.where(seen, y, 0.0))
+
+
+def missing_by_obs_mask(X, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(b + X), obs=y, obs_mask=None if y is None else jnp.isfinite(y))
+
+
+def starts_at_data(X, y=None):
+    a = numpyro.param("a", 0.0 if y is None else y.mean())
+    b = numpyro.param("b", lambda key: jnp.zeros(()) if y is None else y.mean())
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(a + b + X), obs=y)
+
+
+def goes_on_from_data(X, y=None):
+    """What is computed from the site itself is drawn with it, and a residual changes nothing."""
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("obs", X.shape[0]):
+        seen = numpyro.sample("y", dist.Normal(b + X), obs=y)
+        numpyro.sample("later", dist.Normal(seen))
+    numpyro.deterministic("residual", (0.0 if y is None else y) - b)
+
+
+def walks(X, y=None):
+    b = numpyro.sample("b", dist.Normal())
+
+    def step(before, now):
+        here = numpyro.sample("y", dist.Normal(b * before), obs=now)
+        return here, None
+
+    scan(step, 0.0, y, length=X.shape[0])
+
+
+@pytest.mark.parametrize("model", [missing_by_mask, missing_by_obs_mask, starts_at_data, goes_on_from_data, walks])
+def test_data_that_are_only_observed_are_not_in_the_model(model):
+    found = validate_model(model, ROWS, ROWS)
+    assert found.is_valid, found
+    assert "data in the model" not in {kind for kind, _ in kinds(found.warnings)}
 
 
 def test_every_name_at_fault_is_told():
