@@ -87,6 +87,21 @@ def test_the_average_effect_is_averaged_within_draws(model):
     np.testing.assert_allclose(bar.get_xdata(), expected, rtol=1e-9)
 
 
+def test_rows_without_numbers_are_counted_apart():
+    numbers = gallery.row_statistics([2.0, 3.0, 4.0, 5.0, -9.0, 1.0, 1.0, 1.0, 1.0, 1.0], 0.1)
+    numbers[:, 5:] = np.nan
+    words = said(plots.plot_effect(numbers))
+    assert "above no effect for 80 % of rows (blue), below for 20 % (orange)" in words
+    assert "5 of 10 rows have no numbers and are left out." in words
+    assert "no numbers" not in said(plots.plot_effect(numbers[:, :5]))
+    observed = [2.0, 3.0, 4.0, 0.0, -9.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    words = said(plots.plot_predictive(numbers, observed=observed))
+    assert "80 % of the observations lie inside." in words
+    assert "5 of 10 rows have no numbers and are left out." in words
+    with pytest.raises(ValueError, match="none of 5 has any"):
+        plots.plot_effect(numbers[:, 5:])
+
+
 def test_loss_of_a_model_of_its_result_and_of_an_array():
     fitted = ImpactModel(kernel, random.key(0), SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.05), Trace_ELBO()))
     with pytest.raises(ValueError, match="ImpactModel has none"):

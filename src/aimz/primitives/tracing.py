@@ -121,7 +121,7 @@ def spec_with_data_apart(traced: Traced) -> KernelSpec | None:
         with _Distributions():
             return traced.kernel(**{back.get(name, name): array for name, array in arrays.items()})
 
-    given = {names.get(name, name): array for name, array in traced.arrays.items()}
+    given: dict[str, Any] = {names.get(name, name): array for name, array in traced.arrays.items()}
     others = tuple(name for name in given if name != _ROWS)
     signature = KernelSignature(kernel_name(bound.function), _ROWS, output or "", others, ())
     try:
