@@ -1,11 +1,24 @@
 """Numbers of uplift and Qini curves: closed forms, and NumPy row by row."""
 
+from itertools import permutations
+
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pandas as pd
 import pytest
 import xarray as xr
+from jax import random
+from numpyro.infer import MCMC, NUTS
 
-from aimz import plots
+from aimz import ImpactModel, plots
 from aimz.plots import policy_value, qini_curve, uplift_curve
+
+
+def line(X, y=None):
+    a = numpyro.sample("a", dist.Normal())
+    with numpyro.plate("customer", X.shape[0]):
+        numpyro.sample("y", dist.Normal(a + X[:, 0]), obs=y)
 
 
 def effects(values, **attrs):
@@ -45,6 +58,79 @@ def test_gain_along_a_ranking_of_the_users_own(some):
     curve = uplift_curve(some, ranking=score, n_cuts=37)
     expected = by_hand(some.values.reshape(22, 37), score, range(38))
     np.testing.assert_allclose(curve["gain"].values.reshape(22, -1), expected, atol=1e-12)
+
+
+def test_rows_of_one_score_count_with_the_average_over_their_orders(some):
+    """Written out: all orders of the tied rows, one after the other."""
+    rng = np.random.default_rng(5)
+    y = some.isel(row=slice(6))
+    score = np.array([1.0, 0.0, 2.0, 1.0, 1.0, 1.0])
+    orders = [score + 1e-3 * np.array([a, 0, 0, b, c, d]) for a, b, c, d in permutations(range(4))]
+    for n_cuts in (2, 4, 6):
+        found = uplift_curve(y, ranking=score, n_cuts=n_cuts)
+        each = [uplift_curve(y, ranking=order, n_cuts=n_cuts)["gain"] for order in orders]
+        np.testing.assert_allclose(found["gain"], np.mean(each, axis=0), atol=1e-12)
+    # And the order of the rows does not matter.
+    treated, outcome, coarse = np.arange(37) % 2, rng.normal(size=37), np.arange(37) // 5
+    one = qini_curve(some, treated=treated, outcome=outcome, ranking=coarse, n_cuts=8, n_boot=0)
+    p = rng.permutation(37)
+    other = qini_curve(some.isel(row=p), treated=treated[p], outcome=outcome[p], ranking=coarse[p], n_cuts=8, n_boot=0)
+    xr.testing.assert_allclose(one, other)
+
+
+def test_a_ranking_that_says_nothing_has_no_coefficient():
+    """Also where the file is sorted by treatment or outcome."""
+    one = effects(np.ones((1, 10, 100)))
+    treated = np.tile([1, 0], 50)
+    for order in (np.arange(100), np.argsort(treated)):
+        arm = treated[order]
+        outcome = np.r_[np.full(50, 10.0), np.zeros(50)] * arm
+        found = qini_curve(one, treated=arm, outcome=outcome, n_cuts=4, n_boot=20)
+        assert found["coefficient"].item() == pytest.approx(0, abs=1e-9)
+        np.testing.assert_allclose(found["coefficient_boot"], 0, atol=1e-9)
+        # 50 were treated; what they had, less what as many untreated ones had, who had nothing.
+        assert found["qini"].values[-1] == pytest.approx(outcome.sum())
+
+
+LABELS = {
+    "texts": pd.Index([f"c{i}" for i in range(37)]),
+    "numbers": pd.Index(np.arange(37) + 100),
+    "dates": pd.date_range("2024-01-01", periods=37, tz="Europe/Berlin"),
+    "months": pd.period_range("2020-01", periods=37, freq="M"),
+    "levels": pd.MultiIndex.from_product([["a"], range(37)], names=["shop", "day"]),
+}
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+def test_labels_must_be_those_of_the_rows(some, labels):
+    """The rows are labelled as the model labels them, with the same index."""
+    sampler = MCMC(NUTS(line), num_warmup=1, num_samples=1)
+    model = ImpactModel(line, random.key(0), sampler).set_posterior_sample({"a": np.arange(3.0)})
+    result = model.predict_on_batch(pd.DataFrame({"x": np.arange(37.0)}, index=labels))
+    score = pd.Series(np.random.default_rng(6).normal(size=37), index=labels)
+    treated, outcome = pd.Series(np.arange(37) % 2, index=labels), score + 1
+    plain = uplift_curve(result, ranking=score.to_numpy())
+    xr.testing.assert_identical(uplift_curve(result, ranking=score), plain)
+    xr.testing.assert_identical(uplift_curve(result, ranking=score.reset_index(drop=True)), plain)
+    for call in (
+        lambda: uplift_curve(result, ranking=score[::-1]),
+        lambda: qini_curve(result, treated=treated[::-1], outcome=outcome, n_boot=0),
+        lambda: qini_curve(result, treated=treated, outcome=outcome.sort_values(), n_boot=0),
+        lambda: plots.plot_predictive(result, observed=score[::-1]),
+    ):
+        with pytest.raises(ValueError, match=r"must have the labels of the rows of the result.*pass the values alone"):
+            call()
+
+
+def test_labels_of_an_array_and_of_rows_that_are_counted(some):
+    score = xr.DataArray(np.random.default_rng(6).normal(size=37), dims="row")
+    plain = uplift_curve(some, ranking=score)  # no labels
+    labelled = score.assign_coords(row=np.arange(37))
+    xr.testing.assert_identical(uplift_curve(some, ranking=labelled), plain)
+    with pytest.raises(ValueError, match="`ranking` must have the labels"):
+        uplift_curve(some, ranking=labelled[::-1])
+    with pytest.raises(ValueError, match="got 36 where the result has 0"):
+        uplift_curve(some, ranking=labelled.to_series()[::-1])
 
 
 def test_effects_spread_evenly_have_a_parabola():

@@ -47,8 +47,15 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-@pytest.mark.parametrize("with_data", [False, True], ids=["without data", "with data"])
+# Without data they are made up, so that the model runs with some in any case.
+GIVEN = [BY_NAME[name] for name in ("multi_output", "hierarchical", "factor_only", "subsampled", "masked")]
+
+
+@pytest.mark.parametrize(
+    ("case", "with_data"),
+    [*((case, False) for case in CASES), *((case, True) for case in GIVEN)],
+    ids=lambda v: getattr(v, "name", "with data" if v else "without data"),
+)
 def test_nothing_is_wrong_with_good_models(case, with_data):
     arguments = {
         name: shape(*value.shape, dtype=value.dtype) if hasattr(value, "shape") else value
@@ -219,7 +226,39 @@ def scalar_factor(X, y=None):
         numpyro.factor("score", -jnp.sum((y - a - X) ** 2))
 
 
+def leaks(X, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("obs", X.shape[0]):
+        mu = numpyro.deterministic("mu", X * b + (0.0 if y is None else y))
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+def leaks_at_once(X, y=None):
+    """Site and data have one name, and are not taken for one another."""
+    b = numpyro.sample("b", dist.Normal())
+    before = 0.0 if y is None else jnp.concatenate([jnp.zeros(1), y[:-1]])
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(X + b * before, 1.0), obs=y)
+
+
+def leaks_in_part(X, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(b + (0.0 if y is None else y)), obs=y, obs_mask=X > 0)
+
+
+def prior_from_data(X, y=None):
+    b = numpyro.sample("b", dist.Normal(0.0 if y is None else y.mean(), 1.0))
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(X + b, 1.0), obs=y)
+
+
 BAD = [
+    (leaks, (ROWS, ROWS), {}, "warning", "data in the model", "y"),
+    (leaks, (ROWS,), {}, "warning", "data in the model", "y"),
+    (leaks_at_once, (ROWS, ROWS), {}, "warning", "data in the model", "y"),
+    (leaks_in_part, (ROWS, ROWS), {}, "warning", "data in the model", "y_observed"),
+    (prior_from_data, (ROWS, ROWS), {}, "warning", "data in the model", "b"),
     (column_of_data, (shape(12, 1), ROWS), {}, "error", "shapes", "y"),
     (column_of_data, (ROWS, shape(12, 1)), {}, "error", "shapes", "y"),
     (column_of_data, (shape(12, 1),), {}, "error", "shapes", "y"),
@@ -278,6 +317,52 @@ def test_what_is_an_error_is_refused_by_the_model(model, args, kwargs, degree, k
     sampler = MCMC(NUTS(model), num_warmup=1, num_samples=1, progress_bar=False)
     with pytest.raises(ValueError):
         ImpactModel(model, random.key(0), sampler).fit_on_batch(np.zeros(12), np.zeros(12), progress=False, **given)
+
+
+def missing_by_mask(X, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    seen = True if y is None else jnp.isfinite(y)
+    with numpyro.plate("obs", X.shape[0]), numpyro.handlers.mask(mask=seen):
+        numpyro.sample("y", dist.Normal(b + X), obs=None if y is None else jnp.where(seen, y, 0.0))
+
+
+def missing_by_obs_mask(X, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(b + X), obs=y, obs_mask=None if y is None else jnp.isfinite(y))
+
+
+def starts_at_data(X, y=None):
+    a = numpyro.param("a", 0.0 if y is None else y.mean())
+    b = numpyro.param("b", lambda key: jnp.zeros(()) if y is None else y.mean())
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(a + b + X), obs=y)
+
+
+def goes_on_from_data(X, y=None):
+    """What is computed from the site itself is drawn with it, and a residual changes nothing."""
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("obs", X.shape[0]):
+        seen = numpyro.sample("y", dist.Normal(b + X), obs=y)
+        numpyro.sample("later", dist.Normal(seen))
+    numpyro.deterministic("residual", (0.0 if y is None else y) - b)
+
+
+def walks(X, y=None):
+    b = numpyro.sample("b", dist.Normal())
+
+    def step(before, now):
+        here = numpyro.sample("y", dist.Normal(b * before), obs=now)
+        return here, None
+
+    scan(step, 0.0, y, length=X.shape[0])
+
+
+@pytest.mark.parametrize("model", [missing_by_mask, missing_by_obs_mask, starts_at_data, goes_on_from_data, walks])
+def test_data_that_are_only_observed_are_not_in_the_model(model):
+    found = validate_model(model, ROWS, ROWS)
+    assert found.is_valid, found
+    assert "data in the model" not in {kind for kind, _ in kinds(found.warnings)}
 
 
 def test_every_name_at_fault_is_told():
@@ -625,19 +710,15 @@ def test_the_primitives_are_those_of_numpyro():
             primitives.haiku_module  # noqa: B018
 
 
-def test_the_verdict_on_rows_is_that_of_the_engine(quiet_local_latents):
-    """Where minibatches are said to be refused, they are."""
+def test_the_verdict_on_rows_is_that_of_the_engine():
+    """Where minibatches are said to be refused, they are; kernels they are not said of are fitted elsewhere."""
     from numpyro.infer import SVI, Trace_ELBO
     from numpyro.infer.autoguide import AutoNormal
 
-    for name in ("linear", "factor_only"):
-        case = BY_NAME[name]
-        said = ("minibatches", None) in kinds(validate_model(case.kernel, **case.arguments()).warnings)
-        svi = SVI(case.kernel, AutoNormal(case.kernel), numpyro.optim.Adam(0.01), Trace_ELBO())
-        model = ImpactModel(case.kernel, random.key(0), svi)
-        if said:
-            with pytest.raises(ValueError, match="minibatches"):
-                model.fit(case.X, case.y, batch_size=N_OBS // 2, epochs=1, num_samples=2, progress=False)
-        else:
-            model.fit(case.X, case.y, batch_size=N_OBS // 2, epochs=1, num_samples=2, progress=False)
-            assert model.is_fitted()
+    case = BY_NAME["factor_only"]
+    assert ("minibatches", None) in kinds(validate_model(case.kernel, **case.arguments()).warnings)
+    svi = SVI(case.kernel, AutoNormal(case.kernel), numpyro.optim.Adam(0.01), Trace_ELBO())
+    with pytest.raises(ValueError, match="minibatches"):
+        ImpactModel(case.kernel, random.key(0), svi).fit(
+            case.X, case.y, batch_size=N_OBS // 2, epochs=1, num_samples=2, progress=False
+        )

@@ -23,7 +23,8 @@ def uplift_curve(
 
     With rows ranked by ``ranking``, the gain of treating the first :math:`k` of :math:`n` is, in draw :math:`d`,
     :math:`G_d(k/n) = \frac{1}{n} \sum_{i \le k} \tau_{di}`, where :math:`\tau_{di}` is the effect on row :math:`i`.
-    It is per row of all rows, so :math:`G_d(1)` is the average effect.
+    It is per row of all rows, so :math:`G_d(1)` is the average effect.  Rows of one score are not told apart: where a
+    cut falls among them, each counts with the same share, so the gain is the average over all their orders.
 
     Parameters
     ----------
@@ -33,7 +34,8 @@ def uplift_curve(
     var_name : str, optional
         Which site, if there are several.
     ranking : array_like of shape (n_obs,), optional
-        Scores of the rows, the highest treated first; by default posterior mean effects.
+        Scores of the rows, the highest treated first; by default posterior mean effects.  A series with labels must
+        have those of the rows, in their order.
     n_cuts : int
         Shares between 0 and 1 to compute the gain at; at most 200, and no more than rows.
     max_draws : int, optional
@@ -94,7 +96,8 @@ def qini_curve(
     .. math:: Q(k) = Y_t(k) - Y_c(k) \, N_t(k) / N_c(k),
 
     which needs no model, but treatment by lot.  In each draw of the model it should be the sum of the effects on the
-    treated among the first :math:`k`.
+    treated among the first :math:`k`.  Rows of one score count with the same share each, as in :func:`uplift_curve`, so
+    the order of the rows has no part in the curve.
 
     Parameters
     ----------
@@ -103,7 +106,7 @@ def qini_curve(
     treated : array_like of shape (n_obs,)
         1 (or True) for rows that were treated, 0 for others; by lot, with the same probability for all rows.
     outcome : array_like of shape (n_obs,)
-        What was observed.
+        What was observed.  Labels of both, if there are any, must be those of the rows, in their order.
     n_boot : int
         Replications for the error of ``qini``: each row counts as often as a Poisson variable of mean 1 says.  0 for
         none.
@@ -121,7 +124,7 @@ def qini_curve(
     Raises
     ------
     TypeError, ValueError
-        As :func:`uplift_curve`; and if ``treated`` is not of zeros and ones, or an arm is empty.
+        As :func:`uplift_curve`; and if labels are others, ``treated`` is not of zeros and ones, or an arm is empty.
 
     References
     ----------
@@ -212,17 +215,17 @@ def gains(rows: Ranked) -> xr.Dataset:
 
 def qini(rows: Ranked, treated: Any, outcome: Any, *, n_boot: int = 200, seed: int = 0) -> xr.Dataset:
     """Return what :func:`qini_curve` does."""
-    arm, y = _experiment(treated, outcome, rows.n_obs)
+    arm, y = _experiment(treated, outcome, rows)
     if not isinstance(n_boot, int | np.integer) or n_boot < 0:
         msg = f"`n_boot` must be a number of replications, 0 for none; got {n_boot!r}. Leave it out for 200."
         raise ValueError(msg)
     share = rows.share
-    place = rows.bins * 2 + arm
-    seen = _qini(place, y, np.ones(rows.n_obs), rows.n_cuts)
+    place = rows.cells * 2 + arm
+    seen = _qini(place, y, np.ones(rows.n_obs), rows.spread)
     found: dict[str, Any] = {"qini": (SHARE, seen), "coefficient": ((), _coefficient(seen, share))}
     if n_boot:
         rng = np.random.default_rng(seed)
-        some = np.stack([_qini(place, y, rng.poisson(1.0, rows.n_obs), rows.n_cuts) for _ in range(n_boot)])
+        some = np.stack([_qini(place, y, rng.poisson(1.0, rows.n_obs), rows.spread) for _ in range(n_boot)])
         found["qini_boot"] = (("replication", SHARE), some)
         found["coefficient_boot"] = (("replication",), _coefficient(some, share))
     model = rows.shaped(sums(rows, arm.astype(bool)))
@@ -231,8 +234,8 @@ def qini(rows: Ranked, treated: Any, outcome: Any, *, n_boot: int = 200, seed: i
     return xr.Dataset(found, coords=rows.coords, attrs={**rows.attrs, "n_treated": int(arm.sum())})
 
 
-def _experiment(treated: Any, outcome: Any, n_obs: int) -> tuple[np.ndarray, np.ndarray]:
-    arm, y = column(treated, "treated", n_obs), column(outcome, "outcome", n_obs)
+def _experiment(treated: Any, outcome: Any, rows: Ranked) -> tuple[np.ndarray, np.ndarray]:
+    arm, y = (column(x, name, rows.array, rows.row_dim) for x, name in ((treated, "treated"), (outcome, "outcome")))
     if not np.isin(arm, (0.0, 1.0)).all() or len(np.unique(arm)) != 2:
         some = ", ".join(f"{x:g}" for x in np.unique(arm)[:5])
         msg = f"`treated` must hold 1 for rows that were treated and 0 for others, some of each; got {some}."
@@ -240,10 +243,10 @@ def _experiment(treated: Any, outcome: Any, n_obs: int) -> tuple[np.ndarray, np.
     return arm.astype(np.int64), y
 
 
-def _qini(place: np.ndarray, y: np.ndarray, weight: np.ndarray, n_cuts: int) -> np.ndarray:
+def _qini(place: np.ndarray, y: np.ndarray, weight: np.ndarray, spread: np.ndarray) -> np.ndarray:
     """Return ``Y_t - Y_c N_t / N_c`` of rows counted with ``weight``, at 0 and at each cut."""
-    count = np.bincount(place, weight, 2 * n_cuts).reshape(n_cuts, 2).cumsum(axis=0)
-    total = np.bincount(place, weight * y, 2 * n_cuts).reshape(n_cuts, 2).cumsum(axis=0)
+    cells = np.stack([np.bincount(place, w, 2 * len(spread)).reshape(-1, 2) for w in (weight, weight * y)])
+    count, total = np.cumsum(spread.T @ cells, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         found = total[:, 1] - total[:, 0] * (count[:, 1] / count[:, 0])
     return np.concatenate([[0.0], np.where(count[:, 0] > 0, found, np.nan)])

@@ -21,6 +21,7 @@ from aimz.plots.reading import (
     some_rows,
     thinned,
     variable,
+    with_numbers,
 )
 from aimz.plots.words import (
     about,
@@ -220,6 +221,8 @@ def _rows(array: xr.DataArray, ax: Any, figsize: Any) -> "Figure":
     chosen, said = some_rows(array.sizes[row_dim], _ROWS_READ)
     wanted = [bounds.centre, bounds.low, bounds.high]
     values = array.sel({STATISTIC: wanted}).isel({row_dim: chosen}).transpose(STATISTIC, row_dim).values
+    known, lost = with_numbers(values)
+    values = values[:, known]
     values = values[:, np.argsort(values[0], kind="stable")]
     n = values.shape[1]
     above, below = float((values[1] > null).mean()), float((values[2] < null).mean())
@@ -244,6 +247,7 @@ def _rows(array: xr.DataArray, ax: Any, figsize: Any) -> "Figure":
             f"{interval_name(bounds.interval)} of a row.",
             f"It lies above no effect for {100 * above:.3g} % of rows (blue), below for {100 * below:.3g} % (orange).",
             said,
+            lost,
             f"Bars of {len(shown):,} rows are drawn." if len(shown) < n else "",
         )
         return drawn.figure  # type: ignore[no-any-return]

@@ -15,11 +15,13 @@ from aimz.plots.reading import (
     STATISTIC,
     Bounds,
     bounds_of,
+    check_labels,
     intervals,
     own_dims,
     some_rows,
     thinned,
     variable,
+    with_numbers,
 )
 from aimz.plots.words import axis_label, interval_name, wanted_interval
 
@@ -58,7 +60,7 @@ def plot_predictive(
         Result of a predictive method, or a variable of it.
     observed : array_like of shape (n_obs,), optional
         What was observed, row by row; by default the group ``observed_data`` where there is one.  Without it the
-        predictions are drawn alone.
+        predictions are drawn alone.  Labels, if it has any, must be those of the rows.
     var_name : str, optional
         Which site, if there are several.
     kind : {"density", "ecdf", "counts"}, optional
@@ -102,6 +104,7 @@ def plot_predictive(
         msg = f"`plot_predictive` needs predictions of rows; `{array.name}` has none. Pass what `predict` returns."
         raise ValueError(msg)
     seen = _observed(predictions, observed, str(array.name), array.sizes[row_dim])
+    check_labels(observed, "observed", array, row_dim)
     if STATISTIC in array.dims:
         return _rows(array, row_dim, seen, ax, figsize)
     chosen, rows_said = some_rows(array.sizes[row_dim], max_rows)
@@ -250,8 +253,10 @@ def _rows(array: xr.DataArray, row_dim: str, seen: np.ndarray | None, ax: Any, f
     chosen, said = some_rows(array.sizes[row_dim], _ROWS_READ)
     wanted = [bounds.centre, bounds.low, bounds.high]
     values = array.sel({STATISTIC: wanted}).isel({row_dim: chosen}).transpose(STATISTIC, row_dim).values
+    known, lost = with_numbers(values)
     order = np.argsort(values[0], kind="stable")
-    values, n = values[:, order], values.shape[1]
+    order = order[known[order]]
+    values, n = values[:, order], len(order)
     shown = np.unique(np.linspace(0, n - 1, min(n, _ROWS_DRAWN)).round().astype(np.intp))
     at = (shown + 0.5) / n
     with canvas("plot_predictive", (7.0, 4.4), ax=ax, figsize=figsize) as drawn:
@@ -279,6 +284,7 @@ def _rows(array: xr.DataArray, row_dim: str, seen: np.ndarray | None, ax: Any, f
             f"{interval_name(bounds.interval)} of each row.",
             inside,
             said,
+            lost,
             f"{len(shown):,} rows are drawn." if len(shown) < n else "",
         )
         return drawn.figure  # type: ignore[no-any-return]

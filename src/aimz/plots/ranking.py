@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from aimz.plots.reading import PREDICTED, SAMPLE_DIMS, STATISTIC, blocks, own_dims, thinned, variable
+from aimz.plots.reading import PREDICTED, SAMPLE_DIMS, STATISTIC, blocks, check_labels, own_dims, thinned, variable
 
 _MOST_CUTS = 200
 SHARE = "share"
@@ -25,8 +25,10 @@ class Ranked:
 
     array: xr.DataArray
     row_dim: str
-    bins: np.ndarray
-    """The number of the first cut that includes the row, from 0; of shape ``(n_obs,)``."""
+    cells: np.ndarray
+    """What each row is counted with, of shape ``(n_obs,)``: a block of rows between two cuts, or rows of one score."""
+    spread: np.ndarray
+    """The part of each cell that lies in each block, of shape ``(n_cells, n_cuts)``."""
     cuts: np.ndarray
     """Rows treated at each cut, of shape ``(n_cuts,)``."""
     attrs: dict[str, Any]
@@ -58,7 +60,7 @@ class Ranked:
         return {**draws, SHARE: self.share, "n_rows": (SHARE, np.concatenate([[0], self.cuts]))}
 
     def shaped(self, sums: np.ndarray) -> np.ndarray:
-        """Return running sums of shape ``(n_chains, n_draws, n_cuts + 1)``, from ``(n_draws, n_cuts)`` of each bin."""
+        """Return running sums of shape ``(n_chains, n_draws, n_cuts + 1)``, from those of each block."""
         total = np.concatenate([np.zeros((len(sums), 1)), np.cumsum(sums, axis=1)], axis=1)
         return total.reshape(*(self.array.sizes[dim] for dim in self.head), -1)
 
@@ -88,10 +90,8 @@ def ranked(effects: Any, var_name: str | None, ranking: Any, n_cuts: int, max_dr
     else:
         array, said = thinned(array.transpose(*SAMPLE_DIMS, own[0]), max_draws)
     n_obs = array.sizes[own[0]]
-    score = _means(array, own[0]) if ranking is None else column(ranking, "ranking", n_obs)
+    score = _means(array, own[0]) if ranking is None else column(ranking, "ranking", array, own[0])
     cuts = np.unique(np.round(np.linspace(0, n_obs, min(n_cuts, n_obs) + 1)).astype(np.int64))[1:]
-    rank = np.empty(n_obs, np.int64)
-    rank[np.argsort(-score, kind="stable")] = np.arange(n_obs)
     attrs = {
         "n_obs": n_obs,
         "ranked_by": "posterior mean effect" if ranking is None else "ranking",
@@ -99,7 +99,27 @@ def ranked(effects: Any, var_name: str | None, ranking: Any, n_cuts: int, max_dr
         "thinned": said,
         **{key: array.attrs[key] for key in ("units", "long_name", "baseline", "intervention") if key in array.attrs},
     }
-    return Ranked(array, own[0], np.searchsorted(cuts, rank, side="right"), cuts, attrs)
+    return Ranked(array, own[0], *_cells(score, cuts), cuts, attrs)
+
+
+def _cells(score: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cell of each row, and how cells are spread over the blocks that end at ``cuts``.
+
+    A block is a cell.  Rows of one score that lie in several blocks are a further one: each block has of all of them
+    the same share, which is the average over their orders.  The order of the file would have a say otherwise.
+    """
+    order = np.argsort(-score, kind="stable")
+    sorted_ = score[order]
+    start = np.flatnonzero(np.concatenate([[True], sorted_[1:] != sorted_[:-1]]))
+    stop = np.append(start[1:], len(score))
+    first, last = np.searchsorted(cuts, start, side="right"), np.searchsorted(cuts, stop - 1, side="right")
+    apart = np.flatnonzero(first != last)
+    first[apart] = len(cuts) + np.arange(len(apart))
+    cells = np.empty(len(score), np.int64)
+    cells[order] = np.repeat(first, stop - start)
+    low, high = start[apart, None], stop[apart, None]
+    inside = np.minimum(high, cuts) - np.maximum(low, np.append(0, cuts[:-1]))
+    return cells, np.concatenate([np.eye(len(cuts)), np.maximum(0, inside) / (high - low)])
 
 
 def _means(array: xr.DataArray, row_dim: str) -> np.ndarray:
@@ -116,14 +136,15 @@ def _finite(values: np.ndarray, name: str) -> np.ndarray:
     return values
 
 
-def column(given: Any, name: str, n_obs: int) -> np.ndarray:
+def column(given: Any, name: str, array: xr.DataArray, row_dim: str) -> np.ndarray:
     """Return one finite number for each row.
 
     Raises
     ------
     TypeError, ValueError
-        If it is something else.
+        If it is something else, or has other labels than the rows.
     """
+    n_obs = array.sizes[row_dim]
     try:
         values = np.asarray(given, np.float64)
     except (TypeError, ValueError) as error:
@@ -132,20 +153,21 @@ def column(given: Any, name: str, n_obs: int) -> np.ndarray:
     if values.shape != (n_obs,):
         msg = f"`{name}` must have one number for each of the {n_obs:,} rows; got shape {values.shape}."
         raise ValueError(msg)
+    check_labels(given, name, array, row_dim)
     return _finite(values, name)
 
 
 def sums(rows: Ranked, kept: np.ndarray | None = None) -> np.ndarray:
-    """Return sums of effects over the rows of each bin (those ``kept``), of shape ``(n_draws, n_cuts)``."""
+    """Return sums of effects over the rows of each block (those ``kept``), of shape ``(n_draws, n_cuts)``."""
     n_draws = int(np.prod([rows.array.sizes[dim] for dim in rows.head]))
-    total = np.zeros((n_draws, rows.n_cuts))
+    total = np.zeros((n_draws, len(rows.spread)))
     for where, part in blocks(rows.array, rows.row_dim):
-        bins, values = rows.bins[where], part
+        cells, values = rows.cells[where], part
         if kept is not None:
-            bins, values = bins[kept[where]], values[:, kept[where]]
-        if not bins.size:
+            cells, values = cells[kept[where]], values[:, kept[where]]
+        if not cells.size:
             continue
-        order = np.argsort(bins, kind="stable")
-        starts = np.flatnonzero(np.diff(bins[order], prepend=-1))
-        total[:, bins[order][starts]] += np.add.reduceat(values[:, order].astype(np.float64), starts, axis=1)
-    return total
+        order = np.argsort(cells, kind="stable")
+        starts = np.flatnonzero(np.diff(cells[order], prepend=-1))
+        total[:, cells[order][starts]] += np.add.reduceat(values[:, order].astype(np.float64), starts, axis=1)
+    return np.asarray(total @ rows.spread)

@@ -12,12 +12,14 @@ __all__ = [
     "Bounds",
     "blocks",
     "bounds_of",
+    "check_labels",
     "intervals",
     "own_dims",
     "rows_average",
     "some_rows",
     "thinned",
     "variable",
+    "with_numbers",
 ]
 
 import math
@@ -28,6 +30,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from aimz.data import is_plain_range
 from aimz.statistics import Statistic
 
 SAMPLE_DIMS = ("chain", "draw")
@@ -106,6 +109,60 @@ def own_dims(array: xr.DataArray, *, most: int, what: str, known: Iterable[str] 
         )
         raise ValueError(msg)
     return own
+
+
+def check_labels(given: Any, name: str, array: xr.DataArray, row_dim: str) -> None:
+    """Refuse numbers by row whose labels are not those of the rows of a result: they would be matched by place.
+
+    What has no labels, or such as only count, is taken in the order of the rows.
+
+    Raises
+    ------
+    ValueError
+        If there are other labels, or the same in another order.
+    """
+    dims, index = getattr(given, "dims", None), getattr(given, "index", None)
+    if isinstance(dims, tuple) and dims:
+        index = given.indexes.get(dims[0])
+    if index is None or not hasattr(index, "nlevels") or is_plain_range(index):
+        return
+    ours = [_plain(coord.to_index()) for coord in array.coords.values() if coord.dims == (row_dim,)]
+    if row_dim not in array.coords:
+        ours.append(np.arange(array.sizes[row_dim]))
+    for level in range(index.nlevels):
+        theirs = _plain(index.get_level_values(level))
+        if not any(np.array_equal(theirs, labels) for labels in ours):
+            at = int(np.argmax(theirs != ours[0])) if theirs.shape == ours[0].shape else 0
+            msg = (
+                f"`{name}` must have the labels of the rows of the result (`{row_dim}`), in the same order; got "
+                f"{index[at]} where the result has {ours[0][at]}. Put it in that order with `reindex`, or, if it is in "
+                "that order, pass the values alone (`.to_numpy()`)."
+            )
+            raise ValueError(msg)
+
+
+def _plain(index: Any) -> np.ndarray:
+    """Return labels as a result holds them: numbers, dates without a zone, texts."""
+    if getattr(index, "tz", None) is not None:
+        index = index.tz_convert("UTC").tz_localize(None)
+    labels = np.asarray(index.to_timestamp() if hasattr(index, "to_timestamp") else index)
+    return labels if labels.dtype.kind in "biufMm" else labels.astype(str)
+
+
+def with_numbers(values: np.ndarray) -> tuple[np.ndarray, str]:
+    """Return which rows have all of their statistics, and a sentence that says how many have not.
+
+    Raises
+    ------
+    ValueError
+        If no row has.
+    """
+    known = np.isfinite(values).all(axis=0)
+    lost = int((~known).sum())
+    if lost == known.size:
+        msg = f"A picture of rows needs rows with numbers; none of {lost:,} has any that is finite. Look at the result."
+        raise ValueError(msg)
+    return known, f"{lost:,} of {known.size:,} rows have no numbers and are left out." if lost else ""
 
 
 def intervals(draws: np.ndarray, interval: Statistic) -> tuple[np.ndarray, np.ndarray]:

@@ -48,7 +48,7 @@ def plot_uplift(
         Effects on rows: what :meth:`ImpactModel.estimate_effect` returns, of any size.  With row statistics the curve
         of means is drawn, and no band: bounds of rows do not tell how rows vary together.
     treated, outcome : array_like of shape (n_obs,), optional
-        Of an experiment: whether a row was treated, by lot, and what was observed.
+        Of an experiment: whether a row was treated, by lot, and what was observed.  Labels must be those of the rows.
     cost : float, optional
         What it costs to treat one row.
     value : float

@@ -13,7 +13,7 @@ from aimz.primitives.raised import describe_raised
 from aimz.primitives.record import record
 from aimz.primitives.result import Finding, SiteInfo
 from aimz.primitives.rows import density_obstacle, predictive_obstacle
-from aimz.primitives.tracing import Traced
+from aimz.primitives.tracing import DATA, Traced, spec_with_data_apart
 
 
 @dataclass
@@ -55,6 +55,7 @@ def judge(found: Findings, asked: Traced, empty: Traced, full: Traced | None) ->
     if full is not None and full.spec is not None:
         _judge_output(found, full, full.spec)
         _judge_data(found, full, full.spec)
+        _judge_leaks(found, full)
     if empty.spec is not None:
         _judge_prediction(found, empty, empty.spec)
     best = next((t for t in (full, empty, asked) if t is not None and t.spec is not None), None)
@@ -94,6 +95,37 @@ def _judge_output(found: Findings, traced: Traced, spec: KernelSpec) -> None:
             "observed elsewhere",
             observed[0],
         )
+
+
+def _judge_leaks(found: Findings, traced: Traced) -> None:
+    """Say which distributions the data of the output reach: without them they are others.
+
+    A factor is where data may be, and mutable state takes statistics of a batch on purpose.  Inside a `scan` it is not
+    known what reaches what.
+    """
+    output = traced.roles.output
+    spec = None if output is None else spec_with_data_apart(traced)
+    if output is None or spec is None or spec.names(Role.MUTABLE):
+        return
+    observed = {site.name for site in spec.sites if any(name.startswith(DATA) for name in site.data)}
+    through: dict[str, str] = {}
+    for site in spec.sites:
+        # What is computed from an observed site has that site's data, and is meant to.
+        if site.in_control_flow or site.parents & observed:
+            continue
+        direct = any(name.startswith(DATA) for name in site.parents)
+        way = next((name for name in through if name in site.parents), "")
+        if site.role is Role.DETERMINISTIC and (direct or way):
+            through[site.name] = way
+        elif site.is_sample and (direct or way):
+            found.warn(
+                f"The data of `{output}` reach the distribution of site `{site.name}`{f', by `{way}`' if way else ''}: "
+                "what is fitted is another model than the one that predicts, which is called without them. Leave "
+                f"`{output}` to `obs=` alone. If values of other rows are meant, such as the ones before in time, pass "
+                "them as an argument of their own, so that a prediction has them too.",
+                "data in the model",
+                site.name,
+            )
 
 
 def _judge_data(found: Findings, traced: Traced, spec: KernelSpec) -> None:

@@ -1,11 +1,14 @@
 """A model with data and without: what each abstract run shows."""
 
-__all__ = ["Traced", "trace_model"]
+__all__ = ["DATA", "Traced", "spec_with_data_apart", "trace_model"]
 
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from numpyro.primitives import Messenger
 
 from aimz.kernel import KernelSignature, KernelSpec, Role, kernel_name, read_kernel
 from aimz.primitives.arguments import Bound
@@ -14,6 +17,8 @@ from aimz.primitives.result import PlateInfo, SiteInfo
 from aimz.primitives.roles import Roles
 from aimz.types import Kernel
 
+DATA = "(data) "
+"""Begins the names of the output's data, where they must not be taken for the site of that name."""
 _ROWS = "(rows)"
 """Stands for the rows among the arguments: a model may have no input, or one of another name."""
 
@@ -101,6 +106,51 @@ def trace_model(bound: Bound, roles: Roles) -> Traced:
     except Exception as error:  # noqa: BLE001, RUF100 (a model may raise anything)
         return Traced(bound, roles, recorded, None, tuple(faults), error)
     return Traced(bound, roles, recorded, spec, tuple(faults), None)
+
+
+def spec_with_data_apart(traced: Traced) -> KernelSpec | None:
+    """Return the structure with the data of the output called :data:`DATA`, which tells them from their site.
+
+    Nothing depends on them for where a parameter starts or what is masked.  None if it cannot be read.
+    """
+    bound, output = traced.bound, traced.roles.output
+    names = {name: DATA + name for name in bound.arrays if bound.parameter_of(name) == output}
+    back = {new: name for name, new in names.items()}
+
+    def call(**arrays: Any) -> Any:
+        with _Distributions():
+            return traced.kernel(**{back.get(name, name): array for name, array in arrays.items()})
+
+    given: dict[str, Any] = {names.get(name, name): array for name, array in traced.arrays.items()}
+    others = tuple(name for name in given if name != _ROWS)
+    signature = KernelSignature(kernel_name(bound.function), _ROWS, output or "", others, ())
+    try:
+        return read_kernel(call, signature, given, {}, [])
+    except Exception:  # noqa: BLE001, RUF100 (a model may raise anything)
+        return None
+
+
+class _Distributions(Messenger):
+    """Leaves of each site what its distribution is computed from: no mask, and of a parameter only the shape."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample":
+            msg["fn"] = _unmasked(msg["fn"])
+        elif msg["type"] == "param":
+            start = msg["fn"]
+            msg["fn"] = lambda *args, **kwargs: jax.tree.map(jnp.zeros_like, start(*args, **kwargs))
+
+
+def _unmasked(fn: Any) -> Any:
+    """Return a distribution without its masks, which may be inside others."""
+    if isinstance(fn, dist.MaskedDistribution):
+        return _unmasked(fn.base_dist)
+    if isinstance(fn, dist.ExpandedDistribution | dist.Independent):
+        base = _unmasked(fn.base_dist)
+        if base is not fn.base_dist:
+            expanded = isinstance(fn, dist.ExpandedDistribution)
+            return base.expand(fn.batch_shape) if expanded else base.to_event(fn.reinterpreted_batch_ndims)
+    return fn
 
 
 def _with_rows(kernel: Kernel) -> Kernel:
