@@ -94,8 +94,8 @@ class Matrix:
                 msg = (
                     f"The column {self.columns[i]!r} of `{self._name}` holds whole numbers that do not fit "
                     f"{self.dtype}, which they have to share with the other columns; they would be changed without a "
-                    "word. Recode them (identifiers as 0 .. n-1, dates as days since one of them), rescale them, or "
-                    "pass them as an argument of their own."
+                    "word. Recode them (identifiers as 0 .. n-1, dates as days since one of them), pass them as an "
+                    "argument of their own, or make them floats where rounding does no harm."
                 )
                 raise ValueError(msg)
         return whole
