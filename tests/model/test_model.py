@@ -108,14 +108,14 @@ class Balanced(HTMLParser):
 def test_html_says_the_whole_story():
     case = BY_NAME["linear"]
     model = fitted_model(case)
-    assert "none in a temporary directory" in model._repr_html_()
+    assert "Results" not in model._repr_html_()
     model.predict(**case.arguments(), progress=False)
     page = model._repr_html_()
     for said in ("linear", "X, y", "MCMC with NUTS", "6 posterior draws", model.temp_dir, "<td>sigma</td>", "(n_obs,)"):
         assert said in page
     assert model.temp_dir in repr(model)
     model.cleanup()
-    assert "none in a temporary directory" in repr(model)
+    assert "Results" not in repr(model)
 
 
 def test_a_spec_in_short_is_a_table():

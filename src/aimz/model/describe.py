@@ -44,12 +44,14 @@ def _facts(model: Portrait) -> list[tuple[str, str]]:
     else:
         how += f" with {type(inference.sampler).__name__}, {inference.num_chains} chain(s)"
     spec = model.spec
+    # Results that were given a directory say themselves where they are.
+    lying = [("Results", f"{model.directory} (temporary)")] if model.directory else []
     return [
         ("Kernel", model.signature.kernel),
         ("Input, output", f"{model.signature.param_input}, {model.signature.param_output}"),
         ("Inference", how),
         ("Fitted", f"yes, {model.posterior.n_draws} posterior draws" if model.posterior else "no"),
-        ("Results", model.directory + " (temporary)" if model.directory else "none in a temporary directory"),
+        *lying,
         ("Sites", ", ".join(_label(s) for s in spec.sites) if spec else "not traced yet"),
     ]
 
