@@ -170,6 +170,10 @@ def test_whole_numbers_beside_floats_are_not_rounded(model):
             given = pl.DataFrame({"p": [2**24 + 1], "q": [0.5]})
         with pytest.raises(ValueError, match="column 'p' of `X` holds whole numbers that do not fit float32"):
             model.predict(given, in_sample=False)
+    missing = pd.DataFrame({"p": pd.array([20240115, None], dtype="Int64"), "q": [0.5, 0.0]})
+    for given in (missing, pl.from_pandas(missing)):
+        with pytest.raises(ValueError, match=r"`X\['p'\]` holds whole numbers that do not fit float32"):
+            model.predict(given, in_sample=False)
     model.predict_on_batch(pd.DataFrame({"p": [2**24], "q": [0.5]}), in_sample=False)
 
 
@@ -241,8 +245,11 @@ def test_names_of_levels_are_fit_to_be_stored_and_differ(model, table, tmp_path)
 
 
 def test_lazy_frames_are_for_methods_that_stream(model, table):
-    with pytest.raises(TypeError, match="Collect it"):
-        model.predict_on_batch(pl.from_pandas(table).lazy())
+    import dask.dataframe
+
+    for lazy in (pl.from_pandas(table).lazy(), dask.dataframe.from_pandas(table, npartitions=2)):
+        with pytest.raises(TypeError, match="Collect it"):
+            model.predict_on_batch(lazy)
     with pytest.raises(TypeError, match="`y` must come with the batches of `X`"):
         new().fit(pl.from_pandas(table).lazy(), Y.to_numpy(), progress=False)
 

@@ -1,21 +1,23 @@
 """Data frames and their columns, whichever library they come from: pandas, Polars, PyArrow."""
 
-__all__ = ["column_values", "index_of", "is_plain_range", "open_frame", "open_series", "unfit_columns"]
+__all__ = ["check_whole", "column_values", "index_of", "is_plain_range", "open_frame", "open_series", "unfit_columns"]
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 if TYPE_CHECKING:
     import narwhals as nw
 
-_NEVER = frozenset({"builtins", "collections", "jax", "jaxlib", "numpy", "torch", "xarray", "zarr", "dask", "h5py"})
+_NEVER = frozenset({"builtins", "collections", "jax", "jaxlib", "numpy", "torch", "xarray", "zarr", "h5py"})
 """Where nothing that is a data frame comes from, so that :mod:`narwhals` need not be imported to know."""
 
 
 def _may_be_frame(value: object) -> bool:
-    return type(value).__module__.partition(".")[0] not in _NEVER
+    module = type(value).__module__
+    return module.partition(".")[0] not in _NEVER and not module.startswith("dask.array")
 
 
 def open_frame(value: Any, name: str) -> "nw.DataFrame[Any] | None":
@@ -86,9 +88,30 @@ def column_values(series: "nw.Series[Any]", name: str) -> np.ndarray:
         raise TypeError(msg)
     if isinstance(series.dtype, nw.Array | nw.List):
         return _stacked(series.to_numpy(), name)
-    if series.null_count() or isinstance(series.dtype, nw.Decimal):
-        series = series.cast(nw.Float64)
-    return np.asarray(series.to_numpy())
+    if not series.null_count() and not isinstance(series.dtype, nw.Decimal):
+        return np.asarray(series.to_numpy())
+    values = np.asarray(series.cast(nw.Float64).to_numpy())
+    if series.dtype.is_integer():  # floats only for what is missing
+        check_whole(values[~np.isnan(values)], jax.dtypes.canonicalize_dtype(np.float64), f"`{name}`")
+    return values
+
+
+def check_whole(values: np.ndarray, dtype: np.dtype, what: str) -> None:
+    """Refuse whole numbers that become others as ``dtype``, a type of floats.
+
+    Raises
+    ------
+    ValueError
+        If one does.
+    """
+    if not np.array_equal(values.astype(dtype), values):
+        msg = (
+            f"{what} holds whole numbers that do not fit {dtype}, which missing values or other columns beside it make "
+            "them share; they would be changed without a word. Recode them (identifiers as 0 .. n-1, dates as days "
+            "since one of them), pass them as an argument of their own, or make them floats where rounding does no "
+            "harm."
+        )
+        raise ValueError(msg)
 
 
 def _stacked(lists: np.ndarray, name: str) -> np.ndarray:

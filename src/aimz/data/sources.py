@@ -77,6 +77,7 @@ class Rows:
             rows = slice(start, start + step)
             yield self._read(rows)
             self.release(rows)
+        self._held = None
 
     @cached_property
     def digest(self) -> str:

@@ -12,7 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from aimz.data.arrays import read_array
-from aimz.data.frames import HOW_TO_ENCODE, column_values, index_of, is_plain_range, open_frame, unfit_columns
+from aimz.data.frames import (
+    HOW_TO_ENCODE,
+    check_whole,
+    column_values,
+    index_of,
+    is_plain_range,
+    open_frame,
+    unfit_columns,
+)
 
 
 class Table(ABC):
@@ -90,14 +98,8 @@ class Matrix:
         whole = np.empty((len(parts[0]), len(parts)), self.dtype)
         for i, part in enumerate(parts):
             whole[:, i] = part
-            if part.dtype.kind in "iu" and whole.dtype.kind == "f" and not np.array_equal(whole[:, i], part):
-                msg = (
-                    f"The column {self.columns[i]!r} of `{self._name}` holds whole numbers that do not fit "
-                    f"{self.dtype}, which they have to share with the other columns; they would be changed without a "
-                    "word. Recode them (identifiers as 0 .. n-1, dates as days since one of them), pass them as an "
-                    "argument of their own, or make them floats where rounding does no harm."
-                )
-                raise ValueError(msg)
+            if part.dtype.kind in "iu" and self.dtype.kind == "f":
+                check_whole(part, self.dtype, f"The column {self.columns[i]!r} of `{self._name}`")
         return whole
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 (NumPy's protocol)
