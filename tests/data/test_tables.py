@@ -369,3 +369,25 @@ def test_each_chunk_is_read_once_though_blocks_are_smaller():
     np.testing.assert_array_equal(found, model.predict(X, **options)["predictions"]["mu"])
     starts = [rows.start for rows in counted.read if rows.stop > rows.start]
     assert starts == [0, 3000, 6000, 9000]
+
+
+def test_grain_streams_into_fits_and_comparisons(numeric):
+    rows = {"X": numeric[["price", "age"]].to_numpy(), "exposure": numeric["exposure"].to_numpy()}
+    rows["y"] = numeric["y"].to_numpy()
+    source = [{name: array[i] for name, array in rows.items()} for i in range(N)]
+
+    def batches():
+        return grain.MapDataset.source(source).to_iter_dataset().batch(100, drop_remainder=False)
+
+    options = {"num_samples": 4, "progress": False, **KEY}
+    model = new().fit(batches(), **options)
+    fields = {"exposure": rows["exposure"], "shuffle": False, "batch_size": 100}
+    arrays = new().fit(rows["X"], rows["y"], **fields, **options)
+    np.testing.assert_allclose(model.vi_result.losses, arrays.vi_result.losses, rtol=1e-5)
+    found = model.compare_scenarios(
+        {"as is": {}, "more": {"intervention": {"exposure": lambda exposure: exposure + 1}}},
+        baseline="as is",
+        X=batches(),
+        progress=False,
+    )
+    np.testing.assert_allclose(found["effect"]["y"], 1.0, rtol=1e-4)
