@@ -40,8 +40,10 @@ def open_frame(value: Any, name: str) -> "nw.DataFrame[Any] | None":
         msg = f"The columns of `{name}` must have one name each; got {value.columns.nlevels} levels. Join their names."
         raise ValueError(msg)
     try:
-        found = nw.from_native(value, pass_through=True)
-        if isinstance(found, nw.LazyFrame):
+        # Narwhals is leaving Dask to a package of its own, and warns of it where it sees one.
+        of_dask = type(value).__module__.partition(".")[0] in {"dask", "dask_expr"} and hasattr(value, "columns")
+        found = None if of_dask else nw.from_native(value, pass_through=True)
+        if of_dask or isinstance(found, nw.LazyFrame):
             msg = (
                 f"`{name}` must be a table in memory, or one that the methods that stream read in pieces; got a lazy "
                 f"frame of type `{type(value).__module__}.{type(value).__name__}`. Collect it (`.collect()`, "
