@@ -55,5 +55,5 @@ $(VENV)/.demo: $(VENV)/.made pyproject.toml
 
 $(VENV)/.test: $(VENV)/.made pyproject.toml
 	@echo "Installing what the tests need (once) ..."
-	$(PIP) --editable ".[discrete,examples]" --group test --group docs
+	$(PIP) --editable ".[discrete,examples,mlflow]" --group test --group docs
 	@touch $@

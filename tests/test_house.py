@@ -30,6 +30,7 @@ ROOMS = [
     "model",
     "plots",
     "primitives",
+    "mlflow",
 ]
 FILES = sorted(SOURCE.rglob("*.py"))
 

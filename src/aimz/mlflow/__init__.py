@@ -1,0 +1,28 @@
+"""Models in MLflow: saved, logged, loaded, served, and fits that are logged by themselves.
+
+Needs the extra ``mlflow``.
+"""
+
+try:
+    import mlflow  # noqa: F401
+except ImportError as error:
+    _msg = (
+        f"`aimz.mlflow` needs MLflow, which is not installed ({error}). It is an extra of its own: "
+        "`pip install 'aimz[mlflow]'`."
+    )
+    raise ImportError(_msg) from error
+
+from aimz.mlflow.autolog import autolog
+from aimz.mlflow.flavor import FLAVOR_NAME, _load_pyfunc, load_model, log_model, save_model
+from aimz.mlflow.requirements import get_default_conda_env, get_default_pip_requirements
+
+__all__ = [
+    "FLAVOR_NAME",
+    "_load_pyfunc",
+    "autolog",
+    "get_default_conda_env",
+    "get_default_pip_requirements",
+    "load_model",
+    "log_model",
+    "save_model",
+]
