@@ -3,8 +3,12 @@
 Needs the extra ``mlflow``.
 """
 
+import warnings
+
 try:
-    import mlflow  # noqa: F401
+    with warnings.catch_warnings(action="ignore"):  # of MLflow about itself, while it is imported
+        import mlflow.data
+        import mlflow.pyfunc  # noqa: F401
 except ImportError as error:
     _msg = (
         f"`aimz.mlflow` needs MLflow, which is not installed ({error}). It is an extra of its own: "

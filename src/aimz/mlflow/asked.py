@@ -32,7 +32,7 @@ def read_asked(params: Mapping[str, Any] | None) -> Asked:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If one is unknown, is no JSON, or of the wrong kind.
     """
     given = {name: value for name, value in (params or {}).items() if value is not None}
@@ -63,7 +63,7 @@ def _parsed(name: str, value: Any, kind: type, wanted: str) -> Any:
             raise ValueError(msg) from error
     if not isinstance(found, kind):
         msg = f"`{name}` must be JSON of {wanted}; got {value!r}. Send it as a text."
-        raise ValueError(msg)
+        raise TypeError(msg)
     return found
 
 

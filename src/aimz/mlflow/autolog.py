@@ -18,7 +18,7 @@ _METHODS = ("fit", "fit_on_batch")
 _EXAMPLE_ROWS = 5
 
 
-@autologging_integration(FLAVOR_NAME)
+@autologging_integration(FLAVOR_NAME)  # type: ignore[untyped-decorator]
 def autolog(
     log_input_examples: bool = True,  # noqa: FBT001, FBT002 (MLflow's own)
     log_model_signatures: bool = True,  # noqa: FBT001, FBT002

@@ -2,8 +2,8 @@
 
 __all__ = ["load_model", "log_model", "save_model"]
 
-import os
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ from aimz.mlflow.signatures import complete, signature_of
 from aimz.model import ImpactModel
 
 if TYPE_CHECKING:
+    import os
+
     from mlflow.models.model import ModelInfo
 
 FLAVOR_NAME = "aimz"
@@ -100,7 +102,9 @@ def save_model(
         pip_requirements = _requirements(travelling)
     mlflow_model = Model() if mlflow_model is None else mlflow_model
     path = Path(path).absolute()
-    with tempfile.TemporaryDirectory() as room:
+    with tempfile.TemporaryDirectory() as room, warnings.catch_warnings():
+        # The signature is not guessed from an example, so none is wanted.
+        warnings.filterwarnings("ignore", message="(?s).*input example was not provided", category=UserWarning)
         folder = Path(room) / stored.FOLDER
         stored.write(aimz_model, folder, travelling, inputs)
         mlflow.pyfunc.save_model(

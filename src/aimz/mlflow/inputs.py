@@ -73,8 +73,9 @@ def _is_plain(value: Any) -> bool:
 
 
 def _kind(dtype: Any) -> str:
-    """Return the type requests have: floating point numbers are doubles, as in JSON."""
-    return "float64" if np.dtype(dtype).kind == "f" else str(np.dtype(dtype))
+    """Return the type requests have: numbers are as wide as those of JSON and pandas, which MLflow would not narrow."""
+    kind = np.dtype(dtype).kind
+    return {"f": "float64", "i": "int64", "u": "int64"}.get(kind, str(np.dtype(dtype)))
 
 
 def _column_kinds(model: ImpactModel, frame: Any) -> dict[str, str]:

@@ -170,7 +170,7 @@ def read_kernel(folder: Path, described: Mapping[str, Any], code: str | None) ->
             found = pickle.load(file)  # noqa: S301, RUF100 (allowed by MLflow's policy, above)
         return found["kernel"], found["inference"]
     if code is not None and code not in sys.path:
-        sys.path.insert(0, os.path.abspath(code))  # noqa: PTH100 (as MLflow writes it)
+        sys.path.insert(0, os.path.abspath(code))
     kernel = _imported(reference)
     if described["source"] not in (None, _digest(kernel)):
         warn(

@@ -17,6 +17,7 @@ __all__ = [
 
 import inspect
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
@@ -219,6 +220,11 @@ def log_posterior(model: ImpactModel) -> None:
 
 def log_dataset(model: ImpactModel, arguments: Mapping[str, Any]) -> None:
     """Log the schema, the size and a digest of the data, where they are frames or arrays in memory."""
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # that whole numbers cannot be missing
+        _log_dataset(model, arguments)
+
+
+def _log_dataset(model: ImpactModel, arguments: Mapping[str, Any]) -> None:
     import mlflow.data
 
     X, y = arguments["X"], arguments.get("y")

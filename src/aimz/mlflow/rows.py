@@ -31,8 +31,9 @@ class Request:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments of :meth:`ImpactModel.predict`."""
-        return {"X": self._taken(self.given), **{n: self._taken(v) for n, v in self.further.items()}, **self.static}
+        """Arguments of the kernel by name."""
+        rows = {self.param_input: self.given, **self.further}
+        return {**{name: self._taken(value) for name, value in rows.items()}, **self.static}
 
     def scenario(self, intervention: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """Return an intervention with as many values as there are rows."""

@@ -112,26 +112,25 @@ class Scorer:
 
     def _computed(self, model: ImpactModel, request: Request, asked: Asked) -> Any:
         """Return the group of the result."""
-        args = {**request.arguments, "in_sample": False, "rng_key": jax.random.key(asked.seed)}
-        sites = {"return_sites": model.param_output}
-        options = {"store": "memory", "progress": False}
+        args: dict[str, Any] = {
+            **request.arguments,
+            "in_sample": False,
+            "rng_key": jax.random.key(asked.seed),
+            "return_sites": model.param_output,
+        }
+        changed = {
+            **args,
+            "intervention": request.scenario(asked.intervention),
+            "store": "memory",
+            "progress": False,
+        }
         if asked.baseline is None:
-            tree = model.predict(
-                **args,
-                **sites,
-                **options,
-                intervention=request.scenario(asked.intervention),
-                statistics=asked.statistics,
-            )
+            rows = changed.pop(model.param_input)
+            tree = model.predict(rows, **changed, statistics=asked.statistics)
         else:
             tree = model.estimate_effect(
-                args_baseline={**args, **sites, "intervention": request.scenario(asked.baseline)},
-                args_intervention={
-                    **args,
-                    **sites,
-                    **options,
-                    "intervention": request.scenario(asked.intervention),
-                },
+                args_baseline={**args, "intervention": request.scenario(asked.baseline)},
+                args_intervention=changed,
                 statistics=asked.statistics,
             )
         return tree["predictions"].to_dataset()

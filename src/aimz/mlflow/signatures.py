@@ -4,7 +4,6 @@ __all__ = ["complete", "signature_of"]
 
 import json
 from math import prod
-from typing import Any
 
 import numpy as np
 from mlflow.models import ModelSignature
@@ -61,9 +60,4 @@ def _tensor(kind: str, shape: tuple[int, ...], name: str | None) -> TensorSpec:
 
 
 def _column_type(kind: str) -> DataType:
-    dtype = np.dtype(kind)
-    if dtype.kind == "b":
-        return DataType.boolean
-    if dtype.kind in "iu":
-        return DataType.integer if dtype.itemsize < 4 or dtype == np.int32 else DataType.long
-    return DataType.double
+    return {"b": DataType.boolean, "i": DataType.long}.get(np.dtype(kind).kind, DataType.double)

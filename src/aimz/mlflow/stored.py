@@ -1,4 +1,4 @@
-"""The part of an MLflow model that is ours: a model as it is saved anywhere, and beside it how to come by its kernel."""
+"""The part of an MLflow model that is ours: the model as it is saved anywhere, and how to come by its kernel."""
 
 __all__ = ["FOLDER", "Stored", "read", "write"]
 

@@ -1,0 +1,172 @@
+"""Fits that are logged by themselves."""
+
+import json
+import warnings
+
+import mlflow
+import numpy as np
+import pytest
+import served_kernels
+from jax import random
+from numpyro.infer import MCMC, NUTS
+
+from aimz import ImpactModel
+from aimz import mlflow as flavor
+
+ROWS = ["months", "price", "mail"]
+
+
+def files_of(client, run, folder=None):
+    found = []
+    for file in client.list_artifacts(run.info.run_id, folder):
+        found += files_of(client, run, file.path) if file.is_dir else [file.path]
+    return set(found)
+
+
+def last_run(client):
+    experiment = client.get_experiment_by_name("tests").experiment_id
+    return client.search_runs([experiment], order_by=["attributes.start_time DESC"], max_results=1)[0]
+
+
+def count_runs(client):
+    return len(client.search_runs([client.get_experiment_by_name("tests").experiment_id]))
+
+
+def test_a_fit_is_logged_and_is_the_same_as_without(store, new_model, customers):
+    plain, logged = new_model(), new_model()
+    plain.fit_on_batch(customers, num_steps=50, num_samples=30, progress=False)
+    flavor.autolog(registered_model_name="by itself", extra_tags={"team": "pricing"})
+    assert logged.fit_on_batch(customers, num_steps=50, num_samples=30, progress=False) is logged
+    assert mlflow.active_run() is None
+    for name, draws in plain.posterior.items():
+        assert np.array_equal(draws, logged.posterior[name])
+    assert np.array_equal(random.key_data(plain.rng_key), random.key_data(logged.rng_key))
+    again = [m.predict_on_batch(customers, return_datatree=False)["y"] for m in (plain, logged)]
+    assert np.array_equal(*again)
+
+    run = last_run(store)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {
+        "kernel": "shop",
+        "param_input": "X",
+        "param_output": "y",
+        "inference": "SVI",
+        "guide": "AutoNormal",
+        "optimizer": "Adam",
+        "loss": "Trace_ELBO",
+        "num_particles": "1",
+        "num_steps": "50",
+        "num_samples": "30",
+        "n_draws": "30",
+        "n_obs": "200",
+    }
+    losses = store.get_metric_history(run.info.run_id, "loss")
+    assert [metric.step for metric in losses] == list(range(50))
+    assert np.array_equal([metric.value for metric in losses], plain.vi_result.losses.astype(float))
+    assert run.data.tags["team"] == "pricing"
+    assert files_of(store, run) == {"kernel.py", "kernel_sites.txt", "posterior.csv", "figures/loss.png"}
+    source = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/kernel.py")
+    assert source.startswith("def shop(X, mail, y=None):")
+    table = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/posterior.csv").splitlines()
+    assert [line.partition(",")[0] for line in table[1:]] == ["level", "slope[months]", "slope[price]", "gain"]
+    image = mlflow.artifacts.load_image(f"{run.info.artifact_uri}/figures/loss.png")
+    assert min(image.size) > 200
+    (data,) = run.inputs.dataset_inputs
+    assert json.loads(data.dataset.profile)["num_rows"] == 200
+    (output,) = run.outputs.model_outputs
+    served = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
+    assert served.metadata.get_input_schema().input_names() == ROWS
+    assert np.array_equal(served.input_example[ROWS], customers[ROWS].head(5))
+    assert store.get_latest_versions("by itself")[0].version == 1
+
+
+def test_arrays_in_minibatches_and_a_second_fit_in_a_run_of_the_users(store, new_model, customers):
+    X, mail, y = customers[["months", "price"]].to_numpy(), customers["mail"].to_numpy(), customers["y"].to_numpy()
+    model = new_model()
+    flavor.autolog(log_models=False)
+    with mlflow.start_run() as run:
+        model.fit(X, y, mail=mail, batch_size=50, epochs=2, num_samples=10, progress=False)
+        model.fit(X, y, mail=mail, batch_size=50, epochs=3, num_samples=10, progress=False)
+        assert mlflow.active_run().info.run_id == run.info.run_id
+    run = store.get_run(run.info.run_id)
+    assert run.data.params["epochs"] == "2"  # the first stands; MLflow would refuse another
+    assert run.data.params["batch_size"] == "50"
+    losses = store.get_metric_history(run.info.run_id, "loss")
+    assert sorted(metric.step for metric in losses) == list(range(20))
+    assert run.outputs.model_outputs == []
+    assert json.loads(run.inputs.dataset_inputs[0].dataset.profile)["features_shape"] == {"X": [200, 2], "mail": [200]}
+
+
+def test_chains(store, customers):
+    model = ImpactModel(
+        served_kernels.shop,
+        random.key(0),
+        MCMC(NUTS(served_kernels.shop), num_warmup=20, num_samples=25, progress_bar=False),
+    )
+    flavor.autolog(log_models=False, log_datasets=False)
+    model.fit_on_batch(customers, progress=False)
+    run = last_run(store)
+    params = run.data.params
+    assert (params["inference"], params["sampler"], params["num_warmup"]) == ("MCMC", "NUTS", "20")
+    assert (params["num_samples"], params["n_draws"]) == ("25", "25")
+    assert "num_steps" not in params
+    assert set(run.data.metrics) == {"divergences"}
+    assert run.inputs.dataset_inputs == []
+
+
+def test_very_many_losses_are_thinned(store, new_model):
+    from aimz.mlflow import records
+
+    class Result:
+        params = {}
+        losses = np.arange(30_001.0)
+
+    model = new_model()
+    model.vi_result = Result()
+    with mlflow.start_run() as run:
+        records.log_losses(model, 1, records.Clock().stop())
+    steps = [metric.step for metric in store.get_metric_history(run.info.run_id, "loss")]
+    assert 5000 <= len(steps) <= 10_001
+    assert (min(steps), max(steps)) == (1, 30_000)
+
+
+def test_a_fit_that_raises_raises_as_itself_and_its_run_has_failed(store, new_model, customers):
+    flavor.autolog()
+    with pytest.raises(ValueError, match="`num_steps` must be a positive integer"):
+        new_model().fit_on_batch(customers, num_steps=-1)
+    assert last_run(store).info.status == "FAILED"
+    assert mlflow.active_run() is None
+
+
+def test_off_and_exclusive(store, new_model, customers):
+    before = count_runs(store)
+    flavor.autolog(exclusive=True)
+    with mlflow.start_run() as run:
+        new_model().fit_on_batch(customers, num_steps=2, num_samples=2, progress=False)
+    assert store.get_run(run.info.run_id).data.params == {}
+    flavor.autolog(disable=True)
+    new_model().fit_on_batch(customers, num_steps=2, num_samples=2, progress=False)
+    assert count_runs(store) == before + 1
+
+
+@pytest.mark.parametrize("broken", ["log_batch", "log_text", "log_figure", "create_run", "server"])
+def test_a_failure_in_logging_never_breaks_a_fit(store, new_model, customers, monkeypatch, broken):
+    monkeypatch.setenv("MLFLOW_AUTOLOGGING_TESTING", "false")
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("the disk is full")
+
+    if broken == "server":
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        mlflow.set_tracking_uri("http://127.0.0.1:9")
+    elif broken in ("log_batch", "create_run"):
+        monkeypatch.setattr(mlflow.MlflowClient, broken, fail)
+    else:
+        monkeypatch.setattr(mlflow, broken, fail)
+    flavor.autolog(log_models=False)
+    with warnings.catch_warnings():
+        model = new_model().fit_on_batch(customers, num_steps=5, num_samples=5, progress=False)
+    plain = new_model()
+    flavor.autolog(disable=True)
+    plain.fit_on_batch(customers, num_steps=5, num_samples=5, progress=False)
+    assert np.array_equal(plain.posterior["gain"], model.posterior["gain"])

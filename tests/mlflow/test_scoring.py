@@ -1,0 +1,194 @@
+"""What a served model answers, row by row, in process."""
+
+import json
+
+import jax
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import served_kernels
+from mlflow.exceptions import MlflowException
+
+from aimz import mlflow as flavor
+
+DEFAULT = ["mean", "sd", "q0.05", "q0.5", "q0.95"]
+ROWS = ["months", "price", "mail"]
+
+
+@pytest.fixture(scope="module")
+def served(fitted, tmp_path_factory):
+    path = str(tmp_path_factory.mktemp("scoring") / "model")
+    flavor.save_model(fitted, path)
+    return mlflow.pyfunc.load_model(path)
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    """Return a function that gives a model draws, saves it, and loads what serves it."""
+
+    def load(model, draws, **options):
+        model.set_posterior_sample(draws)
+        flavor.save_model(model, str(tmp_path / "model"), **options)
+        return mlflow.pyfunc.load_model(str(tmp_path / "model"))
+
+    return load
+
+
+def means_of(model, rows):
+    """Return the mean of each row under each draw, by the formula of the kernel; shape (n_draws, n_rows)."""
+    draws = {name: np.asarray(value, np.float64) for name, value in model.posterior.items()}
+    X = rows[["months", "price"]].to_numpy()
+    return draws["level"][:, None] + draws["slope"] @ X.T + draws["gain"][:, None] * rows["mail"].to_numpy()
+
+
+def test_each_row_has_its_mean_spread_and_quantiles(served, fitted, customers):
+    rows = customers[ROWS].head(50)
+    answer = served.predict(rows)
+    assert list(answer.columns) == DEFAULT
+    assert answer.index.equals(rows.index)
+    means = means_of(fitted, rows)
+    spread = np.sqrt(means.var(0) + 1.0)
+    error = (answer["mean"] - means.mean(0)) / (spread / np.sqrt(400))
+    assert np.abs(error).max() < 4.5
+    assert np.allclose(answer["sd"], spread, rtol=4.5 / np.sqrt(800))
+    assert (answer["q0.05"] < answer["q0.5"]).all()
+    assert np.allclose(answer["q0.95"] - answer["q0.05"], 2 * 1.645 * spread, rtol=0.3)
+
+
+def test_an_effect_is_the_paired_difference_its_noise_gone(served, fitted, customers):
+    rows = customers[ROWS].iloc[[0, 1, 10, 11, 12, 13, 14, 15]]
+    asked = {"baseline": '{"mail": 0}', "intervention": '{"mail": 1}', "statistics": '["mean", "sd", 0.1, 0.9]'}
+    answer = served.predict(rows, params=asked)
+    gain = np.asarray(fitted.posterior["gain"], np.float64)
+    expected = [gain.mean(), gain.std(), *np.quantile(gain, [0.1, 0.9])]
+    assert np.allclose(answer.to_numpy(), np.tile(expected, (8, 1)), atol=2e-4)
+    untouched = served.predict(rows, params={**asked, "baseline": "{}"})
+    treated = (rows["mail"] == 1).to_numpy()
+    assert 0 < treated.sum() < 8
+    assert (untouched[treated] == 0).all(axis=None)
+
+
+def test_an_intervention_may_have_a_value_for_each_row(served, fitted, customers):
+    rows = customers[ROWS].head(2)
+    prices = [1.0, -2.0]
+    by_params = served.predict(rows, params={"intervention": json.dumps({"price": prices})})
+    assert by_params.equals(served.predict(rows.assign(price=prices)))
+    # A site that happens to be as long as there are rows is no column.
+    slopes = {"slope": [0.0, 0.0], "level": 0.0, "gain": 0.0}
+    none = served.predict(rows, params={"intervention": json.dumps(slopes)})
+    assert np.abs(none["mean"]).max() < 5 / np.sqrt(400)
+
+
+def test_answers_are_the_same_whatever_is_asked_beside(served, customers):
+    rows = customers[ROWS]
+    many, one = served.predict(rows), served.predict(rows.head(1))
+    assert many.head(1).equals(one)
+    assert served.predict(rows.head(1)).equals(one)
+    other = served.predict(rows.head(1), params={"seed": 1})
+    assert not other.equals(one)
+    assert served.predict(rows.head(1), params={"seed": 1}).equals(other)
+
+
+def test_answers_are_those_of_the_model(served, fitted, customers):
+    rows = customers[ROWS]
+    answer = served.predict(pd.concat([rows, rows.head(55)]))
+    tree = fitted.predict(
+        pd.concat([rows, rows.head(55)]).reset_index(drop=True),
+        in_sample=False,
+        rng_key=jax.random.key(0),
+        statistics=("mean", "sd", 0.05, 0.5, 0.95),
+        store="memory",
+        progress=False,
+    )
+    assert np.array_equal(answer.to_numpy().T, tree["predictions"]["y"].values)
+
+
+def test_fewer_draws(served, customers):
+    rows = customers[ROWS].head(3)
+    fewer = served.predict(rows, params={"num_samples": 10, "statistics": '["mean", ["exceeds", 1000]]'})
+    assert list(fewer.columns) == ["mean", "exceeds_1000"]
+    assert not np.allclose(fewer["mean"], served.predict(rows)["mean"])
+    assert (fewer["exceeds_1000"] == 0).all()
+    assert served.predict(rows, params={"num_samples": 400}).equals(served.predict(rows))
+
+
+def test_one_program_serves_all_requests(served, customers, compilations):
+    rows = customers[ROWS]
+    served.predict(rows, params={"intervention": '{"price": 1.0}'})
+    served.predict(rows, params={"baseline": "{}", "intervention": '{"price": 1.0}'})
+    compilations.clear()
+    for n in (1, 7, 100, 199):
+        served.predict(rows.head(n))
+        served.predict(rows.head(n), params={"intervention": f'{{"price": {n}}}', "seed": n})
+        served.predict(rows.head(n), params={"intervention": json.dumps({"price": [1.5] * n}), "baseline": "{}"})
+    assert len(compilations) <= 3  # key and scalar of the first request of a kind
+    compilations.clear()
+    for n in (2, 50, 150):
+        served.predict(rows.head(n), params={"intervention": f'{{"price": {n}}}', "seed": n})
+    assert compilations == []
+
+
+def test_rows_that_see_one_another_are_left_as_they_are(new_model, loaded):
+    draws = {"slope": np.linspace(1.0, 2.0, 300)}
+    X = np.array([0.0, 1.0, 5.0])
+    served = loaded(new_model(served_kernels.centred), draws, input_example=X)
+    with pytest.warns(UserWarning, match="cannot be split along its rows"):
+        answer = served.predict(X)
+    assert np.allclose(answer["mean"], 1.5 * (X - 2.0), atol=5 * 1.2 / np.sqrt(300))
+    alone = served.predict(X[:1])
+    assert abs(alone["mean"][0]) < 5 / np.sqrt(300)
+
+
+def test_several_numbers_for_each_row_and_other_names(new_model, loaded):
+    model = new_model(served_kernels.pairs, param_input="design", param_output="sales")
+    design = np.array([1.0, -3.0])
+    served = loaded(model, {"slope": np.tile([[1.0, 10.0]], (50, 1))}, input_example=design)
+    asked = {"statistics": '["mean", "sd"]', "baseline": "{}", "intervention": '{"design": 0.0}'}
+    answer = served.predict(design, params=asked)
+    assert list(answer.columns) == ["mean[0]", "mean[1]", "sd[0]", "sd[1]"]
+    assert np.allclose(answer.to_numpy(), [[-1.0, -10.0, 0.0, 0.0], [3.0, 30.0, 0.0, 0.0]], atol=1e-4)
+
+
+def test_arguments_by_name(new_model, loaded, fitted, customers):
+    rows = customers[ROWS].head(6)
+    arrays = {"X": rows[["months", "price"]].to_numpy(), "mail": rows["mail"].to_numpy()}
+    served = loaded(new_model(), fitted.posterior, input_example=arrays)
+    answer = served.predict(arrays)
+    assert np.allclose(answer["mean"], means_of(fitted, rows).mean(0), atol=0.3)
+    with pytest.raises(MlflowException, match="Arrays must have the same number of rows"):
+        served.predict({**arrays, "mail": arrays["mail"][:2]})
+
+
+WRONG = {
+    "statistic": ({"statistics": '["median"]'}, "`statistics` must be known; got 'median'"),
+    "no list": ({"statistics": '"mean"'}, "`statistics` must be JSON of a list"),
+    "no JSON": ({"intervention": "{price: 1}"}, "`intervention` must be JSON; got '{price: 1}'"),
+    "site": ({"intervention": '{"prise": 1}'}, "Cannot intervene on 'prise'"),
+    "text": ({"intervention": '{"price": "low"}'}, "must be numeric"),
+    "baseline": ({"baseline": "[]"}, "`baseline` must be JSON of names and values"),
+    "draws": ({"num_samples": 1000}, "at most the number of posterior draws, 400"),
+    "no draws": ({"num_samples": 0}, "`num_samples` must be a whole number from 1"),
+    "seed": ({"seed": -1}, "`seed` must be a whole number from 0"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_bad_request_is_the_fault_of_the_request(served, customers, name):
+    params, words = WRONG[name]
+    with pytest.raises(MlflowException) as caught:
+        served.predict(customers[ROWS].head(2), params=params)
+    assert words in caught.value.message
+    assert caught.value.get_http_status_code() == 400
+
+
+def test_bad_rows(served, customers):
+    for rows, words in {
+        "lacking": (customers[["months", "mail"]], "price"),
+        "text": (customers[ROWS].head(2).assign(price="low"), "price"),
+        "none": (customers[ROWS].head(0), "at least one row"),
+    }.values():
+        with pytest.raises(MlflowException) as caught:
+            served.predict(rows)
+        assert words in caught.value.message
+        assert caught.value.get_http_status_code() == 400

@@ -1,0 +1,32 @@
+"""Kernels that can be imported, for models that travel without a pickle."""
+
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from numpyro.infer import SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoNormal
+
+
+def shop(X, mail, y=None):
+    level = numpyro.sample("level", dist.Normal(0.0, 10.0))
+    slope = numpyro.sample("slope", dist.Normal(0.0, 5.0).expand([X.shape[1]]).to_event(1))
+    gain = numpyro.sample("gain", dist.Normal(0.0, 5.0))
+    with numpyro.plate("customer", X.shape[0]):
+        numpyro.sample("y", dist.Normal(level + X @ slope + mail * gain, 1.0), obs=y)
+
+
+def centred(X, y=None):
+    """Rows see one another: each is compared with the mean of all."""
+    slope = numpyro.sample("slope", dist.Normal(0.0, 5.0))
+    with numpyro.plate("row", X.shape[0]):
+        numpyro.sample("y", dist.Normal(slope * (X - jnp.mean(X)), 1.0), obs=y)
+
+
+def pairs(design, sales=None):
+    """Two numbers for each row, and other names for input and output."""
+    slope = numpyro.sample("slope", dist.Normal(0.0, 5.0).expand([2]).to_event(1))
+    with numpyro.plate("row", design.shape[0]):
+        numpyro.sample("sales", dist.Normal(design[:, None] * slope, 1.0).to_event(1), obs=sales)
+
+
+svi = SVI(shop, AutoNormal(shop), numpyro.optim.Adam(0.05), Trace_ELBO())
