@@ -9,12 +9,12 @@ import numpy as np
 import numpyro
 import pandas as pd
 import pytest
-import served_kernels
 from jax import random
 from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 
 import aimz.mlflow
+import served_kernels
 from aimz import ImpactModel
 
 import mlflow  # isort: skip  (once it was imported quietly)

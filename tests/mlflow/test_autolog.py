@@ -6,10 +6,10 @@ import warnings
 import mlflow
 import numpy as np
 import pytest
-import served_kernels
 from jax import random
 from numpyro.infer import MCMC, NUTS
 
+import served_kernels
 from aimz import ImpactModel
 from aimz import mlflow as flavor
 
@@ -118,7 +118,7 @@ def test_very_many_losses_are_thinned(store, new_model):
     from aimz.mlflow import records
 
     class Result:
-        params = {}
+        params = None
         losses = np.arange(30_001.0)
 
     model = new_model()

@@ -11,13 +11,16 @@ import jax
 import mlflow
 import mlflow.statsmodels
 import numpy as np
+import numpyro
 import pandas as pd
 import pytest
-import served_kernels
 import yaml
 from mlflow.models import infer_signature
+from numpyro.infer import SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoNormal
 
 import aimz
+import served_kernels
 from aimz import ImpactModel
 from aimz import mlflow as flavor
 from aimz.errors import NotFittedError
@@ -25,6 +28,10 @@ from aimz.mlflow.needs import needs_of
 
 ROWS = ["months", "price", "mail"]
 SOURCE = Path(aimz.__file__).parents[1]
+
+
+def svi_of(kernel):
+    return SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.05), Trace_ELBO())
 
 
 def described(path):
@@ -39,7 +46,7 @@ def local_kernel(fitted):
     def kernel(X, mail, y=None):
         served_kernels.shop(X + shift, mail, y)
 
-    model = ImpactModel(kernel, jax.random.key(0), served_kernels.svi)
+    model = ImpactModel(kernel, jax.random.key(0), svi_of(kernel))
     return model.set_posterior_sample(fitted.posterior)
 
 
@@ -141,7 +148,8 @@ def test_code_that_is_not_installed_goes_along_and_is_found_elsewhere(fitted, cu
     monkeypatch.syspath_prepend(str(project))
     import shop_code.kernels
 
-    model = ImpactModel(shop_code.kernels.kernel, jax.random.key(0), served_kernels.svi)
+    kernel = shop_code.kernels.kernel
+    model = ImpactModel(kernel, jax.random.key(0), svi_of(kernel))
     model.set_posterior_sample(fitted.posterior)
     flavor.save_model(model, tmp_path / "model", input_example=customers[ROWS].head(2))
     assert described(tmp_path / "model")["flavors"]["aimz"]["kernel"] == "shop_code.kernels:kernel"

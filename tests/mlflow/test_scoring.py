@@ -7,9 +7,9 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-import served_kernels
 from mlflow.exceptions import MlflowException
 
+import served_kernels
 from aimz import mlflow as flavor
 
 DEFAULT = ["mean", "sd", "q0.05", "q0.5", "q0.95"]
