@@ -20,6 +20,7 @@ ROOMS = [
     "bars",
     "kernel",
     "data",
+    "persistence",
     "utils",
     "forward",
     "inference",

@@ -1,6 +1,13 @@
 """Exceptions a user may catch; each is also the builtin that fits."""
 
-__all__ = ["CheckpointError", "IncompleteResultError", "KernelValidationError", "NotFittedError", "StaleResultError"]
+__all__ = [
+    "CheckpointError",
+    "IncompleteResultError",
+    "KernelValidationError",
+    "NotFittedError",
+    "SavedModelError",
+    "StaleResultError",
+]
 
 import warnings
 from pathlib import Path
@@ -21,6 +28,10 @@ class NotFittedError(ValueError, AttributeError):
 
 class CheckpointError(ValueError):
     """A checkpoint is of another fit than the one that wants to go on from it, or damaged."""
+
+
+class SavedModelError(ValueError):
+    """A saved model is damaged, of a newer format, or of another kernel, guide or optimizer than those at hand."""
 
 
 class IncompleteResultError(OSError):

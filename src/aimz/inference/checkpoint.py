@@ -4,7 +4,6 @@ __all__ = ["Checkpoint", "Progress", "fingerprint_fit"]
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from aimz.data import differences
 from aimz.errors import CheckpointError
 from aimz.inference.scaling import run_sites
 from aimz.kernel import digest_program
+from aimz.persistence import put_file
 
 _INDEX = "checkpoint.json"
 
@@ -88,7 +88,7 @@ class Checkpoint:
         arrays = {name: jnp.asarray(_plain(leaf)) for name, leaf in _leaves(progress.state)}
         content = save({**arrays, "losses": jnp.asarray(progress.losses)})
         name = f"epoch-{progress.epochs:06d}.safetensors"
-        _put(self.directory / name, content)
+        put_file(self.directory / name, content)
         index = {
             "file": name,
             "sha256": hashlib.sha256(content).hexdigest(),
@@ -96,7 +96,7 @@ class Checkpoint:
             "ended": progress.ended,
             "fingerprint": dict(self.fingerprint),
         }
-        _put(self.directory / _INDEX, json.dumps(index, indent=2).encode())
+        put_file(self.directory / _INDEX, json.dumps(index, indent=2).encode())
         for old in self.directory.glob("epoch-*.safetensors*"):
             if old.name != name:
                 old.unlink(missing_ok=True)
@@ -106,16 +106,6 @@ class Checkpoint:
             f"The checkpoint in {self.directory} is damaged: {path.name} is missing or not as it was written. Remove "
             "the directory, and fit from the start."
         )
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Write a file that appears under its name only when whole, and stays there when the power fails."""
-    draft = path.with_name(f"{path.name}.partial")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def _leaves(state: SVIState) -> list[tuple[str, Any]]:

@@ -1,19 +1,21 @@
 """What every way of fitting can do."""
 
-__all__ = ["Fit", "VIResult"]
+__all__ = ["Fit", "Known", "VIResult"]
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 from numpyro.infer import MCMC, SVI
 from numpyro.infer.svi import SVIState
 
 from aimz.data import Call
 from aimz.errors import NotFittedError
 from aimz.inference.posterior import Posterior
-from aimz.kernel import KernelSpec
+from aimz.kernel import Example, KernelSpec
 
 
 class VIResult(Protocol):
@@ -23,10 +25,24 @@ class VIResult(Protocol):
     losses: Any
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of a kernel when a fit of it is read from a file."""
+
+    example: Example | None
+    """A call of the kernel; that of the fit, if there was one."""
+    static: Mapping[str, Any]
+    """Its arguments that are no arrays."""
+    params: Mapping[str, Any]
+    """Name to the tree of shapes of each parameter the kernel itself has."""
+
+
 class Fit(ABC):
     """An inference object and how far it has come."""
 
-    inference: SVI | MCMC
+    inference: SVI | MCMC | None
+    kind: str
+    """What it was fitted by: "SVI" or "MCMC"."""
     vi_state: SVIState | None = None
     vi_result: VIResult | None = None
 
@@ -60,6 +76,20 @@ class Fit(ABC):
         return_sites: Iterable[str] | None,
     ) -> Posterior:
         """Draw afresh from what was fitted: ``return_sites``, or all sites there are."""
+
+    @abstractmethod
+    def write(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Return as JSON how far the fit has come; its arrays are added to ``arrays``."""
+
+    @abstractmethod
+    def read(self, node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], known: Known) -> None:
+        """Go on from what :meth:`write` wrote.
+
+        Raises
+        ------
+        SavedModelError
+            If that was another guide, optimizer or sampler.
+        """
 
     @staticmethod
     def _refuse_unless(fitted: bool) -> None:  # noqa: FBT001 (reads as a sentence where it is called)

@@ -2,7 +2,7 @@
 
 __all__ = ["MCMCFit"]
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import copy
 from typing import Any
 
@@ -13,11 +13,12 @@ from numpyro import infer
 from numpyro.infer import HMC, MCMC, NUTS, DiscreteHMCGibbs, HMCGibbs, MixedHMC
 
 from aimz.data import Call
-from aimz.errors import warn
+from aimz.errors import SavedModelError, warn
 from aimz.inference.discrete import check_summed, check_values, draw_discrete, enumeration_marks
-from aimz.inference.fit import Fit
+from aimz.inference.fit import Fit, Known
 from aimz.inference.posterior import Posterior
 from aimz.kernel import KernelSpec
+from aimz.persistence import read_tree, write_tree
 
 _HMC_FIELDS = ("potential_energy", "energy", "num_steps", "accept_prob", "adapt_state.step_size")
 _DEFAULT_NUM_SAMPLES = 1000
@@ -32,12 +33,19 @@ class MCMCFit(Fit):
     """An :class:`numpyro.infer.MCMC` object; each run warms up anew, and :meth:`sample` goes on from its end."""
 
     inference: MCMC
+    kind = "MCMC"
 
     def __init__(self, inference: MCMC) -> None:
         self.inference = inference
         # NumPyro 0.22 vectorises a sampler's functions anew in each `init`, so that the second one fails with
         # `chain_method="vectorized"`; each run gets a sampler that has not been initialised.
         self._sampler = copy(inference.sampler)
+        self._restored: Any = None
+        """Where chains ended that were read from a file."""
+
+    @property
+    def _last_state(self) -> Any:
+        return self._restored if self.inference.last_state is None else self.inference.last_state
 
     @property
     def params(self) -> dict[str, Any]:
@@ -68,7 +76,7 @@ class MCMCFit(Fit):
 
     def check_sample(self, call: Call | None) -> None:
         """Refuse to continue chains that were not started, or without data."""
-        self._refuse_unless(self.inference.last_state is not None)
+        self._refuse_unless(self._last_state is not None)
         if call is None:
             msg = (
                 "MCMC continues its chains on the data, and got none. Call `sample(X=X, y=y, ...)` with the data of "
@@ -91,13 +99,43 @@ class MCMCFit(Fit):
         self._check_discrete(call, spec)
         mcmc = self.inference
         before = mcmc.num_samples, mcmc.post_warmup_state
-        mcmc.num_samples, mcmc.post_warmup_state = num_samples * mcmc.thinning, mcmc.last_state
+        mcmc.num_samples, mcmc.post_warmup_state = num_samples * mcmc.thinning, self._last_state
         try:
             return self._run(
                 call, spec, key, latents=spec.latent_sites if return_sites is None else return_sites, progress=False
             )
         finally:
             mcmc.num_samples, mcmc.post_warmup_state = before
+
+    def write(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Return where the chains ended."""
+        mcmc, found = self.inference, dict[str, np.ndarray]()
+        state = None if self._last_state is None else write_tree(self._last_state, "last_state", found)
+        if "'like'" in str(state):
+            warn(
+                f"The state of `{type(mcmc.sampler).__name__}` is of classes that cannot be saved; it is left out, so "
+                "that `sample` cannot continue the chains after a load. The draws are all there."
+            )
+            state, found = None, {}
+        arrays.update(found)
+        return {
+            "kind": self.kind,
+            "sampler": type(mcmc.sampler).__name__,
+            "num_chains": mcmc.num_chains,
+            "last_state": state,
+        }
+
+    def read(self, node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], known: Known) -> None:  # noqa: ARG002
+        """Go on from where the chains ended."""
+        mcmc = self.inference
+        for what, here in (("sampler", type(mcmc.sampler).__name__), ("num_chains", mcmc.num_chains)):
+            if node["last_state"] is not None and node[what] != here:
+                msg = (
+                    f"The model was saved with another `{what}`: {node[what]}; got {here}. Pass an MCMC object like "
+                    "that of the fit, or none, to predict only."
+                )
+                raise SavedModelError(msg)
+        self._restored = None if node["last_state"] is None else read_tree(node["last_state"], arrays)
 
     def _run(
         self, call: Call, spec: KernelSpec, key: jax.Array, *, latents: Iterable[str], progress: bool

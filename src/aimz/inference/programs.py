@@ -63,10 +63,16 @@ class SVIPrograms:
     def begin(self, state: SVIState | None, call: Call, key: jax.Array) -> SVIState:
         """Return the state to start from: what there is, or a new one made for data like these."""
         if state is not None:
+            self.set_up(call)
             return state._replace(rng_key=key)
         arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
         begun: SVIState = self._svi.init(key, **arrays, **call.static)
         return begun
+
+    def set_up(self, call: Call) -> None:
+        """Let guide and constraints see data, where none were seen in this process: the state came from a file."""
+        if self._svi.constrain_fn is None:
+            self.begin(None, call, jax.random.key(0))
 
     def run(
         self, state: SVIState | None, call: Call, *, num_steps: int, key: jax.Array, progress: bool

@@ -18,11 +18,13 @@ from aimz.errors import CheckpointError, warn
 from aimz.inference.checkpoint import Checkpoint, Progress, fingerprint_fit
 from aimz.inference.discrete import check_of_batch, draw_discrete, read_summed
 from aimz.inference.epochs import EpochRun
-from aimz.inference.fit import Fit, VIResult
+from aimz.inference.fit import Fit, Known, VIResult
 from aimz.inference.posterior import Posterior
 from aimz.inference.programs import SVIPrograms, warn_not_finite
+from aimz.inference.saved import names_of, read_state
 from aimz.inference.scaling import check_minibatches, read_scaled
 from aimz.kernel import KernelSpec, Recent, freeze
+from aimz.persistence import read_tree, write_tree
 
 _MOST_BYTES = 2**30
 """Bytes of draws of discrete local latents that a fit in minibatches keeps."""
@@ -58,6 +60,7 @@ class SVIFit(Fit):
     """An :class:`numpyro.infer.SVI` object; a run continues from the state the last one left."""
 
     inference: SVI
+    kind = "SVI"
 
     def __init__(self, inference: SVI) -> None:
         self.inference = inference
@@ -255,6 +258,7 @@ class SVIFit(Fit):
         if self.vi_state is None:
             state = self._programs.begin(None, call, init_key() if key is None else key)
         else:
+            self.set_up(call)
             state = self.vi_state if key is None else self.vi_state._replace(rng_key=key)
         state, loss, _ = self._programs.one_step(call.static, names)(state, call.arrays, np.float32(scale))
         self.vi_state = state
@@ -262,9 +266,39 @@ class SVIFit(Fit):
         self._n_obs = call.n_obs
         return state, loss
 
-    def check_sample(self, call: Call | None) -> None:  # noqa: ARG002
-        """Refuse to draw before there are parameters."""
+    def write(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Return parameters, losses, and the state of optimizer, kernel and key."""
+        result, state = self.vi_result, self.vi_state
+        return {
+            "kind": self.kind,
+            **names_of(self.inference),
+            "n_obs": self._n_obs,
+            "params": None if result is None else write_tree(dict(result.params), "params", arrays),
+            "losses": None if result is None else write_tree(np.asarray(result.losses), "losses", arrays),
+            "state": None if state is None else write_tree(state, "state", arrays),
+        }
+
+    def read(self, node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], known: Known) -> None:
+        """Go on from a state that belongs to this guide and this optimizer."""
+        self._n_obs = node["n_obs"]
+        if node["params"] is not None:
+            params, self.vi_state = read_state(self.inference, node, arrays, known)
+            self.vi_result = SVIRunResult(params, self.vi_state, np.asarray(read_tree(node["losses"], arrays)))
+
+    def set_up(self, call: Call) -> None:
+        """Set up a guide that has seen no data in this process; the parameters there are stay."""
+        self._programs.set_up(call)
+
+    def check_sample(self, call: Call | None) -> None:
+        """Refuse to draw before there are parameters, or from a guide that was not set up and gets no data to be."""
         self._refuse_unless(self.vi_result is not None)
+        guide = self.inference.guide
+        if call is None and isinstance(guide, AutoGuide) and guide.prototype_trace is None:
+            msg = (
+                f"`{type(guide).__name__}` has seen no data since the model was loaded, and has to be set up for some "
+                "before it is drawn from. Pass those of the fit by name: `sample(X=X, y=y)`."
+            )
+            raise TypeError(msg)
 
     def sample(
         self,
@@ -277,6 +311,8 @@ class SVIFit(Fit):
     ) -> Posterior:
         """Draw from the guide, which may read the data of ``call``, and what was summed over from what it is given."""
         params = {} if self.vi_result is None else self.vi_result.params
+        if call is not None and self.vi_state is not None:
+            self.set_up(call)
         wanted = None if return_sites is None else tuple(return_sites)
         discrete = [] if spec is None else [n for n in spec.discrete_latents if wanted is None or n in wanted]
         if spec is None or not discrete:

@@ -1,10 +1,11 @@
 """The user's model, read once: callable -> :class:`KernelSpec`, and what a call does with each of its sites."""
 
 from aimz.kernel.digest import digest_program
+from aimz.kernel.example import Example, kernel_digest
 from aimz.kernel.execute import Execution, Message
 from aimz.kernel.independence import site_obstacle
 from aimz.kernel.intervene import Intervened, read_intervention
-from aimz.kernel.reader import Columns, KernelReader, read_kernel
+from aimz.kernel.reader import Columns, KernelReader, is_storable, read_kernel
 from aimz.kernel.rows import RowUse, row_use
 from aimz.kernel.signature import KernelSignature, kernel_name, read_signature
 from aimz.kernel.spec import KernelSpec, Role, Site
@@ -18,6 +19,7 @@ __all__ = [
     "WIDTH",
     "AbstractExecution",
     "Columns",
+    "Example",
     "Execution",
     "Intervened",
     "KernelReader",
@@ -35,6 +37,8 @@ __all__ = [
     "freeze",
     "html_block",
     "html_table",
+    "is_storable",
+    "kernel_digest",
     "kernel_name",
     "n_rows",
     "read_intervention",

@@ -1,6 +1,6 @@
 """From a kernel and the arguments of a call to a :class:`KernelSpec`."""
 
-__all__ = ["Columns", "KernelReader", "read_kernel"]
+__all__ = ["Columns", "KernelReader", "is_storable", "read_kernel"]
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -324,12 +324,17 @@ def _row_dim(sites: Sequence[Site], output: str) -> str:
     return next(name for name in ("obs", "row", "observation", "obs_id") if name not in names)
 
 
+def is_storable(name: object) -> bool:
+    """Return whether a site can have this name: results are stored under it, in a directory of its own."""
+    return isinstance(name, str) and bool(name) and "/" not in name and not re.fullmatch(r"\.{1,2}|__.*", name)
+
+
 def _faulty_names(sites: Sequence[TracedSite], signature: KernelSignature) -> Iterator[str]:
     """Yield what is wrong with names that cannot stand in a result."""
     plates = {name for site in sites for name, _ in site.frames}
     for site in sites:
         name = site.name
-        if not isinstance(name, str) or not name or "/" in name or re.fullmatch(r"\.{1,2}|__.*", name):
+        if not is_storable(name):
             yield (
                 f"Site name {name!r} cannot be stored: a name must not be empty, '.' or '..', begin with '__', "
                 "or hold a '/'. Rename the site; `random_nnx_module` and `random_eqx_module` take `scope_divider='.'`."

@@ -27,7 +27,7 @@ class Portrait:
     """What there is to say of a model."""
 
     signature: KernelSignature
-    inference: SVI | MCMC
+    inference: SVI | MCMC | None
     posterior: Posterior | None
     spec: KernelSpec | None
     directory: str | None
@@ -37,11 +37,11 @@ class Portrait:
 def _facts(model: Portrait) -> list[tuple[str, str]]:
     """Return what the short forms say, as pairs of a label and a text."""
     inference = model.inference
-    how = type(inference).__name__
+    how = "none: loaded to predict" if inference is None else type(inference).__name__
     if isinstance(inference, SVI):
         guide = inference.guide
         how += f" with guide {getattr(guide, '__name__', type(guide).__name__)}"
-    else:
+    elif inference is not None:
         how += f" with {type(inference.sampler).__name__}, {inference.num_chains} chain(s)"
     spec = model.spec
     # Results that were given a directory say themselves where they are.

@@ -17,6 +17,7 @@ from aimz.forward import Pass, Programs
 from aimz.inference import Posterior
 from aimz.kernel import (
     Columns,
+    Example,
     Intervened,
     KernelReader,
     KernelSignature,
@@ -28,6 +29,7 @@ from aimz.kernel import (
     substitute,
 )
 from aimz.model.announce import announce, refuse_data_in_control_flow
+from aimz.persistence import is_plain
 from aimz.types import Intervention, Kernel
 
 
@@ -90,6 +92,8 @@ class Engine:
         """Columns of arguments as the last fit saw them; those of later tables are matched with them by name."""
         self.columns: Columns | None = None
         """Those of the input, and what runs along them."""
+        self.example: Example | None = None
+        """The last fit's call of the kernel, or the first there was: what it is known by when it is loaded."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave compiled programs out of a pickle; what was read of the kernel stays."""
@@ -139,8 +143,9 @@ class Engine:
             self.tables, self.columns = before
             raise
 
-    def learn_columns(self, call: Call) -> None:
-        """Remember the columns of a fit."""
+    def learn(self, call: Call) -> None:
+        """Remember what a fit was called with, its columns among it."""
+        self.example = Example.of(call.arrays, call.static, self.read_spec(call), is_plain)
         self.tables = {**call.tables, **self.tables}
         self.columns = self.read_columns(call)
 
@@ -150,7 +155,10 @@ class Engine:
 
     def read_spec(self, call: Call) -> KernelSpec:
         """Return the structure of the kernel in this call."""
-        return self.reader.read(call.arrays, call.static)
+        spec = self.reader.read(call.arrays, call.static)
+        if self.example is None:
+            self.example = Example.of(call.arrays, call.static, spec, is_plain)
+        return spec
 
     def read_fit(self, call: Call) -> KernelSpec:
         """Return the structure of the kernel with data, and refuse one that cannot be fitted.

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
@@ -17,7 +18,7 @@ from numpyro.infer.svi import SVIState
 
 from aimz.data import open_pieces, read_count, read_key
 from aimz.errors import NotFittedError
-from aimz.inference import Posterior, SVIFit, VIResult, make_fit, read_draws
+from aimz.inference import Posterior, SVIFit, VIResult, WithoutInference, make_fit, read_draws
 from aimz.kernel import KernelSpec, Scored, read_signature
 from aimz.model.asked import Asked, Order
 from aimz.model.batching import batch_scale
@@ -30,6 +31,7 @@ from aimz.model.inputs import Given, check_order, read_given
 from aimz.model.keys import describe_key, parse_key
 from aimz.model.options import Streaming, read_streaming
 from aimz.model.results import Observed, Results
+from aimz.model.saving import Contents, read_model, write_model
 from aimz.model.scenarios import (
     Scenario,
     check_alike,
@@ -174,12 +176,16 @@ class ImpactModel:
         dims: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         signature = read_signature(kernel, param_input, param_output)
-        self._rng_key = read_key(rng_key)
-        self._fit = make_fit(kernel, inference, svi)
-        self._engine = Engine(kernel, signature)
-        self._results = Results(dims, coords)
-        self._posterior: Posterior | None = None
-        self._observed: Observed | None = None
+        key, fit = read_key(rng_key), make_fit(kernel, inference, svi)
+        self._begin(Contents(key, Engine(kernel, signature), fit, Results(dims, coords), None, None))
+
+    def _begin(self, parts: Contents) -> None:
+        self._rng_key = parts.key
+        self._engine = parts.engine
+        self._fit = parts.fit
+        self._results = parts.results
+        self._posterior = parts.posterior
+        self._observed = parts.observed
         self._home: Home | None = None
         _MODELS.add(self)
 
@@ -196,8 +202,8 @@ class ImpactModel:
         return self._engine.reader.spec
 
     @property
-    def inference(self) -> SVI | MCMC:
-        """The inference object the model was made with."""
+    def inference(self) -> SVI | MCMC | None:
+        """The inference object the model was made with; None if it was loaded without one."""
         return self._fit.inference
 
     @property
@@ -316,7 +322,7 @@ class ImpactModel:
             read_count(num_samples, "num_samples")
             spec = self._engine.read_fit(call)
             self._fit.check_run(call, spec, num_samples=num_samples)
-            self._engine.learn_columns(call)
+            self._engine.learn(call)
         self._posterior = self._fit.run(
             call, spec, self._key(given), num_steps=num_steps, num_samples=num_samples, progress=progress
         )
@@ -453,7 +459,7 @@ class ImpactModel:
                 training = read_training(self._engine, X, y, kwargs, options, key_order)
                 plan, spec = plan_fit(self._engine, fit, training, options, describe_key(key))
                 start = fit.begin_minibatches(plan, key_steps)
-                self._engine.learn_columns(plan.first)
+                self._engine.learn(plan.first)
         except BaseException:
             self._rng_key = before
             raise
@@ -529,7 +535,7 @@ class ImpactModel:
         with self._engine.reading_fit(anew=fit.vi_state is None):
             call = self._engine.read_call(X, kwargs, output=y)
             spec = self._engine.read_fit(call)
-            self._engine.learn_columns(call)
+            self._engine.learn(call)
         n_obs = call.n_obs if total_size is None else read_count(total_size, "total_size")
         if n_obs < call.n_obs:
             msg = (
@@ -1362,6 +1368,8 @@ class ImpactModel:
         """
         given = _given(rng_key)
         call = None
+        if isinstance(self._fit, WithoutInference) and self._fit.kind == "SVI":
+            self._fit.refuse("`diagnose`")
         if X is not None or y is not None or kwargs:
             call = self._engine.read_call(X, kwargs, output=y)
         if not isinstance(self._fit, SVIFit):
@@ -1371,6 +1379,102 @@ class ImpactModel:
             self._engine.read_fit(call)
         data = data_of_fit(call, self._observed, self._local_rows())
         return check_variational(self._fit, data, jax.random.fold_in(self._rng_key, 0) if given is None else given)
+
+    # ---------------------------------------------------------------------------------------------- saving
+
+    def save(self, path: "str | os.PathLike[str]", *, overwrite: bool = False) -> None:
+        """Write the model to a directory that holds no code: arrays as safetensors, all else as JSON.
+
+        Kept are the posterior with its chains, what was fitted (parameters, mutable state, state of the optimizer,
+        losses, where chains ended), the key, the structure of the kernel, labels, and of the data the output, labels of
+        the rows, and fingerprints of the rest.  Kernel and inference object are code, and are not.
+
+        Parameters
+        ----------
+        path : path-like
+            A directory that does not exist yet, or is empty.
+        overwrite : bool
+            Whether a model that is there may be replaced; this happens in one atomic step, when the new one is whole.
+
+        Raises
+        ------
+        FileExistsError
+            If there is a model and not ``overwrite``, or anything else.
+        ValueError, TypeError
+            If a parameter cannot be written as an array.
+
+        Warns
+        -----
+        UserWarning
+            If chains cannot be continued after a load, or labels are objects of which only the text can be written.
+
+        Examples
+        --------
+        >>> import tempfile, jax.numpy as jnp, numpyro, numpyro.distributions as dist
+        >>> from jax import random
+        >>> from numpyro.infer import MCMC, NUTS
+        >>> from aimz import ImpactModel
+        >>> def kernel(X, y=None):
+        ...     b = numpyro.sample("b", dist.Normal(0.0, 5.0))
+        ...     with numpyro.plate("obs", X.shape[0]):
+        ...         numpyro.sample("y", dist.Normal(b * X, 1.0), obs=y)
+        >>> model = ImpactModel(kernel, random.key(0), MCMC(NUTS(kernel), num_warmup=50, num_samples=50))
+        >>> X = jnp.linspace(-1.0, 1.0, 20)
+        >>> path = tempfile.mkdtemp()
+        >>> model.fit_on_batch(X, 2.0 * X, progress=False).save(path)
+        >>> loaded = ImpactModel.load(path, kernel)
+        >>> here, there = (m.predict_on_batch(X, return_datatree=False)["y"] for m in (model, loaded))
+        >>> bool((here == there).all())
+        True
+        """
+        parts = Contents(self._rng_key, self._engine, self._fit, self._results, self._posterior, self._observed)
+        write_model(Path(path), parts, overwrite=bool(overwrite))
+
+    @classmethod
+    def load(
+        cls, path: "str | os.PathLike[str]", kernel: Kernel, inference: SVI | MCMC | None = None, **kwargs: Any
+    ) -> Self:
+        """Read a model that :meth:`save` wrote; nothing in the files is ever executed.
+
+        The kernel is traced, without arithmetic on data, and compared with the structure that was saved; so are guide
+        and optimizer.  Afterwards ``predict`` gives the same bits with the same key, and a fit goes on as if it had
+        not been interrupted.
+
+        Parameters
+        ----------
+        path : path-like
+            The directory.
+        kernel : callable
+            The kernel that was fitted.
+        inference : numpyro.infer.SVI or numpyro.infer.MCMC, optional
+            Inference made as for the fit.  Without it the model predicts, compares and scores, and cannot be fitted.
+        **kwargs
+            Arguments the kernel was called with that are neither arrays nor plain values, such as functions.
+
+        Returns
+        -------
+        ImpactModel
+            The model as it was saved.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no model.
+        SavedModelError
+            If a file is torn, altered or of a newer format, or kernel, guide, optimizer or sampler are others than
+            those that were saved, or JAX computes with other numbers (``jax_enable_x64``).
+        TypeError
+            If an argument in ``kwargs`` is missing.
+
+        Warns
+        -----
+        UserWarning
+            If the kernel has the same sites, but computes something else.
+        """
+        make = WithoutInference if inference is None else partial(make_fit, kernel, inference, None)
+        model = cls.__new__(cls)
+        model._begin(read_model(Path(path), kernel, make, kwargs))
+        return model
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the temporary directory out of a pickle: it belongs to this process."""
@@ -1401,6 +1505,8 @@ class ImpactModel:
 
     def _by_svi(self, method: str) -> SVIFit:
         """Return the fit, if it takes steps."""
+        if isinstance(self._fit, WithoutInference):
+            self._fit.refuse(f"`{method}`")
         if not isinstance(self._fit, SVIFit):
             msg = (
                 f"`{method}` takes steps of SVI; this model is fitted by MCMC, which has none and needs all rows. Call "

@@ -94,14 +94,14 @@ class Results:
     """
 
     def __init__(self, dims: Mapping[str, Sequence[str]] | None, coords: Mapping[str, Any] | None) -> None:
-        self._given = (dims, coords)
+        self.given = (dims, coords)
         if dims is not None or coords is not None:
             self._labels()
 
     def _labels(self, columns: Columns | None = None, index: Any = None) -> Any:
         from aimz.output import Labels
 
-        return replace(Labels.check(*self._given), columns=columns, index=index)
+        return replace(Labels.check(*self.given), columns=columns, index=index)
 
     def _labels_of(self, prepared: Prepared) -> Any:
         """Return the labels of a call, those of its rows and columns among them."""
@@ -109,7 +109,7 @@ class Results:
 
     def check(self, prepared: Prepared) -> None:
         """Refuse labels that do not fit the sites of a call, before it is computed."""
-        if self._given[0]:
+        if self.given[0]:
             self._axes_of(prepared)
 
     def posterior(

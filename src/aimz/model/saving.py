@@ -1,0 +1,294 @@
+"""A model as a directory without code, and back."""
+
+__all__ = ["Contents", "read_model", "write_model"]
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from aimz.data import read_key
+from aimz.errors import SavedModelError, warn
+from aimz.inference import Fit, Known, Posterior, read_draws
+from aimz.kernel import Example, KernelSignature, KernelSpec, kernel_digest, read_signature
+from aimz.model.engine import Engine
+from aimz.model.keys import describe_key, parse_key
+from aimz.model.results import Observed, Results
+from aimz.persistence import (
+    damaged,
+    read_bundle,
+    read_columns,
+    read_example,
+    read_labels,
+    read_spec,
+    write_bundle,
+    write_example,
+    write_labels,
+    write_spec,
+)
+from aimz.types import Kernel
+
+_NUMBERS = ("jax_enable_x64", "jax_threefry_partitionable")
+"""Settings of JAX that change what is drawn."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a model is made of, besides code."""
+
+    key: jax.Array
+    engine: Engine
+    fit: Fit
+    results: Results
+    posterior: Posterior | None
+    observed: Observed | None
+
+
+def write_model(path: Path, model: Contents, *, overwrite: bool) -> None:
+    """Write a model.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something else, or a model and not ``overwrite``.
+    ValueError
+        If parameters are of classes of the user's and no call of the kernel is known to find these by.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    engine, posterior, observed = model.engine, model.posterior, model.observed
+    fit = model.fit.write(arrays)
+    if engine.example is None and "'like'" in str(fit):
+        msg = (
+            "Parameters of this kernel are objects of classes, which are known again by a call of the kernel; there "
+            "was none yet. Call `predict_on_batch` once, and save then."
+        )
+        raise ValueError(msg)
+    dims, coords = model.results.given
+    content = {
+        "versions": _versions(),
+        "settings": {name: bool(getattr(jax.config, name)) for name in _NUMBERS},
+        "kernel": {
+            "name": engine.signature.kernel,
+            "param_input": engine.signature.param_input,
+            "param_output": engine.signature.param_output,
+            "spec": None if engine.reader.spec is None else write_spec(engine.reader.spec),
+            "example": None if engine.example is None else write_example(engine.example),
+            "digest": _digest(engine.kernel, engine.example),
+        },
+        "rng_key": describe_key(model.key),
+        "fit": fit,
+        "posterior": None if posterior is None else _write_posterior(posterior, arrays),
+        "observed": None if observed is None else _write_observed(observed, arrays),
+        "tables": {name: list(columns) for name, columns in engine.tables.items()},
+        "columns": None if engine.columns is None else [list(engine.columns.names), dict(engine.columns.axes)],
+        "dims": None if dims is None else {name: list(axes) for name, axes in dims.items()},
+        "coords": None
+        if coords is None
+        else {dim: write_labels(labels, f"coords/{dim}", arrays) for dim, labels in coords.items()},
+    }
+    write_bundle(path, content, arrays, overwrite=overwrite)
+
+
+def _versions() -> dict[str, str]:
+    packages = ("aimz", "numpyro", "jax", "jaxlib", "numpy", "safetensors")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def _digest(kernel: Kernel, example: Example | None, static: Mapping[str, Any] | None = None) -> str | None:
+    if example is None or (example.left_out and static is None):
+        return None
+    return kernel_digest(kernel, example, static or example.static)
+
+
+def _write_posterior(posterior: Posterior, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    def put(group: str, values: Mapping[str, Any]) -> list[str]:
+        arrays.update({f"{group}/{name}": np.asarray(value) for name, value in values.items()})
+        return list(values)
+
+    stats = posterior.sample_stats
+    return {
+        "num_chains": posterior.num_chains,
+        "sites": put("posterior", posterior.draws),
+        "sample_stats": None if stats is None else put("sample_stats", stats),
+    }
+
+
+def _write_observed(observed: Observed, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    if observed.output is not None:
+        arrays["observed"] = np.asarray(observed.output)
+    return {
+        "digests": {name: [list(shape), digest] for name, (shape, digest) in observed.digests.items()},
+        "output": observed.output is not None,
+        "index": None if observed.index is None else write_labels(observed.index, "rows", arrays),
+    }
+
+
+def read_model(path: Path, kernel: Kernel, make_fit: Callable[[], Fit], given: Mapping[str, Any]) -> Contents:
+    """Return what a model is made of; ``given`` are arguments of the kernel that no file can hold.
+
+    Raises
+    ------
+    SavedModelError
+        If a file is torn, altered or of a newer format, or the kernel or the fit is another than was saved.
+    TypeError
+        If an argument of the kernel is missing that was left out.
+    """
+    content, arrays = read_bundle(path)
+
+    def read[T](part: Callable[[], T]) -> T:
+        """Read a part of what is no longer known to be as we wrote it."""
+        try:
+            return part()
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+            if isinstance(error, SavedModelError):
+                raise
+            raise damaged(path / "model.json", f"it cannot be understood ({type(error).__name__}: {error})") from error
+
+    about = read(lambda: dict(content["kernel"]))
+    _check_settings(read(lambda: dict(content["settings"])))
+    engine = Engine(kernel, read_signature(kernel, about["param_input"], about["param_output"]))
+    spec, example = read(partial(_read_structure, about))
+    static = _read_static(example, given, engine.signature)
+    if example is not None:
+        _check_kernel(engine, example, static, _names_of(about, content))
+    engine.reader.spec, engine.example = spec, example
+    engine.tables = read(lambda: {name: tuple(columns) for name, columns in content["tables"].items()})
+    engine.columns = read(lambda: read_columns(content["columns"]))
+    known = example.spec if example is not None else None
+    params = {} if example is None or known is None else engine.reader.param_shapes(example.arrays, static, known)
+    fit = make_fit()
+    _check_kind(fit, read(lambda: str(content["fit"]["kind"])))
+    read(lambda: fit.read(content["fit"], arrays, Known(example, static, params)))
+    if example is not None and about["digest"] is not None and content["versions"] == _versions():
+        _compare_arithmetic(about["digest"], kernel, example, static)
+    return Contents(
+        read_key(read(lambda: parse_key(content["rng_key"]))),
+        engine,
+        fit,
+        read(partial(_read_results, content, arrays)),
+        read(partial(_read_posterior, content["posterior"], arrays, about["param_output"])),
+        read(partial(_read_observed, content["observed"], arrays)),
+    )
+
+
+def _read_structure(about: Mapping[str, Any]) -> tuple[KernelSpec | None, Example | None]:
+    return (
+        None if about["spec"] is None else read_spec(about["spec"]),
+        None if about["example"] is None else read_example(about["example"]),
+    )
+
+
+def _check_settings(settings: Mapping[str, bool]) -> None:
+    """Refuse to predict with other numbers than those that were fitted with."""
+    for name in _NUMBERS:
+        if name in settings and settings[name] is not bool(getattr(jax.config, name)):
+            msg = (
+                f"The model was saved with `{name}` set to {settings[name]}; here it is {not settings[name]}, and "
+                f"would give other numbers. Call `jax.config.update({name!r}, {settings[name]})` first."
+            )
+            raise SavedModelError(msg)
+
+
+def _check_kind(fit: Fit, saved: str) -> None:
+    """Refuse another way of fitting; a posterior alone can be handed on by `set_posterior_sample`."""
+    if fit.inference is not None and fit.kind != saved:
+        msg = (
+            f"The model was fitted by {saved}; got {fit.kind}. Pass inference made as for the fit, or none; to fit "
+            "anew, make a new ImpactModel."
+        )
+        raise SavedModelError(msg)
+
+
+def _read_static(example: Example | None, given: Mapping[str, Any], signature: KernelSignature) -> dict[str, Any]:
+    """Return the arguments of the kernel that are no arrays."""
+    if example is None:
+        return dict(given)
+    of_kernel = {*example.arrays, *example.static, *example.left_out} - {signature.param_input, signature.param_output}
+    signature.check_call({**dict.fromkeys(of_kernel), **given})
+    missing = [name for name in example.left_out if name not in given]
+    if missing:
+        msg = (
+            f"The kernel was called with {', '.join(f'`{name}`' for name in missing)}, which no file without code can "
+            f"hold. Pass what it was to `load`, by name: `ImpactModel.load(path, kernel, {missing[0]}=...)`."
+        )
+        raise TypeError(msg)
+    return {**example.static, **{name: given[name] for name in example.left_out}}
+
+
+def _names_of(about: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+    versions = content["versions"]
+    return f"`{about['name']}`, saved by aimz {versions['aimz']} with NumPyro {versions['numpyro']}"
+
+
+def _check_kernel(engine: Engine, example: Example, static: Mapping[str, Any], saved: str) -> None:
+    """Refuse a kernel that has other sites than the one that was saved."""
+    try:
+        here = engine.reader.read(example.arrays, static)  # type: ignore[arg-type]
+    except Exception as error:
+        error.add_note(f"This was raised when the kernel was compared with {saved}.")
+        raise
+    unlike = list(_unlike_sites(example.spec, here))
+    if unlike:
+        more = f" and {len(unlike) - 5} more" if len(unlike) > 5 else ""
+        msg = (
+            f"Kernel `{engine.signature.kernel}` is not {saved}: {'; '.join(unlike[:5])}{more}. Pass the kernel that "
+            "was fitted."
+        )
+        raise SavedModelError(msg)
+
+
+def _unlike_sites(saved: KernelSpec, here: KernelSpec) -> "list[str]":
+    found = []
+    for name in dict.fromkeys([*(s.name for s in saved.sites), *(s.name for s in here.sites)]):
+        one, other = saved.get(name), here.get(name)
+        if one is None or other is None:
+            found.append(f"site `{name}` is {'new' if one is None else 'missing'}")
+            continue
+        for what in ("role", "distribution", "traced_shape", "row_axes", "dtype", "plates", "leaves"):
+            was, is_ = getattr(one, what), getattr(other, what)
+            if was != is_:
+                named = {"traced_shape": "shape", "leaves": "parameters"}.get(what, what)
+                found.append(f"site `{name}` has {named} {is_!s}, and had {was!s}")
+                break
+    return found
+
+
+def _compare_arithmetic(saved: str, kernel: Kernel, example: Example, static: Mapping[str, Any]) -> None:
+    """Warn of a kernel with the same sites that computes something else, as far as this can be told."""
+    here = _digest(kernel, example, static)
+    if here is not None and here != saved:
+        warn(
+            "The kernel has the sites of the one that was saved, but computes something else: a prior, a constant or "
+            "an array it closes over has changed. Predictions will differ from those of the model that was saved."
+        )
+
+
+def _read_results(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Results:
+    dims, coords = content["dims"], content["coords"]
+    if coords is not None:
+        coords = {dim: read_labels(node, arrays).to_numpy() for dim, node in coords.items()}
+    return Results(dims, coords)
+
+
+def _read_posterior(node: Any, arrays: Mapping[str, np.ndarray], output: str) -> Posterior | None:
+    if node is None:
+        return None
+    draws = {name: arrays[f"posterior/{name}"] for name in node["sites"]}
+    found = read_draws(draws, num_chains=node["num_chains"], param_output=output)
+    stats = node["sample_stats"]
+    stats = None if stats is None else {name: np.array(arrays[f"sample_stats/{name}"]) for name in stats}
+    return Posterior(found.draws, found.num_chains, stats)
+
+
+def _read_observed(node: Any, arrays: Mapping[str, np.ndarray]) -> Observed | None:
+    if node is None:
+        return None
+    digests = {name: (tuple(shape), str(digest)) for name, (shape, digest) in node["digests"].items()}
+    output = np.array(arrays["observed"]) if node["output"] else None
+    return Observed(digests, output, index=None if node["index"] is None else read_labels(node["index"], arrays))

@@ -1,0 +1,342 @@
+"""Saved models: the same bits, training that goes on, and refusals that name what differs."""
+
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+import pandas as pd
+import pytest
+import xarray as xr
+from flax import linen
+from jax import random
+from numpyro.contrib.module import flax_module
+from numpyro.infer import HMC, MCMC, NUTS, SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
+
+from aimz import ImpactModel
+from aimz.errors import NotFittedError, SavedModelError
+
+QUIET = {"progress": False}
+X = np.asarray(random.normal(random.key(0), (40, 3)))
+Y = X @ np.array([1.0, -2.0, 0.5], "float32") + 0.1
+
+
+def kernel(X, y=None):
+    a = numpyro.sample("a", dist.Normal())
+    b = numpyro.sample("b", dist.Normal().expand([X.shape[1]]).to_event(1))
+    sigma = numpyro.sample("sigma", dist.HalfNormal())
+    mu = numpyro.deterministic("mu", a + X @ b)
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(mu, sigma), obs=y)
+
+
+def other_sites(X, y=None):
+    a = numpyro.sample("a", dist.Normal())
+    beta = numpyro.sample("beta", dist.Normal().expand([X.shape[1]]).to_event(1))
+    sigma = numpyro.sample("sigma", dist.HalfCauchy())
+    mu = numpyro.deterministic("mu", a + X @ beta)
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(mu, sigma), obs=y)
+
+
+def other_prior(X, y=None):
+    a = numpyro.sample("a", dist.Normal(0.0, 3.0))
+    b = numpyro.sample("b", dist.Normal().expand([X.shape[1]]).to_event(1))
+    sigma = numpyro.sample("sigma", dist.HalfNormal())
+    mu = numpyro.deterministic("mu", a + X @ b)
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(mu, sigma), obs=y)
+
+
+def local(X, y=None):
+    with numpyro.plate("obs", X.shape[0]):
+        z = numpyro.sample("z", dist.Normal(X[:, 0], 1.0))
+        numpyro.sample("y", dist.Normal(z, 0.5), obs=y)
+
+
+class Net(linen.Module):
+    """Batch normalisation: parameters and mutable state."""
+
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(1)(linen.BatchNorm(use_running_average=False, momentum=0.5)(x))[:, 0]
+
+
+def normalised(X, y=None):
+    net = flax_module("net", Net(), mutable=["batch_stats"], input_shape=(1, X.shape[1]))
+    sigma = numpyro.sample("sigma", dist.HalfNormal())
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(net(X), sigma), obs=y)
+
+
+def svi(kernel, optimizer=None, guide=AutoNormal):
+    return SVI(kernel, guide(kernel), optimizer or numpyro.optim.Adam(0.01), Trace_ELBO())
+
+
+def chains(kernel, sampler=NUTS, num_chains=2):
+    return MCMC(sampler(kernel), num_warmup=20, num_samples=10, num_chains=num_chains, chain_method="vectorized")
+
+
+def same(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        a, b = (random.key_data(x) if jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key) else x for x in (a, b))
+        np.testing.assert_array_equal(a, b)
+
+
+def alike(one, other):
+    """Trees are the same, but for when they were made."""
+    for tree in (one, other):
+        for node in tree.subtree:
+            node.attrs.pop("created_at", None)
+    xr.testing.assert_identical(one, other)
+
+
+SCHEDULED = optax.chain(optax.clip(1.0), optax.adamw(optax.cosine_decay_schedule(0.02, 100)))
+
+
+@pytest.mark.parametrize(
+    ("of", "make"),
+    [
+        (kernel, svi),
+        (kernel, partial(svi, optimizer=SCHEDULED, guide=AutoMultivariateNormal)),
+        (normalised, svi),
+        (local, svi),
+    ],
+    ids=["adam", "optax", "mutable", "local"],
+)
+def test_a_fit_by_svi_goes_on_as_if_uninterrupted(of, make, tmp_path):
+    model = ImpactModel(of, random.key(1), make(of))
+    model.fit_on_batch(X, Y, num_steps=30, num_samples=7, **QUIET)
+    model.save(tmp_path / "model")
+    loaded = ImpactModel.load(tmp_path / "model", of, make(of))
+    same(loaded.vi_state, model.vi_state)
+    same(dict(loaded.posterior), dict(model.posterior))
+    np.testing.assert_array_equal(loaded.vi_result.losses, model.vi_result.losses)
+    for one in (model, loaded):
+        one.fit_on_batch(X, Y, num_steps=30, num_samples=7, **QUIET)  # each with its own key
+    same(loaded.vi_state, model.vi_state)
+    same(dict(loaded.posterior), dict(model.posterior))
+    np.testing.assert_array_equal(loaded.vi_result.losses, model.vi_result.losses)
+
+
+def test_minibatches_and_single_steps_go_on(tmp_path):
+    model = ImpactModel(kernel, random.key(1), svi(kernel))
+    model.fit(X, Y, batch_size=10, epochs=2, num_samples=5, **QUIET)
+    model.save(tmp_path / "model")
+    loaded = ImpactModel.load(tmp_path / "model", kernel, inference=svi(kernel))
+    for one in (model, loaded):
+        one.train_on_batch(X[:10], Y[:10], total_size=40)
+        one.fit(X, Y, batch_size=10, epochs=1, num_samples=5, **QUIET)
+    same(loaded.vi_state, model.vi_state)
+    same(dict(loaded.posterior), dict(model.posterior))
+
+
+def test_chains_are_kept_and_go_on(tmp_path):
+    model = ImpactModel(kernel, random.key(1), chains(kernel))
+    model.fit_on_batch(X, Y, **QUIET)
+    model.save(tmp_path / "model")
+    loaded = ImpactModel.load(tmp_path / "model", kernel, chains(kernel))
+    again = ImpactModel.load(tmp_path / "model", kernel)  # without inference, and through it once more
+    again.save(tmp_path / "again")
+    twice = ImpactModel.load(tmp_path / "again", kernel, chains(kernel))
+    drawn = [m.sample(num_samples=4, X=X, y=Y) for m in (model, loaded, twice)]
+    alike(drawn[0], drawn[1])
+    alike(drawn[0], drawn[2])
+    trees = [m.predict_on_batch(X) for m in (model, loaded, twice)]
+    assert trees[0]["posterior"].sizes["chain"] == 2
+    alike(trees[0], trees[1])
+    alike(trees[0], trees[2])
+
+
+def test_without_inference_it_predicts_and_does_not_fit(tmp_path):
+    model = ImpactModel(normalised, random.key(1), svi(normalised))
+    model.fit_on_batch(X, Y, num_steps=20, num_samples=5, **QUIET).save(tmp_path / "model")
+    loaded = ImpactModel.load(tmp_path / "model", normalised)
+    assert loaded.inference is None
+    assert "loaded to predict" in repr(loaded)
+    np.testing.assert_array_equal(loaded.vi_result.losses, model.vi_result.losses)
+    alike(loaded.predict_on_batch(X), model.predict_on_batch(X))
+    for call in (
+        lambda: loaded.fit_on_batch(X, Y, **QUIET),
+        lambda: loaded.fit(X, Y, **QUIET),
+        lambda: loaded.train_on_batch(X, Y),
+        lambda: loaded.sample(),
+        lambda: loaded.diagnose(),
+    ):
+        with pytest.raises(NotFittedError, match="inference="):
+            call()
+    # Nothing is lost in a model that only passed through.
+    loaded.save(tmp_path / "again")
+    twice = ImpactModel.load(tmp_path / "again", normalised, svi(normalised))
+    same(twice.vi_state, model.vi_state)
+
+
+def test_labels_columns_and_data_of_the_fit(tmp_path):
+    index = pd.date_range("2024-03-30", periods=40, freq="h", tz="Europe/Berlin", name="hour")
+    frame = pd.DataFrame(X, columns=["price", "rain", "wind"], index=index)
+    model = ImpactModel(local, random.key(1), svi(local), coords={"region": ["n", "s"]})
+    model.fit_on_batch(frame, Y, num_steps=20, num_samples=5, **QUIET).save(tmp_path / "model")
+    loaded = ImpactModel.load(tmp_path / "model", local, svi(local))
+    given = frame[["wind", "price", "rain"]]
+    with pytest.warns(UserWarning, match="Local latent"):
+        here, there = (m.predict_on_batch(given) for m in (model, loaded))
+    alike(there, here)
+    assert there["posterior_predictive"].attrs["local_latents"] == here["posterior_predictive"].attrs["local_latents"]
+    np.testing.assert_array_equal(there["observed_data"]["y"], Y)
+    with pytest.warns(UserWarning, match="drawn anew"):
+        loaded.predict_on_batch(frame.set_axis(index + pd.Timedelta("1D")))
+    with pytest.raises(ValueError, match="rain"):
+        loaded.predict_on_batch(frame[["wind", "price"]])
+
+
+def test_it_is_read_in_a_new_process(tmp_path):
+    model = ImpactModel(kernel, random.key(1), svi(kernel)).fit_on_batch(X, Y, num_steps=20, num_samples=5, **QUIET)
+    model.save(tmp_path / "model")
+    program = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+import numpy as np
+from test_saved_models import X, ImpactModel, kernel, svi
+loaded = ImpactModel.load({str(tmp_path / "model")!r}, kernel, svi(kernel))
+np.save({str(tmp_path / "y.npy")!r}, loaded.predict_on_batch(X, return_datatree=False)["y"])
+loaded.sample()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=False)
+    assert "TypeError: `AutoNormal` has seen no data since the model was loaded" in ended.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), model.predict_on_batch(X, return_datatree=False)["y"])
+
+
+def test_fresh_draws_from_a_guide_that_is_set_up_by_the_data(tmp_path):
+    model = ImpactModel(kernel, random.key(1), svi(kernel)).fit_on_batch(X, Y, num_steps=20, num_samples=5, **QUIET)
+    model.save(tmp_path / "model")
+    loaded = ImpactModel.load(tmp_path / "model", kernel, svi(kernel))
+    one, other = (m.sample(X=X, y=Y, num_samples=6, return_datatree=False) for m in (model, loaded))
+    same(other, one)
+    pd.testing.assert_frame_equal(loaded.diagnose(X, Y), model.diagnose(X, Y))
+
+
+class Link:
+    """An argument no file without code can hold."""
+
+    def __call__(self, value):
+        return jnp.tanh(value)
+
+
+def linked(X, y=None, *, link, power=(1, 2.0), name="a"):
+    b = numpyro.sample(name, dist.Normal())
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(link(b * X[:, 0]) ** power[0], power[1]), obs=y)
+
+
+def test_arguments_that_are_no_arrays(tmp_path):
+    model = ImpactModel(linked, random.key(1), svi(linked))
+    model.fit_on_batch(X, Y, link=Link(), name="c", num_steps=5, num_samples=5, **QUIET).save(tmp_path / "model")
+    with pytest.raises(TypeError, match=r"`link`, which no file .* `ImpactModel.load\(path, kernel, link=...\)`"):
+        ImpactModel.load(tmp_path / "model", linked)
+    loaded = ImpactModel.load(tmp_path / "model", linked, svi(linked), link=Link())
+    assert loaded.kernel_spec.latent_sites == ("c",)
+    same(loaded.vi_state, model.vi_state)
+
+
+# ------------------------------------------------------------------------------------------------ refusals
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "model"
+    model = ImpactModel(kernel, random.key(1), svi(kernel))
+    model.fit_on_batch(X, Y, num_steps=5, num_samples=5, **QUIET).save(path)
+    return path
+
+
+def test_another_kernel_is_refused_by_its_sites(saved):
+    with pytest.raises(SavedModelError, match="site `b` is missing; site `sigma` has distribution HalfCauchy"):
+        ImpactModel.load(saved, other_sites)
+    with pytest.raises(SavedModelError, match="Kernel `local` is not `kernel`, saved by aimz"):
+        ImpactModel.load(saved, local)
+
+
+def test_the_same_sites_with_another_prior_are_told(saved):
+    with pytest.warns(UserWarning, match="computes something else"):
+        ImpactModel.load(saved, other_prior)
+
+
+def test_another_guide_or_optimizer_is_refused(saved):
+    with pytest.raises(SavedModelError, match=r"`a_auto_loc` \(float32 of shape \(\) saved, none here\).*AutoMultiv"):
+        ImpactModel.load(saved, kernel, svi(kernel, guide=AutoMultivariateNormal))
+    with pytest.raises(SavedModelError, match=r"state of the optimizer.*optimizer Adam"):
+        ImpactModel.load(saved, kernel, svi(kernel, numpyro.optim.SGD(0.1)))
+    with pytest.raises(SavedModelError, match="state of the optimizer"):
+        ImpactModel.load(saved, kernel, svi(kernel, optax.adam(0.1)))
+
+
+def test_another_kind_of_inference_is_refused(saved, tmp_path):
+    with pytest.raises(SavedModelError, match="fitted by SVI; got MCMC"):
+        ImpactModel.load(saved, kernel, chains(kernel))
+    model = ImpactModel(kernel, random.key(1), chains(kernel)).fit_on_batch(X, Y, **QUIET)
+    model.save(tmp_path / "model")
+    with pytest.raises(SavedModelError, match=r"another `num_chains`: 2; got 1"):
+        ImpactModel.load(tmp_path / "model", kernel, chains(kernel, num_chains=1))
+    with pytest.raises(SavedModelError, match="another `sampler`: NUTS; got HMC"):
+        ImpactModel.load(tmp_path / "model", kernel, chains(kernel, HMC))
+
+
+def test_other_numbers_are_refused(saved, tmp_path):
+    with jax.enable_x64(), pytest.raises(SavedModelError, match="`jax_enable_x64` set to False; here it is True"):
+        ImpactModel.load(saved, kernel)
+    with jax.enable_x64():
+        wide = ImpactModel(kernel, random.key(1), chains(kernel, num_chains=1))
+        wide.set_posterior_sample({"a": np.full(3, 1 / 3), "b": np.full((3, 3), 0.1), "sigma": np.ones(3)})
+        wide.save(tmp_path / "wide")
+        assert ImpactModel.load(tmp_path / "wide", kernel).posterior["a"].dtype == "float64"
+    with pytest.raises(SavedModelError, match="`jax_enable_x64` set to True"):
+        ImpactModel.load(tmp_path / "wide", kernel)
+
+
+def test_nothing_is_overwritten_unasked(saved, tmp_path):
+    model = ImpactModel(kernel, random.key(1), svi(kernel))
+    model.save(tmp_path / "model")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        model.save(tmp_path / "model")
+    model.fit_on_batch(X, Y, num_steps=5, num_samples=5, **QUIET).save(tmp_path / "model", overwrite=True)
+    assert ImpactModel.load(tmp_path / "model", kernel).is_fitted()
+    assert len(list((tmp_path / "model").iterdir())) == 2
+    (tmp_path / "model" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"notes\.txt"):
+        model.save(tmp_path / "model", overwrite=True)
+
+
+def test_an_interrupted_save_leaves_the_model_before(saved, tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    first = ImpactModel(kernel, random.key(1), svi(kernel)).fit_on_batch(X, Y, num_steps=5, num_samples=5, **QUIET)
+    first.save(path)
+    second = ImpactModel(kernel, random.key(2), svi(kernel)).fit_on_batch(X, Y, num_steps=5, num_samples=5, **QUIET)
+    written = []
+
+    def crash(*args, **kwargs):
+        written.append(args)
+        msg = "no space left on device"
+        raise OSError(msg)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("aimz.persistence.bundle.put_file", crash)
+        with pytest.raises(OSError, match="no space"):
+            second.save(path, overwrite=True)
+        with pytest.raises(OSError, match="no space"):
+            second.save(tmp_path / "new")
+    assert written
+    same(dict(ImpactModel.load(path, kernel).posterior), dict(first.posterior))
+    second.save(path, overwrite=True)
+    same(dict(ImpactModel.load(path, kernel).posterior), dict(second.posterior))
+    with pytest.raises(FileNotFoundError, match=r"no model\.json\. A save that did not finish"):
+        ImpactModel.load(tmp_path / "new", kernel)
+    second.save(tmp_path / "new")
+    assert json.loads((tmp_path / "new" / "model.json").read_text())["format_version"] == 1
