@@ -29,4 +29,11 @@ def pairs(design, sales=None):
         numpyro.sample("sales", dist.Normal(design[:, None] * slope, 1.0).to_event(1), obs=sales)
 
 
+def other_shop(X, mail, y=None):
+    """The arguments of :func:`shop`, and no gain."""
+    level = numpyro.sample("level", dist.Normal(0.0, 10.0))
+    with numpyro.plate("customer", X.shape[0]):
+        numpyro.sample("y", dist.Normal(level + mail, 1.0), obs=y)
+
+
 svi = SVI(shop, AutoNormal(shop), numpyro.optim.Adam(0.05), Trace_ELBO())

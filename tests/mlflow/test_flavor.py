@@ -23,7 +23,7 @@ import aimz
 import served_kernels
 from aimz import ImpactModel
 from aimz import mlflow as flavor
-from aimz.errors import NotFittedError
+from aimz.errors import NotFittedError, SavedModelError
 from aimz.mlflow.needs import needs_of
 
 ROWS = ["months", "price", "mail"]
@@ -66,7 +66,8 @@ def test_a_model_comes_back_as_it_was(fitted, customers, tmp_path):
     about = described(tmp_path / "model")
     assert about["flavors"]["aimz"]["kernel"] == "served_kernels:shop"
     assert about["flavors"]["python_function"]["loader_module"] == "aimz.mlflow"
-    assert not [file for file in (tmp_path / "model").rglob("*.pkl") if file.name == "kernel.pkl"]
+    kinds = {file.suffix for file in (tmp_path / "model" / "data").rglob("*") if file.is_file()}
+    assert kinds == {".json", ".safetensors"}
 
 
 def test_parameters_are_those_of_mlflows_own_flavours():
@@ -187,6 +188,8 @@ def test_a_kernel_that_cannot_be_imported_is_pickled_where_that_is_allowed(
     assert loaded.kernel is not local_kernel.kernel
     assert np.array_equal(loaded.posterior["gain"], fitted.posterior["gain"])
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    given = flavor.load_model(str(tmp_path / "model"), kernel=local_kernel.kernel)
+    assert given.kernel is local_kernel.kernel
     with pytest.raises(ValueError, match="stored as a pickle, and pickles are switched off"):
         flavor.load_model(str(tmp_path / "model"))
     with pytest.raises(ValueError, match="Move it to a module of its own"):
@@ -194,14 +197,25 @@ def test_a_kernel_that_cannot_be_imported_is_pickled_where_that_is_allowed(
     assert not (tmp_path / "again").exists()
 
 
-def test_a_kernel_written_anew_is_told_of(fitted, tmp_path):
+def test_a_kernel_that_became_another_is_refused(fitted, tmp_path, monkeypatch):
     flavor.save_model(fitted, tmp_path / "model")
-    about = next((tmp_path / "model").rglob("kernel.json"))
-    known = json.loads(about.read_text())
-    known["kernel"]["source"] = "0" * 64
-    about.write_text(json.dumps(known))
-    with pytest.warns(UserWarning, match="`served_kernels:shop` is not written as it was"):
+    monkeypatch.setattr(served_kernels, "shop", served_kernels.other_shop)
+    with pytest.raises(SavedModelError):
         flavor.load_model(str(tmp_path / "model"))
+
+
+def test_without_its_inference_a_model_predicts_and_is_not_fitted(new_model, fitted, customers, tmp_path):
+    model = new_model().set_posterior_sample(fitted.posterior)  # its inference is no name of a module
+    flavor.save_model(model, tmp_path / "model")
+    loaded = flavor.load_model(str(tmp_path / "model"))
+    assert loaded.predict_on_batch(customers, return_datatree=False)["y"].shape == (400, 200)
+    with pytest.raises(NotFittedError, match="inference="):
+        loaded.fit_on_batch(customers, num_steps=1, progress=False)
+    again = flavor.load_model(str(tmp_path / "model"), inference=served_kernels.svi)
+    assert again.inference is served_kernels.svi
+    flavor.save_model(loaded, tmp_path / "again")
+    twice = flavor.load_model(str(tmp_path / "again"))
+    assert np.array_equal(twice.posterior["gain"], fitted.posterior["gain"])
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,9 @@ def save_model(
     elif isinstance(signature, ModelSignature):
         signature = complete(signature)
     if pip_requirements is None and conda_env is None:
-        pip_requirements = _requirements(travelling)
+        # Found by reading; MLflow would find them by loading the model in another process.
+        pip_requirements = [*_requirements(travelling), *_listed(extra_pip_requirements)]
+        extra_pip_requirements = None
     mlflow_model = Model() if mlflow_model is None else mlflow_model
     path = Path(path).absolute()
     with tempfile.TemporaryDirectory() as room, warnings.catch_warnings():
@@ -148,6 +150,13 @@ def _check(model: Any) -> None:
 def _requirements(travelling: Travelling) -> list[str]:
     always = get_default_pip_requirements(include_cloudpickle=travelling.pickled is not None)
     return sorted({*always, *pinned(travelling.distributions)})
+
+
+def _listed(requirements: "list[str] | str | None") -> list[str]:
+    """Return requirements as lines; a text names a file with them."""
+    if isinstance(requirements, str):
+        return [f"-r {Path(requirements).absolute()}"]
+    return list(requirements or [])
 
 
 def _fetched(uri: str, path: Path) -> str:
@@ -255,6 +264,7 @@ def load_model(
     *,
     kernel: Any = None,
     inference: Any = None,
+    **kwargs: Any,
 ) -> ImpactModel:
     """Load a model that was saved or logged.
 
@@ -269,6 +279,8 @@ def load_model(
     inference : numpyro.infer.SVI or numpyro.infer.MCMC, optional
         The inference, in place of the one that was saved.  A model that has none predicts, compares and scores, and
         refuses to be fitted further.
+    **kwargs
+        Arguments the kernel was called with that are neither arrays nor plain values, as in :meth:`ImpactModel.load`.
 
     Returns
     -------
@@ -280,7 +292,8 @@ def load_model(
     ImportError
         If the kernel's module is not there.
     ValueError
-        If the kernel is pickled and MLflow does not allow that, or it is not the one the posterior belongs to.
+        If the kernel is pickled and MLflow does not allow that, or it is not the one the posterior belongs to, or a
+        file is torn.
     """
     local = mlflow.artifacts.download_artifacts(artifact_uri=str(model_uri), dst_path=dst_path)
     about = Model.load(local).flavors.get(FLAVOR_NAME)
@@ -290,7 +303,7 @@ def load_model(
             "Load it with the flavour it has, or with `mlflow.pyfunc.load_model`."
         )
         raise ValueError(msg)
-    return stored.read(Path(local) / about["data"], kernel=kernel, inference=inference).model
+    return stored.read(Path(local) / about["data"], kernel=kernel, inference=inference, **kwargs).model
 
 
 def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> Scorer:  # noqa: ARG001 (MLflow's)

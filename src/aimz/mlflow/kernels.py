@@ -2,9 +2,7 @@
 
 __all__ = ["Travelling", "check_pickle", "read_kernel", "travel"]
 
-import hashlib
 import importlib
-import inspect
 import os
 import pickle
 import sys
@@ -15,7 +13,6 @@ from typing import Any
 
 from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION
 
-from aimz.errors import warn
 from aimz.mlflow.needs import needs_of
 
 _PICKLE = "kernel.pkl"
@@ -31,8 +28,6 @@ class Travelling:
     """``module:name`` of the kernel; None if it is pickled."""
     inference: str | None
     """The same for the inference, where the kernel has one and it is a name of its module too."""
-    digest: str | None
-    """Of the kernel's source."""
     pickled: bytes | None
     """Kernel and inference, where the kernel cannot be imported."""
     distributions: frozenset[str]
@@ -42,7 +37,7 @@ class Travelling:
 
     def described(self) -> dict[str, Any]:
         """Return what is written beside the model."""
-        return {"reference": self.reference, "inference": self.inference, "source": self.digest}
+        return {"reference": self.reference, "inference": self.inference}
 
     def write(self, folder: Path) -> None:
         """Write the pickle, if there is one."""
@@ -61,14 +56,14 @@ def travel(kernel: Any, inference: Any, code_paths: list[str] | None) -> Travell
     """
     reference = _reference(kernel, None)
     module = None if reference is None else sys.modules[reference.partition(":")[0]]
-    by_name = None if module is None else _reference(inference, module)
+    by_name = None if module is None or inference is None else _reference(inference, module)
     pickled = None if reference is not None else _pickled(kernel, inference)
     needs = needs_of(kernel) if reference is not None else needs_of(kernel, inference)
     given = {Path(path).stem for path in code_paths or []}
     code = tuple(str(place) for top, place in sorted(needs.code.items()) if top not in given)
     if len(code) > 0:
         _check_size(code)
-    return Travelling(reference, by_name, _digest(kernel), pickled, frozenset(needs.distributions), code)
+    return Travelling(reference, by_name, pickled, frozenset(needs.distributions), code)
 
 
 def _reference(value: Any, module: Any) -> str | None:
@@ -92,14 +87,6 @@ def _find(module: Any, name: str) -> Any:
     for part in name.split("."):
         found = getattr(found, part, None)
     return found
-
-
-def _digest(kernel: Any) -> str | None:
-    """Return a digest of the kernel's source, where there is one."""
-    try:
-        return hashlib.sha256(inspect.getsource(inspect.unwrap(kernel)).encode()).hexdigest()
-    except (OSError, TypeError):
-        return None
 
 
 def _pickled(kernel: Any, inference: Any) -> bytes:
@@ -172,12 +159,6 @@ def read_kernel(folder: Path, described: Mapping[str, Any], code: str | None) ->
     if code is not None and code not in sys.path:
         sys.path.insert(0, os.path.abspath(code))
     kernel = _imported(reference)
-    if described["source"] not in (None, _digest(kernel)):
-        warn(
-            f"Kernel `{reference}` is not written as it was when the model was saved; it was imported from "
-            f"{inspect.getsourcefile(inspect.unwrap(kernel))}. Load the model in a process that has not imported "
-            "another version, or pass `kernel=`."
-        )
     inference = described["inference"]
     return kernel, None if inference is None else _imported(inference)
 

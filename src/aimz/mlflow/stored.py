@@ -26,33 +26,18 @@ class Stored:
 def write(model: ImpactModel, folder: Path, travelling: Travelling, inputs: Inputs) -> None:
     """Write everything into a directory that is made here."""
     folder.mkdir()
-    _save(model, folder / _MODEL)
+    model.save(folder / _MODEL)
     travelling.write(folder)
     about = {"kernel": travelling.described(), "inputs": inputs.described()}
     (folder / _ABOUT).write_text(json.dumps(about, indent=2), encoding="utf-8")
 
 
-def read(folder: Path, *, kernel: Any = None, inference: Any = None) -> Stored:
+def read(folder: Path, *, kernel: Any = None, inference: Any = None, **kwargs: Any) -> Stored:
     """Read it back, with the kernel that was saved unless another is given."""
     about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
     if kernel is None:
         code = folder.parent.parent / "code"
         kernel, saved = read_kernel(folder, about["kernel"], str(code) if code.is_dir() else None)
         inference = saved if inference is None else inference
-    model = _load(folder / _MODEL, kernel, inference)
+    model = ImpactModel.load(folder / _MODEL, kernel, inference, **kwargs)
     return Stored(model, Inputs.of_described(about["inputs"]))
-
-
-def _save(model: ImpactModel, path: Path) -> None:
-    import cloudpickle
-
-    path.mkdir()
-    (path / "model.pkl").write_bytes(cloudpickle.dumps(model))
-
-
-def _load(path: Path, kernel: Any, inference: Any) -> ImpactModel:
-    import pickle
-
-    del kernel, inference
-    model: ImpactModel = pickle.loads((path / "model.pkl").read_bytes())
-    return model
