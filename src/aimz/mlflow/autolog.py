@@ -110,16 +110,17 @@ def _log_model(fit: _Fit) -> None:
     if _wanted("log_input_examples"):
         example = records.first_rows(fit.model, fit.bound(), _EXAMPLE_ROWS)
         example = None if example is None else example_of(fit.model, example)
-    info = log_model(
+    log_model(
         fit.model,
         name="model",
         signature=None if _wanted("log_model_signatures") else False,
         input_example=example,
+        # MLflow shows a model with the metrics its run has at this step.
+        step=max(0, records.n_losses(fit.model) - 1),
         registered_model_name=get_autologging_config(FLAVOR_NAME, "registered_model_name", None),
         # MLflow would load the model and ask it, which costs seconds.
         validate_serving_input=False,
     )
-    _try("the last loss of the model", lambda: records.log_last_loss(fit.model, info.model_id))
 
 
 def _wanted(option: str) -> bool:

@@ -8,7 +8,6 @@ __all__ = [
     "log_dataset",
     "log_figures",
     "log_found",
-    "log_last_loss",
     "log_losses",
     "log_posterior",
     "log_source",
@@ -161,13 +160,6 @@ def log_losses(model: ImpactModel, before: int, clock: Clock) -> None:
     metrics = [Metric("loss", float(losses[i]), int(t), int(i)) for i, t in zip(steps, times, strict=False)]
     for start in range(0, len(metrics), _AT_ONCE):
         client.log_batch(run_id, metrics=metrics[start : start + _AT_ONCE])
-
-
-def log_last_loss(model: ImpactModel, model_id: str | None) -> None:
-    """Log the loss after the last step as a number of the model itself."""
-    losses = None if model.vi_result is None else np.asarray(model.vi_result.losses, np.float64).ravel()
-    if model_id is not None and losses is not None and losses.size:
-        mlflow.log_metric("final_loss", float(losses[-1]), step=losses.size - 1, model_id=model_id)
 
 
 def log_found(model: ImpactModel) -> None:
