@@ -68,7 +68,14 @@ def _abstract_state(svi: SVI, known: Known) -> tuple[Any, Any]:
         state = own.init(key, **arrays, **known.static)
         return state, own.get_params(state)
 
-    found: tuple[Any, Any] = jax.eval_shape(begin, jax.random.key(0), dict(example.arrays))
+    try:
+        found: tuple[Any, Any] = jax.eval_shape(begin, jax.random.key(0), dict(example.arrays))
+    except Exception as error:
+        msg = (
+            "The guide cannot be run for data like those the model was saved with, to compare the two: "
+            f"{type(error).__name__}: {error}. Pass inference made as for the fit, or none, to predict only."
+        )
+        raise SavedModelError(msg) from error
     return found
 
 

@@ -3,10 +3,11 @@
 __all__ = ["Contents", "read_model", "write_model"]
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from aimz.data import read_key
 from aimz.errors import SavedModelError, warn
 from aimz.inference import Fit, Known, Posterior, read_draws
-from aimz.kernel import Example, KernelSignature, KernelSpec, kernel_digest, read_signature
+from aimz.kernel import Example, KernelSignature, KernelSpec, is_storable, kernel_digest, read_signature
 from aimz.model.engine import Engine
 from aimz.model.keys import describe_key, parse_key
 from aimz.model.results import Observed, Results
@@ -111,6 +112,12 @@ def _write_posterior(posterior: Posterior, arrays: dict[str, np.ndarray]) -> dic
         arrays.update({f"{group}/{name}": np.asarray(value) for name, value in values.items()})
         return list(values)
 
+    for name in filterfalse(is_storable, posterior.draws):
+        msg = (
+            f"The posterior has draws of {name!r}, which is no name of a site and cannot be stored. Set it again "
+            "without, `set_posterior_sample`."
+        )
+        raise ValueError(msg)
     stats = posterior.sample_stats
     return {
         "num_chains": posterior.num_chains,
@@ -140,41 +147,44 @@ def read_model(path: Path, kernel: Kernel, make_fit: Callable[[], Fit], given: M
         If an argument of the kernel is missing that was left out.
     """
     content, arrays = read_bundle(path)
-
-    def read[T](part: Callable[[], T]) -> T:
-        """Read a part of what is no longer known to be as we wrote it."""
-        try:
-            return part()
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
-            if isinstance(error, SavedModelError):
-                raise
-            raise damaged(path / "model.json", f"it cannot be understood ({type(error).__name__}: {error})") from error
-
-    about = read(lambda: dict(content["kernel"]))
-    _check_settings(read(lambda: dict(content["settings"])))
-    engine = Engine(kernel, read_signature(kernel, about["param_input"], about["param_output"]))
-    spec, example = read(partial(_read_structure, about))
+    with _understanding(path):
+        about, settings, versions = (dict(content[name]) for name in ("kernel", "settings", "versions"))
+        signature_of = str(about["param_input"]), str(about["param_output"])
+        saved = f"`{about['name']}`, saved by aimz {versions['aimz']} with NumPyro {versions['numpyro']}"
+        spec, example = _read_structure(about)
+        tables = {name: tuple(columns) for name, columns in content["tables"].items()}
+        columns = read_columns(content["columns"])
+        kind, digest = str(content["fit"]["kind"]), about["digest"]
+        key = read_key(parse_key(content["rng_key"]))
+        results = _read_results(content, arrays)
+        posterior = _read_posterior(content["posterior"], arrays, signature_of[1])
+        observed = _read_observed(content["observed"], arrays)
+    _check_settings(settings)
+    engine = Engine(kernel, read_signature(kernel, *signature_of))
     static = _read_static(example, given, engine.signature)
+    fit, params = make_fit(), {}
+    _check_kind(fit, kind)
     if example is not None:
-        _check_kernel(engine, example, static, _names_of(about, content))
+        _check_kernel(engine, example, static, saved)
+        params = engine.reader.param_shapes(example.arrays, static, example.spec)
+    with _understanding(path):
+        fit.read(content["fit"], arrays, Known(example, static, params))
+    if example is not None and digest is not None and versions == _versions():
+        _compare_arithmetic(digest, kernel, example, static)
     engine.reader.spec, engine.example = spec, example
-    engine.tables = read(lambda: {name: tuple(columns) for name, columns in content["tables"].items()})
-    engine.columns = read(lambda: read_columns(content["columns"]))
-    known = example.spec if example is not None else None
-    params = {} if example is None or known is None else engine.reader.param_shapes(example.arrays, static, known)
-    fit = make_fit()
-    _check_kind(fit, read(lambda: str(content["fit"]["kind"])))
-    read(lambda: fit.read(content["fit"], arrays, Known(example, static, params)))
-    if example is not None and about["digest"] is not None and content["versions"] == _versions():
-        _compare_arithmetic(about["digest"], kernel, example, static)
-    return Contents(
-        read_key(read(lambda: parse_key(content["rng_key"]))),
-        engine,
-        fit,
-        read(partial(_read_results, content, arrays)),
-        read(partial(_read_posterior, content["posterior"], arrays, about["param_output"])),
-        read(partial(_read_observed, content["observed"], arrays)),
-    )
+    engine.tables, engine.columns = tables, columns
+    return Contents(key, engine, fit, results, posterior, observed)
+
+
+@contextmanager
+def _understanding(path: Path) -> Iterator[None]:
+    """Read what cannot be taken to be as we wrote it."""
+    try:
+        yield
+    except SavedModelError:
+        raise
+    except Exception as error:
+        raise damaged(path / "model.json", f"it cannot be understood ({type(error).__name__}: {error})") from error
 
 
 def _read_structure(about: Mapping[str, Any]) -> tuple[KernelSpec | None, Example | None]:
@@ -219,11 +229,6 @@ def _read_static(example: Example | None, given: Mapping[str, Any], signature: K
         )
         raise TypeError(msg)
     return {**example.static, **{name: given[name] for name in example.left_out}}
-
-
-def _names_of(about: Mapping[str, Any], content: Mapping[str, Any]) -> str:
-    versions = content["versions"]
-    return f"`{about['name']}`, saved by aimz {versions['aimz']} with NumPyro {versions['numpyro']}"
 
 
 def _check_kernel(engine: Engine, example: Example, static: Mapping[str, Any], saved: str) -> None:
@@ -279,6 +284,9 @@ def _read_results(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
 def _read_posterior(node: Any, arrays: Mapping[str, np.ndarray], output: str) -> Posterior | None:
     if node is None:
         return None
+    for name in filterfalse(is_storable, node["sites"]):
+        msg = f"no site is called {name!r}"
+        raise ValueError(msg)
     draws = {name: arrays[f"posterior/{name}"] for name in node["sites"]}
     found = read_draws(draws, num_chains=node["num_chains"], param_output=output)
     stats = node["sample_stats"]

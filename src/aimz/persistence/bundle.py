@@ -109,8 +109,8 @@ def read_bundle(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         msg = f"`path` must be a directory written by `ImpactModel.save`; {path} has no {INDEX}.{left}"
         raise FileNotFoundError(msg)
     content = _read_index(index)
-    described = content["arrays"]
     try:
+        described = content["arrays"]
         name, digest, size = described["file"], described["sha256"], described["bytes"]
         views = {view: (kind, tuple(shape)) for view, (kind, shape) in described["views"].items()}
         fine = _ARRAYS.fullmatch(name) is not None

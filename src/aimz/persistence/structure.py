@@ -2,6 +2,7 @@
 
 __all__ = ["read_columns", "read_example", "read_spec", "write_example", "write_spec"]
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,12 +72,21 @@ def write_example(example: Example) -> dict[str, Any]:
 
 def read_example(node: Mapping[str, Any]) -> Example:
     """Return what :func:`write_example` wrote."""
-    return Example(
-        {name: jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(kind)) for name, (shape, kind) in node["arrays"].items()},
-        {name: read_plain(value) for name, value in node["static"].items()},
-        tuple(node["left_out"]),
-        read_spec(node["spec"]),
-    )
+    spec = read_spec(node["spec"])
+    arrays = {name: _abstract(*array) for name, array in node["arrays"].items()}
+    if not arrays[spec.param_input].shape:
+        msg = f"`{spec.param_input}` has no rows"
+        raise ValueError(msg)
+    static = {name: read_plain(value) for name, value in node["static"].items()}
+    return Example(arrays, static, tuple(node["left_out"]), spec)
+
+
+def _abstract(shape: list[int], kind: str) -> jax.ShapeDtypeStruct:
+    dtype = jnp.dtype(kind)
+    if min(shape, default=0) < 0 or not (dtype.kind == "b" or jnp.issubdtype(dtype, jnp.number)):
+        msg = f"no argument has shape {shape} and type {kind}"
+        raise ValueError(msg)
+    return jax.ShapeDtypeStruct(tuple(operator.index(size) for size in shape), dtype)
 
 
 def read_columns(node: Any) -> Columns | None:

@@ -1,0 +1,329 @@
+"""What is written and read back, and files that are torn, altered or made to do harm."""
+
+import contextlib
+import hashlib
+import json
+import pickle
+import shutil
+import struct
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pandas as pd
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import random
+from numpyro.infer import MCMC, NUTS
+from safetensors.numpy import save
+
+from aimz import ImpactModel
+from aimz.errors import KernelValidationError, SavedModelError
+from aimz.persistence import (
+    Unlike,
+    is_plain,
+    read_bundle,
+    read_labels,
+    read_plain,
+    read_tree,
+    unlike_leaves,
+    write_bundle,
+    write_labels,
+    write_plain,
+    write_tree,
+)
+
+X = np.linspace(-1, 1, 6, dtype="float32")
+
+
+def kernel(X, y=None):
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(b * X, 1.0), obs=y)
+
+
+def through_file(tmp_path, content, arrays):
+    write_bundle(tmp_path / "bundle", content, arrays, overwrite=True)
+    return read_bundle(tmp_path / "bundle")
+
+
+# ----------------------------------------------------------------------------------------- round trips
+
+NUMBERS = st.integers(-(2**80), 2**80) | st.floats(allow_nan=False) | st.booleans() | st.none()
+PLAIN = st.recursive(
+    NUMBERS | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.text() | st.integers() | st.tuples(st.text()), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(PLAIN)
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_plain_values(value):
+    back = read_plain(json.loads(json.dumps(write_plain(value), allow_nan=False)))
+    assert repr(back) == repr(value)  # 1, 1.0 and True are equal, and lists are no tuples
+
+
+@pytest.mark.parametrize("value", [object(), np.float64(1.0), {"a": {1, 2}}, [lambda: 0], b"bytes"])
+def test_what_is_not_plain(value):
+    assert not is_plain(value)
+
+
+LABELS = [
+    pd.RangeIndex(2, 20, 3),
+    pd.Index([3, 1, 2], name="id"),
+    pd.Index([0.5, np.nan, -np.inf]),
+    pd.Index([True, False]),
+    pd.Index(["b", "ä", ""], name="region"),
+    pd.Index(["a", "b"], dtype=object),
+    pd.Index(["a", 1, 2.5, None], dtype=object),
+    pd.date_range("2024-03-30", periods=4, freq="D", tz="Europe/Berlin", name="day"),
+    pd.DatetimeIndex(["2024-01-02", "1999-12-31 23:59:59.5", pd.NaT]),
+    pd.date_range("2024-03-30", periods=3, freq="h").as_unit("s"),
+    pd.to_timedelta([1, 5], unit="h"),
+    pd.period_range("2024Q1", periods=3, freq="Q", name="quarter"),
+    pd.IntervalIndex.from_breaks([0.0, 1.0, 2.5], closed="left"),
+    pd.CategoricalIndex(["m", "l", "m"], categories=["s", "m", "l"], ordered=True),
+    pd.MultiIndex.from_product([["n", "s"], pd.date_range("2024", periods=2)], names=["region", 7]),
+    np.array(["2024-01-01", "2024-01-02"], dtype="datetime64[D]"),
+    ["x", "y"],
+]
+
+
+@pytest.mark.parametrize("labels", LABELS, ids=lambda labels: type(labels).__name__)
+def test_labels(labels, tmp_path):
+    arrays = {}
+    node = write_labels(labels, "rows", arrays)
+    content, arrays = through_file(tmp_path, {"labels": node}, arrays)
+    expected = labels if isinstance(labels, pd.Index) else pd.Index(labels)
+    found = read_labels(content["labels"], arrays)
+    pd.testing.assert_index_equal(found, expected, exact=True)
+    assert found.equals(expected)
+    assert getattr(found, "freq", None) == getattr(expected, "freq", None)
+
+
+def test_labels_of_another_kind_become_texts():
+    import decimal
+
+    arrays = {}
+    with pytest.warns(UserWarning, match="Labels of type `Decimal` cannot be saved; their text is"):
+        node = write_labels(pd.Index([decimal.Decimal("1.5")]), "rows", arrays)
+    assert read_labels(node, arrays).tolist() == ["1.5"]
+
+
+def test_trees_of_arrays_and_of_classes(tmp_path):
+    layer = eqx.nn.Linear(2, 3, key=random.key(0))
+    tree = {
+        "plain": {("a", "b"): jnp.arange(3), ("x/y",): [None, 2, (0.5, jnp.ones(2, "bfloat16"))]},
+        "x": {"y": jnp.zeros((0, 3), "int8")},
+        "key": random.key(7, impl="rbg"),
+        "complex": np.array([1 + 2j], "complex64"),
+        "layer": layer,
+        "state": nnx.state(nnx.Linear(2, 2, rngs=nnx.Rngs(0))),
+    }
+    arrays = {}
+    node = json.loads(json.dumps(write_tree(tree, "tree", arrays)))
+    _, arrays = through_file(tmp_path, {}, arrays)
+    back = read_tree(node, arrays, jax.tree.map(lambda leaf: leaf, tree))
+    assert jax.tree.structure(back) == jax.tree.structure(tree)
+    assert not unlike_leaves(back, tree)
+    for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(tree), strict=True):
+        a, b = (random.key_data(x) if "key" in str(jnp.result_type(x)) else x for x in (a, b))
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(Unlike, match="Linear"):
+        read_tree(node, arrays)  # what classes make needs one to be filled
+    with pytest.raises(Unlike, match="bias"):
+        read_tree(node, arrays, {**tree, "layer": eqx.nn.Linear(2, 3, use_bias=False, key=random.key(0))})
+    assert unlike_leaves(back, {**tree, "complex": np.ones(2, "complex64")}) == [
+        "`complex` (complex64 of shape (1,) saved, complex64 of shape (2,) here)"
+    ]
+
+
+# ------------------------------------------------------------------------------------- files of others
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "model"
+    model = ImpactModel(kernel, random.key(0), MCMC(NUTS(kernel), num_warmup=5, num_samples=5))
+    model.fit_on_batch(X, X, progress=False).save(path)
+    return path
+
+
+@pytest.fixture
+def path(original, tmp_path):
+    """A copy to be tampered with."""
+    return Path(shutil.copytree(original, tmp_path / "model"))
+
+
+def arrays_of(path):
+    return next(path.glob("*.safetensors"))
+
+
+def tamper(path, change):
+    """Change the content as one would who knows how it is made: all digests are those of the new content."""
+    index = json.loads((path / "model.json").read_text())
+    del index["checksum"]
+    index = change(index) or index
+    index["checksum"] = hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
+    (path / "model.json").write_text(json.dumps(index))
+
+
+def replace_arrays(path, content):
+    """Put other bytes where the arrays are, with digests that fit."""
+    arrays_of(path).write_bytes(content)
+
+    def change(index):
+        index["arrays"] |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+    tamper(path, change)
+
+
+def test_the_original_can_be_read(path):
+    assert ImpactModel.load(path, kernel).is_fitted()
+    tamper(path, lambda index: None)
+    assert ImpactModel.load(path, kernel).is_fitted()
+
+
+@pytest.mark.parametrize(
+    "tear",
+    [
+        lambda p: arrays_of(p).write_bytes(arrays_of(p).read_bytes()[:-1]),
+        lambda p: arrays_of(p).write_bytes(arrays_of(p).read_bytes()[:-1] + b"\1"),
+        lambda p: arrays_of(p).unlink(),
+        lambda p: (p / "model.json").write_bytes((p / "model.json").read_bytes()[:-20]),
+        lambda p: (p / "model.json").write_text((p / "model.json").read_text().replace('"b"', '"c"')),
+        lambda p: (p / "model.json").write_bytes(b""),
+        lambda p: (p / "model.json").write_bytes(pickle.dumps({"format": "aimz-model"})),
+        lambda p: (p / "model.json").write_text("[" * 100_000),
+        lambda p: (p / "model.json").write_text('{"format": "another", "format_version": 1}'),
+        lambda p: (p / "model.json").write_text("[]"),
+    ],
+    ids=["short", "a bit", "no arrays", "short json", "other json", "empty", "pickle", "deep", "another", "list"],
+)
+def test_what_is_torn_or_altered_is_refused(path, tear):
+    tear(path)
+    with pytest.raises(SavedModelError, match=r"is damaged: .*Take another copy"):
+        ImpactModel.load(path, kernel)
+
+
+def test_no_model_is_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"has no model\.json"):
+        ImpactModel.load(tmp_path, kernel)
+    with pytest.raises(FileNotFoundError, match=r"has no model\.json"):
+        ImpactModel.load(tmp_path / "nowhere", kernel)
+
+
+def test_a_newer_format_names_the_version_that_reads_it(path):
+    tamper(path, lambda index: {**index, "format_version": 2, "readable_since": "3.4.0", "kernel": "unknown yet"})
+    with pytest.raises(SavedModelError, match=r"has format 2; .* reads up to 1\. Install aimz 3\.4\.0 or newer"):
+        ImpactModel.load(path, kernel)
+
+
+class Bomb:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_in_disguise_is_not_run(path, tmp_path):
+    pickle.loads(pickle.dumps(Bomb(tmp_path / "it works")))
+    assert (tmp_path / "it works").exists()
+    bomb = pickle.dumps(Bomb(tmp_path / "harm"))
+    replace_arrays(path, bomb)
+    with pytest.raises(SavedModelError, match="cannot be read"):
+        ImpactModel.load(path, kernel)
+    (path / "model.json").write_bytes(bomb)
+    with pytest.raises(SavedModelError, match="is damaged"):
+        ImpactModel.load(path, kernel)
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("size", [2**62, 2**40, 99_999_999, 10])
+def test_a_header_that_lies_about_its_size(path, size):
+    replace_arrays(path, struct.pack("<Q", size) + b'{"posterior/b": {"dtype": "F32", "shape": [5]}}')
+    with pytest.raises(SavedModelError, match="cannot be read"):
+        ImpactModel.load(path, kernel)
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret", "/etc/passwd", "arrays-0.safetensors", "..", "", None, ["a"], "C:\\arrays", "model.json"]
+)
+def test_arrays_lie_nowhere_else(path, name):
+    def change(index):
+        index["arrays"]["file"] = name
+
+    (path.parent / "secret").write_bytes(arrays_of(path).read_bytes())
+    tamper(path, change)
+    with pytest.raises(SavedModelError, match=r"arrays cannot be in|does not say where"):
+        ImpactModel.load(path, kernel)
+
+
+@pytest.mark.parametrize("name", ["../../b", "a/b", "..", "__init__", ""])
+def test_no_site_is_called_like_a_path(path, name):
+    def in_spec(index):
+        for part in (index["kernel"]["spec"], index["kernel"]["example"]["spec"]):
+            part["sites"][0]["name"] = name
+
+    def in_posterior(index):
+        index["kernel"] |= {"spec": None, "example": None}
+        index["posterior"]["sites"] = [name]
+        content = save({f"posterior/{name}": np.ones(5, "float32")})
+        arrays_of(copy).write_bytes(content)
+        index["arrays"] |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+    for change in (in_spec, in_posterior):
+        copy = Path(shutil.copytree(path, path.parent / change.__name__))
+        tamper(copy, change)
+        with pytest.raises(SavedModelError, match="no site is called"):
+            ImpactModel.load(copy, kernel)
+
+
+def test_bytes_cannot_be_seen_as_objects(path):
+    def change(index):
+        index["arrays"]["views"] = {"posterior/b": ["O", [1]]}
+
+    tamper(path, change)
+    with pytest.raises(SavedModelError, match="cannot be read"):
+        ImpactModel.load(path, kernel)
+
+
+def ways_into(node, way=()):
+    """All places in a JSON document."""
+    if isinstance(node, dict | list):
+        for key, item in node.items() if isinstance(node, dict) else enumerate(node):
+            yield (*way, key)
+            yield from ways_into(item, (*way, key))
+
+
+JUNK = [None, -1, 1e300, "", "x" * 10, [], {}, [[]], {"a": 1}, True, "../x", {"dict": 3}, {"tuple": [{}]}]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_junk_anywhere_is_refused_in_our_words_or_does_no_harm(path, seed):
+    rng = np.random.default_rng(seed)
+
+    def change(index):
+        ways = [way for way in ways_into(index) if way[0] not in ("format", "format_version")]
+        *inner, last = ways[rng.integers(len(ways))]
+        for key in inner:
+            index = index[key]
+        index[last] = JUNK[rng.integers(len(JUNK))]
+
+    tamper(path, change)
+    with contextlib.suppress(SavedModelError, KernelValidationError):  # any other exception fails
+        assert isinstance(ImpactModel.load(path, kernel), ImpactModel)
