@@ -18,7 +18,7 @@ from aimz.inference.discrete import check_summed, check_values, draw_discrete, e
 from aimz.inference.fit import Fit, Known
 from aimz.inference.posterior import Posterior
 from aimz.kernel import KernelSpec
-from aimz.persistence import read_tree, write_tree
+from aimz.persistence import Unlike, read_tree, write_tree
 
 _HMC_FIELDS = ("potential_energy", "energy", "num_steps", "accept_prob", "adapt_state.step_size")
 _DEFAULT_NUM_SAMPLES = 1000
@@ -135,7 +135,14 @@ class MCMCFit(Fit):
                     "that of the fit, or none, to predict only."
                 )
                 raise SavedModelError(msg)
-        self._restored = None if node["last_state"] is None else read_tree(node["last_state"], arrays)
+        try:
+            self._restored = None if node["last_state"] is None else read_tree(node["last_state"], arrays)
+        except Unlike as error:
+            msg = (
+                f"The chains ended in a state that this version of NumPyro does not have: {error}. Install the version "
+                "the model was saved with, or pass no inference, to predict only."
+            )
+            raise SavedModelError(msg) from error
 
     def _run(
         self, call: Call, spec: KernelSpec, key: jax.Array, *, latents: Iterable[str], progress: bool

@@ -72,7 +72,10 @@ def write_bundle(path: Path, content: Mapping[str, Any], arrays: Mapping[str, np
     draft = path / "arrays.partial"
     from safetensors.numpy import save_file
 
+    draft.touch()
+    mode = draft.stat().st_mode  # safetensors makes files that nobody else may read
     save_file(stored, draft)
+    draft.chmod(mode)
     digest = _sha256(draft)
     with draft.open("rb+") as file:
         os.fsync(file.fileno())

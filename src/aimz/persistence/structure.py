@@ -23,7 +23,16 @@ _SITE = tuple(Site.__dataclass_fields__)
 
 
 def _sites(spec: KernelSpec) -> list[dict[str, Any]]:
-    return [{name: _sorted(getattr(site, name)) for name in _SITE} for site in spec.sites]
+    """Return the sites, without what is as for most."""
+    default = Site("", Role.LATENT, ())
+    return [
+        {
+            name: _sorted(getattr(site, name))
+            for name in _SITE
+            if name in ("name", "role", "shape") or getattr(site, name) != getattr(default, name)
+        }
+        for site in spec.sites
+    ]
 
 
 def _sorted(value: Any) -> Any:
@@ -55,7 +64,7 @@ def _site(node: Mapping[str, Any]) -> Site:
     if not is_storable(known["name"]):
         msg = f"no site is called {known['name']!r}"
         raise ValueError(msg)
-    for name in ("parents", "data"):
+    for name in {"parents", "data"} & set(known):
         known[name] = frozenset(known[name])
     return Site(**{**known, "role": Role(known["role"])})
 

@@ -110,7 +110,11 @@ def read_tree(node: Any, arrays: Mapping[str, np.ndarray], like: Any = NOTHING) 
         return tuple(read_tree(item, arrays, _part(like, i)) for i, item in enumerate(node["tuple"]))
     if "named" in node:
         fields = {field: read_tree(item, arrays, getattr(like, field, NOTHING)) for field, item in node["fields"]}
-        return NUMPYRO_STATES[node["named"]](**fields)
+        kind = NUMPYRO_STATES[node["named"]]
+        if tuple(fields) != kind._fields:
+            msg = f"`{kind.__name__}` with the fields {', '.join(fields)}"
+            raise Unlike(msg)
+        return kind(**fields)
     if "plain" in node:
         return read_plain(node["plain"])
     if "array" in node:
