@@ -82,9 +82,8 @@ def time_requests(url, requests):
     describe("100 rows", run([body(100)] * requests))
     describe("1 to 200 rows, by chance", run([body(int(n)) for n in rng.integers(1, 201, requests)]))
     ages = rng.normal(size=requests).round(3).tolist()
-    describe(
-        "100 rows, another intervention each time", run([body(100, intervention=f'{{"age": {p}}}') for p in prices])
-    )
+    changed = [body(100, intervention=json.dumps({"age": age})) for age in ages]
+    describe("100 rows, another intervention each time", run(changed))
     effect = {"baseline": '{"mail": 0}', "intervention": '{"mail": 1}'}
     describe("100 rows, the effect of two scenarios", run([body(100, **effect)] * requests))
 

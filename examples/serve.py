@@ -1,6 +1,6 @@
 """From a fit to an answer over REST, timed: fit, log, register, serve, ask.
 
-    python examples/serve.py [--folder DIRECTORY] [--steps 2000]
+    python examples/serve.py [--folder DIRECTORY] [--steps 3000]
 
 The fit is logged by itself, into a database in the folder.  MLflow's own server then serves the model, on loopback, and
 is asked for predictions and for the effect of a mail; it ends with the example.  ``mlflow server`` shows the fit in a
@@ -26,8 +26,8 @@ import numpy as np
 import numpyro
 import pandas as pd
 from jax import random
-from numpyro.infer import SVI, Trace_ELBO
-from numpyro.infer.autoguide import AutoNormal
+from numpyro.infer import SVI, Trace_ELBO, init_to_median
+from numpyro.infer.autoguide import AutoMultivariateNormal
 
 import aimz.mlflow
 from shop_kernel import shop
@@ -46,7 +46,8 @@ def customers(n: int) -> pd.DataFrame:
 def fit(steps: int) -> str:
     """Fit and log; return where the model is."""
     aimz.mlflow.autolog(registered_model_name="shop", silent=True)
-    svi = SVI(shop, AutoNormal(shop), numpyro.optim.Adam(0.02), Trace_ELBO())
+    guide = AutoMultivariateNormal(shop, init_loc_fn=init_to_median)
+    svi = SVI(shop, guide, numpyro.optim.Adam(0.05), Trace_ELBO())
     model = aimz.ImpactModel(shop, random.key(0), svi)
     model.fit_on_batch(customers(2000), num_steps=steps, progress=False)
     found = mlflow.MlflowClient().search_model_versions("name = 'shop'")
@@ -76,7 +77,7 @@ def main() -> None:
     """Do it, and say how long each step took."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=None, help="where to keep the fit; a temporary one by default")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=3000)
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)

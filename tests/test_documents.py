@@ -105,7 +105,7 @@ def documented() -> dict[str, object]:
     return {path: getattr(importlib.import_module(path.rpartition(".")[0]), path.rpartition(".")[2]) for path in paths}
 
 
-@pytest.mark.parametrize("module", ["aimz", "aimz.model", "aimz.errors", "aimz.plots"])
+@pytest.mark.parametrize("module", ["aimz", "aimz.model", "aimz.errors", "aimz.mlflow", "aimz.plots"])
 def test_every_public_name_has_an_entry_in_the_reference(module):
     entries = documented()
     public = importlib.import_module(module)

@@ -17,12 +17,11 @@ except ImportError as error:
     raise ImportError(_msg) from error
 
 from aimz.mlflow.autolog import autolog
-from aimz.mlflow.flavor import FLAVOR_NAME, _load_pyfunc, load_model, log_model, save_model
+from aimz.mlflow.flavor import _load_pyfunc as _load_pyfunc  # MLflow asks for it
+from aimz.mlflow.flavor import load_model, log_model, save_model
 from aimz.mlflow.requirements import get_default_conda_env, get_default_pip_requirements
 
 __all__ = [
-    "FLAVOR_NAME",
-    "_load_pyfunc",
     "autolog",
     "get_default_conda_env",
     "get_default_pip_requirements",
