@@ -16,6 +16,8 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1]
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # tests tell nobody
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # which ignores Ctrl-C, and tests press it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,9 +1,6 @@
 """One store, one model, for all tests of the flavour."""
 
-import os
 import warnings
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import numpy as np
 import numpyro

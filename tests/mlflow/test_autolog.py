@@ -1,10 +1,13 @@
 """Fits that are logged by themselves."""
 
 import json
-import warnings
+import logging
+from contextlib import contextmanager
 
 import mlflow
 import numpy as np
+import numpyro
+import optax
 import pytest
 from jax import random
 from numpyro.infer import MCMC, NUTS
@@ -150,9 +153,10 @@ def test_off_and_exclusive(store, new_model, customers):
     assert count_runs(store) == before + 1
 
 
-@pytest.mark.parametrize("broken", ["log_batch", "log_text", "log_figure", "create_run", "server"])
-def test_a_failure_in_logging_never_breaks_a_fit(store, new_model, customers, monkeypatch, broken):
+@pytest.mark.parametrize("broken", ["disk", "start", "server"])
+def test_a_failure_in_logging_never_breaks_a_fit(store, new_model, customers, monkeypatch, caplog, broken):
     monkeypatch.setenv("MLFLOW_AUTOLOGGING_TESTING", "false")
+    plain = new_model().fit_on_batch(customers, num_steps=5, num_samples=5, progress=False)
 
     def fail(*args, **kwargs):
         raise RuntimeError("the disk is full")
@@ -160,14 +164,37 @@ def test_a_failure_in_logging_never_breaks_a_fit(store, new_model, customers, mo
     if broken == "server":
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         mlflow.set_tracking_uri("http://127.0.0.1:9")
-    elif broken in ("log_batch", "create_run"):
-        monkeypatch.setattr(mlflow.MlflowClient, broken, fail)
+    elif broken == "start":
+        monkeypatch.setattr(mlflow.MlflowClient, "create_run", fail)
     else:
-        monkeypatch.setattr(mlflow, broken, fail)
-    flavor.autolog(log_models=False)
-    with warnings.catch_warnings():
+        monkeypatch.setattr(mlflow.MlflowClient, "log_batch", fail)
+        for name in ("log_text", "log_figure", "log_input", "log_metric"):
+            monkeypatch.setattr(mlflow, name, fail)
+        monkeypatch.setattr(mlflow.models.Model, "log", fail)
+    flavor.autolog()
+    with caplog.at_level("WARNING", logger="mlflow"), propagating("mlflow"):
         model = new_model().fit_on_batch(customers, num_steps=5, num_samples=5, progress=False)
-    plain = new_model()
-    flavor.autolog(disable=True)
-    plain.fit_on_batch(customers, num_steps=5, num_samples=5, progress=False)
     assert np.array_equal(plain.posterior["gain"], model.posterior["gain"])
+    assert np.array_equal(random.key_data(plain.rng_key), random.key_data(model.rng_key))
+    if broken == "disk":
+        for what in ("the arguments", "the data set", "the losses", "the pictures", "the table", "the model"):
+            assert f"Could not log {what}" in caplog.text
+
+
+@contextmanager
+def propagating(name):
+    """Let messages of a logger reach the ones above it."""
+    logger = logging.getLogger(name)
+    before, logger.propagate = logger.propagate, True
+    try:
+        yield
+    finally:
+        logger.propagate = before
+
+
+def test_optimizers_are_called_by_their_name():
+    from aimz.mlflow.records import _optimizer
+
+    chain = optax.chain(optax.clip(1.0), optax.adam(0.1))
+    assert _optimizer(numpyro.optim.optax_to_numpyro(chain)).startswith("optax: clip, scale_by_adam")
+    assert _optimizer(numpyro.optim.ClippedAdam(0.1)) == "ClippedAdam"

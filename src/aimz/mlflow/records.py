@@ -17,7 +17,7 @@ __all__ = [
 import inspect
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
 from typing import Any
 
@@ -25,7 +25,7 @@ import mlflow
 import numpy as np
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
-from numpyro.infer import SVI
+from numpyro.infer import MCMC, SVI
 
 from aimz.mlflow.inputs import fitted_example
 from aimz.model import ImpactModel
@@ -72,21 +72,22 @@ def _run_id() -> str:
 
 def log_arguments(model: ImpactModel, arguments: Mapping[str, Any]) -> None:
     """Log how the model is fitted."""
+    inference: Any = model.inference
     params: dict[str, Any] = {
         "kernel": _name(model.kernel),
         "param_input": model.param_input,
         "param_output": model.param_output,
-        **_inference(model.inference),
+        **_inference(inference),
         **{
             name: value
             for name, value in arguments.items()
             if name not in _NOT_PARAMETERS and (value is None or isinstance(value, Real | str | bool))
         },
     }
-    if not isinstance(model.inference, SVI):
+    if isinstance(inference, MCMC):
         for name in ("num_steps", "num_samples"):  # SVI's; the sampler has its own
             params.pop(name, None)
-        params["num_samples"] = model.inference.num_samples
+        params["num_samples"] = inference.num_samples
     _log_params(params)
 
 
@@ -101,6 +102,8 @@ def _inference(inference: Any) -> dict[str, Any]:
             "loss": _name(loss),
             "num_particles": getattr(loss, "num_particles", 1),
         }
+    if inference is None:
+        return {}  # of a model that was loaded without; the fit will say so
     return {
         "inference": type(inference).__name__,
         "sampler": type(inference.sampler).__name__,
@@ -112,11 +115,25 @@ def _inference(inference: Any) -> dict[str, Any]:
 
 
 def _optimizer(optimizer: Any) -> str:
-    """Return the name of an optimizer; one of Optax has none of its own, but its functions say where they are from."""
+    """Return the name of an optimizer; one of Optax has none, but the functions it was made by say theirs."""
     name = type(optimizer).__name__
-    update = next((cell.cell_contents for cell in getattr(optimizer.update_fn, "__closure__", None) or ()), None)
-    made = getattr(getattr(update, "update", None), "__qualname__", "")
-    return f"optax.{made.partition('.')[0]}" if made else name
+    made = list(dict.fromkeys(_made_by(getattr(optimizer, "update_fn", None))))
+    return name if name != "_NumPyroOptim" or not made else f"optax: {', '.join(made)}"
+
+
+def _made_by(value: Any) -> Iterator[str]:
+    """Yield the names of Optax's functions that made those a function calls."""
+    if isinstance(value, tuple):
+        for one in value:
+            yield from _made_by(one)
+    if not inspect.isfunction(value):
+        return
+    if value.__module__.startswith("optax"):
+        made = value.__qualname__.partition(".")[0]
+        if made not in ("chain", "with_extra_args_support") and value.__name__.startswith("update"):
+            yield made
+    for cell in value.__closure__ or ():
+        yield from _made_by(cell.cell_contents)
 
 
 def _name(value: Any) -> str:
