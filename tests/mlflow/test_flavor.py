@@ -197,8 +197,9 @@ def test_a_kernel_that_cannot_be_imported_is_pickled_where_that_is_allowed(
     assert not (tmp_path / "again").exists()
 
 
-def test_a_kernel_that_became_another_is_refused(fitted, tmp_path, monkeypatch):
-    flavor.save_model(fitted, tmp_path / "model")
+def test_a_kernel_that_became_another_is_refused(new_model, customers, tmp_path, monkeypatch):
+    model = new_model().fit_on_batch(customers, num_steps=2, num_samples=2, progress=False)
+    flavor.save_model(model, tmp_path / "model")
     monkeypatch.setattr(served_kernels, "shop", served_kernels.other_shop)
     with pytest.raises(SavedModelError):
         flavor.load_model(str(tmp_path / "model"))

@@ -1,6 +1,7 @@
 """What a served model answers, row by row, in process."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import mlflow
@@ -150,14 +151,25 @@ def test_several_numbers_for_each_row_and_other_names(new_model, loaded):
     assert np.allclose(answer.to_numpy(), [[-1.0, -10.0, 0.0, 0.0], [3.0, 30.0, 0.0, 0.0]], atol=1e-4)
 
 
-def test_arguments_by_name(new_model, loaded, fitted, customers):
+@pytest.mark.filterwarnings("ignore:.*validate_serving_input`` is deprecated:FutureWarning")
+def test_arguments_by_name(new_model, loaded, fitted, customers, tmp_path):
     rows = customers[ROWS].head(6)
     arrays = {"X": rows[["months", "price"]].to_numpy(), "mail": rows["mail"].to_numpy()}
     served = loaded(new_model(), fitted.posterior, input_example=arrays)
     answer = served.predict(arrays)
     assert np.allclose(answer["mean"], means_of(fitted, rows).mean(0), atol=0.3)
+    body = json.dumps({"inputs": {name: array.tolist() for name, array in arrays.items()}})
+    assert mlflow.models.validate_serving_input(str(tmp_path / "model"), body).equals(answer)
     with pytest.raises(MlflowException, match="Arrays must have the same number of rows"):
         served.predict({**arrays, "mail": arrays["mail"][:2]})
+
+
+def test_requests_at_the_same_time(served, customers):
+    rows = customers[ROWS]
+    alone = [served.predict(rows.head(n), params={"seed": n}) for n in range(1, 9)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda n: served.predict(rows.head(n), params={"seed": n}), range(1, 9)))
+    assert all(one.equals(other) for one, other in zip(alone, together, strict=True))
 
 
 WRONG = {
