@@ -63,6 +63,12 @@ def autolog(
         Name under which each model is registered, as its next version.
     extra_tags : dict, optional
         Tags of the runs that are made.
+
+    Examples
+    --------
+    >>> import aimz.mlflow
+    >>> aimz.mlflow.autolog(log_input_examples=False)  # from here on, each fit is logged
+    >>> aimz.mlflow.autolog(disable=True)
     """
     del log_input_examples, log_model_signatures, log_models, log_datasets, registered_model_name  # read when needed
     for name in _METHODS:

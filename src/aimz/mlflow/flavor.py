@@ -89,6 +89,24 @@ def save_model(
     ValueError
         If the kernel can only be pickled and MLflow does not allow that (``MLFLOW_ALLOW_PICKLE_DESERIALIZATION``), or
         it cannot be.
+
+    Examples
+    --------
+    >>> import tempfile, numpyro, numpyro.distributions as dist
+    >>> import aimz.mlflow, mlflow, numpy as np
+    >>> from jax import random
+    >>> from numpyro.infer import MCMC, NUTS
+    >>> def kernel(X, y=None):
+    ...     b = numpyro.sample("b", dist.Normal(0.0, 5.0))
+    ...     with numpyro.plate("obs", X.shape[0]):
+    ...         numpyro.sample("y", dist.Normal(b * X, 1.0), obs=y)
+    >>> model = aimz.ImpactModel(kernel, random.key(0), MCMC(NUTS(kernel), num_warmup=10, num_samples=10))
+    >>> path, X = tempfile.mkdtemp(), np.array([0.0, 10.0])
+    >>> _ = model.set_posterior_sample({"b": np.linspace(1.9, 2.1, 1000)})
+    >>> aimz.mlflow.save_model(model, path, input_example=X)
+    >>> served = mlflow.pyfunc.load_model(path)
+    >>> served.predict(X, params={"statistics": '["mean"]'}).round(0).abs().to_dict("records")
+    [{'mean': 0.0}, {'mean': 20.0}]
     """
     _check(aimz_model)
     travelling = travel(aimz_model.kernel, aimz_model.inference, code_paths)
