@@ -48,8 +48,8 @@ class Inputs:
 
 def inputs_of(model: ImpactModel, example: Any) -> Inputs:
     """Return what requests have to hold: as in the example, else as in the last fit, as far as that is known."""
-    fitted = None if model._observed is None else model._observed.static
-    static = {name: value for name, value in (fitted or {}).items() if _is_plain(value)}
+    called = model._engine.example
+    static = {name: value for name, value in (called.static if called else {}).items() if _is_plain(value)}
     if example is None:
         example = fitted_example(model, _SOME)
     if isinstance(example, Mapping):
