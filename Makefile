@@ -26,7 +26,7 @@ types: $(VENV)/.test ## Check types
 	$(BIN)/mypy
 
 pytest: $(VENV)/.test ## Run the tests alone, in two processes; ARGS="..." is passed on
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 docs: $(VENV)/.test ## Build the documentation into docs/_build
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-# Programs are compiled once and kept, a directory for each worker: half of the suite's time would go into compiling the
-# same again.  JAX knows a program by its text, its options and its own version.
-_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache" / _WORKER))
+# Programs are compiled once and kept, for all workers, for the processes that tests start and for the next run, which
+# takes a third of the time.  JAX knows a program by its text, its options and its own version.  `make clean` forgets.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
@@ -36,6 +35,21 @@ def quiet_local_latents():
     """For laws over the catalogue: what is said of local latents, and of rows that mix, has tests of its own."""
     with _local_latents_may_warn():
         yield
+
+
+@pytest.fixture(scope="module")
+def plain_code():
+    """Machine code is not optimised: for files that compare numbers with a witness, not bits with bits.
+
+    Compiling is most of their time.  What XLA may do to a sum is seen by the laws of equal bits (streams, comparisons,
+    effects, devices, checkpoints), by the fits and by the documents, whose programs are those that users have.
+    """
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
 
 
 @pytest.fixture

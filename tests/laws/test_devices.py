@@ -72,9 +72,9 @@ for name, n_obs in SIZES.items():
 np.savez(sys.argv[1], **out)
 """
 SIZES = {
-    "linear": 2500,  # three blocks, the last of them shorter
-    "poisson": 1500,
-    "local_latents": 5000,
+    "linear": 2500,  # three blocks, the last of them shorter: fewer than four devices
+    "poisson": 4000,  # four blocks: one for each of four devices
+    "local_latents": 5000,  # five blocks: more than four devices
     "subsampled": 3,
     "state_space": 40,
     "flax_net": 2500,
@@ -107,7 +107,8 @@ def on_one(tmp_path_factory):
     return run(STREAMS.replace("SIZES", repr(SIZES)), 1, tmp_path_factory.mktemp("one") / "one.npz")
 
 
-@pytest.mark.parametrize("n_devices", [2, 4, 8])
+# Four stand for two as well: there are kernels with fewer blocks than devices, as many, and more.
+@pytest.mark.parametrize("n_devices", [4, 8])
 def test_streams_on_several_devices(on_one, tmp_path, n_devices):
     """Blocks and draws are shared out evenly, whatever their number; padding shows nowhere.
 

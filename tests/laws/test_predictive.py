@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from aimz import ImpactModel
 from kernels import CASES, Case, fitted_model, fitted_params, on_device, posterior_draws
 
-pytestmark = pytest.mark.usefixtures("quiet_local_latents")
+pytestmark = pytest.mark.usefixtures("quiet_local_latents", "plain_code")
 
 N = 4000
 # About 1,200 two-sided comparisons at 5 standard errors: a false alarm in one of 1,400 sets of keys.
