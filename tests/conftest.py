@@ -37,6 +37,15 @@ def quiet_local_latents():
         yield
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _let_go():
+    """No file leaves its programs in memory: a worker would grow to 5 GB.  What the next needs is among those kept."""
+    yield
+    import jax  # not before the settings above, which it reads when it is imported
+
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
 def plain_code():
     """Machine code is not optimised: for files that compare numbers with a witness, not bits with bits.
@@ -49,7 +58,6 @@ def plain_code():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
 
 
 @pytest.fixture

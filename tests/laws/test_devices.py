@@ -108,7 +108,7 @@ def on_one(tmp_path_factory):
 
 
 # Four stand for two as well: there are kernels with fewer blocks than devices, as many, and more.
-@pytest.mark.parametrize("n_devices", [4, 8])
+@pytest.mark.parametrize("n_devices", [2, 4, 8])
 def test_streams_on_several_devices(on_one, tmp_path, n_devices):
     """Blocks and draws are shared out evenly, whatever their number; padding shows nowhere.
 
