@@ -1,6 +1,8 @@
 """What is written and read back, and files that are torn, altered or made to do harm."""
 
 import contextlib
+import datetime as dt
+import decimal
 import hashlib
 import json
 import pickle
@@ -97,6 +99,11 @@ LABELS = [
     pd.MultiIndex.from_product([["n", "s"], pd.date_range("2024", periods=2)], names=["region", 7]),
     np.array(["2024-01-01", "2024-01-02"], dtype="datetime64[D]"),
     ["x", "y"],
+    pd.Index([dt.date(2024, 1, 1), dt.date(2024, 2, 1)], name="day"),
+    pd.Index([np.int64(3), "a"], dtype=object),
+    pd.date_range("2024", periods=2, tz=dt.timezone(dt.timedelta(hours=2, seconds=30))),
+    pd.DatetimeIndex(pd.date_range("2024-01-01", periods=3, freq=pd.offsets.Easter()), freq=None),
+    pd.date_range("2024", periods=2, tz=dt.timezone(dt.timedelta(hours=1), "ours")).tz_convert("UTC"),
 ]
 
 
@@ -106,19 +113,59 @@ def test_labels(labels, tmp_path):
     node = write_labels(labels, "rows", arrays)
     content, arrays = through_file(tmp_path, {"labels": node}, arrays)
     expected = labels if isinstance(labels, pd.Index) else pd.Index(labels)
-    found = read_labels(content["labels"], arrays)
+    found = read_labels(content["labels"], arrays, rows=True)
     pd.testing.assert_index_equal(found, expected, exact=True)
     assert found.equals(expected)
-    assert getattr(found, "freq", None) == getattr(expected, "freq", None)
 
 
-def test_labels_of_another_kind_become_texts():
-    import decimal
+def test_a_frequency_without_a_name_is_left_out():
+    index, arrays = pd.date_range("2024-01-01", periods=3, freq=pd.offsets.Easter()), {}
+    found = read_labels(write_labels(index, "rows", arrays), arrays)
+    assert found.equals(index)
+    assert found.freq is None
 
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pd.Index([decimal.Decimal("1.5")]),
+        pd.Index([1, None], dtype="Int64"),
+    ],
+)
+def test_labels_of_another_kind_become_texts(labels):
     arrays = {}
-    with pytest.warns(UserWarning, match="Labels of type `Decimal` cannot be saved; their text is"):
-        node = write_labels(pd.Index([decimal.Decimal("1.5")]), "rows", arrays)
-    assert read_labels(node, arrays).tolist() == ["1.5"]
+    with pytest.warns(UserWarning, match="cannot be saved as they are; their text is"):
+        node = write_labels(labels, "rows", arrays)
+    assert read_labels(node, arrays).tolist() == [str(label) for label in labels]
+
+
+def test_rows_with_such_labels_are_known_again(tmp_path):
+    frame = pd.DataFrame({"x": X}, index=pd.Index([decimal.Decimal(i) for i in range(6)]))
+
+    def local(X, y=None):
+        with numpyro.plate("obs", X.shape[0]):
+            z = numpyro.sample("z", dist.Normal())
+            numpyro.sample("y", dist.Normal(z + X[:, 0], 1.0), obs=y)
+
+    model = ImpactModel(local, random.key(0), MCMC(NUTS(local), num_warmup=2, num_samples=3))
+    model.fit_on_batch(frame, X, progress=False)
+    with pytest.warns(UserWarning, match="`Decimal`"):
+        model.save(tmp_path / "model")
+    loaded = ImpactModel.load(tmp_path / "model", local)
+    with pytest.warns(UserWarning, match="keep their posterior draws"):
+        loaded.predict_on_batch(frame)
+    with pytest.warns(UserWarning, match="drawn anew"):
+        loaded.predict_on_batch(frame.iloc[::-1])
+
+
+def test_names_of_labels_do_not_collide(tmp_path):
+    arrays = {}
+    nodes = [
+        write_labels(pd.CategoricalIndex(["b", "a"]), "coords/a", arrays),
+        write_labels([1.5, 2.5], "coords/a/codes", arrays),
+        write_labels([3, 4], "coords/a", arrays),
+    ]
+    assert [read_labels(node, arrays).tolist() for node in nodes] == [["b", "a"], [1.5, 2.5], [3, 4]]
 
 
 def test_trees_of_arrays_and_of_classes(tmp_path):
@@ -291,6 +338,31 @@ def test_no_site_is_called_like_a_path(path, name):
         tamper(copy, change)
         with pytest.raises(SavedModelError, match="no site is called"):
             ImpactModel.load(copy, kernel)
+
+
+def test_a_time_zone_is_no_path_and_a_range_no_bomb(path, monkeypatch):
+    opened = []
+    monkeypatch.setattr("dateutil.tz.tzfile", lambda *args: opened.append(args))
+    arrays = {}
+    node = write_labels(pd.date_range("2024", periods=2, tz="UTC"), "coords/f", arrays)
+    for zone in ("dateutil//etc/passwd", "../../etc/passwd", "/etc/passwd"):
+        with pytest.raises(Exception, match=r"(?i)zone|key"):
+            read_labels({**node, "zone": zone}, arrays)
+    assert not opened
+
+    def change(index):
+        index["coords"] = {"f": {"range": [0, 10**9, 1], "names": [None]}}
+
+    tamper(path, change)
+    with pytest.raises(SavedModelError, match="no range"):
+        ImpactModel.load(path, kernel)
+
+
+@pytest.mark.parametrize("change", [{"format_version": True}, {"format_version": 0}, {"settings": {}}])
+def test_what_is_needed_is_there(path, change):
+    tamper(path, lambda index: {**index, **change})
+    with pytest.raises(SavedModelError, match="is damaged"):
+        ImpactModel.load(path, kernel)
 
 
 def test_bytes_cannot_be_seen_as_objects(path):

@@ -1,10 +1,14 @@
 """Saved models: the same bits, training that goes on, and refusals that name what differs."""
 
+import contextlib
 import json
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +22,12 @@ import xarray as xr
 from flax import linen
 from jax import random
 from numpyro.contrib.module import flax_module
-from numpyro.infer import HMC, MCMC, NUTS, SVI, Trace_ELBO
+from numpyro.infer import HMC, MCMC, NUTS, SVI, DiscreteHMCGibbs, Trace_ELBO
 from numpyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 
 from aimz import ImpactModel
 from aimz.errors import NotFittedError, SavedModelError
+from aimz.persistence import read_bundle, write_bundle
 
 QUIET = {"progress": False}
 X = np.asarray(random.normal(random.key(0), (40, 3)))
@@ -121,6 +126,7 @@ def test_a_fit_by_svi_goes_on_as_if_uninterrupted(of, make, tmp_path):
     same(loaded.vi_state, model.vi_state)
     same(dict(loaded.posterior), dict(model.posterior))
     np.testing.assert_array_equal(loaded.vi_result.losses, model.vi_result.losses)
+    assert loaded.vi_result.losses.dtype == model.vi_result.losses.dtype
     for one in (model, loaded):
         one.fit_on_batch(X, Y, num_steps=30, num_samples=7, **QUIET)  # each with its own key
     same(loaded.vi_state, model.vi_state)
@@ -174,6 +180,8 @@ def test_without_inference_it_predicts_and_does_not_fit(tmp_path):
     ):
         with pytest.raises(NotFittedError, match="inference="):
             call()
+    with pytest.raises(NotFittedError, match="Setting `vi_result`"):
+        loaded.vi_result = model.vi_result
     # Nothing is lost in a model that only passed through.
     loaded.save(tmp_path / "again")
     twice = ImpactModel.load(tmp_path / "again", normalised, svi(normalised))
@@ -221,6 +229,17 @@ def test_fresh_draws_from_a_guide_that_is_set_up_by_the_data(tmp_path):
     one, other = (m.sample(X=X, y=Y, num_samples=6, return_datatree=False) for m in (model, loaded))
     same(other, one)
     pd.testing.assert_frame_equal(loaded.diagnose(X, Y), model.diagnose(X, Y))
+    with pytest.raises(ValueError, match="`y` is not that of the fit"):
+        loaded.diagnose(X, Y + 5)
+    with pytest.raises(ValueError, match="`X` is not that of the fit"):
+        loaded.diagnose(X + 5, Y)
+    again = ImpactModel.load(tmp_path / "model", kernel, svi(kernel))
+    with pytest.raises(TypeError, match="it lacks `y`"):
+        again.sample(X=X)
+    same(
+        again.sample(X=X, y=Y, rng_key=random.key(3), return_datatree=False)["a"],
+        model.sample(rng_key=random.key(3), return_datatree=False)["a"],
+    )
 
 
 class Link:
@@ -239,11 +258,85 @@ def linked(X, y=None, *, link, power=(1, 2.0), name="a"):
 def test_arguments_that_are_no_arrays(tmp_path):
     model = ImpactModel(linked, random.key(1), svi(linked))
     model.fit_on_batch(X, Y, link=Link(), name="c", num_steps=5, num_samples=5, **QUIET).save(tmp_path / "model")
-    with pytest.raises(TypeError, match=r"`link`, which no file .* `ImpactModel.load\(path, kernel, link=...\)`"):
+    with pytest.raises(TypeError, match=r"`link`, which no file .* arguments=\{'link': ...\}"):
         ImpactModel.load(tmp_path / "model", linked)
-    loaded = ImpactModel.load(tmp_path / "model", linked, svi(linked), link=Link())
+    loaded = ImpactModel.load(tmp_path / "model", linked, svi(linked), arguments={"link": Link()})
+    with pytest.raises(TypeError, match="got `name`, which was saved with the model"):
+        ImpactModel.load(tmp_path / "model", linked, arguments={"link": Link(), "name": "d"})
     assert loaded.kernel_spec.latent_sites == ("c",)
     same(loaded.vi_state, model.vi_state)
+
+
+def test_other_implementations_of_keys(tmp_path):
+    model = ImpactModel(kernel, random.key(1, impl="rbg"), svi(kernel))
+    model.fit_on_batch(X, Y, num_steps=5, num_samples=5, **QUIET).save(tmp_path / "model")
+    same(ImpactModel.load(tmp_path / "model", kernel, svi(kernel)).vi_state, model.vi_state)
+
+
+def with_param(X, y=None):
+    w = numpyro.param("w", 1.0)
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(w + b * X[:, 0], 1.0), obs=y)
+
+
+def test_parameters_that_were_set_by_hand_and_a_kernel_that_was_never_called(tmp_path):
+    model = ImpactModel(with_param, random.key(1), svi(with_param))
+    model.vi_result = SimpleNamespace(params={"w": 7.0}, losses=None)
+    model.set_posterior_sample({"b": np.zeros(500)}).save(tmp_path / "model")
+    for inference in (None, svi(with_param)):
+        loaded = ImpactModel.load(tmp_path / "model", with_param, inference)
+        alike(loaded.predict_on_batch(X, rng_key=random.key(2)), model.predict_on_batch(X, rng_key=random.key(2)))
+
+
+def bounded(X, y=None):
+    a = numpyro.sample("a", dist.Uniform(0, jnp.abs(X).max()))
+    like = numpyro.sample("like", dist.Normal())  # also a word of the format
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(a + like * X[:, 0], 1.0), obs=y)
+
+
+def test_bounds_that_depend_on_the_data_are_told(tmp_path):
+    model = ImpactModel(bounded, random.key(1), svi(bounded))
+    model.fit_on_batch(X, Y, num_steps=5, num_samples=5, **QUIET).save(tmp_path / "model")
+    with pytest.warns(UserWarning, match="The bounds of `a` are computed while the fit begins"):
+        loaded = ImpactModel.load(tmp_path / "model", bounded, svi(bounded))
+    one, other = (m.sample(X=X, y=Y, num_samples=6, return_datatree=False) for m in (model, loaded))
+    same(other, one)  # with the data of the fit they are the same
+
+
+def test_an_object_that_ran_for_other_data_does_not_count(tmp_path):
+    used = svi(bounded)
+    ImpactModel(bounded, random.key(1), used).fit_on_batch(100 * X, Y, num_steps=2, num_samples=2, **QUIET)
+    model = ImpactModel(bounded, random.key(1), svi(bounded))
+    model.fit_on_batch(X, Y, num_steps=2, num_samples=2, **QUIET).save(tmp_path / "model")
+    with pytest.warns(UserWarning, match="The bounds of `a`"):
+        loaded = ImpactModel.load(tmp_path / "model", bounded, used)
+    one, other = (m.sample(X=X, y=Y, num_samples=6, return_datatree=False) for m in (model, loaded))
+    same(other, one)
+    assert used.guide.prototype_trace is not None  # and it stays as it was
+
+
+def mixture(X, y=None):
+    c = numpyro.sample("c", dist.Bernoulli(0.3))
+    like = numpyro.sample("like", dist.Normal())
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(c + like * X[:, 0], 1.0), obs=y)
+
+
+def gibbs(kernel):
+    return MCMC(DiscreteHMCGibbs(NUTS(kernel)), num_warmup=5, num_samples=5, progress_bar=False)
+
+
+def test_the_chains_of_the_file_go_on_and_not_those_of_the_object(tmp_path):
+    model = ImpactModel(mixture, random.key(1), gibbs(mixture)).fit_on_batch(X, Y, **QUIET)
+    model.save(tmp_path / "model")
+    used = gibbs(mixture)
+    ImpactModel(mixture, random.key(7), used).fit_on_batch(X, Y + 50, **QUIET)
+    loaded = ImpactModel.load(tmp_path / "model", mixture, used)
+    for _ in range(2):
+        one, other = (m.sample(num_samples=4, X=X, y=Y, return_datatree=False) for m in (model, loaded))
+        same(other, one)
 
 
 # ------------------------------------------------------------------------------------------------ refusals
@@ -309,9 +402,67 @@ def test_nothing_is_overwritten_unasked(saved, tmp_path):
     model.fit_on_batch(X, Y, num_steps=5, num_samples=5, **QUIET).save(tmp_path / "model", overwrite=True)
     assert ImpactModel.load(tmp_path / "model", kernel).is_fitted()
     assert len(list((tmp_path / "model").iterdir())) == 2
-    (tmp_path / "model" / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"notes\.txt"):
-        model.save(tmp_path / "model", overwrite=True)
+    for name in ("notes.txt", "arrays", "model.json.partial"):
+        (tmp_path / "model" / name).write_text("mine")
+        with pytest.raises(FileExistsError, match=name):
+            model.save(tmp_path / "model", overwrite=True)
+        (tmp_path / "model" / name).unlink()
+    for path, error in (
+        (3, TypeError),
+        ("s3://bucket/model", ValueError),
+        (tmp_path / "model" / "model.json", OSError),
+    ):
+        with pytest.raises(error, match="`path` must be"):
+            model.save(path)
+    for path, error in ((None, TypeError), ("s3://bucket/model", ValueError)):
+        with pytest.raises(error, match="`path` must be"):
+            ImpactModel.load(path, kernel)
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+import safetensors.numpy
+from aimz.persistence import write_bundle
+whole = safetensors.numpy.save_file
+def torn(arrays, path):
+    whole(arrays, path)
+    (path.parent / ".tmpABCDEF").write_bytes(b"of safetensors itself")
+    os.kill(os.getpid(), signal.SIGKILL)
+safetensors.numpy.save_file = torn
+from pathlib import Path
+write_bundle(Path(sys.argv[1]), {}, {"a": np.ones(10)}, overwrite=True)
+"""
+
+
+def test_a_process_that_is_killed_while_it_saves_blocks_nothing(saved, tmp_path):
+    model = ImpactModel(kernel, random.key(1), svi(kernel))
+    model.save(tmp_path / "model")
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "model")], timeout=240, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "model").iterdir())) == 3
+    assert not ImpactModel.load(tmp_path / "model", kernel).is_fitted()
+    model.save(tmp_path / "model", overwrite=True)
+    assert len(list((tmp_path / "model").iterdir())) == 2
+
+
+def test_of_many_who_write_and_read_at_once_none_sees_half_a_model(tmp_path):
+    def write(i):
+        with contextlib.suppress(BlockingIOError):
+            write_bundle(tmp_path / "model", {"i": i}, {"a": np.full(2**18, i)}, overwrite=True)
+            return "wrote"
+        return "refused"
+
+    def read(_):
+        content, arrays = read_bundle(tmp_path / "model")
+        return bool((arrays["a"] == content["i"]).all())
+
+    write(0)
+    with ThreadPoolExecutor(4) as pool:
+        read_ones, written = pool.map(read, range(40)), pool.map(write, range(40))
+        assert all(read_ones)
+        assert "wrote" in list(written)
+    assert len(list((tmp_path / "model").iterdir())) == 2
 
 
 def test_an_interrupted_save_leaves_the_model_before(saved, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from aimz.data.batches import ArrayBatches, Batches, IterableBatches, count_rows
 from aimz.data.calls import Call, check_aligned, read_call
 from aimz.data.frames import index_of, is_plain_range
 from aimz.data.keys import read_key
-from aimz.data.paths import read_output_dir
+from aimz.data.paths import read_input_dir, read_output_dir
 from aimz.data.pieces import Pieces, open_pieces
 from aimz.data.sources import BatchReader, Field, Rows, Stacked, is_batches, is_shuffled
 from aimz.data.tables import Parameters, Table, named_columns, open_table
@@ -37,6 +37,7 @@ __all__ = [
     "read_array",
     "read_call",
     "read_count",
+    "read_input_dir",
     "read_key",
     "read_output_dir",
 ]

@@ -1,6 +1,6 @@
 """Directories as arguments; checked without any package that writes there."""
 
-__all__ = ["read_output_dir"]
+__all__ = ["read_input_dir", "read_output_dir"]
 
 import os
 from pathlib import Path
@@ -19,13 +19,7 @@ def read_output_dir(output_dir: Any, name: str = "output_dir") -> Path:
     OSError
         If it is a file, or may not be written.
     """
-    if not isinstance(output_dir, str | os.PathLike):
-        msg = f"`{name}` must be a path; got {output_dir!r}. Pass a string or a `pathlib.Path`."
-        raise TypeError(msg)
-    if "://" in str(output_dir):
-        msg = f"`{name}` must be a local path; got {output_dir!r}. Write to a local directory and copy it there."
-        raise ValueError(msg)
-    path = Path(output_dir).expanduser().absolute()
+    path = read_input_dir(output_dir, name)
     parent = next(p for p in (path, *path.parents) if p.exists())
     if not parent.is_dir():
         msg = f"`{name}` must be a directory; got {path}, and {parent} is a file. Choose another."
@@ -34,3 +28,22 @@ def read_output_dir(output_dir: Any, name: str = "output_dir") -> Path:
         msg = f"`{name}` must be a directory that can be written; got {path}. Choose another, or change its mode."
         raise PermissionError(msg)
     return path
+
+
+def read_input_dir(given: Any, name: str) -> Path:
+    """Return a local path, whether anything is there or not.
+
+    Raises
+    ------
+    TypeError
+        If it is no path.
+    ValueError
+        If it is a URL.
+    """
+    if not isinstance(given, str | os.PathLike):
+        msg = f"`{name}` must be a path; got {given!r}. Pass a string or a `pathlib.Path`."
+        raise TypeError(msg)
+    if "://" in str(given):
+        msg = f"`{name}` must be a local path; got {given!r}. Use a local directory, and copy from or to it."
+        raise ValueError(msg)
+    return Path(given).expanduser().absolute()

@@ -18,7 +18,7 @@ from aimz.inference.discrete import check_summed, check_values, draw_discrete, e
 from aimz.inference.fit import Fit, Known
 from aimz.inference.posterior import Posterior
 from aimz.kernel import KernelSpec
-from aimz.persistence import Unlike, read_tree, write_tree
+from aimz.persistence import Unlike, needs_like, read_tree, write_tree
 
 _HMC_FIELDS = ("potential_energy", "energy", "num_steps", "accept_prob", "adapt_state.step_size")
 _DEFAULT_NUM_SAMPLES = 1000
@@ -45,7 +45,7 @@ class MCMCFit(Fit):
 
     @property
     def _last_state(self) -> Any:
-        return self._restored if self.inference.last_state is None else self.inference.last_state
+        return self.inference.last_state if self._restored is None else self._restored
 
     @property
     def params(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class MCMCFit(Fit):
         """Return where the chains ended."""
         mcmc, found = self.inference, dict[str, np.ndarray]()
         state = None if self._last_state is None else write_tree(self._last_state, "last_state", found)
-        if "'like'" in str(state):
+        if needs_like(state):
             warn(
                 f"The state of `{type(mcmc.sampler).__name__}` is of classes that cannot be saved; it is left out, so "
                 "that `sample` cannot continue the chains after a load. The draws are all there."
@@ -158,6 +158,7 @@ class MCMCFit(Fit):
         try:
             arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
             mcmc.run(key, extra_fields=tuple(fields), **arrays, **call.static)
+            self._restored = None
         finally:
             mcmc.progress_bar = before
         samples = mcmc.get_samples(group_by_chain=True)

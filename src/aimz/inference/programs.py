@@ -1,6 +1,6 @@
 """The compiled programs of stochastic variational inference: a loop of steps, and draws from the guide."""
 
-__all__ = ["MOST_STEPS", "Loop", "Pace", "SVIPrograms", "warn_not_finite"]
+__all__ = ["MOST_STEPS", "Loop", "Pace", "SVIPrograms", "forget_data", "warn_not_finite"]
 
 import inspect
 import time
@@ -22,7 +22,7 @@ from numpyro.optim import Minimize
 from aimz.bars import Bar
 from aimz.data import Call
 from aimz.errors import warn
-from aimz.inference.scaling import RowScale, sums_discrete
+from aimz.inference.scaling import RowScale, parts_of, sums_discrete
 from aimz.kernel import Recent, freeze
 
 type Loop = Callable[..., tuple[SVIState, jax.Array, jax.Array, jax.Array]]
@@ -45,6 +45,14 @@ class Pace:
         if steps:
             fits = int(_SECONDS * steps / max(seconds, 1e-6))
             self.steps = max(1, min(fits, 8 * self.steps, MOST_STEPS))
+
+
+def forget_data(svi: SVI) -> None:
+    """Let an object be set up again, for other data."""
+    svi.constrain_fn = None
+    for part in parts_of(svi.guide):
+        if isinstance(part, AutoGuide):
+            part.prototype_trace = None
 
 
 class SVIPrograms:
@@ -71,8 +79,13 @@ class SVIPrograms:
 
     def set_up(self, call: Call) -> None:
         """Let guide and constraints see data, where none were seen in this process: the state came from a file."""
-        if self._svi.constrain_fn is None:
+        if self._svi.constrain_fn is not None:
+            return
+        try:
             self.begin(None, call, jax.random.key(0))
+        except BaseException:
+            forget_data(self._svi)
+            raise
 
     def run(
         self, state: SVIState | None, call: Call, *, num_steps: int, key: jax.Array, progress: bool

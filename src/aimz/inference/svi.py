@@ -21,10 +21,10 @@ from aimz.inference.epochs import EpochRun
 from aimz.inference.fit import Fit, Known, VIResult
 from aimz.inference.posterior import Posterior
 from aimz.inference.programs import SVIPrograms, warn_not_finite
-from aimz.inference.saved import names_of, read_state
+from aimz.inference.saved import as_new, names_of, read_state
 from aimz.inference.scaling import check_minibatches, read_scaled
 from aimz.kernel import KernelSpec, Recent, freeze
-from aimz.persistence import read_tree, write_tree
+from aimz.persistence import write_tree
 
 _MOST_BYTES = 2**30
 """Bytes of draws of discrete local latents that a fit in minibatches keeps."""
@@ -69,6 +69,8 @@ class SVIFit(Fit):
         """Sites that are scaled, for batches of a kind."""
         self._sums = Recent[tuple[str, ...]]()
         self._n_obs: int | None = None
+        self._arguments = frozenset[str]()
+        """Arrays a guide has to be set up with, after a load."""
         self._result: VIResult | None = None
         self._steps: list[jax.Array] = []
         """Losses of single steps that are not among those of the result yet."""
@@ -269,21 +271,27 @@ class SVIFit(Fit):
     def write(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         """Return parameters, losses, and the state of optimizer, kernel and key."""
         result, state = self.vi_result, self.vi_state
+        if result is not None and result.losses is not None:
+            arrays["losses"] = np.asarray(result.losses)
         return {
             "kind": self.kind,
             **names_of(self.inference),
             "n_obs": self._n_obs,
             "params": None if result is None else write_tree(dict(result.params), "params", arrays),
-            "losses": None if result is None else write_tree(np.asarray(result.losses), "losses", arrays),
+            "losses": None if result is None or result.losses is None else "losses",
             "state": None if state is None else write_tree(state, "state", arrays),
         }
 
     def read(self, node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], known: Known) -> None:
         """Go on from a state that belongs to this guide and this optimizer."""
-        self._n_obs = node["n_obs"]
+        self.inference, self._n_obs = as_new(self.inference), node["n_obs"]
+        self._programs = SVIPrograms(self.inference)
         if node["params"] is not None:
             params, self.vi_state = read_state(self.inference, node, arrays, known)
-            self.vi_result = SVIRunResult(params, self.vi_state, np.asarray(read_tree(node["losses"], arrays)))
+            losses = None if node["losses"] is None else np.array(arrays[node["losses"]])
+            self.vi_result = SVIRunResult(params, self.vi_state, losses)
+        if known.example is not None:
+            self._arguments = frozenset(known.example.arrays)
 
     def set_up(self, call: Call) -> None:
         """Set up a guide that has seen no data in this process; the parameters there are stay."""
@@ -293,10 +301,12 @@ class SVIFit(Fit):
         """Refuse to draw before there are parameters, or from a guide that was not set up and gets no data to be."""
         self._refuse_unless(self.vi_result is not None)
         guide = self.inference.guide
-        if call is None and isinstance(guide, AutoGuide) and guide.prototype_trace is None:
+        missing = self._arguments - set(() if call is None else call.arrays)
+        if missing and isinstance(guide, AutoGuide) and guide.prototype_trace is None:
+            listed = ", ".join(f"`{name}`" for name in sorted(missing))
             msg = (
                 f"`{type(guide).__name__}` has seen no data since the model was loaded, and has to be set up for some "
-                "before it is drawn from. Pass those of the fit by name: `sample(X=X, y=y)`."
+                f"before it is drawn from; it lacks {listed}. Pass the data of the fit by name: `sample(X=X, y=y)`."
             )
             raise TypeError(msg)
 

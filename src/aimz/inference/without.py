@@ -14,7 +14,7 @@ from aimz.errors import NotFittedError
 from aimz.inference.fit import Fit, Known
 from aimz.inference.posterior import Posterior
 from aimz.kernel import KernelSpec
-from aimz.persistence import read_tree
+from aimz.persistence import NOTHING, read_tree
 
 
 class WithoutInference(Fit):
@@ -84,7 +84,8 @@ class WithoutInference(Fit):
         for saved in (node.get("params"), state.get("mutable_state")):
             of = [] if saved is None else saved.get("dict", [])
             for name, tree in of:
-                if name in known.params:
-                    self._params[name] = read_tree(tree, arrays, known.params[name])
+                # Without a call of the kernel it is not known which are its own, and none is of classes.
+                if name in known.params or known.example is None:
+                    self._params[name] = read_tree(tree, arrays, known.params.get(name, NOTHING))
         if node.get("losses"):
-            self.vi_result = SVIRunResult(self._params, None, np.asarray(read_tree(node["losses"], arrays)))
+            self.vi_result = SVIRunResult(self._params, None, np.array(arrays[node["losses"]]))

@@ -282,7 +282,7 @@ def load_model(
     *,
     kernel: Any = None,
     inference: Any = None,
-    **kwargs: Any,
+    arguments: Mapping[str, Any] | None = None,
 ) -> ImpactModel:
     """Load a model that was saved or logged.
 
@@ -297,7 +297,7 @@ def load_model(
     inference : numpyro.infer.SVI or numpyro.infer.MCMC, optional
         The inference, in place of the one that was saved.  A model that has none predicts, compares and scores, and
         refuses to be fitted further.
-    **kwargs
+    arguments : mapping of str to object, optional
         Arguments the kernel was called with that are neither arrays nor plain values, as in :meth:`ImpactModel.load`.
 
     Returns
@@ -321,7 +321,7 @@ def load_model(
             "Load it with the flavour it has, or with `mlflow.pyfunc.load_model`."
         )
         raise ValueError(msg)
-    return stored.read(Path(local) / about["data"], kernel=kernel, inference=inference, **kwargs).model
+    return stored.read(Path(local) / about["data"], kernel=kernel, inference=inference, arguments=arguments).model
 
 
 def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> Scorer:  # noqa: ARG001 (MLflow's)

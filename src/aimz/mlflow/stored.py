@@ -32,12 +32,12 @@ def write(model: ImpactModel, folder: Path, travelling: Travelling, inputs: Inpu
     (folder / _ABOUT).write_text(json.dumps(about, indent=2), encoding="utf-8")
 
 
-def read(folder: Path, *, kernel: Any = None, inference: Any = None, **kwargs: Any) -> Stored:
+def read(folder: Path, *, kernel: Any = None, inference: Any = None, arguments: Any = None) -> Stored:
     """Read it back, with the kernel that was saved unless another is given."""
     about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
     if kernel is None:
         code = folder.parent.parent / "code"
         kernel, saved = read_kernel(folder, about["kernel"], str(code) if code.is_dir() else None)
         inference = saved if inference is None else inference
-    model = ImpactModel.load(folder / _MODEL, kernel, inference, **kwargs)
+    model = ImpactModel.load(folder / _MODEL, kernel, inference, arguments=arguments)
     return Stored(model, Inputs.of_described(about["inputs"]))

@@ -245,6 +245,12 @@ def data_of_fit(given: Call | None, observed: Observed | None, rows: int | None)
             f"got {given.n_obs}. Call `diagnose(X, y)` with all of them."
         )
         raise ValueError(msg)
+    elif observed is not None and not observed.moved and (other := observed.other_data(given)) is not None:
+        msg = (
+            f"`{other}` is not that of the fit, and the guide stands for the posterior of the data of the fit alone. "
+            "Call `diagnose` with what the model was fitted with."
+        )
+        raise ValueError(msg)
     return given
 
 

@@ -9,14 +9,13 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
 from numpyro.infer import MCMC, SVI
 from numpyro.infer.svi import SVIState
 
-from aimz.data import open_pieces, read_count, read_key
+from aimz.data import open_pieces, read_count, read_input_dir, read_key, read_output_dir
 from aimz.errors import NotFittedError
 from aimz.inference import Posterior, SVIFit, VIResult, WithoutInference, make_fit, read_draws
 from aimz.kernel import KernelSpec, Scored, read_signature
@@ -254,6 +253,8 @@ class ImpactModel:
         if not (hasattr(result, "params") and hasattr(result, "losses")):
             msg = f"`vi_result` must have `params` and `losses`; got {type(result).__name__}."
             raise TypeError(msg)
+        if isinstance(self._fit, WithoutInference):
+            self._fit.refuse("Setting `vi_result`")
         self._fit.vi_result = result
         self._leave_data()
 
@@ -1427,12 +1428,18 @@ class ImpactModel:
         >>> bool((here == there).all())
         True
         """
+        place = read_output_dir(path, "path")
         parts = Contents(self._rng_key, self._engine, self._fit, self._results, self._posterior, self._observed)
-        write_model(Path(path), parts, overwrite=bool(overwrite))
+        write_model(place, parts, overwrite=bool(overwrite))
 
     @classmethod
     def load(
-        cls, path: "str | os.PathLike[str]", kernel: Kernel, inference: SVI | MCMC | None = None, **kwargs: Any
+        cls,
+        path: "str | os.PathLike[str]",
+        kernel: Kernel,
+        inference: SVI | MCMC | None = None,
+        *,
+        arguments: Mapping[str, Any] | None = None,
     ) -> Self:
         """Read a model that :meth:`save` wrote; nothing in the files is ever executed.
 
@@ -1447,8 +1454,9 @@ class ImpactModel:
         kernel : callable
             The kernel that was fitted.
         inference : numpyro.infer.SVI or numpyro.infer.MCMC, optional
-            Inference made as for the fit.  Without it the model predicts, compares and scores, and cannot be fitted.
-        **kwargs
+            Inference made as for the fit; an SVI object that has run is copied, since it is set up for data of its own.
+            Without it the model predicts, compares and scores, and cannot be fitted.
+        arguments : mapping of str to object, optional
             Arguments the kernel was called with that are neither arrays nor plain values, such as functions.
 
         Returns
@@ -1464,16 +1472,18 @@ class ImpactModel:
             If a file is torn, altered or of a newer format, or kernel, guide, optimizer or sampler are others than
             those that were saved, or JAX computes with other numbers (``jax_enable_x64``).
         TypeError
-            If an argument in ``kwargs`` is missing.
+            If one of ``arguments`` is missing, or not wanted.
 
         Warns
         -----
         UserWarning
-            If the kernel has the same sites, but computes something else.
+            If the kernel has the same sites, but computes something else; or bounds of parameters or latents may
+            depend on the data, and will be those of the first data the loaded model is fitted to.
         """
         make = WithoutInference if inference is None else partial(make_fit, kernel, inference, None)
         model = cls.__new__(cls)
-        model._begin(read_model(Path(path), kernel, make, kwargs))
+        fit = make()
+        model._begin(read_model(read_input_dir(path, "path"), kernel, fit, arguments or {}))
         return model
 
     def __getstate__(self) -> dict[str, Any]:
@@ -1496,8 +1506,8 @@ class ImpactModel:
 
     def _leave_data(self) -> None:
         """Forget the data of the last fit, since something else moves the parameters; their fingerprints stay."""
-        if self._observed is not None and self._observed.call is not None:
-            self._observed = replace(self._observed, call=None)
+        if self._observed is not None:
+            self._observed = replace(self._observed, call=None, moved=True)
 
     def _portrait(self) -> Portrait:
         """Return what there is to say of the model."""

@@ -15,6 +15,7 @@ from aimz.kernel import Columns, KernelSpec, freeze
 from aimz.model.comparing import Compared
 from aimz.model.engine import Prepared
 from aimz.model.worlds import Comparison
+from aimz.persistence import is_plain
 from aimz.statistics import Reduction
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Observed:
     """Further arguments that are no arrays."""
     index: Any = None
     """Labels of the rows, where the input had some."""
+    moved: bool = False
+    """Whether other data have moved the fit since."""
 
     @staticmethod
     def of(call: Call, param_output: str) -> "Observed":
@@ -47,8 +50,9 @@ class Observed:
         return Observed(digests, call.arrays[param_output], None if lazy else call, call.static, call.index)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the data out of a pickle; their fingerprints stay."""
-        return {**self.__dict__, "call": None, "static": {}}
+        """Leave the data out of a pickle; their fingerprints stay, and arguments that are plain values."""
+        static = {name: value for name, value in self.static.items() if is_plain(value)}
+        return {**self.__dict__, "call": None, "static": static}
 
     def changed(self, call: Call) -> frozenset[str]:
         """Return the arguments whose arrays are not those of the fit; rows of an iterable are taken to be."""
@@ -57,7 +61,7 @@ class Observed:
     def relabelled(self, call: Call) -> bool:
         """Return whether the labels of the rows say that these are other observations, or in another order."""
         here, there = call.index, self.index
-        if here is None or there is None or here.equals(there):
+        if here is None or there is None or here.equals(there) or _texts(here).equals(there):
             return False
         # One that only counts the rows says nothing about them, unless there are more or fewer.
         counted = is_plain_range(here) or is_plain_range(there)
@@ -70,6 +74,12 @@ class Observed:
             if here != there and here == freeze(call.static[name]) and there == freeze(self.static[name]):
                 return name
         return None
+
+    def other_data(self, call: Call) -> str | None:
+        """Return the name of an array that is not that of the fit, the output among them, or None."""
+        inputs = sorted(name for name in self.digests if name not in call.arrays or self._differs(call, name))
+        output = [name for name in call.arrays if name not in self.digests and self.is_other_output(call, name)]
+        return next(iter([*inputs, *output]), None)
 
     def is_other_output(self, call: Call, name: str) -> bool:
         """Return whether the output's data are not those of the fit, as far as they are at hand."""
@@ -85,6 +95,11 @@ class Observed:
             return True
         # Most other data have another shape, and need not be read.
         return not isinstance(array, Field) and (tuple(array.shape) != shape or call.fingerprint(name) != digest)
+
+
+def _texts(index: Any) -> Any:
+    """Return labels of a kind that no file holds as their texts, which stand for them in a model that was loaded."""
+    return index if index.dtype != object else index.map(str)
 
 
 class Results:

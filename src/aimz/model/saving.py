@@ -3,7 +3,7 @@
 __all__ = ["Contents", "read_model", "write_model"]
 
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,19 +22,26 @@ from aimz.model.engine import Engine
 from aimz.model.keys import describe_key, parse_key
 from aimz.model.results import Observed, Results
 from aimz.persistence import (
+    check_target,
     damaged,
+    is_plain,
+    needs_like,
     read_bundle,
     read_columns,
     read_example,
     read_labels,
+    read_plain,
     read_spec,
     write_bundle,
     write_example,
     write_labels,
+    write_plain,
     write_spec,
 )
 from aimz.types import Kernel
 
+_STRUCTURE = ("role", "distribution", "traced_shape", "row_axes", "dtype", "event_dim", "plates", "n_values", "leaves")
+"""What two sites of one name must have alike."""
 _NUMBERS = ("jax_enable_x64", "jax_threefry_partitionable")
 """Settings of JAX that change what is drawn."""
 
@@ -61,10 +68,11 @@ def write_model(path: Path, model: Contents, *, overwrite: bool) -> None:
     ValueError
         If parameters are of classes of the user's and no call of the kernel is known to find these by.
     """
+    check_target(path, overwrite=overwrite)
     arrays: dict[str, np.ndarray] = {}
     engine, posterior, observed = model.engine, model.posterior, model.observed
     fit = model.fit.write(arrays)
-    if engine.example is None and "'like'" in str(fit):
+    if engine.example is None and any(needs_like(fit.get(part)) for part in ("params", "state")):
         msg = (
             "Parameters of this kernel are objects of classes, which are known again by a call of the kernel; there "
             "was none yet. Call `predict_on_batch` once, and save then."
@@ -101,6 +109,12 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
+def _alike_in_arithmetic(versions: Mapping[str, str]) -> bool:
+    """Return whether equal kernels give equal programs here and there."""
+    here = _versions()
+    return all(versions.get(name) == here[name] for name in ("aimz", "numpyro", "jax", "jaxlib"))
+
+
 def _digest(kernel: Kernel, example: Example | None, static: Mapping[str, Any] | None = None) -> str | None:
     if example is None or (example.left_out and static is None):
         return None
@@ -130,14 +144,16 @@ def _write_observed(observed: Observed, arrays: dict[str, np.ndarray]) -> dict[s
     if observed.output is not None:
         arrays["observed"] = np.asarray(observed.output)
     return {
+        "static": {name: write_plain(value) for name, value in observed.static.items() if is_plain(value)},
+        "moved": observed.moved,
         "digests": {name: [list(shape), digest] for name, (shape, digest) in observed.digests.items()},
         "output": observed.output is not None,
         "index": None if observed.index is None else write_labels(observed.index, "rows", arrays),
     }
 
 
-def read_model(path: Path, kernel: Kernel, make_fit: Callable[[], Fit], given: Mapping[str, Any]) -> Contents:
-    """Return what a model is made of; ``given`` are arguments of the kernel that no file can hold.
+def read_model(path: Path, kernel: Kernel, fit: Fit, given: Mapping[str, Any]) -> Contents:
+    """Return what a model is made of; ``fit`` goes on, and ``given`` are arguments of the kernel that no file can hold.
 
     Raises
     ------
@@ -159,17 +175,17 @@ def read_model(path: Path, kernel: Kernel, make_fit: Callable[[], Fit], given: M
         results = _read_results(content, arrays)
         posterior = _read_posterior(content["posterior"], arrays, signature_of[1])
         observed = _read_observed(content["observed"], arrays)
-    _check_settings(settings)
+        _check_settings(settings)
     engine = Engine(kernel, read_signature(kernel, *signature_of))
     static = _read_static(example, given, engine.signature)
-    fit, params = make_fit(), {}
+    params: dict[str, Any] = {}
     _check_kind(fit, kind)
     if example is not None:
         _check_kernel(engine, example, static, saved)
         params = engine.reader.param_shapes(example.arrays, static, example.spec)
     with _understanding(path):
         fit.read(content["fit"], arrays, Known(example, static, params))
-    if example is not None and digest is not None and versions == _versions():
+    if example is not None and digest is not None and _alike_in_arithmetic(versions):
         _compare_arithmetic(digest, kernel, example, static)
     engine.reader.spec, engine.example = spec, example
     engine.tables, engine.columns = tables, columns
@@ -197,7 +213,7 @@ def _read_structure(about: Mapping[str, Any]) -> tuple[KernelSpec | None, Exampl
 def _check_settings(settings: Mapping[str, bool]) -> None:
     """Refuse to predict with other numbers than those that were fitted with."""
     for name in _NUMBERS:
-        if name in settings and settings[name] is not bool(getattr(jax.config, name)):
+        if settings[name] is not bool(getattr(jax.config, name)):
             msg = (
                 f"The model was saved with `{name}` set to {settings[name]}; here it is {not settings[name]}, and "
                 f"would give other numbers. Call `jax.config.update({name!r}, {settings[name]})` first."
@@ -221,11 +237,18 @@ def _read_static(example: Example | None, given: Mapping[str, Any], signature: K
         return dict(given)
     of_kernel = {*example.arrays, *example.static, *example.left_out} - {signature.param_input, signature.param_output}
     signature.check_call({**dict.fromkeys(of_kernel), **given})
+    known = sorted(set(given) - set(example.left_out))
+    if known:
+        msg = (
+            f"`arguments` must be what no file can hold: {', '.join(example.left_out) or 'nothing here'}; got "
+            f"`{known[0]}`, which was saved with the model. Leave it out."
+        )
+        raise TypeError(msg)
     missing = [name for name in example.left_out if name not in given]
     if missing:
         msg = (
             f"The kernel was called with {', '.join(f'`{name}`' for name in missing)}, which no file without code can "
-            f"hold. Pass what it was to `load`, by name: `ImpactModel.load(path, kernel, {missing[0]}=...)`."
+            f"hold. Pass what it was: `ImpactModel.load(path, kernel, arguments={{{missing[0]!r}: ...}})`."
         )
         raise TypeError(msg)
     return {**example.static, **{name: given[name] for name in example.left_out}}
@@ -248,14 +271,14 @@ def _check_kernel(engine: Engine, example: Example, static: Mapping[str, Any], s
         raise SavedModelError(msg)
 
 
-def _unlike_sites(saved: KernelSpec, here: KernelSpec) -> "list[str]":
+def _unlike_sites(saved: KernelSpec, here: KernelSpec) -> list[str]:
     found = []
     for name in dict.fromkeys([*(s.name for s in saved.sites), *(s.name for s in here.sites)]):
         one, other = saved.get(name), here.get(name)
         if one is None or other is None:
             found.append(f"site `{name}` is {'new' if one is None else 'missing'}")
             continue
-        for what in ("role", "distribution", "traced_shape", "row_axes", "dtype", "plates", "leaves"):
+        for what in _STRUCTURE:
             was, is_ = getattr(one, what), getattr(other, what)
             if was != is_:
                 named = {"traced_shape": "shape", "leaves": "parameters"}.get(what, what)
@@ -277,8 +300,14 @@ def _compare_arithmetic(saved: str, kernel: Kernel, example: Example, static: Ma
 def _read_results(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Results:
     dims, coords = content["dims"], content["coords"]
     if coords is not None:
-        coords = {dim: read_labels(node, arrays).to_numpy() for dim, node in coords.items()}
+        coords = {dim: _plain_array(read_labels(node, arrays).to_numpy()) for dim, node in coords.items()}
     return Results(dims, coords)
+
+
+def _plain_array(labels: np.ndarray) -> np.ndarray:
+    """Return texts as NumPy has them of a list."""
+    texts = labels.dtype == object and all(type(label) is str for label in labels)
+    return labels.astype(str) if texts else labels
 
 
 def _read_posterior(node: Any, arrays: Mapping[str, np.ndarray], output: str) -> Posterior | None:
@@ -299,4 +328,6 @@ def _read_observed(node: Any, arrays: Mapping[str, np.ndarray]) -> Observed | No
         return None
     digests = {name: (tuple(shape), str(digest)) for name, (shape, digest) in node["digests"].items()}
     output = np.array(arrays["observed"]) if node["output"] else None
-    return Observed(digests, output, index=None if node["index"] is None else read_labels(node["index"], arrays))
+    index = None if node["index"] is None else read_labels(node["index"], arrays, rows=True)
+    static = {name: read_plain(value) for name, value in node["static"].items()}
+    return Observed(digests, output, static=static, index=index, moved=bool(node["moved"]))

@@ -1,12 +1,15 @@
 """A directory of one JSON file and one file of arrays, written as a whole or not at all, and read with distrust."""
 
-__all__ = ["damaged", "put_file", "read_bundle", "write_bundle"]
+__all__ = ["check_target", "damaged", "put_file", "read_bundle", "write_bundle"]
 
 import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,11 @@ import jax  # noqa: F401 (gives NumPy the types that it has not itself: bfloat16
 import numpy as np
 
 from aimz.errors import SavedModelError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 FORMAT = "aimz-model"
 VERSION = 1
@@ -23,7 +31,10 @@ READABLE_SINCE = "0.1.0"
 
 INDEX = "model.json"
 _ARRAYS = re.compile(r"arrays-[0-9a-f]{16}\.safetensors")
-_OURS = re.compile(rf"(arrays-[0-9a-f]{{16}}\.safetensors|arrays|{re.escape(INDEX)})(\.partial)?")
+_OURS = re.compile(rf"{_ARRAYS.pattern}|{re.escape(INDEX)}")
+_DRAFT = re.compile(r"\.draft-[0-9a-f]{16}")
+_TRIES = 5
+"""Times that a model is read which another takes the place of meanwhile."""
 _MOST_JSON = 2**26
 """Bytes of JSON that are read: all that is long is in the arrays."""
 _NATIVE = frozenset(
@@ -47,53 +58,95 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_bundle(path: Path, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray], *, overwrite: bool) -> None:
-    """Write a model; the directory is what it was before until the last moment, and whole from then on.
-
-    Arrays go to a file named after its digest.  Then the JSON file, which names it, takes the place of the one before
-    in one atomic step.
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Refuse a directory that has anything but models.
 
     Raises
     ------
     FileExistsError
-        If there is something else in the directory, or a model and not ``overwrite``.
+        If there is something else, or a model and not ``overwrite``.
     """
-    found = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
-    foreign = [name for name in found if not _OURS.fullmatch(name)]
+    found = sorted(path.iterdir()) if path.is_dir() else []
+    foreign = [entry.name for entry in found if not (_DRAFT if entry.is_dir() else _OURS).fullmatch(entry.name)]
     if foreign or (path.exists() and not path.is_dir()):
         what = f"{foreign[0]!r}, which is no part of a model" if foreign else "a file"
         msg = f"`path` must be a new directory, or one of a saved model; {path} has {what}. Pass another path."
         raise FileExistsError(msg)
-    if INDEX in found and not overwrite:
+    if not overwrite and any(entry.name == INDEX for entry in found):
         msg = f"`path` must be a new directory; {path} has a model. Pass another path, or `overwrite=True`."
         raise FileExistsError(msg)
-    path.mkdir(parents=True, exist_ok=True)
-    stored, views = _as_native(arrays)
-    draft = path / "arrays.partial"
-    from safetensors.numpy import save_file
 
-    draft.touch()
-    mode = draft.stat().st_mode  # safetensors makes files that nobody else may read
-    save_file(stored, draft)
-    draft.chmod(mode)
-    digest = _sha256(draft)
-    with draft.open("rb+") as file:
-        os.fsync(file.fileno())
-    name = f"arrays-{digest[:16]}.safetensors"
-    draft.replace(path / name)
-    index = {
-        "format": FORMAT,
-        "format_version": VERSION,
-        "readable_since": READABLE_SINCE,
-        **content,
-        "arrays": {"file": name, "sha256": digest, "bytes": (path / name).stat().st_size, "views": views},
-    }
-    index["checksum"] = _checksum(index)
-    put_file(path / INDEX, json.dumps(index, indent=1, allow_nan=False).encode())
-    _sync_directory(path)
-    for old in path.iterdir():
-        if _OURS.fullmatch(old.name) and old.name not in (name, INDEX):
-            old.unlink(missing_ok=True)
+
+def write_bundle(path: Path, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray], *, overwrite: bool) -> None:
+    """Write a model; the directory is what it was before until the last moment, and whole from then on.
+
+    Both files are made in a directory of their own.  That of the arrays is named after its digest; then the JSON file,
+    which names it, takes the place of the one before in one atomic step.
+
+    Raises
+    ------
+    FileExistsError
+        As :func:`check_target`.
+    BlockingIOError
+        If a model is being saved there just now.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with _alone(path):
+        check_target(path, overwrite=overwrite)
+        draft = path / f".draft-{secrets.token_hex(8)}"
+        draft.mkdir()
+        stored, views = _as_native(arrays)
+        from safetensors.numpy import save_file
+
+        made = draft / "arrays"
+        made.touch()
+        mode = made.stat().st_mode  # safetensors makes files that nobody else may read
+        save_file(stored, made)
+        made.chmod(mode)
+        _sync(made)
+        digest = _sha256(made)
+        name = f"arrays-{digest[:16]}.safetensors"
+        index = {
+            "format": FORMAT,
+            "format_version": VERSION,
+            "readable_since": READABLE_SINCE,
+            **content,
+            "arrays": {"file": name, "sha256": digest, "bytes": made.stat().st_size, "views": views},
+        }
+        index["checksum"] = _checksum(index)
+        text = json.dumps(index, indent=1, allow_nan=False).encode()
+        if len(text) > _MOST_JSON:
+            msg = f"A model is described in at most {_MOST_JSON} bytes; got {len(text)}. Name fewer columns or sites."
+            raise ValueError(msg)
+        put_file(draft / INDEX, text)
+        made.replace(path / name)
+        _sync(path)
+        (draft / INDEX).replace(path / INDEX)
+        _sync(path)
+        _sync(path.parent)
+        for old in path.iterdir():
+            if old.is_dir():
+                shutil.rmtree(old, ignore_errors=True)  # of a save that did not finish, or this one
+            elif old.name not in (name, INDEX):
+                old.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let nobody else write a model there meanwhile, as far as the system can tell."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            msg = f"`path` must be a directory nobody else writes to; a model is being saved to {path}. Pass another."
+            raise BlockingIOError(msg) from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def read_bundle(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -106,12 +159,25 @@ def read_bundle(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     SavedModelError
         If it is torn, altered, no model, or of a newer format.
     """
+    for _ in range(_TRIES):
+        index = path / INDEX
+        if not index.is_file():
+            left = " A save that did not finish left files there." if path.is_dir() and any(path.iterdir()) else ""
+            msg = f"`path` must be a directory written by `ImpactModel.save`; {path} has no {INDEX}.{left}"
+            raise FileNotFoundError(msg)
+        content = _read_index(index)
+        try:
+            return content, _read_arrays(path, content)
+        except SavedModelError:
+            if _read_index(index) == content:
+                raise
+        # Another model took its place meanwhile.
+    msg = f"The model in {path} is being replaced again and again; got {_TRIES} in a row. Load it when that is over."
+    raise SavedModelError(msg)
+
+
+def _read_arrays(path: Path, content: Mapping[str, Any]) -> dict[str, np.ndarray]:
     index = path / INDEX
-    if not index.is_file():
-        left = " A save that did not finish left files there." if list(path.glob("arrays*")) else ""
-        msg = f"`path` must be a directory written by `ImpactModel.save`; {path} has no {INDEX}.{left}"
-        raise FileNotFoundError(msg)
-    content = _read_index(index)
     try:
         described = content["arrays"]
         name, digest, size = described["file"], described["sha256"], described["bytes"]
@@ -122,15 +188,17 @@ def read_bundle(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if not fine:
         raise damaged(index, f"arrays cannot be in {name!r}")
     file = path / name
-    if not file.is_file():
-        raise damaged(file, "it is missing")
-    if file.stat().st_size != size or _sha256(file) != digest:
-        raise damaged(file, "it is not as it was written")
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
-        return content, _as_given(load_file(file), views)
+        if file.stat().st_size != size or _sha256(file) != digest:
+            raise damaged(file, "it is not as it was written")
+        return _as_given(load_file(file), views)
+    except FileNotFoundError as error:
+        raise damaged(file, "it is missing") from error
+    except SavedModelError:
+        raise
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise damaged(file, f"it cannot be read ({error})") from error
 
@@ -151,7 +219,7 @@ def _read_index(path: Path) -> dict[str, Any]:
         version = content["format_version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged(path, "it is not what `ImpactModel.save` writes") from error
-    if not is_ours or not isinstance(version, int):
+    if not is_ours or type(version) is not int or version < 1:
         raise damaged(path, "it is not what `ImpactModel.save` writes")
     if version > VERSION:
         needed = str(content.get("readable_since", "?"))[:32]
@@ -197,8 +265,8 @@ def _as_given(
     return given
 
 
-def _sync_directory(path: Path) -> None:
-    """Make the names of files last, where the system can."""
+def _sync(path: Path) -> None:
+    """Make a file, or the names in a directory, last when the power fails, where the system can."""
     if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)

@@ -2,6 +2,9 @@
 
 __all__ = ["read_labels", "write_labels"]
 
+import datetime
+import json
+import zoneinfo
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,32 +20,51 @@ if TYPE_CHECKING:
 def write_labels(labels: Any, name: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """Return labels as JSON; what is long is added to ``arrays``, under names that begin with ``name``.
 
+    A range is written as its three numbers for rows only, which are as many as the data say.
+
     Warns
     -----
     UserWarning
-        If they are objects that are neither numbers, texts, dates, periods, intervals nor categories: their text is
-        written.
+        If they are neither numbers, texts, dates, periods, intervals nor categories, or would not come back as they
+        are: their text is written.
     """
     import pandas as pd
 
     index = labels if isinstance(labels, pd.Index) else pd.Index(np.asarray(labels))
+    index = (
+        pd.Index(index.to_numpy(), name=index.name) if isinstance(index, pd.RangeIndex) and name != "rows" else index
+    )
+    names = [write_plain(part if is_plain(part) else str(part)) for part in index.names]
+    added: dict[str, np.ndarray] = {}
 
     def put(kind: str, values: Any) -> str:
-        arrays[f"{name}/{kind}"] = np.asarray(values)
-        return f"{name}/{kind}"
+        unique = f"{name}/{kind}"
+        while unique in arrays or unique in added:
+            unique += "'"
+        added[unique] = np.asarray(values)
+        return unique
 
     def below(kind: str, part: Any) -> dict[str, Any]:
-        return write_labels(part, f"{name}/{kind}", arrays)
+        return write_labels(part, f"{name}/{kind}", added)
 
     node = _write(index, put, below)
-    if node is None:
+    if node is None or not _comes_back({**node, "names": names}, added, index):
+        added.clear()
+        kind = type(index[0]).__name__ if len(index) else str(index.dtype)
         warn(
-            f"Labels of type `{type(index[0]).__name__}` cannot be saved; their text is, and `{name}` will have other "
-            "labels after a load. Label by numbers, texts or dates."
+            f"Labels of type `{kind}` (`{name}`) cannot be saved as they are; their text is, and stands for them after "
+            "a load. Label by numbers, texts or dates to have them back."
         )
         node = {"texts": _write_texts([str(item) for item in index], put), "dtype": "object"}
-    names = [part if is_plain(part) else str(part) for part in index.names]
-    return {**node, "names": [write_plain(part) for part in names]}
+    arrays.update(added)
+    return {**node, "names": names}
+
+
+def _comes_back(node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], index: "pd.Index") -> bool:
+    try:
+        return bool(read_labels(node, arrays, rows=True).equals(index))
+    except Exception:  # noqa: BLE001, RUF100 (a time zone or a frequency that has no name may fail anywhere)
+        return False
 
 
 def _write(
@@ -59,8 +81,8 @@ def _write(
         codes = put("codes", index.codes)
         return {"categories": below("categories", index.categories), "codes": codes, "ordered": bool(index.ordered)}
     if isinstance(index, pd.DatetimeIndex):
-        zone = None if index.tz is None else str(index.tz)
-        return {"dates": put("dates", index.asi8), "unit": index.unit, "zone": zone, "freq": index.freqstr}
+        dates = {"dates": put("dates", index.asi8), "unit": index.unit, "zone": _zone(index.tz)}
+        return {**dates, "freq": index.freqstr if _has_name(index.freq) else None}
     if isinstance(index, pd.TimedeltaIndex):
         return {"durations": put("durations", index.asi8), "unit": index.unit}
     if isinstance(index, pd.PeriodIndex):
@@ -72,9 +94,35 @@ def _write(
     items = index.tolist()
     if items and all(type(item) is str for item in items):
         return {"texts": _write_texts(items, put), "dtype": "object" if index.dtype == object else "str"}
+    if items and all(type(item) is datetime.date for item in items):
+        return {"days": put("days", [item.toordinal() for item in items])}
+    items = [item.item() if isinstance(item, np.generic) else item for item in items]
     if all(type(item) in (str, int, float, bool, type(None)) for item in items):
-        return {"mixed": [write_plain(item) for item in items], "dtype": str(index.dtype)}
+        content = json.dumps([write_plain(item) for item in items]).encode()
+        return {"mixed": put("mixed", np.frombuffer(content, np.uint8)), "dtype": str(index.dtype)}
     return None
+
+
+def _zone(zone: datetime.tzinfo | None) -> str | float | None:
+    """Return the name of a time zone, or how many seconds it is from UTC."""
+    if isinstance(zone, datetime.timezone):
+        return zone.utcoffset(None).total_seconds()
+    return None if zone is None else str(zone)
+
+
+def _time_zone(zone: str | float) -> datetime.tzinfo:
+    """Return a time zone of the standard library's: no other names are looked for anywhere."""
+    return zoneinfo.ZoneInfo(zone) if isinstance(zone, str) else datetime.timezone(datetime.timedelta(seconds=zone))
+
+
+def _has_name(freq: Any) -> bool:
+    """Return whether a frequency is all that its name says."""
+    from pandas.tseries.frequencies import to_offset
+
+    try:
+        return freq is not None and to_offset(freq.freqstr) == freq
+    except ValueError:
+        return False
 
 
 def _write_texts(texts: list[str], put: Callable[[str, Any], str]) -> list[str]:
@@ -88,8 +136,17 @@ def _read_texts(of: list[str], arrays: Mapping[str, np.ndarray]) -> list[str]:
     return [content[a:b].decode("utf-8", "surrogatepass") for a, b in zip([0, *ends], ends, strict=False)]
 
 
-def read_labels(node: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "pd.Index":
-    """Return the labels that :func:`write_labels` wrote."""
+def read_labels(node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], *, rows: bool = False) -> "pd.Index":
+    """Return the labels that :func:`write_labels` wrote; those of ``rows`` may be a range.
+
+    Raises
+    ------
+    ValueError
+        If others are: a range takes no room in a file, and any amount in memory.
+    """
+    if "range" in node and not rows:
+        msg = "labels other than those of rows are no range"
+        raise ValueError(msg)
     import pandas as pd
 
     names = [read_plain(name) for name in node["names"]]
@@ -110,7 +167,7 @@ def _read(node: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "pd.Inde
         return pd.CategoricalIndex(codes)
     if "dates" in node:
         dates = pd.DatetimeIndex(arrays[node["dates"]].view(f"M8[{node['unit']}]"))
-        dates = dates if node["zone"] is None else dates.tz_localize("UTC").tz_convert(node["zone"])
+        dates = dates if node["zone"] is None else dates.tz_localize("UTC").tz_convert(_time_zone(node["zone"]))
         return dates if node["freq"] is None else pd.DatetimeIndex(dates, freq=node["freq"])
     if "durations" in node:
         return pd.TimedeltaIndex(arrays[node["durations"]].view(f"m8[{node['unit']}]"))
@@ -123,4 +180,8 @@ def _read(node: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "pd.Inde
         return pd.Index(arrays[node["numbers"]].copy())
     if "texts" in node:
         return pd.Index(_read_texts(node["texts"], arrays), dtype=node["dtype"])
-    return pd.Index([read_plain(item) for item in node["mixed"]], dtype=node["dtype"])
+    if "days" in node:
+        days = [datetime.date.fromordinal(day) for day in arrays[node["days"]].tolist()]
+        return pd.Index(days, dtype=object)
+    mixed = json.loads(arrays[node["mixed"]].tobytes())
+    return pd.Index([read_plain(item) for item in mixed], dtype=node["dtype"])

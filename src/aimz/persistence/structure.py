@@ -2,7 +2,6 @@
 
 __all__ = ["read_columns", "read_example", "read_spec", "write_example", "write_spec"]
 
-import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -92,10 +91,12 @@ def read_example(node: Mapping[str, Any]) -> Example:
 
 def _abstract(shape: list[int], kind: str) -> jax.ShapeDtypeStruct:
     dtype = jnp.dtype(kind)
-    if min(shape, default=0) < 0 or not (dtype.kind == "b" or jnp.issubdtype(dtype, jnp.number)):
+    if any(type(size) is not int or size < 0 for size in shape) or not (
+        dtype.kind == "b" or jnp.issubdtype(dtype, jnp.number)
+    ):
         msg = f"no argument has shape {shape} and type {kind}"
         raise ValueError(msg)
-    return jax.ShapeDtypeStruct(tuple(operator.index(size) for size in shape), dtype)
+    return jax.ShapeDtypeStruct(tuple(shape), dtype)
 
 
 def read_columns(node: Any) -> Columns | None:

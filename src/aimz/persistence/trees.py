@@ -1,10 +1,12 @@
 """Trees of arrays as JSON that names arrays; what is made by classes is filled into a tree that is at hand."""
 
-__all__ = ["NOTHING", "Unlike", "read_tree", "unlike_leaves", "write_tree"]
+__all__ = ["NOTHING", "Unlike", "needs_like", "read_tree", "unlike_leaves", "write_tree"]
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import jax
@@ -22,18 +24,22 @@ class Unlike(Exception):  # noqa: N818 (never seen by users)
     """A tree that is at hand has another structure than the one that was written."""
 
 
-def _states_of_numpyro() -> dict[str, Any]:
-    modules = ("barker", "ensemble", "hmc", "hmc_gibbs", "hmc_util", "mixed_hmc", "sa", "svi")
-    found = {}
-    for module in modules:
-        for value in vars(import_module(f"numpyro.infer.{module}")).values():
+@cache
+def _named_tuples() -> Mapping[str, Any]:
+    """Return the named tuples of NumPyro's inference, by name: all that a name in a file can stand for."""
+    import numpyro.infer
+
+    found: dict[str, Any] = {}
+    for module in iter_modules(numpyro.infer.__path__, "numpyro.infer."):
+        try:
+            members = vars(import_module(module.name))
+        except ImportError:  # of a package that it needs and that is not there
+            continue
+        own = [value for value in members.values() if getattr(value, "__module__", None) == module.name]
+        for value in own:
             if isinstance(value, type) and issubclass(value, tuple) and hasattr(value, "_fields"):
                 found[value.__name__] = value
     return found
-
-
-NUMPYRO_STATES: Mapping[str, Any] = _states_of_numpyro()
-"""The named tuples of NumPyro's inference: all that a name in a file can stand for."""
 
 
 def write_tree(tree: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
@@ -52,7 +58,7 @@ def write_tree(tree: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
         return {"dict": [[write_plain(key), write_tree(v, _below(name, key), arrays)] for key, v in tree.items()]}
     if kind in (list, tuple):
         return {kind.__name__: [write_tree(item, f"{name}/{i}", arrays) for i, item in enumerate(tree)]}
-    if NUMPYRO_STATES.get(kind.__name__) is kind:
+    if _named_tuples().get(kind.__name__) is kind:
         fields = [[field, write_tree(getattr(tree, field), f"{name}/{field}", arrays)] for field in tree._fields]
         return {"named": kind.__name__, "fields": fields}
     if tree is None or kind in (bool, int, float):
@@ -66,6 +72,14 @@ def write_tree(tree: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
         written = _write_leaf(leaf, name + way, arrays) if _is_array(leaf) else {"plain": None}
         leaves.append([way, written])
     return {"like": f"{kind.__module__}.{kind.__qualname__}", "leaves": leaves}
+
+
+def needs_like(node: Any) -> bool:
+    """Return whether a tree that was written has nodes of classes, which :func:`read_tree` cannot make by itself."""
+    if node is None or "like" in node:
+        return node is not None
+    inner = [item for _, item in node.get("dict", node.get("fields", ()))]
+    return any(needs_like(item) for item in (*inner, *node.get("list", ()), *node.get("tuple", ())))
 
 
 def _below(name: str, key: Any) -> str:
@@ -110,7 +124,7 @@ def read_tree(node: Any, arrays: Mapping[str, np.ndarray], like: Any = NOTHING) 
         return tuple(read_tree(item, arrays, _part(like, i)) for i, item in enumerate(node["tuple"]))
     if "named" in node:
         fields = {field: read_tree(item, arrays, getattr(like, field, NOTHING)) for field, item in node["fields"]}
-        kind = NUMPYRO_STATES[node["named"]]
+        kind = _named_tuples()[node["named"]]
         if tuple(fields) != kind._fields:
             msg = f"`{kind.__name__}` with the fields {', '.join(fields)}"
             raise Unlike(msg)
