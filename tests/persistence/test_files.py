@@ -365,6 +365,17 @@ def test_what_is_needed_is_there(path, change):
         ImpactModel.load(path, kernel)
 
 
+def test_chains_of_another_numpyro_are_told(path):
+    def change(index):
+        index["fit"]["last_state"]["fields"].pop()
+
+    tamper(path, change)
+    mcmc = MCMC(NUTS(kernel), num_warmup=5, num_samples=5)
+    with pytest.raises(SavedModelError, match="a state that this version of NumPyro does not have: `HMCState`"):
+        ImpactModel.load(path, kernel, mcmc)
+    assert ImpactModel.load(path, kernel).is_fitted()
+
+
 def test_bytes_cannot_be_seen_as_objects(path):
     def change(index):
         index["arrays"]["views"] = {"posterior/b": ["O", [1]]}

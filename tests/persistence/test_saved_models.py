@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -28,19 +29,11 @@ from numpyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 from aimz import ImpactModel
 from aimz.errors import NotFittedError, SavedModelError
 from aimz.persistence import read_bundle, write_bundle
+from kernels import linear as kernel
 
 QUIET = {"progress": False}
 X = np.asarray(random.normal(random.key(0), (40, 3)))
 Y = X @ np.array([1.0, -2.0, 0.5], "float32") + 0.1
-
-
-def kernel(X, y=None):
-    a = numpyro.sample("a", dist.Normal())
-    b = numpyro.sample("b", dist.Normal().expand([X.shape[1]]).to_event(1))
-    sigma = numpyro.sample("sigma", dist.HalfNormal())
-    mu = numpyro.deterministic("mu", a + X @ b)
-    with numpyro.plate("obs", X.shape[0]):
-        numpyro.sample("y", dist.Normal(mu, sigma), obs=y)
 
 
 def other_sites(X, y=None):
@@ -210,7 +203,7 @@ def test_it_is_read_in_a_new_process(tmp_path):
     model = ImpactModel(kernel, random.key(1), svi(kernel)).fit_on_batch(X, Y, num_steps=20, num_samples=5, **QUIET)
     model.save(tmp_path / "model")
     program = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
 import numpy as np
 from test_saved_models import X, ImpactModel, kernel, svi
 loaded = ImpactModel.load({str(tmp_path / "model")!r}, kernel, svi(kernel))
@@ -353,7 +346,7 @@ def saved(tmp_path_factory):
 def test_another_kernel_is_refused_by_its_sites(saved):
     with pytest.raises(SavedModelError, match="site `b` is missing; site `sigma` has distribution HalfCauchy"):
         ImpactModel.load(saved, other_sites)
-    with pytest.raises(SavedModelError, match="Kernel `local` is not `kernel`, saved by aimz"):
+    with pytest.raises(SavedModelError, match="Kernel `local` is not `linear`, saved by aimz"):
         ImpactModel.load(saved, local)
 
 
@@ -438,12 +431,30 @@ write_bundle(Path(sys.argv[1]), {}, {"a": np.ones(10)}, overwrite=True)
 def test_a_process_that_is_killed_while_it_saves_blocks_nothing(saved, tmp_path):
     model = ImpactModel(kernel, random.key(1), svi(kernel))
     model.save(tmp_path / "model")
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "model")], timeout=240, check=False)
-    assert ended.returncode == -signal.SIGKILL
+    for name in ("model", "new"):
+        ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / name)], timeout=240, check=False)
+        assert ended.returncode == -signal.SIGKILL
+    with pytest.raises(FileNotFoundError, match=r"no model\.json\. A save that did not finish"):
+        ImpactModel.load(tmp_path / "new", kernel)
+    model.save(tmp_path / "new")
     assert len(list((tmp_path / "model").iterdir())) == 3
     assert not ImpactModel.load(tmp_path / "model", kernel).is_fitted()
     model.save(tmp_path / "model", overwrite=True)
     assert len(list((tmp_path / "model").iterdir())) == 2
+
+
+def test_the_second_of_two_writers_is_refused(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    model = ImpactModel(kernel, random.key(1), svi(kernel))
+    model.save(tmp_path / "model")
+    descriptor = os.open(tmp_path / "model", os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(BlockingIOError, match="a model is being saved to"):
+            model.save(tmp_path / "model", overwrite=True)
+    finally:
+        os.close(descriptor)
+    model.save(tmp_path / "model", overwrite=True)
 
 
 def test_of_many_who_write_and_read_at_once_none_sees_half_a_model(tmp_path):
@@ -487,7 +498,9 @@ def test_an_interrupted_save_leaves_the_model_before(saved, tmp_path, monkeypatc
     same(dict(ImpactModel.load(path, kernel).posterior), dict(first.posterior))
     second.save(path, overwrite=True)
     same(dict(ImpactModel.load(path, kernel).posterior), dict(second.posterior))
-    with pytest.raises(FileNotFoundError, match=r"no model\.json\. A save that did not finish"):
+    assert not list((tmp_path / "new").iterdir())  # what could not be finished is cleared away
+    assert len(list(path.iterdir())) == 2
+    with pytest.raises(FileNotFoundError, match=r"has no model\.json\.$"):
         ImpactModel.load(tmp_path / "new", kernel)
     second.save(tmp_path / "new")
     assert json.loads((tmp_path / "new" / "model.json").read_text())["format_version"] == 1

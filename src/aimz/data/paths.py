@@ -12,10 +12,8 @@ def read_output_dir(output_dir: Any, name: str = "output_dir") -> Path:
 
     Raises
     ------
-    TypeError
-        If it is no path.
-    ValueError
-        If it is a URL.
+    TypeError, ValueError
+        As :func:`read_input_dir`.
     OSError
         If it is a file, or may not be written.
     """

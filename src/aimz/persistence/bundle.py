@@ -93,42 +93,52 @@ def write_bundle(path: Path, content: Mapping[str, Any], arrays: Mapping[str, np
     path.mkdir(parents=True, exist_ok=True)
     with _alone(path):
         check_target(path, overwrite=overwrite)
+        for left in path.glob(".draft-*"):
+            shutil.rmtree(left)  # of a process that was killed
         draft = path / f".draft-{secrets.token_hex(8)}"
-        draft.mkdir()
-        stored, views = _as_native(arrays)
-        from safetensors.numpy import save_file
-
-        made = draft / "arrays"
-        made.touch()
-        mode = made.stat().st_mode  # safetensors makes files that nobody else may read
-        save_file(stored, made)
-        made.chmod(mode)
-        _sync(made)
-        digest = _sha256(made)
-        name = f"arrays-{digest[:16]}.safetensors"
-        index = {
-            "format": FORMAT,
-            "format_version": VERSION,
-            "readable_since": READABLE_SINCE,
-            **content,
-            "arrays": {"file": name, "sha256": digest, "bytes": made.stat().st_size, "views": views},
-        }
-        index["checksum"] = _checksum(index)
-        text = json.dumps(index, indent=1, allow_nan=False).encode()
-        if len(text) > _MOST_JSON:
-            msg = f"A model is described in at most {_MOST_JSON} bytes; got {len(text)}. Name fewer columns or sites."
-            raise ValueError(msg)
-        put_file(draft / INDEX, text)
-        made.replace(path / name)
-        _sync(path)
-        (draft / INDEX).replace(path / INDEX)
-        _sync(path)
-        _sync(path.parent)
+        try:
+            draft.mkdir()
+            name = _write_draft(draft, content, arrays)
+            (draft / name).replace(path / name)
+            _sync(path)
+            (draft / INDEX).replace(path / INDEX)
+            _sync(path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
         for old in path.iterdir():
-            if old.is_dir():
-                shutil.rmtree(old, ignore_errors=True)  # of a save that did not finish, or this one
-            elif old.name not in (name, INDEX):
+            if old.name not in (name, INDEX):
                 old.unlink(missing_ok=True)
+
+
+def _write_draft(draft: Path, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """Write both files of a model, and return the name of that of the arrays."""
+    from safetensors.numpy import save_file
+
+    stored, views = _as_native(arrays)
+    made = draft / "arrays"
+    made.touch()
+    mode = made.stat().st_mode  # safetensors makes files that nobody else may read
+    save_file(stored, made)
+    made.chmod(mode)
+    _sync(made)
+    digest = _sha256(made)
+    name = f"arrays-{digest[:16]}.safetensors"
+    index = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "readable_since": READABLE_SINCE,
+        **content,
+        "arrays": {"file": name, "sha256": digest, "bytes": made.stat().st_size, "views": views},
+    }
+    index["checksum"] = _checksum(index)
+    text = json.dumps(index, indent=1, allow_nan=False).encode()
+    if len(text) > _MOST_JSON:
+        msg = f"A model is described in at most {_MOST_JSON} bytes; got {len(text)}. Name fewer columns or sites."
+        raise ValueError(msg)
+    put_file(draft / INDEX, text)
+    made.replace(draft / name)
+    return name
 
 
 @contextmanager
