@@ -23,7 +23,7 @@ from aimz.model.cutting import (
     n_devices,
 )
 from aimz.model.engine import Engine, Prepared
-from aimz.model.steps import Feed, Layout, Runner
+from aimz.model.steps import Feed, Layout, Runner, Task
 from aimz.model.worlds import Comparison, alike_in_kind, joint_of
 
 if TYPE_CHECKING:
@@ -103,8 +103,9 @@ def _cut_rows(engine: Engine, comparison: Comparison, key: jax.Array, row_bytes:
     use = RowUse(None, local, beyond, any(use.waits for use in uses))
     joint, layout = joint_of(comparison, first.call.n_obs, block)
     alone = mesh is None and n_obs is not None and n_obs <= block
+    task = Task("joint", joint, layout, key, use, alone)
     try:
-        step = engine.programs.joint(joint, layout.one_block(block, alone=alone))
+        step = task.traced(engine.programs, block)
     except Exception as error:  # noqa: BLE001, RUF100 (a kernel may refuse what it is given side by side)
         return f"for {block} rows it raises {type(error).__name__}"
     plan = plan_rows(
@@ -119,16 +120,17 @@ def _cut_rows(engine: Engine, comparison: Comparison, key: jax.Array, row_bytes:
     )
     program = engine.programs.compiled(step, group=step.group, cut=Cut.ROWS, mesh=mesh)
     feed = Feed(layout.row_arrays, n_obs, comparison.reader, [] if comparison.resumable else None)
-    runner = Runner(step, program, use, layout, feed, key, plan, mesh=mesh, alone=alone)
-    seen = looked_at(engine, step, use, runner, feed, plan, layout)
+    runner = Runner(task, step, program, feed, plan, mesh=mesh)
+    seen = looked_at(engine, step, runner, feed, plan)
     return _Cut(comparison, plan, runner, step, joint) if seen is None else seen
 
 
 def _cut_draws(engine: Engine, comparison: Comparison, key: jax.Array) -> _Cut:
     """Return how to compute all scenarios with all rows together, some draws at a time."""
     joint, layout = joint_of(comparison, comparison.first.call.n_obs, None)
-    step = engine.programs.joint(joint, layout.one_pass())
-    plan, runner = by_draws(engine, step, comparison.first, layout, key, None)
+    task = Task("joint", joint, layout, key)
+    step = task.traced(engine.programs, None)
+    plan, runner = by_draws(engine, task, step, comparison.first, None)
     return _Cut(comparison, plan, runner, step, joint)
 
 

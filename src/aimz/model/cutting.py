@@ -23,11 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from aimz.forward import Cut, Program, Step
+from aimz.forward import Cut, Pass, Program, Step
 from aimz.kernel import RowUse, Source, site_obstacle
 from aimz.model.asked import Order
 from aimz.model.engine import Engine, Prepared
-from aimz.model.steps import Feed, Layout, Runner
+from aimz.model.steps import Feed, Layout, Runner, Task
 
 if TYPE_CHECKING:
     from aimz.stream import Plan
@@ -68,6 +68,8 @@ class Judged:
 
     step: Step
     use: RowUse
+    plan: Pass
+    """The pass over a block."""
 
 
 def judge(
@@ -96,7 +98,7 @@ def judge(
             use = engine.programs.use(kind, by_block, one, two, other)
     except Exception as error:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
         return f"for {block} rows it raises {type(error).__name__}"
-    return Judged(step, use) if use.obstacle is None else use.obstacle
+    return Judged(step, use, by_block) if use.obstacle is None else use.obstacle
 
 
 def block_of(prepared: Prepared, n_obs: int | None) -> int:
@@ -115,24 +117,23 @@ def cut_rows(engine: Engine, order: Order, layout: Layout) -> "tuple[Plan, Runne
     judged = judge(engine, prepared, layout, block, n_obs, kind=order.kind, alone=alone)
     if isinstance(judged, str):
         return judged
-    step, use = judged.step, judged.use
+    step = judged.step
     plan, group = _plan_blocks(order, step, block, n_obs, mesh)
     program = engine.programs.compiled(step, group=group, cut=Cut(plan.axis), mesh=mesh)
     feed = Feed(layout.row_arrays, n_obs, order.reader, None if order.streaming.output_dir is None else [])
-    runner = Runner(step, program, use, layout, feed, order.key, plan, mesh=mesh, alone=alone)
-    seen = looked_at(engine, step, use, runner, feed, plan, layout)
+    task = Task(order.kind, judged.plan, layout, order.key, judged.use, alone)
+    runner = Runner(task, step, program, feed, plan, mesh=mesh)
+    seen = looked_at(engine, step, runner, feed, plan)
     return (plan, runner, step) if seen is None else seen
 
 
-def looked_at(
-    engine: Engine, step: Step, use: RowUse, runner: Runner, feed: Feed, plan: "Plan", layout: Layout
-) -> str | None:
+def looked_at(engine: Engine, step: Step, runner: Runner, feed: Feed, plan: "Plan") -> str | None:
     """Return why a step must not be one of many, going by what it computes for the first rows, or None."""
-    if feed.n_obs == plan.block or use.waits:
+    if feed.n_obs == plan.block or runner.task.use.waits:
         return None
 
     def apart(program: Program, inputs: tuple[Any, ...], n_obs: int) -> str | None:
-        return engine.programs.apart(step, program, inputs, n_obs, layout.row_axes)
+        return engine.programs.apart(step, program, inputs, n_obs, runner.task.layout.row_axes)
 
     seen = runner.try_first(apart, next(plan.steps())[1])
     if seen is not None and feed.reader is not None:
@@ -195,11 +196,12 @@ def cut_draws(engine: Engine, order: Order, layout: Layout) -> "tuple[Plan, Runn
     """Return how to compute a call with all rows together, some draws at a time."""
     step = engine.programs.step(order.kind, order.prepared.plan, layout.one_pass())
     wanted = order.streaming.batch_size if order.streaming.shard_axis == "draw" else None
-    return *by_draws(engine, step, order.prepared, layout, order.key, wanted), step
+    task = Task(order.kind, order.prepared.plan, layout, order.key)
+    return *by_draws(engine, task, step, order.prepared, wanted), step
 
 
 def by_draws(
-    engine: Engine, step: Step, prepared: Prepared, layout: Layout, key: jax.Array | None, batch_size: int | None
+    engine: Engine, task: Task, step: Step, prepared: Prepared, batch_size: int | None
 ) -> "tuple[Plan, Runner]":
     """Return how to run a step over all rows, some draws at a time."""
     from aimz.stream import plan_draws
@@ -216,8 +218,8 @@ def by_draws(
         batch_size=batch_size,
     )
     program = engine.programs.compiled(step, group=group, cut=Cut.DRAWS, mesh=mesh)
-    feed = Feed(layout.row_arrays, prepared.call.n_obs)
-    return plan, Runner(step, program, RowUse(), layout, feed, key, plan, mesh=mesh)
+    feed = Feed(task.layout.row_arrays, prepared.call.n_obs)
+    return plan, Runner(task, step, program, feed, plan, mesh=mesh)
 
 
 def n_chains(prepared: Prepared) -> int:

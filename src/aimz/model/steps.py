@@ -1,6 +1,6 @@
 """What goes into each step of a stream and what comes out: cutting, padding, stitching."""
 
-__all__ = ["Feed", "Layout", "Runner"]
+__all__ = ["Feed", "Layout", "Runner", "Task"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from aimz.data import BatchReader, Field, Rows, Stacked, fingerprint
-from aimz.forward import Block, Cut, Program, Step
+from aimz.forward import Block, Cut, Joint, Pass, Program, Programs, Step
 from aimz.kernel import RowUse
 from aimz.model.engine import Prepared
 from aimz.model.slices import in_blocks, rows_of, same_in_all_rows, shards_of
@@ -139,6 +139,29 @@ class Feed:
 
 
 @dataclass(frozen=True)
+class Task:
+    """What the steps of a call compute, wherever they do."""
+
+    kind: str
+    """"predictive", "log_density" or "joint"."""
+    plan: Pass | Joint
+    layout: Layout
+    key: jax.Array | None
+    """None where nothing is drawn."""
+    use: RowUse = RowUse()  # noqa: RUF009 (frozen)
+    """What the kernel does with the numbers of rows."""
+    alone: bool = False
+    """Whether there is one block and no other."""
+
+    def traced(self, programs: Programs, block: int | None) -> Step:
+        """Return one pass over a block, or over all rows, traced."""
+        inputs = self.layout.one_pass() if block is None else self.layout.one_block(block, alone=self.alone)
+        if isinstance(self.plan, Joint):
+            return programs.joint(self.plan, inputs)
+        return programs.step(self.kind, self.plan, inputs)
+
+
+@dataclass(frozen=True)
 class _Handle:
     """A step on the device."""
 
@@ -152,48 +175,35 @@ class Runner:
 
     Parameters
     ----------
+    task
+        What is computed.
     step, program
-        What each step computes, traced and compiled.
-    use
-        What the kernel does with the numbers of rows.
-    layout, feed
-        The inputs.
-    key
-        Key of the call; None where nothing is drawn.
+        The same, traced and compiled.
+    feed
+        The rows.
     plan
         How the call is cut.
     mesh
         The devices that share a step; None for one device.
-    alone
-        Whether there is one block and no other.
     """
 
     def __init__(
-        self,
-        step: Step,
-        program: Program,
-        use: RowUse,
-        layout: Layout,
-        feed: Feed,
-        key: jax.Array | None,
-        plan: "Plan",
-        *,
-        mesh: Mesh | None,
-        alone: bool = False,
+        self, task: Task, step: Step, program: Program, feed: Feed, plan: "Plan", *, mesh: Mesh | None
     ) -> None:
+        self.task = task
         self._program = program
         self._axes = step.row_axes
         self._tile = 1 if step.weights is None else plan.block or 1
-        self._use = use
-        self._layout = layout
+        self._use = task.use
+        self._layout = task.layout
         self._feed = feed
-        self._key = jax.random.key(0) if key is None else key
+        self._key = jax.random.key(0) if task.key is None else task.key
         self._n_draws = plan.n_draws
         self._span = plan.step
         self._block = plan.block
         self._cut = Cut(plan.axis)
         self._mesh = mesh
-        self._alone = alone
+        self._alone = task.alone
         self._first: tuple[int, tuple[Any, ...]] | None = None
 
     @property

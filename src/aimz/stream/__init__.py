@@ -1,6 +1,6 @@
 """Many steps through a function into a store; what is computed is none of its business."""
 
-from aimz.stream.plan import Plan, block_rows, chunk_length, plan_draws, plan_rows
+from aimz.stream.plan import Plan, block_rows, chunk_length, plan_draws, plan_rows, step_rows
 from aimz.stream.run import Request, run
 
-__all__ = ["Plan", "Request", "block_rows", "chunk_length", "plan_draws", "plan_rows", "run"]
+__all__ = ["Plan", "Request", "block_rows", "chunk_length", "plan_draws", "plan_rows", "run", "step_rows"]

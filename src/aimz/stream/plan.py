@@ -5,7 +5,7 @@ at once; and land in *chunks*, the files of a store.  The numbers drawn depend o
 kernel, the number of draws and the number of rows: neither on ``batch_size`` nor on the devices.
 """
 
-__all__ = ["Plan", "block_rows", "chunk_length", "plan_draws", "plan_rows"]
+__all__ = ["Plan", "block_rows", "chunk_length", "plan_draws", "plan_rows", "step_rows"]
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,15 +42,16 @@ class Plan:
         """Length of the axis that is cut."""
         return self.n_obs if self.axis == "obs" else self.n_draws
 
-    def steps(self) -> Iterator[tuple[int, int]]:
+    def steps(self, first: int = 0, last: int | None = None) -> Iterator[tuple[int, int]]:
         """Yield start and stop of each step; without an end where the number of rows is not known.
 
         Steps tile the axis: each begins where the one before it ended.  Draws of two chains are never in one step.
+        Of rows, those from ``first`` to ``last`` only, where they are given.
         """
         if self.axis == "obs":
-            start = 0
-            while self.n_obs is None or start < self.n_obs:
-                stop = start + self.step if self.n_obs is None else min(start + self.step, self.n_obs)
+            start, end = first, self.n_obs if last is None else last
+            while end is None or start < end:
+                stop = start + self.step if end is None else min(start + self.step, end)
                 yield start, stop
                 start = stop
         else:
@@ -106,21 +107,25 @@ def plan_rows(
 
     ``row_bytes`` is what the largest array keeps of one row: its draws, or statistics over them.
     """
-    n_blocks = None if n_obs is None else ceil(n_obs / block)
-    each = blocks_per_device
-    if batch_size is not None:
-        each = min(each, ceil(batch_size / block))
-    if n_blocks is not None:
-        each = min(each, ceil(n_blocks / n_devices))
     return Plan(
         axis="obs",
         n_obs=n_obs,
         n_draws=n_draws,
         n_chains=n_chains,
         block=block,
-        step=block * each * n_devices,
+        step=step_rows(block, n_obs, n_devices, blocks_per_device, batch_size),
         chunk=chunk_length(block, block * row_bytes, n_obs, batch_size),
     )
+
+
+def step_rows(block: int, n_obs: int | None, n_devices: int, blocks_per_device: int, batch_size: int | None) -> int:
+    """Return how many rows are computed at once: whole blocks, as many on each device."""
+    each = blocks_per_device
+    if batch_size is not None:
+        each = min(each, ceil(batch_size / block))
+    if n_obs is not None:
+        each = min(each, ceil(ceil(n_obs / block) / n_devices))
+    return block * each * n_devices
 
 
 def plan_draws(

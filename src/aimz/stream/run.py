@@ -44,16 +44,17 @@ class Request:
     """Title of the progress bar; None for no bar."""
 
 
-def run(request: Request, sink: "Sink") -> int:
-    """Compute every step and write it; return the length of the axis that was cut.
+def run(request: Request, sink: "Sink", first: int = 0, last: int | None = None) -> int:
+    """Compute every step and write it; return how far along the axis that was cut it came.
 
-    What goes wrong is raised as itself, after the writer has ended; completing the sink is the caller's.
+    Of rows, those from ``first`` to ``last`` only, where they are given; both must be ends of chunks.  What goes wrong
+    is raised as itself, after the writer has ended; completing the sink is the caller's.
     """
     plan = request.plan
     every = plan.n_draws // plan.n_chains if plan.axis == "draw" else None
     chunker = Chunker(plan.chunk, request.axes, every)
     flying: deque[Any] = deque()
-    total, reached = plan.length, 0
+    total, reached = plan.length, first
     unit = "rows" if plan.axis == "obs" else "draws"
     bar = Bar(total=total, unit=f" {unit}", desc=request.progress, disable=request.progress is None, delay=0.5)
     with bar, Writer(sink) as writer:
@@ -70,8 +71,8 @@ def run(request: Request, sink: "Sink") -> int:
                 bar.update(stop - start)
                 reached = stop
 
-        first = True
-        for start, stop in plan.steps():
+        begun = False
+        for start, stop in plan.steps(first, last):
             if not request.wanted(start, stop):
                 while flying:
                     land()
@@ -84,11 +85,11 @@ def run(request: Request, sink: "Sink") -> int:
             handle = request.begin(start, stop)
             if handle is None:
                 break
-            if first:
+            if not begun:
                 arrays = {name: [array] for name, array in request.once(handle).items()}
                 if arrays:
                     writer.put(Piece(0, 0, arrays, request.axes))
-                first = False
+                begun = True
             flying.append(handle)
             if len(flying) > _IN_FLIGHT:
                 land()

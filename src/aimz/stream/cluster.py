@@ -1,0 +1,179 @@
+"""Ranges of rows on the workers of a Dask cluster: which, how many at a time, and what to do if some are lost.
+
+Dask schedules, moves data and runs a range again whose worker has died; here ranges are cut, long enough that handing
+them out costs little and short enough that losing one costs little.
+"""
+
+__all__ = ["Done", "LostJobError", "Ranges", "run_on_cluster"]
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aimz.bars import Bar
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+_AHEAD = 2
+"""Ranges for each worker: one it works at, and the next, whose data travel meanwhile."""
+_SECONDS = 2.0
+"""How long a range should take."""
+_TRIES = 3
+"""How often a range is handed out again whose job or data the cluster has lost."""
+_PATIENCE = 60.0
+"""Seconds without any worker after which to give up."""
+
+
+class Done(NamedTuple):
+    """What a worker says of a range."""
+
+    seconds: float | None
+    """How long it took; None if something else, a compilation say, took time as well."""
+    found: Any
+
+
+class LostJobError(RuntimeError):
+    """A worker was asked for a range of a job that it does not have."""
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """How rows are handed out."""
+
+    length: int
+    unit: int
+    """Ranges begin at multiples of it, so that no two write to one chunk."""
+    least: int
+    """Rows of the first ranges, and of any but the last ones."""
+    most: int
+
+    def next(self, at: int, rate: float | None, n_workers: int) -> tuple[int, int]:
+        """Return the range that begins at a row; ``rate`` is how many rows a worker does in a second."""
+        wanted = self.least if rate is None else max(self.least, int(rate * _SECONDS))
+        # Towards the end they become shorter, so that no worker is alone with a long one.
+        fair = -(-(self.length - at) // (_AHEAD * n_workers))
+        rows = max(1, min(wanted, self.most, fair))
+        return at, min(self.length, at + -(-rows // self.unit) * self.unit)
+
+
+class _Range(NamedTuple):
+    start: int
+    stop: int
+    tries: int = 0
+
+
+def run_on_cluster(
+    client: "Client",
+    ranges: Ranges,
+    *,
+    begin: "Callable[[int, int], Future]",
+    land: Callable[[int, int, Any], None],
+    renew: Callable[[], None],
+    progress: str | None = None,
+) -> None:
+    """Let the workers do all ranges; the first exception stops everything, and is raised as itself.
+
+    Parameters
+    ----------
+    client
+        Client of the cluster.
+    ranges
+        How rows are handed out.
+    begin
+        Hands out one range; the result of the future is :class:`Done`.
+    land
+        Takes what was found of a range, as they come, in any order.
+    renew
+        Tells the workers of the job again.
+    progress
+        Title of the progress bar; None for no bar.
+    """
+    flying: dict[Future, _Range] = {}
+    again: deque[_Range] = deque()
+    at, rate, workers = 0, None, _Workers(client)
+    bar = Bar(total=ranges.length, unit=" rows", desc=progress, disable=progress is None, delay=0.5)
+    with bar:
+        try:
+            while flying or again or at < ranges.length:
+                while (again or at < ranges.length) and len(flying) < _AHEAD * workers.count:
+                    if again:
+                        one = again.popleft()
+                    else:
+                        one = _Range(*ranges.next(at, rate, workers.count))
+                        at = one.stop
+                    flying[begin(one.start, one.stop)] = one
+                for future in _ended(flying):
+                    one = flying.pop(future)
+                    done = _result(future, one)
+                    if done is None:
+                        renew()
+                        again.append(one._replace(tries=one.tries + 1))
+                        continue
+                    rows = one.stop - one.start
+                    if done.seconds:
+                        rate = rows / done.seconds
+                    land(one.start, one.stop, done.found)
+                    bar.update(rows)
+                workers.look()
+        finally:
+            if flying:  # something went wrong: what has not begun never will
+                with suppress(Exception):  # a connection that is gone cannot cancel, and what is raised says so
+                    client.cancel(list(flying), force=True)
+
+
+class _Workers:
+    """How many there are; asked for now and then."""
+
+    def __init__(self, client: "Client") -> None:
+        self._client = client
+        self._alive = self._asked = monotonic()
+        self.count = max(1, len(client.nthreads()))
+
+    def look(self) -> None:
+        """Ask again; give up if there have been none for long."""
+        now = monotonic()
+        if now - self._asked < 1:
+            return
+        self._asked, found = now, len(self._client.nthreads())
+        if found:
+            self._alive, self.count = now, found
+        elif now - self._alive > _PATIENCE:
+            msg = f"The cluster has had no worker for {_PATIENCE:.0f} seconds. Start some, and call again."
+            raise RuntimeError(msg)
+
+
+def _ended(flying: "dict[Future, _Range]") -> "list[Future]":
+    """Wait a while for futures; return those that have ended in any way."""
+    from distributed import CancelledError, wait
+
+    with suppress(TimeoutError, CancelledError):
+        wait(list(flying), timeout=1, return_when="FIRST_COMPLETED")
+    return [future for future in flying if future.done()]
+
+
+def _result(future: "Future", one: _Range) -> Done | None:
+    """Return what a worker says; None if the range has to be handed out again."""
+    from distributed import CancelledError, KilledWorker
+
+    try:
+        done: Done = future.result()
+    except (CancelledError, LostJobError) as error:
+        connected = future.client is not None and future.client.status == "running"
+        if not connected or one.tries >= _TRIES:
+            msg = (
+                f"Rows {one.start} to {one.stop} are lost: {error}. The connection to the cluster is gone, or its "
+                "workers die one after the other."
+            )
+            raise ConnectionError(msg) from error
+        return None
+    except KilledWorker as error:
+        error.add_note(
+            f"Each worker that was given rows {one.start} to {one.stop} died. Have they enough memory? A smaller "
+            "`batch_size` takes less."
+        )
+        raise
+    return done
