@@ -12,7 +12,7 @@ from aimz.store.journal import JOURNAL, Journal  # noqa: E402
 from aimz.store.location import Home, new_directory  # noqa: E402
 from aimz.store.memory_sink import MemorySink  # noqa: E402
 from aimz.store.reading import STATE, StoredArray, check_result  # noqa: E402
-from aimz.store.sink import Group, Sink, Variable  # noqa: E402
+from aimz.store.sink import Group, Sink, SinkPart, Variable  # noqa: E402
 from aimz.store.spill_sink import SpillSink  # noqa: E402
 from aimz.store.zarr_sink import ZarrSink  # noqa: E402
 
@@ -25,6 +25,7 @@ __all__ = [
     "Journal",
     "MemorySink",
     "Sink",
+    "SinkPart",
     "SpillSink",
     "StoredArray",
     "Variable",

@@ -2,11 +2,29 @@
 
 __all__ = ["AverageSink"]
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
-from aimz.store.sink import Group, Sink
+from aimz.store.sink import Group, Sink, SinkPart
+
+
+class _Sums(SinkPart):
+    """The sums over some of the rows."""
+
+    aligned = False
+
+    def __init__(self, sink: "AverageSink") -> None:
+        self._sink = sink
+
+    def write(self, name: str, array: np.ndarray, start: int) -> None:
+        """Add a piece."""
+        self._sink.write(name, array, start)
+
+    def parcel(self) -> Mapping[str, np.ndarray]:
+        """Return the sums."""
+        return self._sink.sums
 
 
 class AverageSink(Sink):
@@ -26,6 +44,8 @@ class AverageSink(Sink):
         Whether a piece has all tiles of some draws, rather than all draws of some tiles.
     same
         Variables that are the same in all rows.
+    first
+        The row ``codes`` begin with.
     """
 
     aligned = False
@@ -41,6 +61,7 @@ class AverageSink(Sink):
         width: int,
         by_draws: bool,
         same: Iterable[str],
+        first: int = 0,
     ) -> None:
         self._sizes = n_draws, n_scenarios, n_cells
         self._tile = tile
@@ -48,7 +69,9 @@ class AverageSink(Sink):
         self._local = codes is not None and width < n_cells
         self._by_draws = by_draws
         self._same = frozenset(same)
-        self._sums: dict[str, np.ndarray] = {}
+        self._first = first
+        self.sums: dict[str, np.ndarray] = {}
+        """Site to its sums."""
 
     def open(self, group: Group) -> None:
         """Do nothing: rooms are made as sums come."""
@@ -58,19 +81,19 @@ class AverageSink(Sink):
         n_draws, n_scenarios, n_cells = self._sizes
         draws = slice(start, start + len(array)) if self._by_draws else slice(None)
         if name in self._same:
-            whole = self._sums.setdefault(name, np.zeros((n_draws, *array.shape[1:])))
+            whole = self.sums.setdefault(name, np.zeros((n_draws, *array.shape[1:])))
             whole[draws] = array
             return
         shape = (n_draws, 1 + n_scenarios, *array.shape[3:-1], n_cells)
-        if name not in self._sums:
-            self._sums[name] = np.zeros(shape)
-        sums = self._sums[name][draws]
+        if name not in self.sums:
+            self.sums[name] = np.zeros(shape)
+        sums = self.sums[name][draws]
         first = 0 if self._by_draws else start // self._tile
         with np.errstate(invalid="ignore"):  # infinite values of both signs
             for i in range(array.shape[1]):
                 if self._local:
                     assert self._codes is not None
-                    at = (first + i) * self._tile
+                    at = (first + i) * self._tile - self._first
                     cells = np.unique(self._codes[at : at + self._tile])
                     sums[..., cells] += array[:, i, ..., : len(cells)]
                 else:
@@ -81,14 +104,40 @@ class AverageSink(Sink):
 
     def fail(self, error: BaseException) -> BaseException:
         """Forget everything."""
-        self._sums.clear()
+        self.sums.clear()
         return error
+
+    def part(self, start: int, stop: int) -> SinkPart:
+        """Return what adds up some of the rows; it takes their cells along where it has to look them up."""
+        n_draws, n_scenarios, n_cells = self._sizes
+        codes = self._codes[start:stop] if self._local and self._codes is not None else None
+        part = AverageSink(
+            n_draws=n_draws,
+            n_scenarios=n_scenarios,
+            n_cells=n_cells,
+            tile=self._tile,
+            codes=codes,
+            width=0 if self._local else n_cells,
+            by_draws=self._by_draws,
+            same=self._same,
+            first=start,
+        )
+        return _Sums(part)
+
+    def add(self, parcel: Any) -> None:
+        """Add sums over other rows."""
+        with np.errstate(invalid="ignore"):  # infinite values of both signs
+            for name, found in parcel.items():
+                if name in self._same or name not in self.sums:
+                    self.sums[name] = found
+                else:
+                    self.sums[name] += found
 
     def read(self, name: str) -> np.ndarray:
         """Return the sums, ``(n_draws, n_scenarios, ..., n_cells)``; of a variable without rows, its values."""
         if name in self._same:
-            return self._sums[name]
-        sums = self._sums[name]
+            return self.sums[name]
+        sums = self.sums[name]
         with np.errstate(invalid="ignore"):
             found: np.ndarray = sums[:, :1] + sums[:, 1:]
         return found

@@ -11,11 +11,28 @@ from typing import Any
 
 import numpy as np
 
-from aimz.store.sink import Group, Sink, Variable
+from aimz.store.sink import Group, Sink, SinkPart, Variable
 
 _MUCH = 2**26
 _LARGE: list[weakref.ref[np.ndarray]] = []
 """Arrays of more than 64 MiB that were made here and may still be there."""
+
+
+class _Pieces(SinkPart):
+    """Pieces on their way."""
+
+    aligned = False
+
+    def __init__(self) -> None:
+        self._pieces: list[tuple[str, np.ndarray, int]] = []
+
+    def write(self, name: str, array: np.ndarray, start: int) -> None:
+        """Keep a copy, since the device may use the memory again."""
+        self._pieces.append((name, np.array(array), start))
+
+    def parcel(self) -> list[tuple[str, np.ndarray, int]]:
+        """Return them."""
+        return self._pieces
 
 
 class MemorySink(Sink):
@@ -72,6 +89,15 @@ class MemorySink(Sink):
         self._arrays.clear()
         self._pieces.clear()
         return error
+
+    def part(self, start: int, stop: int) -> SinkPart:
+        """Return what keeps pieces until they are sent."""
+        return _Pieces()
+
+    def add(self, parcel: Any) -> None:
+        """Copy pieces into their places."""
+        for name, array, start in parcel:
+            self.write(name, array, start)
 
     def read(self, name: str) -> np.ndarray:
         """Return the array itself."""

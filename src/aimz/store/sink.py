@@ -1,6 +1,6 @@
 """Where a stream lands: one contract, one class for each place."""
 
-__all__ = ["Group", "Sink", "Variable"]
+__all__ = ["Group", "Sink", "SinkPart", "Variable"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -56,6 +56,20 @@ class Group:
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
+class SinkPart(ABC):
+    """Takes the pieces of some rows where they are computed, which may be in another process; can be pickled."""
+
+    aligned: bool
+    """Whether pieces must come as whole chunks."""
+
+    @abstractmethod
+    def write(self, name: str, array: np.ndarray, start: int) -> None:
+        """Keep a piece, as a sink does."""
+
+    def parcel(self) -> Any:
+        """Return what the sink has to be sent; None where it lies in its place."""
+
+
 class Sink(ABC):
     """Takes the pieces of a stream, in any order and from one thread, and keeps them.
 
@@ -81,6 +95,14 @@ class Sink(ABC):
     @abstractmethod
     def fail(self, error: BaseException) -> BaseException:
         """Give up, and return ``error`` or a better one: with what was kept, and how to go on."""
+
+    @abstractmethod
+    def part(self, start: int, stop: int) -> SinkPart:
+        """Return what takes the rows from ``start`` to ``stop`` elsewhere."""
+
+    @abstractmethod
+    def add(self, parcel: Any) -> None:
+        """Take what a part has sent."""
 
     @abstractmethod
     def read(self, name: str) -> Any:

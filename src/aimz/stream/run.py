@@ -15,7 +15,7 @@ from aimz.stream.plan import Plan
 from aimz.stream.writers import Writer
 
 if TYPE_CHECKING:
-    from aimz.store import Sink
+    from aimz.store import Sink, SinkPart
 
 type Part = tuple[int, int, Mapping[str, np.ndarray]]
 """Start, stop and arrays of a stretch of the axis that is cut."""
@@ -44,7 +44,7 @@ class Request:
     """Title of the progress bar; None for no bar."""
 
 
-def run(request: Request, sink: "Sink", first: int = 0, last: int | None = None) -> int:
+def run(request: Request, sink: "Sink | SinkPart", first: int = 0, last: int | None = None) -> int:
     """Compute every step and write it; return how far along the axis that was cut it came.
 
     Of rows, those from ``first`` to ``last`` only, where they are given; both must be ends of chunks.  What goes wrong

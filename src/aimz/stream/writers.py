@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from aimz.stream.chunks import Piece
 
 if TYPE_CHECKING:
-    from aimz.store import Sink
+    from aimz.store import Sink, SinkPart
 
 
 class Writer:
@@ -20,7 +20,7 @@ class Writer:
     is raised, as itself, by the next call from outside; on leaving, the thread has ended whatever happened.
     """
 
-    def __init__(self, sink: "Sink", most_bytes: int = 24 * 2**20) -> None:
+    def __init__(self, sink: "Sink | SinkPart", most_bytes: int = 24 * 2**20) -> None:
         self._sink = sink
         self._most_bytes = most_bytes
         self._queue: deque[Piece] = deque()
