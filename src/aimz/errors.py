@@ -2,6 +2,7 @@
 
 __all__ = [
     "CheckpointError",
+    "ClusterError",
     "IncompleteResultError",
     "KernelValidationError",
     "NotFittedError",
@@ -28,6 +29,10 @@ class NotFittedError(ValueError, AttributeError):
 
 class CheckpointError(ValueError):
     """A checkpoint is of another fit than the one that wants to go on from it, or damaged."""
+
+
+class ClusterError(RuntimeError):
+    """A worker, or another process, cannot take part: other versions, no kernel, another place, other data."""
 
 
 class SavedModelError(ValueError):

@@ -40,3 +40,10 @@ class Recent[T]:
                 self._made.popitem(last=False)
         self._made.move_to_end(handle)
         return self._made[handle]
+
+    def __contains__(self, handle: Hashable) -> bool:
+        return handle in self._made
+
+    def drop(self, handle: Hashable) -> None:
+        """Forget what was made for ``handle``, if anything was."""
+        self._made.pop(handle, None)

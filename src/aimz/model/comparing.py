@@ -23,6 +23,8 @@ from aimz.model.cutting import (
     n_devices,
 )
 from aimz.model.engine import Engine, Prepared
+from aimz.model.filling import Landing
+from aimz.model.spread import check_can_be_spread, spread_for
 from aimz.model.steps import Feed, Layout, Runner, Task
 from aimz.model.worlds import Comparison, alike_in_kind, joint_of
 
@@ -55,8 +57,8 @@ class _Cut:
 
 def compare(engine: Engine, comparison: Comparison, key: jax.Array) -> Compared:
     """Compute the sums of each site over the rows of each group, under each scenario, draw by draw."""
-    cut = _cut(engine, comparison, key, row_bytes=1)
-    return _added_up(cut.comparison, cut.plan, cut.runner, cut.joint)
+    check_can_be_spread(comparison.client, comparison.source)
+    return _added_up(engine, _cut(engine, comparison, key, row_bytes=1))
 
 
 def cut_effect(
@@ -150,11 +152,12 @@ def _with_all_rows(comparison: Comparison) -> Comparison:
     return replace(comparison, prepared=prepared, reader=None, n_obs=n_obs)
 
 
-def _added_up(comparison: Comparison, plan: "Plan", runner: Runner, joint: Joint) -> Compared:
+def _added_up(engine: Engine, cut: _Cut) -> Compared:
     """Stream the steps into sums."""
     from aimz.store import AverageSink
-    from aimz.stream import Request, run
+    from aimz.stream import run
 
+    comparison, plan, runner, joint = cut.comparison, cut.plan, cut.runner, cut.joint
     groups = comparison.groups
     assert groups is not None
     assert joint.width is not None
@@ -168,18 +171,17 @@ def _added_up(comparison: Comparison, plan: "Plan", runner: Runner, joint: Joint
         by_draws=plan.axis == "draw",
         same=set(joint.return_sites) - joint.row_axes.keys(),
     )
-    request = Request(
-        plan=plan,
-        axes=dict.fromkeys(joint.return_sites, 0),
-        begin=runner.begin,
-        fetch=runner.fetch,
-        once=runner.once,
-        progress="compare_scenarios" if comparison.progress else None,
+    sites = joint.return_sites
+    landing = Landing({name: name for name in sites}, dict.fromkeys(sites, 0))
+    title = "compare_scenarios" if comparison.progress else None
+    spread = spread_for(engine, comparison, runner, plan, landing, comparison.source)
+    length = (
+        run(landing.request(plan, runner, progress=title), sums) if spread is None else spread.run(sums, progress=title)
     )
-    length = run(request, sums)
     n_obs = length
     if plan.axis == "obs":
-        runner.check_rows(length)
+        if spread is None:
+            runner.check_rows(length)
     else:
         n_obs = comparison.first.call.n_obs
     return Compared(

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     import xarray as xr
+    from distributed import Client
 
     from aimz.output import Contrast
     from aimz.store import Home
@@ -116,6 +117,9 @@ class ImpactModel:
     - ``resume``: directory of a call that did not finish; the same call then finishes it, computes only what is
       missing, and refuses if kernel, posterior, data, key or batching differ.
     - ``progress``: whether to show a bar.
+    - ``client``: a :class:`distributed.Client`.  The workers of that Dask cluster then compute the rows, each writing
+      its own chunks, and the result is the one of this machine.  By default that is the active client where an input is
+      a Dask array, and no cluster elsewhere.
     - ``statistics``: what to keep instead of the draws, such as ``("mean", "sd", 0.05, 0.5, 0.95)``.  Each site then
       has a leading dimension ``statistic`` in place of ``chain`` and ``draw``, and neither memory nor the result grow
       with the number of draws (where all rows have to be seen together, draws wait in a temporary file).  The numbers
@@ -769,6 +773,7 @@ class ImpactModel:
         output_dir: "str | os.PathLike[str] | None" = None,
         resume: "str | os.PathLike[str] | None" = None,
         progress: bool = True,
+        client: "Client | None" = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
         """Predict any number of rows, under an intervention if one is given.
@@ -782,7 +787,7 @@ class ImpactModel:
             Input; also a :class:`numpy.memmap`, a Zarr or Dask array, or an :class:`~aimz.utils.data.ArrayLoader`.
         intervention, rng_key, in_sample, return_sites, **kwargs
             As in :meth:`predict_on_batch`.
-        statistics, shard_axis, batch_size, store, output_dir, resume, progress
+        statistics, shard_axis, batch_size, store, output_dir, resume, progress, client
             See "Streaming" in :class:`ImpactModel`.
 
         Returns
@@ -806,7 +811,7 @@ class ImpactModel:
             If the kernel's rows depend on one another, so that all are computed together.
         """
         key = _given(rng_key)
-        options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics)
+        options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics, client)
         asked = self._ask(
             X, intervention, kwargs, in_sample=in_sample, return_sites=return_sites, streaming=options, method="predict"
         )
@@ -826,6 +831,7 @@ class ImpactModel:
         output_dir: "str | os.PathLike[str] | None" = None,
         resume: "str | os.PathLike[str] | None" = None,
         progress: bool = True,
+        client: "Client | None" = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
         """Predict for the fitted observations: :meth:`predict` with ``in_sample=True``.
@@ -834,7 +840,7 @@ class ImpactModel:
         ----------
         X, intervention, rng_key, return_sites, **kwargs
             As in :meth:`predict`.
-        statistics, shard_axis, batch_size, store, output_dir, resume, progress
+        statistics, shard_axis, batch_size, store, output_dir, resume, progress, client
             See "Streaming" in :class:`ImpactModel`.
 
         Returns
@@ -843,7 +849,7 @@ class ImpactModel:
             Group ``posterior_predictive``.
         """
         key = _given(rng_key)
-        options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics)
+        options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics, client)
         method = "sample_posterior_predictive"
         asked = self._ask(X, intervention, kwargs, return_sites=return_sites, streaming=options, method=method)
         return self._answer(asked, self._key(key, options))
@@ -862,6 +868,7 @@ class ImpactModel:
         output_dir: "str | os.PathLike[str] | None" = None,
         resume: "str | os.PathLike[str] | None" = None,
         progress: bool = True,
+        client: "Client | None" = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
         """Predict any number of rows from the priors; needs no posterior.
@@ -874,7 +881,7 @@ class ImpactModel:
             Number of draws.
         rng_key, return_sites, **kwargs
             As in :meth:`predict_on_batch`.
-        statistics, shard_axis, batch_size, store, output_dir, resume, progress
+        statistics, shard_axis, batch_size, store, output_dir, resume, progress, client
             See "Streaming" in :class:`ImpactModel`.
 
         Returns
@@ -883,7 +890,7 @@ class ImpactModel:
             Group ``prior_predictive``.
         """
         key = _given(rng_key)
-        options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics)
+        options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics, client)
         n_draws = read_count(num_samples, "num_samples")
         given = read_given(self._engine, X, kwargs, scored=False, expected=None)
 
@@ -911,6 +918,7 @@ class ImpactModel:
         output_dir: "str | os.PathLike[str] | None" = None,
         resume: "str | os.PathLike[str] | None" = None,
         progress: bool = True,
+        client: "Client | None" = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
         """Return the log density of each observation under each posterior draw, never scaled.
@@ -927,7 +935,7 @@ class ImpactModel:
             Output; left out where it comes with the batches.
         rng_key : jax.Array, optional
             Key for this call; used only if local latents have to be drawn anew.
-        statistics, shard_axis, batch_size, store, output_dir, resume, progress
+        statistics, shard_axis, batch_size, store, output_dir, resume, progress, client
             See "Streaming" in :class:`ImpactModel`.
         **kwargs
             Further arguments of the kernel.
@@ -945,7 +953,7 @@ class ImpactModel:
             If the output is not an observed ``sample`` site, so that it has no density.
         """
         key = _given(rng_key)
-        options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics)
+        options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics, client)
         asked = self._ask_scores(X, y, kwargs, options, "log_likelihood")
         return self._answer(asked, self._key(key, options) if asked.prepared.needs_key else None)
 
@@ -957,6 +965,7 @@ class ImpactModel:
         rng_key: jax.Array | None = None,
         batch_size: int | None = None,
         progress: bool = True,
+        client: "Client | None" = None,
         **kwargs: Any,
     ) -> Any:
         """Score the model by leave-one-out cross-validation, block by block; no draw is kept.
@@ -979,6 +988,8 @@ class ImpactModel:
             Rows that are computed together at most; the numbers do not depend on it.
         progress : bool
             Whether to show a bar.
+        client : distributed.Client, optional
+            Cluster to compute on; see "Streaming" in :class:`ImpactModel`.
         **kwargs
             Further arguments of the kernel.
 
@@ -1024,7 +1035,7 @@ class ImpactModel:
         """
         from aimz.output import leave_one_out, relative_ess
 
-        key, options = _given(rng_key), read_streaming("obs", batch_size, "memory", None, None, progress)
+        key, options = _given(rng_key), read_streaming("obs", batch_size, "memory", None, None, progress, client=client)
         asked = self._ask_scores(X, y, kwargs, options, "loo")
         known, call = self._observed, asked.given.call
         if known is not None and (
@@ -1135,6 +1146,7 @@ class ImpactModel:
         rng_key: jax.Array | None = None,
         batch_size: int | None = None,
         progress: bool = True,
+        client: "Client | None" = None,
         X: Any = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
@@ -1170,6 +1182,8 @@ class ImpactModel:
             Rows that are computed together at most, rounded up to whole blocks; the numbers do not depend on it.
         progress : bool
             Whether to show a bar.
+        client : distributed.Client, optional
+            Cluster to compute on; see "Streaming" in :class:`ImpactModel`.
         X, **kwargs
             Arguments that all scenarios share; those of a scenario go first.
 
@@ -1220,7 +1234,7 @@ class ImpactModel:
         from aimz.output import check_by, check_contrast, read_contrast
 
         key, contrast = _given(rng_key), read_contrast(contrast)
-        options = read_streaming("obs", batch_size, "memory", None, None, progress)
+        options = read_streaming("obs", batch_size, "memory", None, None, progress, client=client)
         shared = {**kwargs, **({} if X is None else {self.param_input: X})}
         self._engine.signature.check_apart({"by": by, "weights": weights})
         requests = read_requests(scenarios, baseline, shared, self.param_input)
@@ -1245,6 +1259,7 @@ class ImpactModel:
             n_obs=given.call.n_obs if given.n_obs_known else None,
             batch_size=options.batch_size,
             progress=options.progress,
+            client=options.client,
             given=givens,
             prepare={name: one.prepare for name, one in asked.items()},
         )

@@ -36,6 +36,8 @@ class Given:
     """Where the rows come from, if not from arrays."""
     n_obs_known: bool = True
     shuffled: bool = False
+    pieces: Pieces | None = None
+    """The table that the reader reads, if it can be read from any row."""
 
     def all_rows(self) -> Call:
         """Return the same with every row in memory, for a kernel that needs them all."""
@@ -83,6 +85,7 @@ class RowSource:
     reader: BatchReader | None = None
     n_obs_known: bool = True
     shuffled: bool = False
+    pieces: Pieces | None = None
 
     def given(self, engine: Engine, kwargs: Mapping[str, Any], y: Any = None, *, scored: bool) -> Given:
         """Return the arguments of one call that gets these rows."""
@@ -96,7 +99,7 @@ class RowSource:
         output = {"output": y} if scored else {}
         index = None if self.table is None else self.table.index
         call = engine.read_call(X, {**_apart(fields, kwargs), **kwargs}, in_parts=True, index=index, **output)
-        return Given(call, self.reader, self.n_obs_known, self.shuffled)
+        return Given(call, self.reader, self.n_obs_known, self.shuffled, self.pieces)
 
     def _columns(self, engine: Engine, leave: Iterable[str]) -> dict[str, Any]:
         """Return the arguments that the table holds; those that were taken before are the same objects."""
@@ -129,7 +132,8 @@ def open_source(engine: Engine, X: Any, kwargs: Mapping[str, Any], expected: int
     beside = next((value.shape[0] for value in kwargs.values() if is_array(value) and np.ndim(value)), None)
     expected = beside or expected
     rows = reader.fields(known or expected or len(next(iter((reader.first or {}).values()))))
-    return RowSource(rows, reader=reader, n_obs_known=known is not None, shuffled=shuffled)
+    pieces = X if isinstance(X, Pieces) and X.same_order and X.n_obs is not None else None
+    return RowSource(rows, reader=reader, n_obs_known=known is not None, shuffled=shuffled, pieces=pieces)
 
 
 _BLOCK = 1024

@@ -31,6 +31,8 @@ class Streaming:
     progress: bool = True
     statistics: Reduction | None = None
     """What is kept instead of draws."""
+    client: Any = None
+    """Of the cluster to compute on."""
 
 
 def read_streaming(
@@ -41,6 +43,7 @@ def read_streaming(
     resume: Any,
     progress: Any,
     statistics: Any = None,
+    client: Any = None,
 ) -> Streaming:
     """Check options before any work, and before any directory is made.
 
@@ -58,7 +61,13 @@ def read_streaming(
             raise ValueError(msg)
     batch_size = None if batch_size is None else read_count(batch_size, "batch_size")
     make = partial(
-        Streaming, shard_axis, batch_size, store, progress=bool(progress), statistics=read_statistics(statistics)
+        Streaming,
+        shard_axis,
+        batch_size,
+        store,
+        progress=bool(progress),
+        statistics=read_statistics(statistics),
+        client=_read_client(client, shard_axis),
     )
     if store == "memory":
         for name, value in (("output_dir", output_dir), ("resume", resume)):
@@ -91,3 +100,19 @@ def read_streaming(
         msg = f"`resume` must be the directory of an interrupted call; {path} has no journal of one. Predict anew."
         raise ValueError(msg)
     return make(output_dir=path.parent, resume=path, journal=journal, complete=complete, rows=rows)
+
+
+def _read_client(client: Any, shard_axis: str) -> Any:
+    """Return the client of a cluster, and refuse one that cannot be waited for."""
+    if client is None:
+        return None
+    if not all(hasattr(client, name) for name in ("register_plugin", "submit", "scheduler")):
+        msg = f"`client` must be a `distributed.Client`; got {type(client).__name__}. Make one: `Client(cluster)`."
+        raise TypeError(msg)
+    if client.asynchronous:
+        msg = "`client` must be one that waits; got an asynchronous one. Make it by `Client(address)`."
+        raise TypeError(msg)
+    if shard_axis == "draw":
+        msg = "`client` hands out rows, so it does not go with `shard_axis='draw'`. Leave one of them out."
+        raise ValueError(msg)
+    return client

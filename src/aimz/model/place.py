@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from aimz.model.filling import missing_steps
 from aimz.model.options import Streaming
 from aimz.model.resume import check_same_call
 
@@ -48,7 +49,7 @@ class Place:
 
         self._plan = plan
         self._journal: Journal | None = streaming.journal
-        self._resumed = streaming.resume is not None
+        self.resumed = streaming.resume is not None
         self._home = home
         if streaming.output_dir is None:
             assert home is not None
@@ -94,28 +95,9 @@ class Place:
 
     def wanted(self, variables: "Mapping[str, Variable]") -> Callable[[int, int], bool]:
         """Return which steps have something to compute: all, unless an earlier run did some."""
-        if not self._resumed:
+        if not self.resumed:
             return lambda _start, _stop: True
-        chunk, plan = self._plan.chunk, self._plan
-        missing: set[int] = set()
-        lengths = [self.sink.length(name) for name, variable in variables.items() if variable.axis is not None]
-        reached = plan.length or max(lengths, default=0)
-        for name, variable in variables.items():
-            if variable.axis is None:
-                missing |= {0} if any(True for _ in self.sink.missing(name)) else set()
-                continue
-            per_chain = plan.n_draws // plan.n_chains
-            for position in self.sink.missing(name):
-                chain = position[0] * per_chain if plan.axis == "draw" else 0
-                missing.add(chain + position[variable.axis] * chunk)
-            if plan.length is None:  # one variable may have been written further than another
-                missing |= set(range(self.sink.length(name) // chunk * chunk, reached, chunk))
-        starts = sorted(missing)
-
-        def is_wanted(start: int, stop: int) -> bool:
-            return stop > reached or any(at < stop and start < at + chunk for at in starts)
-
-        return is_wanted
+        return missing_steps(self._plan, variables, self.sink)
 
     def note(self, digests: list[tuple[int, str]]) -> None:
         """Keep the digests of rows that came by, and refuse rows that are not those of the interrupted run."""

@@ -32,6 +32,7 @@ def fingerprint_of(
     group: str,
     key: str | None,
     statistics: tuple[str, ...] = (),
+    device: str | None = None,
 ) -> dict[str, str]:
     """Return texts that are the same for the same call, by what they are of."""
     call = prepared.call
@@ -47,7 +48,7 @@ def fingerprint_of(
         "statistics": json.dumps(statistics),
         "in_sample": group,
         "versions": versions(),
-        "device": jax.default_backend(),
+        "device": device or jax.default_backend(),
     }
     for name, array in call.arrays.items():
         if not isinstance(array, Field):

@@ -179,6 +179,7 @@ _STREAMING = {
     "resume": None,
     "progress": True,
     "statistics": None,
+    "client": None,
 }
 
 
@@ -240,7 +241,18 @@ def read_requests(scenarios: Any, baseline: Any, shared: Mapping[str, Any], para
 
 
 _COMMON = frozenset(
-    {"rng_key", "return_sites", "batch_size", "progress", "statistics", "shard_axis", "store", "output_dir", "resume"}
+    {
+        "rng_key",
+        "return_sites",
+        "batch_size",
+        "progress",
+        "statistics",
+        "shard_axis",
+        "store",
+        "output_dir",
+        "resume",
+        "client",
+    }
 )
 """Options of a prediction that are not a scenario's own."""
 

@@ -211,6 +211,11 @@ class Runner:
         """First row and digest of blocks that came from an iterable since this was last emptied."""
         return [] if self._feed.digests is None else self._feed.digests
 
+    @property
+    def noted(self) -> bool:
+        """Whether rows are to be known again."""
+        return self._feed.digests is not None
+
     # ------------------------------------------------------------------------------------------- inputs
 
     @cached_property

@@ -2,11 +2,11 @@
 
 __all__ = ["stream", "stream_effect"]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,10 +16,12 @@ from aimz.model.asked import Order
 from aimz.model.comparing import cut_effect
 from aimz.model.cutting import cut_draws, cut_rows, shapes_of
 from aimz.model.engine import Engine
+from aimz.model.filling import Landing
 from aimz.model.inputs import Given
 from aimz.model.place import Place
 from aimz.model.results import Results
 from aimz.model.resume import fingerprint_of
+from aimz.model.spread import Spread, check_can_be_spread, spread_for
 from aimz.model.steps import Layout, Runner
 from aimz.model.worlds import Comparison
 from aimz.statistics import Reduction
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 def stream(engine: Engine, results: Results, order: Order) -> "xr.DataTree":
     """Compute and store one call."""
+    check_can_be_spread(order.streaming.client, order.asked.given)
     if order.streaming.shard_axis == "draw" and order.reader is not None:
         order = order.with_all_rows()
     layout = Layout.of(order.prepared)
@@ -47,7 +50,8 @@ def stream(engine: Engine, results: Results, order: Order) -> "xr.DataTree":
             layout = Layout.of(order.prepared)
         cuttable = cut_draws(engine, order, layout)
     plan, runner, step = cuttable
-    return _run(results, order, plan, runner, step)
+    spread = spread_for(engine, order.streaming, runner, plan, _landing(order, plan), order.asked.given)
+    return _run(results, order, plan, runner, step, spread)
 
 
 def stream_effect(engine: Engine, results: Results, order: Order) -> "xr.DataTree":
@@ -56,6 +60,7 @@ def stream_effect(engine: Engine, results: Results, order: Order) -> "xr.DataTre
     assert order.key is not None
     spec, n_obs, options = order.prepared.spec, order.prepared.call.n_obs, order.streaming
     assert options.statistics is not None
+    check_can_be_spread(options.client, order.asked.given)
     comparison = Comparison(
         prepared={"baseline": order.against.prepared, "intervention": order.prepared},
         baseline="baseline",
@@ -73,7 +78,9 @@ def stream_effect(engine: Engine, results: Results, order: Order) -> "xr.DataTre
     about = {"contrast": "intervention - baseline", "baseline": order.against.prepared.attrs["intervention"]}
     given = order.asked.given if plan.axis == "obs" else Given(prepared.call)
     asked = replace(order.asked, given=given, prepared=replace(prepared, attrs={**prepared.attrs, **about}))
-    return _run(results, replace(order, asked=asked), plan, runner, step)
+    order = replace(order, asked=asked)
+    spread = spread_for(engine, options, runner, plan, _landing(order, plan), given)
+    return _run(results, order, plan, runner, step, spread)
 
 
 def _variables(
@@ -109,7 +116,9 @@ def _variables(
     return found
 
 
-def _run(results: Results, order: Order, plan: "Plan", runner: Runner, step: Step) -> "xr.DataTree":
+def _run(
+    results: Results, order: Order, plan: "Plan", runner: Runner, step: Step, spread: Spread | None
+) -> "xr.DataTree":
     """Stream the steps into the sink, complete it, and return the tree."""
     from aimz.output import make_tree
     from aimz.store import Group, MemorySink
@@ -123,7 +132,7 @@ def _run(results: Results, order: Order, plan: "Plan", runner: Runner, step: Ste
     label = partial(results.frame, key=order.key_text, row_block=plan.block or 0, statistics=statistics)
     frame = label(prepared, shapes(prepared.call.n_obs))
     variables = _variables(order, plan, step, frame.dims, statistics)
-    place = _place(order, plan, step)
+    place = _place(order, plan, step, None if spread is None else spread.device)
     sink: Sink = MemorySink() if place is None else place.sink
     own = {} if place is None else place.attrs
     beside = order.beside()
@@ -137,7 +146,7 @@ def _run(results: Results, order: Order, plan: "Plan", runner: Runner, step: Ste
             if statistics is not None and plan.axis == "draw":
                 length = _fill_from_draws(order, plan, runner, sink, step, statistics)
             else:
-                length = _fill(order, plan, runner, sink, place, variables)
+                length = _fill(order, plan, runner, sink, place, variables, spread)
             sink.finish(length)
         except BaseException as error:
             better = sink.fail(error)
@@ -160,8 +169,11 @@ def _run(results: Results, order: Order, plan: "Plan", runner: Runner, step: Ste
     )
 
 
-def _place(order: Order, plan: "Plan", step: Step) -> Place | None:
-    """Return the directory of the call, made now; None if it stays in memory."""
+def _place(order: Order, plan: "Plan", step: Step, device: str | None) -> Place | None:
+    """Return the directory of the call, made now; None if it stays in memory.
+
+    ``device`` is the kind of device that others compute it on.
+    """
     options, asked = order.streaming, order.asked
     if options.store != "persistent":
         return None
@@ -175,6 +187,7 @@ def _place(order: Order, plan: "Plan", step: Step) -> Place | None:
             group=asked.group,
             key=order.key_text,
             statistics=() if options.statistics is None else options.statistics.labels,
+            device=device,
         )
         against = {} if order.against is None else one(order.against.prepared)
         return {**one(order.prepared), **{f"{name} (baseline)": text for name, text in against.items()}}
@@ -190,36 +203,25 @@ def _fill(
     sink: "Sink",
     place: Place | None,
     variables: "Mapping[str, Variable]",
+    spread: Spread | None = None,
 ) -> int:
     """Compute what is missing from the sink; return the length of the axis that was cut."""
-    from aimz.stream import Request, run
+    from aimz.stream import run
 
-    names, row_axes = order.names, order.prepared.plan.row_axes
-
-    def noting(act: Callable[[int, int], Any]) -> Callable[[int, int], Any]:
-        def noted(start: int, stop: int) -> Any:
-            done = act(start, stop)
-            if place is not None:
-                place.note(runner.digests)
-            return done
-
-        return noted
-
-    # Where rows are cut, a step has all draws of its rows, and statistics can take their place at once.
-    statistics = order.streaming.statistics if plan.axis == "obs" else None
-
-    def kept(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {names[n]: a if statistics is None else statistics(a) for n, a in arrays.items()}
-
-    request = Request(
-        plan=plan,
-        axes={names[n]: 0 if plan.axis == "draw" else 1 + row_axes.get(n, 0) for n in names},
-        begin=noting(runner.begin),
-        fetch=lambda handle: [(start, stop, kept(part)) for start, stop, part in runner.fetch(handle)],
-        once=lambda handle: kept(runner.once(handle)),
-        wanted=(lambda _start, _stop: True) if place is None else place.wanted(variables),
-        skip=noting(runner.skip),
-        progress=order.asked.method if order.streaming.progress else None,
+    title = order.asked.method if order.streaming.progress else None
+    if spread is not None:
+        resumed = place is not None and place.resumed
+        note = None if place is None or not runner.noted else place.note
+        length = spread.run(sink, note=note, variables=variables if resumed else None, progress=title)
+        if place is not None:
+            place.check_end(length)
+        return length
+    request = _landing(order, plan).request(
+        plan,
+        runner,
+        noting=lambda: None if place is None else place.note(runner.digests),
+        wanted=None if place is None else place.wanted(variables),
+        progress=title,
     )
     length = run(request, sink)
     if plan.axis == "obs":
@@ -227,6 +229,14 @@ def _fill(
     if place is not None:
         place.check_end(length)
     return length
+
+
+def _landing(order: Order, plan: "Plan") -> Landing:
+    """Return what is kept of each step."""
+    names, row_axes = order.names, order.prepared.plan.row_axes
+    by_draws = plan.axis == "draw"
+    axes = {name: 0 if by_draws else 1 + row_axes.get(site, 0) for site, name in names.items()}
+    return Landing(names, axes, None if by_draws else order.streaming.statistics)
 
 
 def _fill_from_draws(

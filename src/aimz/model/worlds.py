@@ -32,12 +32,19 @@ class Comparison:
     """None where it is known only when the rows have ended."""
     batch_size: int | None = None
     progress: bool = False
+    client: Any = None
+    """Of the cluster to compute on."""
     resumable: bool = False
     """Whether rows of an iterable are to be known again."""
     given: Mapping[str, Given] = field(default_factory=dict)
     """What each scenario was given, where that is an iterable."""
     prepare: Mapping[str, Callable[..., Prepared]] = field(default_factory=dict)
     """Prepares each scenario with other arrays."""
+
+    @property
+    def source(self) -> Given:
+        """Where the rows of all scenarios come from."""
+        return self.given[self.baseline]
 
     @property
     def first(self) -> Prepared:

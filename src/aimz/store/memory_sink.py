@@ -90,7 +90,7 @@ class MemorySink(Sink):
         self._pieces.clear()
         return error
 
-    def part(self, start: int, stop: int) -> SinkPart:
+    def part(self, start: int, stop: int) -> SinkPart:  # noqa: ARG002 (it takes whatever comes)
         """Return what keeps pieces until they are sent."""
         return _Pieces()
 

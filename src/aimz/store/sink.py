@@ -66,6 +66,7 @@ class SinkPart(ABC):
     def write(self, name: str, array: np.ndarray, start: int) -> None:
         """Keep a piece, as a sink does."""
 
+    @abstractmethod
     def parcel(self) -> Any:
         """Return what the sink has to be sent; None where it lies in its place."""
 

@@ -118,7 +118,7 @@ class ZarrSink(Sink):
         axis = self._variables[name].axis
         return 0 if axis is None else int(self._arrays[name].shape[axis])
 
-    def missing(self, name: str) -> Iterator[tuple[int, ...]]:
+    def missing(self, name: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, ...]]:
         """Yield the grid positions of chunks that are not there or not whole."""
         stored = self._arrays[name]
         for position in product(*(range(ceil(s / c)) for s, c in zip(stored.shape, stored.chunks, strict=True))):

@@ -70,8 +70,8 @@ def run_on_cluster(
     client: "Client",
     ranges: Ranges,
     *,
-    begin: "Callable[[int, int], Future]",
-    land: Callable[[int, int, Any], None],
+    begin: "Callable[[int, int], Future[Any]]",
+    land: Callable[[Any], None],
     renew: Callable[[], None],
     progress: str | None = None,
 ) -> None:
@@ -92,7 +92,7 @@ def run_on_cluster(
     progress
         Title of the progress bar; None for no bar.
     """
-    flying: dict[Future, _Range] = {}
+    flying: dict[Future[Any], _Range] = {}
     again: deque[_Range] = deque()
     at, rate, workers = 0, None, _Workers(client)
     bar = Bar(total=ranges.length, unit=" rows", desc=progress, disable=progress is None, delay=0.5)
@@ -116,7 +116,7 @@ def run_on_cluster(
                     rows = one.stop - one.start
                     if done.seconds:
                         rate = rows / done.seconds
-                    land(one.start, one.stop, done.found)
+                    land(done.found)
                     bar.update(rows)
                 workers.look()
         finally:
@@ -146,7 +146,7 @@ class _Workers:
             raise RuntimeError(msg)
 
 
-def _ended(flying: "dict[Future, _Range]") -> "list[Future]":
+def _ended(flying: "dict[Future[Any], _Range]") -> "list[Future[Any]]":
     """Wait a while for futures; return those that have ended in any way."""
     from distributed import CancelledError, wait
 
@@ -155,7 +155,7 @@ def _ended(flying: "dict[Future, _Range]") -> "list[Future]":
     return [future for future in flying if future.done()]
 
 
-def _result(future: "Future", one: _Range) -> Done | None:
+def _result(future: "Future[Any]", one: _Range) -> Done | None:
     """Return what a worker says; None if the range has to be handed out again."""
     from distributed import CancelledError, KilledWorker
 

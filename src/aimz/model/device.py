@@ -1,0 +1,46 @@
+"""One process, one accelerator: which of those of a host a worker takes."""
+
+__all__ = ["own_device"]
+
+import os
+import tempfile
+from collections.abc import Sequence
+from glob import glob
+from pathlib import Path
+from typing import IO
+
+from aimz.kernel import Recent
+
+_HELD = Recent[IO[bytes] | None](1)
+"""The lock of the device that is ours; as long as the process lives."""
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def own_device() -> None:
+    """Take one accelerator for this process, before JAX sees any; of what is seen already nothing is changed.
+
+    JAX would take hold of most of the memory of all that it sees, and leave none for the next worker of the host.
+    """
+    _HELD.get("device", lambda: _take(sorted(glob("/dev/nvidia[0-9]*")), Path(tempfile.gettempdir())))
+
+
+def _take(devices: Sequence[str], directory: Path) -> IO[bytes] | None:
+    """Make one device visible: the first that was assigned, or that no other worker has; return its lock."""
+    if not devices:
+        return None
+    assigned = os.environ.get(_VISIBLE)
+    if assigned is not None:
+        os.environ[_VISIBLE] = assigned.partition(",")[0]
+        return None
+    import fcntl
+
+    for number in range(len(devices)):
+        file = (directory / f"aimz-device-{number}.lock").open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            continue
+        os.environ[_VISIBLE] = str(number)
+        return file
+    return None  # more workers than devices: they share

@@ -1,0 +1,96 @@
+"""What becomes of what steps compute, on its way into a sink; the same here and on a worker."""
+
+__all__ = ["Landing", "missing_steps"]
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from aimz.model.steps import Runner
+from aimz.statistics import Reduction
+
+if TYPE_CHECKING:
+    from aimz.store import Variable
+    from aimz.stream import Plan, Request
+
+
+@dataclass(frozen=True)
+class Landing:
+    """Names, axes, and statistics in place of draws."""
+
+    names: Mapping[str, str]
+    """Site to its name in the sink."""
+    axes: Mapping[str, int]
+    """Name in the sink to the axis of an array that is cut."""
+    statistics: Reduction | None = None
+    """Where a step has all draws of its rows, these can take their place at once."""
+
+    def kept(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return what is kept of arrays, under the names it is kept by."""
+        reduce = self.statistics
+        return {self.names[n]: a if reduce is None else reduce(a) for n, a in arrays.items()}
+
+    def request(
+        self,
+        plan: "Plan",
+        runner: Runner,
+        *,
+        noting: Callable[[], None] = lambda: None,
+        wanted: Callable[[int, int], bool] | None = None,
+        once: bool = True,
+        progress: str | None = None,
+    ) -> "Request":
+        """Return what is to be streamed; ``noting`` is called after rows were read."""
+        from aimz.stream import Request
+
+        def noted(act: Callable[[int, int], Any]) -> Callable[[int, int], Any]:
+            def act_and_note(start: int, stop: int) -> Any:
+                done = act(start, stop)
+                noting()
+                return done
+
+            return act_and_note
+
+        return Request(
+            plan=plan,
+            axes=self.axes,
+            begin=noted(runner.begin),
+            fetch=lambda handle: [(start, stop, self.kept(part)) for start, stop, part in runner.fetch(handle)],
+            once=(lambda handle: self.kept(runner.once(handle))) if once else (lambda _handle: {}),
+            wanted=wanted or (lambda _start, _stop: True),
+            skip=noted(runner.skip),
+            progress=progress,
+        )
+
+
+class _Stored(Protocol):
+    def length(self, name: str) -> int: ...
+
+    def missing(self, name: str, start: int = 0, stop: int | None = None) -> Any: ...
+
+
+def missing_steps(
+    plan: "Plan", variables: "Mapping[str, Variable]", stored: _Stored, start: int = 0, stop: int | None = None
+) -> Callable[[int, int], bool]:
+    """Return which steps have something to compute, going by the chunks that are there; of some rows only, if given."""
+    chunk, streamed = plan.chunk, {name: v for name, v in variables.items() if v.axis is not None}
+    reached = plan.length or max(map(stored.length, streamed), default=0)
+    missing: set[int] = set()
+    for name, variable in variables.items():
+        if variable.axis is None:
+            missing |= {0} if start == 0 and any(True for _ in stored.missing(name)) else set()
+            continue
+        per_chain = plan.n_draws // plan.n_chains
+        for position in stored.missing(name, start, stop):
+            chain = position[0] * per_chain if plan.axis == "draw" else 0
+            missing.add(chain + position[variable.axis] * chunk)
+        if plan.length is None:  # one variable may have been written further than another
+            missing |= set(range(stored.length(name) // chunk * chunk, reached, chunk))
+    starts = sorted(missing)
+
+    def is_wanted(begin: int, end: int) -> bool:
+        return end > reached or any(at < end and begin < at + chunk for at in starts)
+
+    return is_wanted

@@ -1,0 +1,274 @@
+"""A call on a Dask cluster, from the side of the client: what the workers get, and what becomes of what they find."""
+
+__all__ = ["Spread", "check_can_be_spread", "spread_for"]
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aimz.data import Field, Parameters, Pieces, Rows, Stacked, share
+from aimz.errors import ClusterError, warn
+from aimz.model.engine import Engine
+from aimz.model.filling import Landing
+from aimz.model.inputs import Given
+from aimz.model.job import Job, Range, can_do, forget_job, pack, without_rows, work
+from aimz.model.keys import describe_key
+from aimz.model.resume import versions
+from aimz.model.slices import same_in_all_rows
+from aimz.model.steps import Layout, Runner, Task
+from aimz.types import Kernel
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+    from aimz.store import Sink, Variable
+    from aimz.stream import Plan
+
+_SENT = 2**23
+"""Bytes of rows that go with a range, where the client has them; Dask warns of more than 10 MB."""
+_HELD = 2**27
+"""Bytes of rows of a range that a worker gets from other workers."""
+_NUMBERS = 2**26
+"""Numbers in the first ranges, before it is known how long they take."""
+
+
+class _Options(Protocol):
+    @property
+    def client(self) -> Any: ...
+
+    @property
+    def batch_size(self) -> int | None: ...
+
+
+def check_can_be_spread(client: Any, given: Given) -> None:
+    """Refuse a cluster for rows that its workers could not read.
+
+    Raises
+    ------
+    TypeError
+        If they come from an iterable, which only this process can read, and in order.
+    """
+    if client is None or given.reader is None or given.pieces is not None:
+        return
+    msg = (
+        "`client` needs rows that workers can look up; got an iterable of batches. Pass an array (Dask, Zarr), or "
+        "`pyarrow.dataset.dataset(path)`; or leave `client` out."
+    )
+    raise TypeError(msg)
+
+
+def spread_for(
+    engine: Engine, options: _Options, runner: Runner, plan: "Plan", landing: Landing, given: Given
+) -> "Spread | None":
+    """Return how to compute a call on a cluster, which has been looked at; None to compute it here.
+
+    Warns
+    -----
+    UserWarning
+        If a cluster was asked for, and all rows have to be computed together.
+    """
+    client = _client_for(options.client, runner.task.layout)
+    if client is None:
+        return None
+    if plan.axis != "obs":
+        if options.client is not None:
+            warn("All rows have to be computed together, and that is done here: the workers of `client` are not used.")
+        return None
+    device = _check(client, engine.kernel)
+    return Spread(
+        client, device, engine.kernel, runner.task, plan, options.batch_size, landing, given.pieces, engine.parameters
+    )
+
+
+def _client_for(client: Any, layout: Layout) -> "Client | None":
+    """Return the client asked for, or where inputs are Dask arrays the active one, if any."""
+    if client is not None:
+        return client
+    if "distributed" not in sys.modules or not any(rows.dask is not None for rows in _rows_in(layout.row_arrays)):
+        return None
+    from distributed import Client
+
+    try:
+        active = Client.current()
+    except ValueError:
+        return None
+    return None if active.asynchronous else active
+
+
+def _check(client: "Client", kernel: Kernel) -> str:
+    """Return what kind of device the workers have; refuse a cluster of which one cannot take part.
+
+    Raises
+    ------
+    ClusterError
+        If there are no workers, or one has other versions, cannot import the kernel, or has another kind of device.
+    """
+    import cloudpickle
+
+    if not client.nthreads():
+        msg = "The cluster of `client` has no workers. Start some (`cluster.scale(2)`), and call again."
+        raise ClusterError(msg)
+    found = client.run(_by_value(versions()))
+    for address, there in found.items():
+        if there != versions():
+            msg = (
+                f"Worker {address} has {there}, and the client {versions()}: their numbers could differ. Install "
+                "the same versions on all machines."
+            )
+            raise ClusterError(msg)
+    kinds = client.run(can_do, cloudpickle.dumps(kernel))
+    if len(set(kinds.values())) > 1:
+        msg = f"All workers must have one kind of device; got {kinds}. Use workers of one kind for one call."
+        raise ClusterError(msg)
+    return str(next(iter(kinds.values())))
+
+
+def _by_value(known: str) -> Callable[[], str]:
+    """Return a function that says which versions there are; one that a process without this package can run."""
+    names = [part.partition(" ")[0] for part in known.split(", ")]
+
+    def look() -> str:
+        from importlib.metadata import PackageNotFoundError, version
+
+        found = []
+        for name in names:
+            try:
+                found.append(f"{name} {version(name)}")
+            except PackageNotFoundError:
+                found.append(f"no {name}")
+        return ", ".join(found)
+
+    return look
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A call that is cut along its rows, ready to be handed out."""
+
+    client: "Client"
+    device: str
+    """What kind the workers compute on."""
+    kernel: Kernel
+    task: Task
+    plan: "Plan"
+    batch_size: int | None
+    landing: Landing
+    pieces: Pieces | None
+    """The table the rows come from, if not from arrays."""
+    parameters: Parameters
+
+    def run(
+        self,
+        sink: "Sink",
+        *,
+        note: Callable[[list[tuple[int, str]]], None] | None = None,
+        variables: "Mapping[str, Variable] | None" = None,
+        look: bool = False,
+        progress: str | None = None,
+    ) -> int:
+        """Let the workers compute all rows; return how many there are.
+
+        ``note`` takes digests of the rows, if they are to be known again; ``variables`` are those of which parts may be
+        there already; ``look`` says that nothing is to be computed.
+        """
+        import cloudpickle
+        import dask
+
+        from aimz.model.plugin import NAME, JobPlugin
+        from aimz.stream import run_on_cluster
+
+        client, task = self.client, self.task
+        packed = pack(
+            Job(
+                kernel=cloudpickle.dumps(self.kernel),
+                kind=task.kind,
+                plan=task.plan,
+                layout=without_rows(task.layout),
+                key=None if task.key is None else describe_key(task.key),
+                use=task.use,
+                alone=task.alone,
+                cut=self.plan,
+                batch_size=self.batch_size,
+                landing=self.landing,
+                variables=variables or {},
+                look=look,
+                noted=note is not None,
+                pieces=self.pieces,
+                parameters=self.parameters,
+            )
+        )
+        renew = partial(client.register_plugin, JobPlugin(packed), name=NAME)
+        by_dask = any(rows.dask is not None for rows in _rows_in(task.layout.row_arrays))
+
+        def begin(start: int, stop: int) -> "Future[Any]":
+            one = Range(start, stop, _shares(task.layout, start, stop), sink.part(start, stop))
+            if by_dask:
+                found: Future[Any] = client.compute(dask.delayed(work, pure=False)(packed.token, one))
+            else:
+                found = client.submit(work, packed.token, one, pure=False)
+            return found
+
+        def land(found: Any) -> None:
+            parcel, notes = found
+            if note is not None:
+                note(notes)
+            sink.add(parcel)
+
+        renew()
+        try:
+            run_on_cluster(client, self._ranges(), begin=begin, land=land, renew=renew, progress=progress)
+        finally:
+            if client.status == "running":
+                client.unregister_worker_plugin(NAME)
+                client.run(forget_job, packed.token, on_error="ignore")
+        assert self.plan.n_obs is not None
+        return self.plan.n_obs
+
+    def _ranges(self) -> Any:
+        from aimz.stream import Ranges
+
+        plan, layout = self.plan, self.task.layout
+        assert plan.n_obs is not None
+        assert plan.block is not None
+        unit = plan.chunk if plan.chunk % plan.block == 0 else plan.block
+        sent, held, chunk = 0, 0, 0
+        for array, axis in _with_rows(layout):
+            row_bytes = prod(size for i, size in enumerate(array.shape) if i != axis) * array.dtype.itemsize
+            if isinstance(array, Rows) and array.by_reference:
+                held += row_bytes if array.dask is not None else 0
+                chunk = max(chunk, array.longest_chunk if array.dask is not None else 0)
+            elif not isinstance(array, Field) and not same_in_all_rows(array, axis):
+                sent += row_bytes
+        most = min(_SENT // sent if sent else plan.n_obs, _HELD // held if held else plan.n_obs)
+        most = max(unit, most // unit * unit)
+        return Ranges(plan.n_obs, unit, min(most, max(unit, _NUMBERS // plan.n_draws, chunk)), most)
+
+
+def _with_rows(layout: Layout) -> Iterable[tuple[Any, int]]:
+    """Yield every array that has rows, and the axis they are along."""
+    for array in layout.row_arrays.values():
+        for one in array.parts if isinstance(array, Stacked) else (array,):
+            yield one, 0
+    for given, before in ((layout.row_draws, 1), (layout.row_values, 0)):
+        for name, array in given.items():
+            yield array, before + layout.row_axes[name]
+
+
+def _rows_in(arrays: Mapping[str, Any]) -> Iterable[Rows]:
+    for array in arrays.values():
+        for one in array.parts if isinstance(array, Stacked) else (array,):
+            if isinstance(one, Rows):
+                yield one
+
+
+def _shares(layout: Layout, start: int, stop: int) -> dict[str, dict[str, Any]]:
+    """Return what a worker gets of everything that has rows."""
+    axes = layout.row_axes
+    return {
+        "row_arrays": {name: share(array, 0, start, stop) for name, array in layout.row_arrays.items()},
+        "row_draws": {name: share(array, 1 + axes[name], start, stop) for name, array in layout.row_draws.items()},
+        "row_values": {name: share(array, axes[name], start, stop) for name, array in layout.row_values.items()},
+    }
