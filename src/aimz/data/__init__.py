@@ -7,7 +7,9 @@ from aimz.data.frames import index_of, is_plain_range
 from aimz.data.keys import read_key
 from aimz.data.paths import read_input_dir, read_output_dir
 from aimz.data.pieces import Pieces, open_pieces
-from aimz.data.sources import BatchReader, Field, Rows, Stacked, is_batches, is_shuffled
+from aimz.data.reader import BatchReader
+from aimz.data.shares import Share, share
+from aimz.data.sources import Field, Rows, Stacked, is_batches, is_shuffled
 from aimz.data.tables import Parameters, Table, named_columns, open_table
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "Parameters",
     "Pieces",
     "Rows",
+    "Share",
     "Stacked",
     "Table",
     "check_aligned",
@@ -40,4 +43,5 @@ __all__ = [
     "read_input_dir",
     "read_key",
     "read_output_dir",
+    "share",
 ]

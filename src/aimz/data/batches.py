@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from aimz.data.sources import BatchReader, Rows, is_shuffled
+from aimz.data.reader import BatchReader
+from aimz.data.sources import Rows, is_shuffled
 from aimz.data.tables import Parameters
 
 _WINDOW = 3 * 2**27

@@ -76,14 +76,18 @@ class Matrix:
     """
 
     ndim = 2
+    whole: Any = None
+    """The array that the columns were taken from, if they are all from one."""
+    places: Sequence[int] = ()
+    """Which columns of it they are."""
 
     def __init__(self, columns: Mapping[str, Any], name: str, *, index: Any = None, lazy: bool = False) -> None:
         self.columns = tuple(columns)
         self.index = index
         self.lazy = lazy
         self.chunks = getattr(next(iter(columns.values())), "chunks", None)
-        self._columns = dict(columns)
-        self._name = name
+        self.parts = dict(columns)
+        self.name = name
         lengths = {column: int(array.shape[0]) for column, array in columns.items()}
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"{column!r}: {length}" for column, length in lengths.items())
@@ -99,15 +103,15 @@ class Matrix:
         for i, part in enumerate(parts):
             whole[:, i] = part
             if part.dtype.kind in "iu" and self.dtype.kind == "f":
-                check_whole(part, self.dtype, f"The column {self.columns[i]!r} of `{self._name}`")
+                check_whole(part, self.dtype, f"The column {self.columns[i]!r} of `{self.name}`")
         return whole
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 (NumPy's protocol)
         return np.asarray(self[slice(None)], dtype)
 
     def _read(self, column: str, rows: slice) -> np.ndarray:
-        part = np.asarray(self._columns[column][rows])
-        return np.asarray(read_array(part, f"{self._name}[{column!r}]"))
+        part = np.asarray(self.parts[column][rows])
+        return np.asarray(read_array(part, f"{self.name}[{column!r}]"))
 
 
 class _Frame(Table):
@@ -182,12 +186,12 @@ class _Picked(Matrix):
         self.columns, self.index, self.lazy = tuple(names), table.index, table.lazy
         self.shape, self.dtype = (int(array.shape[0]), len(names)), np.dtype(array.dtype)
         self.chunks = getattr(array, "chunks", None)
-        self._array = array
-        self._places = [table.names.index(name) for name in names]
+        self.whole = array
+        self.places = [table.names.index(name) for name in names]
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        part = np.asarray(self._array[rows])
-        return part if self._places == list(range(part.shape[1])) else part[:, self._places]
+        part = np.asarray(self.whole[rows])
+        return part if self.places == list(range(part.shape[1])) else part[:, self.places]
 
 
 def _in_memory(array: Any) -> bool:

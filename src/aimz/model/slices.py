@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from aimz.data import Stacked
+from aimz.data import Share, Stacked
 
 
 def shards_of(array: jax.Array, axis: int) -> list[np.ndarray]:
@@ -22,6 +22,8 @@ def same_in_all_rows(array: Any, axis: int) -> bool:
     """Whether an array shows that its rows are all the same, by taking no memory for them."""
     if isinstance(array, Stacked):
         return all(same_in_all_rows(part, axis) for part in array.parts)
+    if isinstance(array, Share):
+        return array.same_in_all_rows
     return isinstance(array, np.ndarray) and array.strides[axis] == 0
 
 
