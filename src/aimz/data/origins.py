@@ -33,6 +33,11 @@ class Origin(ABC):
         """The same for the same numbers; None where that cannot be told without reading them."""
         return None
 
+    @property
+    def by_dask(self) -> bool:
+        """Whether Dask has to compute the rows."""
+        return False
+
     @abstractmethod
     def cut(self, start: int, stop: int) -> "Origin":
         """Return what is needed for rows ``start:stop``."""
@@ -68,6 +73,11 @@ class Held(Origin):
     def key(self) -> str | None:
         """The name of a Dask array: Dask asks of whoever names one that no other has that name."""
         return getattr(self.rows, "name", None)
+
+    @property
+    def by_dask(self) -> bool:
+        """Whether Dask has to compute the rows."""
+        return _dask_array(self.rows) is not None
 
     def cut(self, start: int, stop: int) -> "Held":
         """Return what is needed for rows ``start:stop``."""
@@ -247,6 +257,11 @@ class Columns(Origin):
         """The keys of all columns, if each has one."""
         keys = [column.key for column in self.columns.values()]
         return None if None in keys else "\n".join(map(str, keys))
+
+    @property
+    def by_dask(self) -> bool:
+        """Whether Dask has to compute the rows of any."""
+        return any(column.by_dask for column in self.columns.values())
 
     def cut(self, start: int, stop: int) -> "Columns":
         """Return what is needed for rows ``start:stop``."""

@@ -86,8 +86,8 @@ def spread_for(
 def _client_for(client: Any, layout: Layout) -> "Client | None":
     """Return the client asked for, or where inputs are Dask arrays the active one, if any."""
     if client is not None:
-        return client
-    if "distributed" not in sys.modules or not any(rows.dask is not None for rows in _rows_in(layout.row_arrays)):
+        return client  # type: ignore[no-any-return]
+    if "distributed" not in sys.modules or not _by_dask(layout):
         return None
     from distributed import Client
 
@@ -175,7 +175,7 @@ class Spread:
         there already; ``look`` says that nothing is to be computed.
         """
         import cloudpickle
-        import dask
+        from dask.delayed import delayed
 
         from aimz.model.plugin import NAME, JobPlugin
         from aimz.stream import run_on_cluster
@@ -201,12 +201,12 @@ class Spread:
             )
         )
         renew = partial(client.register_plugin, JobPlugin(packed), name=NAME)
-        by_dask = any(rows.dask is not None for rows in _rows_in(task.layout.row_arrays))
+        by_dask = _by_dask(task.layout)
 
         def begin(start: int, stop: int) -> "Future[Any]":
             one = Range(start, stop, _shares(task.layout, start, stop), sink.part(start, stop))
             if by_dask:
-                found: Future[Any] = client.compute(dask.delayed(work, pure=False)(packed.token, one))
+                found: Future[Any] = client.compute(delayed(work, pure=False)(packed.token, one))
             else:
                 found = client.submit(work, packed.token, one, pure=False)
             return found
@@ -237,9 +237,10 @@ class Spread:
         sent, held, chunk = 0, 0, 0
         for array, axis in _with_rows(layout):
             row_bytes = prod(size for i, size in enumerate(array.shape) if i != axis) * array.dtype.itemsize
-            if isinstance(array, Rows) and array.by_reference:
-                held += row_bytes if array.dask is not None else 0
-                chunk = max(chunk, array.longest_chunk if array.dask is not None else 0)
+            if isinstance(array, Rows) and array.origin is not None:
+                if array.origin.by_dask:
+                    held += row_bytes
+                    chunk = max(chunk, array.longest_chunk or 0)
             elif not isinstance(array, Field) and not same_in_all_rows(array, axis):
                 sent += row_bytes
         most = min(_SENT // sent if sent else plan.n_obs, _HELD // held if held else plan.n_obs)
@@ -257,11 +258,10 @@ def _with_rows(layout: Layout) -> Iterable[tuple[Any, int]]:
             yield array, before + layout.row_axes[name]
 
 
-def _rows_in(arrays: Mapping[str, Any]) -> Iterable[Rows]:
-    for array in arrays.values():
-        for one in array.parts if isinstance(array, Stacked) else (array,):
-            if isinstance(one, Rows):
-                yield one
+def _by_dask(layout: Layout) -> bool:
+    """Whether there are Dask arrays among the inputs."""
+    found = (array.origin for array, _ in _with_rows(layout) if isinstance(array, Rows))
+    return any(origin is not None and origin.by_dask for origin in found)
 
 
 def _shares(layout: Layout, start: int, stop: int) -> dict[str, dict[str, Any]]:

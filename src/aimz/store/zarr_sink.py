@@ -22,7 +22,7 @@ from zarr.storage import LocalStore
 from aimz.store.journal import Journal
 from aimz.store.location import Home
 from aimz.store.reading import STATE, StoredArray, count_chunks
-from aimz.store.sink import Group, Sink, Variable
+from aimz.store.sink import Group, Sink, SinkPart, Variable
 from aimz.store.zarr_files import new_array, put, put_whole, zarr_settings
 
 
@@ -174,6 +174,12 @@ class ZarrSink(Sink):
         if self._journal is not None:
             error.add_note(advice)
         return error
+
+    def part(self, start: int, stop: int) -> SinkPart:
+        raise NotImplementedError
+
+    def add(self, parcel: Any) -> None:
+        """Do nothing."""
 
     def read(self, name: str) -> StoredArray:
         """Return a reader that raises where something is missing."""
