@@ -2,8 +2,10 @@
 
 __all__ = ["Pieces", "open_pieces"]
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,23 +16,64 @@ _ROWS = 2**16
 """Rows in a piece: enough for whole blocks, and few enough to hold some of them."""
 
 
-@dataclass(frozen=True)
-class Pieces:
-    """A table that is read from the start each time it is iterated; yields data frames."""
+class Source(ABC):
+    """Where pieces come from.  It can be pickled if another process can read there."""
 
-    read: Callable[[Sequence[str]], Iterable[Any]]
-    """Names of columns to an iterable of frames."""
-    names: tuple[str, ...]
-    """Columns to read."""
     known: tuple[str, ...]
     """All columns that there are."""
-    n_obs: int | None = None
-    same_order: bool = True
+    n_obs: int | None
+    same_order = True
     """Whether rows come in one order each time."""
 
+    @abstractmethod
+    def read(self, columns: Sequence[str], first: int = 0) -> Iterable[Any]:
+        """Read some columns, from row ``first`` on, as frames."""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A table that is read anew each time it is iterated; yields data frames."""
+
+    source: Source
+    names: tuple[str, ...]
+    """Columns to read."""
+    first: int = 0
+    """The row to begin with."""
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """All columns that there are."""
+        return self.source.known
+
+    @property
+    def n_obs(self) -> int | None:
+        """Number of rows of the whole table, if it is known."""
+        return self.source.n_obs
+
+    @property
+    def same_order(self) -> bool:
+        """Whether rows come in one order each time."""
+        return self.source.same_order
+
     def __iter__(self) -> Iterator[Any]:
-        """Read it from the start."""
-        return iter(self.read(self.names))
+        """Read it from its first row on."""
+        return iter(self.source.read(self.names, self.first))
+
+    def starting(self, row: int) -> "Pieces":
+        """Return the same table from a row on; what lies before is passed over unread where the source can do so.
+
+        Raises
+        ------
+        ValueError
+            If rows may come in another order each time.
+        """
+        if not self.same_order:
+            msg = (
+                "A table that may come in another order each time it is read (a lazy frame, a stream) cannot be read "
+                "from the middle. Write it to Parquet, and pass `pyarrow.dataset.dataset(path)`."
+            )
+            raise ValueError(msg)
+        return replace(self, first=row)
 
     def labels(self, name: str) -> Any:
         """Return one column, to tell groups by, read in a pass of its own; of each text that recurs one is kept."""
@@ -45,7 +88,7 @@ class Pieces:
             raise ValueError(msg)
         known: dict[Any, int] = {}
         codes: list[np.ndarray] = []
-        for piece in self.read((name,)):
+        for piece in self.source.read((name,)):
             table = open_table(piece, "X")
             assert table is not None
             found, labels = pd.factorize(np.asarray(table.labels(name)))
@@ -68,16 +111,15 @@ def open_pieces(value: Any, parameters: Parameters) -> Pieces | None:
     """
     if isinstance(value, Pieces):
         return value
-    found = _reader(value)
-    if found is None:
+    source = _source(value)
+    if source is None:
         return None
-    read, names, n_obs, same_order = found
-    wanted = names
+    wanted = source.known
     if parameters.input in parameters.known:
         # What is missing is named when the first piece is looked at.
         needed = {*parameters.known[parameters.input], *parameters.further, parameters.output}
-        wanted = tuple(name for name in names if name in needed) or names
-    return Pieces(read, wanted, names, n_obs, same_order)
+        wanted = tuple(name for name in source.known if name in needed) or source.known
+    return Pieces(source, wanted)
 
 
 def _alike(labels: Sequence[Any]) -> bool:
@@ -85,74 +127,160 @@ def _alike(labels: Sequence[Any]) -> bool:
     return all(isinstance(label, str) for label in labels) or not any(isinstance(label, str) for label in labels)
 
 
-type _Reader = tuple[Callable[[Sequence[str]], Iterable[Any]], tuple[str, ...], int | None, bool]
-"""How to read columns, which there are, the number of rows, and whether they come in one order each time."""
-
-
-def _reader(value: Any) -> _Reader | None:
+def _source(value: Any) -> Source | None:
     library = type(value).__module__.partition(".")[0]
     if library == "pyarrow" and hasattr(value, "count_rows") and hasattr(value, "to_batches"):
-        return _arrow(value)
-    if library == "pyarrow" and hasattr(value, "iter_batches"):  # one Parquet file
-        names = tuple(value.schema_arrow.names)
-        rows = int(value.metadata.num_rows)
-        return lambda columns: value.iter_batches(_ROWS, columns=list(columns)), names, rows, True
+        if hasattr(value, "projected_schema"):
+            return _Scan(value)
+        return (
+            _DataSet(value) if hasattr(value, "format") and not getattr(value, "_scan_options", None) else _Whole(value)
+        )
+    if library == "pyarrow" and hasattr(value, "iter_batches"):
+        return _ParquetFile(value)
     if library == "polars" and hasattr(value, "collect_schema") and not hasattr(value, "to_numpy"):
-        return _polars(value)
+        return _Polars(value)
     if library == "datasets" and hasattr(value, "with_format") and hasattr(value, "select_columns"):
-        return _hugging_face(value)
+        return _HuggingFace(value)
     return None
 
 
-def _arrow(value: Any) -> _Reader:
-    if hasattr(value, "projected_schema"):  # a scanner, which has chosen its columns and the size of its pieces
-        chosen = tuple(value.projected_schema.names)
-        return (
-            lambda columns: (p.select(list(columns)) for p in value.to_batches()),
-            chosen,
-            int(value.count_rows()),
-            True,
-        )
+def _from(pieces: Iterable[Any], first: int) -> Iterator[Any]:
+    """Yield pieces of Arrow without the first so many rows."""
+    for piece in pieces:
+        if first < piece.num_rows:
+            yield piece.slice(first) if first else piece
+        first = max(0, first - piece.num_rows)
 
-    def read(columns: Sequence[str]) -> Iterable[Any]:
-        options: dict[str, Any] = {"columns": list(columns), "batch_size": _ROWS}
-        if not hasattr(value, "format") or getattr(value, "_scan_options", None):  # in memory, or filtered
-            yield from value.to_batches(**options)
-            return
-        # One group of rows after the other: a scan of everything reads ahead of a slow reader by up to a GiB.
-        for fragment in value.get_fragments():
+
+class _DataSet(Source):
+    """Files of Arrow's data sets."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+        self.known = tuple(value.schema.names)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            self._lengths = tuple(pool.map(_length, value.get_fragments()))
+        self.n_obs = sum(self._lengths)
+
+    def read(self, columns: Sequence[str], first: int = 0) -> Iterator[Any]:
+        """Read one group of rows after the other: a scan of everything reads ahead of a slow reader by up to a GiB."""
+        options: dict[str, Any] = {"columns": list(columns), "batch_size": _ROWS, "schema": self._value.schema}
+        for fragment, rows in zip(self._value.get_fragments(), self._lengths, strict=True):
+            if first >= rows:
+                first -= rows
+                continue
             for part in fragment.split_by_row_group() if hasattr(fragment, "split_by_row_group") else (fragment,):
-                yield from part.to_batches(schema=value.schema, **options)
+                rows = _length(part)
+                if first < rows:
+                    yield from _from(part.to_batches(**options), first)
+                first = max(0, first - rows)
 
-    return read, tuple(value.schema.names), int(value.count_rows()), True
+
+_AT_ONCE = 16
+"""Files to ask at once for how many rows they have."""
 
 
-def _hugging_face(value: Any) -> _Reader:
-    arrow, counted = value.with_format("arrow"), hasattr(value, "__len__")
+def _length(fragment: Any) -> int:
+    """Return the number of rows of a fragment; that of Parquet counts all of the file, whatever part of it it is."""
+    groups = getattr(fragment, "row_groups", None)
+    return int(fragment.count_rows()) if groups is None else sum(int(group.num_rows) for group in groups)
 
-    def read(columns: Sequence[str]) -> Iterable[Any]:
+
+class _Whole(Source):
+    """A data set of Arrow that is in memory, filtered, or several in one."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+        self.known = tuple(value.schema.names)
+        self.n_obs = int(value.count_rows())
+
+    def read(self, columns: Sequence[str], first: int = 0) -> Iterator[Any]:
+        return _from(self._value.to_batches(columns=list(columns), batch_size=_ROWS), first)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if getattr(self._value, "_scan_options", None) or type(self._value).__name__ == "InMemoryDataset":
+            raise TypeError(_stays("A data set that is filtered or in memory"))
+        return self.__dict__
+
+
+class _Scan(Source):
+    """A scanner, which has chosen its columns and the size of its pieces."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+        self.known = tuple(value.projected_schema.names)
+        self.n_obs = int(value.count_rows())
+
+    def read(self, columns: Sequence[str], first: int = 0) -> Iterator[Any]:
+        return _from((piece.select(list(columns)) for piece in self._value.to_batches()), first)
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError(_stays("A scanner"))
+
+
+class _ParquetFile(Source):
+    """One file, which is open."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+        self.known = tuple(value.schema_arrow.names)
+        self.n_obs = int(value.metadata.num_rows)
+
+    def read(self, columns: Sequence[str], first: int = 0) -> Iterator[Any]:
+        groups: list[int] = []
+        for number in range(self._value.num_row_groups):
+            rows = self._value.metadata.row_group(number).num_rows
+            if groups or first < rows:
+                groups.append(number)
+            else:
+                first -= rows
+        return _from(self._value.iter_batches(_ROWS, row_groups=groups, columns=list(columns)), first)
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError(_stays("An open `ParquetFile`"))
+
+
+def _stays(what: str) -> str:
+    return (
+        f"{what} cannot be read by another process. Write the rows that are wanted to Parquet files that every process "
+        "reaches, and pass `pyarrow.dataset.dataset(path)`."
+    )
+
+
+class _HuggingFace(Source):
+    """A data set of Hugging Face; a stream has no length."""
+
+    def __init__(self, value: Any) -> None:
+        self._arrow = value.with_format("arrow")
+        self.known = tuple(value.column_names or ())
+        self.same_order = hasattr(value, "__len__")
+        self.n_obs = len(value) if self.same_order else None
+
+    def read(self, columns: Sequence[str], first: int = 0) -> Iterator[Any]:
         # Of a stream from a generator the columns are not known before it is read.
-        yield from (arrow.select_columns(list(columns)) if columns else arrow).iter(_ROWS)
-
-    return read, tuple(value.column_names or ()), len(value) if counted else None, counted
-
-
-def _polars(value: Any) -> _Reader:
-    if not hasattr(value, "collect_batches"):
-        msg = (
-            "A lazy frame must be one that can be collected in batches; this version of Polars cannot. Update it, or "
-            "pass `frame.collect()`."
-        )
-        raise TypeError(msg)
-
-    def read(columns: Sequence[str]) -> Iterable[Any]:
-        yield from value.select(columns).collect_batches(chunk_size=_ROWS, maintain_order=True)
-
-    return read, tuple(value.collect_schema().names()), _polars_rows(value), False
+        chosen = self._arrow.select_columns(list(columns)) if columns else self._arrow
+        yield from (chosen.skip(first) if first else chosen).iter(_ROWS)
 
 
-def _polars_rows(value: Any) -> int:
-    """Return the number of rows, which a scan of files knows without reading them."""
-    import polars as pl
+class _Polars(Source):
+    """A lazy frame of Polars, whose rows have an order only if they are all sorted."""
 
-    return int(value.select(pl.len()).collect().item())
+    same_order = False
+
+    def __init__(self, value: Any) -> None:
+        if not hasattr(value, "collect_batches"):
+            msg = (
+                "A lazy frame must be one that can be collected in batches; this version of Polars cannot. Update it, "
+                "or pass `frame.collect()`."
+            )
+            raise TypeError(msg)
+        import polars as pl
+
+        self._value = value
+        self.known = tuple(value.collect_schema().names())
+        # A scan of files knows it without reading them.
+        self.n_obs = int(value.select(pl.len()).collect().item())
+
+    def read(self, columns: Sequence[str], first: int = 0) -> Iterator[Any]:
+        assert not first
+        yield from self._value.select(columns).collect_batches(chunk_size=_ROWS, maintain_order=True)

@@ -25,22 +25,41 @@ class BatchReader:
     parameters : Parameters
         Those of the kernel: arrays without names are the input and the output, columns of a data frame are matched by
         name.
+    first_row : int
+        The number of the row that the batches begin with; rows are read by their numbers in the whole.
+    types : mapping of str to numpy.dtype, optional
+        Types of the fields, where batches have come before; those of the first batch otherwise.
     """
 
-    def __init__(self, batches: Iterable[Any], parameters: Parameters) -> None:
+    def __init__(
+        self,
+        batches: Iterable[Any],
+        parameters: Parameters,
+        *,
+        first_row: int = 0,
+        types: Mapping[str, np.dtype] | None = None,
+    ) -> None:
         self._batches = iter(batches)
         self._parameters = parameters
         self._fields = parameters.input, parameters.output
         self.named = False
         """Whether batches are tables, whose columns were matched by name with the parameters."""
         self._ready: list[dict[str, np.ndarray]] = []
-        self._at = 0
+        self._at = self._first_row = first_row
         self._last: dict[str, np.ndarray] = {}
+        self.types = {} if types is None else dict(types)
+        """Types of the fields, once they are known."""
         self.first = self._next()
         if self.first is None:
             msg = f"`{self._fields[0]}` must not be empty; got an iterable without a batch."
             raise ValueError(msg)
+        self.types = {name: array.dtype for name, array in self.first.items()}
         self._ready.append(self.first)
+
+    @property
+    def parameters(self) -> Parameters:
+        """Those of the kernel, with the columns that tables have shown."""
+        return self._parameters
 
     @property
     def tables(self) -> Mapping[str, tuple[str, ...]]:
@@ -56,7 +75,7 @@ class BatchReader:
 
     def length_up_to(self, most: int) -> int | None:
         """Return the number of rows if it is ``most`` or less, by reading that far; None if it is not."""
-        ready = sum(map(_length, self._ready))
+        ready = self._at + sum(map(_length, self._ready))
         while ready <= most:
             batch = self._next()
             if batch is None:
@@ -67,6 +86,9 @@ class BatchReader:
 
     def read(self, start: int, stop: int) -> dict[str, np.ndarray]:
         """Return the rows from ``start`` on, fewer at the end; those passed over are dropped."""
+        if start < self._first_row:
+            msg = f"Row {start} was asked for, and the batches begin with row {self._first_row}."
+            raise IndexError(msg)
         while self._at < start:
             if not self._take(min(start - self._at, 2**16)):
                 break
@@ -142,20 +164,20 @@ class BatchReader:
 
     def _like_first(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return a batch with the types of the first; whole numbers are fine where that had others beside them."""
-        first = getattr(self, "first", None) or batch
-        apart = sorted(first.keys() ^ batch.keys())
+        types = self.types or {name: array.dtype for name, array in batch.items()}
+        apart = sorted(types.keys() ^ batch.keys())
         if apart:
             msg = f"Batches must be alike; `{apart[0]}` is missing from one. Yield the same fields each time."
             raise ValueError(msg)
         for name, array in batch.items():
-            wanted = first[name].dtype
+            wanted = types[name]
             if array.dtype != wanted and jnp.promote_types(array.dtype, wanted) != wanted:
                 msg = (
                     f"Batches must be alike; `{name}` is {array.dtype} in one and {wanted} in the first. A column of "
                     "whole numbers with a missing value is one of floats: fill it, or make it one in all batches."
                 )
                 raise ValueError(msg)
-        return {name: array.astype(first[name].dtype, copy=False) for name, array in batch.items()}
+        return {name: array.astype(types[name], copy=False) for name, array in batch.items()}
 
 
 def _length(batch: Mapping[str, np.ndarray]) -> int:
