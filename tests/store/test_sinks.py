@@ -300,9 +300,9 @@ class TestZarrSink(SinkTests):
         return make
 
     def check_incomplete(self, sink):
-        if sink.directory.exists():
+        if sink.location.path.exists():
             with pytest.raises(IncompleteResultError, match="did not finish"):
-                check_result(sink.directory)
+                check_result(sink.location.path)
 
     def test_it_wants_whole_chunks(self, make):
         assert make().aligned

@@ -21,7 +21,7 @@ from zarr.errors import GroupNotFoundError
 
 from aimz.errors import IncompleteResultError, StaleResultError
 from aimz.output import as_group
-from aimz.store import JOURNAL, Group, Home, Journal, StoredArray, Variable, ZarrSink, check_result
+from aimz.store import JOURNAL, Directory, Group, Home, Journal, StoredArray, Variable, ZarrSink, check_result
 
 GROUP = "posterior_predictive"
 N_ROWS, CHUNK = 10, 4
@@ -60,9 +60,9 @@ def new_sink(directory: Path, *, journal: bool = False, home: Home | None = None
     directory.mkdir(parents=True, exist_ok=True)
     kept = None
     if journal:
-        kept = Journal.read(directory)
+        kept = Journal.read(Directory(directory))
         if kept is None:
-            kept = Journal(directory / JOURNAL, {"kernel": "k", "rng_key": "1"}, "2024-01-01")
+            kept = Journal(Directory(directory), {"kernel": "k", "rng_key": "1"}, "2024-01-01")
             kept.begin()
     return ZarrSink(directory, GROUP, root_attrs={"output_dir": "there"}, journal=kept, home=home)
 
@@ -99,7 +99,7 @@ def files(directory: Path) -> dict[str, bytes]:
 
 
 def metadata(sink: ZarrSink, name: str) -> dict[str, Any]:
-    return json.loads((sink.directory / name / "zarr.json").read_text())
+    return json.loads((sink.location.path / name / "zarr.json").read_text())
 
 
 def codecs(sink: ZarrSink, name: str) -> list[str]:
@@ -109,7 +109,7 @@ def codecs(sink: ZarrSink, name: str) -> list[str]:
 def test_floats_lie_as_they_are(result):
     assert codecs(result, f"{GROUP}/mu") == ["bytes", "crc32c"]
     assert codecs(result, "posterior/beta") == ["bytes", "crc32c"]
-    raw = (result.directory / GROUP / "mu" / "c" / "0" / "0" / "1").read_bytes()
+    raw = (result.location.path / GROUP / "mu" / "c" / "0" / "0" / "1").read_bytes()
     np.testing.assert_array_equal(np.frombuffer(raw[:-4], "<f4").reshape(2, 3, CHUNK), WHOLE["mu"][..., 4:8])
 
 
@@ -132,7 +132,9 @@ def test_counts_take_less_room_than_their_type(tmp_path):
 
 
 def test_every_array_has_a_checksum_and_names_its_axes(result):
-    arrays = sorted(path.parent.relative_to(result.directory) for path in result.directory.glob("*/*/zarr.json"))
+    arrays = sorted(
+        path.parent.relative_to(result.location.path) for path in result.location.path.glob("*/*/zarr.json")
+    )
     assert len(arrays) == 2 + 3 + 2 + 6  # sites and labels of both groups
     for name in arrays:
         assert codecs(result, str(name))[-1] == "crc32c", name
@@ -144,7 +146,7 @@ def test_every_array_has_a_checksum_and_names_its_axes(result):
 
 def test_chunks_are_as_they_were_asked_for(result):
     assert metadata(result, f"{GROUP}/mu")["chunk_grid"]["configuration"]["chunk_shape"] == [2, 3, CHUNK]
-    chunks = {path.name for path in (result.directory / GROUP / "mu" / "c" / "0" / "0").iterdir()}
+    chunks = {path.name for path in (result.location.path / GROUP / "mu" / "c" / "0" / "0").iterdir()}
     assert chunks == {"0", "1", "2"}
 
 
@@ -273,7 +275,7 @@ def test_finish_refuses_where_labels_or_a_group_beside_are_gone(tmp_path):
         sink = new_sink(tmp_path / str(i))
         start(sink)
         fill(sink)
-        (sink.directory / name).unlink()
+        (sink.location.path / name).unlink()
         with pytest.raises(OSError, match="is not there"):
             sink.finish(N_ROWS)
 
@@ -321,7 +323,7 @@ def test_partial_files_of_a_process_that_was_killed_are_swept(tmp_path):
 
 def test_xarray_alone_gives_it_back_without_a_warning(result):
     """Warnings are errors in these tests."""
-    with xr.open_datatree(result.directory, engine="zarr") as tree:
+    with xr.open_datatree(result.location.path, engine="zarr") as tree:
         assert set(tree.children) == {GROUP, "posterior"}
         assert tree.attrs["output_dir"] == "there"
         group = tree[GROUP].to_dataset()
@@ -355,18 +357,18 @@ def test_xarray_reads_the_metadata_once(result, monkeypatch):
     opened = []
     original = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: (opened.append(str(path)), original(path))[1])
-    with xr.open_datatree(result.directory, engine="zarr") as tree:
+    with xr.open_datatree(result.location.path, engine="zarr") as tree:
         assert list(tree[GROUP].data_vars) == ["mu", "y"]
-    inner = [path for path in opened if path.endswith("zarr.json") and Path(path).parent != result.directory]
+    inner = [path for path in opened if path.endswith("zarr.json") and Path(path).parent != result.location.path]
     assert inner == []
-    root = json.loads((result.directory / "zarr.json").read_text())["consolidated_metadata"]
+    root = json.loads((result.location.path / "zarr.json").read_text())["consolidated_metadata"]
     assert root["kind"] == "inline"
     for name, node in root["metadata"].items():
-        assert node == {**node, **json.loads((result.directory / name / "zarr.json").read_text())}, name
+        assert node == {**node, **json.loads((result.location.path / name / "zarr.json").read_text())}, name
 
 
 def test_zarr_alone_reads_the_arrays(result):
-    root = zarr.open_group(result.directory, mode="r")
+    root = zarr.open_group(result.location.path, mode="r")
     assert sorted(root.group_keys()) == ["posterior", GROUP]
     for name, whole in WHOLE.items():
         np.testing.assert_array_equal(root[GROUP][name][...], whole)
@@ -385,7 +387,7 @@ def test_length_that_is_known_at_the_end(tmp_path):
 
 
 def test_a_result_may_be_moved(result, tmp_path):
-    shutil.move(result.directory, tmp_path / "elsewhere")
+    shutil.move(result.location.path, tmp_path / "elsewhere")
     with xr.open_datatree(tmp_path / "elsewhere", engine="zarr") as tree:
         np.testing.assert_array_equal(tree[GROUP]["y"].values, WHOLE["y"])
     check_result(tmp_path / "elsewhere")
@@ -427,9 +429,9 @@ DAMAGE: dict[str, Callable[[bytes], bytes | None]] = {
 @pytest.mark.parametrize("name", ["mu", "y"])
 @pytest.mark.parametrize("reopened", [False, True])
 def test_a_damaged_chunk_raises_when_it_is_read(result, damage, name, reopened):
-    live = StoredArray(result.directory, f"{GROUP}/{name}") if reopened else result.read(name)
+    live = StoredArray(result.location.path, f"{GROUP}/{name}") if reopened else result.read(name)
     np.testing.assert_array_equal(live[...], WHOLE[name])
-    chunk = result.directory / GROUP / name / "c" / "0" / "0" / "1"
+    chunk = result.location.path / GROUP / name / "c" / "0" / "0" / "1"
     content = DAMAGE[damage](chunk.read_bytes())
     if content is None:
         chunk.unlink()
@@ -451,11 +453,11 @@ def test_a_damaged_chunk_raises_when_it_is_read(result, damage, name, reopened):
     "gone", [f"{GROUP}/mu/c/0/0/2", f"{GROUP}/y/c", f"{GROUP}/y", "posterior/beta/c/0/0/0", "posterior", "zarr.json"]
 )
 def test_a_result_with_something_gone_does_not_open(result, gone):
-    check_result(result.directory)
-    path = result.directory / gone
+    check_result(result.location.path)
+    path = result.location.path / gone
     path.unlink() if path.is_file() else shutil.rmtree(path)
     with pytest.raises(IncompleteResultError):
-        check_result(result.directory)
+        check_result(result.location.path)
 
 
 def test_what_is_no_result_does_not_open(tmp_path):
@@ -468,16 +470,16 @@ def test_what_is_no_result_does_not_open(tmp_path):
 
 @pytest.mark.parametrize("reopened", [False, True])
 def test_a_result_whose_directory_is_gone_is_stale(result, reopened):
-    live = StoredArray(result.directory, f"{GROUP}/mu") if reopened else result.read("mu")
-    shutil.rmtree(result.directory)
+    live = StoredArray(result.location.path, f"{GROUP}/mu") if reopened else result.read("mu")
+    shutil.rmtree(result.location.path)
     with pytest.raises(StaleResultError, match="is gone"):
         live[...]
 
 
 def test_opening_an_array_whose_directory_is_gone_is_stale_too(result):
-    shutil.rmtree(result.directory)
+    shutil.rmtree(result.location.path)
     with pytest.raises(StaleResultError):
-        StoredArray(result.directory, f"{GROUP}/mu")
+        StoredArray(result.location.path, f"{GROUP}/mu")
 
 
 def test_a_temporary_result_is_stale_once_its_home_is_closed():
@@ -663,7 +665,7 @@ def test_zarr_s_own_settings_are_left_alone_by_threads(result, settings):
     def work() -> None:
         barrier.wait()
         for _ in range(50):
-            StoredArray(result.directory, f"{GROUP}/mu")
+            StoredArray(result.location.path, f"{GROUP}/mu")
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -678,7 +680,7 @@ def test_zarr_s_own_settings_are_left_alone_by_threads(result, settings):
 
 @pytest.fixture
 def journal(tmp_path):
-    made = Journal(tmp_path / JOURNAL, {"kernel": "k", "rng_key": "1"}, "2024-01-01")
+    made = Journal(Directory(tmp_path), {"kernel": "k", "rng_key": "1"}, "2024-01-01")
     made.begin()
     return made
 
@@ -686,21 +688,21 @@ def journal(tmp_path):
 def test_a_journal_is_read_as_it_was_written(journal, tmp_path):
     assert journal.saw(0, "a")
     assert journal.saw(1024, "b")
-    read = Journal.read(tmp_path)
-    assert read == Journal(tmp_path / JOURNAL, {"kernel": "k", "rng_key": "1"}, "2024-01-01", {0: "a", 1024: "b"})
+    read = Journal.read(Directory(tmp_path))
+    assert read == Journal(Directory(tmp_path), {"kernel": "k", "rng_key": "1"}, "2024-01-01", {0: "a", 1024: "b"})
     assert read.saw(0, "a")
     assert not read.saw(1024, "other")
     assert read.saw(2048, "c")
-    assert Journal.read(tmp_path).rows == {0: "a", 1024: "b", 2048: "c"}
+    assert Journal.read(Directory(tmp_path)).rows == {0: "a", 1024: "b", 2048: "c"}
 
 
 @pytest.mark.parametrize("cut", range(1, 15))
 def test_a_torn_last_line_is_not_there(journal, tmp_path, cut):
     journal.saw(0, "a")
     journal.saw(1024, "digest")
-    whole = journal.path.read_bytes()
-    journal.path.write_bytes(whole[:-cut])
-    kept = Journal.read(tmp_path).rows
+    whole = (tmp_path / JOURNAL).read_bytes()
+    (tmp_path / JOURNAL).write_bytes(whole[:-cut])
+    kept = Journal.read(Directory(tmp_path)).rows
     assert kept == {0: "a"} or (cut == 1 and kept == {0: "a", 1024: "digest"})
 
 
@@ -708,25 +710,25 @@ def test_a_torn_last_line_is_not_there(journal, tmp_path, cut):
 def test_after_a_torn_line_it_goes_on(journal, tmp_path, cut):
     journal.saw(0, "a")
     journal.saw(1024, "digest")
-    journal.path.write_bytes(journal.path.read_bytes()[:-cut])
-    again = Journal.read(tmp_path)
+    (tmp_path / JOURNAL).write_bytes((tmp_path / JOURNAL).read_bytes()[:-cut])
+    again = Journal.read(Directory(tmp_path))
     assert again.saw(1024, "digest")
     assert again.saw(2048, "c")
-    assert Journal.read(tmp_path).rows == {0: "a", 1024: "digest", 2048: "c"}
+    assert Journal.read(Directory(tmp_path)).rows == {0: "a", 1024: "digest", 2048: "c"}
 
 
 def test_a_torn_or_absent_first_line_is_no_journal(journal, tmp_path):
-    journal.path.write_bytes(journal.path.read_bytes()[:20])
-    assert Journal.read(tmp_path) is None
-    journal.path.write_bytes(b"")
-    assert Journal.read(tmp_path) is None
-    journal.path.unlink()
-    assert Journal.read(tmp_path) is None
+    (tmp_path / JOURNAL).write_bytes((tmp_path / JOURNAL).read_bytes()[:20])
+    assert Journal.read(Directory(tmp_path)) is None
+    (tmp_path / JOURNAL).write_bytes(b"")
+    assert Journal.read(Directory(tmp_path)) is None
+    (tmp_path / JOURNAL).unlink()
+    assert Journal.read(Directory(tmp_path)) is None
 
 
 def test_zeros_where_the_end_was_to_be_are_a_torn_line(journal, tmp_path):
     """What a power cut leaves of a file that was extended and not yet written."""
     journal.saw(0, "a")
-    with journal.path.open("ab") as file:
+    with (tmp_path / JOURNAL).open("ab") as file:
         file.write(bytes(4096))
-    assert Journal.read(tmp_path).rows == {0: "a"}
+    assert Journal.read(Directory(tmp_path)).rows == {0: "a"}

@@ -213,6 +213,7 @@ def _opened(token: str) -> _Ready:
 
 def work(token: str, part: Range) -> "Done":
     """Compute some rows of a job; runs on a worker."""
+    from aimz.store import ChunkWriter
     from aimz.stream import Done, run
 
     with _ONE:
@@ -221,7 +222,10 @@ def work(token: str, part: Range) -> "Done":
         began = monotonic()
         job, start, stop = ready.job, part.start, part.stop
         runner, cut = _runner(ready, part)
-        wanted = missing_steps(cut, job.variables, part.part, start, stop) if job.variables else None
+        wanted = None
+        if job.variables:
+            assert isinstance(part.part, ChunkWriter)
+            wanted = missing_steps(cut, job.variables, part.part, start, stop)
         notes: list[tuple[int, str]] = []
         request = job.landing.request(
             cut,
@@ -252,7 +256,8 @@ def _runner(ready: _Ready, part: Range) -> "tuple[Runner, Plan]":
     assert block is not None  # rows are cut
     step_length = step_rows(block, job.cut.n_obs, n_devices(mesh), blocks_per_device(), job.batch_size)
     cut = replace(job.cut, step=step_length)
-    layout = replace(job.layout, **part.rows)
+    rows: Mapping[str, Any] = part.rows
+    layout = replace(job.layout, **rows)
     key = None if job.key is None else parse_key(job.key)
     task = Task(job.kind, job.plan, layout, key, job.use, job.alone and mesh is None)
     step = task.traced(ready.programs, block)

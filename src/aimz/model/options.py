@@ -4,12 +4,14 @@ __all__ = ["Streaming", "read_streaming"]
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aimz.ahead import begin_imports
 from aimz.data import read_count, read_output_dir
 from aimz.statistics import Reduction, read_statistics
+
+if TYPE_CHECKING:
+    from aimz.store import Location
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,9 @@ class Streaming:
     shard_axis: str = "obs"
     batch_size: int | None = None
     store: str = "persistent"
-    output_dir: Path | None = None
-    resume: Path | None = None
-    """Directory of a call to be finished."""
+    output_dir: "Location | None" = None
+    resume: "Location | None" = None
+    """Where a call lies that is to be finished."""
     journal: Any = None
     """What that call left behind."""
     complete: bool = False
@@ -77,9 +79,11 @@ def read_streaming(
         return make()
     if output_dir is None and resume is None:
         return make()
+    from aimz.store import Directory, Journal, check_result
+
     top = None if output_dir is None else read_output_dir(output_dir)
     if resume is None:
-        return make(output_dir=top)
+        return make(output_dir=None if top is None else Directory(top))
     path = read_output_dir(resume)
     if not path.is_dir():
         msg = f"`resume` must be the directory of an interrupted call; there is no {path}. Its error named it."
@@ -87,19 +91,18 @@ def read_streaming(
     if top is not None and path.parent != top:
         msg = f"`resume` must lie in `output_dir`; got {path} and {top}. Leave `output_dir` out."
         raise ValueError(msg)
-    from aimz.store import Journal, check_result
-
-    complete, rows = (path / "zarr.json").is_file(), ""
+    location = Directory(path)
+    complete, rows = location.has("zarr.json"), ""
     if complete:
-        state = check_result(path)
+        state = check_result(location)
         rows = state["rows"]
-        journal: Any = Journal(path, state["fingerprint"], state["created_at"])
+        journal: Any = Journal(location, state["fingerprint"], state["created_at"])
     else:
-        journal = Journal.read(path)
+        journal = Journal.read(location)
     if journal is None or not journal.fingerprint:
         msg = f"`resume` must be the directory of an interrupted call; {path} has no journal of one. Predict anew."
         raise ValueError(msg)
-    return make(output_dir=path.parent, resume=path, journal=journal, complete=complete, rows=rows)
+    return make(output_dir=Directory(path.parent), resume=location, journal=journal, complete=complete, rows=rows)
 
 
 def _read_client(client: Any, shard_axis: str) -> Any:

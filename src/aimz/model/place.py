@@ -1,8 +1,7 @@
-"""The directory of one stored call: where it is, what it is known by, what of it is done."""
+"""The place of one stored call: where it is, what it is known by, what of it is done."""
 
 __all__ = ["Place"]
 
-import shutil
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Place:
-    """One call on disk.
+    """One call that is stored.
 
     Parameters
     ----------
@@ -45,7 +44,7 @@ class Place:
         home: "Home | None",
     ) -> None:
         from aimz.output import attributes
-        from aimz.store import JOURNAL, Journal, ZarrSink, new_directory
+        from aimz.store import Directory, Journal, Location, ZarrSink, new_call
 
         self._plan = plan
         self._journal: Journal | None = streaming.journal
@@ -53,24 +52,25 @@ class Place:
         self._home = home
         if streaming.output_dir is None:
             assert home is not None
-            top, self.directory = home.path, new_directory(home.path, method)
+            top: Location = Directory(home.path)
+            self.location = new_call(top, method)
         else:
             known = fingerprint()
             top = streaming.output_dir
             if streaming.resume is not None and self._journal is not None:
                 check_same_call(known, self._journal.fingerprint, streaming.resume)
-                self.directory = streaming.resume
+                self.location = streaming.resume
             else:
-                self.directory = new_directory(top, method)
-                self._journal = Journal(self.directory / JOURNAL, known, datetime.now(UTC).isoformat())
+                self.location = new_call(top, method)
+                self._journal = Journal(self.location, known, datetime.now(UTC).isoformat())
                 self._begin(self._journal)
-        self.attrs = {"output_dir": str(self.directory), "artifact_path": str(self.directory)}
-        self.root_attrs = attributes(output_dir=str(top), artifact_path=str(self.directory))
+        self.attrs = {"output_dir": str(self.location), "artifact_path": str(self.location)}
+        self.root_attrs = attributes(output_dir=str(top), artifact_path=str(self.location))
         if self._journal is not None and self._journal.created_at:
             # When the call began, also if another run of it ends it.
             self.attrs["created_at"] = self.root_attrs["created_at"] = self._journal.created_at
         self.sink = ZarrSink(
-            self.directory,
+            self.location,
             group,
             root_attrs=self.root_attrs,
             journal=self._journal,
@@ -82,9 +82,9 @@ class Place:
         try:
             journal.begin()
         except OSError as error:
-            shutil.rmtree(self.directory, ignore_errors=True)
+            self.location.remove()
             advice = "Nothing was written; call again when there is room, or with another `output_dir`"
-            raise OSError(error.errno, f"{error.strerror}. {advice}", str(self.directory)) from error
+            raise OSError(error.errno, f"{error.strerror}. {advice}", str(self.location)) from error
 
     def write_beside(self, groups: "Mapping[str, xr.Dataset]") -> None:
         """Write the groups that stand beside the streamed one."""
@@ -101,11 +101,12 @@ class Place:
 
     def note(self, digests: list[tuple[int, str]]) -> None:
         """Keep the digests of rows that came by, and refuse rows that are not those of the interrupted run."""
-        while digests:
-            start, digest = digests.pop(0)
-            if self._journal is not None and not self._journal.saw(start, digest):
+        notes, digests[:] = list(digests), []
+        if self._journal is not None and notes:
+            start = self._journal.saw_all(notes)
+            if start is not None:
                 msg = (
-                    f"The call in {self.directory} cannot be resumed by this one: the iterable's data from row {start} "
+                    f"The call in {self.location} cannot be resumed by this one: the iterable's data from row {start} "
                     "on are not those of the interrupted run. Make the call that was interrupted, or predict anew."
                 )
                 raise ValueError(msg)
@@ -120,8 +121,8 @@ class Place:
             digests.clear()
         if self._journal.digest != known:
             msg = (
-                f"The call in {self.directory} is complete, and its iterable's data were others. Open it with "
-                f"`aimz.open_result({str(self.directory)!r})`, or predict anew."
+                f"The call in {self.location} is complete, and its iterable's data were others. Open it with "
+                f"`aimz.open_result({str(self.location)!r})`, or predict anew."
             )
             raise ValueError(msg)
 
@@ -130,7 +131,7 @@ class Place:
         beyond = [] if self._journal is None else [start for start in self._journal.rows if start >= length]
         if beyond:
             msg = (
-                f"The call in {self.directory} cannot be resumed by this one: its iterable ended at {length} rows, and "
+                f"The call in {self.location} cannot be resumed by this one: its iterable ended at {length} rows, and "
                 f"the interrupted run saw row {beyond[0]}. Make the call that was interrupted, or predict anew."
             )
             raise ValueError(msg)
@@ -138,4 +139,4 @@ class Place:
     def leave(self) -> None:
         """After a failure: remove what nobody can resume."""
         if self._journal is None:
-            shutil.rmtree(self.directory, ignore_errors=True)
+            self.location.remove()

@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -64,7 +63,7 @@ def versions() -> str:
     return ", ".join(f"{name} {version(name)}" for name in ("aimz", "jax", "jaxlib", "numpyro"))
 
 
-def check_same_call(here: Mapping[str, str], there: Mapping[str, str], directory: Path) -> None:
+def check_same_call(here: Mapping[str, str], there: Mapping[str, str], place: object) -> None:
     """Refuse to finish what another call began.
 
     Raises
@@ -75,7 +74,7 @@ def check_same_call(here: Mapping[str, str], there: Mapping[str, str], directory
     unlike = differences(here, there)
     if unlike:
         msg = (
-            f"The call in {directory} cannot be resumed by this one: {', '.join(unlike)} differ(s). Make the call that "
+            f"The call in {place} cannot be resumed by this one: {', '.join(unlike)} differ(s). Make the call that "
             "was interrupted, or predict anew."
         )
         raise ValueError(msg)

@@ -4,9 +4,10 @@ __all__ = ["JOURNAL", "Journal"]
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from aimz.store.location import Location
 
 JOURNAL = ".aimz-journal.jsonl"
 """Name of the file; it is gone once the result is complete."""
@@ -19,7 +20,7 @@ class Journal:
     A stream whose rows cannot be read beforehand has no fingerprint of its data; the lines make up for it.
     """
 
-    path: Path
+    location: Location
     fingerprint: Mapping[str, str]
     created_at: str = ""
     rows: dict[int, str] = field(default_factory=dict)
@@ -33,24 +34,39 @@ class Journal:
     def begin(self) -> None:
         """Write the first line."""
         head = {"fingerprint": dict(self.fingerprint), "created_at": self.created_at}
-        self.path.write_text(json.dumps(head) + "\n")
+        self.location.begin_log(JOURNAL, f"{json.dumps(head)}\n".encode())
 
     def saw(self, start: int, digest: str) -> bool:
         """Note the data of a stretch; return whether they are those of an earlier run, if that had seen them."""
-        known = self.rows.setdefault(start, digest)
-        if known == digest:
-            with self.path.open("a") as file:
-                file.write(json.dumps([start, digest]) + "\n")
-        return known == digest
+        return self.saw_all([(start, digest)]) is None
+
+    def saw_all(self, notes: Iterable[tuple[int, str]]) -> int | None:
+        """Note the data of stretches, in one write; return the first one whose data an earlier run saw otherwise."""
+        lines: list[str] = []
+        unlike, first = None, 0
+        for start, digest in notes:
+            if self.rows.setdefault(start, digest) != digest:
+                unlike = start
+                break
+            first = first if lines else start
+            lines.append(f"{json.dumps([start, digest])}\n")
+        if lines:
+            # As many lines from the same row on are the same lines, so nothing that was noted is lost.
+            self.location.append_log(JOURNAL, "".join(lines).encode(), f"{first:020}-{len(lines):06}")
+        return unlike
+
+    def end(self) -> None:
+        """Remove it: the result is complete."""
+        self.location.end_log(JOURNAL)
 
     @staticmethod
-    def read(directory: Path) -> "Journal | None":
+    def read(location: Location) -> "Journal | None":
         """Return the journal of an unfinished result, or None if there is none; a torn last line is not there."""
-        path = directory / JOURNAL
-        if not path.is_file():
+        content = location.read_log(JOURNAL)
+        if content is None:
             return None
         lines, whole = [], 0
-        for line in path.read_bytes().splitlines(keepends=True):
+        for line in content.splitlines(keepends=True):
             try:
                 lines.append(json.loads(line))
             except ValueError:
@@ -61,7 +77,8 @@ class Journal:
             whole += len(line)
         if not lines:
             return None
-        with path.open("r+b") as file:
-            file.truncate(whole)
+        location.cut_log(JOURNAL, whole)
         head, *rest = lines
-        return Journal(path, head["fingerprint"], head["created_at"], {int(start): digest for start, digest in rest})
+        return Journal(
+            location, head["fingerprint"], head["created_at"], {int(start): digest for start, digest in rest}
+        )

@@ -1,60 +1,272 @@
-"""Where results lie: directories of calls, and the temporary one of a model."""
+"""Where the result of a call lies: a directory, or keys below a prefix in a store."""
 
-__all__ = ["Home", "new_directory"]
+__all__ = ["OWNER", "Directory", "Location", "located", "new_call"]
 
 import os
 import shutil
-import tempfile
-import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar
 
-from aimz.errors import StaleResultError
+from zarr.storage import LocalStore, StorePath
 
-
-def _remove(path: str, owner: int) -> None:
-    """Remove a directory, unless this is a child process that inherited the duty."""
-    if os.getpid() == owner:
-        shutil.rmtree(path, ignore_errors=True)
+OWNER = ".aimz-owner"
+"""Name of the file that says which run may write; it is gone once the result is complete."""
 
 
-class Home:
-    """A temporary directory that lives as long as anyone holds this object, and no longer than the process.
+class Location(ABC):
+    """A place for the files of one call, or of many; names are relative, with slashes.
 
-    The model holds it, and so does each result in it: a result outlives its model, and the last to go turns off the
-    light.
+    It can be pickled; ``str`` gives the path or URL that users know it by.
     """
 
-    def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="aimz-"))
-        self._finalizer = weakref.finalize(self, _remove, str(self.path), os.getpid())
-
-    def close(self) -> None:
-        """Remove the directory; results in it are stale from now on."""
-        self._finalizer()
+    local: ClassVar[bool]
+    """Whether it is a directory of this machine."""
+    writers: ClassVar[int]
+    """How many writes are worth having under way at once."""
 
     @property
-    def closed(self) -> bool:
-        """Whether the directory has been removed by us."""
-        return not self._finalizer.alive
+    @abstractmethod
+    def name(self) -> str:
+        """Last part of the path."""
 
-    def check(self) -> None:
-        """Refuse to read what was removed."""
-        if self.closed:
-            msg = (
-                f"This result lay in the temporary directory {self.path} of its model, which was cleaned up. Predict "
-                "again; pass `output_dir` to keep results, or `store='memory'`, or load them first."
-            )
-            raise StaleResultError(msg)
+    @property
+    @abstractmethod
+    def resume(self) -> str:
+        """The arguments that finish the call that lies here, as an error is to name them."""
+
+    @abstractmethod
+    def __truediv__(self, name: str) -> "Location":
+        """Return a location inside."""
+
+    @abstractmethod
+    def put(self, name: str, content: bytes, *, lasting: bool = False) -> None:
+        """Write a file that appears under its name only when whole; ``lasting`` if it is to outlive a power cut."""
+
+    @abstractmethod
+    def get(self, name: str) -> bytes | None:
+        """Return the content of a file, or None if it is not there."""
+
+    @abstractmethod
+    def has(self, name: str) -> bool:
+        """Return whether a file is there."""
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Remove a file, if it is there."""
+
+    @abstractmethod
+    def is_there(self) -> bool:
+        """Return whether there is anything here."""
+
+    @abstractmethod
+    def claim(self) -> bool:
+        """Make it, for this call alone; return False if someone else did."""
+
+    @abstractmethod
+    def remove(self) -> None:
+        """Remove everything here, as far as possible."""
+
+    @abstractmethod
+    def sweep(self) -> None:
+        """Remove drafts that writers left behind when they were killed."""
+
+    @abstractmethod
+    def children(self, name: str) -> list[str]:
+        """Return the names, in a group, of what may be arrays."""
+
+    @abstractmethod
+    def count_chunks(self, names: Iterable[str]) -> dict[str, int]:
+        """Return how many chunks of arrays there are."""
+
+    @abstractmethod
+    def check_sizes(self, name: str, grid: Iterable[tuple[int, ...]], size: int | None) -> None:
+        """Refuse an array of which a chunk is cut short, where a write can be; chunks are of ``size``, if it is known.
+
+        Raises
+        ------
+        OSError
+            If one is.
+        """
+
+    @abstractmethod
+    def store_path(self, name: str, *, read_only: bool = False) -> StorePath:
+        """Return where zarr finds an array."""
+
+    # ------------------------------------------------------------------------------------------------ journal
+
+    @abstractmethod
+    def begin_log(self, name: str, content: bytes) -> None:
+        """Write the first lines of a log."""
+
+    @abstractmethod
+    def append_log(self, name: str, content: bytes, key: str) -> None:
+        """Add lines to a log; ``key`` is a name that sorts after those before, and is the same for the same lines."""
+
+    @abstractmethod
+    def read_log(self, name: str) -> bytes | None:
+        """Return all lines of a log, or None if there is none."""
+
+    @abstractmethod
+    def cut_log(self, name: str, length: int) -> None:
+        """Drop what follows after so many bytes, where a line can be torn."""
+
+    @abstractmethod
+    def end_log(self, name: str) -> None:
+        """Remove a log, if there is one."""
 
 
-def new_directory(top: Path, method: str) -> Path:
-    """Make the directory of one call, ``<UTC time>_<method>``, which no other process has."""
-    top.mkdir(parents=True, exist_ok=True)
-    while True:
-        path = top / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}_{method}"
+@dataclass(frozen=True)
+class Directory(Location):
+    """A directory of this machine: a file gets its name when it is whole."""
+
+    path: Path
+
+    local = True
+    writers = 1
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self.path.name
+
+    @property
+    def resume(self) -> str:
+        """The arguments that finish the call that lies here."""
+        return f"`resume={str(self.path)!r}`"
+
+    def __truediv__(self, name: str) -> "Directory":
+        return Directory(self.path / name)
+
+    def put(self, name: str, content: bytes, *, lasting: bool = False) -> None:
+        """Write a draft and rename it."""
+        path = self.path / name
+        draft = path.with_name(f"{path.name}.partial")
         try:
-            path.mkdir()
-        except FileExistsError:  # the same microsecond, in another process
-            continue
-        return path
+            _write(draft, content, lasting=lasting)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(draft, content, lasting=lasting)
+        draft.replace(path)
+        if lasting:
+            handle = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    def get(self, name: str) -> bytes | None:
+        """Return the content of a file, or None if it is not there."""
+        try:
+            return (self.path / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+
+    def has(self, name: str) -> bool:
+        """Return whether a file is there."""
+        return (self.path / name).is_file()
+
+    def delete(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        (self.path / name).unlink(missing_ok=True)
+
+    def is_there(self) -> bool:
+        """Return whether it is a directory."""
+        return self.path.is_dir()
+
+    def claim(self) -> bool:
+        """Make the directory; return False if there is one."""
+        try:
+            self.path.mkdir(parents=True)
+        except FileExistsError:
+            return False
+        return True
+
+    def remove(self) -> None:
+        """Remove everything here, as far as possible."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove drafts that writers left behind when they were killed."""
+        for draft in self.path.rglob("*.partial"):
+            draft.unlink(missing_ok=True)
+
+    def children(self, name: str) -> list[str]:
+        """Return the names of the arrays in a group."""
+        return [file.parent.name for file in (self.path / name).glob("*/zarr.json")]
+
+    def count_chunks(self, names: Iterable[str]) -> dict[str, int]:
+        """Return how many chunks of arrays there are; that of a single number is a file of its own."""
+        return {name: _count_files(self.path / name / "c") for name in names}
+
+    def check_sizes(self, name: str, grid: Iterable[tuple[int, ...]], size: int | None) -> None:
+        """Look at each chunk."""
+        for position in grid:
+            file = self.path.joinpath(name, "c", *map(str, position))
+            actual = file.stat().st_size if file.is_file() else 0
+            if actual == 0 or (size is not None and actual != size):
+                msg = (
+                    f"Chunk {file} was written and is not there any more, or not whole. Is something else writing "
+                    "there?"
+                )
+                raise OSError(msg)
+
+    def store_path(self, name: str, *, read_only: bool = False) -> StorePath:
+        """Return where zarr finds an array."""
+        return StorePath(LocalStore(self.path / name, read_only=read_only))
+
+    def begin_log(self, name: str, content: bytes) -> None:
+        """Write the first lines of a log."""
+        (self.path / name).write_bytes(content)
+
+    def append_log(self, name: str, content: bytes, key: str) -> None:  # noqa: ARG002 (lines lie in order)
+        """Add lines to the end of a file."""
+        with (self.path / name).open("ab") as file:
+            file.write(content)
+
+    def read_log(self, name: str) -> bytes | None:
+        """Return all lines of a log, or None if there is none."""
+        return self.get(name)
+
+    def cut_log(self, name: str, length: int) -> None:
+        """Drop what follows after so many bytes."""
+        with (self.path / name).open("r+b") as file:
+            file.truncate(length)
+
+    def end_log(self, name: str) -> None:
+        """Remove a log, if there is one."""
+        self.delete(name)
+
+
+def _write(path: Path, content: bytes, *, lasting: bool) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        if lasting:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _count_files(chunks: Path) -> int:
+    if not chunks.is_dir():
+        return int(chunks.is_file())
+    return sum(1 for file in chunks.rglob("*") if file.suffix != ".partial" and file.is_file())
+
+
+def located(place: Location | Path) -> Location:
+    """Return where something lies; a path is a directory."""
+    return Directory(place) if isinstance(place, Path) else place
+
+
+def new_call(top: Location, method: str) -> Location:
+    """Make the place of one call, ``<UTC time>_<method>``, which no other process has."""
+    while True:
+        place = top / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}_{method}"
+        if place.claim():
+            return place
+        # The same microsecond, in another process.

@@ -1,6 +1,6 @@
 """Stored arrays, read so that what is missing or damaged raises."""
 
-__all__ = ["STATE", "StoredArray", "check_result", "count_chunks"]
+__all__ = ["STATE", "StoredArray", "check_result"]
 
 import json
 from pathlib import Path
@@ -10,7 +10,8 @@ import numpy as np
 import zarr
 
 from aimz.errors import IncompleteResultError, StaleResultError
-from aimz.store.location import Home
+from aimz.store.home import Home
+from aimz.store.location import Location, located
 from aimz.store.zarr_files import zarr_settings
 
 STATE = "aimz_store"
@@ -25,8 +26,8 @@ class StoredArray:
 
     Parameters
     ----------
-    directory
-        Directory of the result.
+    location
+        Where the result lies.
     name
         Path of the array in it.
     home
@@ -35,14 +36,14 @@ class StoredArray:
         The array itself, where it is open already.
     """
 
-    def __init__(self, directory: Path, name: str, home: Home | None = None, array: Any = None) -> None:
-        self.directory = directory
+    def __init__(self, location: Location | Path, name: str, home: Home | None = None, array: Any = None) -> None:
+        self.location = located(location)
         self.name = name
         self._home = home
         if array is None:
             try:
                 with zarr_settings():
-                    array = zarr.open_array(zarr.storage.LocalStore(directory / name, read_only=True), mode="r")
+                    array = zarr.open_array(self.location.store_path(name, read_only=True), mode="r")
             except (ValueError, OSError) as error:
                 raise self._explain(error) from error
         self._array = array
@@ -73,29 +74,19 @@ class StoredArray:
             raise self._explain(error) from error
 
     def _explain(self, error: Exception) -> Exception:
-        if not self.directory.is_dir():
-            return StaleResultError(
-                f"The result in {self.directory} is gone: its directory was removed. Predict again."
-            )
+        if not self.location.is_there():
+            return StaleResultError(f"The result in {self.location} is gone: it was removed. Predict again.")
         return IncompleteResultError(
-            f"Array `{self.name}` of the result in {self.directory} is missing data, or they were altered after they "
+            f"Array `{self.name}` of the result in {self.location} is missing data, or they were altered after they "
             f"were written ({error}). Nothing of it should be used; predict again."
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle where it lies."""
-        return StoredArray, (self.directory, self.name)
+        return StoredArray, (self.location, self.name)
 
 
-def count_chunks(path: Path) -> int:
-    """Return how many chunks of an array there are; that of a single number is a file of its own."""
-    chunks = path / "c"
-    if not chunks.is_dir():
-        return int(chunks.is_file())
-    return sum(1 for file in chunks.rglob("*") if file.suffix != ".partial" and file.is_file())
-
-
-def check_result(directory: Path) -> dict[str, Any]:
+def check_result(place: Location | Path) -> dict[str, Any]:
     """Check that a result is complete; return what its root says of it.
 
     Raises
@@ -105,24 +96,25 @@ def check_result(directory: Path) -> dict[str, Any]:
     FileNotFoundError
         If there is nothing of that name.
     """
-    if not directory.is_dir():
-        msg = f"There is no result in {directory}: pass the directory of one call, the `artifact_path` of its result."
+    location = located(place)
+    root = location.get("zarr.json")
+    if root is None and not location.is_there():
+        msg = f"There is no result in {location}: pass the directory of one call, the `artifact_path` of its result."
         raise FileNotFoundError(msg)
-    root = directory / "zarr.json"
-    if not root.is_file():
+    if root is None:
         msg = (
-            f"The result in {directory} is incomplete: the call that was writing it did not finish. Finish it with "
-            f"the same call and `resume={str(directory)!r}`."
+            f"The result in {location} is incomplete: the call that was writing it did not finish. Finish it with the "
+            f"same call and {location.resume}."
         )
         raise IncompleteResultError(msg)
-    state = json.loads(root.read_text())["attributes"].get(STATE)
+    state = json.loads(root)["attributes"].get(STATE)
     if state is None:
-        msg = f"The Zarr store in {directory} is no result: its root lacks the attribute `{STATE}`."
+        msg = f"The Zarr store in {location} is no result: its root lacks the attribute `{STATE}`."
         raise IncompleteResultError(msg)
     read: dict[str, Any] = json.loads(state)
+    found = location.count_chunks(read["chunks"])
     for name, count in read["chunks"].items():
-        found = count_chunks(directory / name)
-        if found != count:
-            msg = f"Array `{name}` of the result in {directory} has {found} of its {count} chunks. Predict again."
+        if found[name] != count:
+            msg = f"Array `{name}` of the result in {location} has {found[name]} of its {count} chunks. Predict again."
             raise IncompleteResultError(msg)
     return read

@@ -4,21 +4,21 @@ zarr writes metadata through an event loop, which takes milliseconds for each ar
 its metadata are made in memory, once for each kind of array, and put where they belong as files.
 """
 
-__all__ = ["new_array", "put", "put_whole", "zarr_settings"]
+__all__ = ["new_array", "put_whole", "zarr_settings"]
 
 import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
-from zarr.storage import LocalStore, MemoryStore, StorePath
+from zarr.storage import MemoryStore
 
+from aimz.store.location import Location
 from aimz.store.sink import Variable
 
 _SMALL = 2**18
@@ -40,43 +40,32 @@ def zarr_settings() -> Iterator[None]:
         yield
 
 
-def put(path: Path, content: bytes) -> None:
-    """Write a file that appears under its name only when whole."""
-    draft = path.with_name(f"{path.name}.partial")
-    try:
-        draft.write_bytes(content)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(content)
-    draft.replace(path)
-
-
-def new_array(directory: Path, variable: Variable, attrs: str = "{}") -> tuple[Any, dict[str, Any]]:
+def new_array(location: Location, name: str, variable: Variable, attrs: str = "{}") -> tuple[Any, dict[str, Any]]:
     """Make an array without chunks; return it, and its metadata."""
     shape = tuple(0 if size is None else size for size in variable.shape)
     template = _template(shape, variable.chunks, variable.dtype, variable.dims, attrs)
     document = _document(template)
-    put(directory / "zarr.json", document)
+    location.put(f"{name}/zarr.json", document)
     array = zarr.AsyncArray(
         metadata=template.metadata,
-        store_path=StorePath(LocalStore(directory)),
+        store_path=location.store_path(name),
         config=template.async_array.config,
     )
     return zarr.Array(array), json.loads(document)
 
 
 def put_whole(
-    directory: Path, variable: Variable, values: np.ndarray, attrs: Mapping[str, Any]
+    location: Location, name: str, variable: Variable, values: np.ndarray, attrs: Mapping[str, Any]
 ) -> tuple[dict[str, Any], int]:
     """Write an array with all its values; return its metadata and the number of its chunks."""
     described = json.dumps(dict(attrs))
     if values.dtype.kind == "O" or values.nbytes > _SMALL:
-        array, document = new_array(directory, variable, described)
+        array, document = new_array(location, name, variable, described)
         array[...] = values
         return document, int(array.nchunks)
     files = _small_files(values.tobytes(), variable.shape, variable.chunks, variable.dtype, variable.dims, described)
-    for name, content in files.items():
-        put(directory / name, content)
+    for file, content in files.items():
+        location.put(f"{name}/{file}", content)
     return json.loads(files["zarr.json"]), len(files) - 1
 
 

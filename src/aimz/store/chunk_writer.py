@@ -1,0 +1,146 @@
+"""Chunks of a result that is being written, by whichever process computes them."""
+
+__all__ = ["ChunkWriter"]
+
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from math import ceil
+from typing import Any
+
+import numpy as np
+import zarr
+
+from aimz.errors import IncompleteResultError
+from aimz.store.location import OWNER, Location
+from aimz.store.sink import SinkPart, Variable
+from aimz.store.zarr_files import zarr_settings
+
+
+class ChunkWriter(SinkPart):
+    """Writes and reads back the chunks of a streamed group; any number of these may do so at once.
+
+    It can be pickled, and then opens the arrays where it is first used, after it has made sure that they are those of
+    its call.  No two writers may be given parts of one chunk.
+
+    Parameters
+    ----------
+    location
+        Where the call lies.
+    group
+        Name of the streamed group.
+    variables
+        What is in it.
+    owner
+        What the file ``OWNER`` says while this writer may write.
+    """
+
+    aligned = True
+
+    def __init__(self, location: Location, group: str, variables: Mapping[str, Variable], owner: str = "") -> None:
+        self._location = location
+        self._group = group
+        self._variables = dict(variables)
+        self._owner = owner
+        self._arrays: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle without what is open."""
+        return ChunkWriter, (self._location, self._group, self._variables, self._owner)
+
+    def take(self, name: str, array: Any) -> None:
+        """Use an array that is open already."""
+        self._arrays[name] = array
+
+    def array(self, name: str) -> Any:
+        """Return the array of a variable, as zarr has it.
+
+        Raises
+        ------
+        IncompleteResultError
+            If the call cannot be seen from here, or is over, or another run has taken it up.
+        """
+        with self._lock:
+            if name not in self._arrays:
+                if not self._arrays:
+                    self._check_owner()
+                with zarr_settings():
+                    self._arrays[name] = zarr.open_array(self._location.store_path(f"{self._group}/{name}"), mode="r+")
+            return self._arrays[name]
+
+    def _check_owner(self) -> None:
+        found = self._location.get(OWNER)
+        if found is not None and found.decode() == self._owner:
+            return
+        if found is None and not self._location.is_there():
+            msg = (
+                f"The result is to be written into {self._location}, and this process sees nothing there. All "
+                "processes must reach one place under one name: make the call again with an `output_dir` on a shared "
+                "disk or in an object store, such as 's3://bucket/results'."
+            )
+        else:
+            msg = (
+                f"The result in {self._location} is not being written by the call that this process works for: that "
+                f"call is over, or another one goes on with it. Make the call again with {self._location.resume}."
+            )
+        raise IncompleteResultError(msg)
+
+    def write(self, name: str, array: np.ndarray, start: int) -> None:
+        """Write a piece that covers whole chunks; each appears under its name only when whole."""
+        stored, variable = self.array(name), self._variables[name]
+        where, piece = variable.place(array, start)
+        if variable.axis is not None and variable.shape[variable.axis] is None:
+            end = start + piece.shape[variable.axis]
+            if end > stored.shape[variable.axis]:
+                stored.resize((*stored.shape[: variable.axis], end, *stored.shape[variable.axis + 1 :]))
+        stored[where] = piece.astype(variable.dtype, copy=False)
+
+    def parcel(self) -> None:
+        """Return nothing: what was written lies in its place."""
+
+    def length(self, name: str) -> int:
+        """Return how far the streamed axis of a variable reaches so far."""
+        axis = self._variables[name].axis
+        return 0 if axis is None else int(self.array(name).shape[axis])
+
+    def missing(self, name: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, ...]]:
+        """Yield the grid positions of chunks that are not there or not whole.
+
+        With ``start`` and ``stop`` only those with something of that stretch of the streamed axis, which if it is that
+        of the draws runs through all chains; a variable without such an axis lies at 0.
+        """
+        stored = self.array(name)
+        positions = list(_positions(self._variables[name], stored, start, stop))
+
+        def is_whole(position: tuple[int, ...]) -> bool:
+            try:
+                stored[tuple(slice(p * c, (p + 1) * c) for p, c in zip(position, stored.chunks, strict=True))]
+            except (ValueError, OSError, RuntimeError):  # missing, truncated, or its checksum does not fit
+                return False
+            return True
+
+        if self._location.writers == 1 or len(positions) < 2:
+            yield from (position for position in positions if not is_whole(position))
+            return
+        with ThreadPoolExecutor(self._location.writers, thread_name_prefix="aimz-reader") as pool:
+            found = list(pool.map(is_whole, positions))
+        yield from (position for position, whole in zip(positions, found, strict=True) if not whole)
+
+
+def _positions(variable: Variable, stored: Any, start: int, stop: int | None) -> Iterator[tuple[int, ...]]:
+    """Yield the grid positions of chunks with something of a stretch of the streamed axis."""
+    axis, shape, chunks = variable.axis, stored.shape, stored.chunks
+    grid = [range(ceil(size / chunk)) for size, chunk in zip(shape, chunks, strict=True)]
+    if axis is None:
+        yield from product(*grid) if start == 0 else ()
+        return
+    if axis > 1 and stop is not None:
+        grid[axis] = range(start // chunks[axis], min(ceil(stop / chunks[axis]), len(grid[axis])))
+    for position in product(*grid):
+        # Where draws are cut, the chains are cut as well; statistics, which may come first too, never are.
+        first = position[axis] * chunks[axis] + (position[0] * shape[1] if axis == 1 else 0)
+        length = min(chunks[axis], shape[axis] - position[axis] * chunks[axis])
+        if first + length > start and (stop is None or first < stop):
+            yield position

@@ -1,0 +1,215 @@
+"""Several processes that write one result: each its own chunks, and none after the call is over."""
+
+import pickle
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from zarr.storage import ManagedMemoryStore, MemoryStore
+
+from aimz.errors import IncompleteResultError
+from aimz.store import Directory, Group, Location, Prefix, Variable, ZarrSink, check_result
+
+N_ROWS, CHUNK = 22, 4
+Y = (np.arange(2 * 3 * N_ROWS, dtype=np.float32) * 7 % 13).reshape(6, N_ROWS)
+TOTAL = np.arange(6.0, dtype=np.float32)
+VARIABLES = {
+    "y": Variable(("chain", "draw", "obs"), (2, 3, N_ROWS), np.dtype("f4"), (2, 3, CHUNK), 2),
+    "total": Variable(("chain", "draw"), (2, 3), np.dtype("f4"), (2, 3)),
+}
+
+
+@pytest.fixture(params=["directory", "store"])
+def place(request, tmp_path) -> Location:
+    if request.param == "store":
+        return Prefix(MemoryStore(), "call")
+    (tmp_path / "call").mkdir()
+    return Directory(tmp_path / "call")
+
+
+def new_sink(place: Location, variables: dict[str, Variable] = VARIABLES) -> ZarrSink:
+    sink = ZarrSink(place, "group", root_attrs={})
+    sink.open(Group(variables))
+    return sink
+
+
+def put(writer, *chunks: int) -> None:
+    for chunk in chunks:
+        writer.write("y", Y[:, chunk * CHUNK : (chunk + 1) * CHUNK], chunk * CHUNK)
+
+
+def positions(found) -> list[int]:
+    return [position[-1] for position in found]
+
+
+def test_writers_in_threads_fill_one_result(place):
+    sink = new_sink(place)
+    writers = [sink.writer(), sink]
+    threads = [
+        threading.Thread(target=put, args=(writer, *chunks))
+        for writer, chunks in zip(writers, ((0, 2, 4), (1, 3, 5)), strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sink.write("total", TOTAL, 0)
+    sink.finish(N_ROWS)
+    np.testing.assert_array_equal(sink.read("y")[...].reshape(6, -1), Y)
+    assert check_result(place)["complete"]
+    assert not place.has(".aimz-owner")
+
+
+IN_ANOTHER_PROCESS = """
+import pickle, sys
+import numpy as np
+writer, piece = pickle.load(sys.stdin.buffer)
+writer.write("y", piece, 4)
+print([position[-1] for position in writer.missing("y")], [p[-1] for p in writer.missing("y", 4, 12)])
+"""
+
+
+def test_a_writer_in_another_process(tmp_path):
+    sink = new_sink(Directory(tmp_path))
+    put(sink, 3)
+    done = subprocess.run(
+        [sys.executable, "-c", IN_ANOTHER_PROCESS],
+        input=pickle.dumps((sink.writer(), Y[:, 4:8])),
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout.decode().split("\n")[0] == "[0, 2, 4, 5] [2]"
+    put(sink, 0, 2, 4, 5)
+    sink.write("total", TOTAL, 0)
+    drafts = [tmp_path / "group" / "y" / "c" / "0" / "0" / "1.abc.partial", tmp_path / "group" / "zarr.json.partial"]
+    for draft in drafts:
+        draft.write_bytes(b"torn")  # as a writer leaves them that is killed
+    sink.finish(N_ROWS)
+    assert not any(draft.exists() for draft in drafts)
+    np.testing.assert_array_equal(sink.read("y")[...].reshape(6, -1), Y)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "expected"),
+    [
+        (0, None, [0, 2, 5]),
+        (4, 12, [2]),
+        (7, 9, [2]),
+        (4, 8, []),
+        (8, 9, [2]),
+        (19, 22, [5]),
+        (20, None, [5]),
+        (3, 100, [0, 2, 5]),
+    ],
+)
+def test_what_is_missing_of_a_stretch_of_rows(place, start, stop, expected):
+    sink = new_sink(place)
+    put(sink, 1, 3, 4)
+    for writer in (sink, sink.writer()):
+        assert positions(writer.missing("y", start, stop)) == expected
+        assert positions(writer.missing("total", start, stop)) == ([0] if start == 0 else [])
+
+
+def test_what_is_missing_of_a_stretch_of_draws_that_runs_through_the_chains():
+    variable = Variable(("chain", "draw", "obs"), (2, 10, 5), np.dtype("f4"), (1, 4, 5), 1)
+    writer = new_sink(Prefix(MemoryStore()), {"y": variable}).writer()
+    writer.write("y", np.zeros((4, 5), np.float32), 0)  # draws 0 to 3 of the first chain
+    writer.write("y", np.zeros((2, 5), np.float32), 18)  # the last two of the second
+    assert list(writer.missing("y")) == [(0, 1, 0), (0, 2, 0), (1, 0, 0), (1, 1, 0)]
+    assert list(writer.missing("y", 0, 8)) == [(0, 1, 0)]
+    assert list(writer.missing("y", 9, 11)) == [(0, 2, 0), (1, 0, 0)]
+    assert list(writer.missing("y", 10, None)) == [(1, 0, 0), (1, 1, 0)]
+
+
+def test_what_is_missing_of_statistics_whose_rows_come_second():
+    variable = Variable(("statistic", "obs"), (3, N_ROWS), np.dtype("f8"), (3, CHUNK), 1)
+    writer = new_sink(Prefix(MemoryStore()), {"y": variable}).writer()
+    writer.write("y", np.zeros((3, CHUNK)), 8)
+    assert list(writer.missing("y", 5, 14)) == [(0, 1), (0, 3)]
+
+
+def test_a_damaged_chunk_is_missing(place):
+    sink = new_sink(place)
+    put(sink, 0, 1)
+    name = "group/y/c/0/0/1"
+    place.put(name, b"x" + place.get(name)[1:])
+    assert positions(sink.writer().missing("y", 0, 8)) == [1]
+
+
+# ------------------------------------------------------------------------------------------------- refusals
+
+
+def test_a_process_that_does_not_see_the_place_is_refused(tmp_path):
+    """It would write to a disk of its own, and nobody would miss it."""
+    (tmp_path / "here").mkdir()
+    writer = new_sink(Directory(tmp_path / "here")).writer()
+    (tmp_path / "here").rename(tmp_path / "there")
+    with pytest.raises(IncompleteResultError, match=r"sees nothing there.*`output_dir` on a shared disk.*s3://"):
+        put(writer, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+@pytest.mark.parametrize("moment", ["another call", "after the end"])
+def test_a_writer_of_another_call_is_refused(place, moment):
+    sink = new_sink(place)
+    old = sink.writer()
+    if moment == "another call":
+        put(new_sink(place).writer(), 0)
+    else:
+        put(sink, *range(6))
+        sink.write("total", TOTAL, 0)
+        sink.finish(N_ROWS)
+    with pytest.raises(IncompleteResultError, match=r"that call is over, or another one goes on with it.*resume="):
+        put(old, 1)
+
+
+def test_arrays_that_grow_have_one_writer():
+    variable = Variable(("chain", "draw", "obs"), (2, 3, None), np.dtype("f4"), (2, 3, CHUNK), 2)
+    sink = new_sink(Prefix(MemoryStore()), {"y": variable})
+    with pytest.raises(ValueError, match=r"only one process can write arrays that grow. Pass an array"):
+        sink.writer()
+
+
+def test_the_memory_of_a_process_does_not_travel():
+    """A copy would pass for the original."""
+    writer = new_sink(Prefix(MemoryStore(), "call")).writer()
+    with pytest.raises(TypeError, match=r"memory of this process.*s3://bucket/results"):
+        pickle.dumps(writer)
+    named = Prefix(ManagedMemoryStore("ours"), "call")
+    assert pickle.loads(pickle.dumps(named)) == named
+
+
+def test_a_writer_travels_without_what_is_open(tmp_path):
+    sink = new_sink(Directory(tmp_path))
+    writer = sink.writer()
+    put(writer, 0)
+    copy = pickle.loads(pickle.dumps(writer))
+    put(copy, 1)
+    assert positions(copy.missing("y")) == [2, 3, 4, 5]
+    assert len(pickle.dumps(copy)) < 2000
+
+
+def test_a_place_names_itself(tmp_path):
+    store = MemoryStore()
+    assert str(Directory(tmp_path)) == str(tmp_path)
+    assert str(Prefix(store, "a") / "b") == f"{store}/a/b"
+    assert str(Prefix(store, "a", "s3://bucket/a") / "b") == "s3://bucket/a/b"
+    assert (Prefix(store, "a") / "b").resume == "the same `output_dir` and `resume='b'`"
+    assert (Prefix(store, "a", "s3://bucket/a") / "b").resume == "`resume='s3://bucket/a/b'`"
+    assert (Directory(tmp_path) / "b").resume == f"`resume='{Path(tmp_path, 'b')}'`"
+
+
+def test_zarr_alone_reads_what_lies_in_a_store():
+    store = MemoryStore()
+    sink = new_sink(Prefix(store, "a/call"))
+    put(sink, *range(6))
+    sink.write("total", TOTAL, 0)
+    with pytest.raises(FileNotFoundError):
+        zarr.open_group(store, path="a/call", mode="r")
+    sink.finish(N_ROWS)
+    np.testing.assert_array_equal(zarr.open_group(store, path="a/call", mode="r")["group/y"][...].reshape(6, -1), Y)
