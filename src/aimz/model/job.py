@@ -121,9 +121,16 @@ _ONE = threading.Lock()
 """One range at a time in a process: each takes all cores there are, or the device."""
 
 
+_ARRIVED = threading.Condition()
+_PATIENCE = 60.0
+"""Seconds to wait for a job: a worker that has just come gets ranges before it."""
+
+
 def hold_job(packed: Packed) -> None:
     """Keep a job until ranges of it come."""
-    _PACKED.get(packed.token, lambda: packed)
+    with _ARRIVED:
+        _PACKED.get(packed.token, lambda: packed)
+        _ARRIVED.notify_all()
 
 
 def forget_job(token: str) -> None:
@@ -189,7 +196,9 @@ def _opened(token: str) -> _Ready:
         msg = "this worker does not have the job"
         raise LostJobError(msg)
 
-    packed = _PACKED.get(token, missing)
+    with _ARRIVED:
+        _ARRIVED.wait_for(lambda: token in _PACKED, _PATIENCE)
+        packed = _PACKED.get(token, missing)
     if packed.versions != versions():
         msg = (
             f"A worker has {versions()}, and the client {packed.versions}: their numbers could differ. Install the "

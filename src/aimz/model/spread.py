@@ -174,32 +174,13 @@ class Spread:
         ``note`` takes digests of the rows, if they are to be known again; ``variables`` are those of which parts may be
         there already; ``look`` says that nothing is to be computed.
         """
-        import cloudpickle
         from dask.delayed import delayed
 
         from aimz.model.plugin import NAME, JobPlugin
         from aimz.stream import run_on_cluster
 
         client, task = self.client, self.task
-        packed = pack(
-            Job(
-                kernel=cloudpickle.dumps(self.kernel),
-                kind=task.kind,
-                plan=task.plan,
-                layout=without_rows(task.layout),
-                key=None if task.key is None else describe_key(task.key),
-                use=task.use,
-                alone=task.alone,
-                cut=self.plan,
-                batch_size=self.batch_size,
-                landing=self.landing,
-                variables=variables or {},
-                look=look,
-                noted=note is not None,
-                pieces=self.pieces,
-                parameters=self.parameters,
-            )
-        )
+        packed = pack(self._job(variables or {}, look=look, noted=note is not None))
         renew = partial(client.register_plugin, JobPlugin(packed), name=NAME)
         by_dask = _by_dask(task.layout)
 
@@ -226,6 +207,29 @@ class Spread:
                 client.run(forget_job, packed.token, on_error="ignore")
         assert self.plan.n_obs is not None
         return self.plan.n_obs
+
+    def _job(self, variables: "Mapping[str, Variable]", *, look: bool, noted: bool) -> Job:
+        """Return what workers get beside the rows."""
+        import cloudpickle
+
+        task = self.task
+        return Job(
+            kernel=cloudpickle.dumps(self.kernel),
+            kind=task.kind,
+            plan=task.plan,
+            layout=without_rows(task.layout),
+            key=None if task.key is None else describe_key(task.key),
+            use=task.use,
+            alone=task.alone,
+            cut=self.plan,
+            batch_size=self.batch_size,
+            landing=self.landing,
+            variables=variables,
+            look=look,
+            noted=noted,
+            pieces=self.pieces,
+            parameters=self.parameters,
+        )
 
     def _ranges(self) -> Any:
         from aimz.stream import Ranges

@@ -97,13 +97,13 @@ class Sink(ABC):
     def fail(self, error: BaseException) -> BaseException:
         """Give up, and return ``error`` or a better one: with what was kept, and how to go on."""
 
-    @abstractmethod
     def part(self, start: int, stop: int) -> SinkPart:
-        """Return what takes the rows from ``start`` to ``stop`` elsewhere."""
+        """Return what takes the rows from ``start`` to ``stop`` elsewhere, if rows are to be divided."""
+        raise NotImplementedError
 
-    @abstractmethod
     def add(self, parcel: Any) -> None:
         """Take what a part has sent."""
+        raise NotImplementedError
 
     @abstractmethod
     def read(self, name: str) -> Any:
