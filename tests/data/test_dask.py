@@ -8,9 +8,11 @@ import numpyro.distributions as dist
 import pandas as pd
 import pytest
 import xarray as xr
+import zarr
 from jax import random
 
 from aimz.data import sources
+from aimz.store import ZarrSink
 from streams import KEY, new_model
 
 N = 5000
@@ -150,3 +152,118 @@ def test_calls_know_the_data_of_the_fit_again(monkeypatch):
     fitted.log_likelihood(data.lazy, out.lazy, t=more.lazy, store="memory", progress=False)
     for one in (data, more, out):
         assert sorted(row for row in one.made if row) == list(range(500, N, 500))
+
+
+# ------------------------------------------------------------------------------------------ calls that are resumed
+
+
+class Trouble(Exception):
+    """Something that goes wrong in the middle."""
+
+
+class Failing:
+    """A Dask array whose chunks cannot be made from some row on."""
+
+    def __init__(self, array, at):
+        self.at = at
+        whole = da.from_array(np.arange(len(array)), chunks=500)
+        self.lazy = whole.map_blocks(self._make, array, dtype=array.dtype, meta=array[:0], new_axis=1, chunks=(500, 2))
+
+    def _make(self, rows, array):
+        if rows[0] >= self.at:
+            raise Trouble
+        return array[rows]
+
+
+def as_zarr(array, path):
+    return zarr.create_array(str(path), data=array, chunks=(500, 2), overwrite=True)
+
+
+AS = {"Dask": lambda array, _: da.from_array(array, chunks=(700, 2)), "Zarr": as_zarr}
+
+
+def interrupted(model, path, **options):
+    with pytest.raises(Trouble):
+        model.predict(Failing(X, 4000).lazy, t=T, output_dir=path, **options)
+    (found,) = path.iterdir()
+    return found
+
+
+@pytest.mark.parametrize("kind", AS)
+@pytest.mark.parametrize("how", [{}, {"statistics": ["mean"]}])
+def test_a_call_is_resumed_with_the_same_rows_only(model, tmp_path, kind, how):
+    options = {**OPTIONS, "batch_size": 1024, **how}
+    stopped, other = interrupted(model, tmp_path / "results", **options), X.copy()
+    other[1500] += 1
+    said = "cannot be resumed by this one: the data from row 1024 on are not those of the interrupted run"
+    with pytest.raises(ValueError, match=said):
+        model.predict(AS[kind](other, tmp_path / "X.zarr"), t=T, resume=stopped, **options)
+    with pytest.raises(ValueError, match="cannot be resumed by this one: data of `t` differ"):
+        model.predict(AS[kind](X, tmp_path / "X.zarr"), t=T + 1, resume=stopped, **options)
+    rows = AS[kind](X, tmp_path / "X.zarr")
+    found = model.predict(rows, t=T, resume=stopped, **options)
+    expected = model.predict(X, t=T, store="memory", **options)
+    np.testing.assert_array_equal(drawn(found), drawn(expected))
+    np.testing.assert_array_equal(drawn(model.predict(rows, t=T, resume=stopped, **options)), drawn(expected))
+    other[4700] += 1
+    for changed in (other, np.roll(X, 1)):
+        with pytest.raises(ValueError, match="is complete, and its data were others"):
+            model.predict(AS[kind](changed, tmp_path / "X.zarr"), t=T, resume=stopped, **options)
+
+
+def test_rows_that_are_noted_are_read_once_in_each_call(model, tmp_path):
+    options = {**OPTIONS, "batch_size": 1024}
+    given = Watched(X)
+    stored = model.predict(given.lazy, t=T, output_dir=tmp_path, **options)
+    assert sorted(row for row in given.made if row) == list(range(500, N, 500))
+    given.made.clear()
+    model.predict(given.lazy, t=T, resume=stored.attrs["artifact_path"], **options)
+    assert sorted(row for row in given.made if row) == list(range(500, N, 500))
+
+
+def test_an_effect_is_resumed_with_the_same_rows_only(model, tmp_path):
+    """Two versions of the rows, of which one is what a function makes of the other."""
+
+    def effect(rows, **where):
+        first = {"X": rows, "t": T, "rng_key": KEY, "progress": False}
+        second = {**first, "intervention": {"X": lambda X: X * 2}, **where}
+        return drawn(model.estimate_effect(args_baseline=first, args_intervention=second, statistics=["mean"]))
+
+    with pytest.raises(Trouble):
+        effect(Failing(X, 4000).lazy, output_dir=tmp_path)
+    (path,) = tmp_path.iterdir()
+    with pytest.raises(ValueError, match="the data from row 0 on are not those of the interrupted run"):
+        effect(da.from_array(X + 1, chunks=(700, 2)), resume=path)
+    expected = effect(X, store="memory")
+    for _ in range(2):
+        np.testing.assert_array_equal(effect(da.from_array(X, chunks=(700, 2)), resume=path), expected)
+    with pytest.raises(ValueError, match="is complete, and its data were others"):
+        effect(da.from_array(X + 1, chunks=(700, 2)), resume=path)
+
+
+def test_what_was_begun_in_memory_can_be_finished_with_rows_that_are_not(model, tmp_path):
+    options = {**OPTIONS, "batch_size": 1024}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ZarrSink, "finish", lambda *_: (_ for _ in ()).throw(Trouble()))
+        with pytest.raises(Trouble):
+            model.predict(X, t=T, output_dir=tmp_path, **options)
+    (path,) = tmp_path.iterdir()
+    with pytest.raises(ValueError, match="data of `X` differ"):
+        model.predict(da.from_array(X + 1, chunks=(700, 2)), t=T, resume=path, **options)
+    for _ in range(2):  # once to finish it, and once when it is
+        found = model.predict(da.from_array(X, chunks=(700, 2)), t=T, resume=path, **options)
+        np.testing.assert_array_equal(drawn(found), drawn(model.predict(X, t=T, store="memory", **options)))
+
+
+def test_a_call_that_is_cut_along_its_draws_is_resumed(model, tmp_path):
+    options = {**OPTIONS, "shard_axis": "draw"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ZarrSink, "finish", lambda *_: (_ for _ in ()).throw(Trouble()))
+        with pytest.raises(Trouble):
+            model.predict(da.from_array(X, chunks=(700, 2)), t=T, output_dir=tmp_path, **options)
+    (path,) = tmp_path.iterdir()
+    with pytest.raises(ValueError, match="data of `X` differ"):
+        model.predict(da.from_array(X + 1, chunks=(700, 2)), t=T, resume=path, **options)
+    for _ in range(2):
+        found = model.predict(da.from_array(X, chunks=(700, 2)), t=T, resume=path, **options)
+        np.testing.assert_array_equal(drawn(found), drawn(model.predict(X, t=T, store="memory", **options)))

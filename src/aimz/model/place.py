@@ -123,13 +123,13 @@ class Place:
             start, digest = digests.pop(0)
             if self._journal is not None and not self._journal.saw(start, digest):
                 msg = (
-                    f"The call in {self.directory} cannot be resumed by this one: the iterable's data from row {start} "
-                    "on are not those of the interrupted run. Make the call that was interrupted, or predict anew."
+                    f"The call in {self.directory} cannot be resumed by this one: the data from row {start} on "
+                    "are not those of the interrupted run. Make the call that was interrupted, or predict anew."
                 )
                 raise ValueError(msg)
 
     def check_same_rows(self, skip: Callable[[int, int], bool], digests: list[tuple[int, str]], known: str) -> None:
-        """Refuse an iterable whose rows, all of which are read, are not those of a complete call."""
+        """Refuse rows that are noted as they are read, and are not those of a complete call."""
         assert self._journal is not None
         for start, stop in self._plan.steps():
             if not skip(start, stop):
@@ -138,7 +138,7 @@ class Place:
             digests.clear()
         if self._journal.digest != known:
             msg = (
-                f"The call in {self.directory} is complete, and its iterable's data were others. Open it with "
+                f"The call in {self.directory} is complete, and its data were others. Open it with "
                 f"`aimz.open_result({str(self.directory)!r})`, or predict anew."
             )
             raise ValueError(msg)

@@ -146,7 +146,7 @@ def _run(results: Results, order: Order, plan: "Plan", runner: Runner, step: Ste
             if better is error:
                 raise
             raise better from error
-    elif place is not None and order.reader is not None:
+    elif place is not None and runner.notes and (order.reader is not None or options.rows):
         place.check_same_rows(runner.skip, runner.digests, options.rows)
     arrays = {name: sink.read(name) for name in variables}
     if not order.n_obs_known:
@@ -176,8 +176,13 @@ def _place(order: Order, plan: "Plan", step: Step) -> Place | None:
             key=order.key_text,
             statistics=() if options.statistics is None else options.statistics.labels,
         )
-        against = {} if order.against is None else one(order.against.prepared)
-        return {**one(order.prepared), **{f"{name} (baseline)": text for name, text in against.items()}}
+        before = {} if options.journal is None else dict(options.journal.fingerprint)
+        if order.against is None:
+            return one(order.prepared, before=before)
+        end = " (baseline)"
+        theirs = {name.removesuffix(end): text for name, text in before.items() if name.endswith(end)}
+        against = one(order.against.prepared, before=theirs)
+        return {**one(order.prepared, before=before), **{name + end: text for name, text in against.items()}}
 
     home = order.home() if options.output_dir is None else None
     return Place(options, asked.method, asked.group, known, plan, home)
