@@ -32,7 +32,7 @@ def lies_elsewhere(array: Any) -> bool:
     """Whether rows of an array are read from where they lie, each time at the price of reading them."""
     if isinstance(array, Stacked):
         return any(lies_elsewhere(part) for part in array.parts)
-    return isinstance(array, Rows) and array.by_reference
+    return isinstance(array, Rows | Share) and array.by_reference
 
 
 def noted_of(arrays: Mapping[str, Any], reader: BatchReader | None) -> frozenset[str]:
