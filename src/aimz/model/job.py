@@ -68,6 +68,8 @@ class Job:
     """The table that the rows are read from, where they do not come with each range."""
     parameters: Parameters | None = None
     """Those of the kernel, to match its columns with."""
+    types: Mapping[str, Any] | None = None
+    """What types its columns have."""
 
 
 @dataclass(frozen=True)
@@ -272,7 +274,7 @@ def _runner(ready: _Ready, part: Range) -> "tuple[Runner, Plan]":
     reader = None
     if job.pieces is not None:
         assert job.parameters is not None
-        reader = BatchReader(job.pieces.starting(part.start), job.parameters, first_row=part.start)
+        reader = BatchReader(job.pieces.starting(part.start), job.parameters, first_row=part.start, types=job.types)
     feed = Feed(layout.row_arrays, cut.n_obs, reader, job.noted)
     return Runner(task, step, program, feed, cut, mesh=mesh), cut
 

@@ -9,7 +9,7 @@ from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
-from aimz.data import Field, Parameters, Pieces, Rows, Stacked, share
+from aimz.data import Field, Rows, Stacked, share
 from aimz.errors import ClusterError, warn
 from aimz.model.engine import Engine
 from aimz.model.filling import Landing
@@ -87,8 +87,7 @@ def spread_for(
         options.batch_size,
         landing,
         runner.noted,
-        given.pieces,
-        engine.parameters,
+        given,
     )
 
 
@@ -167,9 +166,8 @@ class Spread:
     landing: Landing
     noted: frozenset[str]
     """Arguments whose rows are to be known again."""
-    pieces: Pieces | None
-    """The table the rows come from, if not from arrays."""
-    parameters: Parameters
+    given: Given
+    """What was passed: a table that is read from any row, or arrays."""
 
     def run(
         self,
@@ -241,8 +239,9 @@ class Spread:
             landing=self.landing,
             variables=variables,
             noted=self.noted,
-            pieces=self.pieces,
-            parameters=self.parameters,
+            pieces=self.given.pieces,
+            parameters=None if self.given.reader is None else self.given.reader.parameters,
+            types=None if self.given.reader is None else self.given.reader.types,
         )
 
     def _ranges(self) -> Any:
