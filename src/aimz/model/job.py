@@ -116,6 +116,8 @@ def pack(job: Job) -> Packed:
 
 _PACKED = Recent[Packed](4)
 _READY = Recent[_Ready](4)
+_OVER = Recent[bool](256)
+"""Jobs that have ended: of these nothing is waited for."""
 _PROGRAMS = Recent[Programs](16)
 _ONE = threading.Lock()
 """One range at a time in a process: each takes all cores there are, or the device."""
@@ -129,14 +131,18 @@ _PATIENCE = 60.0
 def hold_job(packed: Packed) -> None:
     """Keep a job until ranges of it come."""
     with _ARRIVED:
+        _OVER.drop(packed.token)
         _PACKED.get(packed.token, lambda: packed)
         _ARRIVED.notify_all()
 
 
 def forget_job(token: str) -> None:
     """Let go of a job, and of the posterior with it."""
-    _PACKED.drop(token)
-    _READY.drop(token)
+    with _ARRIVED:
+        _OVER.get(token, lambda: True)
+        _PACKED.drop(token)
+        _READY.drop(token)
+        _ARRIVED.notify_all()
 
 
 def can_do(kernel: bytes) -> str:
@@ -197,7 +203,7 @@ def _opened(token: str) -> _Ready:
         raise LostJobError(msg)
 
     with _ARRIVED:
-        _ARRIVED.wait_for(lambda: token in _PACKED, _PATIENCE)
+        _ARRIVED.wait_for(lambda: token in _PACKED or token in _OVER, _PATIENCE)
         packed = _PACKED.get(token, missing)
     if packed.versions != versions():
         msg = (

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from aimz.data import BatchReader, Field, Rows, Stacked, fingerprint
+from aimz.data import BatchReader, Field, Rows, Share, Stacked, fingerprint
 from aimz.forward import Block, Cut, Joint, Pass, Program, Programs, Step
 from aimz.kernel import RowUse
 from aimz.model.engine import Prepared
@@ -219,8 +219,10 @@ class Runner:
     # ------------------------------------------------------------------------------------------- inputs
 
     @cached_property
-    def _row_draws(self) -> dict[str, np.ndarray]:
-        return {name: np.asarray(value) for name, value in self._layout.row_draws.items()}
+    def _row_draws(self) -> dict[str, Any]:
+        # On the host, and once; of a share there is only a part.
+        given = self._layout.row_draws.items()
+        return {name: value if isinstance(value, Share) else np.asarray(value) for name, value in given}
 
     @cached_property
     def _fixed(self) -> tuple[Any, ...]:
