@@ -222,8 +222,9 @@ class Runner:
 
     @cached_property
     def _row_draws(self) -> dict[str, Any]:
-        given = self._layout.row_draws
-        return {name: value if isinstance(value, Share) else np.asarray(value) for name, value in given.items()}
+        # On the host, and once; of a share there is only a part.
+        given = self._layout.row_draws.items()
+        return {name: value if isinstance(value, Share) else np.asarray(value) for name, value in given}
 
     @cached_property
     def _fixed(self) -> tuple[Any, ...]:
