@@ -112,7 +112,7 @@ class ChunkWriter:
         def is_whole(position: tuple[int, ...]) -> bool:
             try:
                 stored[tuple(slice(p * c, (p + 1) * c) for p, c in zip(position, stored.chunks, strict=True))]
-            except (ValueError, OSError, RuntimeError):  # missing, truncated, or its checksum does not fit
+            except self._location.damage:
                 return False
             return True
 
