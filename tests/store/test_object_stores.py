@@ -195,7 +195,8 @@ def until(condition: Callable[[], bool]) -> None:
 @pytest.fixture(autouse=True)
 def no_thread_of_ours_is_left():
     yield
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("aimz")] == []
+    ours = ("aimz-writer", "aimz-reader")
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith(ours)] == []
 
 
 @pytest.fixture(scope="module")

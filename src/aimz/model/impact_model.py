@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
     import xarray as xr
+    from zarr.abc.store import Store
+    from zarr.storage import StorePath
 
     from aimz.output import Contrast
     from aimz.store import Home
@@ -107,14 +109,17 @@ class ImpactModel:
 
     - ``store``: ``"persistent"`` writes a Zarr directory and returns a tree that reads it when asked; ``"memory"``
       keeps everything in host memory and writes nothing.
-    - ``output_dir``: where to make the directory of the call, ``<UTC time>_<method>``.  By default that is a temporary
-      directory (:attr:`temp_dir`), which lives as long as the model or a result in it.
+    - ``output_dir``: where to make the directory of the call, ``<UTC time>_<method>``: a path, a URL such as
+      ``"s3://bucket/results"`` (``pip install "aimz[cloud]"``; also ``gs://``, ``az://``, ``memory://``), or a store of
+      zarr's.  By default that is a temporary directory (:attr:`temp_dir`), which lives as long as the model or a result
+      in it.
     - ``batch_size``: rows, or draws, that are stored together; rounded up to whole blocks.  The numbers do not depend
       on it.
     - ``shard_axis``: what several devices share: ``"obs"`` (each has all draws of some rows), or ``"draw"`` (each has
       some draws of all rows, which must then fit in memory).
-    - ``resume``: directory of a call that did not finish; the same call then finishes it, computes only what is
-      missing, and refuses if kernel, posterior, data, key or batching differ.
+    - ``resume``: directory or URL of a call that did not finish; in a store of zarr's, a ``StorePath``, or the name of
+      the call beside the same ``output_dir``.  The same call then finishes it, computes only what is missing, and
+      refuses if kernel, posterior, data, key or batching differ.
     - ``progress``: whether to show a bar.
     - ``statistics``: what to keep instead of the draws, such as ``("mean", "sd", 0.05, 0.5, 0.95)``.  Each site then
       has a leading dimension ``statistic`` in place of ``chain`` and ``draw``, and neither memory nor the result grow
@@ -766,8 +771,8 @@ class ImpactModel:
         shard_axis: str = "obs",
         batch_size: int | None = None,
         store: str = "persistent",
-        output_dir: "str | os.PathLike[str] | None" = None,
-        resume: "str | os.PathLike[str] | None" = None,
+        output_dir: "str | os.PathLike[str] | Store | StorePath | None" = None,
+        resume: "str | os.PathLike[str] | Store | StorePath | None" = None,
         progress: bool = True,
         **kwargs: Any,
     ) -> "xr.DataTree":
@@ -823,8 +828,8 @@ class ImpactModel:
         shard_axis: str = "obs",
         batch_size: int | None = None,
         store: str = "persistent",
-        output_dir: "str | os.PathLike[str] | None" = None,
-        resume: "str | os.PathLike[str] | None" = None,
+        output_dir: "str | os.PathLike[str] | Store | StorePath | None" = None,
+        resume: "str | os.PathLike[str] | Store | StorePath | None" = None,
         progress: bool = True,
         **kwargs: Any,
     ) -> "xr.DataTree":
@@ -859,8 +864,8 @@ class ImpactModel:
         shard_axis: str = "obs",
         batch_size: int | None = None,
         store: str = "persistent",
-        output_dir: "str | os.PathLike[str] | None" = None,
-        resume: "str | os.PathLike[str] | None" = None,
+        output_dir: "str | os.PathLike[str] | Store | StorePath | None" = None,
+        resume: "str | os.PathLike[str] | Store | StorePath | None" = None,
         progress: bool = True,
         **kwargs: Any,
     ) -> "xr.DataTree":
@@ -908,8 +913,8 @@ class ImpactModel:
         shard_axis: str = "obs",
         batch_size: int | None = None,
         store: str = "persistent",
-        output_dir: "str | os.PathLike[str] | None" = None,
-        resume: "str | os.PathLike[str] | None" = None,
+        output_dir: "str | os.PathLike[str] | Store | StorePath | None" = None,
+        resume: "str | os.PathLike[str] | Store | StorePath | None" = None,
         progress: bool = True,
         **kwargs: Any,
     ) -> "xr.DataTree":
