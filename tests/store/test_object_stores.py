@@ -470,7 +470,7 @@ def test_a_write_that_fails_stops_all_and_the_call_can_be_finished(model, expect
     left = {key.removeprefix(f"{name}/") for key in store._store._store_dict}
     assert left == files(local).keys()
     if source == "iterable":
-        with pytest.raises(ValueError, match="is complete, and its iterable's data were others"):
+        with pytest.raises(ValueError, match="is complete, and its data were others"):
             model.predict(batches(X + 1), resume=call, **OPTIONS)
 
 
