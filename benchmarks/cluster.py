@@ -103,13 +103,9 @@ def measured(act: Callable[[], object]) -> tuple[float, float]:
 def main(n_rows: int, n_draws: int, turns: int, growth: list[int]) -> None:
     count_traffic()
     model = new_model(n_draws)
-    make = np.random.default_rng(1).normal(size=(CHUNK, 3)).astype(np.float32)
 
     def rows(n: int) -> da.Array:
-        return da.map_blocks(
-            lambda shift: make[: shift.shape[0]] + shift, da.ones((n, 1), chunks=(CHUNK, 1), dtype=np.float32),
-            chunks=((*[CHUNK] * (n // CHUNK), *([n % CHUNK] if n % CHUNK else [])), 3), dtype=np.float32,
-        )  # fmt: skip
+        return da.random.default_rng(1).normal(size=(n, 3), chunks=(CHUNK, 3)).astype(np.float32)
 
     def predict(n: int, client: Client | None) -> Callable[[], object]:
         options = {"in_sample": False, "statistics": ("mean", "sd", 0.05, 0.95), "progress": False}
@@ -151,7 +147,7 @@ def main(n_rows: int, n_draws: int, turns: int, growth: list[int]) -> None:
             print(
                 f"  {n:>12,} rows: {clock:7.2f} s, {clock / millions:5.2f} s per million; through the client "
                 f"{passed['sent'] / 1e6:.2f} MB out and {passed['received'] / 1e6:.2f} MB in, "
-                f"{passed['messages'] / millions:.0f} messages, and {work / millions:.0f} transitions of tasks, a million"
+                f"{passed['messages'] / millions:.0f} messages, and {work / millions:.0f} transitions, a million"
             )
 
 

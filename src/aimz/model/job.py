@@ -22,6 +22,7 @@ from aimz.data import BatchReader, Parameters, Pieces
 from aimz.errors import ClusterError
 from aimz.forward import Cut, Joint, Pass, Programs
 from aimz.kernel import Recent, RowUse
+from aimz.model.allocator import give_back, keep_freed
 from aimz.model.cutting import blocks_per_device, local_mesh, n_devices
 from aimz.model.device import own_device
 from aimz.model.filling import Landing, missing_steps
@@ -133,6 +134,7 @@ def forget_job(token: str) -> None:
     """Let go of a job, and of the posterior with it."""
     _PACKED.drop(token)
     _READY.drop(token)
+    give_back()
 
 
 def can_do(kernel: bytes) -> str:
@@ -200,6 +202,7 @@ def _opened(token: str) -> _Ready:
         )
         raise ClusterError(msg)
     own_device()
+    keep_freed()
     for name, value in packed.settings.items():
         if getattr(jax.config, name) != value:
             jax.config.update(name, value)
