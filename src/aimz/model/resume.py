@@ -4,7 +4,7 @@ __all__ = ["check_same_call", "fingerprint_of", "versions"]
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import jax
 import numpy as np
 
-from aimz.data import Field, differences, is_plain_range
+from aimz.data import Call, Field, differences, is_plain_range
 from aimz.forward import Step
 from aimz.kernel import digest_program
 from aimz.model.engine import Prepared
@@ -32,8 +32,9 @@ def fingerprint_of(
     key: str | None,
     statistics: tuple[str, ...] = (),
     device: str | None = None,
+    data: Callable[[Call, str], str] = Call.fingerprint,
 ) -> dict[str, str]:
-    """Return texts that are the same for the same call, by what they are of."""
+    """Return texts that are the same for the same call, by what they are of; ``data`` tells an array from another."""
     call = prepared.call
     found = {
         "kernel": _of_program(step),
@@ -51,7 +52,7 @@ def fingerprint_of(
     }
     for name, array in call.arrays.items():
         if not isinstance(array, Field):
-            found[f"data of `{name}`"] = call.fingerprint(name)
+            found[f"data of `{name}`"] = data(call, name)
     if call.index is not None and not is_plain_range(call.index):
         found["labels of rows"] = hashlib.sha256("\n".join(map(str, call.index)).encode()).hexdigest()
     return found
