@@ -2,7 +2,7 @@
 
 __all__ = ["Compared", "compare", "cut_effect"]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from aimz.data import Call, fingerprint
+from aimz.data import fingerprint
 from aimz.errors import warn
 from aimz.forward import TILE, Cut, Joint, Step
 from aimz.kernel import RowUse
@@ -30,6 +30,7 @@ from aimz.model.filling import Landing
 from aimz.model.hosts import agree, check_can_be_divided, divide
 from aimz.model.keys import describe_key
 from aimz.model.resume import fingerprint_of
+from aimz.model.slices import noted_of
 from aimz.model.spread import check_can_be_spread
 from aimz.model.steps import Feed, Layout, Runner, Task
 from aimz.model.worlds import Comparison, alike_in_kind, joint_of
@@ -128,7 +129,8 @@ def _cut_rows(engine: Engine, comparison: Comparison, key: jax.Array, row_bytes:
         batch_size=comparison.batch_size,
     )
     program = engine.programs.compiled(step, group=step.group, cut=Cut.ROWS, mesh=mesh)
-    feed = Feed(layout.row_arrays, n_obs, comparison.reader, [] if comparison.resumable else None)
+    noted = noted_of(layout.row_arrays, comparison.reader) if comparison.resumable else frozenset[str]()
+    feed = Feed(layout.row_arrays, n_obs, comparison.reader, noted)
     runner = Runner(task, step, program, feed, plan, mesh=mesh)
     seen = looked_at(engine, step, runner, feed, plan)
     return _Cut(comparison, plan, runner, step, joint) if seen is None else seen
@@ -159,14 +161,23 @@ def _with_all_rows(comparison: Comparison) -> Comparison:
     return replace(comparison, prepared=prepared, reader=None, n_obs=n_obs)
 
 
-def _fingerprint(cut: _Cut, data: Callable[[Call, str], str]) -> dict[str, str]:
-    """Return what a comparison is known by; ``data`` tells an array from another."""
+def _fingerprint(cut: _Cut) -> dict[str, str]:
+    """Return what a comparison is known by."""
     key, groups = cut.runner.task.key, cut.comparison.groups
     text = None if key is None else describe_key(key)
-    one = partial(fingerprint_of, plan=cut.plan, step=cut.step, method="compare_scenarios", group="", key=text)
+    one = partial(
+        fingerprint_of,
+        plan=cut.plan,
+        step=cut.step,
+        method="compare_scenarios",
+        group="",
+        key=text,
+        statistics=(),
+        before={},
+    )
     found: dict[str, str] = {}
     for name, prepared in cut.comparison.prepared.items():
-        found |= {f"{about} ({name})": of for about, of in one(prepared, data=data).items()}
+        found |= {f"{about} ({name})": of for about, of in one(prepared).items()}
     found["names of scenarios"] = ", ".join(map(str, cut.comparison.prepared))
     if groups is not None:
         found["`by` and `weights`"] = fingerprint(a for a in (groups.codes, groups.weights) if a is not None)
@@ -195,7 +206,7 @@ def _added_up(engine: Engine, cut: _Cut) -> Compared:
     sites = joint.return_sites
     landing = Landing({name: name for name in sites}, dict.fromkeys(sites, 0))
     title = "compare_scenarios" if comparison.progress and exchange.leads else None
-    agree(partial(_fingerprint, cut), comparison.reader)
+    agree(partial(_fingerprint, cut), [one.call for one in comparison.prepared.values()], comparison.reader)
     spread = divide(engine, comparison, runner, plan, landing, comparison.source)
     length = (
         run(landing.request(plan, runner, progress=title), sums) if spread is None else spread.run(sums, progress=title)

@@ -4,15 +4,12 @@ __all__ = ["Guest", "Hosts", "agree", "await_others", "check_can_be_divided", "d
 
 import json
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
-from math import gcd
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jax
-import numpy as np
 
 from aimz.bars import Bar
 from aimz.data import BatchReader, Call, differences, fingerprint
@@ -23,21 +20,16 @@ from aimz.model.filling import Landing, missing_steps
 from aimz.model.inputs import Given
 from aimz.model.job import settings
 from aimz.model.place import Place
+from aimz.model.slices import lies_elsewhere
 from aimz.model.spread import Spread, spread_for
 from aimz.model.steps import Runner
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from aimz.store import Location, Sink, SinkPart, Variable
+    from aimz.store import Journal, Location, Sink, SinkPart, Variable
     from aimz.stream import Plan
 
-_ROUNDS = 32
-"""How often processes that store or add up tell each other how far they are, at most."""
-_STEPS = 8
-"""Steps between, at least."""
-_CHUNKS = 16
-"""Chunks of a result in memory that all processes together send at once."""
 _ENDS = 64
 """Rows at both ends of an array in a file that are compared."""
 
@@ -104,10 +96,11 @@ def divide(
     return Hosts(runner, plan, landing, given)
 
 
-def agree(known: Callable[[Callable[[Call, str], str]], Mapping[str, str]], reader: BatchReader | None) -> str | None:
+def agree(known: Callable[[], Mapping[str, str]], calls: Iterable[Call], reader: BatchReader | None) -> str | None:
     """Make sure that all processes make the same call; return when it began, None if there is but one.
 
-    ``known`` returns what the call is known by, given how to tell arrays apart.
+    ``known`` returns what the call is known by; of arrays in ``calls`` that are too large to be read for that the ends
+    are compared, and of what ``reader`` reads the first batch.
 
     Raises
     ------
@@ -117,7 +110,8 @@ def agree(known: Callable[[Callable[[Call, str], str]], Mapping[str, str]], read
     if exchange.alone:
         return None
     here = {
-        **known(_told_by),
+        **known(),
+        **{f"data of `{name}`": text for call in calls for name, text in _ends(call).items()},
         "settings of JAX": json.dumps(settings(), default=str),
         "kind of device": jax.local_devices()[0].device_kind,
         "number of devices": str(jax.local_device_count()),
@@ -143,14 +137,15 @@ _READABLE = ("versions", "method", "number of rows", "device", "kind of device",
 """What can be shown as it is."""
 
 
-def _told_by(call: Call, name: str) -> str:
-    """Return what an array is known by; of one that is not in memory the ends are read, not all of it."""
-    array = call.arrays[name]
-    if not getattr(array, "lazy", False):
-        return call.fingerprint(name)
-    n_obs = array.shape[0]
-    ends = [np.asarray(array[slice(0, _ENDS)]), np.asarray(array[slice(max(0, n_obs - _ENDS), n_obs)])]
-    return f"{array.shape} {array.dtype} {fingerprint(ends)}"
+def _ends(call: Call) -> dict[str, str]:
+    """Return what arrays are known by that lie elsewhere, where all of them would have to be read to know them."""
+    found = {}
+    for name, array in call.arrays.items():
+        if lies_elsewhere(array):
+            n_obs = array.shape[0]
+            ends = [array[slice(0, _ENDS)], array[slice(max(0, n_obs - _ENDS), n_obs)]]
+            found[name] = f"{array.shape} {array.dtype} {fingerprint(ends)}"
+    return found
 
 
 def await_others(stage: str) -> None:
@@ -170,19 +165,25 @@ class Guest:
         Name of the streamed group.
     attrs, root_attrs
         Attributes of the groups and of the root.
-    resumed
-        Whether an earlier run did some of it.
+    journal
+        What an earlier run left behind, if one did some of it.
     """
 
     def __init__(
-        self, location: "Location", group: str, attrs: dict[str, Any], root_attrs: dict[str, Any], *, resumed: bool
+        self,
+        location: "Location",
+        group: str,
+        attrs: dict[str, Any],
+        root_attrs: dict[str, Any],
+        journal: "Journal | None",
     ) -> None:
         from aimz.store import GuestSink
 
         self.location = location
         self.attrs = attrs
         self.root_attrs = root_attrs
-        self.resumed = resumed
+        self.resumed = journal is not None
+        self._noted = frozenset(() if journal is None else journal.rows)
         self.sink = GuestSink(location, group)
 
     def write_beside(self, groups: "Mapping[str, xr.Dataset]") -> None:
@@ -196,7 +197,18 @@ class Guest:
         """Forget them."""
         digests.clear()
 
-    def check_same_rows(self, skip: Callable[[int, int], bool], digests: list[tuple[int, str]], known: str) -> None:
+    def seen(self, start: int, stop: int) -> frozenset[int]:
+        """Return the first rows, from ``start`` to ``stop``, of the blocks that the interrupted run noted."""
+        return frozenset(at for at in self._noted if start <= at < stop)
+
+    def look(self, skip: Callable[[int, int], bool], digests: list[tuple[int, str]]) -> None:
+        """Do nothing."""
+
+    def recall(self, digests: list[tuple[int, str]]) -> None:
+        """Forget them."""
+        digests.clear()
+
+    def check_same_rows(self, known: str) -> None:
         """Do nothing."""
 
     def check_end(self, length: int) -> None:
@@ -206,17 +218,17 @@ class Guest:
         """Do nothing."""
 
 
-def place_for_all(make: Callable[[], Place | None], group: str) -> Place | Guest | None:
-    """Return where a call is stored, made by one process for all."""
+def place_for_all(make: Callable[[], Place | None], group: str, journal: "Journal | None") -> Place | Guest | None:
+    """Return where a call is stored, made by one process for all; ``journal`` is that of the call to be finished."""
     if exchange.alone:
         return make()
     place = make() if exchange.leads else None
-    about = None if place is None else (place.location, group, place.attrs, place.root_attrs, place.resumed)
+    about = None if place is None else (place.location, place.attrs, place.root_attrs)
     sent = pickle.loads(exchange.all("where the result lies", pickle.dumps(about))[0])
     if place is not None or sent is None:
         return place
-    *known, resumed = sent
-    return Guest(*known, resumed=resumed)
+    location, attrs, root_attrs = sent
+    return Guest(location, group, attrs, root_attrs, journal)
 
 
 class _Message(NamedTuple):
@@ -244,38 +256,46 @@ class Hosts:
         *,
         note: Callable[[list[tuple[int, str]]], None] | None = None,
         variables: "Mapping[str, Variable] | None" = None,
+        seen: Callable[[int, int], frozenset[int]] | None = None,
         look: bool = False,
         progress: str | None = None,
     ) -> int:
         """Compute the rows of this process; take what the others found of theirs; return how many there are in all.
 
         ``note`` takes digests of the rows, if they are to be known again; ``variables`` are those of which parts may be
-        there already; ``look`` says that nothing is to be computed.
+        there already, and ``seen`` says which blocks of some rows were noted with them; ``look`` says that nothing is
+        to be computed.
         """
+        from aimz.stream import rounds
+
         n_obs = self.plan.n_obs
         assert n_obs is not None
         # Sums are sent once; of rows that are kept in memory, some at a time.
         summed = self.runner.task.layout.counted
-        rounds = self._rounds(stored=sink.aligned, summed=summed)
-        first, last = rounds[0][0], rounds[-1][1]
+        sent = not (sink.aligned or summed)
+        stretches = rounds(self.plan, exchange.index, exchange.count, stored=sink.aligned, sent=sent)
+        first, last = stretches[0][0], stretches[-1][1]
         runner = self._starting(first)
-        part = self._part(sink, first, last)
+        part = None if look else self._part(sink, first, last)
         hidden = progress is None or not exchange.leads
         with Bar(total=n_obs, unit=" rows", desc=progress, disable=hidden, delay=0.5) as bar:
-            for number, (start, stop) in enumerate(rounds):
-                if not (sink.aligned or summed):
+            for number, (start, stop) in enumerate(stretches, 1):
+                if sent and not look:
                     part = sink.part(start, stop)
-                notes: list[tuple[int, str]] = []
-                wanted = (lambda _start, _stop: False) if look else None
-                if variables and start < stop and not look:
-                    wanted = missing_steps(self.plan, variables, part, start, stop)  # type: ignore[arg-type]
-                self._compute(runner, part, start, stop, wanted, notes)
-                due = not summed or number == len(rounds) - 1
-                mine = _Message(stop - start, notes, part.parcel() if due else None)
-                content = pickle.dumps(mine, protocol=5)
-                for process, sent in enumerate(exchange.all("rows", content)):
-                    told: _Message = mine if process == exchange.index else pickle.loads(sent)
-                    if note is not None:
+                if part is None:
+                    for begin, end in self.plan.steps(start, stop):
+                        runner.skip(begin, end)
+                elif start < stop:
+                    wanted = self._wanted(variables, seen, part, start, stop) if variables else None
+                    self._compute(runner, part, start, stop, wanted)
+                # The first step was looked at by every process, and is noted by one.
+                notes = [(at, digest) for at, digest in runner.digests if start <= at < stop]
+                runner.digests.clear()
+                due = part is not None and (not summed or number == len(stretches))
+                mine = _Message(stop - start, notes, part.parcel() if part is not None and due else None)
+                for process, content in enumerate(exchange.all("rows", pickle.dumps(mine, protocol=5))):
+                    told: _Message = mine if process == exchange.index else pickle.loads(content)
+                    if note is not None and told.notes:
                         note(told.notes)
                     if told.parcel is not None:
                         sink.add(told.parcel)
@@ -283,30 +303,33 @@ class Hosts:
         runner.check_rows(n_obs)
         return n_obs
 
-    def _compute(
+    def _wanted(
         self,
-        runner: Runner,
-        part: "SinkPart",
+        variables: "Mapping[str, Variable]",
+        seen: Callable[[int, int], frozenset[int]] | None,
+        part: Any,
         start: int,
         stop: int,
-        wanted: Callable[[int, int], bool] | None,
-        notes: list[tuple[int, str]],
+    ) -> Callable[[int, int], bool]:
+        """Return which steps are not there yet, or were made of rows that nobody has noted."""
+        missing, block = missing_steps(self.plan, variables, part, start, stop), self.plan.block or 1
+        if seen is None or not self.runner.noted:
+            return missing
+        known = seen(start, stop)
+        return lambda begin, end: missing(begin, end) or any(at not in known for at in range(begin, end, block))
+
+    def _compute(
+        self, runner: Runner, part: "SinkPart", start: int, stop: int, wanted: Callable[[int, int], bool] | None
     ) -> None:
         """Compute some rows."""
         from aimz.stream import run
 
-        if start == stop:
-            return
-
-        def noting() -> None:
-            # The first step was looked at by every process, and is noted by one.
-            notes.extend((at, digest) for at, digest in runner.digests if start <= at < stop)
-            runner.digests.clear()
-
-        request = self.landing.request(self.plan, runner, noting=noting, wanted=wanted, once=start == 0)
-        reached = run(request, part, start, stop)
+        reached = run(self.landing.request(self.plan, runner, wanted=wanted, once=start == 0), part, start, stop)
         if reached != stop:
-            msg = f"Rows {reached} to {stop} are not there, though their source says so. Call again, or pass an array."
+            msg = (
+                f"The rows must be {self.plan.n_obs}, as when the call began; now they end at row {reached}. Call "
+                "again when nothing writes to them."
+            )
             raise ValueError(msg)
 
     def _starting(self, row: int) -> Runner:
@@ -328,23 +351,3 @@ class Hosts:
         if isinstance(sink, GuestSink):
             sink.receive(pickle.loads(sent[0]))
         return sink.part(start, stop)
-
-    def _rounds(self, *, stored: bool, summed: bool) -> list[tuple[int, int]]:
-        """Return the rows of this process, cut where all processes meet; as many stretches in each."""
-        plan = self.plan
-        assert plan.n_obs is not None
-        assert plan.block is not None
-        unit = plan.chunk if stored else plan.block
-        units = -(-plan.n_obs // unit)
-        longest = -(-units // exchange.count)
-        least = (
-            max(_STEPS * plan.step, longest * unit // _ROUNDS)
-            if stored or summed
-            else max(plan.step, plan.chunk * max(1, _CHUNKS // exchange.count))
-        )
-        whole = plan.step // gcd(plan.step, unit)  # units that are whole steps, so that none is padded
-        each = -(-least // (unit * whole)) * whole
-        first, last = (number * units // exchange.count for number in (exchange.index, exchange.index + 1))
-        bounds = [min(last, first + number * each) for number in range(-(-longest // each) + 1)]
-        rows = [min(plan.n_obs, bound * unit) for bound in bounds]
-        return list(pairwise(rows))

@@ -9,7 +9,7 @@ __all__ = ["Job", "Packed", "Range", "can_do", "forget_job", "hold_job", "pack",
 import hashlib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -62,14 +62,14 @@ class Job:
     landing: Landing
     variables: "Mapping[str, Variable]" = field(default_factory=dict)
     """What is stored, if it may be there already in part."""
-    look: bool = False
-    """Whether rows are only to be looked at: all that is stored is there."""
-    noted: bool = False
-    """Whether rows are to be known again."""
+    noted: frozenset[str] = frozenset()
+    """Arguments whose rows are to be known again."""
     pieces: Pieces | None = None
     """The table that the rows are read from, where they do not come with each range."""
     parameters: Parameters | None = None
     """Those of the kernel, to match its columns with."""
+    types: Mapping[str, Any] | None = None
+    """What types its columns have."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,10 @@ class Range:
     stop: int
     rows: Mapping[str, Mapping[str, Any]]
     """Fields of a layout to their arrays, of which these rows can be read."""
-    part: "SinkPart"
+    part: "SinkPart | None"
+    """None where they are only looked at."""
+    seen: frozenset[int] | None = None
+    """First rows of the blocks whose data an interrupted run has noted; None where there was none, or it noted none."""
 
 
 @dataclass(frozen=True)
@@ -213,38 +216,44 @@ def _opened(token: str) -> _Ready:
 
 def work(token: str, part: Range) -> "Done":
     """Compute some rows of a job; runs on a worker."""
-    from aimz.store import ChunkWriter
     from aimz.stream import Done, run
 
     with _ONE:
         fresh = token not in _READY
         ready = _opened(token)
         began = monotonic()
-        job, start, stop = ready.job, part.start, part.stop
+        job, sink = ready.job, part.part
         runner, cut = _runner(ready, part)
-        wanted = None
-        if job.variables:
-            assert isinstance(part.part, ChunkWriter)
-            wanted = missing_steps(cut, job.variables, part.part, start, stop)
-        notes: list[tuple[int, str]] = []
-        request = job.landing.request(
-            cut,
-            runner,
-            noting=lambda: _take(runner.digests, notes),
-            wanted=(lambda _start, _stop: False) if job.look else wanted,
-            once=start == 0,
-        )
-        reached = run(request, part.part, start, stop)
-        if reached != stop or (start == 0 and not cut.n_obs):
-            msg = f"rows {reached} to {stop} are not there any more: the table has become shorter. Call again."
+        if sink is None:
+            for start, stop in cut.steps(part.start, part.stop):
+                runner.skip(start, stop)
+            return Done(None, (None, runner.digests))
+        wanted, once = _wanted(job, cut, part), part.start == 0
+        reached = run(job.landing.request(cut, runner, wanted=wanted, once=once), sink, part.start, part.stop)
+        if reached != part.stop:
+            msg = (
+                f"The table must have {cut.n_obs} rows, as it had when the call began; now it ends at row {reached}. "
+                "Call again when nothing writes to it."
+            )
             raise ValueError(msg)
-        seconds = monotonic() - began
-    return Done(None if fresh else seconds, (part.part.parcel(), notes))
+        return Done(None if fresh else monotonic() - began, (sink.parcel(), runner.digests))
 
 
-def _take(digests: list[tuple[int, str]], notes: list[tuple[int, str]]) -> None:
-    notes.extend(digests)
-    digests.clear()
+def _wanted(job: Job, cut: "Plan", part: Range) -> Callable[[int, int], bool] | None:
+    """Return which steps of a range are not there yet, or were made of rows that nobody has noted; None for all."""
+    from aimz.store import ChunkWriter
+
+    if not job.variables:
+        return None
+    assert isinstance(part.part, ChunkWriter)
+    missing, seen, block = (
+        missing_steps(cut, job.variables, part.part, part.start, part.stop),
+        part.seen,
+        cut.block or 1,
+    )
+    if seen is None:
+        return missing
+    return lambda start, stop: missing(start, stop) or any(at not in seen for at in range(start, stop, block))
 
 
 def _runner(ready: _Ready, part: Range) -> "tuple[Runner, Plan]":
@@ -265,8 +274,8 @@ def _runner(ready: _Ready, part: Range) -> "tuple[Runner, Plan]":
     reader = None
     if job.pieces is not None:
         assert job.parameters is not None
-        reader = BatchReader(job.pieces.starting(part.start), job.parameters, first_row=part.start)
-    feed = Feed(layout.row_arrays, cut.n_obs, reader, [] if job.noted else None)
+        reader = BatchReader(job.pieces.starting(part.start), job.parameters, first_row=part.start, types=job.types)
+    feed = Feed(layout.row_arrays, cut.n_obs, reader, job.noted)
     return Runner(task, step, program, feed, cut, mesh=mesh), cut
 
 

@@ -13,7 +13,7 @@ from aimz.model.resume import check_same_call
 if TYPE_CHECKING:
     import xarray as xr
 
-    from aimz.store import Home, Journal, Variable
+    from aimz.store import Home, Journal, Location, Variable
     from aimz.stream import Plan
 
 
@@ -44,7 +44,7 @@ class Place:
         home: "Home | None",
     ) -> None:
         from aimz.output import attributes
-        from aimz.store import Directory, Journal, Location, ZarrSink, new_call
+        from aimz.store import Directory, Location, ZarrSink, located, new_call
 
         self._plan = plan
         self._journal: Journal | None = streaming.journal
@@ -56,14 +56,12 @@ class Place:
             self.location = new_call(top, method)
         else:
             known = fingerprint()
-            top = streaming.output_dir
+            top = located(streaming.output_dir)
             if streaming.resume is not None and self._journal is not None:
                 check_same_call(known, self._journal.fingerprint, streaming.resume)
                 self.location = streaming.resume
             else:
-                self.location = new_call(top, method)
-                self._journal = Journal(self.location, known, datetime.now(UTC).isoformat())
-                self._begin(self._journal)
+                self.location, self._journal = _begin(top, method, known)
         self.attrs = {"output_dir": str(self.location), "artifact_path": str(self.location)}
         self.root_attrs = attributes(output_dir=str(top), artifact_path=str(self.location))
         if self._journal is not None and self._journal.created_at:
@@ -76,15 +74,6 @@ class Place:
             journal=self._journal,
             home=None if streaming.output_dir else home,
         )
-
-    def _begin(self, journal: "Journal") -> None:
-        """Write the journal; without it the directory is of no use."""
-        try:
-            journal.begin()
-        except OSError as error:
-            self.location.remove()
-            advice = "Nothing was written; call again when there is room, or with another `output_dir`"
-            raise OSError(error.errno, f"{error.strerror}. {advice}", str(self.location)) from error
 
     def write_beside(self, groups: "Mapping[str, xr.Dataset]") -> None:
         """Write the groups that stand beside the streamed one."""
@@ -106,22 +95,36 @@ class Place:
             start = self._journal.saw_all(notes)
             if start is not None:
                 msg = (
-                    f"The call in {self.location} cannot be resumed by this one: the iterable's data from row {start} "
-                    "on are not those of the interrupted run. Make the call that was interrupted, or predict anew."
+                    f"The call in {self.location} cannot be resumed by this one: the data from row {start} on "
+                    "are not those of the interrupted run. Make the call that was interrupted, or predict anew."
                 )
                 raise ValueError(msg)
 
-    def check_same_rows(self, skip: Callable[[int, int], bool], digests: list[tuple[int, str]], known: str) -> None:
-        """Refuse an iterable whose rows, all of which are read, are not those of a complete call."""
+    def seen(self, start: int, stop: int) -> frozenset[int]:
+        """Return the first rows of the blocks, of those from ``start`` to ``stop``, that the interrupted run noted."""
         assert self._journal is not None
+        block = self._plan.block or 1
+        return frozenset(at for at in range(start, stop, block) if at in self._journal.rows)
+
+    def look(self, skip: Callable[[int, int], bool], digests: list[tuple[int, str]]) -> None:
+        """Read all rows of a complete call, and keep what was noted."""
         for start, stop in self._plan.steps():
             if not skip(start, stop):
                 break
-            self._journal.rows.update(digests)
-            digests.clear()
+            self.recall(digests)
+
+    def recall(self, digests: list[tuple[int, str]]) -> None:
+        """Keep what was noted of rows of a complete call."""
+        assert self._journal is not None
+        self._journal.rows.update(digests)
+        digests.clear()
+
+    def check_same_rows(self, known: str) -> None:
+        """Refuse rows that were noted as they were read, and are not those of a complete call."""
+        assert self._journal is not None
         if self._journal.digest != known:
             msg = (
-                f"The call in {self.location} is complete, and its iterable's data were others. Open it with "
+                f"The call in {self.location} is complete, and its data were others. Open it with "
                 f"`aimz.open_result({str(self.location)!r})`, or predict anew."
             )
             raise ValueError(msg)
@@ -140,3 +143,23 @@ class Place:
         """After a failure: remove what nobody can resume."""
         if self._journal is None:
             self.location.remove()
+
+
+def _begin(top: "Location", method: str, fingerprint: dict[str, str]) -> "tuple[Location, Journal]":
+    """Make the place of a call, with its journal; without that the place is of no use."""
+    from aimz.store import Journal, new_call
+
+    location = top
+    advice = "Nothing was written; call again when there is room, or with another `output_dir`"
+    try:
+        location = new_call(top, method)
+        journal = Journal(location, fingerprint, datetime.now(UTC).isoformat())
+        journal.begin()
+    except Exception as error:
+        if location is not top:
+            location.remove()
+        if isinstance(error, OSError) and error.errno is not None and top.local:
+            raise OSError(error.errno, f"{error.strerror}. {advice}", str(location)) from error
+        error.add_note(f"This was in {location}. {advice}.")
+        raise
+    return location, journal

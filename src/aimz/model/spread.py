@@ -9,7 +9,7 @@ from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
-from aimz.data import Field, Parameters, Pieces, Rows, Stacked, share
+from aimz.data import Field, Rows, Stacked, share
 from aimz.errors import ClusterError, warn
 from aimz.model.engine import Engine
 from aimz.model.filling import Landing
@@ -79,7 +79,15 @@ def spread_for(
         return None
     device = _check(client, engine.kernel)
     return Spread(
-        client, device, engine.kernel, runner.task, plan, options.batch_size, landing, given.pieces, engine.parameters
+        client,
+        device,
+        engine.kernel,
+        runner.task,
+        plan,
+        options.batch_size,
+        landing,
+        runner.noted,
+        given,
     )
 
 
@@ -156,9 +164,10 @@ class Spread:
     plan: "Plan"
     batch_size: int | None
     landing: Landing
-    pieces: Pieces | None
-    """The table the rows come from, if not from arrays."""
-    parameters: Parameters
+    noted: frozenset[str]
+    """Arguments whose rows are to be known again."""
+    given: Given
+    """What was passed: a table that is read from any row, or arrays."""
 
     def run(
         self,
@@ -166,45 +175,29 @@ class Spread:
         *,
         note: Callable[[list[tuple[int, str]]], None] | None = None,
         variables: "Mapping[str, Variable] | None" = None,
+        seen: Callable[[int, int], frozenset[int]] | None = None,
         look: bool = False,
         progress: str | None = None,
     ) -> int:
         """Let the workers compute all rows; return how many there are.
 
         ``note`` takes digests of the rows, if they are to be known again; ``variables`` are those of which parts may be
-        there already; ``look`` says that nothing is to be computed.
+        there already, and ``seen`` says which blocks of some rows were noted with them; ``look`` says that nothing is
+        to be computed.
         """
-        import cloudpickle
         from dask.delayed import delayed
 
         from aimz.model.plugin import NAME, JobPlugin
         from aimz.stream import run_on_cluster
 
         client, task = self.client, self.task
-        packed = pack(
-            Job(
-                kernel=cloudpickle.dumps(self.kernel),
-                kind=task.kind,
-                plan=task.plan,
-                layout=without_rows(task.layout),
-                key=None if task.key is None else describe_key(task.key),
-                use=task.use,
-                alone=task.alone,
-                cut=self.plan,
-                batch_size=self.batch_size,
-                landing=self.landing,
-                variables=variables or {},
-                look=look,
-                noted=note is not None,
-                pieces=self.pieces,
-                parameters=self.parameters,
-            )
-        )
+        packed = pack(self._job(variables or {}))
         renew = partial(client.register_plugin, JobPlugin(packed), name=NAME)
         by_dask = _by_dask(task.layout)
 
         def begin(start: int, stop: int) -> "Future[Any]":
-            one = Range(start, stop, _shares(task.layout, start, stop), sink.part(start, stop))
+            noted = seen(start, stop) if seen is not None and self.noted else None
+            one = Range(start, stop, _shares(task.layout, start, stop), None if look else sink.part(start, stop), noted)
             if by_dask:
                 found: Future[Any] = client.compute(delayed(work, pure=False)(packed.token, one))
             else:
@@ -213,9 +206,10 @@ class Spread:
 
         def land(found: Any) -> None:
             parcel, notes = found
-            if note is not None:
+            if note is not None and notes:
                 note(notes)
-            sink.add(parcel)
+            if not look:
+                sink.add(parcel)
 
         renew()
         try:
@@ -226,6 +220,29 @@ class Spread:
                 client.run(forget_job, packed.token, on_error="ignore")
         assert self.plan.n_obs is not None
         return self.plan.n_obs
+
+    def _job(self, variables: "Mapping[str, Variable]") -> Job:
+        """Return what workers get beside the rows."""
+        import cloudpickle
+
+        task = self.task
+        return Job(
+            kernel=cloudpickle.dumps(self.kernel),
+            kind=task.kind,
+            plan=task.plan,
+            layout=without_rows(task.layout),
+            key=None if task.key is None else describe_key(task.key),
+            use=task.use,
+            alone=task.alone,
+            cut=self.plan,
+            batch_size=self.batch_size,
+            landing=self.landing,
+            variables=variables,
+            noted=self.noted,
+            pieces=self.given.pieces,
+            parameters=None if self.given.reader is None else self.given.reader.parameters,
+            types=None if self.given.reader is None else self.given.reader.types,
+        )
 
     def _ranges(self) -> Any:
         from aimz.stream import Ranges

@@ -2,15 +2,15 @@
 
 __all__ = ["stream", "stream_effect"]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from math import prod
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aimz.data import Call
 from aimz.errors import warn
 from aimz.forward import Step
 from aimz.model.asked import Order
@@ -141,12 +141,10 @@ def _run(
 
     statistics = options.statistics
     label = partial(results.frame, key=order.key_text, row_block=plan.block or 0, statistics=statistics)
-    began = agree(partial(_fingerprint, order, plan, step, alike=True), order.reader)
-    when: dict[str, Any] = {} if began is None else {"created_at": began}
-    frame = label(prepared, shapes(prepared.call.n_obs), **when)
+    frame = label(prepared, shapes(prepared.call.n_obs), **_agree(order, plan, step))
     variables = _variables(order, plan, step, frame.dims, statistics)
     device = None if spread is None else spread.device
-    place = place_for_all(partial(_place, order, plan, step, device), order.asked.group)
+    place = place_for_all(partial(_place, order, plan, step, device), order.asked.group, options.journal)
     sink: Sink = MemorySink() if place is None else place.sink
     own = {} if place is None else place.attrs
     beside = order.beside()
@@ -170,8 +168,12 @@ def _run(
                 raise
             raise better from error
         await_others("whether the result is complete")
-    elif place is not None and order.reader is not None:
-        place.check_same_rows(runner.skip, runner.digests, options.rows)
+    elif place is not None and runner.noted and (order.reader is not None or options.rows):
+        if spread is None:
+            place.look(runner.skip, runner.digests)
+        else:
+            spread.run(sink, note=place.recall, look=True)
+        place.check_same_rows(options.rows)
     arrays = {name: sink.read(name) for name in variables}
     if not order.n_obs_known:
         name, axis = next((n, v.axis) for n, v in variables.items() if v.axis is not None)
@@ -194,7 +196,8 @@ def _place(order: Order, plan: "Plan", step: Step, device: str | None) -> Place 
         return None
 
     home = order.home() if options.output_dir is None else None
-    known = partial(_fingerprint, order, plan, step, device=device)
+    before = {} if options.journal is None else options.journal.fingerprint
+    known = partial(_fingerprint, order, plan, step, device, before)
     return Place(options, asked.method, asked.group, known, plan, home)
 
 
@@ -202,12 +205,10 @@ def _fingerprint(
     order: Order,
     plan: "Plan",
     step: Step,
-    data: Callable[[Call, str], str] = Call.fingerprint,
-    *,
     device: str | None = None,
-    alike: bool = False,
+    before: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
-    """Return what a call is known by; ``alike`` adds what may differ from run to run, but not from host to host."""
+    """Return what a call is known by; ``before`` is what the call was known by that is to be finished."""
     options, asked = order.streaming, order.asked
     one = partial(
         fingerprint_of,
@@ -218,14 +219,27 @@ def _fingerprint(
         key=order.key_text,
         statistics=() if options.statistics is None else options.statistics.labels,
         device=device,
-        data=data,
     )
-    found = one(order.prepared)
+    if order.against is None:
+        return one(order.prepared, before=before)
+    end = " (baseline)"
+    theirs = {name.removesuffix(end): text for name, text in before.items() if name.endswith(end)}
+    against = one(order.against.prepared, before=theirs)
+    return {**one(order.prepared, before=before), **{name + end: text for name, text in against.items()}}
+
+
+def _agree(order: Order, plan: "Plan", step: Step) -> dict[str, Any]:
+    """Make sure that all processes make the same call; return the attributes that are to be the same in all."""
+    options, calls = order.streaming, [order.prepared.call]
     if order.against is not None:
-        found |= {f"{name} (baseline)": text for name, text in one(order.against.prepared).items()}
-    if alike:
-        found |= {name: str(getattr(options, name)) for name in ("store", "output_dir", "resume", "complete")}
-    return found
+        calls.append(order.against.prepared.call)
+
+    def known() -> dict[str, str]:
+        where = {name: str(getattr(options, name)) for name in ("store", "output_dir", "resume", "complete")}
+        return {**_fingerprint(order, plan, step), **where}
+
+    began = agree(known, calls, order.reader)
+    return {} if began is None else {"created_at": began}
 
 
 def _fill(
@@ -242,9 +256,14 @@ def _fill(
 
     title = order.asked.method if order.streaming.progress and exchange.leads else None
     if spread is not None:
-        resumed = place is not None and place.resumed
-        note = None if place is None or not runner.noted else place.note
-        length = spread.run(sink, note=note, variables=variables if resumed else None, progress=title)
+        resumed = place if place is not None and place.resumed else None
+        length = spread.run(
+            sink,
+            note=None if place is None else place.note,
+            variables=None if resumed is None else variables,
+            seen=None if resumed is None else resumed.seen,
+            progress=title,
+        )
         if place is not None:
             place.check_end(length)
         return length

@@ -10,7 +10,7 @@ from typing import IO, Any, Self
 
 import numpy as np
 
-from aimz.store.sink import Group, Sink, SinkPart, Variable
+from aimz.store.sink import Group, Sink, Variable
 
 
 class SpillSink(Sink):
@@ -59,14 +59,6 @@ class SpillSink(Sink):
     def fail(self, error: BaseException) -> BaseException:
         """Return the error itself."""
         return error
-
-    def part(self, start: int, stop: int) -> SinkPart:
-        """Refuse: draws that are needed together are computed together."""
-        raise NotImplementedError
-
-    def add(self, parcel: Any) -> None:
-        """Refuse, since there are no parts."""
-        raise NotImplementedError
 
     def read(self, name: str) -> np.ndarray:
         """Return the array, as long as the sink is open."""

@@ -106,9 +106,10 @@ def run_on_cluster(
                         one = _Range(*ranges.next(at, rate, workers.count))
                         at = one.stop
                     flying[begin(one.start, one.stop)] = one
-                for future in _ended(flying):
+                for future in _ended(client, flying):
                     one = flying.pop(future)
                     done = _result(future, one)
+                    future.release()  # or the cluster would compute it again for us, should the worker die later
                     if done is None:
                         renew()
                         again.append(one._replace(tries=one.tries + 1))
@@ -146,12 +147,15 @@ class _Workers:
             raise RuntimeError(msg)
 
 
-def _ended(flying: "dict[Future[Any], _Range]") -> "list[Future[Any]]":
+def _ended(client: "Client", flying: "dict[Future[Any], _Range]") -> "list[Future[Any]]":
     """Wait a while for futures; return those that have ended in any way."""
-    from distributed import CancelledError, wait
+    from distributed import as_completed
 
-    with suppress(TimeoutError, CancelledError):
-        wait(list(flying), timeout=1, return_when="FIRST_COMPLETED")
+    # `wait` would ask the client that happens to be the active one.
+    first = as_completed(list(flying), loop=client.loop, timeout=1)
+    with suppress(TimeoutError):
+        next(first)
+    first.clear()
     return [future for future in flying if future.done()]
 
 
