@@ -4,11 +4,13 @@ __all__ = ["Compared", "compare", "cut_effect"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
+from aimz.data import fingerprint
 from aimz.errors import warn
 from aimz.forward import TILE, Cut, Joint, Step
 from aimz.kernel import RowUse
@@ -23,9 +25,13 @@ from aimz.model.cutting import (
     n_devices,
 )
 from aimz.model.engine import Engine, Prepared
+from aimz.model.exchange import exchange
 from aimz.model.filling import Landing
+from aimz.model.hosts import agree, check_can_be_divided, divide
+from aimz.model.keys import describe_key
 from aimz.model.notes import noted_of
-from aimz.model.spread import check_can_be_spread, spread_for
+from aimz.model.resume import fingerprint_of
+from aimz.model.spread import check_can_be_spread
 from aimz.model.steps import Feed, Layout, Runner, Task
 from aimz.model.worlds import Comparison, alike_in_kind, joint_of
 
@@ -59,6 +65,7 @@ class _Cut:
 def compare(engine: Engine, comparison: Comparison, key: jax.Array) -> Compared:
     """Compute the sums of each site over the rows of each group, under each scenario, draw by draw."""
     check_can_be_spread(comparison.client, comparison.source)
+    check_can_be_divided(comparison.client)
     return _added_up(engine, _cut(engine, comparison, key, row_bytes=1))
 
 
@@ -154,6 +161,29 @@ def _with_all_rows(comparison: Comparison) -> Comparison:
     return replace(comparison, prepared=prepared, reader=None, n_obs=n_obs)
 
 
+def _fingerprint(cut: _Cut) -> dict[str, str]:
+    """Return what a comparison is known by."""
+    key, groups = cut.runner.task.key, cut.comparison.groups
+    text = None if key is None else describe_key(key)
+    one = partial(
+        fingerprint_of,
+        plan=cut.plan,
+        step=cut.step,
+        method="compare_scenarios",
+        group="",
+        key=text,
+        statistics=(),
+        before={},
+    )
+    found: dict[str, str] = {}
+    for name, prepared in cut.comparison.prepared.items():
+        found |= {f"{about} ({name})": of for about, of in one(prepared).items()}
+    found["names of scenarios"] = ", ".join(map(str, cut.comparison.prepared))
+    if groups is not None:
+        found["`by` and `weights`"] = fingerprint(a for a in (groups.codes, groups.weights) if a is not None)
+    return found
+
+
 def _added_up(engine: Engine, cut: _Cut) -> Compared:
     """Stream the steps into sums."""
     from aimz.store import AverageSink
@@ -175,8 +205,9 @@ def _added_up(engine: Engine, cut: _Cut) -> Compared:
     )
     sites = joint.return_sites
     landing = Landing({name: name for name in sites}, dict.fromkeys(sites, 0))
-    title = "compare_scenarios" if comparison.progress else None
-    spread = spread_for(engine, comparison, runner, plan, landing, comparison.source)
+    title = "compare_scenarios" if comparison.progress and exchange.leads else None
+    agree(partial(_fingerprint, cut), [one.call for one in comparison.prepared.values()], comparison.reader)
+    spread = divide(engine, comparison, runner, plan, landing, comparison.source)
     length = (
         run(landing.request(plan, runner, progress=title), sums) if spread is None else spread.run(sums, progress=title)
     )

@@ -25,6 +25,7 @@ from aimz.model.comparing import compare
 from aimz.model.describe import Portrait, describe, html, summary
 from aimz.model.diagnose import check_chains, check_variational, data_of_fit
 from aimz.model.engine import Alike, Engine
+from aimz.model.exchange import together
 from aimz.model.grouping import read_groups_of
 from aimz.model.inputs import Given, check_order, read_given
 from aimz.model.keys import describe_key, parse_key
@@ -763,6 +764,7 @@ class ImpactModel:
         key = self._key(given)
         return self._answer(asked, key) if return_datatree else self._engine.run("predictive", asked.prepared, key)
 
+    @together
     def predict(
         self,
         X: Any,
@@ -822,6 +824,7 @@ class ImpactModel:
         )
         return self._answer(asked, self._key(key, options))
 
+    @together
     def sample_posterior_predictive(
         self,
         X: Any,
@@ -859,6 +862,7 @@ class ImpactModel:
         asked = self._ask(X, intervention, kwargs, return_sites=return_sites, streaming=options, method=method)
         return self._answer(asked, self._key(key, options))
 
+    @together
     def sample_prior_predictive(
         self,
         X: Any,
@@ -910,6 +914,7 @@ class ImpactModel:
         self._results.check(asked.prepared)
         return self._answer(asked, self._key(key, options))
 
+    @together
     def log_likelihood(
         self,
         X: Any,
@@ -962,6 +967,7 @@ class ImpactModel:
         asked = self._ask_scores(X, y, kwargs, options, "log_likelihood")
         return self._answer(asked, self._key(key, options) if asked.prepared.needs_key else None)
 
+    @together
     def loo(
         self,
         X: Any,
@@ -1057,6 +1063,7 @@ class ImpactModel:
         scores = tree["log_likelihood"].to_dataset()[self.param_output]
         return leave_one_out(scores, asked.prepared.plan.n_draws)
 
+    @together
     def estimate_effect(
         self,
         output_baseline: "xr.DataTree | None" = None,
@@ -1139,6 +1146,7 @@ class ImpactModel:
         ]
         return difference(*trees)
 
+    @together
     def compare_scenarios(
         self,
         scenarios: Mapping[Any, Mapping[str, Any]],

@@ -4,7 +4,7 @@ The job has everything but the rows and travels once to each worker, where it st
 depends on the kernel alone, its compiled programs, stays longer.
 """
 
-__all__ = ["Job", "Packed", "Range", "can_do", "forget_job", "hold_job", "pack", "without_rows", "work"]
+__all__ = ["Job", "Packed", "Range", "can_do", "forget_job", "hold_job", "pack", "settings", "without_rows", "work"]
 
 import hashlib
 import os
@@ -106,7 +106,7 @@ class _Ready:
     programs: Programs
 
 
-def _settings() -> dict[str, Any]:
+def settings() -> dict[str, Any]:
     """Return the settings of JAX on which numbers depend."""
     return {name: getattr(jax.config, name) for name in _SETTINGS if hasattr(jax.config, name)}
 
@@ -116,7 +116,7 @@ def pack(job: Job) -> Packed:
     import cloudpickle
 
     content = cloudpickle.dumps(job)
-    return Packed(hashlib.sha256(content).hexdigest(), versions(), _settings(), content)
+    return Packed(hashlib.sha256(content).hexdigest(), versions(), settings(), content)
 
 
 _PACKED = Recent[Packed](4)

@@ -1,12 +1,12 @@
 """The place of one stored call: where it is, what it is known by, what of it is done."""
 
-__all__ = ["Place"]
+__all__ = ["Place", "noted_before"]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from aimz.model.filling import missing_steps, unless_noted
+from aimz.model.filling import missing_steps
 from aimz.model.notes import Notes
 from aimz.model.options import Streaming
 from aimz.model.resume import check_same_call
@@ -87,10 +87,7 @@ class Place:
         """Return which steps have something to compute: all, unless an earlier run did some."""
         if not self.resumed:
             return lambda _start, _stop: True
-        missing, seen = missing_steps(self._plan, variables, self.sink), self.seen(notes)
-        if seen is None or self._journal is None:
-            return missing
-        return unless_noted(missing, frozenset(self._journal.rows), self._plan)
+        return missing_steps(self._plan, variables, self.sink, seen=self.seen(notes))
 
     def note(self, notes: list[tuple[int, str]]) -> None:
         """Keep digests of rows that came by, and refuse rows that are not those of the interrupted run."""
@@ -103,22 +100,9 @@ class Place:
                 )
                 raise ValueError(msg)
 
-    def seen(self, notes: Notes | None) -> Callable[[int, int], frozenset[int]] | None:
-        """Return a function that tells which stretches, by first row, an earlier run noted from one row to another.
-
-        None where there was no earlier run, or it knew the data beforehand.  What was made of rows that nobody has
-        noted is to be made again: a run that was killed may have written it, and of other data.
-        """
-        journal, length = self._journal, self._plan.note
-        if not self.resumed or journal is None or notes is None:
-            return None
-        if all(f"data of `{name}`" in journal.fingerprint for name in notes.names):
-            return None
-
-        def seen(start: int, stop: int) -> frozenset[int]:
-            return frozenset(at for at in range(start // length * length, stop, length) if at in journal.rows)
-
-        return seen
+    def seen(self, notes: Notes | None) -> Container[int] | None:
+        """Return the stretches, by first row, that an earlier run noted; None if all that it made counts."""
+        return noted_before(self._journal if self.resumed else None, notes)
 
     def look(self, skip: Callable[[int, int], bool], notes: Notes) -> None:
         """Read all rows of a complete call, and keep what was noted."""
@@ -176,3 +160,14 @@ def _begin(top: "Location", method: str, fingerprint: dict[str, str]) -> "tuple[
         error.add_note(f"This was in {location}. {advice}.")
         raise
     return location, journal
+
+
+def noted_before(journal: "Journal | None", notes: Notes | None) -> Container[int] | None:
+    """Return the stretches, by first row, that an earlier run noted; None if there was none, or all it made counts.
+
+    What was made of rows that nobody has noted does not count, unless the data were known beforehand: a run that was
+    killed may have written it before it could tell, and of other data.
+    """
+    if journal is None or notes is None or all(f"data of `{name}`" in journal.fingerprint for name in notes.names):
+        return None
+    return journal.rows

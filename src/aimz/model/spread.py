@@ -3,7 +3,7 @@
 __all__ = ["Spread", "check_can_be_spread", "spread_for"]
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -175,15 +175,15 @@ class Spread:
         *,
         note: Callable[[list[tuple[int, str]]], None] | None = None,
         variables: "Mapping[str, Variable] | None" = None,
-        seen: Callable[[int, int], frozenset[int]] | None = None,
+        seen: Container[int] | None = None,
         look: bool = False,
         progress: str | None = None,
     ) -> int:
         """Let the workers compute all rows; return how many there are.
 
         ``note`` takes digests of the rows, if they are to be known again; ``variables`` are those of which parts may be
-        there already, and ``seen`` says which stretches of some rows were noted with them; ``look`` says that nothing
-        is to be computed.
+        there already, and ``seen`` are the stretches, by first row, that were noted with them; ``look`` says that
+        nothing is to be computed.
         """
         from dask.delayed import delayed
 
@@ -196,7 +196,7 @@ class Spread:
         by_dask = _by_dask(task.layout)
 
         def begin(start: int, stop: int) -> "Future[Any]":
-            noted = None if seen is None else seen(start, stop)
+            noted = None if seen is None else frozenset(at for at in range(start, stop, self.plan.note) if at in seen)
             one = Range(start, stop, _shares(task.layout, start, stop), None if look else sink.part(start, stop), noted)
             if by_dask:
                 found: Future[Any] = client.compute(delayed(work, pure=False)(packed.token, one))

@@ -3,6 +3,7 @@
 __all__ = ["Feed", "Layout", "Runner", "Task"]
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -204,6 +205,12 @@ class Runner:
         self._mesh = mesh
         self._alone = task.alone
         self._first: tuple[int, tuple[Any, ...]] | None = None
+
+    def reading(self, reader: BatchReader) -> "Runner":
+        """Return the same with rows from another reader."""
+        other = copy(self)
+        other._feed, other._first = replace(self._feed, reader=reader), None
+        return other
 
     @property
     def notes(self) -> Notes | None:

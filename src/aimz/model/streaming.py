@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from math import prod
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,12 +17,14 @@ from aimz.model.asked import Order
 from aimz.model.comparing import cut_effect
 from aimz.model.cutting import cut_draws, cut_rows, shapes_of
 from aimz.model.engine import Engine
+from aimz.model.exchange import exchange
 from aimz.model.filling import Landing
+from aimz.model.hosts import Guest, Hosts, agree, await_others, check_can_be_divided, divide, place_for_all
 from aimz.model.inputs import Given
 from aimz.model.place import Place
 from aimz.model.results import Results
 from aimz.model.resume import fingerprint_of
-from aimz.model.spread import Spread, check_can_be_spread, spread_for
+from aimz.model.spread import Spread, check_can_be_spread
 from aimz.model.steps import Layout, Runner
 from aimz.model.worlds import Comparison
 from aimz.statistics import Reduction
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 
 def stream(engine: Engine, results: Results, order: Order) -> "xr.DataTree":
     """Compute and store one call."""
-    check_can_be_spread(order.streaming.client, order.asked.given)
+    _check_options(order)
     if order.streaming.shard_axis == "draw" and order.reader is not None:
         order = order.with_all_rows()
     layout = Layout.of(order.prepared)
@@ -50,7 +53,7 @@ def stream(engine: Engine, results: Results, order: Order) -> "xr.DataTree":
             layout = Layout.of(order.prepared)
         cuttable = cut_draws(engine, order, layout)
     plan, runner, step = cuttable
-    spread = spread_for(engine, order.streaming, runner, plan, _landing(order, plan), order.asked.given)
+    spread = divide(engine, order.streaming, runner, plan, _landing(order, plan), order.asked.given)
     return _run(results, order, plan, runner, step, spread)
 
 
@@ -60,7 +63,7 @@ def stream_effect(engine: Engine, results: Results, order: Order) -> "xr.DataTre
     assert order.key is not None
     spec, n_obs, options = order.prepared.spec, order.prepared.call.n_obs, order.streaming
     assert options.statistics is not None
-    check_can_be_spread(options.client, order.asked.given)
+    _check_options(order)
     comparison = Comparison(
         prepared={"baseline": order.against.prepared, "intervention": order.prepared},
         baseline="baseline",
@@ -79,8 +82,16 @@ def stream_effect(engine: Engine, results: Results, order: Order) -> "xr.DataTre
     given = order.asked.given if plan.axis == "obs" else Given(prepared.call)
     asked = replace(order.asked, given=given, prepared=replace(prepared, attrs={**prepared.attrs, **about}))
     order = replace(order, asked=asked)
-    spread = spread_for(engine, options, runner, plan, _landing(order, plan), given)
+    spread = divide(engine, options, runner, plan, _landing(order, plan), given)
     return _run(results, order, plan, runner, step, spread)
+
+
+def _check_options(order: Order) -> None:
+    """Refuse what neither a cluster nor several hosts could do."""
+    options = order.streaming
+    check_can_be_spread(options.client, order.asked.given)
+    at_home = options.store == "persistent" and options.output_dir is None
+    check_can_be_divided(options.client, stored_at_home=at_home)
 
 
 def _variables(
@@ -117,7 +128,7 @@ def _variables(
 
 
 def _run(
-    results: Results, order: Order, plan: "Plan", runner: Runner, step: Step, spread: Spread | None
+    results: Results, order: Order, plan: "Plan", runner: Runner, step: Step, spread: Spread | Hosts | None
 ) -> "xr.DataTree":
     """Stream the steps into the sink, complete it, and return the tree."""
     from aimz.output import make_tree
@@ -130,9 +141,10 @@ def _run(
 
     statistics = options.statistics
     label = partial(results.frame, key=order.key_text, row_block=plan.block or 0, statistics=statistics)
-    frame = label(prepared, shapes(prepared.call.n_obs))
+    frame = label(prepared, shapes(prepared.call.n_obs), **_agree(order, plan, step))
     variables = _variables(order, plan, step, frame.dims, statistics)
-    place = _place(order, plan, step, None if spread is None else spread.device)
+    device = None if spread is None else spread.device
+    place = place_for_all(partial(_place, order, plan, step, device), order.asked.group, options.journal)
     sink: Sink = MemorySink() if place is None else place.sink
     own = {} if place is None else place.attrs
     beside = order.beside()
@@ -155,6 +167,7 @@ def _run(
             if better is error:
                 raise
             raise better from error
+        await_others("whether the result is complete")
     elif place is not None and runner.notes is not None and (order.reader is not None or options.rows):
         if spread is None:
             place.look(runner.skip, runner.notes)
@@ -182,27 +195,51 @@ def _place(order: Order, plan: "Plan", step: Step, device: str | None) -> Place 
     if options.store != "persistent":
         return None
 
-    def known() -> dict[str, str]:
-        one = partial(
-            fingerprint_of,
-            plan=plan,
-            step=step,
-            method=asked.method,
-            group=asked.group,
-            key=order.key_text,
-            statistics=() if options.statistics is None else options.statistics.labels,
-            device=device,
-        )
-        before = {} if options.journal is None else dict(options.journal.fingerprint)
-        if order.against is None:
-            return one(order.prepared, before=before)
-        end = " (baseline)"
-        theirs = {name.removesuffix(end): text for name, text in before.items() if name.endswith(end)}
-        against = one(order.against.prepared, before=theirs)
-        return {**one(order.prepared, before=before), **{name + end: text for name, text in against.items()}}
-
     home = order.home() if options.output_dir is None else None
+    before = {} if options.journal is None else options.journal.fingerprint
+    known = partial(_fingerprint, order, plan, step, device, before)
     return Place(options, asked.method, asked.group, known, plan, home)
+
+
+def _fingerprint(
+    order: Order,
+    plan: "Plan",
+    step: Step,
+    device: str | None = None,
+    before: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, str]:
+    """Return what a call is known by; ``before`` is what the call was known by that is to be finished."""
+    options, asked = order.streaming, order.asked
+    one = partial(
+        fingerprint_of,
+        plan=plan,
+        step=step,
+        method=asked.method,
+        group=asked.group,
+        key=order.key_text,
+        statistics=() if options.statistics is None else options.statistics.labels,
+        device=device,
+    )
+    if order.against is None:
+        return one(order.prepared, before=before)
+    end = " (baseline)"
+    theirs = {name.removesuffix(end): text for name, text in before.items() if name.endswith(end)}
+    against = one(order.against.prepared, before=theirs)
+    return {**one(order.prepared, before=before), **{name + end: text for name, text in against.items()}}
+
+
+def _agree(order: Order, plan: "Plan", step: Step) -> dict[str, Any]:
+    """Make sure that all processes make the same call; return the attributes that are to be the same in all."""
+    options, calls = order.streaming, [order.prepared.call]
+    if order.against is not None:
+        calls.append(order.against.prepared.call)
+
+    def known() -> dict[str, str]:
+        where = {name: str(getattr(options, name)) for name in ("store", "output_dir", "resume", "complete")}
+        return {**_fingerprint(order, plan, step), **where}
+
+    began = agree(known, calls, order.reader)
+    return {} if began is None else {"created_at": began}
 
 
 def _fill(
@@ -210,14 +247,15 @@ def _fill(
     plan: "Plan",
     runner: Runner,
     sink: "Sink",
-    place: Place | None,
+    place: Place | Guest | None,
     variables: "Mapping[str, Variable]",
-    spread: Spread | None = None,
+    spread: Spread | Hosts | None = None,
 ) -> int:
     """Compute what is missing from the sink; return the length of the axis that was cut."""
     from aimz.stream import run
 
-    title, notes = order.asked.method if order.streaming.progress else None, runner.notes
+    title = order.asked.method if order.streaming.progress and exchange.leads else None
+    notes = runner.notes
     if spread is not None:
         length = spread.run(
             sink,

@@ -9,6 +9,7 @@ await_imports()
 
 from aimz.store.average_sink import AverageSink  # noqa: E402
 from aimz.store.chunk_writer import ChunkWriter  # noqa: E402
+from aimz.store.guest_sink import GuestSink  # noqa: E402
 from aimz.store.home import Home  # noqa: E402
 from aimz.store.journal import JOURNAL, Journal  # noqa: E402
 from aimz.store.location import Directory, Location, located, new_call  # noqa: E402
@@ -27,6 +28,7 @@ __all__ = [
     "ChunkWriter",
     "Directory",
     "Group",
+    "GuestSink",
     "Home",
     "Journal",
     "Location",

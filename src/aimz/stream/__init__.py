@@ -2,6 +2,7 @@
 
 from aimz.stream.cluster import Done, LostJobError, Ranges, run_on_cluster
 from aimz.stream.plan import Plan, block_rows, chunk_length, plan_draws, plan_rows, step_rows
+from aimz.stream.rounds import rounds
 from aimz.stream.run import Request, run
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "chunk_length",
     "plan_draws",
     "plan_rows",
+    "rounds",
     "run",
     "run_on_cluster",
     "step_rows",

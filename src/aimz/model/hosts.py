@@ -1,0 +1,338 @@
+"""A call that several processes make together, one on each host: which rows each computes, and how they become one."""
+
+__all__ = ["Guest", "Hosts", "agree", "await_others", "check_can_be_divided", "divide", "place_for_all"]
+
+import json
+import pickle
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import jax
+
+from aimz.bars import Bar
+from aimz.data import BatchReader, Call, differences, fingerprint
+from aimz.errors import warn
+from aimz.model.engine import Engine
+from aimz.model.exchange import exchange
+from aimz.model.filling import Landing, missing_steps
+from aimz.model.inputs import Given
+from aimz.model.job import settings
+from aimz.model.notes import Notes
+from aimz.model.place import Place, noted_before
+from aimz.model.slices import lies_elsewhere
+from aimz.model.spread import Spread, spread_for
+from aimz.model.steps import Runner
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from aimz.store import Journal, Location, Sink, SinkPart, Variable
+    from aimz.stream import Plan
+
+_ENDS = 64
+"""Rows at both ends of an array in a file that are compared."""
+
+
+class _Options(Protocol):
+    @property
+    def client(self) -> Any: ...
+
+    @property
+    def batch_size(self) -> int | None: ...
+
+
+def check_can_be_divided(client: Any, *, stored_at_home: bool = False) -> None:
+    """Refuse what several processes cannot do together.
+
+    Raises
+    ------
+    ValueError
+        If a Dask cluster was asked for as well, or the result would lie in a temporary directory.
+    """
+    if exchange.alone:
+        return
+    if client is not None:
+        msg = (
+            f"`client` hands rows to a Dask cluster, and {exchange.count} processes of `jax.distributed` share them "
+            "already. Leave `client` out, or start one process."
+        )
+        raise ValueError(msg)
+    if stored_at_home:
+        msg = (
+            f"The result would lie in a temporary directory, of which each of the {exchange.count} processes has "
+            "another. Pass an `output_dir` that all of them reach under one name, or `store='memory'`."
+        )
+        raise ValueError(msg)
+
+
+def divide(
+    engine: Engine, options: _Options, runner: Runner, plan: "Plan", landing: Landing, given: Given
+) -> "Spread | Hosts | None":
+    """Return how to compute a call elsewhere too, on several hosts or a cluster; None to compute all of it here.
+
+    Raises
+    ------
+    TypeError
+        If there are several processes, and nobody knows how many rows there are to divide.
+
+    Warns
+    -----
+    UserWarning
+        If there are several processes, and all rows have to be computed together.
+    """
+    if exchange.alone:
+        return spread_for(engine, options, runner, plan, landing, given)
+    if plan.axis != "obs":
+        # A process that waited for another to do all of it could wait for longer than a collective does.
+        warn(f"All rows have to be computed together, so each of the {exchange.count} processes computes all of them.")
+        return None
+    if plan.n_obs is None:
+        msg = (
+            f"{exchange.count} processes share the rows, and this iterable does not say how many it has. Pass an "
+            "array, or `pyarrow.dataset.dataset(path)`; or start one process."
+        )
+        raise TypeError(msg)
+    return Hosts(runner, plan, landing, given)
+
+
+def agree(known: Callable[[], Mapping[str, str]], calls: Iterable[Call], reader: BatchReader | None) -> str | None:
+    """Make sure that all processes make the same call; return when it began, None if there is but one.
+
+    ``known`` returns what the call is known by; of arrays in ``calls`` that are too large to be read for that the ends
+    are compared, and of what ``reader`` reads the first batch.
+
+    Raises
+    ------
+    ClusterError
+        If something differs; it is named, in all processes.
+    """
+    if exchange.alone:
+        return None
+    here = {
+        **known(),
+        **{f"data of `{name}`": text for call in calls for name, text in _ends(call).items()},
+        "settings of JAX": json.dumps(settings(), default=str),
+        "kind of device": jax.local_devices()[0].device_kind,
+        "number of devices": str(jax.local_device_count()),
+    }
+    if reader is not None:
+        here["first batch"] = fingerprint(array for _, array in sorted((reader.first or {}).items()))
+    began = datetime.now(UTC).isoformat()
+    sent = [json.loads(content) for content in exchange.all("what is computed", json.dumps([here, began]).encode())]
+    first, began = sent[0]
+    for number, (there, _) in enumerate(sent):
+        unlike = differences(first, there)
+        if unlike:
+            told = "; ".join(f"{name}: {first.get(name)} and {there.get(name)}" for name in unlike if name in _READABLE)
+            exchange.refuse(
+                f"Process {number} does not make the call of process 0: {', '.join(unlike)} differ(s)"
+                f"{f' ({told})' if told else ''}. Let every process run the same script, with the same versions, data, "
+                "key and posterior (`ImpactModel.load` gives all of them one), or do without `jax.distributed`."
+            )
+    return str(began)
+
+
+_READABLE = ("versions", "method", "number of rows", "device", "kind of device", "number of devices", "output_dir")
+"""What can be shown as it is."""
+
+
+def _ends(call: Call) -> dict[str, str]:
+    """Return what arrays are known by that lie elsewhere, where all of them would have to be read to know them."""
+    found = {}
+    for name, array in call.arrays.items():
+        if lies_elsewhere(array):
+            n_obs = array.shape[0]
+            ends = [array[slice(0, _ENDS)], array[slice(max(0, n_obs - _ENDS), n_obs)]]
+            found[name] = f"{array.shape} {array.dtype} {fingerprint(ends)}"
+    return found
+
+
+def await_others(stage: str) -> None:
+    """Wait until every process has come so far."""
+    if not exchange.alone:
+        exchange.all(stage)
+
+
+class Guest:
+    """The place of a call that another process stores; what this one has to say of it is said there.
+
+    Parameters
+    ----------
+    location
+        Where the call lies.
+    group
+        Name of the streamed group.
+    attrs, root_attrs
+        Attributes of the groups and of the root.
+    journal
+        What an earlier run left behind, if one did some of it.
+    """
+
+    def __init__(
+        self,
+        location: "Location",
+        group: str,
+        attrs: dict[str, Any],
+        root_attrs: dict[str, Any],
+        journal: "Journal | None",
+    ) -> None:
+        from aimz.store import GuestSink
+
+        self.location = location
+        self.attrs = attrs
+        self.root_attrs = root_attrs
+        self.resumed = journal is not None
+        self._journal = journal
+        self.sink = GuestSink(location, group)
+
+    def write_beside(self, groups: "Mapping[str, xr.Dataset]") -> None:
+        """Do nothing."""
+
+    def wanted(self, variables: "Mapping[str, Variable]", notes: Notes | None) -> Callable[[int, int], bool]:  # noqa: ARG002 (as a place)
+        """Return that every step is to be computed, though another process keeps it."""
+        return lambda _start, _stop: True
+
+    def note(self, notes: list[tuple[int, str]]) -> None:
+        """Do nothing."""
+
+    def seen(self, notes: Notes | None) -> Container[int] | None:
+        """Return the stretches, by first row, that an earlier run noted, as a place does."""
+        return noted_before(self._journal, notes)
+
+    def look(self, skip: Callable[[int, int], bool], notes: Notes) -> None:
+        """Do nothing."""
+
+    def recall(self, notes: list[tuple[int, str]]) -> None:
+        """Do nothing."""
+
+    def check_same_rows(self, known: str) -> None:
+        """Do nothing."""
+
+    def check_end(self, length: int) -> None:
+        """Do nothing."""
+
+    def leave(self) -> None:
+        """Do nothing."""
+
+
+def place_for_all(make: Callable[[], Place | None], group: str, journal: "Journal | None") -> Place | Guest | None:
+    """Return where a call is stored, made by one process for all; ``journal`` is that of the call to be finished."""
+    if exchange.alone:
+        return make()
+    place = make() if exchange.leads else None
+    about = None if place is None else (place.location, place.attrs, place.root_attrs)
+    sent = pickle.loads(exchange.all("where the result lies", pickle.dumps(about))[0])
+    if place is not None or sent is None:
+        return place
+    location, attrs, root_attrs = sent
+    return Guest(location, group, attrs, root_attrs, journal)
+
+
+class _Message(NamedTuple):
+    """What a process says after some of its rows."""
+
+    rows: int
+    notes: list[tuple[int, str]]
+    parcel: Any
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """A call that is cut along its rows, ready to be computed by all processes."""
+
+    runner: Runner
+    plan: "Plan"
+    landing: Landing
+    given: Given
+    device = None
+    """What kind others compute on: the same as here."""
+
+    def run(
+        self,
+        sink: "Sink",
+        *,
+        note: Callable[[list[tuple[int, str]]], None] | None = None,
+        variables: "Mapping[str, Variable] | None" = None,
+        seen: Container[int] | None = None,
+        look: bool = False,
+        progress: str | None = None,
+    ) -> int:
+        """Compute the rows of this process; take what the others found of theirs; return how many there are in all.
+
+        ``note`` takes digests of the rows, if they are to be known again; ``variables`` are those of which parts may be
+        there already, and ``seen`` are the stretches, by first row, that were noted with them; ``look`` says that
+        nothing is to be computed.
+        """
+        from aimz.stream import rounds
+
+        n_obs = self.plan.n_obs
+        assert n_obs is not None
+        # Sums are sent once; of rows that are kept in memory, some at a time.
+        summed = self.runner.task.layout.counted
+        sent = not (sink.aligned or summed)
+        stretches = rounds(self.plan, exchange.index, exchange.count, stored=sink.aligned, sent=sent)
+        first, last = stretches[0][0], stretches[-1][1]
+        runner = self._starting(first)
+        part = None if look else self._part(sink, first, last)
+        hidden = progress is None or not exchange.leads
+        with Bar(total=n_obs, unit=" rows", desc=progress, disable=hidden, delay=0.5) as bar:
+            for number, (start, stop) in enumerate(stretches, 1):
+                if sent and not look:
+                    part = sink.part(start, stop)
+                if part is None:
+                    for begin, end in self.plan.steps(start, stop):
+                        runner.skip(begin, end)
+                elif start < stop:
+                    stored: Any = part  # a writer of chunks, which can say what is there
+                    wanted = missing_steps(self.plan, variables, stored, start, stop, seen) if variables else None
+                    self._compute(runner, part, start, stop, wanted)
+                # The first step was looked at by every process, and is noted by one.
+                taken = [] if runner.notes is None else runner.notes.take()
+                notes = [(at, digest) for at, digest in taken if start <= at < stop]
+                due = part is not None and (not summed or number == len(stretches))
+                mine = _Message(stop - start, notes, part.parcel() if part is not None and due else None)
+                for process, content in enumerate(exchange.all("rows", pickle.dumps(mine, protocol=5))):
+                    told: _Message = mine if process == exchange.index else pickle.loads(content)
+                    if note is not None and told.notes:
+                        note(told.notes)
+                    if told.parcel is not None:
+                        sink.add(told.parcel)
+                    bar.update(told.rows)
+        runner.check_rows(n_obs)
+        return n_obs
+
+    def _compute(
+        self, runner: Runner, part: "SinkPart", start: int, stop: int, wanted: Callable[[int, int], bool] | None
+    ) -> None:
+        """Compute some rows."""
+        from aimz.stream import run
+
+        reached = run(self.landing.request(self.plan, runner, wanted=wanted, once=start == 0), part, start, stop)
+        if reached != stop:
+            msg = (
+                f"The rows must be {self.plan.n_obs}, as when the call began; now they end at row {reached}. Call "
+                "again when nothing writes to them."
+            )
+            raise ValueError(msg)
+
+    def _starting(self, row: int) -> Runner:
+        """Return what computes the rows from one on; what lies before is read only where it has to be."""
+        pieces, reader = self.given.pieces, self.given.reader
+        if not row or pieces is None or reader is None or row == self.plan.n_obs:
+            return self.runner
+        later = BatchReader(pieces.starting(row), reader.parameters, first_row=row, types=reader.types)
+        return self.runner.reading(later)
+
+    def _part(self, sink: "Sink", start: int, stop: int) -> "SinkPart":
+        """Return what takes the rows of this process."""
+        if not sink.aligned:
+            return sink.part(start, stop)
+        from aimz.store import GuestSink
+
+        content = pickle.dumps(sink.part(start, stop)) if exchange.leads else b""
+        sent = exchange.all("who writes", content)
+        if isinstance(sink, GuestSink):
+            sink.receive(pickle.loads(sent[0]))
+        return sink.part(start, stop)
