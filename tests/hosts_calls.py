@@ -6,6 +6,7 @@
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,10 +67,14 @@ def outputs(X: np.ndarray) -> np.ndarray:
     return (X @ np.array([1.0, -1.0, 0.5], np.float32)).astype(np.float32)
 
 
-def new_model(kernel: Callable[..., Any] = linear, seed: int = 0) -> ImpactModel:
+def posterior(seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     draws = {"a": rng.normal(size=N_DRAWS), "b": rng.normal(size=(N_DRAWS, 3)), "sigma": rng.gamma(2, size=N_DRAWS)}
-    taken = {name: draws[name].astype(np.float32) for name in (("b",) if kernel is running else draws)}
+    return {name: values.astype(np.float32) for name, values in draws.items()}
+
+
+def new_model(kernel: Callable[..., Any] = linear) -> ImpactModel:
+    taken = {name: draws for name, draws in posterior().items() if name == "b" or kernel is linear}
     model = ImpactModel(kernel, random.key(1), MCMC(NUTS(kernel), num_warmup=1, num_samples=1, progress_bar=False))
     return model.set_posterior_sample(taken)
 
@@ -142,16 +147,18 @@ def stored(directory: Path, model: ImpactModel, X: np.ndarray) -> Iterator[tuple
         yield "stored mixing", numbers(tree, "posterior_predictive")
 
 
-def few(directory: Path) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """A few of these, of rows that are fewer than the processes have blocks."""
-    model, X = new_model(), rows(3 * BLOCK - 7)
+def few(model: ImpactModel) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """A few calls: with rows for all processes, and with fewer than they could have blocks."""
+    X = rows()
     yield "draws", numbers(model.predict(X, **in_memory()), "posterior_predictive")
-    yield "stored draws", numbers(model.predict(X, **on_disk(directory / "few")), "posterior_predictive")
-    yield next(averages(model, X))
+    loader = ArrayLoader(ArrayDataset(X=X[: 2 * BLOCK - 7]), random.key(3), batch_size=700, shuffle=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The loader shuffles")
+        yield "loader", numbers(model.predict(loader, **in_memory()), "posterior_predictive")
 
 
-def everything(directory: Path) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    model, X = new_model(), rows()
+def everything(directory: Path, model: ImpactModel) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    X = rows()
     yield from draws(model, X, outputs(X))
     yield from averages(model, X)
     yield from stored(directory, model, X)
@@ -166,7 +173,7 @@ def keep(found: Iterator[tuple[str, dict[str, np.ndarray]]], path: Path) -> None
 
 
 @contextmanager
-def disk_full(index: int, *, after: int, then: Callable[[], None]) -> Iterator[None]:
+def broken_disk(index: int, *, after: int, then: Callable[[], None]) -> Iterator[None]:
     """In process ``index``, do something in place of writing a chunk."""
     numbers, write = count(), ChunkWriter.write
 
@@ -197,13 +204,13 @@ def text_of(call: Callable[[], Any]) -> str:
     return "nothing was raised"
 
 
-def refusals(directory: Path, index: int) -> Iterator[tuple[str, str]]:
+def refusals(directory: Path, index: int, model: ImpactModel) -> Iterator[tuple[str, str]]:
     """What is refused, and what each process says; between them processes still understand each other."""
-    model, X = new_model(), rows()
+    X = rows()
     client = SimpleNamespace(register_plugin=0, submit=0, scheduler=0, asynchronous=False)
     unknown = ({"X": X[i : i + 500]} for i in range(0, len(X), 500))
     calls: dict[str, Callable[[], Any]] = {
-        "posterior": lambda: new_model(seed=index).predict(X, **in_memory()),
+        "posterior": lambda: model.set_posterior_sample(posterior(seed=index)).predict(X, **in_memory()),
         "data": lambda: model.predict(rows(seed=1 + index), **in_memory()),
         "data of a comparison": lambda: model.compare_scenarios(
             {"a": {}, "b": {}}, baseline="a", X=rows(seed=1 + index), rng_key=random.key(5), progress=False
@@ -226,8 +233,10 @@ def refusals(directory: Path, index: int) -> Iterator[tuple[str, str]]:
         warnings.filterwarnings("ignore", message="The loader shuffles")
         for name, call in calls.items():
             yield name, text_of(call)
+            if name == "posterior":
+                model.set_posterior_sample(posterior())
     place = directory / "interrupted"
-    with disk_full(1, after=3, then=full):
+    with broken_disk(1, after=3, then=full):
         yield "disk full", text_of(lambda: model.predict(X, **on_disk(place)))
     (path,) = place.iterdir()
     yield "incomplete", text_of(lambda: aimz.open_result(path))
@@ -248,17 +257,24 @@ def main() -> None:
     directory = Path(sys.argv[5])
     jax.distributed.initialize(f"127.0.0.1:{port}", n_processes, number, heartbeat_timeout_seconds=20)
     warnings.simplefilter("error")
-    if part in ("everything", "few"):
-        found = everything(directory) if part == "everything" else few(directory)
-        keep(found, directory / f"{part}-{number}.npz")
-    elif part == "refusals":
-        said = "\n".join(f"{name}\t{text}" for name, text in refusals(directory, number))
+    if part == "two":
+        model = new_model()
+        said = "\n".join(f"{name}\t{text}" for name, text in refusals(directory, number, model))
+        keep(everything(directory, model), directory / f"found-{number}.npz")
         (directory / f"said-{number}").write_text(said)
-    else:
-        with disk_full(1, after=5, then=killed):
-            said = text_of(lambda: new_model().predict(rows(), **on_disk(directory / "killed")))
-        (directory / f"said-{number}").write_text(said)
-        os._exit(7)  # JAX would end this process when the other has been silent for long
+        return
+    model = new_model()
+    keep(few(model), directory / f"found-{number}.npz")
+    with broken_disk(1, after=3, then=killed):
+        said = text_of(lambda: model.predict(rows(), **on_disk(directory / "killed")))
+    draft = directory / f"draft-{number}"
+    draft.write_text(said)
+    draft.rename(directory / f"said-{number}")
+    # JAX would end these processes too, when the other has been silent for long; or at once when the first has ended.
+    end = time.monotonic() + 30
+    while number == 0 and len(list(directory.glob("said-*"))) < n_processes - 1 and time.monotonic() < end:
+        time.sleep(0.05)
+    os._exit(7)
 
 
 if __name__ == "__main__":

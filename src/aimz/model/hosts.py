@@ -274,7 +274,7 @@ class Hosts:
         sent = not (sink.aligned or summed)
         stretches = rounds(self.plan, exchange.index, exchange.count, stored=sink.aligned, sent=sent)
         first, last = stretches[0][0], stretches[-1][1]
-        runner = self._starting(first)
+        runner = self._starting(*stretches[0])
         part = None if look else self._part(sink, first, last)
         hidden = progress is None or not exchange.leads
         with Bar(total=n_obs, unit=" rows", desc=progress, disable=hidden, delay=0.5) as bar:
@@ -317,13 +317,18 @@ class Hosts:
             )
             raise ValueError(msg)
 
-    def _starting(self, row: int) -> Runner:
+    def _starting(self, start: int, stop: int) -> Runner:
         """Return what computes the rows from one on; what lies before is read only where it has to be."""
-        pieces, reader = self.given.pieces, self.given.reader
-        if not row or pieces is None or reader is None or row == self.plan.n_obs:
+        pieces, reader, n_obs = self.given.pieces, self.given.reader, self.plan.n_obs
+        if start == 0 and stop >= next(self.plan.steps())[1]:
             return self.runner
-        later = BatchReader(pieces.starting(row), reader.parameters, first_row=row, types=reader.types)
-        return self.runner.reading(later)
+        # The first step was looked at, and has rows that others compute.
+        if pieces is not None and reader is not None and 0 < start < (n_obs or 0):
+            reader = BatchReader(pieces.starting(start), reader.parameters, first_row=start, types=reader.types)
+        elif reader is not None:
+            reader.rewind()
+        self.runner.digests.clear()
+        return self.runner.reading(reader)
 
     def _part(self, sink: "Sink", start: int, stop: int) -> "SinkPart":
         """Return what takes the rows of this process."""

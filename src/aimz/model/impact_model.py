@@ -126,6 +126,8 @@ class ImpactModel:
     - ``client``: a :class:`distributed.Client`.  The workers of that Dask cluster then compute the rows, each writing
       its own chunks, and the result is the one of this machine.  By default that is the active client where an input is
       a Dask array, and no cluster elsewhere.
+      Under :func:`jax.distributed.initialize` the processes share the rows without any client: each makes the same
+      call, and gets the same result; ``output_dir`` must then be a place that all of them reach.
     - ``statistics``: what to keep instead of the draws, such as ``("mean", "sd", 0.05, 0.5, 0.95)``.  Each site then
       has a leading dimension ``statistic`` in place of ``chain`` and ``draw``, and neither memory nor the result grow
       with the number of draws (where all rows have to be seen together, draws wait in a temporary file).  The numbers

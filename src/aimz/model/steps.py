@@ -206,7 +206,7 @@ class Runner:
         self._alone = task.alone
         self._first: tuple[int, tuple[Any, ...]] | None = None
 
-    def reading(self, reader: BatchReader) -> "Runner":
+    def reading(self, reader: BatchReader | None) -> "Runner":
         """Return the same with rows from another reader."""
         other = copy(self)
         other._feed, other._first = replace(self._feed, reader=reader), None
