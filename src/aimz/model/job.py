@@ -246,19 +246,10 @@ def work(token: str, part: Range) -> "Done":
 
 def _wanted(job: Job, cut: "Plan", part: Range) -> Callable[[int, int], bool] | None:
     """Return which steps of a range are not there yet, or were made of rows that nobody has noted; None for all."""
-    from aimz.store import ChunkWriter
-
     if not job.variables:
         return None
-    assert isinstance(part.part, ChunkWriter)
-    missing, seen, block = (
-        missing_steps(cut, job.variables, part.part, part.start, part.stop),
-        part.seen,
-        cut.block or 1,
-    )
-    if seen is None:
-        return missing
-    return lambda start, stop: missing(start, stop) or any(at not in seen for at in range(start, stop, block))
+    stored: Any = part.part  # a writer of chunks, which can say what is there
+    return missing_steps(cut, job.variables, stored, part.start, part.stop, part.seen)
 
 
 def _runner(ready: _Ready, part: Range) -> "tuple[Runner, Plan]":
