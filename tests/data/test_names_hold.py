@@ -247,9 +247,15 @@ def test_names_of_levels_are_fit_to_be_stored_and_differ(model, table, tmp_path)
 def test_lazy_frames_are_for_methods_that_stream(model, table):
     import dask.dataframe
 
-    for lazy in (pl.from_pandas(table).lazy(), dask.dataframe.from_pandas(table, npartitions=2)):
-        with pytest.raises(TypeError, match="Collect it"):
-            model.predict_on_batch(lazy)
+    with pytest.raises(TypeError, match="Collect it"):
+        model.predict_on_batch(pl.from_pandas(table).lazy())
+    frame = dask.dataframe.from_pandas(table, npartitions=2)
+    for lazy in (frame, frame[frame.columns[0]]):
+        for method in (model.predict_on_batch, model.predict):
+            with pytest.raises(
+                TypeError, match=r"`X` .* got a Dask data frame .* `frame.to_dask_array\(lengths=True\)`"
+            ):
+                method(lazy)
     with pytest.raises(TypeError, match="`y` must come with the batches of `X`"):
         new().fit(pl.from_pandas(table).lazy(), Y.to_numpy(), progress=False)
 

@@ -19,7 +19,7 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore
 
 import aimz
 from aimz.data import Field, Parameters, Rows, Share, Stacked, open_table, share
-from aimz.model.slices import rows_of, same_in_all_rows
+from aimz.model.slices import lies_elsewhere, rows_of, same_in_all_rows
 
 N = 103
 NUMBERS = np.random.default_rng(0).normal(size=(N, 3))  # float64, so that it is converted
@@ -116,6 +116,7 @@ def test_a_share_reads_like_the_whole(kind, function, tmp_path):
         with pytest.raises(IndexError, match="`X`"):
             got[start:stop]
     assert not same_in_all_rows(got, 0)
+    assert lies_elsewhere(got) == lies_elsewhere(whole) == (kind in BY_REFERENCE)
 
 
 @pytest.mark.parametrize("kind", sorted(BY_REFERENCE - {"Dask in xarray", "Dask", "data set", "labelled"}))

@@ -43,7 +43,15 @@ def open_frame(value: Any, name: str) -> "nw.DataFrame[Any] | None":
         # Narwhals is leaving Dask to a package of its own, and warns of it where it sees one.
         of_dask = type(value).__module__.partition(".")[0] in {"dask", "dask_expr"} and hasattr(value, "columns")
         found = None if of_dask else nw.from_native(value, pass_through=True)
-        if of_dask or isinstance(found, nw.LazyFrame):
+        if of_dask:
+            msg = (
+                f"`{name}` must be an array, or a table in memory or in files; got a Dask data frame (of type "
+                f"`{type(value).__module__}.{type(value).__name__}`). Pass `frame.to_dask_array(lengths=True)`, whose "
+                "rows are read as they are needed; or write it to Parquet and pass `pyarrow.dataset.dataset(path)` to "
+                "`fit` or `predict`, where columns keep their names; or `frame.compute()`, if it is small."
+            )
+            raise TypeError(msg)
+        if isinstance(found, nw.LazyFrame):
             msg = (
                 f"`{name}` must be a table in memory, or one that the methods that stream read in pieces; got a lazy "
                 f"frame of type `{type(value).__module__}.{type(value).__name__}`. Collect it (`.collect()`, "

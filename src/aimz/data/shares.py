@@ -37,6 +37,8 @@ class Share:
     """Applied to the rows as they are read."""
     same_in_all_rows: bool = False
     """Whether all rows are the same, so that one is kept."""
+    by_reference: bool = False
+    """Whether the rows come from where they lie, and not through the process that made the call."""
 
     @property
     def ndim(self) -> int:
@@ -112,4 +114,6 @@ def _of_rows(array: Rows, start: int, stop: int) -> Share:
         rows = Held(array.given(slice(start, stop)), start, stop, array.shape[0])
     else:
         rows = array[start:stop]
-    return Share(rows, 0, start, stop, array.shape, array.dtype, array.name, array.function)
+    return Share(
+        rows, 0, start, stop, array.shape, array.dtype, array.name, array.function, by_reference=array.by_reference
+    )

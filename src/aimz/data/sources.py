@@ -3,6 +3,7 @@
 __all__ = ["Field", "Rows", "Stacked", "is_batches", "is_shuffled"]
 
 import mmap
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,9 @@ _LOOK = 2**24
 """Bytes to look at together when an array is read through."""
 _CHUNK = 2**27
 """Bytes of a chunk that are kept at most."""
+_DIGESTS: OrderedDict[tuple[str, tuple[int, ...], str], str] = OrderedDict()
+"""Digests of Dask arrays that were read, by what they are known by; those that were asked for last."""
+_MOST_DIGESTS = 256
 
 
 class Rows:
@@ -99,8 +103,17 @@ class Rows:
 
     @cached_property
     def digest(self) -> str:
-        """What :func:`fingerprint` says of all rows; read once, though several scenarios may ask."""
-        return fingerprint(self.stretches())
+        """What :func:`fingerprint` says of all rows; read once, though several scenarios or calls may ask."""
+        key = None if self.origin is None or self.function is not None else self.origin.key
+        if key is None:
+            return fingerprint(self.stretches())
+        # By Dask's contract arrays of one name are the same, and so is what was found when one was read.
+        one = key, self.shape, str(self.dtype)
+        found = _DIGESTS.pop(one, None) or fingerprint(self.stretches())
+        _DIGESTS[one] = found
+        if len(_DIGESTS) > _MOST_DIGESTS:
+            _DIGESTS.popitem(last=False)
+        return found
 
     def take(self, stretch: slice, index: np.ndarray) -> np.ndarray:
         """Return rows ``index`` of a stretch, and let go of the stretch."""

@@ -94,11 +94,16 @@ class Matrix:
             msg = f"The columns of `{name}` must have the same number of rows; got {listed}. Drop what is no column."
             raise ValueError(msg)
         self.shape = (next(iter(lengths.values())), len(columns))
-        kinds = [self._read(column, slice(0, 0)).dtype for column in columns]
+        kinds = [self._checked(column, array[0:0]).dtype for column, array in columns.items()]
         self.dtype = np.dtype(reduce(jnp.promote_types, kinds))
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        parts = [self._read(column, rows) for column in self.columns]
+        given = [self.parts[column][rows] for column in self.columns]
+        if any(hasattr(part, "__dask_graph__") for part in given):
+            from dask.base import compute
+
+            given = compute(*given)  # together, since what they are made of may be the same
+        parts = [self._checked(column, part) for column, part in zip(self.columns, given, strict=True)]
         whole = np.empty((len(parts[0]), len(parts)), self.dtype)
         for i, part in enumerate(parts):
             whole[:, i] = part
@@ -109,9 +114,8 @@ class Matrix:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 (NumPy's protocol)
         return np.asarray(self[slice(None)], dtype)
 
-    def _read(self, column: str, rows: slice) -> np.ndarray:
-        part = np.asarray(self.parts[column][rows])
-        return np.asarray(read_array(part, f"{self.name}[{column!r}]"))
+    def _checked(self, column: str, part: Any) -> np.ndarray:
+        return np.asarray(read_array(np.asarray(part), f"{self.name}[{column!r}]"))
 
 
 class _Frame(Table):

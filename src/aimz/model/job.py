@@ -9,7 +9,7 @@ __all__ = ["Job", "Packed", "Range", "can_do", "forget_job", "hold_job", "pack",
 import hashlib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -62,10 +62,8 @@ class Job:
     landing: Landing
     variables: "Mapping[str, Variable]" = field(default_factory=dict)
     """What is stored, if it may be there already in part."""
-    look: bool = False
-    """Whether rows are only to be looked at: all that is stored is there."""
-    noted: bool = False
-    """Whether rows are to be known again."""
+    noted: frozenset[str] = frozenset()
+    """Arguments whose rows are to be known again."""
     pieces: Pieces | None = None
     """The table that the rows are read from, where they do not come with each range."""
     parameters: Parameters | None = None
@@ -90,7 +88,10 @@ class Range:
     stop: int
     rows: Mapping[str, Mapping[str, Any]]
     """Fields of a layout to their arrays, of which these rows can be read."""
-    part: "SinkPart"
+    part: "SinkPart | None"
+    """None where they are only looked at."""
+    seen: frozenset[int] | None = None
+    """First rows of the blocks whose data an interrupted run has noted; None where there was none, or it noted none."""
 
 
 @dataclass(frozen=True)
@@ -116,33 +117,20 @@ def pack(job: Job) -> Packed:
 
 _PACKED = Recent[Packed](4)
 _READY = Recent[_Ready](4)
-_OVER = Recent[bool](256)
-"""Jobs that have ended: of these nothing is waited for."""
 _PROGRAMS = Recent[Programs](16)
 _ONE = threading.Lock()
 """One range at a time in a process: each takes all cores there are, or the device."""
 
 
-_ARRIVED = threading.Condition()
-_PATIENCE = 60.0
-"""Seconds to wait for a job: a worker that has just come gets ranges before it."""
-
-
 def hold_job(packed: Packed) -> None:
     """Keep a job until ranges of it come."""
-    with _ARRIVED:
-        _OVER.drop(packed.token)
-        _PACKED.get(packed.token, lambda: packed)
-        _ARRIVED.notify_all()
+    _PACKED.get(packed.token, lambda: packed)
 
 
 def forget_job(token: str) -> None:
     """Let go of a job, and of the posterior with it."""
-    with _ARRIVED:
-        _OVER.get(token, lambda: True)
-        _PACKED.drop(token)
-        _READY.drop(token)
-        _ARRIVED.notify_all()
+    _PACKED.drop(token)
+    _READY.drop(token)
 
 
 def can_do(kernel: bytes) -> str:
@@ -202,9 +190,7 @@ def _opened(token: str) -> _Ready:
         msg = "this worker does not have the job"
         raise LostJobError(msg)
 
-    with _ARRIVED:
-        _ARRIVED.wait_for(lambda: token in _PACKED or token in _OVER, _PATIENCE)
-        packed = _PACKED.get(token, missing)
+    packed = _PACKED.get(token, missing)
     if packed.versions != versions():
         msg = (
             f"A worker has {versions()}, and the client {packed.versions}: their numbers could differ. Install the "
@@ -228,38 +214,44 @@ def _opened(token: str) -> _Ready:
 
 def work(token: str, part: Range) -> "Done":
     """Compute some rows of a job; runs on a worker."""
-    from aimz.store import ChunkWriter
     from aimz.stream import Done, run
 
     with _ONE:
         fresh = token not in _READY
         ready = _opened(token)
         began = monotonic()
-        job, start, stop = ready.job, part.start, part.stop
+        job, sink = ready.job, part.part
         runner, cut = _runner(ready, part)
-        wanted = None
-        if job.variables:
-            assert isinstance(part.part, ChunkWriter)
-            wanted = missing_steps(cut, job.variables, part.part, start, stop)
-        notes: list[tuple[int, str]] = []
-        request = job.landing.request(
-            cut,
-            runner,
-            noting=lambda: _take(runner.digests, notes),
-            wanted=(lambda _start, _stop: False) if job.look else wanted,
-            once=start == 0,
-        )
-        reached = run(request, part.part, start, stop)
-        if reached != stop or (start == 0 and not cut.n_obs):
-            msg = f"rows {reached} to {stop} are not there any more: the table has become shorter. Call again."
+        if sink is None:
+            for start, stop in cut.steps(part.start, part.stop):
+                runner.skip(start, stop)
+            return Done(None, (None, runner.digests))
+        wanted, once = _wanted(job, cut, part), part.start == 0
+        reached = run(job.landing.request(cut, runner, wanted=wanted, once=once), sink, part.start, part.stop)
+        if reached != part.stop:
+            msg = (
+                f"The table must have {cut.n_obs} rows, as it had when the call began; now it ends at row {reached}. "
+                "Call again when nothing writes to it."
+            )
             raise ValueError(msg)
-        seconds = monotonic() - began
-    return Done(None if fresh else seconds, (part.part.parcel(), notes))
+        return Done(None if fresh else monotonic() - began, (sink.parcel(), runner.digests))
 
 
-def _take(digests: list[tuple[int, str]], notes: list[tuple[int, str]]) -> None:
-    notes.extend(digests)
-    digests.clear()
+def _wanted(job: Job, cut: "Plan", part: Range) -> Callable[[int, int], bool] | None:
+    """Return which steps of a range are not there yet, or were made of rows that nobody has noted; None for all."""
+    from aimz.store import ChunkWriter
+
+    if not job.variables:
+        return None
+    assert isinstance(part.part, ChunkWriter)
+    missing, seen, block = (
+        missing_steps(cut, job.variables, part.part, part.start, part.stop),
+        part.seen,
+        cut.block or 1,
+    )
+    if seen is None:
+        return missing
+    return lambda start, stop: missing(start, stop) or any(at not in seen for at in range(start, stop, block))
 
 
 def _runner(ready: _Ready, part: Range) -> "tuple[Runner, Plan]":
@@ -281,7 +273,7 @@ def _runner(ready: _Ready, part: Range) -> "tuple[Runner, Plan]":
     if job.pieces is not None:
         assert job.parameters is not None
         reader = BatchReader(job.pieces.starting(part.start), job.parameters, first_row=part.start)
-    feed = Feed(layout.row_arrays, cut.n_obs, reader, [] if job.noted else None)
+    feed = Feed(layout.row_arrays, cut.n_obs, reader, job.noted)
     return Runner(task, step, program, feed, cut, mesh=mesh), cut
 
 

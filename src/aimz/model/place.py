@@ -106,22 +106,36 @@ class Place:
             start = self._journal.saw_all(notes)
             if start is not None:
                 msg = (
-                    f"The call in {self.location} cannot be resumed by this one: the iterable's data from row {start} "
-                    "on are not those of the interrupted run. Make the call that was interrupted, or predict anew."
+                    f"The call in {self.location} cannot be resumed by this one: the data from row {start} on "
+                    "are not those of the interrupted run. Make the call that was interrupted, or predict anew."
                 )
                 raise ValueError(msg)
 
-    def check_same_rows(self, skip: Callable[[int, int], bool], digests: list[tuple[int, str]], known: str) -> None:
-        """Refuse an iterable whose rows, all of which are read, are not those of a complete call."""
+    def seen(self, start: int, stop: int) -> frozenset[int]:
+        """Return the first rows of the blocks, of those from ``start`` to ``stop``, that the interrupted run noted."""
         assert self._journal is not None
+        block = self._plan.block or 1
+        return frozenset(at for at in range(start, stop, block) if at in self._journal.rows)
+
+    def look(self, skip: Callable[[int, int], bool], digests: list[tuple[int, str]]) -> None:
+        """Read all rows of a complete call, and keep what was noted."""
         for start, stop in self._plan.steps():
             if not skip(start, stop):
                 break
-            self._journal.rows.update(digests)
-            digests.clear()
+            self.recall(digests)
+
+    def recall(self, digests: list[tuple[int, str]]) -> None:
+        """Keep what was noted of rows of a complete call."""
+        assert self._journal is not None
+        self._journal.rows.update(digests)
+        digests.clear()
+
+    def check_same_rows(self, known: str) -> None:
+        """Refuse rows that were noted as they were read, and are not those of a complete call."""
+        assert self._journal is not None
         if self._journal.digest != known:
             msg = (
-                f"The call in {self.location} is complete, and its iterable's data were others. Open it with "
+                f"The call in {self.location} is complete, and its data were others. Open it with "
                 f"`aimz.open_result({str(self.location)!r})`, or predict anew."
             )
             raise ValueError(msg)

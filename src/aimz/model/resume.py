@@ -17,6 +17,7 @@ from aimz.data import Field, differences, is_plain_range
 from aimz.forward import Step
 from aimz.kernel import digest_program
 from aimz.model.engine import Prepared
+from aimz.model.slices import lies_elsewhere
 
 if TYPE_CHECKING:
     from aimz.stream import Plan
@@ -30,10 +31,14 @@ def fingerprint_of(
     method: str,
     group: str,
     key: str | None,
-    statistics: tuple[str, ...] = (),
+    statistics: tuple[str, ...],
+    before: Mapping[str, str],
     device: str | None = None,
 ) -> dict[str, str]:
-    """Return texts that are the same for the same call, by what they are of."""
+    """Return texts that are the same for the same call, by what they are of.
+
+    ``before`` are those of the call that is to be finished.
+    """
     call = prepared.call
     found = {
         "kernel": _of_program(step),
@@ -50,8 +55,12 @@ def fingerprint_of(
         "device": device or jax.default_backend(),
     }
     for name, array in call.arrays.items():
-        if not isinstance(array, Field):
-            found[f"data of `{name}`"] = call.fingerprint(name)
+        data = f"data of `{name}`"
+        # Rows of an iterable, and those that lie elsewhere, are noted as they are read; but the call that is to be
+        # finished may have had them in memory.
+        noted = plan.axis == "obs" and lies_elsewhere(array) and data not in before
+        if not (isinstance(array, Field) or noted):
+            found[data] = call.fingerprint(name)
     if call.index is not None and not is_plain_range(call.index):
         found["labels of rows"] = hashlib.sha256("\n".join(map(str, call.index)).encode()).hexdigest()
     return found

@@ -79,7 +79,16 @@ def spread_for(
         return None
     device = _check(client, engine.kernel)
     return Spread(
-        client, device, engine.kernel, runner.task, plan, options.batch_size, landing, given.pieces, engine.parameters
+        client,
+        device,
+        engine.kernel,
+        runner.task,
+        plan,
+        options.batch_size,
+        landing,
+        runner.noted,
+        given.pieces,
+        engine.parameters,
     )
 
 
@@ -156,6 +165,8 @@ class Spread:
     plan: "Plan"
     batch_size: int | None
     landing: Landing
+    noted: frozenset[str]
+    """Arguments whose rows are to be known again."""
     pieces: Pieces | None
     """The table the rows come from, if not from arrays."""
     parameters: Parameters
@@ -166,13 +177,15 @@ class Spread:
         *,
         note: Callable[[list[tuple[int, str]]], None] | None = None,
         variables: "Mapping[str, Variable] | None" = None,
+        seen: Callable[[int, int], frozenset[int]] | None = None,
         look: bool = False,
         progress: str | None = None,
     ) -> int:
         """Let the workers compute all rows; return how many there are.
 
         ``note`` takes digests of the rows, if they are to be known again; ``variables`` are those of which parts may be
-        there already; ``look`` says that nothing is to be computed.
+        there already, and ``seen`` says which blocks of some rows were noted with them; ``look`` says that nothing is
+        to be computed.
         """
         from dask.delayed import delayed
 
@@ -180,12 +193,13 @@ class Spread:
         from aimz.stream import run_on_cluster
 
         client, task = self.client, self.task
-        packed = pack(self._job(variables or {}, look=look, noted=note is not None))
+        packed = pack(self._job(variables or {}))
         renew = partial(client.register_plugin, JobPlugin(packed), name=NAME)
         by_dask = _by_dask(task.layout)
 
         def begin(start: int, stop: int) -> "Future[Any]":
-            one = Range(start, stop, _shares(task.layout, start, stop), sink.part(start, stop))
+            noted = seen(start, stop) if seen is not None and self.noted else None
+            one = Range(start, stop, _shares(task.layout, start, stop), None if look else sink.part(start, stop), noted)
             if by_dask:
                 found: Future[Any] = client.compute(delayed(work, pure=False)(packed.token, one))
             else:
@@ -194,9 +208,10 @@ class Spread:
 
         def land(found: Any) -> None:
             parcel, notes = found
-            if note is not None:
+            if note is not None and notes:
                 note(notes)
-            sink.add(parcel)
+            if not look:
+                sink.add(parcel)
 
         renew()
         try:
@@ -208,7 +223,7 @@ class Spread:
         assert self.plan.n_obs is not None
         return self.plan.n_obs
 
-    def _job(self, variables: "Mapping[str, Variable]", *, look: bool, noted: bool) -> Job:
+    def _job(self, variables: "Mapping[str, Variable]") -> Job:
         """Return what workers get beside the rows."""
         import cloudpickle
 
@@ -225,8 +240,7 @@ class Spread:
             batch_size=self.batch_size,
             landing=self.landing,
             variables=variables,
-            look=look,
-            noted=noted,
+            noted=self.noted,
             pieces=self.pieces,
             parameters=self.parameters,
         )

@@ -3,7 +3,7 @@
 __all__ = ["Feed", "Layout", "Runner", "Task"]
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +105,10 @@ class Feed:
     """Arguments with a row axis."""
     n_obs: int | None
     reader: BatchReader | None = None
-    digests: list[tuple[int, str]] | None = None
-    """Gets the first row and the digest of each block that comes from an iterable, if they are wanted."""
+    noted: frozenset[str] = frozenset()
+    """Arguments whose rows are to be known again by what is read of them."""
+    digests: list[tuple[int, str]] = field(default_factory=list)
+    """Gets the first row and the digest of each block of theirs."""
 
     def read(self, start: int, stop: int, block: int) -> dict[str, np.ndarray]:
         """Return the rows from ``start`` on, fewer at the end."""
@@ -124,10 +126,10 @@ class Feed:
             return np.asarray(rows_of(array, 0, start, end))
 
         found = {name: rows(name, array) for name, array in self.arrays.items()}
-        if given and self.digests is not None:
+        if self.noted:
+            noted = [array for name, array in sorted(found.items()) if name in self.noted]
             for at in range(start, end, block):
-                part = [array[at - start : at - start + block] for _, array in sorted(found.items())]
-                self.digests.append((at, fingerprint(part)))
+                self.digests.append((at, fingerprint(array[at - start : at - start + block] for array in noted)))
         return found
 
     def release(self, start: int, stop: int) -> None:
@@ -208,13 +210,13 @@ class Runner:
 
     @property
     def digests(self) -> list[tuple[int, str]]:
-        """First row and digest of blocks that came from an iterable since this was last emptied."""
-        return [] if self._feed.digests is None else self._feed.digests
+        """First row and digest of blocks whose rows were noted since this was last emptied."""
+        return self._feed.digests
 
     @property
-    def noted(self) -> bool:
-        """Whether rows are to be known again."""
-        return self._feed.digests is not None
+    def noted(self) -> frozenset[str]:
+        """Arguments whose rows are noted as they are read."""
+        return self._feed.noted if self._cut is Cut.ROWS else frozenset()
 
     # ------------------------------------------------------------------------------------------- inputs
 
@@ -253,7 +255,8 @@ class Runner:
     def _blocks(self, start: int, stop: int, rows: Mapping[str, np.ndarray] | None = None) -> Block:
         """Return the inputs of the blocks from row ``start`` on, padded to whole blocks by repeating the last row."""
         block = self._block or 1
-        rows = self._feed.read(start, stop, block) if rows is None else rows
+        # All rows of a call that is cut along its draws were looked at before.
+        rows = replace(self._feed, noted=frozenset()).read(start, stop, block) if rows is None else rows
         n_blocks = (self._span if self._cut is Cut.ROWS else -(-stop // block) * block) // block
         first = start // block
         numbers = np.arange(first, first + n_blocks, dtype=np.int32)
@@ -346,10 +349,10 @@ class Runner:
         return _Handle(start, end, self._program(*inputs))
 
     def skip(self, start: int, stop: int) -> bool:
-        """Pass over a step that is done, where rows can only be read in order; return whether there were any."""
+        """Pass over a step that is done; rows that come in order, or are noted, are read; return whether it has any."""
         if self._first is not None and start == 0:
             self._first = None  # they were read to be looked at
-        elif self._feed.reader is not None:
+        elif self._feed.reader is not None or self.noted:
             return bool(self._feed.read(start, stop, self._block or 1))
         return True
 

@@ -155,8 +155,12 @@ def _run(
             if better is error:
                 raise
             raise better from error
-    elif place is not None and order.reader is not None:
-        place.check_same_rows(runner.skip, runner.digests, options.rows)
+    elif place is not None and runner.noted and (order.reader is not None or options.rows):
+        if spread is None:
+            place.look(runner.skip, runner.digests)
+        else:
+            spread.run(sink, note=place.recall, look=True)
+        place.check_same_rows(options.rows)
     arrays = {name: sink.read(name) for name in variables}
     if not order.n_obs_known:
         name, axis = next((n, v.axis) for n, v in variables.items() if v.axis is not None)
@@ -189,8 +193,13 @@ def _place(order: Order, plan: "Plan", step: Step, device: str | None) -> Place 
             statistics=() if options.statistics is None else options.statistics.labels,
             device=device,
         )
-        against = {} if order.against is None else one(order.against.prepared)
-        return {**one(order.prepared), **{f"{name} (baseline)": text for name, text in against.items()}}
+        before = {} if options.journal is None else dict(options.journal.fingerprint)
+        if order.against is None:
+            return one(order.prepared, before=before)
+        end = " (baseline)"
+        theirs = {name.removesuffix(end): text for name, text in before.items() if name.endswith(end)}
+        against = one(order.against.prepared, before=theirs)
+        return {**one(order.prepared, before=before), **{name + end: text for name, text in against.items()}}
 
     home = order.home() if options.output_dir is None else None
     return Place(options, asked.method, asked.group, known, plan, home)
@@ -210,9 +219,14 @@ def _fill(
 
     title = order.asked.method if order.streaming.progress else None
     if spread is not None:
-        resumed = place is not None and place.resumed
-        note = None if place is None or not runner.noted else place.note
-        length = spread.run(sink, note=note, variables=variables if resumed else None, progress=title)
+        resumed = place if place is not None and place.resumed else None
+        length = spread.run(
+            sink,
+            note=None if place is None else place.note,
+            variables=None if resumed is None else variables,
+            seen=None if resumed is None else resumed.seen,
+            progress=title,
+        )
         if place is not None:
             place.check_end(length)
         return length

@@ -109,6 +109,7 @@ def run_on_cluster(
                 for future in _ended(client, flying):
                     one = flying.pop(future)
                     done = _result(future, one)
+                    future.release()  # or the cluster would compute it again for us, should the worker die later
                     if done is None:
                         renew()
                         again.append(one._replace(tries=one.tries + 1))
