@@ -115,8 +115,9 @@ def pack(job: Job) -> Packed:
     return Packed(hashlib.sha256(content).hexdigest(), versions(), _settings(), content)
 
 
-_PACKED = Recent[Packed](4)
-_READY = Recent[_Ready](4)
+_PACKED = Recent[Packed](16)
+_READY = Recent[_Ready](16)
+"""Of calls that are at work at the same time, and of those whose client was lost."""
 _PROGRAMS = Recent[Programs](16)
 _ONE = threading.Lock()
 """One range at a time in a process: each takes all cores there are, or the device."""
