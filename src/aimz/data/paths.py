@@ -3,8 +3,11 @@
 __all__ = ["read_input_dir", "read_output_dir"]
 
 import os
+import re
 from pathlib import Path
 from typing import Any
+
+_LOST_A_SLASH = re.compile(r"[a-z][a-z0-9+.-]+:/[^/]", re.IGNORECASE)
 
 
 def read_output_dir(output_dir: Any, name: str = "output_dir") -> Path:
@@ -41,6 +44,9 @@ def read_input_dir(given: Any, name: str) -> Path:
     if not isinstance(given, str | os.PathLike):
         msg = f"`{name}` must be a path; got {given!r}. Pass a string or a `pathlib.Path`."
         raise TypeError(msg)
+    if not isinstance(given, str) and _LOST_A_SLASH.match(str(given)):
+        msg = f"`{name}` is {given!r}, a URL in a `pathlib.Path`, which drops a slash. Pass the URL as a string."
+        raise ValueError(msg)
     if "://" in str(given):
         msg = f"`{name}` must be a local path; got {given!r}. Use a local directory, and copy from or to it."
         raise ValueError(msg)

@@ -1,8 +1,8 @@
 """What becomes of what steps compute, on its way into a sink; the same here and on a worker."""
 
-__all__ = ["Landing", "missing_steps"]
+__all__ = ["Landing", "missing_steps", "unless_noted"]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -94,3 +94,13 @@ def missing_steps(
         return end > reached or any(at < end and begin < at + chunk for at in starts)
 
     return is_wanted
+
+
+def unless_noted(
+    missing: Callable[[int, int], bool], noted: Container[int], plan: "Plan"
+) -> Callable[[int, int], bool]:
+    """Return which steps have something to compute, those among it that were made of rows which nobody has noted."""
+    length = plan.note
+    return lambda start, stop: (
+        missing(start, stop) or any(at not in noted for at in range(start // length * length, stop, length))
+    )

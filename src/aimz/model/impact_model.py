@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
     from distributed import Client
+    from zarr.abc.store import Store
+    from zarr.storage import StorePath
 
     from aimz.output import Contrast
     from aimz.store import Home
@@ -108,14 +110,17 @@ class ImpactModel:
 
     - ``store``: ``"persistent"`` writes a Zarr directory and returns a tree that reads it when asked; ``"memory"``
       keeps everything in host memory and writes nothing.
-    - ``output_dir``: where to make the directory of the call, ``<UTC time>_<method>``.  By default that is a temporary
-      directory (:attr:`temp_dir`), which lives as long as the model or a result in it.
+    - ``output_dir``: where to make the directory of the call, ``<UTC time>_<method>``: a path, a URL such as
+      ``"s3://bucket/results"`` (``pip install "aimz[cloud]"``; also ``gs://``, ``az://``, ``memory://``), or a store of
+      zarr's.  By default that is a temporary directory (:attr:`temp_dir`), which lives as long as the model or a result
+      in it.
     - ``batch_size``: rows, or draws, that are stored together; rounded up to whole blocks.  The numbers do not depend
       on it.
     - ``shard_axis``: what several devices share: ``"obs"`` (each has all draws of some rows), or ``"draw"`` (each has
       some draws of all rows, which must then fit in memory).
-    - ``resume``: directory of a call that did not finish; the same call then finishes it, computes only what is
-      missing, and refuses if kernel, posterior, data, key or batching differ.
+    - ``resume``: directory or URL of a call that did not finish; in a store of zarr's, a ``StorePath``, or the name of
+      the call beside the same ``output_dir``.  The same call then finishes it, computes only what is missing, and
+      refuses if kernel, posterior, data, key or batching differ.
     - ``progress``: whether to show a bar.
     - ``client``: a :class:`distributed.Client`.  The workers of that Dask cluster then compute the rows, each writing
       its own chunks, and the result is the one of this machine.  By default that is the active client where an input is
@@ -770,8 +775,8 @@ class ImpactModel:
         shard_axis: str = "obs",
         batch_size: int | None = None,
         store: str = "persistent",
-        output_dir: "str | os.PathLike[str] | None" = None,
-        resume: "str | os.PathLike[str] | None" = None,
+        output_dir: "str | os.PathLike[str] | Store | StorePath | None" = None,
+        resume: "str | os.PathLike[str] | Store | StorePath | None" = None,
         progress: bool = True,
         client: "Client | None" = None,
         **kwargs: Any,
@@ -828,8 +833,8 @@ class ImpactModel:
         shard_axis: str = "obs",
         batch_size: int | None = None,
         store: str = "persistent",
-        output_dir: "str | os.PathLike[str] | None" = None,
-        resume: "str | os.PathLike[str] | None" = None,
+        output_dir: "str | os.PathLike[str] | Store | StorePath | None" = None,
+        resume: "str | os.PathLike[str] | Store | StorePath | None" = None,
         progress: bool = True,
         client: "Client | None" = None,
         **kwargs: Any,
@@ -865,8 +870,8 @@ class ImpactModel:
         shard_axis: str = "obs",
         batch_size: int | None = None,
         store: str = "persistent",
-        output_dir: "str | os.PathLike[str] | None" = None,
-        resume: "str | os.PathLike[str] | None" = None,
+        output_dir: "str | os.PathLike[str] | Store | StorePath | None" = None,
+        resume: "str | os.PathLike[str] | Store | StorePath | None" = None,
         progress: bool = True,
         client: "Client | None" = None,
         **kwargs: Any,
@@ -915,8 +920,8 @@ class ImpactModel:
         shard_axis: str = "obs",
         batch_size: int | None = None,
         store: str = "persistent",
-        output_dir: "str | os.PathLike[str] | None" = None,
-        resume: "str | os.PathLike[str] | None" = None,
+        output_dir: "str | os.PathLike[str] | Store | StorePath | None" = None,
+        resume: "str | os.PathLike[str] | Store | StorePath | None" = None,
         progress: bool = True,
         client: "Client | None" = None,
         **kwargs: Any,

@@ -2,6 +2,7 @@
 
 __all__ = ["Streaming", "read_streaming"]
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ from aimz.data import read_count, read_output_dir
 from aimz.statistics import Reduction, read_statistics
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from aimz.store import Location
 
 
@@ -21,7 +24,7 @@ class Streaming:
     shard_axis: str = "obs"
     batch_size: int | None = None
     store: str = "persistent"
-    output_dir: "Location | None" = None
+    output_dir: "Location | Path | None" = None
     resume: "Location | None" = None
     """Where a call lies that is to be finished."""
     journal: Any = None
@@ -54,7 +57,9 @@ def read_streaming(
     TypeError, ValueError
         If a choice is unknown, or two do not go together.
     OSError
-        If ``output_dir`` cannot be written, or ``resume`` is not there.
+        If ``output_dir`` cannot be reached or written, or ``resume`` is not there.
+    ImportError
+        If a package for their kind of URL is missing.
     """
     begin_imports()
     for name, value, known in (("store", store, ("persistent", "memory")), ("shard_axis", shard_axis, ("obs", "draw"))):
@@ -79,19 +84,52 @@ def read_streaming(
         return make()
     if output_dir is None and resume is None:
         return make()
-    from aimz.store import Directory, Journal, check_result
-
-    top = None if output_dir is None else read_output_dir(output_dir)
+    top: Any = None
+    if output_dir is not None:  # of a plain path no package is needed yet
+        top = read_output_dir(output_dir) if _is_path(output_dir) else _place(output_dir, "output_dir")
     if resume is None:
-        return make(output_dir=None if top is None else Directory(top))
-    path = read_output_dir(resume)
-    if not path.is_dir():
-        msg = f"`resume` must be the directory of an interrupted call; there is no {path}. Its error named it."
+        return make(output_dir=top)
+    from aimz.store import located
+
+    return make(**_taken_up(_interrupted(resume, None if top is None else located(top))))
+
+
+def _is_path(given: Any) -> bool:
+    return isinstance(given, str | os.PathLike) and "://" not in str(given)
+
+
+def _place(given: Any, name: str, *, call: bool = False) -> "Location":
+    """Return where results are to go to, or a call lies, and refuse a place that cannot be reached."""
+    from aimz.store import Directory, locate
+
+    if _is_path(given):
+        return Directory(read_output_dir(given, name))
+    location = locate(given, name, call=call)
+    if location.local:
+        return Directory(read_output_dir(str(location), name))
+    location.check(name)
+    return location
+
+
+def _interrupted(resume: Any, top: "Location | None") -> "Location":
+    """Return where the call lies that is to be finished."""
+    if top is not None and not top.local and isinstance(resume, str) and "/" not in resume:
+        location = top / resume  # by its name, in the store it lies in
+    else:
+        location = _place(resume, "resume", call=True)
+    if not location.is_there():
+        msg = f"`resume` must be the directory of an interrupted call; there is no {location}. Its error named it."
         raise FileNotFoundError(msg)
-    if top is not None and path.parent != top:
-        msg = f"`resume` must lie in `output_dir`; got {path} and {top}. Leave `output_dir` out."
+    if top is not None and str(location.parent) != str(top):
+        msg = f"`resume` must lie in `output_dir`; got {location} and {top}. Leave `output_dir` out."
         raise ValueError(msg)
-    location = Directory(path)
+    return location
+
+
+def _taken_up(location: "Location") -> dict[str, Any]:
+    """Return what a call left behind, as options of the one that goes on with it."""
+    from aimz.store import Journal, check_result
+
     complete, rows = location.has("zarr.json"), ""
     if complete:
         state = check_result(location)
@@ -100,9 +138,15 @@ def read_streaming(
     else:
         journal = Journal.read(location)
     if journal is None or not journal.fingerprint:
-        msg = f"`resume` must be the directory of an interrupted call; {path} has no journal of one. Predict anew."
+        msg = f"`resume` must be the directory of an interrupted call; {location} has no journal of one. Predict anew."
         raise ValueError(msg)
-    return make(output_dir=Directory(path.parent), resume=location, journal=journal, complete=complete, rows=rows)
+    return {
+        "output_dir": location.parent,
+        "resume": location,
+        "journal": journal,
+        "complete": complete,
+        "rows": rows,
+    }
 
 
 def _read_client(client: Any, shard_axis: str) -> Any:

@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from aimz.model.filling import missing_steps
+from aimz.model.filling import missing_steps, unless_noted
+from aimz.model.notes import Notes
 from aimz.model.options import Streaming
 from aimz.model.resume import check_same_call
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from aimz.store import Home, Journal, Variable
+    from aimz.store import Home, Journal, Location, Variable
     from aimz.stream import Plan
 
 
@@ -44,7 +45,7 @@ class Place:
         home: "Home | None",
     ) -> None:
         from aimz.output import attributes
-        from aimz.store import Directory, Journal, Location, ZarrSink, new_call
+        from aimz.store import Directory, Location, ZarrSink, located, new_call
 
         self._plan = plan
         self._journal: Journal | None = streaming.journal
@@ -56,14 +57,12 @@ class Place:
             self.location = new_call(top, method)
         else:
             known = fingerprint()
-            top = streaming.output_dir
+            top = located(streaming.output_dir)
             if streaming.resume is not None and self._journal is not None:
                 check_same_call(known, self._journal.fingerprint, streaming.resume)
                 self.location = streaming.resume
             else:
-                self.location = new_call(top, method)
-                self._journal = Journal(self.location, known, datetime.now(UTC).isoformat())
-                self._begin(self._journal)
+                self.location, self._journal = _begin(top, method, known)
         self.attrs = {"output_dir": str(self.location), "artifact_path": str(self.location)}
         self.root_attrs = attributes(output_dir=str(top), artifact_path=str(self.location))
         if self._journal is not None and self._journal.created_at:
@@ -77,15 +76,6 @@ class Place:
             home=None if streaming.output_dir else home,
         )
 
-    def _begin(self, journal: "Journal") -> None:
-        """Write the journal; without it the directory is of no use."""
-        try:
-            journal.begin()
-        except OSError as error:
-            self.location.remove()
-            advice = "Nothing was written; call again when there is room, or with another `output_dir`"
-            raise OSError(error.errno, f"{error.strerror}. {advice}", str(self.location)) from error
-
     def write_beside(self, groups: "Mapping[str, xr.Dataset]") -> None:
         """Write the groups that stand beside the streamed one."""
         from aimz.output import as_group
@@ -93,15 +83,17 @@ class Place:
         for name, dataset in groups.items():
             self.sink.beside(name, *as_group(dataset.assign_attrs(self.attrs)))
 
-    def wanted(self, variables: "Mapping[str, Variable]") -> Callable[[int, int], bool]:
+    def wanted(self, variables: "Mapping[str, Variable]", notes: Notes | None) -> Callable[[int, int], bool]:
         """Return which steps have something to compute: all, unless an earlier run did some."""
         if not self.resumed:
             return lambda _start, _stop: True
-        return missing_steps(self._plan, variables, self.sink)
+        missing, seen = missing_steps(self._plan, variables, self.sink), self.seen(notes)
+        if seen is None or self._journal is None:
+            return missing
+        return unless_noted(missing, frozenset(self._journal.rows), self._plan)
 
-    def note(self, digests: list[tuple[int, str]]) -> None:
-        """Keep the digests of rows that came by, and refuse rows that are not those of the interrupted run."""
-        notes, digests[:] = list(digests), []
+    def note(self, notes: list[tuple[int, str]]) -> None:
+        """Keep digests of rows that came by, and refuse rows that are not those of the interrupted run."""
         if self._journal is not None and notes:
             start = self._journal.saw_all(notes)
             if start is not None:
@@ -111,24 +103,34 @@ class Place:
                 )
                 raise ValueError(msg)
 
-    def seen(self, start: int, stop: int) -> frozenset[int]:
-        """Return the first rows of the blocks, of those from ``start`` to ``stop``, that the interrupted run noted."""
-        assert self._journal is not None
-        block = self._plan.block or 1
-        return frozenset(at for at in range(start, stop, block) if at in self._journal.rows)
+    def seen(self, notes: Notes | None) -> Callable[[int, int], frozenset[int]] | None:
+        """Return a function that tells which stretches, by first row, an earlier run noted from one row to another.
 
-    def look(self, skip: Callable[[int, int], bool], digests: list[tuple[int, str]]) -> None:
+        None where there was no earlier run, or it knew the data beforehand.  What was made of rows that nobody has
+        noted is to be made again: a run that was killed may have written it, and of other data.
+        """
+        journal, length = self._journal, self._plan.note
+        if not self.resumed or journal is None or notes is None:
+            return None
+        if all(f"data of `{name}`" in journal.fingerprint for name in notes.names):
+            return None
+
+        def seen(start: int, stop: int) -> frozenset[int]:
+            return frozenset(at for at in range(start // length * length, stop, length) if at in journal.rows)
+
+        return seen
+
+    def look(self, skip: Callable[[int, int], bool], notes: Notes) -> None:
         """Read all rows of a complete call, and keep what was noted."""
         for start, stop in self._plan.steps():
             if not skip(start, stop):
                 break
-            self.recall(digests)
+            self.recall(notes.take())
 
-    def recall(self, digests: list[tuple[int, str]]) -> None:
+    def recall(self, notes: list[tuple[int, str]]) -> None:
         """Keep what was noted of rows of a complete call."""
         assert self._journal is not None
-        self._journal.rows.update(digests)
-        digests.clear()
+        self._journal.rows.update(notes)
 
     def check_same_rows(self, known: str) -> None:
         """Refuse rows that were noted as they were read, and are not those of a complete call."""
@@ -154,3 +156,23 @@ class Place:
         """After a failure: remove what nobody can resume."""
         if self._journal is None:
             self.location.remove()
+
+
+def _begin(top: "Location", method: str, fingerprint: dict[str, str]) -> "tuple[Location, Journal]":
+    """Make the place of a call, with its journal; without that the place is of no use."""
+    from aimz.store import Journal, new_call
+
+    location = top
+    advice = "Nothing was written; call again when there is room, or with another `output_dir`"
+    try:
+        location = new_call(top, method)
+        journal = Journal(location, fingerprint, datetime.now(UTC).isoformat())
+        journal.begin()
+    except Exception as error:
+        if location is not top:
+            location.remove()
+        if isinstance(error, OSError) and error.errno is not None and top.local:
+            raise OSError(error.errno, f"{error.strerror}. {advice}", str(location)) from error
+        error.add_note(f"This was in {location}. {advice}.")
+        raise
+    return location, journal

@@ -10,7 +10,7 @@ from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
-from aimz.data import Field, Parameters, Pieces, Rows, Stacked, share
+from aimz.data import Field, Rows, Stacked, share
 from aimz.errors import ClusterError, warn
 from aimz.model.engine import Engine
 from aimz.model.filling import Landing
@@ -87,9 +87,8 @@ def spread_for(
         plan,
         options.batch_size,
         landing,
-        runner.noted,
-        given.pieces,
-        engine.parameters,
+        runner.notes is not None,
+        given,
     )
 
 
@@ -166,11 +165,10 @@ class Spread:
     plan: "Plan"
     batch_size: int | None
     landing: Landing
-    noted: frozenset[str]
-    """Arguments whose rows are to be known again."""
-    pieces: Pieces | None
-    """The table the rows come from, if not from arrays."""
-    parameters: Parameters
+    noted: bool
+    """Whether rows are to be known again."""
+    given: Given
+    """What was passed: a table that is read from any row, or arrays."""
 
     def run(
         self,
@@ -185,8 +183,8 @@ class Spread:
         """Let the workers compute all rows; return how many there are.
 
         ``note`` takes digests of the rows, if they are to be known again; ``variables`` are those of which parts may be
-        there already, and ``seen`` says which blocks of some rows were noted with them; ``look`` says that nothing is
-        to be computed.
+        there already, and ``seen`` says which stretches of some rows were noted with them; ``look`` says that nothing
+        is to be computed.
         """
         from dask.delayed import delayed
 
@@ -199,7 +197,7 @@ class Spread:
         by_dask = _by_dask(task.layout)
 
         def begin(start: int, stop: int) -> "Future[Any]":
-            noted = seen(start, stop) if seen is not None and self.noted else None
+            noted = None if seen is None else seen(start, stop)
             one = Range(start, stop, _shares(task.layout, start, stop), None if look else sink.part(start, stop), noted)
             if by_dask:
                 found: Future[Any] = client.compute(delayed(work, pure=False)(packed.token, one))
@@ -244,8 +242,9 @@ class Spread:
             landing=self.landing,
             variables=variables,
             noted=self.noted,
-            pieces=self.pieces,
-            parameters=self.parameters,
+            pieces=self.given.pieces,
+            parameters=None if self.given.reader is None else self.given.reader.parameters,
+            types=None if self.given.reader is None else self.given.reader.types,
         )
 
     def _ranges(self) -> Any:
@@ -254,7 +253,7 @@ class Spread:
         plan, layout = self.plan, self.task.layout
         assert plan.n_obs is not None
         assert plan.block is not None
-        unit = plan.chunk if plan.chunk % plan.block == 0 else plan.block
+        unit = max(plan.chunk, plan.note)
         sent, held, chunk = 0, 0, 0
         for array, axis in _with_rows(layout):
             row_bytes = prod(size for i, size in enumerate(array.shape) if i != axis) * array.dtype.itemsize

@@ -6,7 +6,6 @@ import math
 import uuid
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,9 @@ from aimz.statistics import Reduction
 
 if TYPE_CHECKING:
     import os
+
+    from zarr.abc.store import Store
+    from zarr.storage import StorePath
 
     from aimz.store import Group
 
@@ -117,7 +119,7 @@ def as_group(dataset: xr.Dataset) -> "tuple[Group, dict[str, Any]]":
     return Group(variables, packed(coords), dict(dataset.attrs)), data
 
 
-def open_result(path: "str | os.PathLike[str]") -> xr.DataTree:
+def open_result(path: "str | os.PathLike[str] | Store | StorePath") -> xr.DataTree:
     """Open a stored result, and make sure that it is whole.
 
     What :func:`xarray.open_datatree` with ``engine="zarr"`` does too, and more carefully: a file that is missing or was
@@ -125,8 +127,9 @@ def open_result(path: "str | os.PathLike[str]") -> xr.DataTree:
 
     Parameters
     ----------
-    path : path-like
-        Directory of one call: the ``artifact_path`` of its result.
+    path : path-like, URL, zarr.abc.store.Store or zarr.storage.StorePath
+        Where one call lies: the ``artifact_path`` of its result, a directory or a URL such as
+        ``"s3://bucket/results/<call>"``; in a store of zarr's, ``StorePath(store, "<call>")``.
 
     Returns
     -------
@@ -147,16 +150,16 @@ def open_result(path: "str | os.PathLike[str]") -> xr.DataTree:
     Traceback (most recent call last):
     FileNotFoundError: There is no result there: pass the `artifact_path` of one.
     """
-    from aimz.store import STATE, StoredArray, check_result
+    from aimz.store import STATE, StoredArray, check_result, locate
 
-    directory = Path(path).expanduser().absolute()
-    check_result(directory)
+    location = locate(path, "path", call=True)
+    check_result(location)
     groups = {}
-    with xr.open_datatree(directory, engine="zarr") as tree:
+    with xr.open_datatree(location.tree, engine="zarr") as tree:
         for name, node in tree.children.items():
             plain = node.to_dataset().drop_vars(list(node.data_vars))
             variables = {
-                str(v): (array.dims, _lazy(StoredArray(directory, f"{name}/{v}")), array.attrs)
+                str(v): (array.dims, _lazy(StoredArray(location, f"{name}/{v}")), array.attrs)
                 for v, array in node.data_vars.items()
             }
             sizes = {dim: size for dim, size in node.sizes.items() if dim not in plain.coords}

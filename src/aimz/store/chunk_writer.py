@@ -39,6 +39,7 @@ class ChunkWriter(SinkPart):
     aligned = True
 
     def __init__(self, location: Location, group: str, variables: Mapping[str, Variable], owner: str = "") -> None:
+        self.writers = location.writers
         self._location = location
         self._group = group
         self._variables = dict(variables)
@@ -117,7 +118,7 @@ class ChunkWriter(SinkPart):
         def is_whole(position: tuple[int, ...]) -> bool:
             try:
                 stored[tuple(slice(p * c, (p + 1) * c) for p, c in zip(position, stored.chunks, strict=True))]
-            except (ValueError, OSError, RuntimeError):  # missing, truncated, or its checksum does not fit
+            except self._location.damage:
                 return False
             return True
 

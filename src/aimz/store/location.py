@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from zarr.storage import LocalStore, StorePath
 
@@ -27,6 +27,8 @@ class Location(ABC):
     """Whether it is a directory of this machine."""
     writers: ClassVar[int]
     """How many writes are worth having under way at once."""
+    damage: ClassVar[tuple[type[Exception], ...]]
+    """What reading raises where a chunk is missing, truncated, or not what was written; else the place itself fails."""
 
     @property
     @abstractmethod
@@ -35,8 +37,23 @@ class Location(ABC):
 
     @property
     @abstractmethod
+    def parent(self) -> "Location":
+        """What it lies in."""
+
+    @property
+    @abstractmethod
     def resume(self) -> str:
         """The arguments that finish the call that lies here, as an error is to name them."""
+
+    @abstractmethod
+    def check(self, argument: str) -> None:
+        """Refuse a place that cannot be reached, before any work.
+
+        Raises
+        ------
+        OSError
+            If it cannot.
+        """
 
     @abstractmethod
     def __truediv__(self, name: str) -> "Location":
@@ -92,6 +109,11 @@ class Location(ABC):
             If one is.
         """
 
+    @property
+    @abstractmethod
+    def tree(self) -> Any:
+        """What xarray opens as a tree."""
+
     @abstractmethod
     def store_path(self, name: str, *, read_only: bool = False) -> StorePath:
         """Return where zarr finds an array."""
@@ -127,6 +149,7 @@ class Directory(Location):
 
     local = True
     writers = 1
+    damage = (ValueError, RuntimeError, OSError)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -137,9 +160,17 @@ class Directory(Location):
         return self.path.name
 
     @property
+    def parent(self) -> "Directory":
+        """The directory around."""
+        return Directory(self.path.parent)
+
+    @property
     def resume(self) -> str:
         """The arguments that finish the call that lies here."""
         return f"`resume={str(self.path)!r}`"
+
+    def check(self, argument: str) -> None:
+        """Do nothing: a path is checked where it is read."""
 
     def __truediv__(self, name: str) -> "Directory":
         return Directory(self.path / name)
@@ -216,6 +247,11 @@ class Directory(Location):
                     "there?"
                 )
                 raise OSError(msg)
+
+    @property
+    def tree(self) -> Path:
+        """What xarray opens as a tree."""
+        return self.path
 
     def store_path(self, name: str, *, read_only: bool = False) -> StorePath:
         """Return where zarr finds an array."""

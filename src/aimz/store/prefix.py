@@ -13,7 +13,7 @@ from uuid import uuid4
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import ManagedMemoryStore, MemoryStore, StorePath, WrapperStore
+from zarr.storage import FsspecStore, ManagedMemoryStore, MemoryStore, StorePath, WrapperStore
 
 from aimz.store.location import OWNER, Location
 
@@ -44,6 +44,7 @@ class Prefix(Location):
 
     local = False
     writers = 8
+    damage = (ValueError, RuntimeError)
 
     def __str__(self) -> str:
         return self.url or str(StorePath(self.store, self.path))
@@ -70,9 +71,33 @@ class Prefix(Location):
         return self.path.rpartition("/")[2]
 
     @property
+    def parent(self) -> "Prefix":
+        """What it lies in."""
+        return Prefix(self.store, self.path.rpartition("/")[0], self.url.rpartition("/")[0])
+
+    @property
     def resume(self) -> str:
         """The arguments that finish the call that lies here."""
         return f"`resume={self.url!r}`" if self.url else f"the same `output_dir` and `resume={self.name!r}`"
+
+    def check(self, argument: str) -> None:
+        """List what is here: a bucket, its server and the keys to it are all needed for that."""
+
+        async def look() -> None:
+            with suppress(FileNotFoundError):  # nothing there yet
+                async for _ in self.store.list_dir(self.path):
+                    return
+
+        try:
+            _wait(look())
+        except Exception as error:
+            said = " ".join(str(error).partition("\n\nDebug")[0].split())[:400]
+            msg = (
+                f"`{argument}` must be a place that can be listed and written; got {str(self)!r}, where listing raises "
+                f"{type(error).__name__}: {said}. Make the bucket, or set what names its server and your keys "
+                "(`AWS_REGION`, `AWS_ACCESS_KEY_ID` and so on), and call again."
+            )
+            raise (PermissionError if isinstance(error, PermissionError) else OSError)(msg) from error
 
     def __truediv__(self, name: str) -> "Prefix":
         return Prefix(self.store, self._key(name), f"{self.url.rstrip('/')}/{name}" if self.url else "")
@@ -111,6 +136,8 @@ class Prefix(Location):
         """Yield the keys below, as names."""
         above = f"{self.path}/" if self.path else ""
         inside = self._key(name)
+        if isinstance(self.store, FsspecStore):  # it remembers listings, and others write here
+            self.store.fs.invalidate_cache()
         with suppress(FileNotFoundError):  # some say so where there is nothing
             async for key in self.store.list_prefix(f"{inside}/" if inside else ""):
                 yield key.removeprefix(above)
@@ -154,6 +181,11 @@ class Prefix(Location):
 
     def check_sizes(self, name: str, grid: Iterable[tuple[int, ...]], size: int | None) -> None:
         """Do nothing: a value is whole or not there, and those that are there are counted."""
+
+    @property
+    def tree(self) -> StorePath:
+        """What xarray opens as a tree."""
+        return self.store_path("", read_only=True)
 
     def store_path(self, name: str, *, read_only: bool = False) -> StorePath:
         """Return where zarr finds an array."""

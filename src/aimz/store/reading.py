@@ -44,7 +44,7 @@ class StoredArray:
             try:
                 with zarr_settings():
                     array = zarr.open_array(self.location.store_path(name, read_only=True), mode="r")
-            except (ValueError, OSError) as error:
+            except self.location.damage as error:
                 raise self._explain(error) from error
         self._array = array
         self.shape: tuple[int, ...] = array.shape
@@ -70,7 +70,7 @@ class StoredArray:
             self._home.check()
         try:
             return np.asarray(self._array[key])
-        except (ValueError, OSError, RuntimeError) as error:
+        except self.location.damage as error:
             raise self._explain(error) from error
 
     def _explain(self, error: Exception) -> Exception:

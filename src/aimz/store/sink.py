@@ -61,6 +61,8 @@ class SinkPart(ABC):
 
     aligned: bool
     """Whether pieces must come as whole chunks."""
+    writers: int = 1
+    """From how many threads pieces may come at once."""
 
     @abstractmethod
     def write(self, name: str, array: np.ndarray, start: int) -> None:
@@ -72,7 +74,7 @@ class SinkPart(ABC):
 
 
 class Sink(ABC):
-    """Takes the pieces of a stream, in any order and from one thread, and keeps them.
+    """Takes the pieces of a stream, in any order and from as many threads as it says, and keeps them.
 
     ``open`` first, ``write`` for each piece, then ``finish``; or ``fail`` at any point, after which nothing reads as
     complete.
@@ -80,6 +82,8 @@ class Sink(ABC):
 
     aligned: bool
     """Whether pieces must come as whole chunks."""
+    writers: int = 1
+    """How many threads may write at once, after ``open``; more than one where a write mostly waits."""
 
     @abstractmethod
     def open(self, group: Group) -> None:

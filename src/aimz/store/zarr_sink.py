@@ -74,6 +74,8 @@ class ZarrSink(Sink):
         """Make the arrays, or take up those of an interrupted call."""
         self._variables = dict(group.variables)
         self._writer = ChunkWriter(self.location, self._name, self._variables)
+        grows = any(None in variable.shape for variable in self._variables.values())
+        self.writers = 1 if grows else self.location.writers
         resumed = self._resumed = self.location.has(f"{self._name}/zarr.json")
         self._put_group(self._name, group)
         for name, variable in group.variables.items():

@@ -1,4 +1,4 @@
-"""A thread that writes while the device computes."""
+"""Threads that write while the device computes."""
 
 __all__ = ["Writer"]
 
@@ -14,24 +14,28 @@ if TYPE_CHECKING:
 
 
 class Writer:
-    """Hands pieces to a sink, in order, from one thread; holds at most ``most_bytes`` of them.
+    """Hands pieces to a sink from as many threads as it takes, and holds few of them.
 
-    One thread: on a CPU it competes with the computation, and more did not help.  The first error stops everything and
-    is raised, as itself, by the next call from outside; on leaving, the thread has ended whatever happened.
+    At most ``most_bytes`` wait, and half as much for each thread beyond the first.  One thread for a disk: on a CPU it
+    competes with the computation, and more did not help.  The first error stops everything and is raised, as itself,
+    by the next call from outside; on leaving, the threads have ended whatever happened.
     """
 
     def __init__(self, sink: "Sink | SinkPart", most_bytes: int = 24 * 2**20) -> None:
         self._sink = sink
-        self._most_bytes = most_bytes
+        self._most_bytes = most_bytes * (1 + sink.writers) // 2
         self._queue: deque[Piece] = deque()
         self._held = 0
         self._closing = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="aimz-writer", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._work, name="aimz-writer", daemon=True) for _ in range(sink.writers)
+        ]
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def put(self, piece: Piece) -> None:
@@ -53,7 +57,8 @@ class Writer:
                 self._queue.clear()
             self._closing = True
             self._changed.notify_all()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         if error is None:
             self._raise()
 
@@ -74,7 +79,7 @@ class Writer:
                     self._sink.write(name, piece.joined(name), piece.start)
             except BaseException as error:
                 with self._changed:
-                    self._error = error
+                    self._error = self._error or error
                     self._queue.clear()
                     self._changed.notify_all()
                 return

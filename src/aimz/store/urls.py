@@ -1,0 +1,115 @@
+"""From what a user names a place by, a URL or a store of zarr's, to a location."""
+
+__all__ = ["locate"]
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from zarr.abc.store import Store
+from zarr.core.buffer import Buffer
+from zarr.storage import FsspecStore, LocalStore, ObjectStore, StorePath
+
+from aimz.store.location import Directory, Location
+from aimz.store.prefix import Prefix
+
+_OBSTORE = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss")
+"""Schemes of URLs that obstore knows; the others are left to fsspec."""
+
+
+class _SinglePut(ObjectStore[Any]):
+    """A chunk is one request; in several parts, as obstore would do, it is four, and leaves parts when it is killed."""
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Put a value."""
+        from obstore import put_async
+
+        self._check_writable()
+        await put_async(self.store, key, value.as_buffer_like(), use_multipart=False)
+
+
+def locate(given: Any, argument: str, *, call: bool = False) -> Location:
+    """Return where something is to lie, or lies.
+
+    Parameters
+    ----------
+    given
+        A URL, a store, a path in a store, or a local path.
+    argument
+        What to call it in an error.
+    call
+        Whether it is the place of one call, rather than one that calls are made in.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these.
+    ValueError
+        If the URL is of no kind that is known, or the store cannot do what is needed.
+    ImportError
+        If a package is missing.
+    """
+    if isinstance(given, StorePath | Store):
+        store, path = (given, "") if isinstance(given, Store) else (given.store, given.path)
+        if isinstance(store, LocalStore):
+            return Directory(store.root.expanduser().absolute() / path)
+        if type(store) is ObjectStore:
+            store = _SinglePut(store.store, read_only=store.read_only)
+        return Prefix(_checked(store, argument, writes=not call), path)
+    if not isinstance(given, str | os.PathLike):
+        msg = (
+            f"`{argument}` must be a path, a URL or a store of zarr's; got {given!r}. Pass a string, a `pathlib.Path` "
+            "or a `zarr.abc.store.Store`."
+        )
+        raise TypeError(msg)
+    url = str(given).rstrip("/")
+    if "://" not in url:
+        return Directory(Path(url).expanduser().absolute())
+    if urlsplit(url).scheme == "file":
+        return Directory(Path(unquote(urlsplit(url).path)))
+    top, _, name = url.rpartition("/")
+    if call and not top.endswith("/"):
+        return Prefix(_open(top, argument), "", top) / name
+    return Prefix(_open(url, argument), "", url)
+
+
+def _open(url: str, argument: str) -> Store:
+    """Return a store whose keys begin where the URL ends."""
+    scheme = urlsplit(url).scheme.lower()
+    if scheme in _OBSTORE:
+        try:
+            from obstore.store import from_url
+        except ImportError as error:
+            msg = (
+                f"`{argument}` is {url!r}, which needs obstore, and that is not installed. Run `pip install "
+                "'aimz[cloud]'`, and call again."
+            )
+            raise ImportError(msg) from error
+        return _SinglePut(from_url(url))
+    try:
+        return FsspecStore.from_url(url)
+    except ImportError as error:
+        msg = f"`{argument}` is {url!r}, for which fsspec needs another package: {error}. Then call again."
+        raise ImportError(msg) from error
+    except ValueError as error:
+        known = ", ".join(f"{scheme}://" for scheme in ("s3", "gs", "az", "memory", "file"))
+        msg = (
+            f"`{argument}` must be a URL of a kind that obstore or fsspec knows; got {url!r} ({error}). Pass a local "
+            f"directory, or a URL such as {known}."
+        )
+        raise ValueError(msg) from error
+
+
+def _checked(store: Store, argument: str, *, writes: bool) -> Store:
+    able = store.supports_listing and (
+        not writes or (store.supports_writes and store.supports_deletes and not store.read_only)
+    )
+    if not able:
+        needed = "that can be listed, written and deleted from" if writes else "that can be listed"
+        msg = (
+            f"`{argument}` must be a store {needed}; got {store!r}. Pass one that is not read-only, a local directory, "
+            "or a URL such as 's3://bucket/results'."
+        )
+        raise ValueError(msg)
+    return store
