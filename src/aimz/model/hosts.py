@@ -327,7 +327,8 @@ class Hosts:
             reader = BatchReader(pieces.starting(start), reader.parameters, first_row=start, types=reader.types)
         elif reader is not None:
             reader.rewind()
-        self.runner.digests.clear()
+        if self.runner.notes is not None:
+            self.runner.notes.take()
         return self.runner.reading(reader)
 
     def _part(self, sink: "Sink", start: int, stop: int) -> "SinkPart":

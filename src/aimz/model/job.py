@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import jax
 import jax.numpy as jnp
@@ -115,12 +116,12 @@ def pack(job: Job) -> Packed:
     """Pickle a job, functions by value where no module has them."""
     import cloudpickle
 
-    content = cloudpickle.dumps(job)
-    return Packed(hashlib.sha256(content).hexdigest(), versions(), settings(), content)
+    return Packed(uuid4().hex, versions(), settings(), cloudpickle.dumps(job))
 
 
-_PACKED = Recent[Packed](4)
-_READY = Recent[_Ready](4)
+_PACKED = Recent[Packed](16)
+_READY = Recent[_Ready](16)
+"""Of calls that are at work at the same time, and of those whose client was lost."""
 _PROGRAMS = Recent[Programs](16)
 _ONE = threading.Lock()
 """One range at a time in a process: each takes all cores there are, or the device."""

@@ -4,6 +4,7 @@ __all__ = ["Spread", "check_can_be_spread", "spread_for"]
 
 import sys
 from collections.abc import Callable, Container, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -215,9 +216,11 @@ class Spread:
         try:
             run_on_cluster(client, self._ranges(), begin=begin, land=land, renew=renew, progress=progress)
         finally:
-            if client.status == "running":
-                client.unregister_worker_plugin(NAME)
-                client.run(forget_job, packed.token, on_error="ignore")
+            # Where that fails something is kept that is of no more use; what was found, or raised, is not touched.
+            with suppress(Exception):
+                if client.status == "running":
+                    client.run(forget_job, packed.token, on_error="ignore")
+                    client.unregister_worker_plugin(NAME)  # unless another call at the same time has done so
         assert self.plan.n_obs is not None
         return self.plan.n_obs
 
