@@ -1,18 +1,22 @@
 """Score a Parquet file that is larger than memory would like, and compare two prices, within 1 GiB.
 
-    python examples/score_parquet.py [--rows 10000000] [--folder DIRECTORY]
+    python examples/score_parquet.py [--rows 10000000] [--folder DIRECTORY] [--workers 2 | --scheduler tcp://HOST:8786]
 
 Customers have an age, an income and a price they are offered; whether they buy depends on all three.  The file is
 written first, a piece at a time.  The model is then fitted in minibatches that are read from it, each customer gets a
 probability to buy with an interval, stored beside the file, and two prices are compared by region.  No step holds all
-rows.
+rows.  With `--workers` or `--scheduler` the workers of a Dask cluster score and compare: each reads its own rows, and
+writes its own part of the result, so all of them must reach the folder.
 """
 
 import argparse
 import resource
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -26,6 +30,9 @@ from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoMultivariateNormal
 
 import aimz
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 PIECE = 250_000
 REGIONS = np.array(["north", "south", "west"])
@@ -63,7 +70,22 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def main(n_rows: int, folder: Path) -> None:
+@contextmanager
+def cluster(workers: int | None, scheduler: str | None) -> Iterator["Client | None"]:
+    """Connect to a cluster, started here or elsewhere; to none if none was asked for."""
+    if workers is None and scheduler is None:
+        yield None
+        return
+    from distributed import Client, LocalCluster
+
+    with ExitStack() as stack:
+        address = scheduler or stack.enter_context(
+            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
+        )
+        yield stack.enter_context(Client(address))
+
+
+def main(n_rows: int, folder: Path, client: "Client | None" = None) -> None:
     """Write, fit, score and compare."""
     file = folder / "customers.parquet"
     write(file, n_rows)
@@ -85,6 +107,7 @@ def main(n_rows: int, folder: Path) -> None:
         statistics=("mean", 0.05, 0.95),
         output_dir=folder,
         progress=False,
+        client=client,
     )
     stored = Path(scores.attrs["artifact_path"])
     size = sum(path.stat().st_size for path in stored.rglob("*") if path.is_file()) / 2**20
@@ -105,6 +128,7 @@ def main(n_rows: int, folder: Path) -> None:
         in_sample=False,
         return_sites="p",
         progress=False,
+        client=client,
     )
     print(*aimz.in_words(found), sep="\n")
     print(f"Peak of the whole: {peak():,.0f} MiB")
@@ -114,10 +138,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--scheduler")
     given = parser.parse_args()
-    if given.folder is None:
-        with tempfile.TemporaryDirectory() as temporary:
-            main(given.rows, Path(temporary))
-    else:
-        given.folder.mkdir(parents=True, exist_ok=True)
-        main(given.rows, given.folder)
+    with ExitStack() as stack:
+        folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        main(given.rows, folder.absolute(), stack.enter_context(cluster(given.workers, given.scheduler)))

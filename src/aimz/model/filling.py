@@ -2,14 +2,16 @@
 
 __all__ = ["Landing", "missing_steps"]
 
+import os
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import jax
 import numpy as np
 
 from aimz.model.steps import Runner
-from aimz.statistics import Reduction
+from aimz.statistics import Reduction, reduce_rows
 
 if TYPE_CHECKING:
     from aimz.store import Variable
@@ -29,8 +31,12 @@ class Landing:
 
     def kept(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return what is kept of arrays, under the names it is kept by."""
-        reduce = self.statistics
-        return {self.names[n]: a if reduce is None else reduce(a) for n, a in arrays.items()}
+        reduction = self.statistics
+        if reduction is None:
+            return {self.names[n]: a for n, a in arrays.items()}
+        # The cores of a CPU compute the next step meanwhile; beside another device they are free.
+        n_threads = 1 if jax.default_backend() == "cpu" else os.cpu_count() or 1
+        return {self.names[n]: reduce_rows(reduction, a, n_threads) for n, a in arrays.items()}
 
     def request(
         self,

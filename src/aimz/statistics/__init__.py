@@ -4,6 +4,7 @@ from aimz.statistics.asked import read_interval, read_statistics
 from aimz.statistics.groups import Groups, local_codes, read_groups, read_weights
 from aimz.statistics.loo import LeaveOneOut
 from aimz.statistics.over_draws import Reduction, Statistic, Statistics
+from aimz.statistics.threads import reduce_rows
 
 __all__ = [
     "Groups",
@@ -16,4 +17,5 @@ __all__ = [
     "read_interval",
     "read_statistics",
     "read_weights",
+    "reduce_rows",
 ]
