@@ -112,6 +112,7 @@ def test_prior_predictive(client, tmp_path):
     assert_same(there, here)
 
 
+@pytest.mark.filterwarnings("ignore:The Pareto k of")
 def test_leave_one_out(client):
     case = long(BY_NAME["linear"], N)
     draws = long_draws(case, N, 40)
@@ -149,7 +150,7 @@ ROW = np.arange(N)
         {},
         {"by": ROW % 3, "weights": (ROW % 5).astype(float)},
         {"by": {"many": ROW // 2 * 7 % (N // 2)}},  # More than a tile has rows.
-        {"by": {"many": ROW // 2 * 7 % (N // 2)}, "weights": 1.0 + ROW % 2, "contrast": "ratio"},
+        {"by": {"many": ROW // 2 * 7 % (N // 2)}, "weights": 1.0 + ROW % 2},
     ],
     ids=["all", "few", "many", "many, weighted"],
 )
@@ -163,9 +164,8 @@ def test_scenarios(client, asked):
         other = there[name].to_dataset()
         assert group.sizes == other.sizes
         for site, values in group.items():
-            # An effect is a difference of averages: it is as exact as they are.
-            scale = 1 if name not in ("effect", "effect_overall") or "contrast" in asked else 10
-            np.testing.assert_allclose(other[site], values, rtol=1e-12, atol=1e-12 * scale, err_msg=f"{name} {site}")
+            # Averages of numbers of both signs, and differences of averages, are as exact as what they are made of.
+            np.testing.assert_allclose(other[site], values, rtol=1e-12, atol=1e-12, err_msg=f"{name} {site}")
 
 
 # -------------------------------------------------------------------------------------------------- any input
@@ -332,7 +332,7 @@ def test_neither_rows_nor_draws_pass_the_client(cluster, active, passed, tmp_pat
         (first, last), _ = block_info[None]["array-location"]
         return np.sin(np.arange(first, last)[:, None] + np.arange(n_columns)).astype(np.float32)
 
-    n_rows = 7 * 1000
+    n_rows = 1500
     lengths = tuple(min(n_rows, n_obs - start) for start in range(0, n_obs, n_rows))
     lazy = da.map_blocks(rows, chunks=(lengths, (n_columns,)), dtype=np.float32, meta=np.empty((0, 0), np.float32))
     group = da.arange(n_obs, chunks=n_rows) * 7 % n_groups
@@ -344,13 +344,12 @@ def test_neither_rows_nor_draws_pass_the_client(cluster, active, passed, tmp_pat
     assert len(ranges) >= 8
     assert len(jobs) == len({one.pid for one in jobs}) == 2
     assert min(one.stop for one in jobs) >= posterior
+    # The client writes the posterior, the scheduler reads it and writes it to two workers.  The first chunk, which is
+    # looked at, comes by way of the scheduler.  The rest are messages.
+    known = 4 * posterior + 3 * n_rows * (lazy[0].nbytes + group[0].nbytes)
+    assert known < n_bytes < known + 100_000 * len(ranges)
     data = lazy.nbytes + tree["posterior_predictive"]["y"].nbytes
-    # The client writes it, the scheduler reads it and writes it to two workers; the rest are messages.
-    assert 4 * posterior < n_bytes < 4 * posterior + 64_000 * len(ranges)
-    assert 4 * posterior + 64_000 * len(ranges) < data / 2
-    x = np.sin(np.arange(3)[:, None] + np.arange(n_columns)).astype(np.float32)
-    known = model.predict(x, group=np.arange(3) * 7, n_groups=n_groups, in_sample=False, **{**OPTIONS, "batch_size": 3})
-    assert known["predictions"]["y"].shape == (1, 8, 3)
+    assert known + 100_000 * len(ranges) < data / 2
 
 
 # -------------------------------------------------------------------------------------------------- progress

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -32,7 +33,7 @@ from zarr.storage import LocalStore, MemoryStore, ObjectStore, StorePath, Wrappe
 import aimz
 from aimz import ImpactModel
 from aimz.errors import IncompleteResultError, StaleResultError
-from aimz.store import Prefix, check_result, locate
+from aimz.store import Group, Prefix, Variable, ZarrSink, check_result, locate
 
 BLOCK = 1024
 N_OBS = 12 * BLOCK + 5
@@ -241,7 +242,8 @@ def test_every_reader_gets_it(server, bucket, model, expected):
     url = model.predict(X, output_dir=bucket, **OPTIONS).attrs["artifact_path"]
     store = ObjectStore(obstore.store.from_url(url), read_only=True)
     with xr.open_datatree(store, engine="zarr") as theirs:
-        for ours in (aimz.open_result(url), aimz.open_result(store)):
+        opened = aimz.open_result(url)
+        for ours in (opened, aimz.open_result(store), pickle.loads(pickle.dumps(opened))):
             np.testing.assert_array_equal(draws_of(ours), expected)
             for group in ("posterior", "posterior_predictive"):
                 for name, array in theirs[group].data_vars.items():
@@ -260,6 +262,24 @@ def test_statistics_and_other_methods(server, bucket, model, tmp_path):
     witness = model.log_likelihood(X, X[:, 0], store="memory", **OPTIONS)
     np.testing.assert_array_equal(scores["log_likelihood"]["y"].values, witness["log_likelihood"]["y"].values)
     assert scores.attrs["artifact_path"].endswith("_log_likelihood")
+
+
+def test_a_writer_travels_to_where_its_chunks_are_computed(server, bucket):
+    place = locate(f"{bucket}/call", "output_dir")
+    sink = ZarrSink(place, "group", root_attrs={})
+    sink.open(Group({"y": Variable(("draw", "obs"), (2, 12), np.dtype("f4"), (2, 4), 1)}))
+    here = sink.writer()
+    there = pickle.loads(pickle.dumps(here))
+    rows = np.arange(24, dtype=np.float32).reshape(2, 12)
+    for start in (0, 8):
+        there.write("y", rows[:, start : start + 4], start)
+    assert list(here.missing("y")) == [(0, 1)]
+    assert list(there.missing("y", 8)) == []
+    sink.write("y", rows[:, 4:8], 4)
+    sink.finish(12)
+    np.testing.assert_array_equal(sink.read("y")[...], rows)
+    with pytest.raises(IncompleteResultError, match=rf"that call is over.*`resume='{bucket}/call'`"):
+        pickle.loads(pickle.dumps(here)).write("y", rows[:, :4], 0)
 
 
 def refused(url: str) -> None:
@@ -470,7 +490,7 @@ def test_a_write_that_fails_stops_all_and_the_call_can_be_finished(model, expect
     left = {key.removeprefix(f"{name}/") for key in store._store._store_dict}
     assert left == files(local).keys()
     if source == "iterable":
-        with pytest.raises(ValueError, match="is complete, and its iterable's data were others"):
+        with pytest.raises(ValueError, match="is complete, and its data were others"):
             model.predict(batches(X + 1), resume=call, **OPTIONS)
 
 

@@ -29,8 +29,8 @@ from aimz.model.exchange import exchange
 from aimz.model.filling import Landing
 from aimz.model.hosts import agree, check_can_be_divided, divide
 from aimz.model.keys import describe_key
+from aimz.model.notes import noted_of
 from aimz.model.resume import fingerprint_of
-from aimz.model.slices import noted_of
 from aimz.model.spread import check_can_be_spread
 from aimz.model.steps import Feed, Layout, Runner, Task
 from aimz.model.worlds import Comparison, alike_in_kind, joint_of
@@ -129,8 +129,8 @@ def _cut_rows(engine: Engine, comparison: Comparison, key: jax.Array, row_bytes:
         batch_size=comparison.batch_size,
     )
     program = engine.programs.compiled(step, group=step.group, cut=Cut.ROWS, mesh=mesh)
-    noted = noted_of(layout.row_arrays, comparison.reader) if comparison.resumable else frozenset[str]()
-    feed = Feed(layout.row_arrays, n_obs, comparison.reader, noted)
+    notes = noted_of(layout.row_arrays, comparison.reader, plan) if comparison.resumable else None
+    feed = Feed(layout.row_arrays, n_obs, comparison.reader, notes)
     runner = Runner(task, step, program, feed, plan, mesh=mesh)
     seen = looked_at(engine, step, runner, feed, plan)
     return _Cut(comparison, plan, runner, step, joint) if seen is None else seen

@@ -27,7 +27,7 @@ from aimz.forward import Cut, Pass, Program, Step
 from aimz.kernel import RowUse, Source, site_obstacle
 from aimz.model.asked import Order
 from aimz.model.engine import Engine, Prepared
-from aimz.model.slices import noted_of
+from aimz.model.notes import noted_of
 from aimz.model.steps import Feed, Layout, Runner, Task
 
 if TYPE_CHECKING:
@@ -122,12 +122,8 @@ def cut_rows(engine: Engine, order: Order, layout: Layout) -> "tuple[Plan, Runne
     plan, group = _plan_blocks(order, step, block, n_obs, mesh)
     program = engine.programs.compiled(step, group=group, cut=Cut(plan.axis), mesh=mesh)
     noted = order.streaming.output_dir is not None and order.streaming.shard_axis == "obs"
-    feed = Feed(
-        layout.row_arrays,
-        n_obs,
-        order.reader,
-        noted_of(layout.row_arrays, order.reader) if noted else frozenset(),
-    )
+    notes = noted_of(layout.row_arrays, order.reader, plan) if noted else None
+    feed = Feed(layout.row_arrays, n_obs, order.reader, notes)
     task = Task(order.kind, judged.plan, layout, order.key, judged.use, alone)
     runner = Runner(task, step, program, feed, plan, mesh=mesh)
     seen = looked_at(engine, step, runner, feed, plan)

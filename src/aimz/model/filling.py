@@ -2,7 +2,7 @@
 
 __all__ = ["Landing", "missing_steps"]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -72,9 +72,17 @@ class _Stored(Protocol):
 
 
 def missing_steps(
-    plan: "Plan", variables: "Mapping[str, Variable]", stored: _Stored, start: int = 0, stop: int | None = None
+    plan: "Plan",
+    variables: "Mapping[str, Variable]",
+    stored: _Stored,
+    start: int = 0,
+    stop: int | None = None,
+    seen: Container[int] | None = None,
 ) -> Callable[[int, int], bool]:
-    """Return which steps have something to compute, going by the chunks that are there; of some rows only, if given."""
+    """Return which steps have something to compute, going by the chunks that are there; of some rows only, if given.
+
+    ``seen`` are the stretches of rows, by first row, whose data are known; what was made of others is made again.
+    """
     chunk, streamed = plan.chunk, {name: v for name, v in variables.items() if v.axis is not None}
     reached = plan.length or max(map(stored.length, streamed), default=0)
     missing: set[int] = set()
@@ -88,9 +96,11 @@ def missing_steps(
             missing.add(chain + position[variable.axis] * chunk)
         if plan.length is None:  # one variable may have been written further than another
             missing |= set(range(stored.length(name) // chunk * chunk, reached, chunk))
-    starts = sorted(missing)
+    starts, note = sorted(missing), plan.note
 
     def is_wanted(begin: int, end: int) -> bool:
-        return end > reached or any(at < end and begin < at + chunk for at in starts)
+        if end > reached or any(at < end and begin < at + chunk for at in starts):
+            return True
+        return seen is not None and any(at not in seen for at in range(begin // note * note, end, note))
 
     return is_wanted

@@ -4,7 +4,7 @@ __all__ = ["Guest", "Hosts", "agree", "await_others", "check_can_be_divided", "d
 
 import json
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -19,7 +19,8 @@ from aimz.model.exchange import exchange
 from aimz.model.filling import Landing, missing_steps
 from aimz.model.inputs import Given
 from aimz.model.job import settings
-from aimz.model.place import Place
+from aimz.model.notes import Notes
+from aimz.model.place import Place, noted_before
 from aimz.model.slices import lies_elsewhere
 from aimz.model.spread import Spread, spread_for
 from aimz.model.steps import Runner
@@ -183,30 +184,28 @@ class Guest:
         self.attrs = attrs
         self.root_attrs = root_attrs
         self.resumed = journal is not None
-        self._noted = frozenset(() if journal is None else journal.rows)
+        self._journal = journal
         self.sink = GuestSink(location, group)
 
     def write_beside(self, groups: "Mapping[str, xr.Dataset]") -> None:
         """Do nothing."""
 
-    def wanted(self, variables: "Mapping[str, Variable]") -> Callable[[int, int], bool]:  # noqa: ARG002 (as a place)
+    def wanted(self, variables: "Mapping[str, Variable]", notes: Notes | None) -> Callable[[int, int], bool]:  # noqa: ARG002 (as a place)
         """Return that every step is to be computed, though another process keeps it."""
         return lambda _start, _stop: True
 
-    def note(self, digests: list[tuple[int, str]]) -> None:
-        """Forget them."""
-        digests.clear()
-
-    def seen(self, start: int, stop: int) -> frozenset[int]:
-        """Return the first rows, from ``start`` to ``stop``, of the blocks that the interrupted run noted."""
-        return frozenset(at for at in self._noted if start <= at < stop)
-
-    def look(self, skip: Callable[[int, int], bool], digests: list[tuple[int, str]]) -> None:
+    def note(self, notes: list[tuple[int, str]]) -> None:
         """Do nothing."""
 
-    def recall(self, digests: list[tuple[int, str]]) -> None:
-        """Forget them."""
-        digests.clear()
+    def seen(self, notes: Notes | None) -> Container[int] | None:
+        """Return the stretches, by first row, that an earlier run noted, as a place does."""
+        return noted_before(self._journal, notes)
+
+    def look(self, skip: Callable[[int, int], bool], notes: Notes) -> None:
+        """Do nothing."""
+
+    def recall(self, notes: list[tuple[int, str]]) -> None:
+        """Do nothing."""
 
     def check_same_rows(self, known: str) -> None:
         """Do nothing."""
@@ -256,15 +255,15 @@ class Hosts:
         *,
         note: Callable[[list[tuple[int, str]]], None] | None = None,
         variables: "Mapping[str, Variable] | None" = None,
-        seen: Callable[[int, int], frozenset[int]] | None = None,
+        seen: Container[int] | None = None,
         look: bool = False,
         progress: str | None = None,
     ) -> int:
         """Compute the rows of this process; take what the others found of theirs; return how many there are in all.
 
         ``note`` takes digests of the rows, if they are to be known again; ``variables`` are those of which parts may be
-        there already, and ``seen`` says which blocks of some rows were noted with them; ``look`` says that nothing is
-        to be computed.
+        there already, and ``seen`` are the stretches, by first row, that were noted with them; ``look`` says that
+        nothing is to be computed.
         """
         from aimz.stream import rounds
 
@@ -286,11 +285,12 @@ class Hosts:
                     for begin, end in self.plan.steps(start, stop):
                         runner.skip(begin, end)
                 elif start < stop:
-                    wanted = self._wanted(variables, seen, part, start, stop) if variables else None
+                    stored: Any = part  # a writer of chunks, which can say what is there
+                    wanted = missing_steps(self.plan, variables, stored, start, stop, seen) if variables else None
                     self._compute(runner, part, start, stop, wanted)
                 # The first step was looked at by every process, and is noted by one.
-                notes = [(at, digest) for at, digest in runner.digests if start <= at < stop]
-                runner.digests.clear()
+                taken = [] if runner.notes is None else runner.notes.take()
+                notes = [(at, digest) for at, digest in taken if start <= at < stop]
                 due = part is not None and (not summed or number == len(stretches))
                 mine = _Message(stop - start, notes, part.parcel() if part is not None and due else None)
                 for process, content in enumerate(exchange.all("rows", pickle.dumps(mine, protocol=5))):
@@ -302,21 +302,6 @@ class Hosts:
                     bar.update(told.rows)
         runner.check_rows(n_obs)
         return n_obs
-
-    def _wanted(
-        self,
-        variables: "Mapping[str, Variable]",
-        seen: Callable[[int, int], frozenset[int]] | None,
-        part: Any,
-        start: int,
-        stop: int,
-    ) -> Callable[[int, int], bool]:
-        """Return which steps are not there yet, or were made of rows that nobody has noted."""
-        missing, block = missing_steps(self.plan, variables, part, start, stop), self.plan.block or 1
-        if seen is None or not self.runner.noted:
-            return missing
-        known = seen(start, stop)
-        return lambda begin, end: missing(begin, end) or any(at not in known for at in range(begin, end, block))
 
     def _compute(
         self, runner: Runner, part: "SinkPart", start: int, stop: int, wanted: Callable[[int, int], bool] | None
@@ -342,7 +327,8 @@ class Hosts:
             reader = BatchReader(pieces.starting(start), reader.parameters, first_row=start, types=reader.types)
         elif reader is not None:
             reader.rewind()
-        self.runner.digests.clear()
+        if self.runner.notes is not None:
+            self.runner.notes.take()
         return self.runner.reading(reader)
 
     def _part(self, sink: "Sink", start: int, stop: int) -> "SinkPart":

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +23,12 @@ from aimz.data import BatchReader, Parameters, Pieces
 from aimz.errors import ClusterError
 from aimz.forward import Cut, Joint, Pass, Programs
 from aimz.kernel import Recent, RowUse
+from aimz.model.allocator import give_back, keep_freed
 from aimz.model.cutting import blocks_per_device, local_mesh, n_devices
 from aimz.model.device import own_device
 from aimz.model.filling import Landing, missing_steps
 from aimz.model.keys import parse_key
+from aimz.model.notes import noted_of
 from aimz.model.resume import versions
 from aimz.model.steps import Feed, Layout, Runner, Task
 
@@ -62,8 +65,8 @@ class Job:
     landing: Landing
     variables: "Mapping[str, Variable]" = field(default_factory=dict)
     """What is stored, if it may be there already in part."""
-    noted: frozenset[str] = frozenset()
-    """Arguments whose rows are to be known again."""
+    noted: bool = False
+    """Whether rows are to be known again."""
     pieces: Pieces | None = None
     """The table that the rows are read from, where they do not come with each range."""
     parameters: Parameters | None = None
@@ -93,7 +96,7 @@ class Range:
     part: "SinkPart | None"
     """None where they are only looked at."""
     seen: frozenset[int] | None = None
-    """First rows of the blocks whose data an interrupted run has noted; None where there was none, or it noted none."""
+    """First rows of the stretches whose data an interrupted run has noted; None if all that is there counts."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +116,12 @@ def pack(job: Job) -> Packed:
     """Pickle a job, functions by value where no module has them."""
     import cloudpickle
 
-    content = cloudpickle.dumps(job)
-    return Packed(hashlib.sha256(content).hexdigest(), versions(), settings(), content)
+    return Packed(uuid4().hex, versions(), settings(), cloudpickle.dumps(job))
 
 
-_PACKED = Recent[Packed](4)
-_READY = Recent[_Ready](4)
+_PACKED = Recent[Packed](16)
+_READY = Recent[_Ready](16)
+"""Of calls that are at work at the same time, and of those whose client was lost."""
 _PROGRAMS = Recent[Programs](16)
 _ONE = threading.Lock()
 """One range at a time in a process: each takes all cores there are, or the device."""
@@ -133,6 +136,7 @@ def forget_job(token: str) -> None:
     """Let go of a job, and of the posterior with it."""
     _PACKED.drop(token)
     _READY.drop(token)
+    give_back()
 
 
 def can_do(kernel: bytes) -> str:
@@ -200,6 +204,7 @@ def _opened(token: str) -> _Ready:
         )
         raise ClusterError(msg)
     own_device()
+    keep_freed()
     for name, value in packed.settings.items():
         if getattr(jax.config, name) != value:
             jax.config.update(name, value)
@@ -224,10 +229,11 @@ def work(token: str, part: Range) -> "Done":
         began = monotonic()
         job, sink = ready.job, part.part
         runner, cut = _runner(ready, part)
+        notes = runner.notes
         if sink is None:
             for start, stop in cut.steps(part.start, part.stop):
                 runner.skip(start, stop)
-            return Done(None, (None, runner.digests))
+            return Done(None, (None, notes.take() if notes else []))
         wanted, once = _wanted(job, cut, part), part.start == 0
         reached = run(job.landing.request(cut, runner, wanted=wanted, once=once), sink, part.start, part.stop)
         if reached != part.stop:
@@ -236,24 +242,15 @@ def work(token: str, part: Range) -> "Done":
                 "Call again when nothing writes to it."
             )
             raise ValueError(msg)
-        return Done(None if fresh else monotonic() - began, (sink.parcel(), runner.digests))
+        return Done(None if fresh else monotonic() - began, (sink.parcel(), notes.take() if notes else []))
 
 
 def _wanted(job: Job, cut: "Plan", part: Range) -> Callable[[int, int], bool] | None:
     """Return which steps of a range are not there yet, or were made of rows that nobody has noted; None for all."""
-    from aimz.store import ChunkWriter
-
     if not job.variables:
         return None
-    assert isinstance(part.part, ChunkWriter)
-    missing, seen, block = (
-        missing_steps(cut, job.variables, part.part, part.start, part.stop),
-        part.seen,
-        cut.block or 1,
-    )
-    if seen is None:
-        return missing
-    return lambda start, stop: missing(start, stop) or any(at not in seen for at in range(start, stop, block))
+    stored: Any = part.part  # a writer of chunks, which can say what is there
+    return missing_steps(cut, job.variables, stored, part.start, part.stop, part.seen)
 
 
 def _runner(ready: _Ready, part: Range) -> "tuple[Runner, Plan]":
@@ -275,7 +272,7 @@ def _runner(ready: _Ready, part: Range) -> "tuple[Runner, Plan]":
     if job.pieces is not None:
         assert job.parameters is not None
         reader = BatchReader(job.pieces.starting(part.start), job.parameters, first_row=part.start, types=job.types)
-    feed = Feed(layout.row_arrays, cut.n_obs, reader, job.noted)
+    feed = Feed(layout.row_arrays, cut.n_obs, reader, noted_of(layout.row_arrays, reader, cut) if job.noted else None)
     return Runner(task, step, program, feed, cut, mesh=mesh), cut
 
 

@@ -1,12 +1,13 @@
 """The place of one stored call: where it is, what it is known by, what of it is done."""
 
-__all__ = ["Place"]
+__all__ = ["Place", "noted_before"]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from aimz.model.filling import missing_steps
+from aimz.model.notes import Notes
 from aimz.model.options import Streaming
 from aimz.model.resume import check_same_call
 
@@ -82,15 +83,14 @@ class Place:
         for name, dataset in groups.items():
             self.sink.beside(name, *as_group(dataset.assign_attrs(self.attrs)))
 
-    def wanted(self, variables: "Mapping[str, Variable]") -> Callable[[int, int], bool]:
+    def wanted(self, variables: "Mapping[str, Variable]", notes: Notes | None) -> Callable[[int, int], bool]:
         """Return which steps have something to compute: all, unless an earlier run did some."""
         if not self.resumed:
             return lambda _start, _stop: True
-        return missing_steps(self._plan, variables, self.sink)
+        return missing_steps(self._plan, variables, self.sink, seen=self.seen(notes))
 
-    def note(self, digests: list[tuple[int, str]]) -> None:
-        """Keep the digests of rows that came by, and refuse rows that are not those of the interrupted run."""
-        notes, digests[:] = list(digests), []
+    def note(self, notes: list[tuple[int, str]]) -> None:
+        """Keep digests of rows that came by, and refuse rows that are not those of the interrupted run."""
         if self._journal is not None and notes:
             start = self._journal.saw_all(notes)
             if start is not None:
@@ -100,24 +100,21 @@ class Place:
                 )
                 raise ValueError(msg)
 
-    def seen(self, start: int, stop: int) -> frozenset[int]:
-        """Return the first rows of the blocks, of those from ``start`` to ``stop``, that the interrupted run noted."""
-        assert self._journal is not None
-        block = self._plan.block or 1
-        return frozenset(at for at in range(start, stop, block) if at in self._journal.rows)
+    def seen(self, notes: Notes | None) -> Container[int] | None:
+        """Return the stretches, by first row, that an earlier run noted; None if all that it made counts."""
+        return noted_before(self._journal if self.resumed else None, notes)
 
-    def look(self, skip: Callable[[int, int], bool], digests: list[tuple[int, str]]) -> None:
+    def look(self, skip: Callable[[int, int], bool], notes: Notes) -> None:
         """Read all rows of a complete call, and keep what was noted."""
         for start, stop in self._plan.steps():
             if not skip(start, stop):
                 break
-            self.recall(digests)
+            self.recall(notes.take())
 
-    def recall(self, digests: list[tuple[int, str]]) -> None:
+    def recall(self, notes: list[tuple[int, str]]) -> None:
         """Keep what was noted of rows of a complete call."""
         assert self._journal is not None
-        self._journal.rows.update(digests)
-        digests.clear()
+        self._journal.rows.update(notes)
 
     def check_same_rows(self, known: str) -> None:
         """Refuse rows that were noted as they were read, and are not those of a complete call."""
@@ -163,3 +160,14 @@ def _begin(top: "Location", method: str, fingerprint: dict[str, str]) -> "tuple[
         error.add_note(f"This was in {location}. {advice}.")
         raise
     return location, journal
+
+
+def noted_before(journal: "Journal | None", notes: Notes | None) -> Container[int] | None:
+    """Return the stretches, by first row, that an earlier run noted; None if there was none, or all it made counts.
+
+    What was made of rows that nobody has noted does not count, unless the data were known beforehand: a run that was
+    killed may have written it before it could tell, and of other data.
+    """
+    if journal is None or notes is None or all(f"data of `{name}`" in journal.fingerprint for name in notes.names):
+        return None
+    return journal.rows

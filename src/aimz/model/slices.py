@@ -1,14 +1,13 @@
 """Rows of arrays, blocks of rows, and what each device holds."""
 
-__all__ = ["in_blocks", "lies_elsewhere", "noted_of", "rows_of", "same_in_all_rows", "shards_of"]
+__all__ = ["in_blocks", "lies_elsewhere", "rows_of", "same_in_all_rows", "shards_of"]
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from aimz.data import BatchReader, Rows, Share, Stacked
+from aimz.data import Rows, Share, Stacked
 
 
 def shards_of(array: jax.Array, axis: int) -> list[np.ndarray]:
@@ -33,11 +32,6 @@ def lies_elsewhere(array: Any) -> bool:
     if isinstance(array, Stacked):
         return any(lies_elsewhere(part) for part in array.parts)
     return isinstance(array, Rows | Share) and array.by_reference
-
-
-def noted_of(arrays: Mapping[str, Any], reader: BatchReader | None) -> frozenset[str]:
-    """Return the arguments whose rows are known by what is read: it would cost a pass to know them beforehand."""
-    return frozenset(name for name, array in arrays.items() if reader is not None or lies_elsewhere(array))
 
 
 def rows_of(array: Any, axis: int, start: int, stop: int) -> Any:

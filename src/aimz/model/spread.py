@@ -3,7 +3,8 @@
 __all__ = ["Spread", "check_can_be_spread", "spread_for"]
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -86,7 +87,7 @@ def spread_for(
         plan,
         options.batch_size,
         landing,
-        runner.noted,
+        runner.notes is not None,
         given,
     )
 
@@ -164,8 +165,8 @@ class Spread:
     plan: "Plan"
     batch_size: int | None
     landing: Landing
-    noted: frozenset[str]
-    """Arguments whose rows are to be known again."""
+    noted: bool
+    """Whether rows are to be known again."""
     given: Given
     """What was passed: a table that is read from any row, or arrays."""
 
@@ -175,15 +176,15 @@ class Spread:
         *,
         note: Callable[[list[tuple[int, str]]], None] | None = None,
         variables: "Mapping[str, Variable] | None" = None,
-        seen: Callable[[int, int], frozenset[int]] | None = None,
+        seen: Container[int] | None = None,
         look: bool = False,
         progress: str | None = None,
     ) -> int:
         """Let the workers compute all rows; return how many there are.
 
         ``note`` takes digests of the rows, if they are to be known again; ``variables`` are those of which parts may be
-        there already, and ``seen`` says which blocks of some rows were noted with them; ``look`` says that nothing is
-        to be computed.
+        there already, and ``seen`` are the stretches, by first row, that were noted with them; ``look`` says that
+        nothing is to be computed.
         """
         from dask.delayed import delayed
 
@@ -196,7 +197,7 @@ class Spread:
         by_dask = _by_dask(task.layout)
 
         def begin(start: int, stop: int) -> "Future[Any]":
-            noted = seen(start, stop) if seen is not None and self.noted else None
+            noted = None if seen is None else frozenset(at for at in range(start, stop, self.plan.note) if at in seen)
             one = Range(start, stop, _shares(task.layout, start, stop), None if look else sink.part(start, stop), noted)
             if by_dask:
                 found: Future[Any] = client.compute(delayed(work, pure=False)(packed.token, one))
@@ -215,9 +216,11 @@ class Spread:
         try:
             run_on_cluster(client, self._ranges(), begin=begin, land=land, renew=renew, progress=progress)
         finally:
-            if client.status == "running":
-                client.unregister_worker_plugin(NAME)
-                client.run(forget_job, packed.token, on_error="ignore")
+            # Where that fails something is kept that is of no more use; what was found, or raised, is not touched.
+            with suppress(Exception):
+                if client.status == "running":
+                    client.run(forget_job, packed.token, on_error="ignore")
+                    client.unregister_worker_plugin(NAME)  # unless another call at the same time has done so
         assert self.plan.n_obs is not None
         return self.plan.n_obs
 
@@ -250,7 +253,7 @@ class Spread:
         plan, layout = self.plan, self.task.layout
         assert plan.n_obs is not None
         assert plan.block is not None
-        unit = plan.chunk if plan.chunk % plan.block == 0 else plan.block
+        unit = max(plan.chunk, plan.note)
         sent, held, chunk = 0, 0, 0
         for array, axis in _with_rows(layout):
             row_bytes = prod(size for i, size in enumerate(array.shape) if i != axis) * array.dtype.itemsize

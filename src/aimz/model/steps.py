@@ -4,7 +4,7 @@ __all__ = ["Feed", "Layout", "Runner", "Task"]
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from aimz.data import BatchReader, Field, Rows, Share, Stacked, fingerprint
+from aimz.data import BatchReader, Field, Rows, Share, Stacked
 from aimz.forward import Block, Cut, Joint, Pass, Program, Programs, Step
 from aimz.kernel import RowUse
 from aimz.model.engine import Prepared
+from aimz.model.notes import Notes
 from aimz.model.slices import in_blocks, rows_of, same_in_all_rows, shards_of
 
 if TYPE_CHECKING:
@@ -106,12 +107,10 @@ class Feed:
     """Arguments with a row axis."""
     n_obs: int | None
     reader: BatchReader | None = None
-    noted: frozenset[str] = frozenset()
-    """Arguments whose rows are to be known again by what is read of them."""
-    digests: list[tuple[int, str]] = field(default_factory=list)
-    """Gets the first row and the digest of each block of theirs."""
+    notes: Notes | None = None
+    """Takes what rows are to be known by, if they are."""
 
-    def read(self, start: int, stop: int, block: int) -> dict[str, np.ndarray]:
+    def read(self, start: int, stop: int) -> dict[str, np.ndarray]:
         """Return the rows from ``start`` on, fewer at the end."""
         given = {} if self.reader is None else self.reader.read(start, stop)
         if self.reader is not None and not given:
@@ -127,10 +126,8 @@ class Feed:
             return np.asarray(rows_of(array, 0, start, end))
 
         found = {name: rows(name, array) for name, array in self.arrays.items()}
-        if self.noted:
-            noted = [array for name, array in sorted(found.items()) if name in self.noted]
-            for at in range(start, end, block):
-                self.digests.append((at, fingerprint(array[at - start : at - start + block] for array in noted)))
+        if self.notes is not None:
+            self.notes.see(start, end, found)
         return found
 
     def release(self, start: int, stop: int) -> None:
@@ -216,14 +213,9 @@ class Runner:
         return other
 
     @property
-    def digests(self) -> list[tuple[int, str]]:
-        """First row and digest of blocks whose rows were noted since this was last emptied."""
-        return self._feed.digests
-
-    @property
-    def noted(self) -> frozenset[str]:
-        """Arguments whose rows are noted as they are read."""
-        return self._feed.noted if self._cut is Cut.ROWS else frozenset()
+    def notes(self) -> Notes | None:
+        """What rows are to be known by, as they are read; None if they are known otherwise."""
+        return self._feed.notes
 
     # ------------------------------------------------------------------------------------------- inputs
 
@@ -263,7 +255,7 @@ class Runner:
         """Return the inputs of the blocks from row ``start`` on, padded to whole blocks by repeating the last row."""
         block = self._block or 1
         # All rows of a call that is cut along its draws were looked at before.
-        rows = replace(self._feed, noted=frozenset()).read(start, stop, block) if rows is None else rows
+        rows = replace(self._feed, notes=None).read(start, stop) if rows is None else rows
         n_blocks = (self._span if self._cut is Cut.ROWS else -(-stop // block) * block) // block
         first = start // block
         numbers = np.arange(first, first + n_blocks, dtype=np.int32)
@@ -305,7 +297,7 @@ class Runner:
                 blocks = blocks._replace(draws={name: value[index] for name, value in self._row_blocks.items()})
             taken = {name: value[index] for name, value in draws.items()}
             return stop, (key, numbers[index], taken, values, arrays, blocks)
-        rows = self._feed.read(start, stop, self._block or 1)
+        rows = self._feed.read(start, stop)
         if not rows:
             return None
         stop = start + len(next(iter(rows.values())))
@@ -359,8 +351,8 @@ class Runner:
         """Pass over a step that is done; rows that come in order, or are noted, are read; return whether it has any."""
         if self._first is not None and start == 0:
             self._first = None  # they were read to be looked at
-        elif self._feed.reader is not None or self.noted:
-            return bool(self._feed.read(start, stop, self._block or 1))
+        elif self._feed.reader is not None or self.notes is not None:
+            return bool(self._feed.read(start, stop))
         return True
 
     def once(self, handle: _Handle) -> dict[str, np.ndarray]:

@@ -168,9 +168,9 @@ def _run(
                 raise
             raise better from error
         await_others("whether the result is complete")
-    elif place is not None and runner.noted and (order.reader is not None or options.rows):
+    elif place is not None and runner.notes is not None and (order.reader is not None or options.rows):
         if spread is None:
-            place.look(runner.skip, runner.digests)
+            place.look(runner.skip, runner.notes)
         else:
             spread.run(sink, note=place.recall, look=True)
         place.check_same_rows(options.rows)
@@ -255,13 +255,13 @@ def _fill(
     from aimz.stream import run
 
     title = order.asked.method if order.streaming.progress and exchange.leads else None
+    notes = runner.notes
     if spread is not None:
-        resumed = place if place is not None and place.resumed else None
         length = spread.run(
             sink,
             note=None if place is None else place.note,
-            variables=None if resumed is None else variables,
-            seen=None if resumed is None else resumed.seen,
+            variables=variables if place is not None and place.resumed else None,
+            seen=None if place is None else place.seen(notes),
             progress=title,
         )
         if place is not None:
@@ -270,8 +270,8 @@ def _fill(
     request = _landing(order, plan).request(
         plan,
         runner,
-        noting=lambda: None if place is None else place.note(runner.digests),
-        wanted=None if place is None else place.wanted(variables),
+        noting=lambda: None if place is None or notes is None else place.note(notes.take()),
+        wanted=None if place is None else place.wanted(variables, notes),
         progress=title,
     )
     length = run(request, sink)

@@ -108,8 +108,10 @@ def run_on_cluster(
                     flying[begin(one.start, one.stop)] = one
                 for future in _ended(client, flying):
                     one = flying.pop(future)
-                    done = _result(future, one)
-                    future.release()  # or the cluster would compute it again for us, should the worker die later
+                    try:
+                        done = _result(client, future, one)
+                    finally:  # or the cluster would compute it again for us, should the worker die later
+                        future.release()
                     if done is None:
                         renew()
                         again.append(one._replace(tries=one.tries + 1))
@@ -120,9 +122,16 @@ def run_on_cluster(
                     land(done.found)
                     bar.update(rows)
                 workers.look()
+        except (RuntimeError, OSError) as error:
+            if client.status == "running":
+                raise
+            msg = (
+                "The connection to the cluster is gone. Connect again (`Client(address)`), and go on with that client."
+            )
+            raise ConnectionError(msg) from error
         finally:
-            if flying:  # something went wrong: what has not begun never will
-                with suppress(Exception):  # a connection that is gone cannot cancel, and what is raised says so
+            if flying and client.status == "running":  # something went wrong: what has not begun never will
+                with suppress(Exception):  # what is raised says what went wrong
                     client.cancel(list(flying), force=True)
 
 
@@ -159,19 +168,15 @@ def _ended(client: "Client", flying: "dict[Future[Any], _Range]") -> "list[Futur
     return [future for future in flying if future.done()]
 
 
-def _result(future: "Future[Any]", one: _Range) -> Done | None:
+def _result(client: "Client", future: "Future[Any]", one: _Range) -> Done | None:
     """Return what a worker says; None if the range has to be handed out again."""
     from distributed import CancelledError, KilledWorker
 
     try:
         done: Done = future.result()
     except (CancelledError, LostJobError) as error:
-        connected = future.client is not None and future.client.status == "running"
-        if not connected or one.tries >= _TRIES:
-            msg = (
-                f"Rows {one.start} to {one.stop} are lost: {error}. The connection to the cluster is gone, or its "
-                "workers die one after the other."
-            )
+        if client.status != "running" or one.tries >= _TRIES:
+            msg = f"Rows {one.start} to {one.stop} are lost ({error}): workers come and go too often. Call again."
             raise ConnectionError(msg) from error
         return None
     except KilledWorker as error:

@@ -18,6 +18,7 @@ _CHUNK_BYTES = 8 * 2**20
 """Chunks of about this size: below 1 MB the overhead of files wins, and from 32 MiB on every buffer is mapped anew."""
 _LONG_CHUNK_BYTES = 24 * 2**20
 _MANY_CHUNKS = 4096
+_MANY_NOTES = 2**16
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,13 @@ class Plan:
     def length(self) -> int | None:
         """Length of the axis that is cut."""
         return self.n_obs if self.axis == "obs" else self.n_draws
+
+    @property
+    def note(self) -> int:
+        """Rows that are known by one digest: a block, or some chunks where there are more than 65,536 blocks."""
+        if self.block is None or self.n_obs is None or self.n_obs <= self.block * _MANY_NOTES:
+            return self.block or 1
+        return self.chunk * ceil(self.n_obs / (self.chunk * _MANY_NOTES))
 
     def steps(self, first: int = 0, last: int | None = None) -> Iterator[tuple[int, int]]:
         """Yield start and stop of each step; without an end where the number of rows is not known.
