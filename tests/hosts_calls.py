@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +37,7 @@ N_DRAWS = 40
 
 def in_memory(**options: Any) -> dict[str, Any]:
     # Keys are made when they are asked for: the processes must find each other before JAX computes anything.
-    return {"store": "memory", "progress": False, "rng_key": random.key(5), **options}
+    return {"store": "memory", "batch_size": BLOCK, "progress": False, "rng_key": random.key(5), **options}
 
 
 def on_disk(directory: Path | None, **options: Any) -> dict[str, Any]:
@@ -79,6 +80,11 @@ def new_model(kernel: Callable[..., Any] = linear) -> ImpactModel:
     return model.set_posterior_sample(taken)
 
 
+@cache
+def mixing() -> ImpactModel:
+    return new_model(running)
+
+
 def numbers(tree: Any, group: str) -> dict[str, np.ndarray]:
     return {f"{group}/{name}": np.asarray(array) for name, array in tree[group].items()}
 
@@ -109,12 +115,11 @@ def draws(model: ImpactModel, X: np.ndarray, y: np.ndarray) -> Iterator[tuple[st
     loader = ArrayLoader(ArrayDataset(X=X), random.key(3), batch_size=700, shuffle=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The loader shuffles")
-        yield "loader", numbers(model.predict(loader, **in_memory()), "posterior_predictive")
+        yield "loader", numbers(model.predict(loader, **in_memory(batch_size=None)), "posterior_predictive")
     yield "table", numbers(model.predict(table(X), **in_memory()), "posterior_predictive")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Kernel .* cannot be split|All rows have to be computed together")
-        one = new_model(running)
-        yield "mixing", numbers(one.predict(X[:300], **in_memory()), "posterior_predictive")
+        yield "mixing", numbers(mixing().predict(X[:300], **in_memory()), "posterior_predictive")
 
 
 def averages(model: ImpactModel, X: np.ndarray) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
@@ -143,7 +148,7 @@ def stored(directory: Path, model: ImpactModel, X: np.ndarray) -> Iterator[tuple
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Kernel .* cannot be split|All rows have to be computed together")
         options = on_disk(directory / "mixing", batch_size=None, statistics=("mean", "sd"))
-        tree = new_model(running).predict(X[:300], **options)
+        tree = mixing().predict(X[:300], **options)
         yield "stored mixing", numbers(tree, "posterior_predictive")
 
 
@@ -154,7 +159,7 @@ def few(model: ImpactModel) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     loader = ArrayLoader(ArrayDataset(X=X[: 2 * BLOCK - 7]), random.key(3), batch_size=700, shuffle=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The loader shuffles")
-        yield "loader", numbers(model.predict(loader, **in_memory()), "posterior_predictive")
+        yield "loader", numbers(model.predict(loader, **in_memory(batch_size=None)), "posterior_predictive")
 
 
 def everything(directory: Path, model: ImpactModel) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
