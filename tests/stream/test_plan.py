@@ -241,3 +241,21 @@ def test_a_plan_made_by_hand_tiles_too(length, step, axis):
     plan = Plan(axis, length, length, 1, None, step, step)
     covered = [i for start, stop in plan.steps() for i in range(start, stop)]
     assert covered == list(range(length))
+
+
+@pytest.mark.parametrize(("row_bytes", "chunk"), [(4 * 1000, 4 * 1024), (2 * 5 * 4, 512 * 1024)])
+def test_ten_billion_rows(row_bytes, chunk):
+    """As the page on that many rows has it: 1,000 draws in single precision, or five statistics in double."""
+    plan = plan_rows(
+        block=1024,
+        n_obs=10**10,
+        n_draws=1000,
+        n_chains=1,
+        row_bytes=row_bytes,
+        n_devices=1,
+        blocks_per_device=16,
+        batch_size=None,
+    )
+    assert plan.chunk == chunk
+    assert plan.note % plan.chunk == 0
+    assert 10**10 / plan.note <= 2**16
