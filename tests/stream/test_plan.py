@@ -3,6 +3,7 @@
 from itertools import islice, pairwise
 from math import ceil
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
