@@ -245,11 +245,18 @@ def refusals(directory: Path, index: int, model: ImpactModel) -> Iterator[tuple[
         yield "disk full", text_of(lambda: model.predict(X, **on_disk(place)))
     (path,) = place.iterdir()
     yield "incomplete", text_of(lambda: aimz.open_result(path))
-    yield "other data resumed", text_of(lambda: model.predict(rows(seed=9), **on_disk(place, resume=path)))
-    keep(
-        iter([("stored draws", numbers(model.predict(X, **on_disk(place, resume=path)), "posterior_predictive"))]),
-        directory / f"resumed-{index}.npz",
-    )
+    again = on_disk(place, resume=path)
+    yield "other data resumed", text_of(lambda: model.predict(rows(seed=9), **again))
+    found = numbers(model.predict(X, **again), "posterior_predictive")
+    keep(iter([("stored draws", found)]), directory / f"resumed-{index}.npz")
+
+    # Rows of a table are known by what was noted as they were read, each by one process.
+    tree = model.predict(table(X), **on_disk(directory / "noted"))
+    again = on_disk(directory / "noted", resume=tree.attrs["artifact_path"])
+    later = X.copy()
+    later[-1] += 1
+    yield "other data of a complete result", text_of(lambda: model.predict(table(later), **again))
+    yield "complete", text_of(lambda: model.predict(table(X), **again))
 
 
 def with_versions(text: str, call: Callable[[], Any]) -> Any:

@@ -157,6 +157,7 @@ def test_what_several_processes_cannot_do_is_refused_in_all(two, call, text):
         ("argument of one", 1, "ValueError: `statistics` must be known; got 'bogus'"),
         ("disk full", 1, "OSError: [Errno 28] No space left on device"),
         ("other data resumed", 0, "ValueError: The call in"),
+        ("other data of a complete result", 0, "ValueError: The call in"),
     ],
 )
 def test_an_error_of_one_process_ends_the_call_in_all(two, call, failed, own):
@@ -173,6 +174,7 @@ def test_a_result_of_which_a_part_is_missing_can_be_resumed_by_all(alone, two):
     assert_equal(found(two / "resumed-1.npz"), theirs)
     assert chunk_files(two / "interrupted") == chunk_files(alone / "draws")
     assert not left_over(two / "interrupted")
+    assert {said(two, number)["complete"] for number in range(2)} == {"nothing was raised"}
 
 
 def test_four_processes_find_what_one_does(four):

@@ -19,9 +19,8 @@ def rounds(plan: Plan, index: int, count: int, *, stored: bool, sent: bool) -> l
     """Return the rows of one of ``count`` processes, cut where all processes meet; as many stretches in each.
 
     A process has neighbouring rows: whole chunks, and what is known by one digest, if the result is ``stored``, else
-    whole blocks.  Where rows are
-    ``sent``, stretches are short, so that few wait to be sent; elsewhere they are long, so that meeting costs little.
-    Some may be empty.
+    whole blocks.  Where rows are ``sent``, stretches are short, so that few wait to be sent; elsewhere they are long,
+    so that meeting costs little.  Some may be empty.
     """
     assert plan.n_obs is not None
     assert plan.block is not None
