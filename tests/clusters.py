@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import dask
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -134,9 +135,14 @@ class Cluster(NamedTuple):
 def new_cluster(directory: Path) -> Iterator[Cluster]:
     """Two processes with one thread each; nothing is left of them in the end."""
     before = set(threading.enumerate())
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=60, local_directory=str(directory)
-    ) as cluster:
+    with (
+        # A quarter of a minute after a worker has died Dask looks whether another has taken its place, and if that one
+        # was killed as well, there will be none.
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}),
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=60, local_directory=str(directory)
+        ) as cluster,
+    ):
         with Client(cluster, set_as_default=False) as client:
             watch = Watch(directory)
             client.register_plugin(Watched(watch))

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,8 +24,10 @@ from aimz.errors import ClusterError, IncompleteResultError
 from aimz.model import job
 from clusters import BLOCK, OPTIONS, Cluster, assert_same_files, line, line_model, new_cluster, until
 
-N_OBS = 24 * BLOCK + 5
-N_CHUNKS = 25
+N_OBS = 40 * BLOCK + 5  # Ranges of 11, 8, 6, 4, 3, 3, 2, 1, 1, 1 and 1 blocks; four are handed out at once.
+N_CHUNKS = 41
+SLOW = 0.06
+"""Seconds that a chunk then takes."""
 X = np.random.default_rng(1).normal(size=(N_OBS, 3)).astype(np.float32)
 
 
@@ -135,16 +138,20 @@ def test_a_worker_that_is_killed_costs_its_last_ranges_only(cluster, client, mod
     watch = cluster.watch
     known: dict[str, Any] = {}
 
-    def third_begun() -> bool:
-        begun = Counter(one.pid for one in watch.events("range"))
-        known["victim"] = next((pid for pid, n in begun.items() if n >= 3), None)
-        return known["victim"] is not None
+    def in_its_third() -> bool:
+        """Whether some worker is in the middle of its third range."""
+        for pid in {one.pid for one in watch.events("range")}:
+            begun = [one for one in watch.events("range") if one.pid == pid]
+            done = {one.start for one in watch.events("chunk") if one.pid == pid}
+            if len(begun) == 3 and begun[-1].start in done and begun[-1].stop - BLOCK not in done:
+                known["victim"] = pid
+        return "victim" in known
 
     def kill() -> None:
         os.kill(known["victim"], signal.SIGKILL)
         known["before"] = written_at(only(tmp_path))
 
-    with watch.delayed(0.1), as_soon_as(third_begun, kill):
+    with watch.delayed(SLOW), as_soon_as(in_its_third, kill):
         tree = model.predict(X, output_dir=tmp_path, client=client, **OPTIONS)
     check_finished(tree, undisturbed)
 
@@ -172,7 +179,7 @@ def test_all_workers_are_killed(cluster, client, model, undisturbed, tmp_path):
         for pid in old:
             os.kill(pid, signal.SIGKILL)
 
-    with watch.delayed(0.1), as_soon_as(lambda: len(watch.events("chunk")) >= 6, kill):
+    with watch.delayed(SLOW), as_soon_as(lambda: len(watch.events("chunk")) >= 6, kill):
         tree = model.predict(X, output_dir=tmp_path, client=client, **OPTIONS)
     check_finished(tree, undisturbed)
     new = {one.pid for one in watch.events("job")} - old
@@ -180,11 +187,30 @@ def test_all_workers_are_killed(cluster, client, model, undisturbed, tmp_path):
     assert {one.pid for one in watch.events("chunk")} - old <= new
 
 
+def test_sums_of_a_worker_that_is_killed_are_added_once(cluster, client, model):
+    asked = {"scenarios": {"as is": {}, "more": {"intervention": {"X": lambda X: X + 1}}}, "baseline": "as is"}
+    here = model.compare_scenarios(**asked, X=X, by=np.arange(N_OBS) % 3, **OPTIONS)
+    watch = cluster.watch
+
+    def slow(rows: np.ndarray) -> np.ndarray:
+        time.sleep(SLOW)
+        return rows
+
+    def kill() -> None:
+        os.kill(watch.events("ended")[-1].pid, signal.SIGKILL)
+
+    lazy = da.map_blocks(slow, da.from_array(X, chunks=(BLOCK, 3)), dtype=X.dtype, meta=X[:0])
+    with as_soon_as(lambda: len(watch.events("ended")) >= 3, kill):
+        there = model.compare_scenarios(**asked, X=lazy, by=np.arange(N_OBS) % 3, client=client, **OPTIONS)
+    for group in ("scenarios", "effect", "scenarios_overall", "effect_overall"):
+        np.testing.assert_allclose(there[group]["y"], here[group]["y"], rtol=1e-12, atol=1e-12)
+
+
 def test_rows_that_kill_every_worker(cluster, client, model, undisturbed, tmp_path):
     """As a step does that needs more memory than there is."""
 
     def deadly(rows: np.ndarray, block_info: Any) -> np.ndarray:
-        if block_info[0]["array-location"][0][0] == 20 * BLOCK:
+        if block_info[0]["array-location"][0][0] == 31 * BLOCK:
             os._exit(1)
         return rows
 
@@ -244,7 +270,7 @@ def test_a_client_that_is_lost(cluster, client, model, undisturbed, tmp_path):
 def test_a_client_that_is_closed(cluster, client, model, undisturbed, tmp_path):
     watch = cluster.watch
     with (
-        watch.delayed(0.1),
+        watch.delayed(SLOW),
         Client(client.scheduler.address, set_as_default=False) as other,
         as_soon_as(lambda: len(watch.events("chunk")) >= 6, other.close),
         pytest.raises(ConnectionError, match="The connection to the cluster is gone") as caught,
@@ -259,14 +285,14 @@ def test_a_client_that_is_closed(cluster, client, model, undisturbed, tmp_path):
 
 def test_what_a_block_raises_comes_out_as_itself_and_ends_the_call(cluster, client, model, undisturbed, tmp_path):
     def fail(rows: np.ndarray, block_info: Any) -> np.ndarray:
-        if block_info[0]["array-location"][0][0] == 20 * BLOCK:  # which is in a range that waits for another's end
+        if block_info[0]["array-location"][0][0] == 31 * BLOCK:  # which is in a range that waits for another's end
             msg = "of all rows these"
             raise ZeroDivisionError(msg)
         return rows
 
     good = da.from_array(X, chunks=(BLOCK, 3))
     bad = da.map_blocks(fail, good, dtype=X.dtype, meta=X[:0])
-    with cluster.watch.delayed(0.1), pytest.raises(ZeroDivisionError, match="of all rows these") as caught:
+    with cluster.watch.delayed(SLOW), pytest.raises(ZeroDivisionError, match="of all rows these") as caught:
         model.predict(bad, output_dir=tmp_path, client=client, **OPTIONS)
     path = only(tmp_path)
     assert "".join(caught.value.__notes__).count(f"resume='{path}'") == 1
@@ -281,7 +307,7 @@ def test_what_a_block_raises_comes_out_as_itself_and_ends_the_call(cluster, clie
 
 def test_ctrl_c(cluster, client, model, undisturbed, tmp_path):
     watch = cluster.watch
-    with watch.delayed(0.1):
+    with watch.delayed(SLOW):
         with (
             pytest.raises(KeyboardInterrupt) as caught,
             as_soon_as(lambda: len(watch.events("chunk")) >= 5, lambda: os.kill(os.getpid(), signal.SIGINT)),
@@ -296,7 +322,7 @@ def test_in_the_temporary_directory_nothing_is_left(cluster, client):
     model = line_model()
 
     def fail(rows: np.ndarray, block_info: Any) -> np.ndarray:
-        if block_info[0]["array-location"][0][0] == 15 * BLOCK:
+        if block_info[0]["array-location"][0][0] == 31 * BLOCK:
             raise ZeroDivisionError
         return rows
 
@@ -314,7 +340,7 @@ def test_two_calls_at_once(cluster, client, model, undisturbed, tmp_path):
     def predict_other() -> None:
         trees["other"] = other.predict(X[: 9 * BLOCK], store="memory", client=client, **OPTIONS)
 
-    with cluster.watch.delayed(0.05), as_soon_as(lambda: len(cluster.watch.events("chunk")) >= 3, predict_other):
+    with cluster.watch.delayed(SLOW), as_soon_as(lambda: len(cluster.watch.events("chunk")) >= 3, predict_other):
         tree = model.predict(X, output_dir=tmp_path, client=client, **OPTIONS)
     check_finished(tree, undisturbed)
     here = other.predict(X[: 9 * BLOCK], store="memory", **OPTIONS)
