@@ -270,9 +270,11 @@ def test_an_iterable_is_refused(client, tmp_path):
 
 def test_what_is_no_client_is_refused(client, tmp_path):
     _, model = shared("linear")
-    with pytest.raises(TypeError, match=r"`client` must be a `distributed.Client`; got str"):
+    with pytest.raises(TypeError, match=r"`client` must be a `distributed.Client`, or False for none; got str"):
         model.predict(X, client="tcp://127.0.0.1:8786", output_dir=tmp_path / "results", **HERE)
-    with pytest.raises(TypeError, match=r"`client` must be a `distributed.Client`; got LocalCluster"):
+    with pytest.raises(
+        TypeError, match=r"`client` must be a `distributed.Client`, or False for none; got LocalCluster"
+    ):
         model.loo(X, Y, client=client.cluster)
     with pytest.raises(ValueError, match="`client` hands out rows, so it does not go with `shard_axis='draw'`"):
         model.predict(X, client=client, shard_axis="draw", output_dir=tmp_path / "results", **HERE)

@@ -33,13 +33,22 @@ def test_without_accelerators_nothing_is_taken(unassigned, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_those_that_were_assigned_the_first(monkeypatch, tmp_path):
-    """Whoever assigned them has seen to it that they are no one else's."""
-    for assigned, first in (("3,4", "3"), ("GPU-8a,GPU-8b", "GPU-8a"), ("2", "2"), ("", "")):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", assigned)
-        assert _take(["/dev/one", "/dev/two"], tmp_path) is None
-        assert os.environ["CUDA_VISIBLE_DEVICES"] == first
+@pytest.mark.parametrize("assigned", ["2", "GPU-8a", ""])
+def test_what_was_assigned_to_one_process_stays(assigned, monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", assigned)
+    assert _take(["/dev/one", "/dev/two"], tmp_path) is None
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == assigned
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_those_assigned_to_a_whole_job_each_takes_another(monkeypatch, tmp_path):
+    """In the order they are given in, which Dask's own cluster of GPUs turns for each worker."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8a")
+    with _take(["/dev/one", "/dev/two"], tmp_path):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8a")
+        with _take(["/dev/one", "/dev/two"], tmp_path):
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-8a"
 
 
 def test_two_processes_take_two_devices_and_leave_them_when_they_end(unassigned, tmp_path, monkeypatch):

@@ -34,12 +34,15 @@ class Recent[T]:
 
     def get(self, handle: Hashable, make: Callable[[], T]) -> T:
         """Return what was made for ``handle``, made now if it was not."""
-        if handle not in self._made:
-            self._made[handle] = make()
+        if handle in self._made:
+            found = self._made[handle]
+        else:
+            found = self._made[handle] = make()
             if len(self._made) > self._most:
                 self._made.popitem(last=False)
-        self._made.move_to_end(handle)
-        return self._made[handle]
+        if handle in self._made:  # which another thread may have dropped
+            self._made.move_to_end(handle)
+        return found
 
     def __contains__(self, handle: Hashable) -> bool:
         return handle in self._made

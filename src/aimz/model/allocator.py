@@ -4,6 +4,7 @@ __all__ = ["give_back", "keep_freed"]
 
 import ctypes
 import os
+import sys
 
 _TRIM, _MMAP = -1, -3
 """M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's `mallopt`."""
@@ -28,6 +29,8 @@ def give_back() -> None:
 
 def _set(*, trim: int, mmap: int) -> bool:
     """Set thresholds; do nothing where nobody has set one, or the library is not glibc."""
-    if _SETTING not in os.environ or not hasattr(library := ctypes.CDLL(None), "mallopt"):
+    if sys.platform != "linux" or _SETTING not in os.environ:
+        return False
+    if not hasattr(library := ctypes.CDLL(None), "mallopt"):
         return False
     return bool(library.mallopt(_TRIM, trim) and library.mallopt(_MMAP, mmap))

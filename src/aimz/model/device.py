@@ -25,23 +25,23 @@ def own_device() -> None:
 
 
 def _take(devices: Sequence[str], directory: Path) -> IO[bytes] | None:
-    """Make one device visible: the first that was assigned, or that no other worker has; return its lock."""
+    """Make one device visible: the first, of those assigned or of all, that no other worker has; return its lock."""
     if not devices:
         return None
-    assigned = os.environ.get(_VISIBLE)
-    if assigned is not None:
-        os.environ[_VISIBLE] = assigned.partition(",")[0]
+    # Assigned are those of the whole job, or, by Dask's own cluster of GPUs, all in another order for each worker.
+    assigned = [name for name in os.environ.get(_VISIBLE, "").split(",") if name]
+    if _VISIBLE in os.environ and len(assigned) < 2:
         return None
     import fcntl
 
-    for number in range(len(devices)):
-        file = _open(directory / f"aimz-device-{number}.lock")
+    for name in assigned or map(str, range(len(devices))):
+        file = _open(directory / f"aimz-device-{name}.lock")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.close()
             continue
-        os.environ[_VISIBLE] = str(number)
+        os.environ[_VISIBLE] = name
         return file
     return None  # more workers than devices: they share
 

@@ -4,7 +4,7 @@ __all__ = ["Guest", "Hosts", "agree", "await_others", "check_can_be_divided", "d
 
 import json
 import pickle
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -53,7 +53,7 @@ def check_can_be_divided(client: Any, *, stored_at_home: bool = False) -> None:
     """
     if exchange.alone:
         return
-    if client is not None:
+    if client:
         msg = (
             f"`client` hands rows to a Dask cluster, and {exchange.count} processes of `jax.distributed` share them "
             "already. Leave `client` out, or start one process."
@@ -197,7 +197,7 @@ class Guest:
     def note(self, notes: list[tuple[int, str]]) -> None:
         """Do nothing."""
 
-    def seen(self, notes: Notes | None) -> Container[int] | None:
+    def seen(self, notes: Notes | None) -> Mapping[int, str] | None:
         """Return the stretches, by first row, that an earlier run noted, as a place does."""
         return noted_before(self._journal, notes)
 
@@ -255,7 +255,7 @@ class Hosts:
         *,
         note: Callable[[list[tuple[int, str]]], None] | None = None,
         variables: "Mapping[str, Variable] | None" = None,
-        seen: Container[int] | None = None,
+        seen: Mapping[int, str] | None = None,
         look: bool = False,
         progress: str | None = None,
     ) -> int:
@@ -279,6 +279,7 @@ class Hosts:
         hidden = progress is None or not exchange.leads
         with Bar(total=n_obs, unit=" rows", desc=progress, disable=hidden, delay=0.5) as bar:
             for number, (start, stop) in enumerate(stretches, 1):
+                taken: list[tuple[int, str]] = []
                 if sent and not look:
                     part = sink.part(start, stop)
                 if part is None:
@@ -287,9 +288,9 @@ class Hosts:
                 elif start < stop:
                     stored: Any = part  # a writer of chunks, which can say what is there
                     wanted = missing_steps(self.plan, variables, stored, start, stop, seen) if variables else None
-                    self._compute(runner, part, start, stop, wanted)
+                    self._compute(runner, part, start, stop, wanted, _same_as(runner, seen or {}, taken))
                 # The first step was looked at by every process, and is noted by one.
-                taken = [] if runner.notes is None else runner.notes.take()
+                taken += [] if runner.notes is None else runner.notes.take()
                 notes = [(at, digest) for at, digest in taken if start <= at < stop]
                 due = part is not None and (not summed or number == len(stretches))
                 mine = _Message(stop - start, notes, part.parcel() if part is not None and due else None)
@@ -304,12 +305,19 @@ class Hosts:
         return n_obs
 
     def _compute(
-        self, runner: Runner, part: "SinkPart", start: int, stop: int, wanted: Callable[[int, int], bool] | None
+        self,
+        runner: Runner,
+        part: "SinkPart",
+        start: int,
+        stop: int,
+        wanted: Callable[[int, int], bool] | None,
+        noting: Callable[[], None],
     ) -> None:
         """Compute some rows."""
         from aimz.stream import run
 
-        reached = run(self.landing.request(self.plan, runner, wanted=wanted, once=start == 0), part, start, stop)
+        request = self.landing.request(self.plan, runner, wanted=wanted, once=start == 0, noting=noting)
+        reached = run(request, part, start, stop)
         if reached != stop:
             msg = (
                 f"The rows must be {self.plan.n_obs}, as when the call began; now they end at row {reached}. Call "
@@ -342,3 +350,20 @@ class Hosts:
         if isinstance(sink, GuestSink):
             sink.receive(pickle.loads(sent[0]))
         return sink.part(start, stop)
+
+
+def _same_as(runner: Runner, seen: Mapping[int, str], taken: list[tuple[int, str]]) -> Callable[[], None]:
+    """Return what makes sure, before a step is written, that its rows are those an interrupted run had."""
+
+    def note() -> None:
+        found = [] if runner.notes is None else runner.notes.take()
+        taken.extend(found)
+        other = next((start for start, digest in found if seen.get(start, digest) != digest), None)
+        if other is not None:
+            msg = (
+                f"The call cannot be resumed by this one: the data from row {other} on are not those of the "
+                "interrupted run. Make the call that was interrupted, or predict anew."
+            )
+            raise ValueError(msg)
+
+    return note

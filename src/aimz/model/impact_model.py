@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import jax
 from numpyro.infer import MCMC, SVI
@@ -125,7 +125,7 @@ class ImpactModel:
     - ``progress``: whether to show a bar.
     - ``client``: a :class:`distributed.Client`.  The workers of that Dask cluster then compute the rows, each writing
       its own chunks, and the result is the one of this machine.  By default that is the active client where an input is
-      a Dask array, and no cluster elsewhere.
+      a Dask array, and no cluster elsewhere; ``False`` is none in any case.
       Under :func:`jax.distributed.initialize` the processes share the rows without any client: each makes the same
       call, and gets the same result; ``output_dir`` must then be a place that all of them reach.
     - ``statistics``: what to keep instead of the draws, such as ``("mean", "sd", 0.05, 0.5, 0.95)``.  Each site then
@@ -782,7 +782,7 @@ class ImpactModel:
         output_dir: "str | os.PathLike[str] | Store | StorePath | None" = None,
         resume: "str | os.PathLike[str] | Store | StorePath | None" = None,
         progress: bool = True,
-        client: "Client | None" = None,
+        client: "Client | Literal[False] | None" = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
         """Predict any number of rows, under an intervention if one is given.
@@ -841,7 +841,7 @@ class ImpactModel:
         output_dir: "str | os.PathLike[str] | Store | StorePath | None" = None,
         resume: "str | os.PathLike[str] | Store | StorePath | None" = None,
         progress: bool = True,
-        client: "Client | None" = None,
+        client: "Client | Literal[False] | None" = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
         """Predict for the fitted observations: :meth:`predict` with ``in_sample=True``.
@@ -879,7 +879,7 @@ class ImpactModel:
         output_dir: "str | os.PathLike[str] | Store | StorePath | None" = None,
         resume: "str | os.PathLike[str] | Store | StorePath | None" = None,
         progress: bool = True,
-        client: "Client | None" = None,
+        client: "Client | Literal[False] | None" = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
         """Predict any number of rows from the priors; needs no posterior.
@@ -930,7 +930,7 @@ class ImpactModel:
         output_dir: "str | os.PathLike[str] | Store | StorePath | None" = None,
         resume: "str | os.PathLike[str] | Store | StorePath | None" = None,
         progress: bool = True,
-        client: "Client | None" = None,
+        client: "Client | Literal[False] | None" = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
         """Return the log density of each observation under each posterior draw, never scaled.
@@ -978,7 +978,7 @@ class ImpactModel:
         rng_key: jax.Array | None = None,
         batch_size: int | None = None,
         progress: bool = True,
-        client: "Client | None" = None,
+        client: "Client | Literal[False] | None" = None,
         **kwargs: Any,
     ) -> Any:
         """Score the model by leave-one-out cross-validation, block by block; no draw is kept.
@@ -1161,7 +1161,7 @@ class ImpactModel:
         rng_key: jax.Array | None = None,
         batch_size: int | None = None,
         progress: bool = True,
-        client: "Client | None" = None,
+        client: "Client | Literal[False] | None" = None,
         X: Any = None,
         **kwargs: Any,
     ) -> "xr.DataTree":

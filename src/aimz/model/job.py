@@ -9,7 +9,9 @@ __all__ = ["Job", "Packed", "Range", "can_do", "forget_job", "hold_job", "pack",
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -18,11 +20,12 @@ from uuid import uuid4
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from aimz.data import BatchReader, Parameters, Pieces
 from aimz.errors import ClusterError
-from aimz.forward import Cut, Joint, Pass, Programs
-from aimz.kernel import Recent, RowUse
+from aimz.forward import Cut, Joint, Pass, Program, Programs, Step
+from aimz.kernel import Recent, RowUse, digest_program
 from aimz.model.allocator import give_back, keep_freed
 from aimz.model.cutting import blocks_per_device, local_mesh, n_devices
 from aimz.model.device import own_device
@@ -52,6 +55,8 @@ class Job:
 
     kernel: bytes
     """The kernel, pickled: programs are kept for as long as the same comes again."""
+    digest: str
+    """What one pass is known by, as the client traced it."""
     kind: str
     plan: Pass | Joint
     layout: Layout
@@ -82,6 +87,8 @@ class Packed:
     token: str
     versions: str
     settings: Mapping[str, Any]
+    device: str
+    """What kind the workers compute on."""
     job: bytes
 
 
@@ -95,8 +102,8 @@ class Range:
     """Fields of a layout to their arrays, of which these rows can be read."""
     part: "SinkPart | None"
     """None where they are only looked at."""
-    seen: frozenset[int] | None = None
-    """First rows of the stretches whose data an interrupted run has noted; None if all that is there counts."""
+    seen: Mapping[int, str] | None = None
+    """What an interrupted run has noted of them, by first row; None if all that is there counts."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,8 @@ class _Ready:
 
     job: Job
     programs: Programs
+    made: dict[Mesh | None, tuple[Step, Program]] = field(default_factory=dict)
+    """Its program; found again by the kernel's arguments, an object among them would be another one each time."""
 
 
 def settings() -> dict[str, Any]:
@@ -112,11 +121,25 @@ def settings() -> dict[str, Any]:
     return {name: getattr(jax.config, name) for name in _SETTINGS if hasattr(jax.config, name)}
 
 
-def pack(job: Job) -> Packed:
+@contextmanager
+def _under(given: Mapping[str, Any]) -> Iterator[None]:
+    """Compute under settings of JAX, and leave those there were."""
+    before = {name: getattr(jax.config, name) for name in given}
+    changed = [name for name, value in given.items() if before[name] != value]
+    for name in changed:
+        jax.config.update(name, given[name])
+    try:
+        yield
+    finally:
+        for name in changed:
+            jax.config.update(name, before[name])
+
+
+def pack(job: Job, device: str) -> Packed:
     """Pickle a job, functions by value where no module has them."""
     import cloudpickle
 
-    return Packed(uuid4().hex, versions(), settings(), cloudpickle.dumps(job))
+    return Packed(uuid4().hex, versions(), settings(), device, cloudpickle.dumps(job))
 
 
 _PACKED = Recent[Packed](16)
@@ -139,8 +162,10 @@ def forget_job(token: str) -> None:
     give_back()
 
 
-def can_do(kernel: bytes) -> str:
-    """Make sure that this process can compute for others; return the kind of its device.
+def can_do(kernel: bytes, given: Mapping[str, Any]) -> str:
+    """Make sure that this process can compute for others, under settings of JAX; return the kind of its device.
+
+    A kernel that is large is left out: it comes with the job.
 
     Raises
     ------
@@ -148,7 +173,13 @@ def can_do(kernel: bytes) -> str:
         If it cannot: the kernel cannot be imported, or it was forked from a process that uses JAX.
     """
     own_device()
-    _open_kernel(kernel)
+    # One that is at work has shown what it can; and this runs in the worker's event loop, which must not wait.
+    if kernel and _ONE.acquire(blocking=False):
+        try:
+            with _under(given):
+                _open_kernel(kernel)
+        finally:
+            _ONE.release()
     return str(jax.default_backend())
 
 
@@ -173,14 +204,15 @@ def _open_kernel(content: bytes) -> Programs:
             )
             raise ClusterError(msg) from error
 
-    return _PROGRAMS.get(hashlib.sha256(content).hexdigest(), make)
+    # Programs, and arrays that a kernel closes over, are made under the settings there are.
+    return _PROGRAMS.get((hashlib.sha256(content).hexdigest(), *settings().items()), make)
 
 
 _PROCESS = os.getpid()
 """The process that has imported JAX."""
 
 
-def _opened(token: str) -> _Ready:
+def _held(token: str) -> Packed:
     """Return a job that this process has.
 
     Raises
@@ -204,10 +236,18 @@ def _opened(token: str) -> _Ready:
         )
         raise ClusterError(msg)
     own_device()
+    if packed.device != jax.default_backend():
+        msg = (
+            f"A worker computes on {jax.default_backend()}, and those that were there when the call began on "
+            f"{packed.device}: the last bits would differ. Use workers of one kind for one call."
+        )
+        raise ClusterError(msg)
     keep_freed()
-    for name, value in packed.settings.items():
-        if getattr(jax.config, name) != value:
-            jax.config.update(name, value)
+    return packed
+
+
+def _opened(packed: Packed) -> _Ready:
+    """Return a job, unpickled once."""
 
     def make() -> _Ready:
         import cloudpickle
@@ -216,33 +256,72 @@ def _opened(token: str) -> _Ready:
         on_device = {n: jax.tree.map(jnp.asarray, getattr(job.layout, n)) for n in ("draws", "values", "arrays")}
         return _Ready(replace(job, layout=replace(job.layout, **on_device)), _open_kernel(job.kernel))
 
-    return _READY.get(token, make)
+    return _READY.get(packed.token, make)
 
 
 def work(token: str, part: Range) -> "Done":
     """Compute some rows of a job; runs on a worker."""
-    from aimz.stream import Done, run
-
     with _ONE:
-        fresh = token not in _READY
-        ready = _opened(token)
-        began = monotonic()
-        job, sink = ready.job, part.part
-        runner, cut = _runner(ready, part)
-        notes = runner.notes
-        if sink is None:
-            for start, stop in cut.steps(part.start, part.stop):
-                runner.skip(start, stop)
-            return Done(None, (None, notes.take() if notes else []))
-        wanted, once = _wanted(job, cut, part), part.start == 0
-        reached = run(job.landing.request(cut, runner, wanted=wanted, once=once), sink, part.start, part.stop)
-        if reached != part.stop:
-            msg = (
-                f"The table must have {cut.n_obs} rows, as it had when the call began; now it ends at row {reached}. "
-                "Call again when nothing writes to it."
-            )
-            raise ValueError(msg)
-        return Done(None if fresh else monotonic() - began, (sink.parcel(), notes.take() if notes else []))
+        packed = _held(token)
+        with _under(packed.settings):
+            fresh, began = token not in _READY, monotonic()
+            try:
+                done = _work(_opened(packed), part, token)
+            except Exception as error:
+                raise _that_travels(error) from error
+        return done._replace(seconds=None if fresh or done.seconds is None else monotonic() - began)
+
+
+def _work(ready: _Ready, part: Range, token: str) -> "Done":
+    """Compute some rows, or look at them."""
+    from aimz.stream import Done, LostJobError, run
+
+    job, sink = ready.job, part.part
+    runner, cut = _runner(ready, part)
+    taken: list[tuple[int, str]] = []
+
+    def note() -> None:
+        """Before a step is written: make sure that its rows are those an interrupted run had, and are still wanted."""
+        taken.extend([] if runner.notes is None else runner.notes.take())
+        if any((part.seen or {}).get(start, digest) != digest for start, digest in taken):
+            raise _OtherRowsError
+        if token not in _READY:
+            msg = "the call is over"
+            raise LostJobError(msg)
+
+    if sink is None:
+        for start, stop in cut.steps(part.start, part.stop):
+            runner.skip(start, stop)
+            note()
+        return Done(None, (None, taken))
+    request = job.landing.request(cut, runner, noting=note, wanted=_wanted(job, cut, part), once=part.start == 0)
+    try:
+        reached = run(request, sink, part.start, part.stop)
+    except _OtherRowsError:
+        return Done(None, (None, taken))  # the client refuses them in its own words
+    if reached != part.stop:
+        msg = (
+            f"The table must have {cut.n_obs} rows, as it had when the call began; now it ends at row {reached}. "
+            "Call again when nothing writes to it."
+        )
+        raise ValueError(msg)
+    return Done(0.0, (sink.parcel(), taken))
+
+
+class _OtherRowsError(Exception):
+    """Rows are not those an interrupted run had."""
+
+
+def _that_travels(error: Exception) -> Exception:
+    """Return an exception itself, or one that tells of it where it cannot be pickled."""
+    import cloudpickle
+
+    try:
+        cloudpickle.loads(cloudpickle.dumps(error))
+    except Exception:  # noqa: BLE001, RUF100 (whatever a class of errors does when it is pickled)
+        text = "".join(traceback.format_exception(error))
+        return RuntimeError(f"{type(error).__name__}: {error}\n\nOn the worker, where it could not be pickled:\n{text}")
+    return error
 
 
 def _wanted(job: Job, cut: "Plan", part: Range) -> Callable[[int, int], bool] | None:
@@ -266,8 +345,16 @@ def _runner(ready: _Ready, part: Range) -> "tuple[Runner, Plan]":
     layout = replace(job.layout, **rows)
     key = None if job.key is None else parse_key(job.key)
     task = Task(job.kind, job.plan, layout, key, job.use, job.alone and mesh is None)
-    step = task.traced(ready.programs, block)
-    program = ready.programs.compiled(step, group=step.group, cut=Cut.ROWS, mesh=mesh)
+    if mesh not in ready.made:
+        step = task.traced(ready.programs, block)
+        if task.alone == job.alone and digest_program(step.traced.jaxpr) != job.digest:
+            msg = (
+                "A worker finds another kernel under the name of the client's: its arithmetic differs. Give all of "
+                "them the same files, and let workers with an older one start again (`client.restart()`)."
+            )
+            raise ClusterError(msg)
+        ready.made[mesh] = step, ready.programs.compiled(step, group=step.group, cut=Cut.ROWS, mesh=mesh)
+    step, program = ready.made[mesh]
     reader = None
     if job.pieces is not None:
         assert job.parameters is not None

@@ -151,10 +151,13 @@ def _taken_up(location: "Location") -> dict[str, Any]:
 
 def _read_client(client: Any, shard_axis: str) -> Any:
     """Return the client of a cluster, and refuse one that cannot be waited for."""
-    if client is None:
-        return None
+    if client is None or client is False:
+        return client
     if not all(hasattr(client, name) for name in ("register_plugin", "submit", "scheduler")):
-        msg = f"`client` must be a `distributed.Client`; got {type(client).__name__}. Make one: `Client(cluster)`."
+        msg = (
+            f"`client` must be a `distributed.Client`, or False for none; got {type(client).__name__}. Make one: "
+            "`Client(cluster)`."
+        )
         raise TypeError(msg)
     if client.asynchronous:
         msg = "`client` must be one that waits; got an asynchronous one. Make it by `Client(address)`."

@@ -2,7 +2,7 @@
 
 __all__ = ["Place", "noted_before"]
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -100,8 +100,8 @@ class Place:
                 )
                 raise ValueError(msg)
 
-    def seen(self, notes: Notes | None) -> Container[int] | None:
-        """Return the stretches, by first row, that an earlier run noted; None if all that it made counts."""
+    def seen(self, notes: Notes | None) -> Mapping[int, str] | None:
+        """Return what an earlier run noted of stretches, by first row; None if all that it made counts."""
         return noted_before(self._journal if self.resumed else None, notes)
 
     def look(self, skip: Callable[[int, int], bool], notes: Notes) -> None:
@@ -162,8 +162,8 @@ def _begin(top: "Location", method: str, fingerprint: dict[str, str]) -> "tuple[
     return location, journal
 
 
-def noted_before(journal: "Journal | None", notes: Notes | None) -> Container[int] | None:
-    """Return the stretches, by first row, that an earlier run noted; None if there was none, or all it made counts.
+def noted_before(journal: "Journal | None", notes: Notes | None) -> Mapping[int, str] | None:
+    """Return what an earlier run noted of stretches, by first row; None if there was none, or all it made counts.
 
     What was made of rows that nobody has noted does not count, unless the data were known beforehand: a run that was
     killed may have written it before it could tell, and of other data.

@@ -2,8 +2,9 @@
 
 __all__ = ["Spread", "check_can_be_spread", "spread_for"]
 
+import platform
 import sys
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aimz.data import Field, Rows, Stacked, share
 from aimz.errors import ClusterError, warn
+from aimz.kernel import digest_program
 from aimz.model.engine import Engine
 from aimz.model.filling import Landing
 from aimz.model.inputs import Given
-from aimz.model.job import Job, Range, can_do, forget_job, pack, without_rows, work
+from aimz.model.job import Job, Range, can_do, pack, settings, without_rows, work
 from aimz.model.keys import describe_key
 from aimz.model.resume import versions
 from aimz.model.slices import same_in_all_rows
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from aimz.store import Sink, Variable
     from aimz.stream import Plan
 
+_LARGE = 2**20
+"""Bytes of a kernel that is not sent beforehand to be tried."""
 _SENT = 2**23
 """Bytes of rows that go with a range, where the client has them; Dask warns of more than 10 MB."""
 _HELD = 2**27
@@ -52,7 +56,7 @@ def check_can_be_spread(client: Any, given: Given) -> None:
     TypeError
         If they come from an iterable, which only this process can read, and in order.
     """
-    if client is None or given.reader is None or given.pieces is not None:
+    if not client or given.reader is None or given.pieces is not None:
         return
     msg = (
         "`client` needs rows that workers can look up; got an iterable of batches. Pass an array (Dask, Zarr), or "
@@ -72,10 +76,10 @@ def spread_for(
         If a cluster was asked for, and all rows have to be computed together.
     """
     client = _client_for(options.client, runner.task.layout)
-    if client is None:
-        return None
+    if client is None or (given.reader is not None and given.pieces is None):
+        return None  # or only this process can read the rows
     if plan.axis != "obs":
-        if options.client is not None:
+        if options.client:
             warn("All rows have to be computed together, and that is done here: the workers of `client` are not used.")
         return None
     device = _check(client, engine.kernel)
@@ -83,6 +87,7 @@ def spread_for(
         client,
         device,
         engine.kernel,
+        digest_program(runner.step.traced.jaxpr),
         runner.task,
         plan,
         options.batch_size,
@@ -95,7 +100,7 @@ def spread_for(
 def _client_for(client: Any, layout: Layout) -> "Client | None":
     """Return the client asked for, or where inputs are Dask arrays the active one, if any."""
     if client is not None:
-        return client  # type: ignore[no-any-return]
+        return client or None
     if "distributed" not in sys.modules or not _by_dask(layout):
         return None
     from distributed import Client
@@ -117,18 +122,26 @@ def _check(client: "Client", kernel: Kernel) -> str:
     """
     import cloudpickle
 
+    with suppress(TimeoutError):  # one that adapts starts workers when there is work
+        client.wait_for_workers(1, timeout=30)
     if not client.nthreads():
         msg = "The cluster of `client` has no workers. Start some (`cluster.scale(2)`), and call again."
         raise ClusterError(msg)
+    advice = "Install the same versions on all machines, or compute here (`client=False`)."
+    here = platform.python_version().rpartition(".")[0]
+    machines: Any = client.get_versions()
+    for address, there in machines["workers"].items():
+        python = str(there["host"]["python"]).split(".")
+        if ".".join(python[:2]) != here:
+            msg = f"Worker {address} has Python {'.'.join(python[:2])}, and the client {here}. {advice}"
+            raise ClusterError(msg)
     found = client.run(_by_value(versions()))
     for address, there in found.items():
         if there != versions():
-            msg = (
-                f"Worker {address} has {there}, and the client {versions()}: their numbers could differ. Install "
-                "the same versions on all machines."
-            )
+            msg = f"Worker {address} has {there}, and the client {versions()}: their numbers could differ. {advice}"
             raise ClusterError(msg)
-    kinds = client.run(can_do, cloudpickle.dumps(kernel))
+    content = cloudpickle.dumps(kernel)
+    kinds = client.run(can_do, content if len(content) < _LARGE else b"", settings())
     if len(set(kinds.values())) > 1:
         msg = f"All workers must have one kind of device; got {kinds}. Use workers of one kind for one call."
         raise ClusterError(msg)
@@ -161,6 +174,8 @@ class Spread:
     device: str
     """What kind the workers compute on."""
     kernel: Kernel
+    digest: str
+    """What one pass of it is known by."""
     task: Task
     plan: "Plan"
     batch_size: int | None
@@ -176,28 +191,29 @@ class Spread:
         *,
         note: Callable[[list[tuple[int, str]]], None] | None = None,
         variables: "Mapping[str, Variable] | None" = None,
-        seen: Container[int] | None = None,
+        seen: Mapping[int, str] | None = None,
         look: bool = False,
         progress: str | None = None,
     ) -> int:
         """Let the workers compute all rows; return how many there are.
 
         ``note`` takes digests of the rows, if they are to be known again; ``variables`` are those of which parts may be
-        there already, and ``seen`` are the stretches, by first row, that were noted with them; ``look`` says that
+        there already, and ``seen`` the digests, by first row, that were noted with them; ``look`` says that
         nothing is to be computed.
         """
         from dask.delayed import delayed
 
-        from aimz.model.plugin import NAME, JobPlugin
+        from aimz.model.plugin import JobPlugin, name_of, tidy_up
         from aimz.stream import run_on_cluster
 
         client, task = self.client, self.task
-        packed = pack(self._job(variables or {}))
-        renew = partial(client.register_plugin, JobPlugin(packed), name=NAME)
+        packed = pack(self._job(variables or {}), self.device)
+        name = name_of(client, packed)
+        renew = partial(client.register_plugin, JobPlugin(packed), name=name)
         by_dask = _by_dask(task.layout)
 
         def begin(start: int, stop: int) -> "Future[Any]":
-            noted = None if seen is None else frozenset(at for at in range(start, stop, self.plan.note) if at in seen)
+            noted = None if seen is None else {at: seen[at] for at in range(start, stop, self.plan.note) if at in seen}
             one = Range(start, stop, _shares(task.layout, start, stop), None if look else sink.part(start, stop), noted)
             if by_dask:
                 found: Future[Any] = client.compute(delayed(work, pure=False)(packed.token, one))
@@ -212,15 +228,15 @@ class Spread:
             if not look:
                 sink.add(parcel)
 
+        tidy_up(client)
         renew()
         try:
-            run_on_cluster(client, self._ranges(), begin=begin, land=land, renew=renew, progress=progress)
+            run_on_cluster(client, self._ranges(sink), begin=begin, land=land, renew=renew, progress=progress)
         finally:
             # Where that fails something is kept that is of no more use; what was found, or raised, is not touched.
             with suppress(Exception):
                 if client.status == "running":
-                    client.run(forget_job, packed.token, on_error="ignore")
-                    client.unregister_worker_plugin(NAME)  # unless another call at the same time has done so
+                    client.unregister_worker_plugin(name)
         assert self.plan.n_obs is not None
         return self.plan.n_obs
 
@@ -231,6 +247,7 @@ class Spread:
         task = self.task
         return Job(
             kernel=cloudpickle.dumps(self.kernel),
+            digest=self.digest,
             kind=task.kind,
             plan=task.plan,
             layout=without_rows(task.layout),
@@ -247,13 +264,13 @@ class Spread:
             types=None if self.given.reader is None else self.given.reader.types,
         )
 
-    def _ranges(self) -> Any:
+    def _ranges(self, sink: "Sink") -> Any:
         from aimz.stream import Ranges
 
         plan, layout = self.plan, self.task.layout
         assert plan.n_obs is not None
         assert plan.block is not None
-        unit = max(plan.chunk, plan.note)
+        unit = max(plan.chunk, plan.note) if sink.aligned else plan.block
         sent, held, chunk = 0, 0, 0
         for array, axis in _with_rows(layout):
             row_bytes = prod(size for i, size in enumerate(array.shape) if i != axis) * array.dtype.itemsize
@@ -263,6 +280,8 @@ class Spread:
                     chunk = max(chunk, array.longest_chunk or 0)
             elif not isinstance(array, Field) and not same_in_all_rows(array, axis):
                 sent += row_bytes
+        if not sink.aligned and not layout.counted and self.landing.statistics is None:
+            held += 4 * plan.n_draws * len(self.landing.names)  # draws that come back
         most = min(_SENT // sent if sent else plan.n_obs, _HELD // held if held else plan.n_obs)
         most = max(unit, most // unit * unit)
         return Ranges(plan.n_obs, unit, min(most, max(unit, _NUMBERS // plan.n_draws, chunk)), most)

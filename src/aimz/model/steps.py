@@ -191,6 +191,7 @@ class Runner:
         self, task: Task, step: Step, program: Program, feed: Feed, plan: "Plan", *, mesh: Mesh | None
     ) -> None:
         self.task = task
+        self.step = step
         self._program = program
         self._axes = step.row_axes
         self._tile = 1 if step.weights is None else plan.block or 1

@@ -22,9 +22,13 @@ class _Sums(SinkPart):
         """Add a piece."""
         self._sink.write(name, array, start)
 
-    def parcel(self) -> Mapping[str, np.ndarray]:
-        """Return the sums."""
-        return self._sink.sums
+    def parcel(self) -> tuple[np.ndarray | None, Mapping[str, np.ndarray]]:
+        """Return the sums; of many cells those that occur in these rows, and which they are."""
+        cells = self._sink.cells
+        if cells is None:
+            return None, self._sink.sums
+        same = self._sink.same
+        return cells, {name: found if name in same else found[..., cells] for name, found in self._sink.sums.items()}
 
 
 class AverageSink(Sink):
@@ -68,10 +72,15 @@ class AverageSink(Sink):
         self._codes = codes
         self._local = codes is not None and width < n_cells
         self._by_draws = by_draws
-        self._same = frozenset(same)
+        self.same = frozenset(same)
         self._first = first
         self.sums: dict[str, np.ndarray] = {}
         """Site to its sums."""
+
+    @property
+    def cells(self) -> np.ndarray | None:
+        """The cells that occur, where rows are looked up among many; else None."""
+        return np.unique(self._codes) if self._local and self._codes is not None else None
 
     def open(self, group: Group) -> None:
         """Do nothing: rooms are made as sums come."""
@@ -80,7 +89,7 @@ class AverageSink(Sink):
         """Add a piece: ``(n_draws, n_tiles, 1 + n_scenarios, ..., width)``, or one without tiles and rows."""
         n_draws, n_scenarios, n_cells = self._sizes
         draws = slice(start, start + len(array)) if self._by_draws else slice(None)
-        if name in self._same:
+        if name in self.same:
             whole = self.sums.setdefault(name, np.zeros((n_draws, *array.shape[1:])))
             whole[draws] = array
             return
@@ -119,23 +128,25 @@ class AverageSink(Sink):
             codes=codes,
             width=0 if self._local else n_cells,
             by_draws=self._by_draws,
-            same=self._same,
+            same=self.same,
             first=start,
         )
         return _Sums(part)
 
     def add(self, parcel: Any) -> None:
         """Add sums over other rows."""
+        cells, sums = parcel
         with np.errstate(invalid="ignore"):  # infinite values of both signs
-            for name, found in parcel.items():
-                if name in self._same or name not in self.sums:
+            for name, found in sums.items():
+                if name in self.same:
                     self.sums[name] = found
-                else:
-                    self.sums[name] += found
+                    continue
+                whole = self.sums.setdefault(name, np.zeros((*found.shape[:-1], self._sizes[2])))
+                whole[..., slice(None) if cells is None else cells] += found
 
     def read(self, name: str) -> np.ndarray:
         """Return the sums, ``(n_draws, n_scenarios, ..., n_cells)``; of a variable without rows, its values."""
-        if name in self._same:
+        if name in self.same:
             return self.sums[name]
         sums = self.sums[name]
         with np.errstate(invalid="ignore"):

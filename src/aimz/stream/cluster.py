@@ -92,6 +92,12 @@ def run_on_cluster(
     progress
         Title of the progress bar; None for no bar.
     """
+    from distributed import rejoin, secede
+
+    away = False
+    with suppress(ValueError):  # in a task of the cluster: its thread is needed for the ranges
+        secede()
+        away = True
     flying: dict[Future[Any], _Range] = {}
     again: deque[_Range] = deque()
     at, rate, workers = 0, None, _Workers(client)
@@ -130,6 +136,8 @@ def run_on_cluster(
             )
             raise ConnectionError(msg) from error
         finally:
+            if away:
+                rejoin()
             if flying and client.status == "running":  # something went wrong: what has not begun never will
                 with suppress(Exception):  # what is raised says what went wrong
                     client.cancel(list(flying), force=True)
