@@ -6,6 +6,7 @@ depends on the kernel alone, its compiled programs, stays longer.
 
 __all__ = ["Job", "Packed", "Range", "can_do", "forget_job", "hold_job", "pack", "without_rows", "work"]
 
+import asyncio
 import hashlib
 import os
 import threading
@@ -123,6 +124,10 @@ _PACKED = Recent[Packed](16)
 _READY = Recent[_Ready](16)
 """Of calls that are at work at the same time, and of those whose client was lost."""
 _PROGRAMS = Recent[Programs](16)
+_AT_WORK: set[str] = set()
+"""The job of the range that is computed."""
+_PATIENCE = 30.0
+"""Seconds to wait for the end of a step."""
 _ONE = threading.Lock()
 """One range at a time in a process: each takes all cores there are, or the device."""
 
@@ -132,10 +137,16 @@ def hold_job(packed: Packed) -> None:
     _PACKED.get(packed.token, lambda: packed)
 
 
-def forget_job(token: str) -> None:
-    """Let go of a job, and of the posterior with it."""
+async def forget_job(token: str) -> None:
+    """Let go of a job, and of the posterior with it; a range that is at work ends with its step, and is waited for.
+
+    It would otherwise write into a directory that is gone, or that another run has taken up.
+    """
     _PACKED.drop(token)
     _READY.drop(token)
+    end = monotonic() + _PATIENCE
+    while token in _AT_WORK and monotonic() < end:
+        await asyncio.sleep(0.01)
     give_back()
 
 
@@ -221,28 +232,43 @@ def _opened(token: str) -> _Ready:
 
 def work(token: str, part: Range) -> "Done":
     """Compute some rows of a job; runs on a worker."""
-    from aimz.stream import Done, run
-
     with _ONE:
-        fresh = token not in _READY
-        ready = _opened(token)
-        began = monotonic()
-        job, sink = ready.job, part.part
-        runner, cut = _runner(ready, part)
-        notes = runner.notes
-        if sink is None:
-            for start, stop in cut.steps(part.start, part.stop):
-                runner.skip(start, stop)
-            return Done(None, (None, notes.take() if notes else []))
-        wanted, once = _wanted(job, cut, part), part.start == 0
-        reached = run(job.landing.request(cut, runner, wanted=wanted, once=once), sink, part.start, part.stop)
-        if reached != part.stop:
-            msg = (
-                f"The table must have {cut.n_obs} rows, as it had when the call began; now it ends at row {reached}. "
-                "Call again when nothing writes to it."
-            )
-            raise ValueError(msg)
-        return Done(None if fresh else monotonic() - began, (sink.parcel(), notes.take() if notes else []))
+        _AT_WORK.add(token)
+        try:
+            return _compute(token, part)
+        finally:
+            _AT_WORK.discard(token)
+
+
+def _compute(token: str, part: Range) -> "Done":
+    from aimz.stream import Done, LostJobError, run
+
+    fresh = token not in _READY
+    ready = _opened(token)
+    began = monotonic()
+    job, sink = ready.job, part.part
+    runner, cut = _runner(ready, part)
+    notes = runner.notes
+    if sink is None:
+        for start, stop in cut.steps(part.start, part.stop):
+            runner.skip(start, stop)
+        return Done(None, (None, notes.take() if notes else []))
+    missing, once = _wanted(job, cut, part), part.start == 0
+
+    def wanted(start: int, stop: int) -> bool:
+        if token not in _PACKED:
+            msg = "the call has ended"
+            raise LostJobError(msg)
+        return missing is None or missing(start, stop)
+
+    reached = run(job.landing.request(cut, runner, wanted=wanted, once=once), sink, part.start, part.stop)
+    if reached != part.stop:
+        msg = (
+            f"The table must have {cut.n_obs} rows, as it had when the call began; now it ends at row {reached}. "
+            "Call again when nothing writes to it."
+        )
+        raise ValueError(msg)
+    return Done(None if fresh else monotonic() - began, (sink.parcel(), notes.take() if notes else []))
 
 
 def _wanted(job: Job, cut: "Plan", part: Range) -> Callable[[int, int], bool] | None:
