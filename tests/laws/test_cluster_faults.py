@@ -313,7 +313,9 @@ def test_ctrl_c(cluster, client, model, undisturbed, tmp_path):
             as_soon_as(lambda: len(watch.events("chunk")) >= 5, lambda: os.kill(os.getpid(), signal.SIGINT)),
         ):
             model.predict(X, output_dir=tmp_path, client=client, **OPTIONS)
+        before = written_at(only(tmp_path))
         quiet(cluster)
+        assert written_at(only(tmp_path)) == before  # a range that was at work has ended with its step
     assert f"resume='{only(tmp_path)}'" in "".join(caught.value.__notes__)
     sane(cluster, model, undisturbed, only(tmp_path))
 
@@ -327,7 +329,7 @@ def test_in_the_temporary_directory_nothing_is_left(cluster, client):
         return rows
 
     bad = da.map_blocks(fail, da.from_array(X, chunks=(BLOCK, 3)), dtype=X.dtype, meta=X[:0])
-    with pytest.raises(ZeroDivisionError):
+    with cluster.watch.delayed(SLOW), pytest.raises(ZeroDivisionError):
         model.predict(bad, client=client, **OPTIONS)
     quiet(cluster)
     assert list(Path(model.temp_dir).iterdir()) == []

@@ -6,6 +6,7 @@ depends on the kernel alone, its compiled programs, stays longer.
 
 __all__ = ["Job", "Packed", "Range", "can_do", "forget_job", "hold_job", "pack", "settings", "without_rows", "work"]
 
+import asyncio
 import hashlib
 import os
 import threading
@@ -146,6 +147,10 @@ _PACKED = Recent[Packed](16)
 _READY = Recent[_Ready](16)
 """Of calls that are at work at the same time, and of those whose client was lost."""
 _PROGRAMS = Recent[Programs](16)
+_AT_WORK: set[str] = set()
+"""The job of the range that is computed."""
+_PATIENCE = 30.0
+"""Seconds to wait for the end of a step."""
 _ONE = threading.Lock()
 """One range at a time in a process: each takes all cores there are, or the device."""
 
@@ -155,10 +160,16 @@ def hold_job(packed: Packed) -> None:
     _PACKED.get(packed.token, lambda: packed)
 
 
-def forget_job(token: str) -> None:
-    """Let go of a job, and of the posterior with it."""
+async def forget_job(token: str) -> None:
+    """Let go of a job, and of the posterior with it; a range that is at work ends with its step, and is waited for.
+
+    It would otherwise write into a directory that is gone, or that another run has taken up.
+    """
     _PACKED.drop(token)
     _READY.drop(token)
+    end = monotonic() + _PATIENCE
+    while token in _AT_WORK and monotonic() < end:
+        await asyncio.sleep(0.01)
     give_back()
 
 
@@ -263,12 +274,15 @@ def work(token: str, part: Range) -> "Done":
     """Compute some rows of a job; runs on a worker."""
     with _ONE:
         packed = _held(token)
-        with _under(packed.settings):
-            fresh, began = token not in _READY, monotonic()
-            try:
+        _AT_WORK.add(token)
+        try:
+            with _under(packed.settings):
+                fresh, began = token not in _READY, monotonic()
                 done = _work(_opened(packed), part, token)
-            except Exception as error:
-                raise _that_travels(error) from error
+        except Exception as error:
+            raise _that_travels(error) from error
+        finally:
+            _AT_WORK.discard(token)
         return done._replace(seconds=None if fresh or done.seconds is None else monotonic() - began)
 
 

@@ -41,6 +41,6 @@ class JobPlugin(WorkerPlugin):  # type: ignore[misc,unused-ignore]
         """Keep it until ranges come."""
         hold_job(self._packed)
 
-    def teardown(self, worker: Any) -> None:  # noqa: ARG002 (Dask's protocol)
+    async def teardown(self, worker: Any) -> None:  # noqa: ARG002 (Dask's protocol)
         """Let go of it."""
-        forget_job(self._packed.token)
+        await forget_job(self._packed.token)

@@ -24,6 +24,8 @@ _SECONDS = 2.0
 """How long a range should take."""
 _TRIES = 3
 """How often a range is handed out again whose job or data the cluster has lost."""
+_FETCHED = 30.0
+"""Seconds in which what was found of a range should have come; if not, it is asked whether there still is a client."""
 _PATIENCE = 60.0
 """Seconds without any worker after which to give up."""
 
@@ -181,7 +183,7 @@ def _result(client: "Client", future: "Future[Any]", one: _Range) -> Done | None
     from distributed import CancelledError, KilledWorker
 
     try:
-        done: Done = future.result()
+        done: Done = _waited(client, future)
     except (CancelledError, LostJobError) as error:
         if client.status != "running" or one.tries >= _TRIES:
             msg = f"Rows {one.start} to {one.stop} are lost ({error}): workers come and go too often. Call again."
@@ -194,3 +196,15 @@ def _result(client: "Client", future: "Future[Any]", one: _Range) -> Done | None
         )
         raise
     return done
+
+
+def _waited(client: "Client", future: "Future[Any]") -> Any:
+    """Return the result of a future that has ended; a client that is closed meanwhile would let us wait for ever."""
+    while client.status == "running":
+        try:
+            return future.result(timeout=_FETCHED)
+        except TimeoutError:
+            if future.status == "error":  # which is what the block raised
+                raise
+    msg = "the client was closed"
+    raise ConnectionError(msg)
