@@ -1,6 +1,7 @@
 """Tables larger than memory, from any row: the rows of the whole under the same numbers, with nothing before read."""
 
 import multiprocessing
+import os
 
 import cloudpickle
 import datasets
@@ -10,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.feather
+import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 
@@ -111,12 +113,12 @@ def test_what_cannot_go_elsewhere_says_so(kind, tmp_path):
 @pytest.mark.parametrize("kind", ["data set", "one file"])
 def test_groups_of_rows_that_lie_before_are_not_read(kind, tmp_path):
     path = one_file(tmp_path)
-    pieces = open_pieces(ds.dataset(path) if kind == "data set" else pq.ParquetFile(path), PARAMETERS)
     group = pq.ParquetFile(path).metadata.row_group(5)  # rows 40 to 48
     begins = min(group.column(i).dictionary_page_offset or group.column(i).data_page_offset for i in range(4))
     with path.open("r+b") as file:  # what is spoilt cannot be read
         file.seek(4)
         file.write(b"\xff" * (begins - 4))
+    pieces = open_pieces(ds.dataset(path) if kind == "data set" else pq.ParquetFile(path), PARAMETERS)
     assert_rows(read(pieces.starting(43), 43, 80), 43, 80)
     with pytest.raises(OSError):
         read(pieces.starting(39), 39, 80)
@@ -128,6 +130,38 @@ def test_files_that_lie_before_are_not_opened(tmp_path):
     (tmp_path / "0.parquet").unlink()
     (tmp_path / "1.parquet").unlink()
     assert_rows(read(cloudpickle.loads(sent), 61, 95), 61, 95)
+
+
+def rewrite(path, rows, size):
+    pq.write_table(pa.Table.from_pandas(TABLE[:rows], preserve_index=False), path, row_group_size=size)
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere", "elsewhere, nothing noted"])
+@pytest.mark.parametrize(("rows", "size"), [(25, 8), (20, 8), (31, 8), (33, 8), (30, 5)])
+def test_a_file_that_changes_during_a_call_is_refused(where, rows, size, tmp_path):
+    """Its groups of 8, 8, 8 and 6 rows are shorter, fewer, longer, more, or cut otherwise."""
+    files(tmp_path)
+    within = pa.fs.SubTreeFileSystem(str(tmp_path), pa.fs.LocalFileSystem())  # its sizes and times are not noted
+    pieces = open_pieces(ds.dataset("", filesystem=within) if "noted" in where else ds.dataset(tmp_path), PARAMETERS)
+    if where != "here":
+        pieces = cloudpickle.loads(cloudpickle.dumps(pieces))
+    other = pa.Table.from_pandas(TABLE[:rows], preserve_index=False)
+    pq.write_table(other, tmp_path / "1.parquet", row_group_size=size)
+    assert_rows(read(pieces, 0, 29), 0, 29)  # of files that did not change
+    assert_rows(read(pieces.starting(60), 60, N), 60, N)
+    now = "has been written to since" if rows == 30 else f"had 30 rows and now has {rows}"
+    with pytest.raises(ValueError, match=rf"when the call began; file '.*1\.parquet' {now}\. Call again when nothing"):
+        read(pieces.starting(40), 40, 50)
+
+
+def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path):
+    pieces = open_pieces(ds.dataset(files(tmp_path)), PARAMETERS)
+    sent, rows = cloudpickle.dumps(pieces), iter(pieces)
+    next(rows)
+    os.utime(tmp_path / "0.parquet", ns=(0, 0))
+    with pytest.raises(ValueError, match=r"file '.*0\.parquet' has been written to since\. Call again"):
+        next(rows)
+    assert_rows(read(cloudpickle.loads(sent), 0, N), 0, N)  # a copy on another machine has a time of its own
 
 
 @pytest.mark.parametrize("kind", ["lazy frame", "stream"])

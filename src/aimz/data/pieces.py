@@ -159,21 +159,49 @@ class _DataSet(Source):
         self._value = value
         self.known = tuple(value.schema.names)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            self._lengths = tuple(pool.map(_length, value.get_fragments()))
+            # What a file looks like is noted before its rows are counted: what is written between the two is seen.
+            noted = tuple(pool.map(lambda one: (_stamp(one), _length(one)), value.get_fragments()))
+        self._stamps = tuple(stamp for stamp, _ in noted)
+        self._lengths = tuple(length for _, length in noted)
         self.n_obs = sum(self._lengths)
 
     def read(self, columns: Sequence[str], first: int = 0) -> Iterator[Any]:
         """Read one group of rows after the other: a scan of everything reads ahead of a slow reader by up to a GiB."""
         options: dict[str, Any] = {"columns": list(columns), "batch_size": _ROWS, "schema": self._value.schema}
-        for fragment, rows in zip(self._value.get_fragments(), self._lengths, strict=True):
-            if first >= rows:
-                first -= rows
+        for i, fragment in enumerate(self._value.get_fragments()):
+            if first >= self._lengths[i]:
+                first -= self._lengths[i]
                 continue
+            if not self._is_same(i, fragment) or _length_now(fragment) != self._lengths[i]:
+                self._refuse(i, fragment)
             for part in fragment.split_by_row_group() if hasattr(fragment, "split_by_row_group") else (fragment,):
                 rows = _length(part)
                 if first < rows:
+                    if not self._is_same(i, fragment):
+                        self._refuse(i, fragment)
                     yield from _from(part.to_batches(**options), first)
                 first = max(0, first - rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another machine may have a copy of its own, written at another time.
+        return {**self.__dict__, "_stamps": tuple(stamp and (stamp[0], None) for stamp in self._stamps)}
+
+    def _is_same(self, i: int, fragment: Any) -> bool:
+        """Whether a file looks as it did when the call began, as far as that was noted."""
+        noted, stamp = self._stamps[i], _stamp(fragment)
+        return noted is None or (stamp is not None and stamp[0] == noted[0] and noted[1] in (None, stamp[1]))
+
+    def _refuse(self, i: int, fragment: Any) -> None:
+        """Refuse a file that has changed: the rows after it would be read under other numbers."""
+        # What the fragment remembers of its file is no longer so.
+        rows = int(fragment.format.make_fragment(fragment.path, fragment.filesystem).count_rows())
+        noted = self._lengths[i]
+        now = "has been written to since" if rows == noted else f"had {noted} rows and now has {rows}"
+        msg = (
+            f"The table must have the rows it had when the call began; file {fragment.path!r} {now}. Call again when "
+            "nothing writes to it."
+        )
+        raise ValueError(msg)
 
 
 _AT_ONCE = 16
@@ -184,6 +212,22 @@ def _length(fragment: Any) -> int:
     """Return the number of rows of a fragment; that of Parquet counts all of the file, whatever part of it it is."""
     groups = getattr(fragment, "row_groups", None)
     return int(fragment.count_rows()) if groups is None else sum(int(group.num_rows) for group in groups)
+
+
+def _length_now(fragment: Any) -> int | None:
+    """Return the number of rows of a fragment; None if groups of them are gone."""
+    try:
+        return _length(fragment)
+    except IndexError:
+        return None
+
+
+def _stamp(fragment: Any) -> tuple[int, int | None] | None:
+    """Return the size of a local file and when it was written last; None if there is none, or it lies elsewhere."""
+    if getattr(getattr(fragment, "filesystem", None), "type_name", None) != "local" or fragment.buffer is not None:
+        return None
+    found = fragment.filesystem.get_file_info(fragment.path)
+    return None if found.size is None else (int(found.size), found.mtime_ns)
 
 
 class _Whole(Source):
