@@ -50,6 +50,16 @@ def in_part(folder):
     return ds.FileSystemDataset(parts, found.schema, found.format, found.filesystem)
 
 
+def empty():
+    return ds.dataset(pa.Table.from_pandas(TABLE[:0], schema=pa.Schema.from_pandas(TABLE), preserve_index=False))
+
+
+def hugging_face(table, folder):
+    """Return a data set that is mapped from disk."""
+    datasets.Dataset.from_pandas(table, preserve_index=False).save_to_disk(folder / "saved")
+    return datasets.load_from_disk(folder / "saved")
+
+
 SOURCES = {
     "Parquet": lambda folder: ds.dataset(files(folder)),
     "groups of rows": in_part,
@@ -59,9 +69,23 @@ SOURCES = {
     "filtered": lambda folder: ds.dataset(files(folder)).filter(ds.field("a") >= 0),
     "several": lambda folder: ds.dataset([ds.dataset(files(folder))]),
     "in memory": lambda _: ds.dataset(pa.Table.from_pandas(TABLE, preserve_index=False)),
+    "several in memory": lambda folder: ds.dataset([ds.dataset(files(folder)), empty(), ds.dataset([empty()])]),
     "Hugging Face": lambda _: datasets.Dataset.from_pandas(TABLE, preserve_index=False),
+    "Hugging Face on disk": lambda folder: hugging_face(TABLE, folder),
+    "Hugging Face, some on disk": lambda folder: datasets.concatenate_datasets(
+        [hugging_face(TABLE[:40], folder), datasets.Dataset.from_pandas(TABLE[40:], preserve_index=False)]
+    ),
 }
-SHARED = ("Parquet", "groups of rows", "Feather", "several", "Hugging Face")
+SHARED = ("Parquet", "groups of rows", "Feather", "several", "Hugging Face on disk")
+STAYING = (
+    "scanner",
+    "filtered",
+    "one file",
+    "in memory",
+    "several in memory",
+    "Hugging Face",
+    "Hugging Face, some on disk",
+)
 
 
 def read(pieces, start, stop):
@@ -103,7 +127,7 @@ def test_a_process_that_was_spawned_reads_on(tmp_path):
         assert_rows(pool.apply(_elsewhere, (cloudpickle.dumps(pieces),)), 50, 70)
 
 
-@pytest.mark.parametrize("kind", ["scanner", "filtered", "one file", "in memory"])
+@pytest.mark.parametrize("kind", STAYING)
 def test_what_cannot_go_elsewhere_says_so(kind, tmp_path):
     pieces = open_pieces(SOURCES[kind](tmp_path), PARAMETERS)
     with pytest.raises(TypeError, match=r"cannot be read by another process\. Write .* `pyarrow\.dataset\.dataset"):

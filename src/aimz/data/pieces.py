@@ -242,9 +242,14 @@ class _Whole(Source):
         return _from(self._value.to_batches(columns=list(columns), batch_size=_ROWS), first)
 
     def __getstate__(self) -> dict[str, Any]:
-        if getattr(self._value, "_scan_options", None) or type(self._value).__name__ == "InMemoryDataset":
+        if getattr(self._value, "_scan_options", None) or _in_memory(self._value):
             raise TypeError(_stays("A data set that is filtered or in memory"))
         return self.__dict__
+
+
+def _in_memory(value: Any) -> bool:
+    """Whether a data set of Arrow, or one of those it is made of, is in memory."""
+    return type(value).__name__ == "InMemoryDataset" or any(map(_in_memory, getattr(value, "children", ())))
 
 
 class _Scan(Source):
@@ -304,6 +309,13 @@ class _HuggingFace(Source):
         # Of a stream from a generator the columns are not known before it is read.
         chosen = self._arrow.select_columns(list(columns)) if columns else self._arrow
         yield from (chosen.skip(first) if first else chosen).iter(_ROWS)
+
+    def __getstate__(self) -> dict[str, Any]:
+        table = getattr(self._arrow, "data", None)
+        blocks = [block for row in getattr(table, "blocks", [[table]]) for block in row]
+        if any(type(block).__name__ == "InMemoryTable" for block in blocks):
+            raise TypeError(_stays("A data set of Hugging Face that is in memory"))
+        return self.__dict__
 
 
 class _Polars(Source):
