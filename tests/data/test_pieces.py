@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+from pathlib import Path
 
 import cloudpickle
 import datasets
@@ -54,6 +55,13 @@ def empty():
     return ds.dataset(pa.Table.from_pandas(TABLE[:0], schema=pa.Schema.from_pandas(TABLE), preserve_index=False))
 
 
+def hundred(folder):
+    """Return a file with one row that a filter leaves out."""
+    (folder / "more").mkdir()
+    pq.write_table(pa.Table.from_pandas(TABLE[:1].assign(a=100.0), preserve_index=False), folder / "more/100.parquet")
+    return ds.dataset(folder / "more" / "100.parquet")
+
+
 def hugging_face(table, folder):
     """Return a data set that is mapped from disk."""
     datasets.Dataset.from_pandas(table, preserve_index=False).save_to_disk(folder / "saved")
@@ -67,6 +75,9 @@ SOURCES = {
     "one file": lambda folder: pq.ParquetFile(one_file(folder)),
     "scanner": lambda folder: ds.dataset(files(folder)).scanner(batch_size=11),
     "filtered": lambda folder: ds.dataset(files(folder)).filter(ds.field("a") >= 0),
+    "several, filtered": lambda folder: ds.dataset([ds.dataset(files(folder)), hundred(folder)]).filter(
+        ds.field("a") < N
+    ),
     "several": lambda folder: ds.dataset([ds.dataset(files(folder))]),
     "in memory": lambda _: ds.dataset(pa.Table.from_pandas(TABLE, preserve_index=False)),
     "several in memory": lambda folder: ds.dataset([ds.dataset(files(folder)), empty(), ds.dataset([empty()])]),
@@ -80,6 +91,7 @@ SHARED = ("Parquet", "groups of rows", "Feather", "several", "Hugging Face on di
 STAYING = (
     "scanner",
     "filtered",
+    "several, filtered",
     "one file",
     "in memory",
     "several in memory",
@@ -125,6 +137,44 @@ def test_a_process_that_was_spawned_reads_on(tmp_path):
     pieces = open_pieces(ds.dataset(files(tmp_path)), PARAMETERS).starting(50)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert_rows(pool.apply(_elsewhere, (cloudpickle.dumps(pieces),)), 50, 70)
+
+
+def relative(kind):
+    """Return a data set whose files are named from the directory that this process is in."""
+    if kind == "groups of rows":
+        return in_part(Path())
+    if kind == "Feather":
+        return feather(Path("rows"))
+    if kind == "partitions":
+        for i, start in enumerate(range(0, N, 30)):
+            part = pa.Table.from_pandas(TABLE[start : start + 30], preserve_index=False)
+            pq.write_to_dataset(part.append_column("i", pa.array([i] * len(part))), "parts", partition_cols=["i"])
+        return ds.dataset("parts", partitioning="hive")
+    files(Path("rows"))
+    return ds.dataset([ds.dataset("rows")]) if kind == "several" else ds.dataset("rows")
+
+
+@pytest.mark.parametrize("kind", ["Parquet", "groups of rows", "Feather", "partitions", "several"])
+def test_relative_paths_are_found_from_another_directory(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("rows").mkdir()
+    pieces = open_pieces(relative(kind), PARAMETERS).starting(50)
+    sent = cloudpickle.dumps(pieces)
+    monkeypatch.chdir("/")
+    assert_rows(read(cloudpickle.loads(sent), 50, 70), 50, 70)
+    if kind == "partitions":
+        np.testing.assert_array_equal(cloudpickle.loads(sent).labels("i"), np.arange(N) // 30)
+
+
+@pytest.mark.parametrize("kind", ["Parquet", "Feather", "several"])
+def test_a_file_that_is_not_there_is_named(kind, tmp_path):
+    sent = cloudpickle.dumps(open_pieces(SOURCES[kind](tmp_path), PARAMETERS).starting(50))
+    (found,) = tmp_path.glob("1.*")
+    found.rename(tmp_path / "elsewhere")
+    with pytest.raises(
+        FileNotFoundError, match=r"(?s)cannot find a file of the table .*1\..* Put it where every process"
+    ):
+        read(cloudpickle.loads(sent), 50, 70)
 
 
 @pytest.mark.parametrize("kind", STAYING)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,14 @@ class Pieces:
 
     def __iter__(self) -> Iterator[Any]:
         """Read it from its first row on."""
-        return iter(self.source.read(self.names, self.first))
+        try:
+            yield from self.source.read(self.names, self.first)
+        except FileNotFoundError as error:
+            msg = (
+                f"This process cannot find a file of the table that the call was given ({error}). Put it where every "
+                "process reaches it by that name (a shared file system, an object store)."
+            )
+            raise FileNotFoundError(msg) from error
 
     def starting(self, row: int) -> "Pieces":
         """Return the same table from a row on; what lies before is passed over unread where the source can do so.
@@ -156,7 +164,7 @@ class _DataSet(Source):
     """Files of Arrow's data sets."""
 
     def __init__(self, value: Any) -> None:
-        self._value = value
+        self._value = value = _from_the_root(value)
         self.known = tuple(value.schema.names)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             # What a file looks like is noted before its rows are counted: what is written between the two is seen.
@@ -208,6 +216,31 @@ _AT_ONCE = 16
 """Files to ask at once for how many rows they have."""
 
 
+def _from_the_root(value: Any) -> Any:
+    """Return a data set of Arrow with absolute paths of its local files: another process may be at work elsewhere."""
+    import pyarrow.dataset as ds
+
+    if getattr(value, "_scan_options", None):  # it stays in this process
+        return value
+    if isinstance(value, ds.UnionDataset):
+        return ds.UnionDataset(value.schema, [_from_the_root(child) for child in value.children])
+    local = isinstance(value, ds.FileSystemDataset) and getattr(value.filesystem, "type_name", None) == "local"
+    if not local or all(Path(path).is_absolute() for path in value.files):
+        return value
+
+    def anew(one: Any) -> Any:
+        if one.buffer is not None:
+            return one
+        # A fragment of Parquet may be some groups of rows of its file.
+        groups = {"row_groups": [group.id for group in one.row_groups]} if hasattr(one, "row_groups") else {}
+        path = Path(one.path).absolute().as_posix()
+        return one.format.make_fragment(path, one.filesystem, one.partition_expression, **groups)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        fragments = list(pool.map(anew, value.get_fragments()))
+    return ds.FileSystemDataset(fragments, value.schema, value.format, value.filesystem, value.partition_expression)
+
+
 def _length(fragment: Any) -> int:
     """Return the number of rows of a fragment; that of Parquet counts all of the file, whatever part of it it is."""
     groups = getattr(fragment, "row_groups", None)
@@ -234,7 +267,7 @@ class _Whole(Source):
     """A data set of Arrow that is in memory, filtered, or several in one."""
 
     def __init__(self, value: Any) -> None:
-        self._value = value
+        self._value = value = _from_the_root(value)
         self.known = tuple(value.schema.names)
         self.n_obs = int(value.count_rows())
 
