@@ -131,6 +131,40 @@ def test_a_dask_array_is_read_once_to_know_it_again(monkeypatch):
     assert len(sources._DIGESTS) == 2
 
 
+@pytest.mark.parametrize("how", ["array", "labelled", "columns"])
+def test_a_store_that_is_written_anew_is_read_anew(how, tmp_path):
+    """Dask names an array of a Zarr store by the path, whatever stands there."""
+    stored = zarr.create_array(str(tmp_path / "X.zarr"), data=X, chunks=(500, 2))
+    given = {
+        "array": lambda lazy: lazy,
+        "labelled": lambda lazy: _matrix(xr.DataArray(lazy, dims=("row", "column"), coords={"column": ["a", "b"]})),
+        "columns": lambda lazy: _matrix(xr.Dataset({"a": ("row", lazy[:, 0]), "b": ("row", lazy[:, 1])})),
+    }[how]
+    first = da.from_zarr(str(tmp_path / "X.zarr"))
+    digest = sources.Rows(given(first), "X").digest
+    stored[:] = X + 1
+    second = da.from_zarr(str(tmp_path / "X.zarr"))
+    assert first.name == second.name
+    assert sources.Rows(given(second), "X").digest == sources.Rows(given(X + 1), "X").digest != digest
+
+
+def test_labelled_arrays_and_columns_are_read_once_to_know_them_again():
+    one = Watched(X)
+    labelled = xr.DataArray(one.lazy, dims=("row", "column"), coords={"column": ["a", "b"]})
+    for table in (labelled, labelled.isel(column=[1, 0]), labelled.to_dataset("column")):
+        digest = sources.Rows(_matrix(table), "X").digest
+        one.made.clear()
+        assert sources.Rows(_matrix(table), "X").digest == digest
+        assert not any(one.made)
+
+
+def test_an_array_that_is_assigned_to_is_read_anew():
+    one = da.from_array(X.copy(), chunks=(500, 2))
+    digest = sources.Rows(one, "X").digest
+    one[0] = 7
+    assert sources.Rows(one, "X").digest != digest
+
+
 def _matrix(table):
     from aimz.data import Parameters, open_table
 

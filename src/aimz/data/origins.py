@@ -1,6 +1,6 @@
 """Where the numbers of an array lie, if another process can read them there: Dask and Zarr arrays."""
 
-__all__ = ["Columns", "Held", "Origin", "StoredRows", "check_length_known", "longest_chunk", "origin_of"]
+__all__ = ["Columns", "Held", "Origin", "StoredRows", "check_length_known", "dask_arrays", "longest_chunk", "origin_of"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -306,6 +306,14 @@ def origin_of(given: Any) -> Origin | None:
 def _in_memory(array: Any) -> Held:
     rows = np.asarray(array)
     return Held(rows, 0, len(rows), len(rows))
+
+
+def dask_arrays(given: Any) -> list[Any]:
+    """Return the Dask arrays that an array stands on, as they were given."""
+    parts = [given]
+    if isinstance(given, Matrix):
+        parts = [given.whole] if given.whole is not None else list(given.parts.values())
+    return [found for part in parts if (found := _dask_array(part)) is not None]
 
 
 def _dask_array(value: Any) -> Any:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,14 @@ class Pieces:
 
     def __iter__(self) -> Iterator[Any]:
         """Read it from its first row on."""
-        return iter(self.source.read(self.names, self.first))
+        try:
+            yield from self.source.read(self.names, self.first)
+        except FileNotFoundError as error:
+            msg = (
+                f"This process cannot find a file of the table that the call was given ({error}). Put it where every "
+                "process reaches it by that name (a shared file system, an object store)."
+            )
+            raise FileNotFoundError(msg) from error
 
     def starting(self, row: int) -> "Pieces":
         """Return the same table from a row on; what lies before is passed over unread where the source can do so.
@@ -156,28 +164,81 @@ class _DataSet(Source):
     """Files of Arrow's data sets."""
 
     def __init__(self, value: Any) -> None:
-        self._value = value
+        self._value = value = _from_the_root(value)
         self.known = tuple(value.schema.names)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            self._lengths = tuple(pool.map(_length, value.get_fragments()))
+            # What a file looks like is noted before its rows are counted: what is written between the two is seen.
+            noted = tuple(pool.map(lambda one: (_stamp(one), _length(one)), value.get_fragments()))
+        self._stamps = tuple(stamp for stamp, _ in noted)
+        self._lengths = tuple(length for _, length in noted)
         self.n_obs = sum(self._lengths)
 
     def read(self, columns: Sequence[str], first: int = 0) -> Iterator[Any]:
         """Read one group of rows after the other: a scan of everything reads ahead of a slow reader by up to a GiB."""
         options: dict[str, Any] = {"columns": list(columns), "batch_size": _ROWS, "schema": self._value.schema}
-        for fragment, rows in zip(self._value.get_fragments(), self._lengths, strict=True):
-            if first >= rows:
-                first -= rows
+        for i, fragment in enumerate(self._value.get_fragments()):
+            if first >= self._lengths[i]:
+                first -= self._lengths[i]
                 continue
+            if not self._is_same(i, fragment) or _length_now(fragment) != self._lengths[i]:
+                self._refuse(i, fragment)
             for part in fragment.split_by_row_group() if hasattr(fragment, "split_by_row_group") else (fragment,):
                 rows = _length(part)
                 if first < rows:
+                    if not self._is_same(i, fragment):
+                        self._refuse(i, fragment)
                     yield from _from(part.to_batches(**options), first)
                 first = max(0, first - rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another machine may have a copy of its own, written at another time.
+        return {**self.__dict__, "_stamps": tuple(stamp and (stamp[0], None) for stamp in self._stamps)}
+
+    def _is_same(self, i: int, fragment: Any) -> bool:
+        """Whether a file looks as it did when the call began, as far as that was noted."""
+        noted, stamp = self._stamps[i], _stamp(fragment)
+        return noted is None or (stamp is not None and stamp[0] == noted[0] and noted[1] in (None, stamp[1]))
+
+    def _refuse(self, i: int, fragment: Any) -> None:
+        """Refuse a file that has changed: the rows after it would be read under other numbers."""
+        # What the fragment remembers of its file is no longer so.
+        rows = int(fragment.format.make_fragment(fragment.path, fragment.filesystem).count_rows())
+        noted = self._lengths[i]
+        now = "has been written to since" if rows == noted else f"had {noted} rows and now has {rows}"
+        msg = (
+            f"The table must have the rows it had when the call began; file {fragment.path!r} {now}. Call again when "
+            "nothing writes to it."
+        )
+        raise ValueError(msg)
 
 
 _AT_ONCE = 16
 """Files to ask at once for how many rows they have."""
+
+
+def _from_the_root(value: Any) -> Any:
+    """Return a data set of Arrow with absolute paths of its local files: another process may be at work elsewhere."""
+    import pyarrow.dataset as ds
+
+    if getattr(value, "_scan_options", None):  # it stays in this process
+        return value
+    if isinstance(value, ds.UnionDataset):
+        return ds.UnionDataset(value.schema, [_from_the_root(child) for child in value.children])
+    local = isinstance(value, ds.FileSystemDataset) and getattr(value.filesystem, "type_name", None) == "local"
+    if not local or all(Path(path).is_absolute() for path in value.files):
+        return value
+
+    def anew(one: Any) -> Any:
+        if one.buffer is not None:
+            return one
+        # A fragment of Parquet may be some groups of rows of its file.
+        groups = {"row_groups": [group.id for group in one.row_groups]} if hasattr(one, "row_groups") else {}
+        path = Path(one.path).absolute().as_posix()
+        return one.format.make_fragment(path, one.filesystem, one.partition_expression, **groups)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        fragments = list(pool.map(anew, value.get_fragments()))
+    return ds.FileSystemDataset(fragments, value.schema, value.format, value.filesystem, value.partition_expression)
 
 
 def _length(fragment: Any) -> int:
@@ -186,11 +247,27 @@ def _length(fragment: Any) -> int:
     return int(fragment.count_rows()) if groups is None else sum(int(group.num_rows) for group in groups)
 
 
+def _length_now(fragment: Any) -> int | None:
+    """Return the number of rows of a fragment; None if groups of them are gone."""
+    try:
+        return _length(fragment)
+    except IndexError:
+        return None
+
+
+def _stamp(fragment: Any) -> tuple[int, int | None] | None:
+    """Return the size of a local file and when it was written last; None if there is none, or it lies elsewhere."""
+    if getattr(getattr(fragment, "filesystem", None), "type_name", None) != "local" or fragment.buffer is not None:
+        return None
+    found = fragment.filesystem.get_file_info(fragment.path)
+    return None if found.size is None else (int(found.size), found.mtime_ns)
+
+
 class _Whole(Source):
     """A data set of Arrow that is in memory, filtered, or several in one."""
 
     def __init__(self, value: Any) -> None:
-        self._value = value
+        self._value = value = _from_the_root(value)
         self.known = tuple(value.schema.names)
         self.n_obs = int(value.count_rows())
 
@@ -198,9 +275,14 @@ class _Whole(Source):
         return _from(self._value.to_batches(columns=list(columns), batch_size=_ROWS), first)
 
     def __getstate__(self) -> dict[str, Any]:
-        if getattr(self._value, "_scan_options", None) or type(self._value).__name__ == "InMemoryDataset":
+        if getattr(self._value, "_scan_options", None) or _in_memory(self._value):
             raise TypeError(_stays("A data set that is filtered or in memory"))
         return self.__dict__
+
+
+def _in_memory(value: Any) -> bool:
+    """Whether a data set of Arrow, or one of those it is made of, is in memory."""
+    return type(value).__name__ == "InMemoryDataset" or any(map(_in_memory, getattr(value, "children", ())))
 
 
 class _Scan(Source):
@@ -260,6 +342,13 @@ class _HuggingFace(Source):
         # Of a stream from a generator the columns are not known before it is read.
         chosen = self._arrow.select_columns(list(columns)) if columns else self._arrow
         yield from (chosen.skip(first) if first else chosen).iter(_ROWS)
+
+    def __getstate__(self) -> dict[str, Any]:
+        table = getattr(self._arrow, "data", None)
+        blocks = [block for row in getattr(table, "blocks", [[table]]) for block in row]
+        if any(type(block).__name__ == "InMemoryTable" for block in blocks):
+            raise TypeError(_stays("A data set of Hugging Face that is in memory"))
+        return self.__dict__
 
 
 class _Polars(Source):

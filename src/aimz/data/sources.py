@@ -8,21 +8,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from weakref import ref
 
 import jax
 import numpy as np
 
 from aimz.data.arrays import fingerprint, is_array, read_array
 from aimz.data.frames import index_of
-from aimz.data.origins import Origin, check_length_known, longest_chunk, origin_of
+from aimz.data.origins import Origin, check_length_known, dask_arrays, longest_chunk, origin_of
 from aimz.data.tables import open_table
 
 _LOOK = 2**24
 """Bytes to look at together when an array is read through."""
 _CHUNK = 2**27
 """Bytes of a chunk that are kept at most."""
-_DIGESTS: OrderedDict[tuple[str, tuple[int, ...], str], str] = OrderedDict()
-"""Digests of Dask arrays that were read, by what they are known by; those that were asked for last."""
+_DIGESTS: OrderedDict[tuple[Any, ...], tuple[list[ref[Any]], str]] = OrderedDict()
+"""Digests of Dask arrays that were read, with the arrays they are of; those that were asked for last."""
 _MOST_DIGESTS = 256
 
 
@@ -107,10 +108,14 @@ class Rows:
         key = None if self.origin is None or self.function is not None else self.origin.key
         if key is None:
             return fingerprint(self.stretches())
-        # By Dask's contract arrays of one name are the same, and so is what was found when one was read.
-        one = key, self.shape, str(self.dtype)
-        found = _DIGESTS.pop(one, None) or fingerprint(self.stretches())
-        _DIGESTS[one] = found
+        # An array is known by itself and its name: a file that is written anew is read under the same name by another
+        # array, and an array that is assigned to takes another name.
+        arrays = dask_arrays(self._given)
+        one = key, tuple(map(id, arrays)), self.shape, str(self.dtype)
+        known, found = _DIGESTS.pop(one, ([], ""))
+        if not known or any(array() is not now for array, now in zip(known, arrays, strict=True)):
+            found = fingerprint(self.stretches())
+        _DIGESTS[one] = [ref(array) for array in arrays], found
         if len(_DIGESTS) > _MOST_DIGESTS:
             _DIGESTS.popitem(last=False)
         return found
