@@ -32,8 +32,10 @@ def test_health_insurance(tmp_path):
 
 
 @pytest.mark.timeout(300)
-def test_score_parquet(tmp_path):
-    printed = run(str(ROOT / "examples" / "score_parquet.py"), "--rows", "5000", "--folder", "out", cwd=tmp_path)
+@pytest.mark.parametrize("cluster", [(), ("--workers", "1")])
+def test_score_parquet(cluster, tmp_path):
+    program = str(ROOT / "examples" / "score_parquet.py")
+    printed = run(program, "--rows", "5000", "--folder", "out", *cluster, cwd=tmp_path)
     assert "File: 5,000 rows" in printed
     assert "For region west" in printed
     assert (tmp_path / "out" / "customers.parquet").exists()

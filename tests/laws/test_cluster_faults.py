@@ -9,11 +9,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import dask.array as da
+import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -301,6 +302,8 @@ def test_what_a_block_raises_comes_out_as_itself_and_ends_the_call(cluster, clie
     other = shutil.copytree(path, tmp_path / "other" / path.name)
     with pytest.raises(ValueError, match=r"row \d+ on are not those of the interrupted run"):
         model.predict(good + np.float32(1), resume=other, client=client, **OPTIONS)
+    # And nothing of the other rows has come in.
+    check_finished(model.predict(good, resume=other, client=client, **OPTIONS), undisturbed)
     shutil.rmtree(other.parent)
     sane(cluster, model, undisturbed, path, good)
 
@@ -436,7 +439,44 @@ def test_a_cluster_without_workers_is_refused(model, tmp_path):
 
 
 def test_a_forked_worker_is_refused(monkeypatch):
-    assert job.can_do(dumps(line)) == "cpu"
+    assert job.can_do(dumps(line), {}) == "cpu"
     monkeypatch.setattr(job, "_PROCESS", os.getpid() + 1)
     with pytest.raises(ClusterError, match="A worker was forked from a process that had JAX"):
-        job.can_do(dumps(line))
+        job.can_do(dumps(line), {})
+
+
+# --------------------------------------------------------------------------------- what a worker finds of a kernel
+
+
+def test_a_worker_with_another_kernel_is_refused(cluster, client, model, tmp_path):
+    def other() -> None:
+        from aimz.model import job
+
+        job.known_digest, job.digest_program = job.digest_program, lambda *_: "another"
+
+    def back() -> None:
+        from aimz.model import job
+
+        job.digest_program = job.known_digest
+
+    client.run(other)
+    try:
+        with pytest.raises(ClusterError, match="another kernel under the name of the client's"):
+            model.predict(X, client=client, store="memory", **OPTIONS)
+    finally:
+        client.run(back)
+
+
+def test_settings_of_jax_are_left_as_they_were():
+    before = jax.config.jax_enable_x64
+    with suppress(ZeroDivisionError), job._under({"jax_enable_x64": not before}):
+        assert jax.config.jax_enable_x64 is not before
+        raise ZeroDivisionError
+    assert jax.config.jax_enable_x64 is before
+
+
+def test_an_exception_that_cannot_be_pickled_is_told():
+    told = job._that_travels(ValueError(threading.Lock()))
+    assert isinstance(told, RuntimeError)
+    assert "ValueError" in str(told)
+    assert job._that_travels(ValueError("of all rows these")) is None

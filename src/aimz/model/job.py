@@ -280,7 +280,10 @@ def work(token: str, part: Range) -> "Done":
                 fresh, began = token not in _READY, monotonic()
                 done = _work(_opened(packed), part, token)
         except Exception as error:
-            raise _that_travels(error) from error
+            other = _that_travels(error)
+            if other is None:
+                raise
+            raise other from None
         finally:
             _AT_WORK.discard(token)
         return done._replace(seconds=None if fresh or done.seconds is None else monotonic() - began)
@@ -326,8 +329,8 @@ class _OtherRowsError(Exception):
     """Rows are not those an interrupted run had."""
 
 
-def _that_travels(error: Exception) -> Exception:
-    """Return an exception itself, or one that tells of it where it cannot be pickled."""
+def _that_travels(error: Exception) -> Exception | None:
+    """Return an exception that tells of one that cannot be pickled; None for one that can."""
     import cloudpickle
 
     try:
@@ -335,7 +338,7 @@ def _that_travels(error: Exception) -> Exception:
     except Exception:  # noqa: BLE001, RUF100 (whatever a class of errors does when it is pickled)
         text = "".join(traceback.format_exception(error))
         return RuntimeError(f"{type(error).__name__}: {error}\n\nOn the worker, where it could not be pickled:\n{text}")
-    return error
+    return None
 
 
 def _wanted(job: Job, cut: "Plan", part: Range) -> Callable[[int, int], bool] | None:
