@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 import zarr
-from distributed import Client
+from distributed import Client, get_client
 from jax import random
 from numpyro.infer import MCMC, NUTS
 from tornado.iostream import IOStream
@@ -22,7 +22,7 @@ from tqdm.std import tqdm
 from aimz import ImpactModel
 from clusters import BLOCK, OPTIONS, assert_same_files, groups, line_model, new_cluster
 from kernels import BY_NAME, long, long_draws
-from streams import KEY, N, new_model, shared
+from streams import KEY, N, arrays, new_model, shared
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents")
 
@@ -371,3 +371,16 @@ def test_progress_counts_the_rows_of_all_workers(cluster, client, capsys):
     assert len(set(counts)) > 3
     assert not tqdm._instances
     assert {one.pid for one in cluster.watch.events("range")} == set(cluster.pids().values())
+
+
+def test_in_a_task_the_call_does_not_stand_in_its_own_way():
+    """A cluster of one thread, which the task has; in this process, where nothing has to be loaded."""
+    asked = {"X": X, "store": "memory", **HERE}
+
+    def inside() -> np.ndarray:
+        _, model = shared("linear")
+        return arrays(model.predict(client=get_client(), **asked))["y"]
+
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=":0") as own:
+        found = own.submit(inside, pure=False).result(timeout=100)
+    np.testing.assert_array_equal(found, arrays(shared("linear")[1].predict(**asked))["y"])

@@ -1,5 +1,7 @@
 """Law 9 on a Dask cluster: what dies costs its own rows only, and what is wrong is said, as itself and once."""
 
+import importlib
+import inspect
 import os
 import shutil
 import signal
@@ -465,6 +467,24 @@ def test_a_worker_with_another_kernel_is_refused(cluster, client, model, tmp_pat
             model.predict(X, client=client, store="memory", **OPTIONS)
     finally:
         client.run(back)
+
+
+def test_a_worker_that_has_imported_an_older_kernel_is_refused(client, tmp_path, monkeypatch):
+    path = tmp_path / "edited_kernel.py"
+    text = Path(inspect.getfile(line)).read_text()
+    start = text.index("def line(")
+    body = text[start:].split("\n\n\n")[0].replace("def line(", "def edited(")
+    path.write_text(f"import numpyro\nimport numpyro.distributions as dist\n\n\n{body}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    client.upload_file(str(path))
+    module = importlib.import_module("edited_kernel")
+    asked = {**OPTIONS, "store": "memory", "client": client}
+    line_model(module.edited).predict(X, **asked)
+    path.write_text(path.read_text().replace("a + X @ b", "a - X @ b"))
+    importlib.invalidate_caches()
+    module = importlib.reload(module)
+    with pytest.raises(ClusterError, match="another kernel under the name of the client's"):
+        line_model(module.edited).predict(X, **asked)
 
 
 def test_settings_of_jax_are_left_as_they_were():
