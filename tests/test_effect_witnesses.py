@@ -19,9 +19,9 @@ from numpyro.infer.autoguide import AutoMultivariateNormal
 from scipy.stats import t
 
 import aimz
-import witness_kernels as kernels
+import reference_kernels as kernels
 from aimz import ImpactModel
-from yardstick import DATA, by_hand, by_mcmc, close, moments, needs_data, read
+from oracles import DATA, by_hand, by_mcmc, close, moments, needs_data, read
 
 SAMPLE = ("chain", "draw")
 

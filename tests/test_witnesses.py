@@ -23,9 +23,9 @@ from numpyro.infer import log_likelihood as numpyro_log_likelihood
 from numpyro.infer.autoguide import AutoMultivariateNormal
 from scipy.stats import norm
 
-import witness_kernels as kernels
+import reference_kernels as kernels
 from aimz import ImpactModel
-from yardstick import DATA, by_hand, by_mcmc, chains, close, moments, needs_data, read, reference
+from oracles import DATA, by_hand, by_mcmc, chains, close, moments, needs_data, read, reference
 
 # ------------------------------------------------------------------------------------------------- the yardstick
 

@@ -9,7 +9,7 @@ draws the results; :mod:`aimz.mlflow` logs, stores and serves models in MLflow.
 from importlib import import_module
 from typing import Any
 
-import aimz.first  # noqa: F401
+import aimz._imports  # noqa: F401
 from aimz.model import ImpactModel
 
 __all__ = ["ImpactModel", "__version__", "in_words", "open_result", "summary"]

@@ -11,9 +11,9 @@ import xarray as xr
 import zarr
 from jax import random
 
-from aimz.data import sources
-from aimz.store import ZarrSink
-from streams import KEY, new_model
+from aimz.data import lazy_arrays as sources
+from aimz.store import ZarrStore
+from stream_helpers import KEY, new_model
 
 N = 5000
 RNG = np.random.default_rng(3)
@@ -117,17 +117,17 @@ def test_a_dask_array_is_read_once_to_know_it_again(monkeypatch):
     monkeypatch.setattr(sources, "_MOST_DIGESTS", 2)
     sources._DIGESTS.clear()
     one, other = Watched(X), Watched(X + 1)
-    digest = sources.Rows(one.lazy, "X").digest
+    digest = sources.LazyArray(one.lazy, "X").digest
     seen = list(one.made)
-    assert sources.Rows(one.lazy, "X").digest == digest == sources.Rows(X, "X").digest
+    assert sources.LazyArray(one.lazy, "X").digest == digest == sources.LazyArray(X, "X").digest
     assert one.made[len(seen) :] == [0]  # an empty part of it
-    assert sources.Rows(other.lazy, "X").digest != digest
-    assert sources.Rows(one.lazy[:-1], "X").digest == sources.Rows(X[:-1], "X").digest
-    assert sources.Rows(one.lazy[:, ::-1], "X").digest == sources.Rows(X[:, ::-1], "X").digest != digest
-    changed = sources.Rows(one.lazy, "X").apply(lambda rows: rows + 1)
-    assert changed.digest == sources.Rows(X + 1, "X").digest
+    assert sources.LazyArray(other.lazy, "X").digest != digest
+    assert sources.LazyArray(one.lazy[:-1], "X").digest == sources.LazyArray(X[:-1], "X").digest
+    assert sources.LazyArray(one.lazy[:, ::-1], "X").digest == sources.LazyArray(X[:, ::-1], "X").digest != digest
+    changed = sources.LazyArray(one.lazy, "X").apply(lambda rows: rows + 1)
+    assert changed.digest == sources.LazyArray(X + 1, "X").digest
     columns = [xr.Dataset({name: ("row", one.lazy[:, i]) for i, name in enumerate(names)}) for names in ("ab", "ba")]
-    assert len({sources.Rows(_matrix(table), "X").digest for table in columns}) == 1
+    assert len({sources.LazyArray(_matrix(table), "X").digest for table in columns}) == 1
     assert len(sources._DIGESTS) == 2
 
 
@@ -141,34 +141,34 @@ def test_a_store_that_is_written_anew_is_read_anew(how, tmp_path):
         "columns": lambda lazy: _matrix(xr.Dataset({"a": ("row", lazy[:, 0]), "b": ("row", lazy[:, 1])})),
     }[how]
     first = da.from_zarr(str(tmp_path / "X.zarr"))
-    digest = sources.Rows(given(first), "X").digest
+    digest = sources.LazyArray(given(first), "X").digest
     stored[:] = X + 1
     second = da.from_zarr(str(tmp_path / "X.zarr"))
     assert first.name == second.name
-    assert sources.Rows(given(second), "X").digest == sources.Rows(given(X + 1), "X").digest != digest
+    assert sources.LazyArray(given(second), "X").digest == sources.LazyArray(given(X + 1), "X").digest != digest
 
 
 def test_labelled_arrays_and_columns_are_read_once_to_know_them_again():
     one = Watched(X)
     labelled = xr.DataArray(one.lazy, dims=("row", "column"), coords={"column": ["a", "b"]})
     for table in (labelled, labelled.isel(column=[1, 0]), labelled.to_dataset("column")):
-        digest = sources.Rows(_matrix(table), "X").digest
+        digest = sources.LazyArray(_matrix(table), "X").digest
         one.made.clear()
-        assert sources.Rows(_matrix(table), "X").digest == digest
+        assert sources.LazyArray(_matrix(table), "X").digest == digest
         assert not any(one.made)
 
 
 def test_an_array_that_is_assigned_to_is_read_anew():
     one = da.from_array(X.copy(), chunks=(500, 2))
-    digest = sources.Rows(one, "X").digest
+    digest = sources.LazyArray(one, "X").digest
     one[0] = 7
-    assert sources.Rows(one, "X").digest != digest
+    assert sources.LazyArray(one, "X").digest != digest
 
 
 def _matrix(table):
-    from aimz.data import Parameters, open_table
+    from aimz.data import KernelParameters, open_table
 
-    return Parameters("X", "y").fields(open_table(table, "X"))["X"]
+    return KernelParameters("X", "y").fields(open_table(table, "X"))["X"]
 
 
 def test_calls_know_the_data_of_the_fit_again(monkeypatch):
@@ -278,7 +278,7 @@ def test_an_effect_is_resumed_with_the_same_rows_only(model, tmp_path):
 def test_what_was_begun_in_memory_can_be_finished_with_rows_that_are_not(model, tmp_path):
     options = {**OPTIONS, "batch_size": 1024}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ZarrSink, "finish", lambda *_: (_ for _ in ()).throw(Trouble()))
+        patch.setattr(ZarrStore, "finish", lambda *_: (_ for _ in ()).throw(Trouble()))
         with pytest.raises(Trouble):
             model.predict(X, t=T, output_dir=tmp_path, **options)
     (path,) = tmp_path.iterdir()
@@ -292,7 +292,7 @@ def test_what_was_begun_in_memory_can_be_finished_with_rows_that_are_not(model, 
 def test_a_call_that_is_cut_along_its_draws_is_resumed(model, tmp_path):
     options = {**OPTIONS, "shard_axis": "draw"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ZarrSink, "finish", lambda *_: (_ for _ in ()).throw(Trouble()))
+        patch.setattr(ZarrStore, "finish", lambda *_: (_ for _ in ()).throw(Trouble()))
         with pytest.raises(Trouble):
             model.predict(da.from_array(X, chunks=(700, 2)), t=T, output_dir=tmp_path, **options)
     (path,) = tmp_path.iterdir()

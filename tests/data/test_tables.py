@@ -331,10 +331,10 @@ def test_one_column_against_one_axis_is_refused():
 
 
 def test_pieces_are_read_anew_each_time_and_only_the_columns_that_are_needed(table, tmp_path):
-    from aimz.data import Parameters, open_pieces
+    from aimz.data import KernelParameters, open_pieces
 
     dataset = pyarrow.dataset.dataset(parquet(table, tmp_path))
-    pieces = open_pieces(dataset, Parameters("X", "y", ("exposure",), {"X": ("price", "age")}))
+    pieces = open_pieces(dataset, KernelParameters("X", "y", ("exposure",), {"X": ("price", "age")}))
     assert pieces.n_obs == N
     assert pieces.names == ("price", "exposure", "age", "y")
     for _ in range(2):

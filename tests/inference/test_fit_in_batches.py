@@ -457,7 +457,7 @@ def test_the_source_does_not_show(source, tmp_path):
 
 def test_files_are_shuffled_as_arrays_are(tmp_path, monkeypatch):
     """Row by row from several passes over the file, and from several stretches of it."""
-    from aimz.data import batches
+    from aimz.data import minibatches as batches
 
     expected = small_fit(SMALL_X, SMALL_Y, shuffle=True)
     assert (expected != small_fit(SMALL_X, SMALL_Y)).any()
@@ -467,7 +467,7 @@ def test_files_are_shuffled_as_arrays_are(tmp_path, monkeypatch):
 
 
 def test_epochs_have_orders_of_their_own_and_every_row():
-    from aimz.model.training import _order_of_key
+    from aimz.model.minibatch_fit import _order_of_key
 
     orders = [_order_of_key((1, 2), 1000, epoch) for epoch in range(3)]
     for order in orders:

@@ -132,7 +132,8 @@ def test_same_key_same_posterior_and_another_key_another():
 @pytest.mark.parametrize("options", [{"on_epoch_end": lambda *_: None}, {"batch_size": 59}])
 def test_how_steps_are_handed_to_the_device_does_not_show(options, monkeypatch):
     """Epochs together or one by one, chunks long or short: the same bits."""
-    from aimz.inference import epochs, programs
+    from aimz.inference import svi_epochs as epochs
+    from aimz.inference import svi_steps as programs
 
     def bits(**more):
         model = ImpactModel(

@@ -25,11 +25,11 @@ from test_devices import run
 import aimz
 from aimz import ImpactModel
 from aimz.errors import NotFittedError
-from aimz.forward import Programs
-from aimz.store import AverageSink
+from aimz.forward import CompiledPrograms
+from aimz.store import SumAccumulator
 from aimz.utils.data import ArrayDataset, ArrayLoader
 from kernels import Case
-from streams import KEY, MEMORY, D, N, arrays, new_model, padded_batches, shared
+from stream_helpers import KEY, MEMORY, D, N, arrays, new_model, padded_batches, shared
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents")
 
@@ -822,8 +822,8 @@ def random_numbers(jaxpr: Any) -> int:
 def test_noise_is_drawn_once_for_all_levels(monkeypatch):
     """As many random numbers for fifty levels as for two: one for each row of a block."""
     X, dose = np.linspace(0, 1, 3000, dtype=np.float32), np.zeros(3000, np.float32)
-    joint, steps = Programs.joint, []
-    monkeypatch.setattr(Programs, "joint", lambda *given: steps.append(joint(*given)) or steps[-1])
+    joint, steps = CompiledPrograms.joint, []
+    monkeypatch.setattr(CompiledPrograms, "joint", lambda *given: steps.append(joint(*given)) or steps[-1])
     for n_levels in (2, 50):
         kernel, _ = counted()
         model = new_model(kernel, {"b": np.ones(5, np.float32)})
@@ -834,13 +834,13 @@ def test_noise_is_drawn_once_for_all_levels(monkeypatch):
 def test_what_is_kept_does_not_grow_with_rows(monkeypatch):
     """Only sums reach the host, a few for each block of rows."""
     sizes: list[int] = []
-    write = AverageSink.write
+    write = SumAccumulator.write
 
     def noting(sink, name, array, start):
         sizes.append(array.size)
         write(sink, name, array, start)
 
-    monkeypatch.setattr(AverageSink, "write", noting)
+    monkeypatch.setattr(SumAccumulator, "write", noting)
     totals = {}
     for n_obs in (2048, 20480):
         sizes.clear()

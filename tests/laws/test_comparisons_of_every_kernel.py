@@ -5,7 +5,7 @@ import pytest
 from test_comparisons import OPTIONS, assert_near, averaged, labels_of, row_effect, scenarios_of, weights_of
 
 from kernels import QUICK_CASES, long, long_model
-from streams import MEMORY, D, arrays, n_rows
+from stream_helpers import MEMORY, D, arrays, n_rows
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents", "plain_code")
 

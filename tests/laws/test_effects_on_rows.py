@@ -8,8 +8,8 @@ from jax import random
 
 from aimz import open_result
 from aimz.errors import IncompleteResultError
-from aimz.store import ZarrSink
-from streams import KEY, MEMORY, N, new_model, shared
+from aimz.store import ZarrStore
+from stream_helpers import KEY, MEMORY, N, new_model, shared
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents")
 
@@ -68,7 +68,7 @@ def test_a_call_that_was_interrupted_is_finished_to_the_same_bits(tmp_path, monk
         raise OSError("pulled out")
 
     with monkeypatch.context() as patched:
-        patched.setattr(ZarrSink, "finish", fail)
+        patched.setattr(ZarrStore, "finish", fail)
         with pytest.raises(OSError, match="pulled out"):
             effect()
     (left,) = [path for path in Path(tmp_path).iterdir() if not (path / "zarr.json").exists()]

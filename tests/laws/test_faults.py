@@ -34,7 +34,7 @@ from zarr.errors import GroupNotFoundError
 
 from aimz import ImpactModel
 from aimz.errors import IncompleteResultError
-from aimz.store import JOURNAL, ZarrSink, check_result
+from aimz.store import JOURNAL, ZarrStore, check_result
 from aimz.utils.data import ArrayDataset, ArrayLoader
 
 BLOCK = 1024
@@ -245,8 +245,8 @@ def work(report: str, *, delay: float, devices: int, linger: bool, key: int, opt
     """Predict, in a process of its own, and report how that ended."""
     assert len(jax.devices()) == max(devices, 1)
     if linger:
-        finish = ZarrSink.finish
-        ZarrSink.finish = lambda sink, length: (time.sleep(60), finish(sink, length))[1]
+        finish = ZarrStore.finish
+        ZarrStore.finish = lambda sink, length: (time.sleep(60), finish(sink, length))[1]
     said: dict[str, Any] = {}
     try:
         rows = Watched(X, lambda _: time.sleep(delay))
@@ -464,14 +464,14 @@ def test_whenever_it_is_killed_it_can_be_finished(model, undisturbed, tmp_path, 
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException, *, at: int, name: str = "y") -> None:
     """Make the sink raise when it is to write a site's chunk number ``at``."""
     calls = iter(range(1 << 30))
-    write = ZarrSink.write
+    write = ZarrStore.write
 
-    def failing_write(sink: ZarrSink, variable: str, array: np.ndarray, start: int) -> None:
+    def failing_write(sink: ZarrStore, variable: str, array: np.ndarray, start: int) -> None:
         if variable == name and next(calls) == at:
             raise error
         write(sink, variable, array, start)
 
-    monkeypatch.setattr(ZarrSink, "write", failing_write)
+    monkeypatch.setattr(ZarrStore, "write", failing_write)
 
 
 def batch_mean(X, y=None):
@@ -749,7 +749,7 @@ def test_batches_interrupted_between_two_sites(model, from_batches, tmp_path, mo
 
 def test_batches_killed_at_the_very_end(model, from_batches, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(ZarrSink, "finish", lambda *_: (_ for _ in ()).throw(Trouble()))
+        patch.setattr(ZarrStore, "finish", lambda *_: (_ for _ in ()).throw(Trouble()))
         with pytest.raises(Trouble):
             model.predict(batches(), output_dir=tmp_path, **OPTIONS)
     check_finished(model.predict(batches(), resume=only(tmp_path), **OPTIONS), only(tmp_path), from_batches)

@@ -17,7 +17,7 @@ from scipy import stats
 from aimz import ImpactModel
 from aimz.errors import KernelValidationError, NotFittedError
 from kernels import BY_NAME, Case, long, long_draws
-from streams import new_model, padded_batches
+from stream_helpers import new_model, padded_batches
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents")
 

@@ -18,13 +18,13 @@ from hypothesis.extra import numpy as hnp
 from jax import random
 from test_faults import Trouble, Watched, check_refused, chunk_files, raising_from
 
-from aimz.model import streaming
+from aimz.model import execution as streaming
 from aimz.statistics import Statistics, read_statistics
-from aimz.statistics.over_draws import over_draws
-from aimz.store import MemorySink, SpillSink
+from aimz.statistics.draws import over_draws
+from aimz.store import InMemoryStore, TemporaryFileStore
 from aimz.utils.data import ArrayDataset, ArrayLoader
 from kernels import CASES, QUICK_CASES
-from streams import MEMORY, D, N, arrays, new_model, padded_batches, shared
+from stream_helpers import MEMORY, D, N, arrays, new_model, padded_batches, shared
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents")
 
@@ -543,7 +543,7 @@ def test_what_is_kept_does_not_grow_with_draws(monkeypatch, tmp_path):
     """What reaches the sink, what is on disk, and what of the draws is there at once."""
     written: list[int] = []
     together: list[int] = []
-    write, reduce = MemorySink.write, Statistics.__call__
+    write, reduce = InMemoryStore.write, Statistics.__call__
 
     def noting_write(sink, name, array, start):
         written.append(array.nbytes)
@@ -553,7 +553,7 @@ def test_what_is_kept_does_not_grow_with_draws(monkeypatch, tmp_path):
         together.append(draws.nbytes)
         return reduce(statistics, draws)
 
-    monkeypatch.setattr(MemorySink, "write", noting_write)
+    monkeypatch.setattr(InMemoryStore, "write", noting_write)
     monkeypatch.setattr(Statistics, "__call__", noting_reduce)
     options = {**MEMORY, "statistics": ("mean", 0.5), "return_sites": "mu"}
     kept, disk, most = {}, {}, {}
@@ -575,9 +575,9 @@ def test_what_is_kept_does_not_grow_with_draws(monkeypatch, tmp_path):
 def test_where_draws_are_cut_they_wait_in_a_file_that_is_gone(monkeypatch, tmp_path):
     """Also where something fails; a directory of temporary files is empty before and after."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    opened: list[SpillSink] = []
-    enter = SpillSink.__enter__
-    monkeypatch.setattr(SpillSink, "__enter__", lambda sink: (opened.append(sink), enter(sink))[1])
+    opened: list[TemporaryFileStore] = []
+    enter = TemporaryFileStore.__enter__
+    monkeypatch.setattr(TemporaryFileStore, "__enter__", lambda sink: (opened.append(sink), enter(sink))[1])
     model = every_shape_model()
     options = {**MEMORY, "return_sites": ["mu", "b"], "shard_axis": "draw"}
     model.predict(ROWS, **options, statistics="mean")

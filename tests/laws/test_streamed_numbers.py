@@ -15,7 +15,7 @@ from scipy import stats
 
 from aimz.utils.data import ArrayDataset, ArrayLoader
 from kernels import BY_NAME, CASES, fitted_params, long, long_draws
-from streams import KEY, MEMORY, D, N, arrays, assert_equal, new_model, padded_batches, shared
+from stream_helpers import KEY, MEMORY, D, N, arrays, assert_equal, new_model, padded_batches, shared
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents")
 # About 11,000 two-sided comparisons at 5 standard errors in the tests below: a false alarm in one of 160 sets of keys.

@@ -16,7 +16,7 @@ from jax import random
 
 from aimz.utils.data import ArrayDataset, ArrayLoader
 from kernels import QUICK_CASES
-from streams import MEMORY, D, N, arrays, assert_equal, new_model, padded_batches, shared
+from stream_helpers import MEMORY, D, N, arrays, assert_equal, new_model, padded_batches, shared
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents")
 
@@ -337,6 +337,6 @@ def test_what_is_no_array_is_named_where_arrays_are_wanted(given):
 
 def test_a_process_that_ends_at_once_says_nothing():
     """Packages that a result needs are imported beside the work; the end of the process may come first."""
-    code = "from aimz.ahead import begin_imports; begin_imports()"
+    code = "from aimz._imports import begin_imports; begin_imports()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert (done.stdout, done.stderr) == ("", "")

@@ -11,7 +11,7 @@ from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 
 import aimz.mlflow
-import served_kernels
+import importable_kernels
 from aimz import ImpactModel
 
 import mlflow  # isort: skip  (once it was imported quietly)
@@ -31,7 +31,7 @@ def customers():
 def new_model():
     """Return a function that makes the model anew, with an inference of its own."""
 
-    def make(kernel=served_kernels.shop, **names):
+    def make(kernel=importable_kernels.shop, **names):
         svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.05), Trace_ELBO())
         return ImpactModel(kernel, random.key(0), svi, **names)
 
@@ -40,7 +40,7 @@ def new_model():
 
 @pytest.fixture(scope="session")
 def fitted(customers):
-    model = ImpactModel(served_kernels.shop, random.key(0), served_kernels.svi)
+    model = ImpactModel(importable_kernels.shop, random.key(0), importable_kernels.svi)
     return model.fit_on_batch(customers, num_steps=500, num_samples=400, progress=False)
 
 

@@ -12,7 +12,7 @@ import pytest
 from jax import random
 from numpyro.infer import MCMC, NUTS
 
-import served_kernels
+import importable_kernels
 from aimz import ImpactModel
 from aimz import mlflow as flavor
 
@@ -102,9 +102,9 @@ def test_arrays_in_minibatches_and_a_second_fit_in_a_run_of_the_users(store, new
 
 def test_chains(store, customers):
     model = ImpactModel(
-        served_kernels.shop,
+        importable_kernels.shop,
         random.key(0),
-        MCMC(NUTS(served_kernels.shop), num_warmup=20, num_samples=25, progress_bar=False),
+        MCMC(NUTS(importable_kernels.shop), num_warmup=20, num_samples=25, progress_bar=False),
     )
     flavor.autolog(log_models=False, log_datasets=False)
     model.fit_on_batch(customers, progress=False)
@@ -118,7 +118,7 @@ def test_chains(store, customers):
 
 
 def test_very_many_losses_are_thinned(store, new_model, monkeypatch):
-    from aimz.mlflow import records
+    from aimz.mlflow import run_logging as records
 
     class Result:
         params = None
@@ -193,7 +193,7 @@ def propagating(name):
 
 
 def test_optimizers_are_called_by_their_name():
-    from aimz.mlflow.records import _optimizer
+    from aimz.mlflow.run_logging import _optimizer
 
     chain = optax.chain(optax.clip(1.0), optax.adam(0.1))
     assert _optimizer(numpyro.optim.optax_to_numpyro(chain)).startswith("optax: clip, scale_by_adam")

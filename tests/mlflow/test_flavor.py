@@ -20,7 +20,7 @@ from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 
 import aimz
-import served_kernels
+import importable_kernels
 from aimz import ImpactModel
 from aimz import mlflow as flavor
 from aimz.errors import NotFittedError, SavedModelError
@@ -44,7 +44,7 @@ def local_kernel(fitted):
     shift = 0.0
 
     def kernel(X, mail, y=None):
-        served_kernels.shop(X + shift, mail, y)
+        importable_kernels.shop(X + shift, mail, y)
 
     model = ImpactModel(kernel, jax.random.key(0), svi_of(kernel))
     return model.set_posterior_sample(fitted.posterior)
@@ -53,8 +53,8 @@ def local_kernel(fitted):
 def test_a_model_comes_back_as_it_was(fitted, customers, tmp_path):
     flavor.save_model(fitted, tmp_path / "model")
     loaded = flavor.load_model(str(tmp_path / "model"))
-    assert loaded.kernel is served_kernels.shop
-    assert loaded.inference.optim is served_kernels.svi.optim  # the object itself is set up for its own data
+    assert loaded.kernel is importable_kernels.shop
+    assert loaded.inference.optim is importable_kernels.svi.optim  # the object itself is set up for its own data
     for name, draws in fitted.posterior.items():
         assert np.array_equal(loaded.posterior[name], draws)
     key = jax.random.key(5)
@@ -64,7 +64,7 @@ def test_a_model_comes_back_as_it_was(fitted, customers, tmp_path):
     )
     assert np.array_equal(one["y"], two["y"])
     about = described(tmp_path / "model")
-    assert about["flavors"]["aimz"]["kernel"] == "served_kernels:shop"
+    assert about["flavors"]["aimz"]["kernel"] == "importable_kernels:shop"
     assert about["flavors"]["python_function"]["loader_module"] == "aimz.mlflow"
     kinds = {file.suffix for file in (tmp_path / "model" / "data").rglob("*") if file.is_file()}
     assert kinds == {".json", ".safetensors"}
@@ -119,7 +119,7 @@ def test_what_is_stored_beside(fitted, tmp_path):
     assert about["metadata"] == {"team": "pricing"}
     assert about["flavors"]["aimz"]["extra_files"] == [{"path": "extra_files/note.txt"}]
     assert (tmp_path / "model" / "extra_files" / "note.txt").read_text() == "read me"
-    assert {file.name for file in (tmp_path / "model" / "code").iterdir()} == {"note.txt", "served_kernels.py"}
+    assert {file.name for file in (tmp_path / "model" / "code").iterdir()} == {"note.txt", "importable_kernels.py"}
     required = (tmp_path / "model" / "requirements.txt").read_text().splitlines()
     assert "requests" in required
     assert f"aimz=={aimz.__version__}" in required
@@ -144,7 +144,8 @@ def test_code_that_is_not_installed_goes_along_and_is_found_elsewhere(fitted, cu
         "    return kernel\n\n\nkernel = make()\n"
     )
     (project / "shop_parts.py").write_text(
-        Path(served_kernels.__file__).read_text().replace("def shop(", "def rows(").partition("\n\nsvi = ")[0] + "\n"
+        Path(importable_kernels.__file__).read_text().replace("def shop(", "def rows(").partition("\n\nsvi = ")[0]
+        + "\n"
     )
     monkeypatch.syspath_prepend(str(project))
     import shop_code.kernels
@@ -200,7 +201,7 @@ def test_a_kernel_that_cannot_be_imported_is_pickled_where_that_is_allowed(
 def test_a_kernel_that_became_another_is_refused(new_model, customers, tmp_path, monkeypatch):
     model = new_model().fit_on_batch(customers, num_steps=2, num_samples=2, progress=False)
     flavor.save_model(model, tmp_path / "model")
-    monkeypatch.setattr(served_kernels, "shop", served_kernels.other_shop)
+    monkeypatch.setattr(importable_kernels, "shop", importable_kernels.other_shop)
     with pytest.raises(SavedModelError):
         flavor.load_model(str(tmp_path / "model"))
 
@@ -212,8 +213,8 @@ def test_without_its_inference_a_model_predicts_and_is_not_fitted(new_model, fit
     assert loaded.predict_on_batch(customers, return_datatree=False)["y"].shape == (400, 200)
     with pytest.raises(NotFittedError, match="inference="):
         loaded.fit_on_batch(customers, num_steps=1, progress=False)
-    again = flavor.load_model(str(tmp_path / "model"), inference=served_kernels.svi)
-    assert again.inference.optim is served_kernels.svi.optim
+    again = flavor.load_model(str(tmp_path / "model"), inference=importable_kernels.svi)
+    assert again.inference.optim is importable_kernels.svi.optim
     flavor.save_model(loaded, tmp_path / "again")
     twice = flavor.load_model(str(tmp_path / "again"))
     assert np.array_equal(twice.posterior["gain"], fitted.posterior["gain"])
@@ -233,9 +234,9 @@ def test_a_kernel_that_is_gone(fitted, tmp_path, reference, words):
 
 
 def test_what_a_kernel_needs():
-    found = needs_of(served_kernels.shop)
+    found = needs_of(importable_kernels.shop)
     assert found.distributions >= {"jax", "numpyro"}
-    assert set(found.code) == {"served_kernels"}
+    assert set(found.code) == {"importable_kernels"}
 
 
 def test_refusals(fitted, new_model, tmp_path, store):

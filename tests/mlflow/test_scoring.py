@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
-import served_kernels
+import importable_kernels
 from aimz import mlflow as flavor
 
 DEFAULT = ["mean", "sd", "q0.05", "q0.5", "q0.95"]
@@ -133,7 +133,7 @@ def test_one_program_serves_all_requests(served, customers, compilations):
 def test_rows_that_see_one_another_are_left_as_they_are(new_model, loaded):
     draws = {"slope": np.linspace(1.0, 2.0, 300)}
     X = np.array([0.0, 1.0, 5.0])
-    served = loaded(new_model(served_kernels.centred), draws, input_example=X)
+    served = loaded(new_model(importable_kernels.centred), draws, input_example=X)
     with pytest.warns(UserWarning, match="cannot be split along its rows"):
         answer = served.predict(X)
     assert np.allclose(answer["mean"], 1.5 * (X - 2.0), atol=5 * 1.2 / np.sqrt(300))
@@ -142,7 +142,7 @@ def test_rows_that_see_one_another_are_left_as_they_are(new_model, loaded):
 
 
 def test_several_numbers_for_each_row_and_other_names(new_model, loaded):
-    model = new_model(served_kernels.pairs, param_input="design", param_output="sales")
+    model = new_model(importable_kernels.pairs, param_input="design", param_output="sales")
     design = np.array([1.0, -3.0])
     served = loaded(model, {"slope": np.tile([[1.0, 10.0]], (50, 1))}, input_example=design)
     asked = {"statistics": '["mean", "sd"]', "baseline": "{}", "intervention": '{"design": 0.0}'}

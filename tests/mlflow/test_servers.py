@@ -35,7 +35,7 @@ def logged(tracking, customers):
     """A fit that was logged to the server by itself, with its model registered; returns run and model."""
     from jax import random
 
-    import served_kernels
+    import importable_kernels
     from aimz import ImpactModel
 
     before = mlflow.get_tracking_uri()
@@ -43,7 +43,7 @@ def logged(tracking, customers):
     mlflow.set_experiment("shop")
     try:
         flavor.autolog(registered_model_name="shop")
-        model = ImpactModel(served_kernels.shop, random.key(0), served_kernels.svi)
+        model = ImpactModel(importable_kernels.shop, random.key(0), importable_kernels.svi)
         model.fit_on_batch(customers, num_steps=500, num_samples=400, progress=False)
         flavor.autolog(disable=True)
         run = mlflow.search_runs(experiment_names=["shop"], output_format="list")[0]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from jax import random
 
-from streams import new_model
+from stream_helpers import new_model
 
 N = 1500
 

@@ -12,7 +12,7 @@ from jax import random
 from numpyro.infer import MCMC, NUTS
 
 from aimz import ImpactModel
-from aimz.model.keys import describe_key, parse_key
+from aimz.data.key_text import key_from_text, key_to_text
 from kernels import BY_NAME, CASES, fitted_model, new_model
 
 
@@ -108,14 +108,14 @@ class Balanced(HTMLParser):
 def test_html_says_the_whole_story():
     case = BY_NAME["linear"]
     model = fitted_model(case)
-    assert "Results" not in model._repr_html_()
+    assert "ResultBuilder" not in model._repr_html_()
     model.predict(**case.arguments(), progress=False)
     page = model._repr_html_()
     for said in ("linear", "X, y", "MCMC with NUTS", "6 posterior draws", model.temp_dir, "<td>sigma</td>", "(n_obs,)"):
         assert said in page
     assert model.temp_dir in repr(model)
     model.cleanup()
-    assert "Results" not in repr(model)
+    assert "ResultBuilder" not in repr(model)
 
 
 def test_a_spec_in_short_is_a_table():
@@ -179,7 +179,7 @@ def test_other_names_of_input_and_output():
 @pytest.mark.parametrize("seed", [0, 7, 2**31])
 def test_keys_are_recorded_and_read_back(seed):
     for key in (random.key(seed), random.key(seed, impl="rbg")):
-        back = parse_key(describe_key(key))
+        back = key_from_text(key_to_text(key))
         assert back == key
         assert jax.random.key_impl(back) == jax.random.key_impl(key)
 

@@ -223,7 +223,7 @@ def test_labels_must_match_between_scenarios():
     model = new_model()
     with pytest.warns(UserWarning, match="Local latent"):
         tree = model.predict_on_batch(X, group=GROUP, rng_key=random.key(1))
-    relabelled = tree["posterior_predictive"].to_dataset().assign_coords(person=np.arange(N) + 1)
-    other = xr.DataTree.from_dict({"posterior_predictive": relabelled})
+    has_other_index = tree["posterior_predictive"].to_dataset().assign_coords(person=np.arange(N) + 1)
+    other = xr.DataTree.from_dict({"posterior_predictive": has_other_index})
     with pytest.raises(ValueError, match="different labels"):
         model.estimate_effect(tree, other)

@@ -149,7 +149,7 @@ def test_equal_effects_leave_nothing_to_choose():
 
 
 def test_pieces_of_a_result_have_the_curve_of_the_whole(some, monkeypatch):
-    from aimz.plots import reading
+    from aimz.plots import selection as reading
 
     whole = uplift_curve(some)
     monkeypatch.setattr(reading, "_AT_ONCE", 22 * 4)

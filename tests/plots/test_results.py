@@ -4,15 +4,15 @@ import tracemalloc
 from types import SimpleNamespace
 
 import dask.array as da
-import gallery
+import example_plots
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from image_comparison import out_of_place
 from jax import random
-from looks import out_of_place
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 
@@ -79,7 +79,7 @@ def test_pictures_of_what_the_model_returns(model, tmp_path):
 def test_the_average_effect_is_averaged_within_draws(model):
     """Its interval is that of the average, and not that of a row."""
     rng = np.random.default_rng(1)
-    effect = gallery.on_rows(rng.normal(0, 5, 2000), 0.1)
+    effect = example_plots.on_rows(rng.normal(0, 5, 2000), 0.1)
     (bar,) = [
         line for line in plots.plot_effect(effect).axes[0].lines if len(line.get_xdata()) == 2 and line.get_lw() == 3
     ]
@@ -88,7 +88,7 @@ def test_the_average_effect_is_averaged_within_draws(model):
 
 
 def test_rows_without_numbers_are_counted_apart():
-    numbers = gallery.row_statistics([2.0, 3.0, 4.0, 5.0, -9.0, 1.0, 1.0, 1.0, 1.0, 1.0], 0.1)
+    numbers = example_plots.row_statistics([2.0, 3.0, 4.0, 5.0, -9.0, 1.0, 1.0, 1.0, 1.0, 1.0], 0.1)
     numbers[:, 5:] = np.nan
     words = said(plots.plot_effect(numbers))
     assert "above no effect for 80 % of rows (blue), below for 20 % (orange)" in words
@@ -124,7 +124,7 @@ def test_loss_of_millions_of_steps_has_few_points():
 def test_the_interval_is_arvizs_or_the_one_asked_for():
     from arviz_base import rc_context
 
-    effect = gallery.compared([1.0, 2.0], 0.3, scenario=["a", "b"])
+    effect = example_plots.compared([1.0, 2.0], 0.3, scenario=["a", "b"])
     with rc_context({"stats.ci_prob": 0.6, "stats.ci_kind": "hdi"}):
         assert "60 % highest-density interval" in said(plots.plot_effect(effect))
     assert "95 % highest-density interval" in said(plots.plot_effect(effect, hdi_prob=0.95))
@@ -133,7 +133,7 @@ def test_the_interval_is_arvizs_or_the_one_asked_for():
 
 
 def test_groups_are_sorted_and_empty_ones_left_out():
-    tree = gallery.compared([[1.0, 3.0, 2.0]], 0.1, scenario=["up"], region=["a", "b", "c"])
+    tree = example_plots.compared([[1.0, 3.0, 2.0]], 0.1, scenario=["up"], region=["a", "b", "c"])
     tree["groups"]["rows"].values[:] = [10, 20, 0]
     ticks = [label.get_text() for label in plots.plot_groups(tree).axes[0].get_yticklabels()]
     assert ticks == ["all rows (30)", "b (20)", "a (10)"]
@@ -194,7 +194,7 @@ def test_a_subsample_is_said_and_always_the_same(stored):
 
 
 def test_runs_of_very_many_rows_are_spread_over_all():
-    from aimz.plots.reading import some_rows
+    from aimz.plots.selection import some_rows
 
     chosen, words = some_rows(10_000_000, 5000)
     assert len(chosen) == len(np.unique(chosen)) == 5000
@@ -214,30 +214,34 @@ def test_runs_of_very_many_rows_are_spread_over_all():
         (lambda: plots.plot_effect(xr.DataTree()), ValueError, "one of the groups effect_overall"),
         (lambda: plots.plot_effect(xr.DataArray(np.ones(3), dims="row")), ValueError, "needs draws"),
         (
-            lambda: plots.plot_effect(gallery.draws(np.ones((2, 3)), 1.0, row=[0, 1], part=[0, 1, 2])),
+            lambda: plots.plot_effect(example_plots.draws(np.ones((2, 3)), 1.0, row=[0, 1], part=[0, 1, 2])),
             ValueError,
             "isel",
         ),
-        (lambda: plots.plot_effect(gallery.compared([1.0], 1.0, scenario=["a"]), ax=3), TypeError, "`ax` must be"),
-        (lambda: plots.plot_groups(gallery.compared([1.0], 1.0, scenario=["a"])), ValueError, "by=..."),
-        (lambda: plots.plot_groups(gallery.draws(np.ones(201), 1.0, g=range(201))), ValueError, "Aggregate them"),
         (
-            lambda: plots.plot_groups(gallery.compared([[1.0]], 1.0, scenario=["a"], g=[0]), scenario="b"),
+            lambda: plots.plot_effect(example_plots.compared([1.0], 1.0, scenario=["a"]), ax=3),
+            TypeError,
+            "`ax` must be",
+        ),
+        (lambda: plots.plot_groups(example_plots.compared([1.0], 1.0, scenario=["a"])), ValueError, "by=..."),
+        (lambda: plots.plot_groups(example_plots.draws(np.ones(201), 1.0, g=range(201))), ValueError, "Aggregate them"),
+        (
+            lambda: plots.plot_groups(example_plots.compared([[1.0]], 1.0, scenario=["a"], g=[0]), scenario="b"),
             ValueError,
             "got 'b'. Pass `scenario='a'`",
         ),
         (
-            lambda: plots.plot_predictive(gallery.draws(np.ones(3), 1.0, row=[0, 1, 2]), kind="pie"),
+            lambda: plots.plot_predictive(example_plots.draws(np.ones(3), 1.0, row=[0, 1, 2]), kind="pie"),
             ValueError,
             "'ecdf'",
         ),
         (
-            lambda: plots.plot_predictive(gallery.draws(np.ones(3), 1.0, row=[0, 1, 2]), observed=[1.0]),
+            lambda: plots.plot_predictive(example_plots.draws(np.ones(3), 1.0, row=[0, 1, 2]), observed=[1.0]),
             ValueError,
             "each of the 3 rows",
         ),
         (
-            lambda: plots.plot_predictive(gallery.row_statistics(np.ones(3), 1.0).isel(statistic=[0])),
+            lambda: plots.plot_predictive(example_plots.row_statistics(np.ones(3), 1.0).isel(statistic=[0])),
             ValueError,
             r"statistics=\('mean', 'interval'\)",
         ),

@@ -12,7 +12,7 @@ import zarr
 from zarr.storage import ManagedMemoryStore, MemoryStore
 
 from aimz.errors import IncompleteResultError
-from aimz.store import Directory, Group, Location, Prefix, Variable, ZarrSink, check_result
+from aimz.store import Directory, Group, Location, ObjectStoreLocation, Variable, ZarrStore, check_result
 
 N_ROWS, CHUNK = 22, 4
 Y = (np.arange(2 * 3 * N_ROWS, dtype=np.float32) * 7 % 13).reshape(6, N_ROWS)
@@ -26,13 +26,13 @@ VARIABLES = {
 @pytest.fixture(params=["directory", "store"])
 def place(request, tmp_path) -> Location:
     if request.param == "store":
-        return Prefix(MemoryStore(), "call")
+        return ObjectStoreLocation(MemoryStore(), "call")
     (tmp_path / "call").mkdir()
     return Directory(tmp_path / "call")
 
 
-def new_sink(place: Location, variables: dict[str, Variable] = VARIABLES) -> ZarrSink:
-    sink = ZarrSink(place, "group", root_attrs={})
+def new_sink(place: Location, variables: dict[str, Variable] = VARIABLES) -> ZarrStore:
+    sink = ZarrStore(place, "group", root_attrs={})
     sink.open(Group(variables))
     return sink
 
@@ -117,7 +117,7 @@ def test_what_is_missing_of_a_stretch_of_rows(place, start, stop, expected):
 
 def test_what_is_missing_of_a_stretch_of_draws_that_runs_through_the_chains():
     variable = Variable(("chain", "draw", "obs"), (2, 10, 5), np.dtype("f4"), (1, 4, 5), 1)
-    writer = new_sink(Prefix(MemoryStore()), {"y": variable}).writer()
+    writer = new_sink(ObjectStoreLocation(MemoryStore()), {"y": variable}).writer()
     writer.write("y", np.zeros((4, 5), np.float32), 0)  # draws 0 to 3 of the first chain
     writer.write("y", np.zeros((2, 5), np.float32), 18)  # the last two of the second
     assert list(writer.missing("y")) == [(0, 1, 0), (0, 2, 0), (1, 0, 0), (1, 1, 0)]
@@ -128,7 +128,7 @@ def test_what_is_missing_of_a_stretch_of_draws_that_runs_through_the_chains():
 
 def test_what_is_missing_of_statistics_whose_rows_come_second():
     variable = Variable(("statistic", "obs"), (3, N_ROWS), np.dtype("f8"), (3, CHUNK), 1)
-    writer = new_sink(Prefix(MemoryStore()), {"y": variable}).writer()
+    writer = new_sink(ObjectStoreLocation(MemoryStore()), {"y": variable}).writer()
     writer.write("y", np.zeros((3, CHUNK)), 8)
     assert list(writer.missing("y", 5, 14)) == [(0, 1), (0, 3)]
 
@@ -170,17 +170,17 @@ def test_a_writer_of_another_call_is_refused(place, moment):
 
 def test_arrays_that_grow_have_one_writer():
     variable = Variable(("chain", "draw", "obs"), (2, 3, None), np.dtype("f4"), (2, 3, CHUNK), 2)
-    sink = new_sink(Prefix(MemoryStore()), {"y": variable})
+    sink = new_sink(ObjectStoreLocation(MemoryStore()), {"y": variable})
     with pytest.raises(ValueError, match=r"only one process can write arrays that grow. Pass an array"):
         sink.writer()
 
 
 def test_the_memory_of_a_process_does_not_travel():
     """A copy would pass for the original."""
-    writer = new_sink(Prefix(MemoryStore(), "call")).writer()
+    writer = new_sink(ObjectStoreLocation(MemoryStore(), "call")).writer()
     with pytest.raises(TypeError, match=r"memory of this process.*s3://bucket/results"):
         pickle.dumps(writer)
-    named = Prefix(ManagedMemoryStore("ours"), "call")
+    named = ObjectStoreLocation(ManagedMemoryStore("ours"), "call")
     assert pickle.loads(pickle.dumps(named)) == named
 
 
@@ -197,16 +197,16 @@ def test_a_writer_travels_without_what_is_open(tmp_path):
 def test_a_place_names_itself(tmp_path):
     store = MemoryStore()
     assert str(Directory(tmp_path)) == str(tmp_path)
-    assert str(Prefix(store, "a") / "b") == f"{store}/a/b"
-    assert str(Prefix(store, "a", "s3://bucket/a") / "b") == "s3://bucket/a/b"
-    assert (Prefix(store, "a") / "b").resume == "the same `output_dir` and `resume='b'`"
-    assert (Prefix(store, "a", "s3://bucket/a") / "b").resume == "`resume='s3://bucket/a/b'`"
+    assert str(ObjectStoreLocation(store, "a") / "b") == f"{store}/a/b"
+    assert str(ObjectStoreLocation(store, "a", "s3://bucket/a") / "b") == "s3://bucket/a/b"
+    assert (ObjectStoreLocation(store, "a") / "b").resume == "the same `output_dir` and `resume='b'`"
+    assert (ObjectStoreLocation(store, "a", "s3://bucket/a") / "b").resume == "`resume='s3://bucket/a/b'`"
     assert (Directory(tmp_path) / "b").resume == f"`resume='{Path(tmp_path, 'b')}'`"
 
 
 def test_zarr_alone_reads_what_lies_in_a_store():
     store = MemoryStore()
-    sink = new_sink(Prefix(store, "a/call"))
+    sink = new_sink(ObjectStoreLocation(store, "a/call"))
     put(sink, *range(6))
     sink.write("total", TOTAL, 0)
     with pytest.raises(FileNotFoundError):

@@ -33,7 +33,7 @@ from zarr.storage import LocalStore, MemoryStore, ObjectStore, StorePath, Wrappe
 import aimz
 from aimz import ImpactModel
 from aimz.errors import IncompleteResultError, StaleResultError
-from aimz.store import Group, Prefix, Variable, ZarrSink, check_result, locate
+from aimz.store import Group, ObjectStoreLocation, Variable, ZarrStore, check_result, locate
 
 BLOCK = 1024
 N_OBS = 12 * BLOCK + 5
@@ -266,7 +266,7 @@ def test_statistics_and_other_methods(server, bucket, model, tmp_path):
 
 def test_a_writer_travels_to_where_its_chunks_are_computed(server, bucket):
     place = locate(f"{bucket}/call", "output_dir")
-    sink = ZarrSink(place, "group", root_attrs={})
+    sink = ZarrStore(place, "group", root_attrs={})
     sink.open(Group({"y": Variable(("draw", "obs"), (2, 12), np.dtype("f4"), (2, 4), 1)}))
     here = sink.writer()
     there = pickle.loads(pickle.dumps(here))
@@ -461,7 +461,7 @@ def test_several_writes_are_under_way_at_once(model, expected):
     tree = model.predict(X, output_dir=store, **OPTIONS)
     np.testing.assert_array_equal(draws_of(tree), expected)
     assert store.chunks == 2 * N_CHUNKS
-    assert 2 <= store.most <= Prefix.writers
+    assert 2 <= store.most <= ObjectStoreLocation.writers
 
 
 def batches(array: np.ndarray = X) -> Iterator[dict[str, np.ndarray]]:
@@ -496,10 +496,10 @@ def test_a_write_that_fails_stops_all_and_the_call_can_be_finished(model, expect
 
 def test_a_call_has_its_place_alone():
     store = MemoryStore()
-    place = Prefix(store, "call")
+    place = ObjectStoreLocation(store, "call")
     assert place.claim()
     assert not place.claim()
-    assert (Prefix(store) / "other").claim()
+    assert (ObjectStoreLocation(store) / "other").claim()
 
 
 # ------------------------------------------------------------------------------------------------- refusals

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aimz.data.frames import column_values, open_series
+from aimz.data.dataframes import column_values, open_series
 
 
 def read_array(value: Any, name: str) -> np.ndarray | jax.Array:

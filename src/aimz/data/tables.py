@@ -1,6 +1,6 @@
 """Tables: columns that share their rows, in memory or not, and how they become the arguments of a kernel."""
 
-__all__ = ["Matrix", "Parameters", "Table", "match_columns", "named_columns", "open_table"]
+__all__ = ["KernelParameters", "Matrix", "Table", "match_columns", "named_columns", "open_table"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aimz.data.arrays import read_array
-from aimz.data.frames import (
+from aimz.data.dataframes import (
     HOW_TO_ENCODE,
     check_whole,
     column_values,
@@ -267,7 +267,7 @@ def match_columns(table: Table, name: str, known: Mapping[str, tuple[str, ...]])
 
 
 @dataclass(frozen=True)
-class Parameters:
+class KernelParameters:
     """The parameters of a kernel, as columns and fields of batches are matched with them by name."""
 
     input: str

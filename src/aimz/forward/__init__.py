@@ -1,21 +1,21 @@
 """The arithmetic, pure JAX: (kernel, posterior, rows) -> draws."""
 
-from aimz.forward.blocks import Cut
-from aimz.forward.joint import CODES, TILE, WEIGHTS, Joint, World
-from aimz.forward.predictive import Block, Pass, Program, over_draws
-from aimz.forward.programs import Programs, Step
+from aimz.forward.compilation import CompiledPrograms, TracedStep
+from aimz.forward.joint_scenarios import CODES, TILE, WEIGHTS, JointPass, ScenarioGroup
+from aimz.forward.predictive import CompiledProgram, PassSpec, RowBlock, over_draws
+from aimz.forward.row_blocks import StreamAxis
 
 __all__ = [
     "CODES",
     "TILE",
     "WEIGHTS",
-    "Block",
-    "Cut",
-    "Joint",
-    "Pass",
-    "Program",
-    "Programs",
-    "Step",
-    "World",
+    "CompiledProgram",
+    "CompiledPrograms",
+    "JointPass",
+    "PassSpec",
+    "RowBlock",
+    "ScenarioGroup",
+    "StreamAxis",
+    "TracedStep",
     "over_draws",
 ]

@@ -1,12 +1,12 @@
 """One predictive pass: draws of every return site, given posterior draws, parameters and rows."""
 
 __all__ = [
-    "Block",
-    "OnePass",
-    "Pass",
-    "Program",
+    "CompiledProgram",
+    "PassSpec",
+    "RowBlock",
+    "SingleDrawPass",
     "draw_keys",
-    "is_beside",
+    "is_auxiliary",
     "one_pass",
     "over_draws",
     "per_draw",
@@ -22,16 +22,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aimz.forward.vectorise import Traced, group_size, map_draws, trace
-from aimz.kernel import Execution, Message
+from aimz.forward.draw_batching import TracedFunction, group_size, map_draws, trace
+from aimz.kernel import Message, PredictiveHandler
 from aimz.types import Kernel
 
-type OnePass = Callable[..., dict[str, Any]]
-type Program = Callable[..., dict[str, jax.Array]]
+type SingleDrawPass = Callable[..., dict[str, Any]]
+type CompiledProgram = Callable[..., dict[str, jax.Array]]
 
 
 @dataclass(frozen=True)
-class Pass:
+class PassSpec:
     """What a pass does, apart from numbers: the part a compiled program is made for."""
 
     n_obs: int
@@ -52,7 +52,7 @@ class Pass:
     has."""
 
 
-class Block(NamedTuple):
+class RowBlock(NamedTuple):
     """What differs from one block of rows to the next."""
 
     number: Any
@@ -69,7 +69,7 @@ class Block(NamedTuple):
     """How many rows it has, without padding; None where nobody asks."""
 
 
-def is_beside(name: str) -> bool:
+def is_auxiliary(name: str) -> bool:
     """Whether an array with rows goes beside those of the kernel, and never into it: no parameter has such a name."""
     return name.startswith("\0")
 
@@ -86,7 +86,9 @@ def _block_key(draw_key: jax.Array, number: Any) -> jax.Array:
     return jax.numpy.where(number == 0, draw_key, jax.random.fold_in(draw_key, number))
 
 
-def one_pass(kernel: Kernel, plan: Pass, read: Callable[[Message], Any], noticed: set[str] | None = None) -> OnePass:
+def one_pass(
+    kernel: Kernel, plan: PassSpec, read: Callable[[Message], Any], noticed: set[str] | None = None
+) -> SingleDrawPass:
     """Return ``f(draw_key, draws, values, arrays, block) -> {site: value}`` for one draw, and one block or all rows.
 
     ``draws`` are values that differ from draw to draw (the posterior's), ``values`` are the same in all (fitted
@@ -102,12 +104,12 @@ def one_pass(kernel: Kernel, plan: Pass, read: Callable[[Message], Any], noticed
         draws: Mapping[str, Any],
         values: Mapping[str, Any],
         arrays: Mapping[str, Any],
-        block: Block | None = None,
+        block: RowBlock | None = None,
     ) -> dict[str, Any]:
-        own = block or Block(None, None, {}, {}, {})
+        own = block or RowBlock(None, None, {}, {}, {})
 
         def sites(fixed: Mapping[str, Callable[[Any], Any]]) -> dict[str, Message]:
-            execution = Execution(
+            execution = PredictiveHandler(
                 kernel,
                 draw_key,
                 n_obs=plan.n_obs,
@@ -134,7 +136,7 @@ def one_pass(kernel: Kernel, plan: Pass, read: Callable[[Message], Any], noticed
 
 def _summed(
     sites: Callable[[Mapping[str, Callable[[Any], Any]]], dict[str, Message]],
-    plan: Pass,
+    plan: PassSpec,
     read: Callable[[Message], Any],
 ) -> dict[str, Any]:
     """Return log densities summed over discrete sites: ``log sum_z p(z) p(y | z)``, observation by observation."""
@@ -150,7 +152,7 @@ def _summed(
     return {name: jax.nn.logsumexp(value, axis=0) for name, value in found.items()}
 
 
-def per_draw(one: OnePass) -> Program:
+def per_draw(one: SingleDrawPass) -> CompiledProgram:
     """Return ``f(key, numbers, draws, values, arrays) -> {site: array of shape (n_draws, ...)}`` over all rows at once.
 
     ``numbers`` are those of the draws.
@@ -168,7 +170,7 @@ def per_draw(one: OnePass) -> Program:
     return run
 
 
-def whole(traced: Traced, group: int) -> Program:
+def whole(traced: TracedFunction, group: int) -> CompiledProgram:
     """Return the program of :func:`per_draw` for a pass that was traced already."""
 
     def run(
@@ -187,7 +189,9 @@ def whole(traced: Traced, group: int) -> Program:
     return run
 
 
-def over_draws(one: OnePass, key: jax.Array, draws: Mapping[str, Any], *same: Any, n_draws: int) -> dict[str, Any]:
+def over_draws(
+    one: SingleDrawPass, key: jax.Array, draws: Mapping[str, Any], *same: Any, n_draws: int
+) -> dict[str, Any]:
     """Return ``one(draw_key, draw, *same)`` for each draw, compiled, as many side by side as the hardware likes."""
 
     @jax.jit

@@ -1,24 +1,26 @@
 """Fit: (kernel, data) -> :class:`Posterior`."""
 
-from aimz.inference.choose import make_fit
-from aimz.inference.fit import Fit, Known, VIResult
-from aimz.inference.posterior import Posterior, read_draws
-from aimz.inference.ratios import log_ratios, ratio_obstacle
-from aimz.inference.scaling import abstract_sites
-from aimz.inference.svi import Minibatches, SVIFit
-from aimz.inference.without import WithoutInference
+from aimz.inference.base import Fit, Known, VIResult
+from aimz.inference.diagnostics import check_chains, check_variational, data_of_fit
+from aimz.inference.factory import make_fit
+from aimz.inference.fit_data import FitData
+from aimz.inference.importance_ratios import log_ratios
+from aimz.inference.loaded import PosteriorOnly
+from aimz.inference.minibatch_scaling import abstract_sites
+from aimz.inference.svi import MinibatchPlan, SVIFit
 
 __all__ = [
     "Fit",
+    "FitData",
     "Known",
-    "Minibatches",
-    "Posterior",
+    "MinibatchPlan",
+    "PosteriorOnly",
     "SVIFit",
     "VIResult",
-    "WithoutInference",
     "abstract_sites",
+    "check_chains",
+    "check_variational",
+    "data_of_fit",
     "log_ratios",
     "make_fit",
-    "ratio_obstacle",
-    "read_draws",
 ]

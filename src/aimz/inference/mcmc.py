@@ -12,11 +12,10 @@ import numpy as np
 from numpyro import infer
 from numpyro.infer import HMC, MCMC, NUTS, DiscreteHMCGibbs, HMCGibbs, MixedHMC
 
-from aimz.data import Call
+from aimz.data import KernelArguments, Posterior
 from aimz.errors import SavedModelError, warn
-from aimz.inference.discrete import check_summed, check_values, draw_discrete, enumeration_marks
-from aimz.inference.fit import Fit, Known
-from aimz.inference.posterior import Posterior
+from aimz.inference.base import Fit, Known
+from aimz.inference.enumeration import check_summed, check_values, draw_discrete, enumeration_marks
 from aimz.kernel import KernelSpec
 from aimz.persistence import Unlike, needs_like, read_tree, write_tree
 
@@ -52,7 +51,7 @@ class MCMCFit(Fit):
         """Nothing: MCMC optimises no parameters."""
         return {}
 
-    def check_run(self, call: Call, spec: KernelSpec, *, num_samples: int) -> None:
+    def check_run(self, call: KernelArguments, spec: KernelSpec, *, num_samples: int) -> None:
         """Refuse discrete sites that cannot be had; say so if a number of samples was asked for that will not come."""
         self._check_discrete(call, spec)
         if num_samples not in (_DEFAULT_NUM_SAMPLES, self.inference.num_samples):
@@ -63,7 +62,7 @@ class MCMCFit(Fit):
 
     def run(
         self,
-        call: Call,
+        call: KernelArguments,
         spec: KernelSpec,
         key: jax.Array,
         *,
@@ -74,7 +73,7 @@ class MCMCFit(Fit):
         """Warm up and sample as the object says."""
         return self._run(call, spec, key, latents=spec.latent_sites, progress=progress)
 
-    def check_sample(self, call: Call | None) -> None:
+    def check_sample(self, call: KernelArguments | None) -> None:
         """Refuse to continue chains that were not started, or without data."""
         self._refuse_unless(self._last_state is not None)
         if call is None:
@@ -86,7 +85,7 @@ class MCMCFit(Fit):
 
     def sample(
         self,
-        call: Call | None,
+        call: KernelArguments | None,
         spec: KernelSpec | None,
         key: jax.Array,
         *,
@@ -145,7 +144,7 @@ class MCMCFit(Fit):
             raise SavedModelError(msg) from error
 
     def _run(
-        self, call: Call, spec: KernelSpec, key: jax.Array, *, latents: Iterable[str], progress: bool
+        self, call: KernelArguments, spec: KernelSpec, key: jax.Array, *, latents: Iterable[str], progress: bool
     ) -> Posterior:
         mcmc = self.inference
         # NumPyro would also keep deterministic sites, which are recomputed when predicting; those with a row axis
@@ -181,7 +180,7 @@ class MCMCFit(Fit):
         draws = {name: draws[name] for name in latents if name in draws}
         return Posterior(draws, num_chains=mcmc.num_chains, sample_stats=_sample_stats(mcmc))
 
-    def _check_discrete(self, call: Call, spec: KernelSpec) -> None:
+    def _check_discrete(self, call: KernelArguments, spec: KernelSpec) -> None:
         """Refuse discrete sites that the sampler can neither draw nor sum over."""
         if not spec.discrete_latents:
             return

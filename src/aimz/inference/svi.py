@@ -1,6 +1,6 @@
 """Stochastic variational inference."""
 
-__all__ = ["Minibatches", "SVIFit"]
+__all__ = ["MinibatchPlan", "SVIFit"]
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,17 +13,16 @@ from numpyro.infer import SVI
 from numpyro.infer.autoguide import AutoGuide
 from numpyro.infer.svi import SVIRunResult, SVIState
 
-from aimz.data import Batches, Call
+from aimz.data import Batches, KernelArguments, Posterior
 from aimz.errors import CheckpointError, warn
-from aimz.inference.checkpoint import Checkpoint, Progress, fingerprint_fit
-from aimz.inference.discrete import check_of_batch, draw_discrete, read_summed
-from aimz.inference.epochs import EpochRun
-from aimz.inference.fit import Fit, Known, VIResult
-from aimz.inference.posterior import Posterior
-from aimz.inference.programs import SVIPrograms, warn_not_finite
-from aimz.inference.saved import as_new, names_of, read_state
-from aimz.inference.scaling import check_minibatches, read_scaled
-from aimz.kernel import KernelSpec, Recent, freeze
+from aimz.inference.base import Fit, Known, VIResult
+from aimz.inference.enumeration import check_of_batch, draw_discrete, read_summed
+from aimz.inference.minibatch_scaling import check_minibatches, read_scaled
+from aimz.inference.svi_checkpoint import Checkpoint, Progress, fingerprint_fit
+from aimz.inference.svi_epochs import EpochRun
+from aimz.inference.svi_restore import as_new, names_of, read_state
+from aimz.inference.svi_steps import SVIPrograms, warn_not_finite
+from aimz.kernel import KernelSpec, LRUCache, freeze
 from aimz.persistence import write_tree
 
 _MOST_BYTES = 2**30
@@ -33,11 +32,11 @@ _DRAWN = 2**20
 
 
 @dataclass(frozen=True)
-class Minibatches:
+class MinibatchPlan:
     """A fit in minibatches."""
 
     batches: Batches
-    first: Call
+    first: KernelArguments
     """The first batch."""
     names: frozenset[str]
     """Sites that count as often as there are rows."""
@@ -65,9 +64,9 @@ class SVIFit(Fit):
     def __init__(self, inference: SVI) -> None:
         self.inference = inference
         self._programs = SVIPrograms(inference)
-        self.scalings = Recent[frozenset[str]]()
+        self.scalings = LRUCache[frozenset[str]]()
         """Sites that are scaled, for batches of a kind."""
-        self._sums = Recent[tuple[str, ...]]()
+        self._sums = LRUCache[tuple[str, ...]]()
         self._n_obs: int | None = None
         self._arguments = frozenset[str]()
         """Arrays a guide has to be set up with, after a load."""
@@ -83,8 +82,8 @@ class SVIFit(Fit):
         """Start with no compiled programs."""
         self.__dict__ |= state
         self._programs = SVIPrograms(self.inference)
-        self.scalings = Recent[frozenset[str]]()
-        self._sums = Recent[tuple[str, ...]]()
+        self.scalings = LRUCache[frozenset[str]]()
+        self._sums = LRUCache[tuple[str, ...]]()
 
     def _summed(self, spec: KernelSpec, arrays: Mapping[str, Any], static: Mapping[str, object]) -> tuple[str, ...]:
         """Return the discrete latents that are summed over; found out once for arguments of a kind."""
@@ -118,7 +117,7 @@ class SVIFit(Fit):
         mutable = None if self.vi_state is None else self.vi_state.mutable_state
         return {**params, **(mutable or {})}
 
-    def check_run(self, call: Call, spec: KernelSpec, *, num_samples: int = 1) -> None:  # noqa: ARG002
+    def check_run(self, call: KernelArguments, spec: KernelSpec, *, num_samples: int = 1) -> None:  # noqa: ARG002
         """Refuse discrete sites that cannot be had, and to go on with other rows if the guide has a value for each."""
         summed = self._summed(spec, call.arrays, call.static)
         local = [name for name in spec.local_sites if name not in summed]
@@ -136,7 +135,14 @@ class SVIFit(Fit):
             raise ValueError(msg)
 
     def run(
-        self, call: Call, spec: KernelSpec, key: jax.Array, *, num_steps: int, num_samples: int, progress: bool
+        self,
+        call: KernelArguments,
+        spec: KernelSpec,
+        key: jax.Array,
+        *,
+        num_steps: int,
+        num_samples: int,
+        progress: bool,
     ) -> Posterior:
         """Take ``num_steps`` steps, then ``num_samples`` draws from the guide."""
         key_steps, key_draws = jax.random.split(key)
@@ -161,7 +167,7 @@ class SVIFit(Fit):
         check_minibatches(self.inference, spec)
         return read_scaled(self.inference, spec, given, static, n_obs)
 
-    def begin_minibatches(self, plan: Minibatches, key: jax.Array) -> _Start:
+    def begin_minibatches(self, plan: MinibatchPlan, key: jax.Array) -> _Start:
         """Return the state to start from: that there is, or that of a checkpoint; nothing is changed.
 
         Raises
@@ -185,7 +191,7 @@ class SVIFit(Fit):
             raise CheckpointError(msg)
         return _Start(done, checkpoint)
 
-    def run_minibatches(self, plan: Minibatches, start: _Start) -> None:
+    def run_minibatches(self, plan: MinibatchPlan, start: _Start) -> None:
         """Run epochs of steps; whatever ends the run, the steps that are done are kept."""
         done, checkpoint = start
         if done.epochs:
@@ -220,8 +226,8 @@ class SVIFit(Fit):
 
     def draw_after(
         self,
-        all_rows: Callable[[Call], Call | None],
-        first: Call,
+        all_rows: Callable[[KernelArguments], KernelArguments | None],
+        first: KernelArguments,
         spec: KernelSpec,
         key: jax.Array,
         *,
@@ -254,7 +260,12 @@ class SVIFit(Fit):
         return self.sample(call, spec, key, num_samples=num_samples, return_sites=wanted)
 
     def step(
-        self, call: Call, names: frozenset[str], key: jax.Array | None, init_key: Callable[[], jax.Array], scale: float
+        self,
+        call: KernelArguments,
+        names: frozenset[str],
+        key: jax.Array | None,
+        init_key: Callable[[], jax.Array],
+        scale: float,
     ) -> tuple[SVIState, jax.Array]:
         """Take one step; ``init_key`` is asked for if there is no state yet."""
         if self.vi_state is None:
@@ -293,11 +304,11 @@ class SVIFit(Fit):
         if known.example is not None:
             self._arguments = frozenset(known.example.arrays)
 
-    def set_up(self, call: Call) -> None:
+    def set_up(self, call: KernelArguments) -> None:
         """Set up a guide that has seen no data in this process; the parameters there are stay."""
         self._programs.set_up(call)
 
-    def check_sample(self, call: Call | None) -> None:
+    def check_sample(self, call: KernelArguments | None) -> None:
         """Refuse to draw before there are parameters, or from a guide that was not set up and gets no data to be."""
         self._refuse_unless(self.vi_result is not None)
         guide = self.inference.guide
@@ -312,7 +323,7 @@ class SVIFit(Fit):
 
     def sample(
         self,
-        call: Call | None,
+        call: KernelArguments | None,
         spec: KernelSpec | None,
         key: jax.Array,
         *,

@@ -1,6 +1,6 @@
 """A call of the kernel without its data, by which the kernel can be known again."""
 
-__all__ = ["Example", "kernel_digest"]
+__all__ = ["AbstractCall", "kernel_digest"]
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -9,12 +9,12 @@ import jax
 from jax import random
 from numpyro import handlers
 
-from aimz.kernel.digest import digest_program
+from aimz.kernel.hashing import digest_program
 from aimz.kernel.spec import KernelSpec
 from aimz.types import Arrays, Kernel
 
 
-class Example(NamedTuple):
+class AbstractCall(NamedTuple):
     """The arguments of a call, abstractly, and the structure the kernel had in it."""
 
     arrays: Mapping[str, jax.ShapeDtypeStruct]
@@ -27,9 +27,9 @@ class Example(NamedTuple):
     @staticmethod
     def of(
         arrays: Arrays, static: Mapping[str, object], spec: KernelSpec, is_plain: Callable[[object], bool]
-    ) -> "Example":
+    ) -> "AbstractCall":
         """Remember a call; nothing of the size of the data is kept."""
-        return Example(
+        return AbstractCall(
             {name: jax.ShapeDtypeStruct(tuple(array.shape), array.dtype) for name, array in arrays.items()},
             {name: value for name, value in static.items() if is_plain(value)},
             tuple(sorted(name for name, value in static.items() if not is_plain(value))),
@@ -37,7 +37,7 @@ class Example(NamedTuple):
         )
 
 
-def kernel_digest(kernel: Kernel, example: Example, static: Mapping[str, Any]) -> str | None:
+def kernel_digest(kernel: Kernel, example: AbstractCall, static: Mapping[str, Any]) -> str | None:
     """Return a digest of all the arithmetic of a kernel; None if it cannot draw all of its sites."""
 
     def run(arrays: Mapping[str, Any]) -> dict[str, Any]:

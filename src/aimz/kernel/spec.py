@@ -206,12 +206,12 @@ class KernelSpec:
 
     def __repr__(self) -> str:
         """Return a table of the sites; those of a :class:`Site` are at ``spec[name]``."""
-        from aimz.kernel.table import spec_text
+        from aimz.kernel.text_tables import spec_text
 
         return spec_text(self)
 
     def _repr_html_(self) -> str:
-        from aimz.kernel.table import spec_html
+        from aimz.kernel.text_tables import spec_html
 
         return spec_html(self)
 

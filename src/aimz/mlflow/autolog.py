@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aimz.mlflow import records
+from aimz.mlflow import run_logging as records
+from aimz.mlflow.compat import autologging_integration, get_autologging_config, is_testing, safe_patch
 from aimz.mlflow.flavor import FLAVOR_NAME, log_model
-from aimz.mlflow.inputs import example_of
-from aimz.mlflow.private import autologging_integration, get_autologging_config, is_testing, safe_patch
+from aimz.mlflow.schema import example_of
 from aimz.model import ImpactModel
 
 _LOGGER = logging.getLogger("mlflow.aimz")

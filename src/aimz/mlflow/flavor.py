@@ -15,10 +15,10 @@ from mlflow.models import Model, ModelSignature
 
 from aimz.errors import NotFittedError
 from aimz.mlflow import stored
-from aimz.mlflow.inputs import example_of, inputs_of
-from aimz.mlflow.kernels import Travelling, travel
+from aimz.mlflow.kernel_code import PackagedKernel, package_kernel
+from aimz.mlflow.pyfunc import Scorer
 from aimz.mlflow.requirements import get_default_pip_requirements, pinned
-from aimz.mlflow.scoring import Scorer
+from aimz.mlflow.schema import example_of, inputs_of
 from aimz.mlflow.signatures import complete, signature_of
 from aimz.model import ImpactModel
 
@@ -109,7 +109,7 @@ def save_model(
     [{'mean': 0.0}, {'mean': 20.0}]
     """
     _check(aimz_model)
-    travelling = travel(aimz_model.kernel, aimz_model.inference, code_paths)
+    travelling = package_kernel(aimz_model.kernel, aimz_model.inference, code_paths)
     example = None if input_example is None else example_of(aimz_model, input_example)
     inputs = inputs_of(aimz_model, example[0] if isinstance(example, tuple) else example)
     if signature is None:
@@ -165,7 +165,7 @@ def _check(model: Any) -> None:
         raise NotFittedError(msg)
 
 
-def _requirements(travelling: Travelling) -> list[str]:
+def _requirements(travelling: PackagedKernel) -> list[str]:
     always = get_default_pip_requirements(include_cloudpickle=travelling.pickled is not None)
     return sorted({*always, *pinned(travelling.distributions)})
 
@@ -251,7 +251,7 @@ def log_model(
 
     # A model that is refused is not to leave an empty entry behind.
     _check(aimz_model)
-    travel(aimz_model.kernel, aimz_model.inference, code_paths)
+    package_kernel(aimz_model.kernel, aimz_model.inference, code_paths)
     return Model.log(
         artifact_path=artifact_path,
         name=name,

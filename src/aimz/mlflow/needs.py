@@ -1,6 +1,6 @@
 """What a kernel needs besides itself: packages that are installed, and code that is not."""
 
-__all__ = ["Needs", "needs_of"]
+__all__ = ["Dependencies", "needs_of"]
 
 import functools
 import inspect
@@ -14,7 +14,7 @@ from typing import Any
 
 
 @dataclass
-class Needs:
+class Dependencies:
     """What was found."""
 
     distributions: set[str] = field(default_factory=set)
@@ -28,13 +28,13 @@ def _distributions() -> dict[str, list[str]]:
     return dict(packages_distributions())
 
 
-def needs_of(*values: Any) -> Needs:
+def needs_of(*values: Any) -> Dependencies:
     """Return what kernels, and whatever else is given, refer to, and what that refers to in turn.
 
     Installed packages are not looked into.  Of a function only what it names is looked at, if it is to travel by value
     because its module is the script that is run; of any other module all there is in it, since all of it is run.
     """
-    found = Needs()
+    found = Dependencies()
     todo, seen = list(values), set[int]()
     while todo:
         value = todo.pop()
@@ -53,7 +53,7 @@ def needs_of(*values: Any) -> Needs:
     return found
 
 
-def _note(name: str, found: Needs) -> bool:
+def _note(name: str, found: Dependencies) -> bool:
     """Note a module; return whether it is code that has to travel, so that it is to be looked into."""
     top = name.partition(".")[0]
     if top in sys.stdlib_module_names or top == "builtins":

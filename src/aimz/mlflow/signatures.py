@@ -10,8 +10,8 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from aimz.mlflow.asked import DEFAULT_STATISTICS, names_of
-from aimz.mlflow.inputs import Inputs
-from aimz.mlflow.scoring import answer_columns
+from aimz.mlflow.pyfunc import answer_columns
+from aimz.mlflow.schema import Inputs
 from aimz.model import ImpactModel
 
 _PARAMETERS = ParamSchema(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aimz.mlflow.inputs import Inputs
-from aimz.mlflow.kernels import Travelling, read_kernel
+from aimz.mlflow.kernel_code import PackagedKernel, read_kernel
+from aimz.mlflow.schema import Inputs
 from aimz.model import ImpactModel
 
 FOLDER = "aimz_model"
@@ -23,7 +23,7 @@ class Stored:
     inputs: Inputs
 
 
-def write(model: ImpactModel, folder: Path, travelling: Travelling, inputs: Inputs) -> None:
+def write(model: ImpactModel, folder: Path, travelling: PackagedKernel, inputs: Inputs) -> None:
     """Write everything into a directory that is made here."""
     folder.mkdir()
     model.save(folder / _MODEL)

@@ -15,40 +15,62 @@ import jax
 from numpyro.infer import MCMC, SVI
 from numpyro.infer.svi import SVIState
 
-from aimz.data import open_pieces, read_count, read_input_dir, read_key, read_output_dir
-from aimz.errors import NotFittedError
-from aimz.inference import Posterior, SVIFit, VIResult, WithoutInference, make_fit, read_draws
-from aimz.kernel import KernelSpec, Scored, read_signature
-from aimz.model.asked import Asked, Order
-from aimz.model.batching import batch_scale
-from aimz.model.comparing import compare
-from aimz.model.describe import Portrait, describe, html, summary
-from aimz.model.diagnose import check_chains, check_variational, data_of_fit
-from aimz.model.engine import Alike, Engine
-from aimz.model.exchange import together
-from aimz.model.grouping import read_groups_of
-from aimz.model.inputs import Given, check_order, read_given
-from aimz.model.keys import describe_key, parse_key
-from aimz.model.options import Streaming, read_streaming
-from aimz.model.results import Observed, Results
-from aimz.model.saving import Contents, read_model, write_model
-from aimz.model.scenarios import (
+from aimz.data import (
+    Posterior,
+    key_from_text,
+    key_to_text,
+    open_pieces,
+    read_count,
+    read_draws,
+    read_input_dir,
+    read_key,
+    read_output_dir,
+)
+from aimz.distributed import collective_call
+from aimz.engine import (
+    Asked,
+    Given,
+    KernelEngine,
+    Order,
     Scenario,
+    ScenarioRequest,
+    SharedResampling,
+    StreamingOptions,
     check_alike,
     check_columns,
     check_inputs,
+    check_order,
     check_same_sites,
     check_sites,
     open_sources,
+    read_given,
+    read_groups_of,
     read_pair,
     read_requests,
     read_scenario,
+    read_streaming,
     share_labels,
     share_rows,
 )
-from aimz.model.streaming import stream, stream_effect
-from aimz.model.training import plan_fit, read_options, read_training
-from aimz.model.worlds import Comparison
+from aimz.errors import NotFittedError
+from aimz.inference import (
+    FitData,
+    PosteriorOnly,
+    SVIFit,
+    VIResult,
+    check_chains,
+    check_variational,
+    data_of_fit,
+    make_fit,
+)
+from aimz.kernel import KernelSpec, Scored, read_signature
+from aimz.model.averages import compare
+from aimz.model.execution import stream, stream_effect
+from aimz.model.minibatch_checks import batch_scale
+from aimz.model.minibatch_fit import plan_fit, read_options, read_training
+from aimz.model.representation import ModelSummary, describe, html, summary
+from aimz.model.results import ResultBuilder
+from aimz.model.saving import ModelState, read_model, write_model
 from aimz.statistics import LeaveOneOut, read_statistics
 from aimz.types import Intervention, Kernel, StatisticsLike
 
@@ -62,7 +84,7 @@ if TYPE_CHECKING:
     from zarr.storage import StorePath
 
     from aimz.output import Contrast
-    from aimz.store import Home
+    from aimz.store import ResultHome
 
 
 _MODELS: "weakref.WeakSet[ImpactModel]" = weakref.WeakSet()
@@ -188,16 +210,16 @@ class ImpactModel:
     ) -> None:
         signature = read_signature(kernel, param_input, param_output)
         key, fit = read_key(rng_key), make_fit(kernel, inference, svi)
-        self._begin(Contents(key, Engine(kernel, signature), fit, Results(dims, coords), None, None))
+        self._begin(ModelState(key, KernelEngine(kernel, signature), fit, ResultBuilder(dims, coords), None, None))
 
-    def _begin(self, parts: Contents) -> None:
+    def _begin(self, parts: ModelState) -> None:
         self._rng_key = parts.key
         self._engine = parts.engine
         self._fit = parts.fit
         self._results = parts.results
         self._posterior = parts.posterior
         self._observed = parts.observed
-        self._home: Home | None = None
+        self._home: ResultHome | None = None
         _MODELS.add(self)
 
     # ------------------------------------------------------------------------------------------ properties
@@ -265,7 +287,7 @@ class ImpactModel:
         if not (hasattr(result, "params") and hasattr(result, "losses")):
             msg = f"`vi_result` must have `params` and `losses`; got {type(result).__name__}."
             raise TypeError(msg)
-        if isinstance(self._fit, WithoutInference):
+        if isinstance(self._fit, PosteriorOnly):
             self._fit.refuse("Setting `vi_result`")
         self._fit.vi_result = result
         self._leave_data()
@@ -339,7 +361,7 @@ class ImpactModel:
         self._posterior = self._fit.run(
             call, spec, self._key(given), num_steps=num_steps, num_samples=num_samples, progress=progress
         )
-        self._observed = Observed.of(call, self.param_output)
+        self._observed = FitData.of(call, self.param_output)
         return self
 
     def fit(
@@ -470,7 +492,7 @@ class ImpactModel:
         try:
             with self._engine.reading_fit(anew=fit.vi_state is None):
                 training = read_training(self._engine, X, y, kwargs, options, key_order)
-                plan, spec = plan_fit(self._engine, fit, training, options, describe_key(key))
+                plan, spec = plan_fit(self._engine, fit, training, options, key_to_text(key))
                 start = fit.begin_minibatches(plan, key_steps)
                 self._engine.learn(plan.first)
         except BaseException:
@@ -766,7 +788,7 @@ class ImpactModel:
         key = self._key(given)
         return self._answer(asked, key) if return_datatree else self._engine.run("predictive", asked.prepared, key)
 
-    @together
+    @collective_call
     def predict(
         self,
         X: Any,
@@ -826,7 +848,7 @@ class ImpactModel:
         )
         return self._answer(asked, self._key(key, options))
 
-    @together
+    @collective_call
     def sample_posterior_predictive(
         self,
         X: Any,
@@ -864,7 +886,7 @@ class ImpactModel:
         asked = self._ask(X, intervention, kwargs, return_sites=return_sites, streaming=options, method=method)
         return self._answer(asked, self._key(key, options))
 
-    @together
+    @collective_call
     def sample_prior_predictive(
         self,
         X: Any,
@@ -916,7 +938,7 @@ class ImpactModel:
         self._results.check(asked.prepared)
         return self._answer(asked, self._key(key, options))
 
-    @together
+    @collective_call
     def log_likelihood(
         self,
         X: Any,
@@ -969,7 +991,7 @@ class ImpactModel:
         asked = self._ask_scores(X, y, kwargs, options, "log_likelihood")
         return self._answer(asked, self._key(key, options) if asked.prepared.needs_key else None)
 
-    @together
+    @collective_call
     def loo(
         self,
         X: Any,
@@ -1065,7 +1087,7 @@ class ImpactModel:
         scores = tree["log_likelihood"].to_dataset()[self.param_output]
         return leave_one_out(scores, asked.prepared.plan.n_draws)
 
-    @together
+    @collective_call
     def estimate_effect(
         self,
         output_baseline: "xr.DataTree | None" = None,
@@ -1131,7 +1153,7 @@ class ImpactModel:
         check_alike(*(None if asked is None else asked.prepared for asked in alone))
         check_columns(asked.given.call for asked in alone if asked is not None)
         givens = share_labels({i: asked.given for i, asked in enumerate(alone) if asked is not None})
-        alike = Alike.of(
+        alike = SharedResampling.of(
             [asked.prepared.substitution for asked in alone if asked is not None], sides[0].anew | sides[1].anew
         )
         # What an iterable yields is there once: the second time it is the same that is asked about.
@@ -1148,7 +1170,7 @@ class ImpactModel:
         ]
         return difference(*trees)
 
-    @together
+    @collective_call
     def compare_scenarios(
         self,
         scenarios: Mapping[Any, Mapping[str, Any]],
@@ -1266,7 +1288,7 @@ class ImpactModel:
         check_by(groups.labels, dims)
         check_contrast(contrast, dims, groups.labels)
         given = givens[baseline]
-        comparison = Comparison(
+        comparison = ScenarioRequest(
             prepared=prepared,
             baseline=baseline,
             groups=groups,
@@ -1280,7 +1302,7 @@ class ImpactModel:
         )
         key = self._key(key)
         compared = compare(self._engine, comparison, key)
-        return self._results.averages(compared, comparison, contrast, describe_key(key))
+        return self._results.averages(compared, comparison, contrast, key_to_text(key))
 
     def cleanup(self) -> None:
         """Remove the temporary directory with the results in it; reading one raises ``StaleResultError`` from then on.
@@ -1399,7 +1421,7 @@ class ImpactModel:
         """
         given = _given(rng_key)
         call = None
-        if isinstance(self._fit, WithoutInference) and self._fit.kind == "SVI":
+        if isinstance(self._fit, PosteriorOnly) and self._fit.kind == "SVI":
             self._fit.refuse("`diagnose`")
         if X is not None or y is not None or kwargs:
             call = self._engine.read_call(X, kwargs, output=y)
@@ -1459,7 +1481,7 @@ class ImpactModel:
         True
         """
         place = read_output_dir(path, "path")
-        parts = Contents(self._rng_key, self._engine, self._fit, self._results, self._posterior, self._observed)
+        parts = ModelState(self._rng_key, self._engine, self._fit, self._results, self._posterior, self._observed)
         write_model(place, parts, overwrite=bool(overwrite))
 
     @classmethod
@@ -1510,7 +1532,7 @@ class ImpactModel:
             If the kernel has the same sites, but computes something else; or bounds of parameters or latents may
             depend on the data, and will be those of the first data the loaded model is fitted to.
         """
-        make = WithoutInference if inference is None else partial(make_fit, kernel, inference, None)
+        make = PosteriorOnly if inference is None else partial(make_fit, kernel, inference, None)
         model = cls.__new__(cls)
         fit = make()
         model._begin(read_model(read_input_dir(path, "path"), kernel, fit, arguments or {}))
@@ -1539,13 +1561,13 @@ class ImpactModel:
         if self._observed is not None:
             self._observed = replace(self._observed, call=None, moved=True)
 
-    def _portrait(self) -> Portrait:
+    def _portrait(self) -> ModelSummary:
         """Return what there is to say of the model."""
-        return Portrait(self._engine.signature, self.inference, self._posterior, self.kernel_spec, self.temp_dir)
+        return ModelSummary(self._engine.signature, self.inference, self._posterior, self.kernel_spec, self.temp_dir)
 
     def _by_svi(self, method: str) -> SVIFit:
         """Return the fit, if it takes steps."""
-        if isinstance(self._fit, WithoutInference):
+        if isinstance(self._fit, PosteriorOnly):
             self._fit.refuse(f"`{method}`")
         if not isinstance(self._fit, SVIFit):
             msg = (
@@ -1555,12 +1577,12 @@ class ImpactModel:
             raise TypeError(msg)
         return self._fit
 
-    def _key(self, given: jax.Array | None, streaming: Streaming | None = None) -> jax.Array:
+    def _key(self, given: jax.Array | None, streaming: StreamingOptions | None = None) -> jax.Array:
         """Return the key of a call: the one given, that of the call it resumes, or one split off the model's own."""
         if given is not None:
             return given
         if streaming is not None and streaming.journal is not None and streaming.journal.fingerprint["rng_key"]:
-            return parse_key(streaming.journal.fingerprint["rng_key"])
+            return key_from_text(streaming.journal.fingerprint["rng_key"])
         self._rng_key, key = jax.random.split(self._rng_key)
         return key
 
@@ -1572,9 +1594,9 @@ class ImpactModel:
         *,
         in_sample: bool = True,
         return_sites: str | Iterable[str] | None = None,
-        alike: Alike | None = None,
+        alike: SharedResampling | None = None,
         quiet: bool = False,
-        streaming: Streaming | None = None,
+        streaming: StreamingOptions | None = None,
         method: str = "predict",
         given: Given | None = None,
     ) -> Asked:
@@ -1590,8 +1612,8 @@ class ImpactModel:
             )
         known = self._observed if in_sample else None
         changed = frozenset[str]() if known is None else known.changed(given.call)
-        relabelled = known is not None and known.relabelled(given.call)
-        if relabelled:
+        has_other_index = known is not None and known.has_other_index(given.call)
+        if has_other_index:
             changed |= {self.param_input}
         elif known is not None and not changed and given.reader is None and given.call.index is None:
             given = replace(given, call=replace(given.call, index=known.index))  # the rows are those of the fit
@@ -1603,7 +1625,7 @@ class ImpactModel:
             return_sites=return_sites,
             intervention=intervention,
             in_sample=in_sample,
-            relabelled=relabelled,
+            has_other_index=has_other_index,
             changed=changed,
             alike=alike,
         )
@@ -1619,7 +1641,7 @@ class ImpactModel:
         givens: Mapping[Any, Given],
         baseline: Any,
         return_sites: Any,
-        options: Streaming,
+        options: StreamingOptions,
     ) -> dict[Any, Asked]:
         """Check scenarios to compare; what one of them draws anew all do, and what is to be said is said once."""
 
@@ -1629,7 +1651,7 @@ class ImpactModel:
 
         sites = ask(baseline, return_sites, quiet=True).prepared.plan.return_sites
         alone = {name: ask(name, sites, quiet=True).prepared for name in requests}
-        alike = Alike.of([one.substitution for one in alone.values()], frozenset())
+        alike = SharedResampling.of([one.substitution for one in alone.values()], frozenset())
         asked = {name: ask(name, sites, quiet=True, alike=alike) for name in requests}
         said = set()
         for name, one in asked.items():
@@ -1653,16 +1675,16 @@ class ImpactModel:
 
         alone = {name: ask(name, quiet=True).prepared for name in requests}
         check_alike(alone["baseline"], alone["intervention"])
-        alike = Alike.of([one.substitution for one in alone.values()], frozenset())
+        alike = SharedResampling.of([one.substitution for one in alone.values()], frozenset())
         before, after = (ask(name, alike=alike) for name in ("baseline", "intervention"))
         check_same_sites(before.prepared, after.prepared)
         check_sites(before.prepared.plan.return_sites)
         given: Any = next((side.key for side in sides if side.key is not None), None)
         key = self._key(given, options)
-        order = Order(after, key, describe_key(key), self._beside, self._at_home, before)
+        order = Order(after, key, key_to_text(key), self._beside, self._at_home, before)
         return stream_effect(self._engine, self._results, order)
 
-    def _ask_scores(self, X: Any, y: Any, kwargs: Mapping[str, Any], options: Streaming, method: str) -> Asked:
+    def _ask_scores(self, X: Any, y: Any, kwargs: Mapping[str, Any], options: StreamingOptions, method: str) -> Asked:
         """Check a call that scores the output, as :meth:`_ask` does one that draws it."""
         posterior = self._fitted(method)
         given = read_given(self._engine, X, kwargs, y=y, scored=True, expected=self._local_rows())
@@ -1670,7 +1692,7 @@ class ImpactModel:
         # Other observations have other local latents; where no data were fitted, these are taken to be the ones.
         known = self._observed
         fitted = known is None or not (
-            known.changed(given.call.without(self.param_output)) or known.relabelled(given.call)
+            known.changed(given.call.without(self.param_output)) or known.has_other_index(given.call)
         )
         prepare = partial(
             self._engine.prepare,
@@ -1695,7 +1717,7 @@ class ImpactModel:
             observed = self._observed.output
         if asked.given.reader is not None:
             observed = None  # it came by, and is gone
-        described = None if key is None else describe_key(key)
+        described = None if key is None else key_to_text(key)
         if asked.streaming is None:
             assert key is not None
             arrays = self._engine.run("predictive", prepared, key)
@@ -1707,12 +1729,12 @@ class ImpactModel:
 
         return stream(self._engine, self._results, Order(asked, key, described, beside, self._at_home))
 
-    def _at_home(self) -> "Home":
+    def _at_home(self) -> "ResultHome":
         """Return the temporary directory, made now if there is none."""
-        from aimz.store import Home
+        from aimz.store import ResultHome
 
         if self._home is None or self._home.closed:
-            self._home = Home()
+            self._home = ResultHome()
         return self._home
 
     def _local_rows(self) -> int | None:

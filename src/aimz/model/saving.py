@@ -1,6 +1,6 @@
 """A model as a directory without code, and back."""
 
-__all__ = ["Contents", "read_model", "write_model"]
+__all__ = ["ModelState", "read_model", "write_model"]
 
 import platform
 from collections.abc import Iterator, Mapping
@@ -14,13 +14,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from aimz.data import read_key
+from aimz.data import Posterior, key_from_text, key_to_text, read_draws, read_key
+from aimz.engine import KernelEngine
 from aimz.errors import SavedModelError, warn
-from aimz.inference import Fit, Known, Posterior, read_draws
-from aimz.kernel import Example, KernelSignature, KernelSpec, is_storable, kernel_digest, read_signature
-from aimz.model.engine import Engine
-from aimz.model.keys import describe_key, parse_key
-from aimz.model.results import Observed, Results
+from aimz.inference import Fit, FitData, Known
+from aimz.kernel import AbstractCall, KernelSignature, KernelSpec, is_storable, kernel_digest, read_signature
+from aimz.model.results import ResultBuilder
 from aimz.persistence import (
     check_target,
     damaged,
@@ -47,18 +46,18 @@ _NUMBERS = ("jax_enable_x64", "jax_threefry_partitionable")
 
 
 @dataclass(frozen=True)
-class Contents:
+class ModelState:
     """What a model is made of, besides code."""
 
     key: jax.Array
-    engine: Engine
+    engine: KernelEngine
     fit: Fit
-    results: Results
+    results: ResultBuilder
     posterior: Posterior | None
-    observed: Observed | None
+    observed: FitData | None
 
 
-def write_model(path: Path, model: Contents, *, overwrite: bool) -> None:
+def write_model(path: Path, model: ModelState, *, overwrite: bool) -> None:
     """Write a model.
 
     Raises
@@ -90,7 +89,7 @@ def write_model(path: Path, model: Contents, *, overwrite: bool) -> None:
             "example": None if engine.example is None else write_example(engine.example),
             "digest": _digest(engine.kernel, engine.example),
         },
-        "rng_key": describe_key(model.key),
+        "rng_key": key_to_text(model.key),
         "fit": fit,
         "posterior": None if posterior is None else _write_posterior(posterior, arrays),
         "observed": None if observed is None else _write_observed(observed, arrays),
@@ -115,7 +114,7 @@ def _alike_in_arithmetic(versions: Mapping[str, str]) -> bool:
     return all(versions.get(name) == here[name] for name in ("aimz", "numpyro", "jax", "jaxlib"))
 
 
-def _digest(kernel: Kernel, example: Example | None, static: Mapping[str, Any] | None = None) -> str | None:
+def _digest(kernel: Kernel, example: AbstractCall | None, static: Mapping[str, Any] | None = None) -> str | None:
     if example is None or (example.left_out and static is None):
         return None
     return kernel_digest(kernel, example, static or example.static)
@@ -140,7 +139,7 @@ def _write_posterior(posterior: Posterior, arrays: dict[str, np.ndarray]) -> dic
     }
 
 
-def _write_observed(observed: Observed, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+def _write_observed(observed: FitData, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     if observed.output is not None:
         arrays["observed"] = np.asarray(observed.output)
     return {
@@ -152,7 +151,7 @@ def _write_observed(observed: Observed, arrays: dict[str, np.ndarray]) -> dict[s
     }
 
 
-def read_model(path: Path, kernel: Kernel, fit: Fit, given: Mapping[str, Any]) -> Contents:
+def read_model(path: Path, kernel: Kernel, fit: Fit, given: Mapping[str, Any]) -> ModelState:
     """Return what a model is made of; ``fit`` goes on, and ``given`` are arguments of the kernel that no file can hold.
 
     Raises
@@ -171,12 +170,12 @@ def read_model(path: Path, kernel: Kernel, fit: Fit, given: Mapping[str, Any]) -
         tables = {name: tuple(columns) for name, columns in content["tables"].items()}
         columns = read_columns(content["columns"])
         kind, digest = str(content["fit"]["kind"]), about["digest"]
-        key = read_key(parse_key(content["rng_key"]))
+        key = read_key(key_from_text(content["rng_key"]))
         results = _read_results(content, arrays)
         posterior = _read_posterior(content["posterior"], arrays, signature_of[1])
         observed = _read_observed(content["observed"], arrays)
         _check_settings(settings)
-    engine = Engine(kernel, read_signature(kernel, *signature_of))
+    engine = KernelEngine(kernel, read_signature(kernel, *signature_of))
     static = _read_static(example, given, engine.signature)
     params: dict[str, Any] = {}
     _check_kind(fit, kind)
@@ -189,7 +188,7 @@ def read_model(path: Path, kernel: Kernel, fit: Fit, given: Mapping[str, Any]) -
         _compare_arithmetic(digest, kernel, example, static)
     engine.reader.spec, engine.example = spec, example
     engine.tables, engine.columns = tables, columns
-    return Contents(key, engine, fit, results, posterior, observed)
+    return ModelState(key, engine, fit, results, posterior, observed)
 
 
 @contextmanager
@@ -203,7 +202,7 @@ def _understanding(path: Path) -> Iterator[None]:
         raise damaged(path / "model.json", f"it cannot be understood ({type(error).__name__}: {error})") from error
 
 
-def _read_structure(about: Mapping[str, Any]) -> tuple[KernelSpec | None, Example | None]:
+def _read_structure(about: Mapping[str, Any]) -> tuple[KernelSpec | None, AbstractCall | None]:
     return (
         None if about["spec"] is None else read_spec(about["spec"]),
         None if about["example"] is None else read_example(about["example"]),
@@ -231,7 +230,7 @@ def _check_kind(fit: Fit, saved: str) -> None:
         raise SavedModelError(msg)
 
 
-def _read_static(example: Example | None, given: Mapping[str, Any], signature: KernelSignature) -> dict[str, Any]:
+def _read_static(example: AbstractCall | None, given: Mapping[str, Any], signature: KernelSignature) -> dict[str, Any]:
     """Return the arguments of the kernel that are no arrays."""
     if example is None:
         return dict(given)
@@ -254,7 +253,7 @@ def _read_static(example: Example | None, given: Mapping[str, Any], signature: K
     return {**example.static, **{name: given[name] for name in example.left_out}}
 
 
-def _check_kernel(engine: Engine, example: Example, static: Mapping[str, Any], saved: str) -> None:
+def _check_kernel(engine: KernelEngine, example: AbstractCall, static: Mapping[str, Any], saved: str) -> None:
     """Refuse a kernel that has other sites than the one that was saved."""
     try:
         here = engine.reader.read(example.arrays, static)  # type: ignore[arg-type]
@@ -287,7 +286,7 @@ def _unlike_sites(saved: KernelSpec, here: KernelSpec) -> list[str]:
     return found
 
 
-def _compare_arithmetic(saved: str, kernel: Kernel, example: Example, static: Mapping[str, Any]) -> None:
+def _compare_arithmetic(saved: str, kernel: Kernel, example: AbstractCall, static: Mapping[str, Any]) -> None:
     """Warn of a kernel with the same sites that computes something else, as far as this can be told."""
     here = _digest(kernel, example, static)
     if here is not None and here != saved:
@@ -297,11 +296,11 @@ def _compare_arithmetic(saved: str, kernel: Kernel, example: Example, static: Ma
         )
 
 
-def _read_results(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Results:
+def _read_results(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> ResultBuilder:
     dims, coords = content["dims"], content["coords"]
     if coords is not None:
         coords = {dim: _plain_array(read_labels(node, arrays).to_numpy()) for dim, node in coords.items()}
-    return Results(dims, coords)
+    return ResultBuilder(dims, coords)
 
 
 def _plain_array(labels: np.ndarray) -> np.ndarray:
@@ -323,11 +322,11 @@ def _read_posterior(node: Any, arrays: Mapping[str, np.ndarray], output: str) ->
     return Posterior(found.draws, found.num_chains, stats)
 
 
-def _read_observed(node: Any, arrays: Mapping[str, np.ndarray]) -> Observed | None:
+def _read_observed(node: Any, arrays: Mapping[str, np.ndarray]) -> FitData | None:
     if node is None:
         return None
     digests = {name: (tuple(shape), str(digest)) for name, (shape, digest) in node["digests"].items()}
     output = np.array(arrays["observed"]) if node["output"] else None
     index = None if node["index"] is None else read_labels(node["index"], arrays, rows=True)
     static = {name: read_plain(value) for name, value in node["static"].items()}
-    return Observed(digests, output, static=static, index=index, moved=bool(node["moved"]))
+    return FitData(digests, output, static=static, index=index, moved=bool(node["moved"]))

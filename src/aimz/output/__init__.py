@@ -3,18 +3,18 @@
 Imported when a result is made, since xarray brings pandas with it.
 """
 
-from aimz.ahead import await_imports
+from aimz._imports import await_imports
 
 await_imports()
 
 from aimz.output.arviz import import_arviz_stats  # noqa: E402
-from aimz.output.compared import Averages, Contrast, check_by, check_contrast, compared_tree, read_contrast  # noqa: E402
-from aimz.output.effect import difference, recorded  # noqa: E402
+from aimz.output.datasets import Draws, attributes, draws_dataset, make_tree, observed_dataset, stats_dataset  # noqa: E402
+from aimz.output.differences import difference, recorded  # noqa: E402
+from aimz.output.elpd import leave_one_out, relative_ess  # noqa: E402
 from aimz.output.labels import Labels  # noqa: E402
-from aimz.output.scores import leave_one_out, relative_ess  # noqa: E402
-from aimz.output.stored import Frame, as_group, frame, open_result  # noqa: E402
+from aimz.output.lazy_datasets import Frame, as_group, frame, open_result  # noqa: E402
+from aimz.output.scenario_tree import Averages, Contrast, check_by, check_contrast, compared_tree, read_contrast  # noqa: E402
 from aimz.output.summary import in_words, summary  # noqa: E402
-from aimz.output.tree import Draws, attributes, draws_dataset, make_tree, observed_dataset, stats_dataset  # noqa: E402
 
 __all__ = [
     "Averages",

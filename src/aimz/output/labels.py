@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from aimz.data import is_plain_range
-from aimz.kernel import Columns, KernelSpec
+from aimz.kernel import InputColumns, KernelSpec
 
 SAMPLE_DIMS = ("chain", "draw")
 STATISTIC = "statistic"
@@ -30,7 +30,7 @@ class Labels:
     """Site name to the names of its axes, those of the draws left out."""
     coords: Mapping[str, Any] = field(default_factory=dict)
     """Name of a dimension to the labels along it."""
-    columns: Columns | None = None
+    columns: InputColumns | None = None
     """Columns of the input, and the axes of sites along them."""
     index: Any = None
     """Labels of the rows at hand, a :class:`pandas.Index`, where the input has some."""

@@ -11,8 +11,8 @@ import pandas as pd
 import xarray as xr
 
 from aimz.output.arviz import import_arviz_stats
-from aimz.output.compared import SCENARIO
 from aimz.output.labels import SAMPLE_DIMS
+from aimz.output.scenario_tree import SCENARIO
 from aimz.statistics import Statistic, read_interval
 
 ALL = "all"

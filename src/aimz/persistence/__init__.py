@@ -1,10 +1,10 @@
 """Models as files that hold no code: arrays as safetensors, all else as JSON."""
 
 from aimz.persistence.bundle import check_target, damaged, put_file, read_bundle, write_bundle
-from aimz.persistence.labels import read_labels, write_labels
+from aimz.persistence.kernel_spec import read_columns, read_example, read_spec, write_example, write_spec
+from aimz.persistence.pandas_index import read_labels, write_labels
 from aimz.persistence.plain import is_plain, read_plain, write_plain
-from aimz.persistence.structure import read_columns, read_example, read_spec, write_example, write_spec
-from aimz.persistence.trees import NOTHING, Unlike, needs_like, read_tree, unlike_leaves, write_tree
+from aimz.persistence.pytrees import NOTHING, Unlike, needs_like, read_tree, unlike_leaves, write_tree
 
 __all__ = [
     "NOTHING",

@@ -5,12 +5,12 @@ It is not known to ``pyplot``, so nothing has to be closed.  matplotlib and arvi
 drawn.
 """
 
-from aimz.plots.curves import policy_value, qini_curve, uplift_curve
 from aimz.plots.effect import plot_effect
 from aimz.plots.groups import plot_groups
 from aimz.plots.loss import plot_loss
 from aimz.plots.predictive import plot_predictive
 from aimz.plots.uplift import plot_uplift
+from aimz.plots.uplift_curves import policy_value, qini_curve, uplift_curve
 
 __all__ = [
     "plot_effect",

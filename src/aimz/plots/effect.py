@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from aimz.plots.canvas import BLUE, COLOURS, DARK, GREY, ORANGE, bars, canvas, note, numbers
+from aimz.plots.figure import BLUE, COLOURS, DARK, GREY, ORANGE, bars, canvas, note, numbers
 from aimz.plots.forest import LABEL_WIDTH, Line, draw_forest, forest_height, label_lines
-from aimz.plots.reading import (
+from aimz.plots.selection import (
     PREDICTED,
     SAMPLE_DIMS,
     SCENARIO,
@@ -23,7 +23,7 @@ from aimz.plots.reading import (
     variable,
     with_numbers,
 )
-from aimz.plots.words import (
+from aimz.plots.text import (
     about,
     against,
     dose_label,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from aimz.plots.canvas import COLOURS, DARK, GREY, shortened
+from aimz.plots.figure import COLOURS, DARK, GREY, shortened
 
 LABEL_WIDTH = 2.6
 """Inches a label has at most."""

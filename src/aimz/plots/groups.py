@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from aimz.plots.canvas import canvas, numbers, shortened
+from aimz.plots.figure import canvas, numbers, shortened
 from aimz.plots.forest import LABEL_WIDTH, Line, draw_forest, forest_height
-from aimz.plots.reading import SAMPLE_DIMS, SCENARIO, STATISTIC, intervals, variable
-from aimz.plots.words import about, against, axis_label, effect_axis, interval_name, subject, wanted_interval
+from aimz.plots.selection import SAMPLE_DIMS, SCENARIO, STATISTIC, intervals, variable
+from aimz.plots.text import about, against, axis_label, effect_axis, interval_name, subject, wanted_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

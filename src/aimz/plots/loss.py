@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aimz.plots.canvas import BLUE, GREY, ORANGE, canvas, note, numbers
-from aimz.plots.words import number
+from aimz.plots.figure import BLUE, GREY, ORANGE, canvas, note, numbers
+from aimz.plots.text import number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from aimz.plots.canvas import BLUE, DARK, GREY, ORANGE, Canvas, bars, canvas, numbers
-from aimz.plots.reading import (
+from aimz.plots.figure import BLUE, DARK, GREY, ORANGE, Canvas, bars, canvas, numbers
+from aimz.plots.selection import (
     PREDICTED,
     SAMPLE_DIMS,
     STATISTIC,
@@ -23,7 +23,7 @@ from aimz.plots.reading import (
     variable,
     with_numbers,
 )
-from aimz.plots.words import axis_label, interval_name, wanted_interval
+from aimz.plots.text import axis_label, interval_name, wanted_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from aimz.plots.reading import PREDICTED, SAMPLE_DIMS, STATISTIC, blocks, check_labels, own_dims, thinned, variable
+from aimz.plots.selection import PREDICTED, SAMPLE_DIMS, STATISTIC, blocks, check_labels, own_dims, thinned, variable
 
 _MOST_CUTS = 200
 SHARE = "share"

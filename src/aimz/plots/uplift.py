@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from aimz.plots.canvas import BLUE, DARK, GREY, ORANGE, Canvas, canvas, note, numbers
-from aimz.plots.curves import gains, policy_value, qini
+from aimz.plots.figure import BLUE, DARK, GREY, ORANGE, Canvas, canvas, note, numbers
 from aimz.plots.ranking import ranked
-from aimz.plots.reading import SAMPLE_DIMS, intervals
-from aimz.plots.words import against, axis_label, estimate, interval_name, number, wanted_interval
+from aimz.plots.selection import SAMPLE_DIMS, intervals
+from aimz.plots.text import against, axis_label, estimate, interval_name, number, wanted_interval
+from aimz.plots.uplift_curves import gains, policy_value, qini
 from aimz.statistics import Statistic
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 
-from aimz.kernel import html_block, html_table, text_table, written_shape
+from aimz.kernel import format_shape, html_block, html_table, text_table
 
 if TYPE_CHECKING:
     from aimz.primitives.result import SiteInfo, ValidationResult
@@ -52,7 +52,7 @@ def _count(number: int, what: str) -> str:
 
 def _cells(site: "SiteInfo") -> tuple[str, ...]:
     """Return the line of a site in a table."""
-    shape = written_shape(site.shape) if site.n_arrays == 1 else f"{site.n_arrays} arrays"
+    shape = format_shape(site.shape) if site.n_arrays == 1 else f"{site.n_arrays} arrays"
     lists = (", ".join(names) or "-" for names in (site.plates, site.parents))
     return site.name, site.role, shape, site.distribution or "-", *lists
 

@@ -5,7 +5,7 @@ __all__ = ["Roles", "guess", "left_out", "observed_argument", "with_output"]
 from dataclasses import dataclass
 
 from aimz.kernel import KernelSpec, Role
-from aimz.primitives.arguments import Bound
+from aimz.primitives.example_arguments import Bound
 
 
 @dataclass(frozen=True)

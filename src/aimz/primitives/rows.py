@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from aimz.forward import Block, Pass, Programs
+from aimz.forward import CompiledPrograms, PassSpec, RowBlock
 from aimz.kernel import KernelSpec, Role, site_obstacle
 from aimz.primitives.tracing import Traced
 
@@ -50,8 +50,8 @@ def _mixing(traced: Traced, kind: str, sites: tuple[str, ...], latents: set[str]
     assert spec is not None
     axes = {site.name: site.row_axes[0] for site in spec.sites if site.row_axes}
     sizes = (traced.n_obs, 2 * traced.n_obs)
-    plan = Pass(n_obs=sizes[0], n_draws=1, static={}, return_sites=sites, row_plates=spec.row_plates, row_axes=axes)
-    programs = Programs(traced.kernel)
+    plan = PassSpec(n_obs=sizes[0], n_draws=1, static={}, return_sites=sites, row_plates=spec.row_plates, row_axes=axes)
+    programs = CompiledPrograms(traced.kernel)
     one, two = (_inputs(traced, spec, size, latents, axes) for size in sizes)
     try:
         step = programs.step(kind, plan, one)
@@ -64,7 +64,7 @@ def _mixing(traced: Traced, kind: str, sites: tuple[str, ...], latents: set[str]
 
 def _inputs(
     traced: Traced, spec: KernelSpec, size: int, latents: set[str], axes: Mapping[str, int]
-) -> tuple[Any, Any, Any, Block]:
+) -> tuple[Any, Any, Any, RowBlock]:
     """Return abstract inputs of a pass over one block of ``size`` rows."""
     draws, row_draws = {}, {}
     for name in latents:
@@ -82,4 +82,4 @@ def _inputs(
         else:
             arrays[name] = array
     rows = jax.ShapeDtypeStruct((size,), "int32") if spec.row_plates else None
-    return draws, values, arrays, Block(jax.ShapeDtypeStruct((), "int32"), rows, row_draws, {}, row_arrays)
+    return draws, values, arrays, RowBlock(jax.ShapeDtypeStruct((), "int32"), rows, row_draws, {}, row_arrays)

@@ -11,8 +11,8 @@ import numpyro.distributions as dist
 from numpyro.primitives import Messenger
 
 from aimz.kernel import KernelSignature, KernelSpec, Role, kernel_name, read_kernel
-from aimz.primitives.arguments import Bound
-from aimz.primitives.record import Recorded, record
+from aimz.primitives.example_arguments import Bound
+from aimz.primitives.recording import Recorded, record
 from aimz.primitives.result import PlateInfo, SiteInfo
 from aimz.primitives.roles import Roles
 from aimz.types import Kernel

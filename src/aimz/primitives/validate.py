@@ -10,8 +10,8 @@ import jax
 
 from aimz.errors import KernelValidationError
 from aimz.kernel import kernel_name, read_signature
-from aimz.primitives.arguments import Bound, bind
-from aimz.primitives.judge import Findings, judge
+from aimz.primitives.checks import Findings, judge
+from aimz.primitives.example_arguments import Bound, bind
 from aimz.primitives.raised import describe_raised
 from aimz.primitives.result import ValidationResult
 from aimz.primitives.roles import Roles, guess, left_out, observed_argument, with_output
@@ -147,7 +147,7 @@ def _with_and_without(asked: Traced) -> tuple[Traced, Traced | None]:
     if output is None:
         return asked, asked
     if bound.values.get(output) is not None:
-        empty = bound.having(output, None)
+        empty = bound.sites_from(output, None)
         rows = asked.roles.n_obs(empty)
         # Where the output is all that has rows, there is nothing to predict it from.
         return (trace_model(empty, asked.roles) if rows or not asked.n_obs else asked), asked
@@ -160,7 +160,7 @@ def _with_data(asked: Traced, output: str) -> Traced | None:
     latent = [name for name, site in known.items() if site.type == "sample" and not site.is_observed]
     for name in (output, *reversed(latent)):
         if name in known and isinstance(known[name].value, jax.ShapeDtypeStruct):
-            return trace_model(asked.bound.having(output, known[name].value), with_output(asked.bound, output))
+            return trace_model(asked.bound.sites_from(output, known[name].value), with_output(asked.bound, output))
     return None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any
 
-from aimz.statistics.over_draws import Statistic, Statistics
+from aimz.statistics.draws import Statistic, Statistics
 
 
 def read_statistics(given: Any) -> Statistics | None:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from aimz.statistics.over_draws import Reduction
+from aimz.statistics.draws import Reduction
 
 _LEAST = 512
 """Columns for each thread at least."""

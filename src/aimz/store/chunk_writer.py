@@ -13,12 +13,12 @@ import numpy as np
 import zarr
 
 from aimz.errors import IncompleteResultError
+from aimz.store.base import StorePart, Variable
 from aimz.store.location import OWNER, Location
-from aimz.store.sink import SinkPart, Variable
-from aimz.store.zarr_files import zarr_settings
+from aimz.store.zarr_metadata import zarr_settings
 
 
-class ChunkWriter(SinkPart):
+class ChunkWriter(StorePart):
     """Writes and reads back the chunks of a streamed group; any number of these may do so at once.
 
     It can be pickled, and then opens the arrays where it is first used, after it has made sure that they are those of
@@ -98,7 +98,7 @@ class ChunkWriter(SinkPart):
                 stored.resize((*stored.shape[: variable.axis], end, *stored.shape[variable.axis + 1 :]))
         stored[where] = piece.astype(variable.dtype, copy=False)
 
-    def parcel(self) -> None:
+    def payload(self) -> None:
         """Return nothing: what was written lies in its place."""
 
     def length(self, name: str) -> int:

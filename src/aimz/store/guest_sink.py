@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from aimz.store.base import Group, ResultStore, StorePart
 from aimz.store.location import Location
-from aimz.store.reading import StoredArray
-from aimz.store.sink import Group, Sink, SinkPart
+from aimz.store.stored_array import StoredArray
 
 
-class GuestSink(Sink):
+class GuestSink(ResultStore):
     """Writes by the part it was sent, and nothing but by that.
 
     Parameters
@@ -27,12 +27,12 @@ class GuestSink(Sink):
     def __init__(self, location: Location, name: str) -> None:
         self._location = location
         self._name = name
-        self._part: SinkPart | None = None
+        self._part: StorePart | None = None
 
     def open(self, group: Group) -> None:
         """Do nothing: the arrays are made elsewhere."""
 
-    def receive(self, part: SinkPart) -> None:
+    def receive(self, part: StorePart) -> None:
         """Take the part that writes what is computed here."""
         self._part = part
 
@@ -50,12 +50,12 @@ class GuestSink(Sink):
         )
         return error
 
-    def part(self, start: int, stop: int) -> SinkPart:  # noqa: ARG002 (it writes whatever comes)
+    def part(self, start: int, stop: int) -> StorePart:  # noqa: ARG002 (it writes whatever comes)
         """Return the part that was sent, the same for all rows."""
         assert self._part is not None
         return self._part
 
-    def add(self, parcel: Any) -> None:
+    def add(self, payload: Any) -> None:
         """Do nothing: chunks lie in their places."""
 
     def read(self, name: str) -> StoredArray:

@@ -38,9 +38,9 @@ class Journal:
 
     def saw(self, start: int, digest: str) -> bool:
         """Note the data of a stretch; return whether they are those of an earlier run, if that had seen them."""
-        return self.saw_all([(start, digest)]) is None
+        return self.record_all([(start, digest)]) is None
 
-    def saw_all(self, notes: Iterable[tuple[int, str]]) -> int | None:
+    def record_all(self, notes: Iterable[tuple[int, str]]) -> int | None:
         """Note the data of stretches, in one write; return the first one whose data an earlier run saw otherwise."""
         lines: list[str] = []
         unlike, first = None, 0

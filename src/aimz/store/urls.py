@@ -12,7 +12,7 @@ from zarr.core.buffer import Buffer
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, StorePath
 
 from aimz.store.location import Directory, Location
-from aimz.store.prefix import Prefix
+from aimz.store.object_store import ObjectStoreLocation
 
 _OBSTORE = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss")
 """Schemes of URLs that obstore knows; the others are left to fsspec."""
@@ -56,7 +56,7 @@ def locate(given: Any, argument: str, *, call: bool = False) -> Location:
             return Directory(store.root.expanduser().absolute() / path)
         if type(store) is ObjectStore:
             store = _SinglePut(store.store, read_only=store.read_only)
-        return Prefix(_checked(store, argument, writes=not call), path)
+        return ObjectStoreLocation(_checked(store, argument, writes=not call), path)
     if not isinstance(given, str | os.PathLike):
         msg = (
             f"`{argument}` must be a path, a URL or a store of zarr's; got {given!r}. Pass a string, a `pathlib.Path` "
@@ -70,8 +70,8 @@ def locate(given: Any, argument: str, *, call: bool = False) -> Location:
         return Directory(Path(unquote(urlsplit(url).path)))
     top, _, name = url.rpartition("/")
     if call and not top.endswith("/"):
-        return Prefix(_open(top, argument), "", top) / name
-    return Prefix(_open(url, argument), "", url)
+        return ObjectStoreLocation(_open(top, argument), "", top) / name
+    return ObjectStoreLocation(_open(url, argument), "", url)
 
 
 def _open(url: str, argument: str) -> Store:

@@ -7,10 +7,10 @@ from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from aimz.stream.chunks import Piece
+from aimz.stream.rechunking import Piece
 
 if TYPE_CHECKING:
-    from aimz.store import Sink, SinkPart
+    from aimz.store import ResultStore, StorePart
 
 
 class Writer:
@@ -21,7 +21,7 @@ class Writer:
     by the next call from outside; on leaving, the threads have ended whatever happened.
     """
 
-    def __init__(self, sink: "Sink | SinkPart", most_bytes: int = 24 * 2**20) -> None:
+    def __init__(self, sink: "ResultStore | StorePart", most_bytes: int = 24 * 2**20) -> None:
         self._sink = sink
         self._most_bytes = most_bytes * (1 + sink.writers) // 2
         self._queue: deque[Piece] = deque()

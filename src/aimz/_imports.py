@@ -1,0 +1,48 @@
+"""Import NumPyro once, and the packages that results need in the background.
+
+ArviZ puts a placeholder for NumPyro into ``sys.modules`` that is loaded on first access.  Importing a submodule through
+that placeholder loads the submodule twice, and NumPyro's handlers then do not see the sites of a kernel.  NumPyro is
+therefore loaded here, before any of its submodules.
+"""
+
+__all__ = ["NUMPYRO", "await_imports", "begin_imports"]
+
+import importlib
+import sys
+import threading
+import warnings
+from contextlib import suppress
+
+with warnings.catch_warnings():
+    # NumPyro imports tqdm.auto too, which warns in a notebook without widgets; our progress bars do not need them.
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    import tqdm.auto  # noqa: F401
+
+import numpyro
+
+NUMPYRO: str = numpyro.__version__
+"""Version of NumPyro; reading it loads the whole package."""
+
+_HEAVY = ("zarr", "xarray", "dask.array")
+"""Imported in a thread while the kernel is traced and compiled: both take half a second, on different cores."""
+_threads: list[threading.Thread] = []
+
+
+def begin_imports() -> None:
+    """Start importing zarr, xarray and Dask in a background thread."""
+    if not _threads and not all(name in sys.modules for name in _HEAVY):
+        _threads.append(threading.Thread(target=_load, name="aimz-imports"))
+        _threads[0].start()
+
+
+def await_imports() -> None:
+    """Wait for the background imports; call this before importing one of the packages."""
+    if _threads and _threads[0] is not threading.current_thread():
+        _threads[0].join()
+
+
+def _load() -> None:
+    # A failed import is raised where the package is imported again; an interpreter that shuts down is not an error.
+    with suppress(Exception):
+        for name in _HEAVY:
+            importlib.import_module(name)

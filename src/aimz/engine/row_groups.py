@@ -1,0 +1,73 @@
+"""Groups of rows, and what each row counts, as a user may give them."""
+
+__all__ = ["read_groups_of"]
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from aimz.data import BatchField, ChunkedTable, Table, check_aligned, open_table
+from aimz.engine.inputs import Given
+from aimz.statistics import Groups, read_groups, read_weights
+
+
+def read_groups_of(by: Any, weights: Any, X: Any, given: Given) -> Groups:
+    """Return the groups of rows and what each row counts.
+
+    Raises
+    ------
+    ValueError
+        If there is not one label, or weight, for each row, or rows come in an order of their own.
+    """
+    call = given.call
+    labels_by = {f"by[{name!r}]": one for name, one in by.items()} if isinstance(by, Mapping) else {"by": by}
+    check_aligned({"X": X, **labels_by, "weights": weights})
+    labels, codes = read_groups(_read_by(by, X, call.arrays, call.n_obs))
+    if isinstance(weights, str):
+        weights = _read_by(weights, X, call.arrays, call.n_obs, "weights")[weights]
+    scaled, scale = (None, 1.0) if weights is None else read_weights(weights)
+    groups = Groups(labels, codes, scaled, scale)
+    for name, array in (("by", codes), ("weights", groups.weights)):
+        if array is None:
+            continue
+        if given.n_obs_known and len(array) != call.n_obs:
+            msg = f"`{name}` must have one value for each of the {call.n_obs} rows; got {len(array)}."
+            raise ValueError(msg)
+        if given.shuffled:
+            msg = f"The loader shuffles its rows, and `{name}` has a value for each in another order. Pass the arrays."
+            raise ValueError(msg)
+    return groups
+
+
+def _read_by(by: Any, X: Any, arrays: Mapping[str, Any], n_obs: int, option: str = "by") -> dict[str, Any]:
+    """Return the labels of rows by the name of their dimension.
+
+    A text names a column of a data frame ``X``, or an argument with a row axis; several may be listed.
+    """
+    if by is None:
+        return {}
+    if isinstance(by, str):
+        by = {by: by}
+    elif isinstance(by, list | tuple) and len(by) != n_obs and all(isinstance(name, str) for name in by):
+        by = {name: name for name in by}
+    elif not isinstance(by, Mapping):
+        by = {"group": by}
+    table: Table | ChunkedTable | None = X if isinstance(X, ChunkedTable) else open_table(X, "X")
+    columns = () if table is None else table.names if isinstance(table, Table) else table.known
+    found = {}
+    for name, labels in by.items():
+        if not isinstance(labels, str):
+            found[str(name)] = labels
+        elif table is not None and labels in columns:
+            found[str(name)] = table.labels(labels)
+        elif labels in arrays and arrays[labels].ndim == 1 and not isinstance(arrays[labels], BatchField):
+            found[str(name)] = np.asarray(arrays[labels])
+        else:
+            known = [n for n, array in arrays.items() if array.ndim == 1] + list(columns)
+            msg = (
+                f"`{option}` names {labels!r}, which is neither a column of a data frame nor an argument with one "
+                f"value for each row. Known: {', '.join(map(str, known)) or 'none'}. Or pass the values themselves."
+            )
+            raise ValueError(msg)
+    return found

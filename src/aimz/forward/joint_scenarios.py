@@ -1,0 +1,190 @@
+"""Several scenarios in one pass, added up over rows: what is compared is never stored row by row.
+
+Scenarios that differ in values only are an axis that is mapped, with the key outside of it, so that their noise is
+drawn once.  Others have a pass of their own beside it, with the same keys.
+"""
+
+__all__ = ["CODES", "TILE", "WEIGHTS", "JointPass", "ScenarioGroup", "joint_pass"]
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from aimz.forward.predictive import PassSpec, RowBlock, SingleDrawPass, one_pass
+from aimz.kernel import Message
+from aimz.types import Kernel
+
+CODES, WEIGHTS = "\0by", "\0weights"
+"""Names, beside the kernel's arguments, of the number of each row's group and of what the row counts."""
+
+TILE = 1024
+"""Rows that are added up together where all rows are seen at once."""
+
+
+@dataclass(frozen=True)
+class ScenarioGroup:
+    """Scenarios that differ in values only."""
+
+    plan: PassSpec
+    members: tuple[int, ...]
+    """Which of the scenarios they are."""
+    draws: Mapping[str, str]
+    """Site to the name its draws have among the inputs of all worlds."""
+    values: Mapping[str, str]
+    """The same for values of sites."""
+    arrays: Mapping[str, str]
+    """The same for arguments."""
+    mapped: frozenset[str] = frozenset()
+    """Inputs with an axis of scenarios, the last one."""
+
+
+@dataclass(frozen=True)
+class JointPass:
+    """What a joint pass does, apart from numbers."""
+
+    worlds: tuple[ScenarioGroup, ...]
+    n_scenarios: int
+    baseline: int
+    """Which of the scenarios the others are compared with."""
+    width: int | None
+    """Most groups the rows of a block can belong to; None where rows are not added up, but the second of two scenarios
+    less the baseline is taken row by row."""
+    return_sites: tuple[str, ...]
+    row_axes: Mapping[str, int] = field(default_factory=dict)
+    """Return sites with a row axis, and which axis of one draw it is."""
+
+
+def joint_pass(
+    kernel: Kernel, joint: JointPass, read: Callable[[Message], Any], noticed: set[str] | None = None
+) -> SingleDrawPass:
+    """Return ``f(draw_key, draws, values, arrays, block) -> {site: sums, or differences}`` for one draw.
+
+    Sums over rows have shape ``(n_tiles, 1 + n_scenarios, ..., width)``: first those of the baseline (its infinite
+    values left out), then of what each scenario adds to them.  A block is one tile.  The effect of a scenario is thus
+    added up as itself, and not lost in the rounding of two large sums.  A site without rows has ``(n_scenarios, ...)``.
+    """
+    ones = [one_pass(kernel, world.plan, read, noticed) for world in joint.worlds]
+
+    def run(
+        draw_key: jax.Array,
+        draws: Mapping[str, Any],
+        values: Mapping[str, Any],
+        arrays: Mapping[str, Any],
+        block: RowBlock | None = None,
+    ) -> dict[str, Any]:
+        rows = arrays if block is None else block.arrays
+        order = [member for world in joint.worlds for member in world.members]
+        parts: dict[str, list[jax.Array]] = {name: [] for name in joint.return_sites}
+        for world, one in zip(joint.worlds, ones, strict=True):
+            outputs = _run_world(world, one, draw_key, draws, values, arrays, block)
+            for name, value in outputs.items():
+                parts[name].append(value)
+        found = {}
+        for name, given in parts.items():
+            value = given[0] if len(given) == 1 else jnp.concatenate(given)
+            if order != sorted(order):
+                value = value[jnp.argsort(jnp.asarray(order))]
+            if joint.width is None:
+                found[name] = _signed(value[1 - joint.baseline]) - _signed(value[joint.baseline])
+                continue
+            axis, codes = joint.row_axes.get(name), rows[CODES] if joint.width > 1 else None
+            weights = _counting(block, rows)
+            found[name] = _added_up(value, joint.baseline, axis, weights, codes, joint.width, whole=block is None)
+        return found
+
+    return run
+
+
+def _run_world(
+    world: ScenarioGroup,
+    one: SingleDrawPass,
+    draw_key: jax.Array,
+    draws: Any,
+    values: Any,
+    arrays: Any,
+    block: RowBlock | None,
+) -> dict[str, Any]:
+    """Return the sites of one world, ``(n_members, ...)``."""
+
+    def own(given: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+        return {name: given[slot] for name, slot in names.items() if slot in given}
+
+    def axes(given: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+        return {name: -1 if slot in world.mapped else None for name, slot in names.items() if slot in given}
+
+    def inputs(pick: Callable[[Any, Mapping[str, str]], dict[str, Any]]) -> tuple[Any, Any, Any]:
+        cut = None
+        if block is not None:
+            number, numbers = (None, None) if pick is axes else (block.number, block.rows)
+            rows = [pick(block.draws, world.draws), pick(block.values, world.values), pick(block.arrays, world.arrays)]
+            cut = RowBlock(number, numbers, rows[0], rows[1], rows[2])
+        return pick(values, world.values), pick(arrays, world.arrays), cut
+
+    mine = own(draws, world.draws)
+    if not world.mapped:
+        found = one(draw_key, mine, *inputs(own))
+        shape = (len(world.members),)
+        return {name: jnp.broadcast_to(value, shape + jnp.shape(value)) for name, value in found.items()}
+    mapped: dict[str, Any] = jax.vmap(one, in_axes=(None, None, *inputs(axes)))(draw_key, mine, *inputs(own))
+    return mapped
+
+
+def _signed(value: jax.Array) -> jax.Array:
+    """Return what can be subtracted: truth values have no minus, and unsigned numbers would wrap."""
+    kind, size = value.dtype.kind, value.dtype.itemsize
+    if kind not in "bu":
+        return value
+    return value.astype(jnp.int8 if kind == "b" else jnp.int16 if size == 1 else jnp.int32 if size == 2 else float)
+
+
+def _counting(block: RowBlock | None, rows: Mapping[str, Any]) -> jax.Array:
+    """Return what each row counts; padding counts nothing."""
+    weights: jax.Array = rows[WEIGHTS]
+    if block is None or block.n_rows is None:
+        return weights
+    return jnp.where(jnp.arange(weights.shape[-1]) < block.n_rows, weights, 0)
+
+
+def _added_up(
+    found: jax.Array, baseline: int, axis: int | None, weights: Any, codes: Any, width: int, *, whole: bool
+) -> jax.Array:
+    """Add up a site over the rows of each group; ``found`` has shape ``(n_scenarios, ...)``."""
+    found = found.astype(jnp.promote_types(found.dtype, jnp.float32))
+    if axis is None:
+        return found
+    # Both sums below read these values; without a fence the compiler would rather compute, and draw, them twice.
+    found = jax.lax.optimization_barrier(found)
+    base = found[baseline]
+    shared = jnp.where(jnp.isfinite(base), base, 0)
+    parts = [
+        _sums(jnp.moveaxis(part, 1 + axis, -1), weights, codes, width, whole=whole)
+        for part in (shared[None], found - shared)
+    ]
+    return jnp.concatenate(parts, axis=1)
+
+
+def _sums(values: jax.Array, weights: Any, codes: Any, width: int, *, whole: bool) -> jax.Array:
+    """Return the weighted sums of ``(..., n_rows)`` over the rows of each group: ``(n_tiles, ..., width)``."""
+    if not whole:
+        return _sum(values, weights, codes, width)[None]
+    short = -values.shape[-1] % TILE
+
+    def tiled(array: Any) -> jax.Array:
+        padded = jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, short)])
+        return jnp.moveaxis(padded.reshape(*array.shape[:-1], -1, TILE), -2, 0)
+
+    given = (tiled(values), tiled(weights), None if codes is None else tiled(codes))
+    return jax.vmap(lambda one: _sum(one[0], one[1], one[2], width))(given)
+
+
+def _sum(values: jax.Array, weights: jax.Array, codes: jax.Array | None, width: int) -> jax.Array:
+    """Return the weighted sums of one tile."""
+    # What does not count must not turn a sum into NaN either.
+    weighed = jnp.where(weights > 0, values * weights, 0)
+    if codes is None:
+        return weighed.sum(-1, keepdims=True)
+    by_row = jnp.moveaxis(weighed, -1, 0)
+    return jnp.moveaxis(jax.ops.segment_sum(by_row, codes, num_segments=width), 0, -1)

@@ -1,0 +1,45 @@
+"""The one door for inference objects."""
+
+__all__ = ["make_fit"]
+
+from numpyro.infer import MCMC, SVI
+
+from aimz.errors import warn
+from aimz.inference.base import Fit
+from aimz.inference.mcmc import MCMCFit
+from aimz.inference.svi import SVIFit
+from aimz.kernel import kernel_name
+from aimz.types import Kernel
+
+
+def make_fit(kernel: Kernel, inference: object, svi: object) -> Fit:
+    """Return a fit with the one inference object given.
+
+    Raises
+    ------
+    TypeError
+        If neither or both are given, or it is neither SVI nor MCMC, or MCMC has no model.
+
+    Warns
+    -----
+    UserWarning
+        If the object fits another model than the kernel.
+    """
+    if (inference is None) == (svi is None):
+        given = "neither" if inference is None else "both"
+        msg = f"Exactly one of `inference` and `svi` must be given; got {given}. They are the same argument."
+        raise TypeError(msg)
+    chosen = svi if inference is None else inference
+    if not isinstance(chosen, SVI | MCMC):
+        msg = f"Unsupported inference object: `{type(chosen).__name__}`. Expected `SVI` or `MCMC` from `numpyro.infer`."
+        raise TypeError(msg)
+    model = chosen.model if isinstance(chosen, SVI) else getattr(chosen.sampler, "model", None)
+    if model is None:
+        msg = "The MCMC object must sample a model; got one made from a `potential_fn`, which has no sites."
+        raise TypeError(msg)
+    if model is not kernel:
+        warn(
+            f"The inference object fits `{kernel_name(model)}`, which is not the object `{kernel_name(kernel)}` that "
+            "predicts. Their sites must agree."
+        )
+    return SVIFit(chosen) if isinstance(chosen, SVI) else MCMCFit(chosen)

@@ -1,0 +1,255 @@
+"""The compiled programs of stochastic variational inference: a loop of steps, and draws from the guide."""
+
+__all__ = ["MOST_STEPS", "Loop", "Pace", "SVIPrograms", "forget_data", "warn_not_finite"]
+
+import inspect
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from numpyro.infer import SVI, Predictive
+from numpyro.infer.autoguide import AutoDelta, AutoGuide
+from numpyro.infer.svi import SVIState
+from numpyro.optim import Minimize
+
+from aimz.data import KernelArguments
+from aimz.errors import warn
+from aimz.inference.minibatch_scaling import RowScale, parts_of, sums_discrete
+from aimz.kernel import LRUCache, freeze
+from aimz.progress import ProgressBar
+
+type Loop = Callable[..., tuple[SVIState, jax.Array, jax.Array, jax.Array]]
+"""``f(state, arrays, scale, n_steps, at, per_epoch, bad) -> (state, losses, taken, bad)``."""
+
+MOST_STEPS = 1000
+"""Most steps between two looks at the clock."""
+_SECONDS = 0.25
+"""How long a chunk of steps should take: often enough for a progress bar and Ctrl-C."""
+
+
+@dataclass
+class Pace:
+    """How many steps to take before the next look at the clock."""
+
+    steps: int = 16
+
+    def took(self, steps: int, seconds: float) -> None:
+        """Learn from a chunk of steps."""
+        if steps:
+            fits = int(_SECONDS * steps / max(seconds, 1e-6))
+            self.steps = max(1, min(fits, 8 * self.steps, MOST_STEPS))
+
+
+def forget_data(svi: SVI) -> None:
+    """Let an object be set up again, for other data."""
+    svi.constrain_fn = None
+    for part in parts_of(svi.guide):
+        if isinstance(part, AutoGuide):
+            part.prototype_trace = None
+
+
+class SVIPrograms:
+    """Steps and draws of one :class:`numpyro.infer.SVI` object, compiled once per shape of the data.
+
+    The number of steps of a chunk is an argument of the compiled program, so a run of any length compiles
+    once, and where a run is cut into chunks does not show in its result.
+    """
+
+    def __init__(self, svi: SVI) -> None:
+        self._svi = svi
+        self._loops = LRUCache[Loop]()
+        self._steps = LRUCache[Callable[..., Any]]()
+        self._draws = LRUCache[Callable[..., dict[str, jax.Array]]]()
+
+    def begin(self, state: SVIState | None, call: KernelArguments, key: jax.Array) -> SVIState:
+        """Return the state to start from: what there is, or a new one made for data like these."""
+        if state is not None:
+            self.set_up(call)
+            return state._replace(rng_key=key)
+        arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
+        begun: SVIState = self._svi.init(key, **arrays, **call.static)
+        return begun
+
+    def set_up(self, call: KernelArguments) -> None:
+        """Let guide and constraints see data, where none were seen in this process: the state came from a file."""
+        if self._svi.constrain_fn is not None:
+            return
+        try:
+            self.begin(None, call, jax.random.key(0))
+        except BaseException:
+            forget_data(self._svi)
+            raise
+
+    def run(
+        self, state: SVIState | None, call: KernelArguments, *, num_steps: int, key: jax.Array, progress: bool
+    ) -> tuple[SVIState, np.ndarray]:
+        """Take ``num_steps`` steps on the same data and return the new state and the loss of each step.
+
+        A step that is not finite ends the run: the state is then that before it, and the last loss is its loss.
+        """
+        arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
+        losses: list[np.ndarray] = []
+        done, pace = 0, Pace()
+        # The bar stands before the work begins: setting up a guide can take longer than a thousand steps.
+        with ProgressBar(total=num_steps, disable=not progress, unit="step", desc="SVI, setting up") as bar:
+            state = self.begin(state, call, key)
+            loop = self.loop(call.static)
+            bar.set_description("SVI", refresh=False)
+            while done < num_steps:
+                started = time.perf_counter()
+                n_steps = min(pace.steps, num_steps - done)
+                state, values, taken, bad = loop(state, arrays, 1.0, n_steps, 0, 1, False)  # noqa: FBT003
+                losses.append(np.asarray(values)[: int(taken)])
+                done += int(taken)
+                bar.update(int(taken))
+                bar.set_postfix(loss=f"{losses[-1][-1]:.4g}", refresh=False)
+                if bad:
+                    warn_not_finite(f"at step {done} of {num_steps}; the run stops there")
+                    break
+                pace.took(n_steps, time.perf_counter() - started)
+        return state, np.concatenate(losses)
+
+    def one_step(self, static: Mapping[str, object], names: frozenset[str]) -> Callable[..., Any]:
+        """Return one compiled step: ``f(state, arrays, scale) -> (state, loss, fine)``."""
+        handle = (freeze(static), names)
+        return self._steps.get(handle, lambda: self._jit(self._step(dict(static), names)))
+
+    def draw(
+        self,
+        params: Mapping[str, Any],
+        key: jax.Array,
+        *,
+        num_samples: int,
+        latents: Iterable[str] | None,
+        call: KernelArguments | None,
+    ) -> dict[str, jax.Array]:
+        """Return ``num_samples`` draws of the latent sites from the fitted guide.
+
+        Raises
+        ------
+        ValueError
+            If the guide is a function of data that were not given.
+        """
+        arrays, static = ({}, {}) if call is None else (call.arrays, call.static)
+        _check_guide(self._svi.guide, {*arrays, *static})
+        handle = (num_samples, call is None, freeze(static))
+        draw = self._draws.get(handle, lambda: jax.jit(partial(_draw, self._svi.guide, num_samples, dict(static))))
+        drawn = draw(key, dict(params), dict(arrays))
+        # Before any trace of the kernel there is nothing to choose by but the names guides give to what is theirs.
+        names = [name for name in drawn if not name.startswith("_auto")] if latents is None else latents
+        return {name: drawn[name] for name in names if name in drawn}
+
+    def loop(self, static: Mapping[str, object], names: frozenset[str] = frozenset(), *, stacked: bool = False) -> Loop:
+        """Return the compiled loop of steps.
+
+        Each step counts the sites called ``names`` ``scale`` times.  If ``stacked``, arrays have an axis of batches
+        in front and step ``i`` takes batch ``i``; ``at`` is the place of the first in its epoch of ``per_epoch`` steps.
+        The loop ends early with the epoch of a step that is not finite; ``bad`` says that there was one before.
+        """
+        handle = (freeze(static), names, stacked)
+        return self._loops.get(handle, lambda: self._jit(self._loop(dict(static), names, stacked=stacked)))
+
+    def _jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Compile ``f(state, arrays, scale, ...)``; NumPyro sums over discrete sites with a plain scale only."""
+        return jax.jit(function, static_argnums=2 if sums_discrete(self._svi) else ())
+
+    def _loop(self, static: Mapping[str, object], names: frozenset[str], *, stacked: bool) -> Loop:
+        step = self._step(static, names)
+
+        def loop(
+            state: SVIState,
+            arrays: Mapping[str, jax.Array],
+            scale: Any,
+            n_steps: Any,
+            at: Any,
+            per_epoch: Any,
+            bad: Any,
+        ) -> tuple[SVIState, jax.Array, jax.Array, jax.Array]:
+            def unfinished(carry: tuple[Any, jax.Array, jax.Array, jax.Array]) -> jax.Array:
+                _, _, i, bad = carry
+                return jnp.logical_and(i < n_steps, ~(bad & ((at + i) % per_epoch == 0)))
+
+            def body(
+                carry: tuple[Any, jax.Array, jax.Array, jax.Array],
+            ) -> tuple[Any, jax.Array, jax.Array, jax.Array]:
+                state, losses, i, bad = carry
+                batch = arrays
+                if stacked:
+                    batch = {name: lax.dynamic_index_in_dim(a, i, keepdims=False) for name, a in arrays.items()}
+                state, loss, fine = step(state, batch, scale)
+                return state, losses.at[i].set(loss), i + 1, bad | ~fine
+
+            start = (state, jnp.zeros(MOST_STEPS), jnp.asarray(0), jnp.asarray(bad))
+            found: tuple[SVIState, jax.Array, jax.Array, jax.Array] = lax.while_loop(unfinished, body, start)
+            return found
+
+        return loop
+
+    def _step(self, static: Mapping[str, object], names: frozenset[str]) -> Callable[..., Any]:
+        """Return one step, which keeps the state if its loss or the new parameters are not finite, and says so."""
+        # `Minimize` runs a whole optimisation in one update and has no stable one.
+        stable = not isinstance(self._svi.optim, Minimize)
+        update = self._svi.stable_update if stable else self._svi.update
+
+        def step(state: SVIState, arrays: Mapping[str, jax.Array], scale: Any) -> tuple[SVIState, jax.Array, jax.Array]:
+            with RowScale(names, scale) if names else nullcontext():
+                new, loss = update(state, **arrays, **static)
+            fine = jnp.isfinite(loss)
+            if stable:
+                # The optimizer counts the steps it took; the module's state has to stay behind with it.
+                fine &= new.optim_state[0] != state.optim_state[0]
+                mutable = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new.mutable_state, state.mutable_state)
+                new = new._replace(mutable_state=mutable)
+            return new, loss, fine
+
+        return step
+
+
+def warn_not_finite(where: str) -> None:
+    """Say that a run was stopped, and what usually helps."""
+    warn(
+        f"The loss or its gradient was not finite {where} and keeps the last good state. A smaller learning rate, "
+        "other initial values or scaled inputs usually help.",
+        RuntimeWarning,
+    )
+
+
+def _check_guide(guide: Any, given: set[str]) -> None:
+    """Refuse to draw from a guide written by hand without the data it reads."""
+    if isinstance(guide, AutoGuide):
+        return
+    parameters = inspect.signature(guide).parameters.values()
+    missing = [p.name for p in parameters if p.default is p.empty and p.name not in given]
+    if missing:
+        msg = (
+            f"The guide needs {', '.join(f'`{name}`' for name in missing)}; got none. Pass the data by name: "
+            "`sample(X=X, y=y)`."
+        )
+        raise ValueError(msg)
+
+
+def _draw(
+    guide: Any,
+    num_samples: int,
+    static: Mapping[str, object],
+    key: jax.Array,
+    params: Mapping[str, Any],
+    arrays: Mapping[str, Any],
+) -> dict[str, jax.Array]:
+    """Draw from a guide of any kind; what it returns besides latent sites is left to the caller to drop."""
+    if isinstance(guide, AutoDelta):
+        # Its own `sample_posterior` would run the model, and so need data, for the deterministic sites.
+        return {
+            name: jnp.broadcast_to(value, (num_samples, *jnp.shape(value)))
+            for name, value in guide.median(params).items()
+        }
+    if isinstance(guide, AutoGuide):
+        return dict(guide.sample_posterior(key, params, sample_shape=(num_samples,), **arrays, **static))
+    return dict(Predictive(guide, params=dict(params), num_samples=num_samples)(key, **arrays, **static))

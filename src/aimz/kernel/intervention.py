@@ -1,0 +1,217 @@
+"""From ``intervention={name: value}`` to what the engine does with it."""
+
+__all__ = ["ResolvedIntervention", "read_intervention"]
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial, reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aimz.kernel.signature import KernelSignature
+from aimz.kernel.spec import KernelSpec, Role, Site
+from aimz.kernel.tracing import downstream_of_static
+from aimz.types import Arrays, Intervention, Kernel
+
+
+@dataclass(frozen=True)
+class ResolvedIntervention:
+    """An intervention, sorted by what it acts on."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    """Site name to the array it is set to, of the site's own shape."""
+    transforms: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
+    """Site name to a function of the value the site would have had."""
+    arrays: dict[str, Any] = field(default_factory=dict)
+    """Array argument to its new value."""
+    static: dict[str, Any] = field(default_factory=dict)
+    """Other argument to its new value."""
+    downstream: frozenset[str] = frozenset()
+    """Sites that descend from what the intervention sets."""
+
+
+def read_intervention(
+    intervention: Intervention | None,
+    *,
+    kernel: Kernel,
+    signature: KernelSignature,
+    spec: KernelSpec,
+    arrays: Arrays,
+    static: Mapping[str, object],
+    columns: Sequence[str] = (),
+) -> ResolvedIntervention:
+    """Sort an intervention into sites, arguments and columns of the input, and find what descends from it.
+
+    Raises
+    ------
+    TypeError
+        If ``intervention`` is not a mapping.
+    ValueError
+        If a name is neither a site nor an argument nor a column (the known ones are listed), or a value does not fit.
+    """
+    if intervention is None:
+        return ResolvedIntervention()
+    if not isinstance(intervention, Mapping):
+        msg = (
+            "`intervention` must be a mapping from the name of a site, an argument or a column to a value; got "
+            f"{type(intervention).__name__}. Write `intervention={{'name': value}}`."
+        )
+        raise TypeError(msg)
+    settable = {s.name: s for s in spec.sites if s.is_sample or s.role is Role.DETERMINISTIC}
+    arguments = {signature.param_input, *signature.extra}
+    read = ResolvedIntervention()
+    names: set[str] = set()
+    hit: set[str] = set()
+    by_column: dict[str, Any] = {}
+    for name, value in intervention.items():
+        if name in settable:
+            _set_site(read, settable[name], value)
+        elif name in arguments:
+            hit |= _set_argument(read, name, value, kernel, signature, spec, arrays, static)
+        elif str(name) in columns:
+            by_column[str(name)] = value
+            if columns.count(str(name)) > 1:
+                msg = f"Cannot intervene on column {name!r}: there are several of that name. Give each its own."
+                raise ValueError(msg)
+        else:
+            known = f" Columns: {', '.join(columns)}." if columns else ""
+            msg = (
+                f"Cannot intervene on {name!r}: it is neither a site nor an argument of kernel "
+                f"`{signature.kernel}`{', nor a column' if columns else ''}. Sites: {', '.join(settable) or 'none'}. "
+                f"Arguments: {', '.join(sorted(arguments))}.{known}"
+            )
+            raise ValueError(msg)
+        names.add(name)
+    if by_column:
+        given = signature.param_input
+        if given in names:
+            msg = f"Cannot intervene on `{given}` and on its column {next(iter(by_column))!r} together. Do it in one."
+            raise ValueError(msg)
+        names.add(given)
+        table: Any = arrays[given]
+        if getattr(table, "lazy", False) and all(callable(v) or np.ndim(v) == 0 for v in by_column.values()):
+            table = table.apply(partial(_with_columns, columns=columns, values=by_column))
+        else:
+            table = _with_columns(np.asarray(table), columns, by_column)
+        hit |= _set_argument(read, given, table, kernel, signature, spec, arrays, static)
+    # A site that is set depends on nothing any more; one that is transformed still has a value of its own.
+    return replace(read, downstream=(spec.descendants(names | hit) | hit) - frozenset(read.values))
+
+
+def _with_columns(table: np.ndarray, columns: Sequence[str], values: Mapping[str, Any]) -> np.ndarray:
+    """Return the input with some of its columns set."""
+    new = {}
+    for name, value in values.items():
+        place, old = columns.index(name), table[:, columns.index(name)]
+        given = np.asarray(value(old)) if callable(value) else value
+        new[place] = fit_to_shape(given, old.shape, str(old.dtype), f"column `{name}`")
+    # A copy, since the data stay as they are; in JAX's types, in which an int32 and a float32 make a float32.
+    wide = table.astype(reduce(jnp.promote_types, [array.dtype for array in new.values()], table.dtype))
+    for place, column in new.items():
+        wide[:, place] = column
+    return wide
+
+
+def _set_site(read: ResolvedIntervention, site: Site, value: Any) -> None:
+    if site.in_control_flow and (callable(value) or not site.is_sample):
+        how = "by a callable" if callable(value) else "that is computed"
+        msg = (
+            f"Cannot intervene on site `{site.name}` {how} inside a `scan` or `cond`: NumPyro hands only values of "
+            "sample sites into it. Set a sample site to a value."
+        )
+        raise ValueError(msg)
+    if not callable(value):
+        read.values[site.name] = fit_to_shape(value, site.traced_shape, site.dtype, f"site `{site.name}`")
+        return
+    try:
+        result = jax.eval_shape(value, jax.ShapeDtypeStruct(site.traced_shape, site.dtype))
+    except jax.errors.TracerArrayConversionError as error:
+        msg = (
+            f"A callable intervention on site `{site.name}` is compiled, so it must use `jax.numpy`; it uses `numpy`, "
+            "which is for callables on arguments."
+        )
+        raise TypeError(msg) from error
+    if getattr(result, "shape", None) != site.traced_shape:
+        msg = (
+            f"A callable intervention on site `{site.name}` must return an array of its shape {site.traced_shape}; it "
+            f"returns {getattr(result, 'shape', type(result).__name__)}."
+        )
+        raise ValueError(msg)
+    read.transforms[site.name] = value
+
+
+def _set_argument(
+    read: ResolvedIntervention,
+    name: str,
+    value: Any,
+    kernel: Kernel,
+    signature: KernelSignature,
+    spec: KernelSpec,
+    arrays: Arrays,
+    static: Mapping[str, object],
+) -> set[str]:
+    """Record the new value of an argument; return the sites it reaches directly, where a trace does not tell."""
+    if name in arrays:
+        new = value(arrays[name]) if callable(value) else value
+        if hasattr(new, "lazy") and new.shape[:1] == arrays[name].shape[:1]:
+            read.arrays[name] = new  # rows that will be had in parts
+            return set()
+        read.arrays[name] = fit_to_shape(new, arrays[name].shape, str(arrays[name].dtype), f"argument `{name}`")
+        return set()
+    if name not in static:
+        msg = (
+            f"Cannot intervene on argument `{name}`: the call does not pass it, so there is no factual value. "
+            f"Pass `{name}=` as well."
+        )
+        raise ValueError(msg)
+    read.static[name] = value(static[name]) if callable(value) else value
+    try:
+        abstract = {key: jax.ShapeDtypeStruct(a.shape, a.dtype) for key, a in arrays.items()}
+        return set(downstream_of_static(kernel, abstract, static, signature.param_input, spec.row_plates, name))
+    except Exception as error:
+        msg = (
+            f"Cannot tell which sites descend from argument `{name}`, which is not an array: the kernel must "
+            f"know its value in advance. Pass the new value itself, `{name}={read.static[name]!r}`, without an "
+            "intervention; all latent sites then keep their posterior draws."
+        )
+        raise ValueError(msg) from error
+
+
+def fit_to_shape(value: Any, shape: tuple[int, ...], dtype: str, what: str) -> np.ndarray | jax.Array:
+    """Broadcast a value of an intervention to ``shape``; a leading axis of the rows may stand alone."""
+    array = _cast(value if isinstance(value, jax.Array) else np.asarray(value), np.dtype(dtype))
+    padded = array.shape + (1,) * (len(shape) - array.ndim)
+    trailing = _broadcasts(array.shape, shape)
+    by_row = 0 < array.ndim < len(shape) and array.shape[0] == shape[0] and _broadcasts(padded, shape)
+    if trailing and by_row and shape[0] != 1:
+        reversed_padding = (1,) * (len(shape) - array.ndim) + array.shape
+        msg = (
+            f"An intervention on {what} of shape {array.shape} could run along the first or the last axes of "
+            f"{shape}. Reshape it to say which: {padded} or {reversed_padding}."
+        )
+        raise ValueError(msg)
+    if not trailing and not by_row:
+        msg = f"An intervention on {what} must broadcast to its shape {shape}; got shape {array.shape}."
+        raise ValueError(msg)
+    aligned = array if trailing else array.reshape(padded)
+    # A view of NumPy's shows where rows are all the same, and takes no memory for them.
+    return aligned if aligned.shape == shape else np.broadcast_to(np.asarray(aligned), shape)
+
+
+def _cast(array: np.ndarray | jax.Array, dtype: np.dtype) -> np.ndarray | jax.Array:
+    """Give a value the dtype of what it replaces, unless that would change it: half a dose stays a half."""
+    wide = jnp.promote_types(dtype, array.dtype)
+    with np.errstate(invalid="ignore"):  # NaN has no integer, and then stays what it is
+        same = wide == dtype or bool((array == array.astype(dtype)).all())
+    return array.astype(dtype if same else wide)
+
+
+def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Whether an array of ``shape`` broadcasts to exactly ``target``."""
+    try:
+        return np.broadcast_shapes(shape, target) == target
+    except ValueError:
+        return False

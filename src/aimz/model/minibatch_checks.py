@@ -1,0 +1,140 @@
+"""May a batch stand for the whole data?  What is scaled then, and what is refused."""
+
+__all__ = ["batch_scale", "check_batch"]
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+from numpyro.infer.autoguide import AutoGuide
+
+from aimz.data import KernelArguments
+from aimz.engine import InputLayout, KernelEngine
+from aimz.forward import CompiledPrograms, PassSpec
+from aimz.inference import SVIFit, abstract_sites
+from aimz.kernel import KernelSpec, Role, freeze, site_obstacle
+
+
+def batch_scale(
+    engine: KernelEngine, fit: SVIFit, call: KernelArguments, spec: KernelSpec, n_obs: int
+) -> frozenset[str]:
+    """Return the sites to scale where ``call`` is a batch of ``n_obs`` rows; none if it is all of them.
+
+    Found out once for batches of a kind.
+    """
+    if n_obs <= call.n_obs:
+        return frozenset()
+    shapes = tuple((name, array.shape, str(array.dtype)) for name, array in sorted(call.arrays.items()))
+    return fit.scalings.get((shapes, freeze(call.static), n_obs), lambda: check_batch(engine, fit, call, spec, n_obs))
+
+
+def check_batch(
+    engine: KernelEngine, fit: SVIFit, call: KernelArguments, spec: KernelSpec, n_obs: int
+) -> frozenset[str]:
+    """Return the sites to scale, and refuse a kernel or a guide of which a batch cannot stand for all rows.
+
+    Raises
+    ------
+    ValueError
+        If a site cannot be scaled, or rows see one another.
+    """
+    given = tuple(_shapes(call, rows) for rows in _sizes(call.n_obs))
+    names = fit.check_minibatches(spec, (given[0], given[1]), call.static, n_obs)
+    reason = _mixing(engine, fit, call, spec)
+    if reason is not None:
+        msg = (
+            f"Kernel `{engine.signature.kernel}` cannot be fitted in minibatches ({reason}): a batch would not stand "
+            "for its share of the data. Fit all rows with `fit_on_batch`, or write the kernel so that each row counts "
+            "for itself."
+        )
+        raise ValueError(msg)
+    return names
+
+
+def _sizes(n_rows: int) -> tuple[int, int]:
+    """Return the number of rows of a batch, and another."""
+    return n_rows, max(1, n_rows // 2) if n_rows > 1 else 2
+
+
+def _shapes(call: KernelArguments, n_rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+    return {
+        name: jax.ShapeDtypeStruct((n_rows, *array.shape[1:]) if array.ndim else (), array.dtype)
+        for name, array in call.arrays.items()
+    }
+
+
+def _mixing(engine: KernelEngine, fit: SVIFit, call: KernelArguments, spec: KernelSpec) -> str | None:
+    """Return why the density of a batch is not a sum over its rows, or None.
+
+    A kernel with mutable state, which takes statistics of each batch on purpose, or with noise of its own (dropout) is
+    taken as it is, but for its sites.
+    """
+    scored = tuple(site.name for site in spec.sites if site.is_sample or site.role is Role.FACTOR)
+    with_rows = frozenset(site.name for site in spec.sites if site.row_axes)
+    obstacle = site_obstacle(spec, drawn=with_rows, returned=scored, scored=False)
+    if obstacle is not None:
+        return obstacle
+    latent = {name: jax.ShapeDtypeStruct(spec[name].traced_shape, spec[name].dtype) for name in spec.names(Role.LATENT)}
+    params = engine.reader.param_shapes(_shapes(call, call.n_obs), call.static, spec)
+    axes = {site.name: site.row_axes[0] for site in spec.sites if site.row_axes}
+    if not spec.names(Role.MUTABLE):
+        obstacle = _mixing_in(engine.programs, call, spec, _Function(scored, latent, params, axes))
+    guide = fit.inference.guide
+    if obstacle is not None or isinstance(guide, AutoGuide):
+        return obstacle
+    one, other = (abstract_sites(guide, _shapes(call, rows), call.static) for rows in _sizes(call.n_obs))
+    drawn = {name: site.value for name, site in one.items() if site.kind == "sample"}
+    params = {name: site.value for name, site in one.items() if site.kind == "param"}
+    axes = {
+        name: next(i for i, (a, b) in enumerate(zip(shape.shape, other[name].value.shape, strict=True)) if a != b)
+        for name, shape in drawn.items()
+        if name in other and shape.shape != other[name].value.shape
+    }
+    obstacle = _mixing_in(CompiledPrograms(guide), call, spec, _Function(tuple(drawn), drawn, params, axes))
+    return None if obstacle is None else f"in its guide: {obstacle}"
+
+
+class _Function(NamedTuple):
+    """A model or a guide, and its values, abstractly."""
+
+    scored: tuple[str, ...]
+    latent: Mapping[str, jax.ShapeDtypeStruct]
+    """Values of its sites in one batch."""
+    params: Mapping[str, Any]
+    axes: Mapping[str, int]
+    """Row axis of those that have one."""
+
+
+def _mixing_in(programs: CompiledPrograms, call: KernelArguments, spec: KernelSpec, function: _Function) -> str | None:
+    """Return how the density of a model, or of a guide, carries something across the rows of a batch, or None."""
+    size, other = _sizes(call.n_obs)
+    draws = {n: jax.ShapeDtypeStruct((1, *shape.shape), shape.dtype) for n, shape in function.latent.items()}
+    arrays = _shapes(call, size)
+    layout = InputLayout(
+        draws={name: shape for name, shape in draws.items() if name not in function.axes},
+        row_draws={name: shape for name, shape in draws.items() if name in function.axes},
+        values=function.params,
+        row_values={},
+        arrays={name: array for name, array in arrays.items() if not array.shape},
+        row_arrays={name: array for name, array in arrays.items() if array.shape},
+        row_axes=function.axes,
+        with_rows=bool(spec.row_plates),
+    )
+    plan = PassSpec(
+        n_obs=size,
+        n_draws=1,
+        static=call.static,
+        return_sites=function.scored,
+        row_plates=spec.row_plates,
+        row_axes=function.axes,
+    )
+    one, two = (layout.one_block(rows, alone=False) for rows in (size, other))
+    try:
+        if programs.step("batch_density", plan, one).own_noise:
+            return None
+        use = programs.use("batch_density", plan, one, two, other)
+    except Exception as error:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
+        return f"for {other} rows it raises {type(error).__name__}"
+    if use.obstacle is None and spec.row_plates and (use.local or use.beyond):
+        return "the row numbers of its plate are drawn by chance, and are not those of the batch"
+    return use.obstacle

@@ -1,0 +1,205 @@
+"""Averages under scenarios, and what one scenario changes against another."""
+
+__all__ = ["Averages", "Contrast", "check_by", "check_contrast", "compared_tree", "read_contrast"]
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from aimz.errors import warn
+from aimz.output.datasets import attributes, common_sizes, make_tree
+from aimz.output.labels import SAMPLE_DIMS
+
+SCENARIO = "scenario"
+type Contrast = str | Callable[[xr.DataArray, xr.DataArray], xr.DataArray]
+
+_CONTRASTS: Mapping[str, tuple[Callable[[Any, Any], Any], float]] = {
+    "difference": (lambda scenario, baseline: scenario - baseline, 0.0),
+    "ratio": (lambda scenario, baseline: scenario / baseline, 1.0),
+    "lift": (lambda scenario, baseline: scenario / baseline - 1, 0.0),
+}
+"""What is done with two averages, and what comes out if they are the same."""
+
+
+@dataclass(frozen=True)
+class Averages:
+    """Sums over rows, and what is needed to label their averages."""
+
+    sums: Mapping[str, np.ndarray]
+    """Site to ``(n_draws, n_scenarios, ..., n_cells)``; without the last axis for a site without rows."""
+    dims: Mapping[str, tuple[str, ...]]
+    """Site to the names of its axes, those of draws and rows left out."""
+    with_rows: frozenset[str]
+    scenarios: tuple[Any, ...]
+    baseline: Any
+    num_chains: int
+    labels: Mapping[str, np.ndarray]
+    """Dimensions of the groups to their labels."""
+    rows: np.ndarray
+    """Rows in each cell."""
+    weight: np.ndarray
+    """What they count together, on the scale of the sums."""
+    weight_scale: float = 1.0
+    coords: Mapping[str, Any] = field(default_factory=dict)
+    """Labels of the sites' own dimensions."""
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_contrast(contrast: Any) -> Contrast:
+    """Refuse a contrast that is none.
+
+    Raises
+    ------
+    ValueError
+        If it is neither known nor callable.
+    """
+    if callable(contrast) or (isinstance(contrast, str) and contrast in _CONTRASTS):
+        return contrast  # type: ignore[no-any-return]
+    msg = (
+        f"`contrast` must be {', '.join(map(repr, _CONTRASTS))}, or a function of two averages (scenario, baseline); "
+        f"got {contrast!r}."
+    )
+    raise ValueError(msg)
+
+
+def check_by(labels: Mapping[str, Any], taken: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse names of groups that are those of something else in the result.
+
+    Raises
+    ------
+    ValueError
+        If a name is that of a sampling dimension, a site, or an axis of one.
+    """
+    used = {*SAMPLE_DIMS, SCENARIO, "rows", "weight", *taken, *(dim for dims in taken.values() for dim in dims)}
+    table = {name for name in labels if name in ("site", "mean", "sd") or name.startswith("P(")}
+    clash = sorted(used & labels.keys() | table | {name for name in labels if name.endswith(("_lb", "_ub"))})
+    if clash:
+        msg = (
+            f"`by` must not name a dimension {clash[0]!r}: the result or its table has that name. Name it differently."
+        )
+        raise ValueError(msg)
+
+
+def compared_tree(averages: Averages, contrast: Contrast) -> xr.DataTree:
+    """Return the groups ``scenarios``, ``effect`` and ``groups``; with groups of rows also those over all rows."""
+    weight = averages.weight * averages.weight_scale
+    groups = {"scenarios": _averages(averages, by=bool(averages.labels))}
+    if averages.labels:
+        groups["scenarios_overall"] = _averages(averages, by=False)
+    for name in list(groups):
+        effect = _effect(groups[name], averages.scenarios.index(averages.baseline), contrast, averages.labels)
+        groups[name.replace("scenarios", "effect")] = effect
+    shape = tuple(len(labels) for labels in averages.labels.values())
+    dims = tuple(averages.labels)
+    groups["groups"] = xr.Dataset(
+        {"rows": (dims, averages.rows.reshape(shape)), "weight": (dims, weight.reshape(shape))},
+        coords=dict(averages.labels),
+        attrs=attributes(),
+    )
+    order = ("effect", "effect_overall", "scenarios", "scenarios_overall", "groups")
+    return make_tree({name: groups.get(name) for name in order})
+
+
+def _averages(averages: Averages, *, by: bool) -> xr.Dataset:
+    """Return the average of each site for each group, or over all rows."""
+    head = (*SAMPLE_DIMS, SCENARIO)
+    cells = tuple(averages.labels) if by else ()
+    shape = tuple(len(labels) for labels in averages.labels.values()) if by else ()
+    variables = {}
+    for name, sums in averages.sums.items():
+        dims: tuple[str, ...] = (*head, *averages.dims[name])
+        values = sums
+        if name in averages.with_rows:
+            with np.errstate(invalid="ignore", divide="ignore"):  # a cell without rows has no average
+                values = sums / averages.weight if by else (sums.sum(-1) / averages.weight.sum())
+            if by:
+                # Groups before the axes of the site.
+                values = np.moveaxis(values, -1, 2).reshape(*sums.shape[:2], *shape, *sums.shape[2:-1])
+                dims = (*head, *cells, *averages.dims[name])
+        variables[name] = (dims, values.reshape(averages.num_chains, -1, *values.shape[1:]))
+    sizes = common_sizes({name: (dims, array.shape) for name, (dims, array) in variables.items()})
+    coords: dict[str, Any] = {dim: averages.coords.get(dim, pd.RangeIndex(size)) for dim, size in sizes.items()}
+    coords |= {SCENARIO: _names(averages.scenarios), **(averages.labels if by else {})}
+    attrs = attributes(sample_dims=list(SAMPLE_DIMS), baseline=str(averages.baseline), **averages.attrs)
+    return xr.Dataset(variables, coords=coords, attrs=attrs)
+
+
+def _names(scenarios: tuple[Any, ...]) -> np.ndarray:
+    """Return names of scenarios as labels; NumPy would make texts of numbers beside texts."""
+    kinds = {str if isinstance(name, str) else float if isinstance(name, Real) else object for name in scenarios}
+    if len(kinds) == 1 and object not in kinds:
+        return np.asarray(scenarios)
+    names = np.empty(len(scenarios), object)
+    names[:] = scenarios
+    return names
+
+
+def check_contrast(contrast: Contrast, dims: Mapping[str, tuple[str, ...]], labels: Mapping[str, Any]) -> None:
+    """Try a contrast of the user's on averages of 1, before anything is computed."""
+    if not callable(contrast):
+        return
+    head = (*SAMPLE_DIMS, SCENARIO, *labels)
+    ones = {name: ((*head, *own), np.ones((1,) * (len(head) + len(own)))) for name, own in dims.items()}
+    some = xr.Dataset(ones, attrs={"baseline": ""})
+    _effect(some.isel({SCENARIO: [0, 0]}), 0, contrast, labels)
+
+
+def _effect(averages: xr.Dataset, baseline: int, contrast: Contrast, by: Mapping[str, Any]) -> xr.Dataset:
+    """Return what each scenario makes of the baseline, which is given by its place, draw by draw."""
+    after = averages.isel({SCENARIO: [i for i in range(averages.sizes[SCENARIO]) if i != baseline]})
+    before = averages.isel({SCENARIO: baseline}, drop=True)
+    if callable(contrast):
+        function, null, name = contrast, 0.0, getattr(contrast, "__name__", type(contrast).__name__)
+    else:
+        (function, null), name = _CONTRASTS[contrast], contrast
+    found = {}
+    for site in averages.data_vars:
+        base = before[site]
+        if not callable(contrast) and contrast != "difference":
+            base = _nonzero(base, str(site), contrast)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            value = function(after[site], base)
+        if not isinstance(value, xr.DataArray) or set(value.dims) != set(after[site].dims):
+            got = f"dimensions {value.dims}" if isinstance(value, xr.DataArray) else f"a {type(value).__name__}"
+            msg = (
+                f"`contrast` must return an array with the dimensions {after[site].dims} of the scenarios, draw by "
+                f"draw; for `{site}` it returned {got}. Do its arithmetic on what it is given, without averaging."
+            )
+            raise ValueError(msg)
+        found[site] = value.transpose(*after[site].dims)
+    about = {"contrast": name, "no_effect": null, "baseline": averages.attrs["baseline"]}
+    if name == "lift" and any(bool((before[site] < 0).any()) for site in before.data_vars):
+        about["negative_baseline"] = 1
+    dims = [str(dim) for dim in averages.dims if dim in by]
+    for value in found.values():
+        value.attrs = {**about, "by": dims}
+    effect = xr.Dataset(found)
+    effect.attrs = {**averages.attrs, **about, "by": dims}
+    return effect
+
+
+def _nonzero(base: xr.DataArray, site: str, contrast: str) -> xr.DataArray:
+    """Return a baseline to divide by, without its zeros, and say what a quotient of it is not good for."""
+    zero = (base == 0).values
+    if zero.any():
+        warn(
+            f"The baseline's average of `{site}` is 0 in {int(zero.sum())} of {zero.size} draws and groups, where a "
+            f"{contrast} has no value: there it is NaN. Use `contrast='difference'`."
+        )
+    signs = (base > 0).any(SAMPLE_DIMS) & (base < 0).any(SAMPLE_DIMS)
+    if bool(signs.any()):
+        warn(
+            f"The baseline's average of `{site}` is below 0 in some draws and above in others, so its {contrast} has "
+            "no meaning as a number: it runs through infinity. Use `contrast='difference'`."
+        )
+    elif bool((base < 0).any()):
+        warn(
+            f"The baseline's average of `{site}` is below 0, so a {contrast} has the opposite sign of the change. Use "
+            "`contrast='difference'`."
+        )
+    return base.where(base != 0)

@@ -1,0 +1,523 @@
+"""What `diagnose` says: each number against its source, and each verdict where it is due."""
+
+import sys
+import warnings
+from types import SimpleNamespace
+
+import arviz_stats
+import cloudpickle
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from arviz_stats.base import array_stats
+from flax import linen
+from jax import random
+from numpyro.contrib.module import flax_module
+from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoDelta, AutoLaplaceApproximation, AutoMultivariateNormal, AutoNormal
+from numpyro.infer.util import log_density
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
+
+import aimz.inference.diagnostics
+from aimz import ImpactModel
+from aimz.errors import NotFittedError
+from aimz.inference import log_ratios
+from aimz.inference.diagnostics import _trend
+from kernels import BY_NAME, fitted_model, new_model
+
+N_OBS = 60
+X = np.asarray(random.normal(random.key(1), (N_OBS, 2)), np.float32)
+Y = X @ np.array([1.0, -1.0], np.float32) + np.asarray(random.normal(random.key(2), (N_OBS,)))
+ALIKE = X.copy()
+ALIKE[:, 1] = X[:, 0] + 0.3 * X[:, 1]  # so that the two coefficients are correlated by -0.96
+
+
+def kernel(X, y=None):
+    b = numpyro.sample("b", dist.Normal(0, 2).expand([2]).to_event(1))
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(X @ b), obs=y)
+
+
+def by_svi(guide=AutoNormal, function=kernel, rate=0.02, **options):
+    guide = guide(function) if isinstance(guide, type) else guide
+    return ImpactModel(function, random.key(0), SVI(function, guide, numpyro.optim.Adam(rate), Trace_ELBO(), **options))
+
+
+def by_mcmc(function=kernel, **options):
+    options = {"num_warmup": 300, "num_samples": 400, "num_chains": 2, "chain_method": "vectorized", **options}
+    return ImpactModel(function, random.key(0), MCMC(NUTS(function), progress_bar=False, **options))
+
+
+@pytest.fixture(scope="module")
+def settled():
+    """A mean-field fit that has come to its end."""
+    return by_svi().fit_on_batch(X, Y, num_steps=3000, progress=False)
+
+
+def test_chains_have_the_numbers_of_arviz():
+    model = by_mcmc()
+    model = ImpactModel(kernel, random.key(0), model.inference, dims={"b": ["col"]}, coords={"col": ["age", "income"]})
+    model.fit_on_batch(X, Y, progress=False)
+    table = model.diagnose()
+    posterior = model.predict_on_batch(X)["posterior"].dataset
+    found = {
+        "R-hat": arviz_stats.rhat(posterior)["b"],
+        "bulk ESS": arviz_stats.ess(posterior, method="bulk")["b"],
+        "tail ESS": arviz_stats.ess(posterior, method="tail", prob=(0.05, 0.95))["b"],
+    }
+    for check, values in found.items():
+        worst = np.argmax(values.data) if check == "R-hat" else np.argmin(values.data)
+        assert table.loc[check, "value"] == float(values[worst])
+        assert table.loc[check, "site"] == f"b[{['age', 'income'][int(worst)]}]"
+    assert table.columns.tolist() == ["value", "threshold", "site", "verdict"]
+    assert table["verdict"].to_dict() == dict.fromkeys([*found, "divergences"], "ok")
+    assert table["threshold"].tolist() == ["< 1.01", ">= 200", ">= 200", "0"]
+    assert table.loc["divergences", "value"] == 0
+
+
+def test_divergences_are_counted():
+    def funnel(X, y=None):
+        width = numpyro.sample("width", dist.Normal(0, 3))
+        numpyro.sample("x", dist.Normal(0, jnp.exp(width / 2)).expand([9]).to_event(1))
+        with numpyro.plate("obs", X.shape[0]):
+            numpyro.sample("y", dist.Normal(0, 1), obs=y)
+
+    sampler = NUTS(funnel, step_size=1.0, adapt_step_size=False)
+    mcmc = MCMC(sampler, num_warmup=100, num_samples=200, num_chains=2, chain_method="vectorized", progress_bar=False)
+    model = ImpactModel(funnel, random.key(0), mcmc).fit_on_batch(X, Y, progress=False)
+    line = model.diagnose().loc["divergences"]
+    expected = int(model.inference.get_extra_fields()["diverging"].sum())
+    assert line["value"] == expected > 0
+    assert line["verdict"] == "bad: reparametrise the kernel"
+
+
+def drawn(**sites):
+    """Return the verdicts, and the table, of draws that were set: arrays of shape ``(n_chains, n_draws, ...)``."""
+    samples = {name: np.asarray(v, np.float32).reshape(-1, *np.shape(v)[2:]) for name, v in sites.items()}
+    model = by_mcmc().set_posterior_sample(samples, num_chains=len(next(iter(sites.values()))))
+    table = model.diagnose()
+    assert "..." not in str(table)
+    return table["verdict"], table
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def test_chains_at_different_places_are_bad():
+    apart = noise(2, 500) + np.array([[0.0], [3.0]])
+    verdict, table = drawn(a=noise(2, 500), b=apart)
+    assert verdict["R-hat"] == "bad: chains differ; run longer"
+    assert verdict["bulk ESS"] == "bad: too few; run longer"
+    assert table["site"].tolist() == ["b", "b", table.loc["tail ESS", "site"], ""]
+    assert table.loc["R-hat", "value"] == float(arviz_stats.rhat(apart.astype(np.float32)))
+    assert verdict["divergences"] == "not checked: not recorded"
+    assert np.isnan(table.loc["divergences", "value"])
+
+
+def test_one_chain_has_no_rhat():
+    verdict, table = drawn(a=noise(1, 500))
+    assert verdict["R-hat"] == "not checked: one chain, run 4"
+    assert verdict["bulk ESS"] == verdict["tail ESS"] == "ok"
+    assert table.loc["bulk ESS", "threshold"] == ">= 100"
+
+
+def test_values_that_never_move_are_left_out_and_not_called_ok():
+    factor = np.zeros((2, 500, 2, 2))
+    factor[..., 0, 0] = 1  # as in a Cholesky factor
+    factor[..., 1, :] = noise(2, 500, 2)
+    verdict, _ = drawn(factor=factor)
+    assert verdict["R-hat"] == verdict["tail ESS"] == "ok"
+    verdict, table = drawn(a=noise(2, 500), c=np.ones((2, 500)))
+    assert set(verdict.drop("divergences")) == {"ok, but `c` never moves"}
+    assert table.loc["R-hat", "site"] == "a"
+    verdict, table = drawn(c=np.ones((2, 500)))
+    assert set(verdict.drop("divergences")) == {"bad: the sampler never moves"}
+    assert table["value"].isna().all()
+    verdict, _ = drawn(c=np.ones((2, 500)) * np.array([[0.0], [1.0]]))  # each stuck at its own place
+    assert verdict["R-hat"].startswith("bad")
+
+
+def test_draws_that_are_no_fractions():
+    coin = np.random.default_rng(0).integers(0, 2, (2, 500))
+    verdict, table = drawn(coin=coin)
+    assert verdict["R-hat"] == verdict["bulk ESS"] == "ok"
+    model = by_mcmc().set_posterior_sample({"coin": coin.ravel() > 0}, num_chains=2)
+    assert model.diagnose().loc["R-hat", "value"] == pytest.approx(table.loc["R-hat", "value"])
+
+
+def test_draws_that_cannot_be_judged():
+    for bad in (np.nan, np.inf):
+        draws = noise(2, 500)
+        draws[1, 7] = bad
+        verdict, table = drawn(a=noise(2, 500), b=draws)
+        assert set(verdict.drop("divergences")) == {"bad: draws are not finite"}
+        assert table.loc["R-hat", "site"] == "b"
+    verdict, _ = drawn(a=noise(2, 3))
+    assert set(verdict.drop("divergences")) == {"not checked: fewer than 4 draws"}
+
+
+def test_of_many_values_some_are_looked_at(monkeypatch):
+    monkeypatch.setattr(aimz.inference.diagnostics, "_LOOK", 3)
+    many = noise(2, 200, 9)
+    verdict, table = drawn(a=many)
+    assert verdict["R-hat"] == "ok, of 3 values a site"
+    looked = arviz_stats.rhat(many[:, :, [0, 4, 8]].astype(np.float32))
+    assert table.loc["R-hat", "value"] == looked.max()
+    assert table.loc["R-hat", "site"] == f"a[{[0, 4, 8][int(looked.argmax())]}]"
+
+
+# ---------------------------------------------------------------------------------------------- variational
+
+
+def test_a_settled_fit_is_ok(settled):
+    table = settled.diagnose()
+    assert table["verdict"].to_dict() == {"ELBO trend": "ok", "Pareto k": "ok"}
+    losses = np.asarray(settled.vi_result.losses)
+    assert table.loc["ELBO trend", "value"] == pytest.approx(losses[2400:2700].mean() - losses[2700:].mean(), abs=1e-9)
+    assert table.loc["Pareto k", "threshold"] == "< 0.67"
+    text = str(table)
+    assert "..." not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_fit_stopped_too_early_is_bad():
+    table = by_svi(rate=0.002).fit_on_batch(X, Y, num_steps=500, progress=False).diagnose()
+    assert table.loc["ELBO trend", "verdict"] == "bad: still rising; take more steps"
+    assert table.loc["Pareto k", "verdict"] == "bad: the fit has to settle first"
+    assert "..." not in str(table)
+
+
+def test_trend():
+    steps, white = np.arange(1000), noise(1000, seed=1)
+
+    def verdict(losses):
+        line = _trend(np.asarray(losses, float))
+        assert line.verdict.startswith("not checked") == (line.verdict != "ok" and not line.verdict.startswith("bad"))
+        return line.verdict
+
+    assert verdict(white) == "ok"
+    assert verdict(np.zeros(1000)) == "ok"
+    assert verdict(white - 0.02 * steps) == "bad: still rising; take more steps"  # 2 nats, and 0.1 is the error
+    assert verdict(white + 0.02 * steps) == "bad: falling; lower the learning rate"
+    # Without noise any trend would be significant; a tenth of a nat is where it counts.
+    assert verdict(-0.0009 * steps) == "ok"
+    assert verdict(-0.0011 * steps) == "bad: still rising; take more steps"
+    # A trend of 100 nats would hide in noise of 1,000, and so it is not called settled ...
+    assert verdict(1000 * white) == "not checked: noisy; take more steps"
+    # ... unless that is little to what has been gained.
+    assert verdict(100 * white + 1e4 * (steps < 300)) == "ok"
+    assert verdict(np.where(steps == 900, np.nan, white)) == "bad: not finite; lower learning rate"
+    assert verdict([*white, np.inf]) == "bad: not finite; lower learning rate"
+    assert verdict(np.where(steps == 500, np.nan, white)) == "ok"  # it has recovered since
+    assert verdict(white[:99]) == verdict([]) == "not checked: fewer than 100 steps"
+    assert verdict([np.nan]) == "bad: not finite; lower learning rate"
+    assert all(verdict(0.2 * noise(100 + i, seed=i)).startswith(("ok", "bad")) for i in range(40))
+    # Losses near a million have a last digit of 0.06, which is no trend.
+    assert verdict(np.float32(4e6) + np.where(steps < 900, 0.25, 0)) == "ok"
+
+
+def test_healthy_fits_are_rarely_called_bad():
+    """Noise alone exceeds two standard errors in 4.6 per cent of fits."""
+    # Large steps before, so that the noise is little to what has been gained.
+    lines = [_trend(10 * noise(1000, seed=seed) + 1e4 * (np.arange(1000) < 100)) for seed in range(200)]
+    assert 0 < sum(line.verdict.startswith("bad") for line in lines) <= 20  # more has a chance of 0.1 per cent
+    assert all(abs(line.value) < 2 * float(line.threshold[2:]) for line in lines)
+
+
+def test_pareto_k_of_guides_that_can_and_cannot():
+    """The posterior is normal, with a correlation of -0.96: one guide has it, the other has no correlations."""
+    exact = by_svi(AutoMultivariateNormal, rate=0.03).fit_on_batch(ALIKE, Y, num_steps=4000, progress=False)
+    lines = exact.diagnose(rng_key=random.key(5))
+    assert lines.loc["Pareto k", "value"] < 0.5
+    assert lines.loc["Pareto k", "verdict"] == "ok"
+    mean_field = by_svi(rate=0.03).fit_on_batch(ALIKE, Y, num_steps=4000, progress=False)
+    lines = mean_field.diagnose(rng_key=random.key(5))
+    assert lines.loc["ELBO trend", "verdict"] == "ok"
+    assert lines.loc["Pareto k", "value"] > 0.8
+    assert lines.loc["Pareto k", "verdict"] == "bad: try a richer guide, or MCMC"
+
+
+@pytest.mark.parametrize(("width", "k"), [(0.45, 0.7), (0.77, 0.4), (1.5, None)])
+def test_pareto_k_is_that_of_theory(width, k):
+    """A normal guide ``s`` times as wide as the posterior has weights whose tail has the shape ``1 - s^2``.
+
+    Of 1,000 draws that shape is seen to 0.15, and the heavier one as 0.7 on the average rather than 0.8.
+    """
+
+    def guide(X, y=None):
+        numpyro.sample("a", dist.Normal(numpyro.param("a_at", 0.0), width * (1 + N_OBS) ** -0.5))
+
+    model = by_svi(guide, mean_kernel)
+    y = Y - Y.mean()
+    model.vi_result = SimpleNamespace(params={"a_at": jnp.zeros(())}, losses=[])
+    line = model.diagnose(X, y).loc["Pareto k"]
+    if k is None:
+        assert line["value"] < 0.1  # bounded weights
+    else:
+        assert line["value"] == pytest.approx(k, abs=0.3)
+
+
+def mean_kernel(X, y=None):
+    a = numpyro.sample("a", dist.Normal())
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(a), obs=y)
+
+
+def test_pareto_k_equals_one_by_hand():
+    """With a parameter of the kernel, a latent that is positive, a static argument and one of SVI's own."""
+
+    def power(X, degree, scale=1.0, *, y=None):
+        s = numpyro.sample("s", dist.HalfNormal(2))
+        b = numpyro.sample("b", dist.Normal(0, numpyro.param("wide", 1.5)))
+        with numpyro.plate("obs", X.shape[0]):
+            numpyro.sample("y", dist.Normal(b * X[:, 0] ** degree, scale * s), obs=y)
+
+    def guide(X, degree, scale=1.0, *, y=None):
+        at, spread = numpyro.param("at", 0.0), numpyro.param("spread", 0.2, constraint=dist.constraints.positive)
+        numpyro.sample("b", dist.StudentT(5, at, 0.5 * spread))
+        numpyro.sample("s", dist.LogNormal(numpyro.param("s_at", 0.1), 0.1))
+
+    model = by_svi(guide, power, scale=0.7).fit_on_batch(X, Y, degree=1, num_steps=100, progress=False)
+    key = random.key(9)
+    got = model.diagnose(rng_key=key).loc["Pareto k", "value"]
+    params = model.vi_result.params
+    given = {"X": jnp.asarray(X), "y": jnp.asarray(Y), "degree": 1, "scale": 0.7}
+
+    def ratio(key):
+        _, of_guide = random.split(key)
+        tracer = numpyro.handlers.trace(
+            numpyro.handlers.seed(numpyro.handlers.substitute(guide, params), of_guide)
+        ).get_trace(**given)
+        theta = {name: tracer[name]["value"] for name in ("b", "s")}
+        return log_density(power, (), given, {**params, **theta})[0] - log_density(guide, (), given, params | theta)[0]
+
+    by_hand = jax.vmap(ratio)(random.split(key, 1000))
+    assert got == pytest.approx(float(array_stats.psislw(-np.asarray(by_hand, float))[1]), abs=1e-3)
+    assert got > 0
+
+
+@pytest.mark.parametrize("guide", [AutoLaplaceApproximation, AutoMultivariateNormal])
+def test_ratios_of_a_guide_that_is_the_posterior_are_the_evidence(guide):
+    model = by_svi(guide).fit_on_batch(X, Y, num_steps=4000, progress=False)
+    ratios = log_ratios(model._fit, model._observed.call, random.key(0), num_draws=1000)
+    evidence = multivariate_normal(np.zeros(N_OBS), np.eye(N_OBS) + 4 * X @ X.T).logpdf(Y)
+    assert logsumexp(ratios) - np.log(1000) == pytest.approx(evidence, abs=0.05)
+    if guide is AutoLaplaceApproximation:
+        np.testing.assert_allclose(ratios, evidence, atol=0.01)
+    line = model.diagnose().loc["Pareto k"]
+    assert line["verdict"] == "ok"
+    assert line["value"] < 0.5
+
+
+def test_the_key_of_the_model_stays(settled):
+    key = settled.rng_key
+    first, second = settled.diagnose(), settled.diagnose()
+    assert settled.rng_key == key
+    assert first.equals(second)
+    other = settled.diagnose(rng_key=random.key(77))
+    assert other.loc["Pareto k", "value"] != first.loc["Pareto k", "value"]
+    assert other.loc["ELBO trend"].equals(first.loc["ELBO trend"])
+
+
+def pareto(model, *data):
+    return model.diagnose(*data, rng_key=random.key(3)).loc["Pareto k", "verdict"]
+
+
+def test_data_are_held_or_asked_for(settled):
+    assert pareto(settled) == "ok"
+    assert settled.diagnose().equals(settled.diagnose(X.astype(np.float64), Y))
+    again = cloudpickle.loads(cloudpickle.dumps(settled))
+    assert again._observed.call is None
+    assert pareto(again) == "not checked: pass X and y of the fit"
+    assert pareto(again, X, Y) == "ok"
+    again.train_on_batch(X, Y)
+    assert settled._observed.call is not None
+
+
+def test_what_else_moves_the_parameters_lets_go_of_the_data():
+    model = by_svi().fit_on_batch(X, Y, num_steps=10, progress=False)
+    assert model._observed.call is not None
+    model.train_on_batch(X[:30], Y[:30], total_size=N_OBS)
+    assert pareto(model) == "not checked: pass X and y of the fit"
+    model.fit_on_batch(X, Y, num_steps=10, progress=False)
+    model.vi_result = model.vi_result
+    assert pareto(model) == "not checked: pass X and y of the fit"
+    assert not model._observed.changed(model._engine.read_call(X, {}))
+
+
+def test_other_data_are_refused():
+    x, y = X.copy(), Y.copy()
+    model = by_svi().fit_on_batch(x, y, num_steps=10, progress=False)
+    for data in ((X + 1, Y), (X, Y + 1), (X[:50], Y[:50])):
+        with pytest.raises(ValueError, match=r"is not that of the fit.*Call `diagnose\(\)`"):
+            model.diagnose(*data)
+    x += 1
+    assert pareto(model) == "not checked: `X` was changed in place"
+    local = fitted_model(BY_NAME["local_latents"])
+    case = BY_NAME["local_latents"]
+    svi = SVI(case.kernel, AutoNormal(case.kernel), numpyro.optim.Adam(0.01), Trace_ELBO())
+    local = ImpactModel(case.kernel, random.key(0), svi)
+    local.fit_on_batch(case.X, case.y, num_steps=10, num_samples=5, progress=False)
+    assert local.diagnose().loc["Pareto k", "value"] > -1
+    local = cloudpickle.loads(cloudpickle.dumps(local))
+    with pytest.raises(ValueError, match="which have 12 rows: so many have local latents"):
+        local.diagnose(case.X[:5], case.y[:5])
+
+
+def test_after_a_fit_in_minibatches(tmp_path):
+    key = random.key(3)
+    model = by_svi(rate=0.01).fit(X, Y, batch_size=20, epochs=1000, progress=False)
+    assert model.diagnose(rng_key=key)["verdict"].tolist() == ["ok", "ok"]
+    assert model.diagnose(rng_key=key).equals(model.diagnose(X, Y, rng_key=key))
+    np.save(tmp_path / "x.npy", X)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    model.fit(mapped, Y, batch_size=20, epochs=2, progress=False)
+    assert pareto(model) == "not checked: pass X and y of the fit"
+    assert pareto(model, X, Y) == "ok"
+    model.fit([(X[:30], Y[:30]), (X[30:], Y[30:])], epochs=2, progress=False)
+    assert pareto(model) == "not checked: pass X and y of the fit"
+
+
+def test_a_loop_of_ones_own_can_be_diagnosed():
+    model = by_svi()
+    for _ in range(3):
+        model.train_on_batch(X, Y)
+    verdicts = model.diagnose(X, Y)["verdict"]
+    assert verdicts["ELBO trend"] == "not checked: fewer than 100 steps"
+    assert verdicts["Pareto k"] == "bad: the fit has to settle first"
+    assert not model.is_fitted()
+
+
+# ----------------------------------------------------------------------------------------- what cannot be had
+
+
+def batch_normal(X, y=None):
+    class Net(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            return linen.Dense(1)(linen.BatchNorm(use_running_average=False)(x))[..., 0]
+
+    net = flax_module("nn", Net(), input_shape=(1, 2), mutable=["batch_stats"])
+    s = numpyro.sample("s", dist.HalfNormal())
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(net(X), s), obs=y)
+
+
+def dropout(X, y=None):
+    kept = random.bernoulli(numpyro.prng_key(), 0.8, X.shape)
+    b = numpyro.sample("b", dist.Normal().expand([2]).to_event(1))
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal((X * kept) @ b), obs=y)
+
+
+def subsampled(X, y=None):
+    a = numpyro.sample("a", dist.Normal())
+    with numpyro.plate("obs", X.shape[0], subsample_size=20) as rows:
+        numpyro.sample("y", dist.Normal(a), obs=None if y is None else y[rows])
+
+
+def likelihood_only(X, y=None):
+    a = numpyro.param("a", 0.0)
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(a), obs=y)
+
+
+def _half_guide(X, y=None):
+    numpyro.sample("b", dist.Normal(numpyro.param("b_at", 0.0), 1))
+
+
+def two(X, y=None):
+    a = numpyro.sample("a", dist.Normal())
+    b = numpyro.sample("b", dist.Normal())
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(a + b), obs=y)
+
+
+def _point_guide(X, y=None):
+    numpyro.sample("a", dist.Normal(numpyro.param("a_at", 0.0), 1))
+    numpyro.sample("b", dist.Delta(numpyro.param("b_at", 0.0)))
+
+
+@pytest.mark.parametrize(
+    ("function", "guide", "why"),
+    [
+        (batch_normal, AutoNormal, "mutable state"),
+        (dropout, AutoNormal, "the kernel adds noise"),
+        (subsampled, AutoNormal, "plate `obs` subsamples"),
+        (likelihood_only, lambda X, y=None: None, "the kernel has no latents"),
+        (two, _half_guide, "guide has no `a`"),
+        (two, _point_guide, "guide is a point at `b`"),
+        (kernel, AutoDelta, "guide is a point at `b`"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_ratios_that_mean_nothing_are_not_judged(function, guide, why):
+    model = by_svi(guide, function)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Found vars in model but not guide")
+        model.fit_on_batch(X, Y, num_steps=4, num_samples=2, progress=False)
+    state = jax.tree.map(np.asarray, model.vi_state.mutable_state)
+    table = model.diagnose()
+    assert table.loc["Pareto k", "verdict"] == f"not checked: {why}"
+    assert np.isnan(table.loc["Pareto k", "value"])
+    assert "..." not in str(table)
+    jax.tree.map(np.testing.assert_array_equal, state, model.vi_state.mutable_state)
+
+
+def test_parameters_that_are_not_there_are_named():
+    case = BY_NAME["param_site"]
+    verdict = fitted_model(case).diagnose(case.X, case.y)["verdict"]["Pareto k"]
+    assert verdict == "not checked: `vi_result` has no `b_auto_loc`"
+
+
+def test_densities_that_are_not_finite(settled):
+    model = by_svi()
+    params = {**settled.vi_result.params, "b_auto_scale": jnp.full(2, np.inf)}
+    model.vi_result = SimpleNamespace(params=params, losses=None)
+    line = model.diagnose(X, Y).loc["Pareto k"]
+    assert line["verdict"] == "bad: densities are not finite"
+
+
+def test_rounding_is_no_tail(settled):
+    """With densities near ten million nats, the last digit of 32 bits is worth one."""
+    model = by_svi()
+    model.vi_result = SimpleNamespace(params=settled.vi_result.params, losses=[])
+    assert model.diagnose(X, Y + 1e3).loc["Pareto k", "verdict"] == "not checked: too many rows for 32 bits"
+
+
+def test_nothing_fitted_is_said_so():
+    with pytest.raises(NotFittedError, match=r"Call `fit_on_batch\(X, y\)`"):
+        by_svi().diagnose()
+    with pytest.raises(NotFittedError, match="draws that were set say nothing of it"):
+        by_svi().set_posterior_sample({"b": np.zeros((4, 2))}).diagnose()
+    with pytest.raises(NotFittedError, match="`diagnose` needs a posterior"):
+        by_mcmc().diagnose()
+
+
+def test_arguments_go_through_the_same_doors(settled):
+    key = settled.rng_key
+    for model in (settled, by_mcmc().set_posterior_sample({"b": noise(4, 2)})):
+        for arguments, error, match in (
+            ({"X": X}, TypeError, "`y` must be an array; got None"),
+            ({"y": Y}, TypeError, "`X` must be an array; got None"),
+            ({"X": X, "y": Y[:4]}, ValueError, "same number of rows"),
+            ({"X": X, "y": Y, "exposure": Y}, TypeError, r"Unknown kernel argument\(s\) `exposure`"),
+            ({"rng_key": 3}, TypeError, "must be one typed JAX key"),
+        ):
+            with pytest.raises(error, match=match):
+                model.diagnose(**arguments)
+    assert settled.rng_key == key
+    unobserved = new_model(BY_NAME["linear"])
+    with pytest.raises(NotFittedError):
+        unobserved.diagnose(BY_NAME["linear"].X, BY_NAME["linear"].y)
+
+
+def test_without_arviz_it_is_said_what_to_install(settled, monkeypatch):
+    monkeypatch.setitem(sys.modules, "arviz_stats", None)
+    with pytest.raises(ImportError, match=r"`diagnose` .* not installed. Call `pip install 'aimz\[arviz\]'`"):
+        settled.diagnose()

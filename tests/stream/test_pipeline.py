@@ -1,0 +1,565 @@
+"""A stream of numbers that a plain function makes, into a sink that watches.
+
+Everything arrives once, in order, bounded; what goes wrong comes out as itself and leaves no thread.
+"""
+
+import _thread
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tqdm.std import tqdm
+
+from aimz.store import Group, ResultStore
+from aimz.stream import Plan, StreamRequest, plan_draws, run
+from aimz.stream.rechunking import Chunker
+
+N_DRAWS = 3
+MIB = 2**20
+
+
+class Watcher(ResultStore):
+    """Keeps every piece, with its name and its start, in the order they came."""
+
+    def __init__(self, *, aligned: bool = True, before: Callable[[int], None] = lambda _: None) -> None:
+        self.aligned = aligned
+        self.pieces: list[tuple[str, int, np.ndarray]] = []
+        self.threads: set[str] = set()
+        self.calls = 0
+        self._before = before
+        """Called with the number of earlier calls, before a piece is kept."""
+
+    def open(self, group: Group) -> None: ...
+
+    def write(self, name: str, array: np.ndarray, start: int) -> None:
+        self.calls += 1
+        self.threads.add(threading.current_thread().name)
+        self._before(self.calls - 1)
+        self.pieces.append((name, start, array))
+
+    def finish(self, length: int) -> None: ...
+
+    def fail(self, error: BaseException) -> BaseException:
+        return error
+
+    def read(self, name: str) -> Any: ...
+
+    def of(self, name: str) -> list[tuple[int, np.ndarray]]:
+        return [(start, array) for found, start, array in self.pieces if found == name]
+
+
+class Compute:
+    """Row ``i`` of draw ``d`` of `y` is ``i + d / 8``, of `z` its negative, in three columns; remembers every call."""
+
+    def __init__(self, n_obs: int, *, n_parts: int = 1) -> None:
+        self.n_obs = n_obs
+        self._n_parts = n_parts
+        self.begun: list[tuple[int, int]] = []
+        self.skipped: list[tuple[int, int]] = []
+        self.fetched = 0
+        self.most_in_flight = 0
+
+    def begin(self, start: int, stop: int) -> tuple[int, int] | None:
+        if start >= self.n_obs:
+            return None
+        self.begun.append((start, min(stop, self.n_obs)))
+        self.most_in_flight = max(self.most_in_flight, len(self.begun) - self.fetched)
+        return self.begun[-1]
+
+    def fetch(self, handle: tuple[int, int]) -> Iterator[tuple[int, int, Mapping[str, np.ndarray]]]:
+        assert handle == self.begun[self.fetched]
+        self.fetched += 1
+        cuts = np.linspace(*handle, self._n_parts + 1).astype(int).tolist()
+        for start, stop in pairwise(cuts):
+            if start < stop:
+                y = self.whole()["y"][:, start:stop]
+                yield start, stop, {"y": y, "z": self.whole()["z"][:, :, start:stop]}
+
+    def whole(self) -> dict[str, np.ndarray]:
+        y = np.arange(self.n_obs) + np.arange(N_DRAWS)[:, None] / 8
+        return {"y": y, "z": -np.stack([y] * 3, axis=1)}
+
+    def once(self, handle: Any) -> dict[str, np.ndarray]:
+        assert handle == self.begun[0]
+        return {"w": np.arange(N_DRAWS)}
+
+    def request(self, plan: Plan, **given: Any) -> StreamRequest:
+        functions = {"begin": self.begin, "fetch": self.fetch, "once": self.once, "skip": self.skip, **given}
+        return StreamRequest(plan=plan, axes={"y": 1, "z": 2, "w": 0}, **functions)
+
+    def skip(self, start: int, stop: int) -> None:
+        self.skipped.append((start, stop))
+
+
+def row_plan(n_obs: int | None, *, step: int, chunk: int) -> Plan:
+    return Plan("obs", n_obs, N_DRAWS, 1, 1, step, chunk)
+
+
+def check_rows(sink: Watcher, compute: Compute, chunk: int | None) -> None:
+    """Everything arrived, once and in order; in whole chunks if there are chunks."""
+    assert [start for start, _ in sink.of("w")] == [0]
+    np.testing.assert_array_equal(sink.of("w")[0][1], np.arange(N_DRAWS))
+    for name, axis in (("y", 1), ("z", 2)):
+        found = sink.of(name)
+        at = 0
+        for start, array in found:
+            assert start == at
+            at += array.shape[axis]
+            if chunk is not None:
+                assert start % chunk == 0
+                assert array.shape[axis] == chunk or at == compute.n_obs
+        np.testing.assert_array_equal(np.concatenate([array for _, array in found], axis), compute.whole()[name])
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) == before
+
+
+# ------------------------------------------------------------------------------------------- all goes well
+
+
+@given(
+    n_obs=st.integers(1, 120),
+    step=st.integers(1, 50),
+    chunk=st.integers(1, 70),
+    n_parts=st.integers(1, 4),
+    aligned=st.booleans(),
+    known=st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_everything_arrives_once_and_in_order(n_obs, step, chunk, n_parts, aligned, known):
+    compute, sink = Compute(n_obs, n_parts=n_parts), Watcher(aligned=aligned)
+    plan = row_plan(n_obs if known else None, step=step, chunk=chunk)
+    assert run(compute.request(plan), sink) == n_obs
+    check_rows(sink, compute, chunk if aligned else None)
+    assert sink.threads == {"aimz-writer"}
+    assert compute.skipped == []
+
+
+@pytest.mark.parametrize("n_obs", [20, 23])
+def test_length_unknown_also_at_the_end_of_a_step(n_obs):
+    compute, sink = Compute(n_obs), Watcher()
+    assert run(compute.request(row_plan(None, step=5, chunk=10)), sink) == n_obs
+    check_rows(sink, compute, 10)
+
+
+def test_pieces_that_need_no_chunks_are_not_copied():
+    handed: list[np.ndarray] = []
+    compute, sink = Compute(20), Watcher(aligned=False)
+
+    def fetch(handle):
+        for start, stop, arrays in compute.fetch(handle):
+            handed.append(arrays["y"])
+            yield start, stop, arrays
+
+    run(compute.request(row_plan(20, step=5, chunk=20), fetch=fetch), sink)
+    assert [id(array) for _, array in sink.of("y")] == [id(array) for array in handed]
+
+
+@pytest.mark.parametrize("n_chains", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 10, 100])
+@pytest.mark.parametrize("aligned", [True, False])
+def test_a_piece_never_has_draws_of_two_chains(n_chains, batch_size, aligned):
+    per_chain, n_rows = 10, 2
+    n_draws = n_chains * per_chain
+    plan = plan_draws(
+        block=None,
+        n_obs=n_rows,
+        n_draws=n_draws,
+        n_chains=n_chains,
+        group=2,
+        draw_bytes=8,
+        n_devices=1,
+        batch_size=batch_size,
+    )
+    whole = np.arange(n_draws * n_rows).reshape(n_draws, n_rows)
+    request = StreamRequest(
+        plan=plan,
+        axes={"y": 0},
+        begin=lambda start, stop: (start, stop),
+        fetch=lambda handle: [(*handle, {"y": whole[slice(*handle)]})],
+        once=lambda _: {},
+    )
+    sink = Watcher(aligned=aligned)
+    assert run(request, sink) == n_draws
+    at = 0
+    for start, array in sink.of("y"):
+        stop = start + len(array)
+        assert start == at
+        assert start // per_chain == (stop - 1) // per_chain
+        if aligned:
+            assert start % per_chain % plan.chunk == 0
+        np.testing.assert_array_equal(array, whole[start:stop])
+        at = stop
+    assert at == n_draws
+
+
+def test_a_slow_sink_loses_neither_pieces_nor_their_order():
+    compute, sink = Compute(40), Watcher(before=lambda _: time.sleep(0.002))
+    run(compute.request(row_plan(40, step=4, chunk=2)), sink)
+    check_rows(sink, compute, 2)
+
+
+def test_slow_steps_neither():
+    compute, sink = Compute(40), Watcher()
+
+    def fetch(handle):
+        time.sleep(0.002)
+        return compute.fetch(handle)
+
+    run(compute.request(row_plan(40, step=4, chunk=8), fetch=fetch), sink)
+    check_rows(sink, compute, 8)
+
+
+# -------------------------------------------------------------------------------------------- what is done
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_steps_that_are_done_are_announced_and_not_computed(known):
+    compute, sink = Compute(45), Watcher()
+    done = {(0, 10), (20, 30)}
+    told: list[tuple[int, int]] = []
+
+    def wanted(start: int, stop: int) -> bool:
+        told.append((start, stop))
+        return (start, stop) not in done
+
+    plan = row_plan(45 if known else None, step=10, chunk=5)
+    assert run(compute.request(plan, wanted=wanted), sink) == 45
+    assert compute.skipped == sorted(done)
+    assert compute.begun == [(10, 20), (30, 40), (40, 45)]
+    assert [start for start, _ in sink.of("y")] == [10, 15, 30, 35, 40]
+    whole = compute.whole()
+    for start, array in sink.of("y"):
+        np.testing.assert_array_equal(array, whole["y"][:, start : start + 5])
+    assert len(sink.of("w")) == 1
+    assert told == sorted(set(told))  # each step is asked about once, in order
+
+
+def test_rows_are_read_in_order_whether_they_are_done_or_not():
+    """What cannot be read twice is skipped and begun strictly in order."""
+    compute = Compute(60)
+    order: list[int] = []
+    request = compute.request(
+        row_plan(60, step=10, chunk=10),
+        wanted=lambda start, _: start % 20 == 0,
+        begin=lambda start, stop: (order.append(start), compute.begin(start, stop))[1],
+        skip=lambda start, _: order.append(start),
+    )
+    run(request, Watcher())
+    assert order == [0, 10, 20, 30, 40, 50]
+
+
+def test_rows_on_both_sides_of_a_gap_are_not_put_together():
+    """Steps and chunks of different lengths: what is held for a chunk when a gap comes goes out before it."""
+    compute, sink = Compute(48), Watcher()
+    request = compute.request(row_plan(48, step=12, chunk=8), wanted=lambda start, _: start in (0, 36))
+    assert run(request, sink) == 48
+    assert [start for start, _ in sink.of("y")] == [0, 8, 36, 40]
+    for start, array in sink.of("y"):
+        np.testing.assert_array_equal(array, compute.whole()["y"][:, start : start + array.shape[1]])
+
+
+def test_nothing_to_do():
+    compute, sink = Compute(30), Watcher()
+    assert run(compute.request(row_plan(30, step=10, chunk=10), wanted=lambda *_: False), sink) == 30
+    assert sink.pieces == []
+    assert compute.begun == []
+
+
+# -------------------------------------------------------------------------------------------------- bounds
+
+
+def test_few_steps_are_in_flight():
+    compute = Compute(200)
+    run(compute.request(row_plan(200, step=2, chunk=10)), Watcher())
+    assert compute.fetched == 100
+    assert 2 <= compute.most_in_flight <= 3
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_the_bytes_that_wait_for_a_slow_sink_are_bounded(aligned):
+    """Nothing like a result accumulates in memory: 400 MiB go by."""
+    n_steps, width = 100, MIB  # 4 MiB a step, of which the array holds but one number
+    fetched, most, sink = 0, 0, Watcher(aligned=aligned)
+    stalled = threading.Event()
+
+    def before(_: int) -> None:
+        nonlocal most
+        if sink.calls == 1:
+            stalled.wait(0.3)  # all that time the stream could run away
+        sink.pieces.clear()
+        most = max(most, fetched - sink.calls + 1)
+
+    def fetch(handle):
+        nonlocal fetched
+        fetched += 1
+        return [(*handle, {"y": np.broadcast_to(np.float32(1), (1, width))})]
+
+    sink._before = before
+    plan = Plan("obs", n_steps * width, 1, 1, width, width, width)
+    request = StreamRequest(plan=plan, axes={"y": 1}, begin=lambda *step: step, fetch=fetch, once=lambda _: {})
+    run(request, sink)
+    assert sink.calls == n_steps
+    assert 2 <= most <= 16  # it does run ahead, and by no more than 64 MiB
+
+
+def test_a_piece_that_is_larger_than_the_bound_passes():
+    big = np.broadcast_to(np.float32(1), (1, 100 * MIB))
+    plan = Plan("obs", 3 * big.shape[1], 1, 1, 1, big.shape[1], big.shape[1])
+    sink = Watcher()
+    request = StreamRequest(
+        plan=plan,
+        axes={"y": 1},
+        begin=lambda *step: step,
+        fetch=lambda handle: [(*handle, {"y": big})],
+        once=lambda _: {},
+    )
+    run(request, sink)
+    assert [start for start, _ in sink.of("y")] == [0, big.shape[1], 2 * big.shape[1]]
+
+
+# ------------------------------------------------------------------------------------------------- failures
+
+
+class Trouble(Exception):
+    pass
+
+
+class Worse(BaseException):
+    pass
+
+
+ERRORS = [Trouble("once"), OSError(28, "No space left on device"), KeyboardInterrupt(), Worse(), SystemExit(3)]
+
+
+def raising(error: BaseException, at: int) -> Callable[..., Any]:
+    """Return a function that raises at its call number ``at``."""
+    calls = iter(range(1 << 30))
+
+    def act(*_: Any) -> None:
+        if next(calls) == at:
+            raise error
+
+    return act
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("at", [0, 7, 29])
+def test_a_sink_that_fails(at, error):
+    compute, sink = Compute(100), Watcher(before=raising(error, at))
+    with pytest.raises(type(error)) as caught:
+        run(compute.request(row_plan(100, step=10, chunk=7)), sink)
+    assert caught.value is error
+    assert sink.calls == at + 1  # nothing is written after what failed
+    assert len(sink.pieces) == at
+
+
+def test_a_sink_that_fails_at_the_very_last_piece():
+    n_pieces = 1 + 2 * 10  # `w` once, `y` and `z` ten times
+    compute, sink = Compute(100), Watcher(before=raising(error := Trouble(), n_pieces - 1))
+    with pytest.raises(Trouble) as caught:
+        run(compute.request(row_plan(100, step=10, chunk=10)), sink)
+    assert caught.value is error
+    assert sink.calls == n_pieces
+
+
+def test_a_sink_that_fails_while_the_stream_waits_for_it():
+    """The queue is full and the stream asleep when the error comes: it must wake up."""
+    error = Trouble()
+
+    def before(_: int) -> None:
+        time.sleep(0.1)
+        raise error
+
+    big = np.broadcast_to(np.float32(1), (1, 40 * MIB))
+    plan = Plan("obs", 50 * big.shape[1], 1, 1, 1, big.shape[1], big.shape[1])
+    begun: list[int] = []
+    request = StreamRequest(
+        plan=plan,
+        axes={"y": 1},
+        begin=lambda start, stop: (begun.append(start), (start, stop))[1],
+        fetch=lambda handle: [(*handle, {"y": big})],
+        once=lambda _: {},
+    )
+    with pytest.raises(Trouble) as caught:
+        run(request, Watcher(before=before))
+    assert caught.value is error
+    assert len(begun) < 10
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("stage", ["begin", "fetch", "once", "wanted", "skip"])
+@pytest.mark.parametrize("at", [0, 4])
+def test_a_stage_that_fails(stage, at, error):
+    compute, sink = Compute(100), Watcher()
+    fails = raising(error, 0 if stage == "once" else at)
+    given = {
+        "begin": lambda *step: (fails(), compute.begin(*step))[1],
+        "fetch": lambda handle: (fails(), compute.fetch(handle))[1],
+        "once": fails,
+        "wanted": lambda *step: (fails(), True)[1],
+        "skip": lambda *step: (fails(), compute.skip(*step))[1],
+    }
+    functions = {stage: given[stage]}
+    if stage == "skip":
+        functions["wanted"] = lambda start, _: start % 20 == 0
+    with pytest.raises(type(error)) as caught:
+        run(compute.request(row_plan(100, step=10, chunk=10), **functions), sink)
+    assert caught.value is error
+    written = [start for start, _ in sink.of("y")]
+    assert written == sorted(set(written))
+    assert len(written) < 10
+
+
+def test_parts_that_fail_half_way():
+    """`fetch` may be a generator; what it raises after its first part comes out too."""
+    compute, error = Compute(100), Trouble()
+
+    def fetch(handle):
+        start, stop = handle
+        middle = (start + stop) // 2
+        yield start, middle, {"y": compute.whole()["y"][:, start:middle]}
+        raise error
+
+    with pytest.raises(Trouble) as caught:
+        run(compute.request(row_plan(100, step=10, chunk=5), fetch=fetch), Watcher())
+    assert caught.value is error
+
+
+def test_what_waits_in_the_queue_is_dropped_on_an_error():
+    """Ctrl-C is prompt: of the pieces that wait none is begun any more."""
+    first, interrupted = threading.Event(), threading.Event()
+    compute = Compute(1000)
+
+    def before(call: int) -> None:
+        first.set()
+        assert interrupted.wait(60)
+        time.sleep(0.05)  # the stream has by now said that it ends
+
+    def begin(start, stop):
+        if start == 900:
+            assert first.wait(60)
+            interrupted.set()
+            raise KeyboardInterrupt
+        return compute.begin(start, stop)
+
+    sink = Watcher(before=before)
+    with pytest.raises(KeyboardInterrupt):
+        run(compute.request(row_plan(1000, step=10, chunk=10), begin=begin), sink)
+    assert sink.calls <= 3  # those of the one piece that was being written
+
+
+def test_ctrl_c_while_the_stream_waits_for_the_sink():
+    """A signal reaches the main thread asleep in the queue, not only between two steps."""
+    big = np.broadcast_to(np.float32(1), (1, 40 * MIB))
+
+    def before(_: int) -> None:
+        time.sleep(0.1)  # the stream is asleep in its queue
+        _thread.interrupt_main()
+        time.sleep(0.1)
+
+    plan = Plan("obs", 50 * big.shape[1], 1, 1, 1, big.shape[1], big.shape[1])
+    request = StreamRequest(
+        plan=plan,
+        axes={"y": 1},
+        begin=lambda *step: step,
+        fetch=lambda handle: [(*handle, {"y": big})],
+        once=lambda _: {},
+    )
+    sink = Watcher(before=before)
+    with pytest.raises(KeyboardInterrupt):
+        run(request, sink)
+    assert sink.calls == 1
+
+
+# ------------------------------------------------------------------------------------------------- progress
+
+
+@pytest.fixture
+def closed(monkeypatch):
+    """Bars that were closed, as they were then; nothing is shown of a stream this short."""
+    found: list[dict[str, Any]] = []
+    close = tqdm.close
+
+    def closing(bar: tqdm) -> None:
+        if not bar.disable:
+            found.append({"n": bar.n, "total": bar.total, "title": bar.desc, "unit": bar.unit.strip()})
+        close(bar)
+
+    monkeypatch.setattr(tqdm, "close", closing)
+    return found
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_bar_counts_rows_done_earlier_too_and_closes(closed, known):
+    compute = Compute(45)
+    plan = row_plan(45 if known else None, step=10, chunk=5)
+    run(compute.request(plan, wanted=lambda start, _: start != 10, progress="predict"), Watcher())
+    (bar,) = closed
+    assert bar.pop("title").startswith("predict")
+    assert bar == {"n": 45, "total": 45 if known else None, "unit": "rows"}
+
+
+def test_the_bar_closes_on_an_error(closed):
+    compute = Compute(45)
+    with pytest.raises(Trouble) as caught:
+        run(compute.request(row_plan(45, step=10, chunk=5), progress="p"), Watcher(before=raising(Trouble(), 3)))
+    assert len(closed) == 1, caught.traceback
+
+
+def test_there_is_no_bar_unless_it_is_asked_for(closed, capsys):
+    compute = Compute(45)
+    run(compute.request(row_plan(45, step=10, chunk=5)), Watcher(before=lambda _: time.sleep(0.05)))
+    assert closed == []
+    assert capsys.readouterr() == ("", "")
+
+
+# ------------------------------------------------------------------------------------------------- chunking
+
+
+@st.composite
+def cuttings(draw):
+    """A stretch that begins anywhere, cut anywhere."""
+    start = draw(st.integers(0, 30))
+    stop = start + draw(st.integers(1, 120))
+    inner = draw(st.lists(st.integers(start + 1, stop - 1), unique=True)) if stop - start > 1 else []
+    return [start, *sorted(inner), stop]
+
+
+@given(cuts=cuttings(), chunk=st.integers(1, 50))
+@settings(max_examples=300, deadline=None)
+def test_chunks_do_not_depend_on_how_the_pieces_were_cut(cuts, chunk):
+    start, stop = cuts[0], cuts[-1]
+    axes = {"a": 0, "b": 2}
+    whole = {"a": np.arange(stop * 2).reshape(stop, 2), "b": np.arange(stop * 6).reshape(2, 3, stop)}
+    chunker = Chunker(chunk, axes)
+    pieces = []
+    for at, end in pairwise(cuts):
+        pieces += chunker.add(at, end, {"a": whole["a"][at:end], "b": whole["b"][:, :, at:end]})
+    pieces += chunker.end()
+    assert list(chunker.end()) == []  # it was handed out
+
+    borders = [start, *(n for n in range(start + 1, stop) if n % chunk == 0), stop]
+    assert [(piece.start, piece.stop) for piece in pieces] == list(pairwise(borders))
+    for piece in pieces:
+        np.testing.assert_array_equal(piece.joined("a"), whole["a"][piece.start : piece.stop])
+        np.testing.assert_array_equal(piece.joined("b"), whole["b"][:, :, piece.start : piece.stop])
+        assert piece.nbytes == piece.joined("a").nbytes + piece.joined("b").nbytes
+
+
+def test_a_single_part_is_not_copied():
+    chunker, given = Chunker(4, {"a": 0}), np.arange(8)
+    (one,) = chunker.add(0, 4, {"a": given[:4]})
+    assert np.shares_memory(one.joined("a"), given)
+    two, three = chunker.add(4, 12, {"a": np.arange(8)})
+    assert (two.start, three.stop) == (4, 12)

@@ -1,0 +1,137 @@
+"""The house itself: rooms in order, public names, sizes, and what an import costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import aimz
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "aimz"
+# The order in which data walks; a room may import from those before it.
+ROOMS = [
+    "errors",
+    "types",
+    "_imports",
+    "progress",
+    "kernel",
+    "data",
+    "persistence",
+    "utils",
+    "statistics",
+    "forward",
+    "store",
+    "stream",
+    "output",
+    "inference",
+    "engine",
+    "distributed",
+    "model",
+    "plots",
+    "primitives",
+    "mlflow",
+]
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SOURCE).with_suffix("").parts[0]
+
+
+def imported(path: Path) -> set[str]:
+    """Names of the modules of ours that a file imports anywhere in it, functions included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "aimz"}
+
+
+def test_every_room_is_in_the_corridor():
+    assert {room(path) for path in FILES} - {"__init__"} == set(ROOMS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_run_one_way(path):
+    here = room(path)
+    for name in imported(path):
+        other = name.split(".")[1] if "." in name else None
+        if here == "__init__":
+            continue
+        assert other is not None, f"{path} imports the top of the package"
+        assert ROOMS.index(other) <= ROOMS.index(here), f"{here} imports {name}, which is further on"
+        # Other rooms are entered by the door, not through the window.
+        if other != here and name.count(".") > 1:
+            assert name == "aimz.utils.data", f"{path} imports {name} past the room's __init__"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_sizes(path):
+    lines = path.read_text().count("\n")
+    if path.name != "impact_model.py":  # the facade: one class, most of it documentation
+        assert lines <= 400
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            docstring = ast.get_docstring(node, clean=False)
+            written = 0 if docstring is None else docstring.count("\n") + 1
+            assert node.end_lineno - node.lineno + 1 - written <= 60, node.name
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_every_module_says_what_is_public(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree)
+    names = [t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
+    if path != SOURCE / "utils" / "__init__.py":
+        assert "__all__" in names
+
+
+def test_public_names():
+    from aimz import errors, model
+
+    assert aimz.__all__ == ["ImpactModel", "__version__", "in_words", "open_result", "summary"]
+    assert aimz.ImpactModel is model.ImpactModel
+    assert model.KernelSpec.__name__ == "KernelSpec"
+    assert issubclass(errors.NotFittedError, ValueError)
+    assert issubclass(errors.KernelValidationError, ValueError)
+    assert (SOURCE / "py.typed").exists()
+
+
+def test_version_stands_in_one_place():
+    from importlib.metadata import version
+
+    assert version("aimz") == aimz.__version__
+    written = [p for p in ROOT.glob("*.toml") if f'"{aimz.__version__}"' in p.read_text()]
+    assert written == []
+
+
+@pytest.mark.parametrize("before", ["arviz_base", "arviz_stats", "arviz_plots"])
+def test_numpyro_is_loaded_once_whatever_was_imported_before(before):
+    """A package that loads NumPyro at the first touch would leave a kernel's sites and our handlers strangers."""
+    code = (
+        f"import {before}, sys; lazy = 'numpyro' in sys.modules; import aimz, numpyro, numpyro.primitives as p; "
+        "print(lazy, numpyro.sample.__globals__ is vars(p), numpyro.handlers.seed.__mro__[1] is p.Messenger)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split()[1:] == ["True", "True"]
+
+
+def test_importing_aimz_is_light():
+    """None of the heavy ones; and hardly anything that JAX and NumPyro had not imported already."""
+    code = (
+        "import sys, jax, numpyro, numpyro.infer.autoguide, tqdm.auto; before = set(sys.modules); import aimz; "
+        "print(*sorted({m.split('.')[0] for m in set(sys.modules) - before}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    new = set(done.stdout.split())
+    assert "aimz" in new
+    heavy = {"mlflow", "matplotlib", "pandas", "dask", "xarray", "zarr", "arviz_base", "arviz_stats", "polars", "flax"}
+    assert not new & heavy
+    third_party = {m for m in new if m not in sys.stdlib_module_names and m.lstrip("_") != "aimz"}
+    assert third_party == set(), third_party
