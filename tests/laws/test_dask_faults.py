@@ -413,9 +413,9 @@ def test_a_worker_that_does_not_see_the_directory_is_refused(cluster, client, mo
     def blind(blinded: bool) -> None:
         from aimz.store import Directory
 
-        own = Directory.__dict__.get("_own") or (Directory.get, Directory.is_there)
+        own = Directory.__dict__.get("_own") or (Directory.get, Directory.exists)
         Directory._own = own
-        Directory.get, Directory.is_there = ((lambda *_: None), (lambda _: False)) if blinded else own
+        Directory.get, Directory.exists = ((lambda *_: None), (lambda _: False)) if blinded else own
 
     one = next(iter(cluster.pids()))
     client.run(blind, True, workers=[one])

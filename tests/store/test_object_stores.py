@@ -33,7 +33,7 @@ from zarr.storage import LocalStore, MemoryStore, ObjectStore, StorePath, Wrappe
 import aimz
 from aimz import ImpactModel
 from aimz.errors import IncompleteResultError, StaleResultError
-from aimz.store import Group, ObjectStoreLocation, Variable, ZarrStore, check_result, locate
+from aimz.store import Group, ObjectStoreLocation, Variable, ZarrStore, check_result, read_location
 
 BLOCK = 1024
 N_OBS = 12 * BLOCK + 5
@@ -249,7 +249,7 @@ def test_every_reader_gets_it(server, bucket, model, expected):
                 for name, array in theirs[group].data_vars.items():
                     np.testing.assert_array_equal(ours[group][name].values, array.values)
             assert ours.attrs["artifact_path"] == url
-    assert check_result(locate(url, "path", call=True))["complete"]
+    assert check_result(read_location(url, "path", call=True))["complete"]
 
 
 def test_statistics_and_other_methods(server, bucket, model, tmp_path):
@@ -265,7 +265,7 @@ def test_statistics_and_other_methods(server, bucket, model, tmp_path):
 
 
 def test_a_writer_travels_to_where_its_chunks_are_computed(server, bucket):
-    place = locate(f"{bucket}/call", "output_dir")
+    place = read_location(f"{bucket}/call", "output_dir")
     sink = ZarrStore(place, "group", root_attrs={})
     sink.open(Group({"y": Variable(("draw", "obs"), (2, 12), np.dtype("f4"), (2, 4), 1)}))
     here = sink.writer()
@@ -356,7 +356,7 @@ def test_a_server_that_goes_away_and_comes_back(server, bucket, model, expected)
 def test_what_is_gone_or_altered_raises(server, bucket, model, expected):
     tree = model.predict(X, output_dir=bucket, **OPTIONS)
     url = tree.attrs["artifact_path"]
-    place, chunk = locate(url, "path", call=True), "posterior_predictive/y/c/0/0/1"
+    place, chunk = read_location(url, "path", call=True), "posterior_predictive/y/c/0/0/1"
     reopened, whole = aimz.open_result(url), place.get(chunk)
     for content in (None, whole[:100], whole[:50] + b"x" + whole[51:]):
         place.delete(chunk) if content is None else place.put(chunk, content)

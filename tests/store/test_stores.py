@@ -280,7 +280,7 @@ class TestMemorySink(SinkTests):
             sink.read("y")
 
     def test_it_takes_pieces_of_any_length(self, make):
-        assert not make().aligned
+        assert not make().whole_chunks
         whole = values(2, 3, 11)
         for length in (11, None):
             pieces = [("y", 0, flat(whole)[:, :1]), ("y", 6, flat(whole)[:, 6:]), ("y", 1, flat(whole)[:, 1:6])]
@@ -305,7 +305,7 @@ class TestZarrSink(SinkTests):
                 check_result(sink.location.path)
 
     def test_it_wants_whole_chunks(self, make):
-        assert make().aligned
+        assert make().whole_chunks
 
 
 def test_a_disk_without_room_for_draws_is_an_error():

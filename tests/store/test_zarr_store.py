@@ -21,7 +21,17 @@ from zarr.errors import GroupNotFoundError
 
 from aimz.errors import IncompleteResultError, StaleResultError
 from aimz.output import as_group
-from aimz.store import JOURNAL, Directory, Group, Journal, ResultHome, StoredArray, Variable, ZarrStore, check_result
+from aimz.store import (
+    JOURNAL,
+    Directory,
+    Group,
+    Journal,
+    StoredArray,
+    TemporaryDirectory,
+    Variable,
+    ZarrStore,
+    check_result,
+)
 
 GROUP = "posterior_predictive"
 N_ROWS, CHUNK = 10, 4
@@ -56,7 +66,7 @@ def posterior() -> xr.Dataset:
     )
 
 
-def new_sink(directory: Path, *, journal: bool = False, home: ResultHome | None = None) -> ZarrStore:
+def new_sink(directory: Path, *, journal: bool = False, home: TemporaryDirectory | None = None) -> ZarrStore:
     directory.mkdir(parents=True, exist_ok=True)
     kept = None
     if journal:
@@ -71,7 +81,7 @@ def start(sink: ZarrStore, shape: tuple[int | None, ...] = (2, 3, N_ROWS)) -> No
     coords = {"chain": (("chain",), np.arange(2), {}), "draw": (("draw",), np.arange(3), {"axis": "sampling"})}
     variables = {name: variable(whole.dtype, shape) for name, whole in WHOLE.items()}
     sink.open(Group(variables, coords, {"rng_key": "1", "sample_dims": ["chain", "draw"]}))
-    sink.beside("posterior", *as_group(posterior()))
+    sink.write_group("posterior", *as_group(posterior()))
 
 
 def fill(sink: ZarrStore, names: tuple[str, ...] = ("mu", "y"), chunks: tuple[int, ...] = (0, 1, 2)) -> None:
@@ -189,7 +199,7 @@ def test_no_labels_are_needed_for_a_variable_of_one_number(tmp_path):
     """A 0-d array has one chunk, which is the file `c` itself."""
     sink = new_sink(tmp_path)
     sink.open(Group({"y": variable("float32")}))
-    sink.beside("constant", *as_group(xr.Dataset({"pi": ((), np.float32(3.14))})))
+    sink.write_group("constant", *as_group(xr.Dataset({"pi": ((), np.float32(3.14))})))
     for at in (0, 4, 8):
         sink.write("y", WHOLE["mu"].reshape(6, -1)[:, at : at + 4], at)
     sink.finish(N_ROWS)
@@ -483,7 +493,7 @@ def test_opening_an_array_whose_directory_is_gone_is_stale_too(result):
 
 
 def test_a_temporary_result_is_stale_once_its_home_is_closed():
-    home = ResultHome()
+    home = TemporaryDirectory()
     sink = new_sink(home.path / "call", home=home)
     start(sink)
     fill(sink)

@@ -27,8 +27,8 @@ MIB = 2**20
 class Watcher(ResultStore):
     """Keeps every piece, with its name and its start, in the order they came."""
 
-    def __init__(self, *, aligned: bool = True, before: Callable[[int], None] = lambda _: None) -> None:
-        self.aligned = aligned
+    def __init__(self, *, whole_chunks: bool = True, before: Callable[[int], None] = lambda _: None) -> None:
+        self.whole_chunks = whole_chunks
         self.pieces: list[tuple[str, int, np.ndarray]] = []
         self.threads: set[str] = set()
         self.calls = 0
@@ -132,15 +132,15 @@ def no_thread_is_left():
     step=st.integers(1, 50),
     chunk=st.integers(1, 70),
     n_parts=st.integers(1, 4),
-    aligned=st.booleans(),
+    whole_chunks=st.booleans(),
     known=st.booleans(),
 )
 @settings(max_examples=150, deadline=None)
-def test_everything_arrives_once_and_in_order(n_obs, step, chunk, n_parts, aligned, known):
-    compute, sink = Compute(n_obs, n_parts=n_parts), Watcher(aligned=aligned)
+def test_everything_arrives_once_and_in_order(n_obs, step, chunk, n_parts, whole_chunks, known):
+    compute, sink = Compute(n_obs, n_parts=n_parts), Watcher(whole_chunks=whole_chunks)
     plan = row_plan(n_obs if known else None, step=step, chunk=chunk)
     assert run(compute.request(plan), sink) == n_obs
-    check_rows(sink, compute, chunk if aligned else None)
+    check_rows(sink, compute, chunk if whole_chunks else None)
     assert sink.threads == {"aimz-writer"}
     assert compute.skipped == []
 
@@ -154,7 +154,7 @@ def test_length_unknown_also_at_the_end_of_a_step(n_obs):
 
 def test_pieces_that_need_no_chunks_are_not_copied():
     handed: list[np.ndarray] = []
-    compute, sink = Compute(20), Watcher(aligned=False)
+    compute, sink = Compute(20), Watcher(whole_chunks=False)
 
     def fetch(handle):
         for start, stop, arrays in compute.fetch(handle):
@@ -167,8 +167,8 @@ def test_pieces_that_need_no_chunks_are_not_copied():
 
 @pytest.mark.parametrize("n_chains", [1, 2, 3])
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 10, 100])
-@pytest.mark.parametrize("aligned", [True, False])
-def test_a_piece_never_has_draws_of_two_chains(n_chains, batch_size, aligned):
+@pytest.mark.parametrize("whole_chunks", [True, False])
+def test_a_piece_never_has_draws_of_two_chains(n_chains, batch_size, whole_chunks):
     per_chain, n_rows = 10, 2
     n_draws = n_chains * per_chain
     plan = plan_draws(
@@ -189,14 +189,14 @@ def test_a_piece_never_has_draws_of_two_chains(n_chains, batch_size, aligned):
         fetch=lambda handle: [(*handle, {"y": whole[slice(*handle)]})],
         once=lambda _: {},
     )
-    sink = Watcher(aligned=aligned)
+    sink = Watcher(whole_chunks=whole_chunks)
     assert run(request, sink) == n_draws
     at = 0
     for start, array in sink.of("y"):
         stop = start + len(array)
         assert start == at
         assert start // per_chain == (stop - 1) // per_chain
-        if aligned:
+        if whole_chunks:
             assert start % per_chain % plan.chunk == 0
         np.testing.assert_array_equal(array, whole[start:stop])
         at = stop
@@ -286,11 +286,11 @@ def test_few_steps_are_in_flight():
     assert 2 <= compute.most_in_flight <= 3
 
 
-@pytest.mark.parametrize("aligned", [True, False])
-def test_the_bytes_that_wait_for_a_slow_sink_are_bounded(aligned):
+@pytest.mark.parametrize("whole_chunks", [True, False])
+def test_the_bytes_that_wait_for_a_slow_sink_are_bounded(whole_chunks):
     """Nothing like a result accumulates in memory: 400 MiB go by."""
     n_steps, width = 100, MIB  # 4 MiB a step, of which the array holds but one number
-    fetched, most, sink = 0, 0, Watcher(aligned=aligned)
+    fetched, most, sink = 0, 0, Watcher(whole_chunks=whole_chunks)
     stalled = threading.Event()
 
     def before(_: int) -> None:

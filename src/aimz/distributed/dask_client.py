@@ -28,10 +28,9 @@ from aimz.kernel import digest_program
 from aimz.types import Kernel
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
-
     from aimz.store import ResultStore, Variable
     from aimz.stream import Plan
+    from distributed import Client, Future
 
 _LARGE = 2**20
 """Bytes of a kernel that is not sent beforehand to be tried."""
@@ -275,7 +274,7 @@ class DaskExecutor:
         plan, layout = self.plan, self.task.layout
         assert plan.n_obs is not None
         assert plan.block is not None
-        unit = max(plan.chunk, plan.note) if sink.aligned else plan.block
+        unit = max(plan.chunk, plan.note) if sink.whole_chunks else plan.block
         sent, held, chunk = 0, 0, 0
         for array, axis in _with_rows(layout):
             row_bytes = prod(size for i, size in enumerate(array.shape) if i != axis) * array.dtype.itemsize
@@ -285,7 +284,7 @@ class DaskExecutor:
                     chunk = max(chunk, array.longest_chunk or 0)
             elif not isinstance(array, BatchField) and not is_constant_over_rows(array, axis):
                 sent += row_bytes
-        if not sink.aligned and not layout.counted and self.landing.statistics is None:
+        if not sink.whole_chunks and not layout.counted and self.landing.statistics is None:
             held += 4 * plan.n_draws * len(self.landing.names)  # draws that come back
         most = min(_SENT // sent if sent else plan.n_obs, _HELD // held if held else plan.n_obs)
         most = max(unit, most // unit * unit)

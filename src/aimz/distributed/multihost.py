@@ -289,8 +289,10 @@ class MultiHostExecutor:
         assert n_obs is not None
         # Sums are sent once; of rows that are kept in memory, some at a time.
         summed = self.runner.task.layout.counted
-        sent = not (sink.aligned or summed)
-        stretches = partition_rows(self.plan, process_group.index, process_group.count, stored=sink.aligned, sent=sent)
+        sent = not (sink.whole_chunks or summed)
+        stretches = partition_rows(
+            self.plan, process_group.index, process_group.count, stored=sink.whole_chunks, sent=sent
+        )
         first, last = stretches[0][0], stretches[-1][1]
         runner = self._starting(*stretches[0])
         part = None if look else self._part(sink, first, last)
@@ -359,7 +361,7 @@ class MultiHostExecutor:
 
     def _part(self, sink: "ResultStore", start: int, stop: int) -> "StorePart":
         """Return what takes the rows of this process."""
-        if not sink.aligned:
+        if not sink.whole_chunks:
             return sink.part(start, stop)
         from aimz.store import GuestSink
 

@@ -89,9 +89,9 @@ def read_streaming(
         top = read_output_dir(output_dir) if _is_path(output_dir) else _place(output_dir, "output_dir")
     if resume is None:
         return make(output_dir=top)
-    from aimz.store import located
+    from aimz.store import as_location
 
-    return make(**_taken_up(_interrupted(resume, None if top is None else located(top))))
+    return make(**_taken_up(_interrupted(resume, None if top is None else as_location(top))))
 
 
 def _is_path(given: Any) -> bool:
@@ -100,11 +100,11 @@ def _is_path(given: Any) -> bool:
 
 def _place(given: Any, name: str, *, call: bool = False) -> "Location":
     """Return where results are to go to, or a call lies, and refuse a place that cannot be reached."""
-    from aimz.store import Directory, locate
+    from aimz.store import Directory, read_location
 
     if _is_path(given):
         return Directory(read_output_dir(given, name))
-    location = locate(given, name, call=call)
+    location = read_location(given, name, call=call)
     if location.local:
         return Directory(read_output_dir(str(location), name))
     location.check(name)
@@ -117,7 +117,7 @@ def _interrupted(resume: Any, top: "Location | None") -> "Location":
         location = top / resume  # by its name, in the store it lies in
     else:
         location = _place(resume, "resume", call=True)
-    if not location.is_there():
+    if not location.exists():
         msg = f"`resume` must be the directory of an interrupted call; there is no {location}. Its error named it."
         raise FileNotFoundError(msg)
     if top is not None and str(location.parent) != str(top):

@@ -16,7 +16,7 @@ from aimz.engine.options import StreamingOptions
 if TYPE_CHECKING:
     import xarray as xr
 
-    from aimz.store import ResultHome
+    from aimz.store import TemporaryDirectory
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Order:
     key_text: str | None
     beside: "Callable[[], Mapping[str, xr.Dataset]]"
     """Makes the groups that stand beside it."""
-    home: "Callable[[], ResultHome]"
+    home: "Callable[[], TemporaryDirectory]"
     """Makes the temporary directory, if there is none; asked for only where no other was named."""
     against: Asked | None = None
     """The baseline that is subtracted row by row, where there is one."""

@@ -14,7 +14,7 @@ from aimz.engine.row_digests import RowDigests
 if TYPE_CHECKING:
     import xarray as xr
 
-    from aimz.store import Journal, Location, ResultHome, Variable
+    from aimz.store import Journal, Location, TemporaryDirectory, Variable
     from aimz.stream import Plan
 
 
@@ -42,10 +42,10 @@ class ResultDirectory:
         group: str,
         fingerprint: Callable[[], dict[str, str]],
         plan: "Plan",
-        home: "ResultHome | None",
+        home: "TemporaryDirectory | None",
     ) -> None:
         from aimz.output import attributes
-        from aimz.store import Directory, Location, ZarrStore, located, new_call
+        from aimz.store import Directory, Location, ZarrStore, as_location, new_call_location
 
         self._plan = plan
         self._journal: Journal | None = streaming.journal
@@ -54,10 +54,10 @@ class ResultDirectory:
         if streaming.output_dir is None:
             assert home is not None
             top: Location = Directory(home.path)
-            self.location = new_call(top, method)
+            self.location = new_call_location(top, method)
         else:
             known = fingerprint()
-            top = located(streaming.output_dir)
+            top = as_location(streaming.output_dir)
             if streaming.resume is not None and self._journal is not None:
                 check_resumable(known, self._journal.fingerprint, streaming.resume)
                 self.location = streaming.resume
@@ -81,7 +81,7 @@ class ResultDirectory:
         from aimz.output import as_group
 
         for name, dataset in groups.items():
-            self.sink.beside(name, *as_group(dataset.assign_attrs(self.attrs)))
+            self.sink.write_group(name, *as_group(dataset.assign_attrs(self.attrs)))
 
     def wanted(self, variables: "Mapping[str, Variable]", notes: RowDigests | None) -> Callable[[int, int], bool]:
         """Return which steps have something to compute: all, unless an earlier run did some."""
@@ -144,12 +144,12 @@ class ResultDirectory:
 
 def _begin(top: "Location", method: str, fingerprint: dict[str, str]) -> "tuple[Location, Journal]":
     """Make the place of a call, with its journal; without that the place is of no use."""
-    from aimz.store import Journal, new_call
+    from aimz.store import Journal, new_call_location
 
     location = top
     advice = "Nothing was written; call again when there is room, or with another `output_dir`"
     try:
-        location = new_call(top, method)
+        location = new_call_location(top, method)
         journal = Journal(location, fingerprint, datetime.now(UTC).isoformat())
         journal.begin()
     except Exception as error:

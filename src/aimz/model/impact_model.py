@@ -79,12 +79,12 @@ if TYPE_CHECKING:
 
     import pandas as pd
     import xarray as xr
-    from distributed import Client
     from zarr.abc.store import Store
     from zarr.storage import StorePath
 
     from aimz.output import Contrast
-    from aimz.store import ResultHome
+    from aimz.store import TemporaryDirectory
+    from distributed import Client
 
 
 _MODELS: "weakref.WeakSet[ImpactModel]" = weakref.WeakSet()
@@ -219,7 +219,7 @@ class ImpactModel:
         self._results = parts.results
         self._posterior = parts.posterior
         self._observed = parts.observed
-        self._home: ResultHome | None = None
+        self._home: TemporaryDirectory | None = None
         _MODELS.add(self)
 
     # ------------------------------------------------------------------------------------------ properties
@@ -1729,12 +1729,12 @@ class ImpactModel:
 
         return stream(self._engine, self._results, Order(asked, key, described, beside, self._at_home))
 
-    def _at_home(self) -> "ResultHome":
+    def _at_home(self) -> "TemporaryDirectory":
         """Return the temporary directory, made now if there is none."""
-        from aimz.store import ResultHome
+        from aimz.store import TemporaryDirectory
 
         if self._home is None or self._home.closed:
-            self._home = ResultHome()
+            self._home = TemporaryDirectory()
         return self._home
 
     def _local_rows(self) -> int | None:

@@ -150,9 +150,9 @@ def open_result(path: "str | os.PathLike[str] | Store | StorePath") -> xr.DataTr
     Traceback (most recent call last):
     FileNotFoundError: There is no result there: pass the `artifact_path` of one.
     """
-    from aimz.store import STATE, StoredArray, check_result, locate
+    from aimz.store import STATE, StoredArray, check_result, read_location
 
-    location = locate(path, "path", call=True)
+    location = read_location(path, "path", call=True)
     check_result(location)
     groups = {}
     with xr.open_datatree(location.tree, engine="zarr") as tree:

@@ -12,13 +12,13 @@ from aimz.store.base import Group, ResultStore, StorePart, Variable  # noqa: E40
 from aimz.store.chunk_writer import ChunkWriter  # noqa: E402
 from aimz.store.guest_sink import GuestSink  # noqa: E402
 from aimz.store.journal import JOURNAL, Journal  # noqa: E402
-from aimz.store.location import Directory, Location, located, new_call  # noqa: E402
+from aimz.store.location import Directory, Location, as_location, new_call_location  # noqa: E402
 from aimz.store.memory import InMemoryStore  # noqa: E402
 from aimz.store.object_store import ObjectStoreLocation  # noqa: E402
 from aimz.store.stored_array import STATE, StoredArray, check_result  # noqa: E402
-from aimz.store.temporary_directory import ResultHome  # noqa: E402
+from aimz.store.temporary_directory import TemporaryDirectory  # noqa: E402
 from aimz.store.temporary_file import TemporaryFileStore  # noqa: E402
-from aimz.store.urls import locate  # noqa: E402
+from aimz.store.urls import read_location  # noqa: E402
 from aimz.store.zarr_store import ZarrStore  # noqa: E402
 
 __all__ = [
@@ -32,16 +32,16 @@ __all__ = [
     "Journal",
     "Location",
     "ObjectStoreLocation",
-    "ResultHome",
     "ResultStore",
     "StorePart",
     "StoredArray",
     "SumAccumulator",
+    "TemporaryDirectory",
     "TemporaryFileStore",
     "Variable",
     "ZarrStore",
+    "as_location",
     "check_result",
-    "locate",
-    "located",
-    "new_call",
+    "new_call_location",
+    "read_location",
 ]

@@ -13,7 +13,7 @@ from aimz.store.base import Group, ResultStore, StorePart
 class _Sums(StorePart):
     """The sums over some of the rows."""
 
-    aligned = False
+    whole_chunks = False
 
     def __init__(self, sink: "SumAccumulator") -> None:
         self._sink = sink
@@ -52,7 +52,7 @@ class SumAccumulator(ResultStore):
         The row ``codes`` begin with.
     """
 
-    aligned = False
+    whole_chunks = False
 
     def __init__(
         self,

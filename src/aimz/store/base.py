@@ -59,7 +59,7 @@ class Group:
 class StorePart(ABC):
     """Takes the pieces of some rows where they are computed, which may be in another process; can be pickled."""
 
-    aligned: bool
+    whole_chunks: bool
     """Whether pieces must come as whole chunks."""
     writers: int = 1
     """From how many threads pieces may come at once."""
@@ -80,7 +80,7 @@ class ResultStore(ABC):
     complete.
     """
 
-    aligned: bool
+    whole_chunks: bool
     """Whether pieces must come as whole chunks."""
     writers: int = 1
     """How many threads may write at once, after ``open``; more than one where a write mostly waits."""

@@ -15,6 +15,7 @@ import zarr
 from aimz.errors import IncompleteResultError
 from aimz.store.base import StorePart, Variable
 from aimz.store.location import OWNER, Location
+from aimz.store.stored_array import StoredArray
 from aimz.store.zarr_metadata import zarr_settings
 
 
@@ -36,7 +37,7 @@ class ChunkWriter(StorePart):
         What the file ``OWNER`` says while this writer may write.
     """
 
-    aligned = True
+    whole_chunks = True
 
     def __init__(self, location: Location, group: str, variables: Mapping[str, Variable], owner: str = "") -> None:
         self.writers = location.writers
@@ -75,7 +76,7 @@ class ChunkWriter(StorePart):
         found = self._location.get(OWNER)
         if found is not None and found.decode() == self._owner:
             return
-        if found is None and not self._location.is_there():
+        if found is None and not self._location.exists():
             msg = (
                 f"The result is to be written into {self._location}, and this process sees nothing there. All "
                 "processes must reach one place under one name: make the call again with an `output_dir` on a shared "
@@ -99,7 +100,16 @@ class ChunkWriter(StorePart):
         stored[where] = piece.astype(variable.dtype, copy=False)
 
     def payload(self) -> None:
-        """Return nothing: what was written lies in its place."""
+        """Return None: the chunks are already in the store."""
+
+    def read(self, name: str) -> StoredArray:
+        """Return a reader of a variable of the complete result."""
+        return StoredArray(self._location, f"{self._group}/{name}", array=self._arrays.get(name))
+
+    def fail(self, error: BaseException) -> BaseException:
+        """Add to an error how the call is resumed, and return it."""
+        error.add_note(self._location.resume_advice)
+        return error
 
     def length(self, name: str) -> int:
         """Return how far the streamed axis of a variable reaches so far."""

@@ -22,7 +22,7 @@ class GuestSink(ResultStore):
         Name of the streamed group.
     """
 
-    aligned = True
+    whole_chunks = True
 
     def __init__(self, location: Location, name: str) -> None:
         self._location = location
@@ -44,10 +44,7 @@ class GuestSink(ResultStore):
 
     def fail(self, error: BaseException) -> BaseException:
         """Say how to go on."""
-        error.add_note(
-            f"The result in {self._location} is incomplete. What is finished is kept: make the same call again with "
-            f"{self._location.resume}."
-        )
+        error.add_note(self._location.resume_advice)
         return error
 
     def part(self, start: int, stop: int) -> StorePart:  # noqa: ARG002 (it writes whatever comes)

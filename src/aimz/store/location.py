@@ -1,6 +1,6 @@
 """Where the result of a call lies: a directory, or keys below a prefix in a store."""
 
-__all__ = ["OWNER", "Directory", "Location", "located", "new_call"]
+__all__ = ["OWNER", "Directory", "Location", "as_location", "new_call_location"]
 
 import os
 import shutil
@@ -45,6 +45,14 @@ class Location(ABC):
     def resume(self) -> str:
         """The arguments that finish the call that lies here, as an error is to name them."""
 
+    @property
+    def resume_advice(self) -> str:
+        """Sentence for the error of a call that failed, on how it is resumed."""
+        return (
+            f"The result in {self} is incomplete. What is finished is kept: make the same call again with "
+            f"{self.resume}."
+        )
+
     @abstractmethod
     def check(self, argument: str) -> None:
         """Refuse a place that cannot be reached, before any work.
@@ -76,7 +84,7 @@ class Location(ABC):
         """Remove a file, if it is there."""
 
     @abstractmethod
-    def is_there(self) -> bool:
+    def exists(self) -> bool:
         """Return whether there is anything here."""
 
     @abstractmethod
@@ -207,7 +215,7 @@ class Directory(Location):
         """Remove a file, if it is there."""
         (self.path / name).unlink(missing_ok=True)
 
-    def is_there(self) -> bool:
+    def exists(self) -> bool:
         """Return whether it is a directory."""
         return self.path.is_dir()
 
@@ -294,12 +302,12 @@ def _count_files(chunks: Path) -> int:
     return sum(1 for file in chunks.rglob("*") if file.suffix != ".partial" and file.is_file())
 
 
-def located(place: Location | Path) -> Location:
+def as_location(place: Location | Path) -> Location:
     """Return where something lies; a path is a directory."""
     return Directory(place) if isinstance(place, Path) else place
 
 
-def new_call(top: Location, method: str) -> Location:
+def new_call_location(top: Location, method: str) -> Location:
     """Make the place of one call, ``<UTC time>_<method>``, which no other process has."""
     while True:
         place = top / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}_{method}"

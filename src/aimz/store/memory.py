@@ -21,7 +21,7 @@ _LARGE: list[weakref.ref[np.ndarray]] = []
 class _Pieces(StorePart):
     """Pieces on their way."""
 
-    aligned = False
+    whole_chunks = False
 
     def __init__(self) -> None:
         self._pieces: list[tuple[str, np.ndarray, int]] = []
@@ -38,7 +38,7 @@ class _Pieces(StorePart):
 class InMemoryStore(ResultStore):
     """Plain NumPy arrays, made at once where the length is known and put together at the end where it is not."""
 
-    aligned = False
+    whole_chunks = False
 
     def __init__(self) -> None:
         self._variables: Mapping[str, Variable] = {}

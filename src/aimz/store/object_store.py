@@ -122,7 +122,7 @@ class ObjectStoreLocation(Location):
         """Remove a value, if it is there."""
         _wait(self.store.delete(self._key(name)))
 
-    def is_there(self) -> bool:
+    def exists(self) -> bool:
         """Return whether there is a key that begins so."""
 
         async def look() -> bool:

@@ -10,8 +10,8 @@ import numpy as np
 import zarr
 
 from aimz.errors import IncompleteResultError, StaleResultError
-from aimz.store.location import Location, located
-from aimz.store.temporary_directory import ResultHome
+from aimz.store.location import Location, as_location
+from aimz.store.temporary_directory import TemporaryDirectory
 from aimz.store.zarr_metadata import zarr_settings
 
 STATE = "aimz_store"
@@ -36,8 +36,10 @@ class StoredArray:
         The array itself, where it is open already.
     """
 
-    def __init__(self, location: Location | Path, name: str, home: ResultHome | None = None, array: Any = None) -> None:
-        self.location = located(location)
+    def __init__(
+        self, location: Location | Path, name: str, home: TemporaryDirectory | None = None, array: Any = None
+    ) -> None:
+        self.location = as_location(location)
         self.name = name
         self._home = home
         if array is None:
@@ -74,7 +76,7 @@ class StoredArray:
             raise self._explain(error) from error
 
     def _explain(self, error: Exception) -> Exception:
-        if not self.location.is_there():
+        if not self.location.exists():
             return StaleResultError(f"The result in {self.location} is gone: it was removed. Predict again.")
         return IncompleteResultError(
             f"Array `{self.name}` of the result in {self.location} is missing data, or they were altered after they "
@@ -96,9 +98,9 @@ def check_result(place: Location | Path) -> dict[str, Any]:
     FileNotFoundError
         If there is nothing of that name.
     """
-    location = located(place)
+    location = as_location(place)
     root = location.get("zarr.json")
-    if root is None and not location.is_there():
+    if root is None and not location.exists():
         msg = f"There is no result in {location}: pass the directory of one call, the `artifact_path` of its result."
         raise FileNotFoundError(msg)
     if root is None:

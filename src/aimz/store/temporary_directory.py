@@ -1,6 +1,6 @@
 """The temporary directory of a model."""
 
-__all__ = ["ResultHome"]
+__all__ = ["TemporaryDirectory"]
 
 import os
 import shutil
@@ -17,7 +17,7 @@ def _remove(path: str, owner: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-class ResultHome:
+class TemporaryDirectory:
     """A temporary directory that lives as long as anyone holds this object, and no longer than the process.
 
     The model holds it, and so does each result in it: a result outlives its model, and the last to go turns off the

@@ -16,7 +16,7 @@ from aimz.store.base import Group, ResultStore, Variable
 class TemporaryFileStore(ResultStore):
     """Arrays in files without a name, which are gone when the sink is left, or the process ends."""
 
-    aligned = False
+    whole_chunks = False
 
     def __init__(self) -> None:
         self._variables: dict[str, Variable] = {}

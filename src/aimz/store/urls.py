@@ -1,6 +1,6 @@
 """From what a user names a place by, a URL or a store of zarr's, to a location."""
 
-__all__ = ["locate"]
+__all__ = ["read_location"]
 
 import os
 from pathlib import Path
@@ -29,7 +29,7 @@ class _SinglePut(ObjectStore[Any]):
         await put_async(self.store, key, value.as_buffer_like(), use_multipart=False)
 
 
-def locate(given: Any, argument: str, *, call: bool = False) -> Location:
+def read_location(given: Any, argument: str, *, call: bool = False) -> Location:
     """Return where something is to lie, or lies.
 
     Parameters

@@ -22,9 +22,9 @@ import zarr
 from aimz.store.base import Group, ResultStore, Variable
 from aimz.store.chunk_writer import ChunkWriter
 from aimz.store.journal import Journal
-from aimz.store.location import OWNER, Location, located
+from aimz.store.location import OWNER, Location, as_location
 from aimz.store.stored_array import STATE, StoredArray
-from aimz.store.temporary_directory import ResultHome
+from aimz.store.temporary_directory import TemporaryDirectory
 from aimz.store.zarr_metadata import new_array, put_whole, zarr_settings
 
 
@@ -45,7 +45,7 @@ class ZarrStore(ResultStore):
         The temporary directory around, which readers of the result hold.
     """
 
-    aligned = True
+    whole_chunks = True
 
     def __init__(
         self,
@@ -54,9 +54,9 @@ class ZarrStore(ResultStore):
         *,
         root_attrs: Mapping[str, Any],
         journal: Journal | None = None,
-        home: ResultHome | None = None,
+        home: TemporaryDirectory | None = None,
     ) -> None:
-        self.location = located(location)
+        self.location = as_location(location)
         self._name = name
         self._root_attrs = root_attrs
         self._journal = journal
@@ -106,7 +106,7 @@ class ZarrStore(ResultStore):
         self.location.put(OWNER, owner.encode())
         return ChunkWriter(self.location, self._name, self._variables, owner)
 
-    def beside(self, name: str, group: Group, data: Mapping[str, Any]) -> None:
+    def write_group(self, name: str, group: Group, data: Mapping[str, Any]) -> None:
         """Write a whole group beside the streamed one."""
         self._put_group(name, group)
         for array, variable in group.variables.items():
@@ -207,10 +207,7 @@ class ZarrStore(ResultStore):
                 "is room; what is finished can then be resumed."
             )
         else:
-            advice = (
-                f"The result in {self.location} is incomplete. What is finished is kept: make the same call again with "
-                f"{self.location.resume}."
-            )
+            advice = self.location.resume_advice
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return OSError(error.errno, f"{os.strerror(error.errno)}. {advice}", str(self.location))
         if self._journal is not None:

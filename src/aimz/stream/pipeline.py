@@ -62,7 +62,7 @@ def run(request: StreamRequest, sink: "ResultStore | StorePart", first: int = 0,
         def land() -> None:
             nonlocal reached
             for start, stop, arrays in request.fetch(flying.popleft()):
-                if sink.aligned:
+                if sink.whole_chunks:
                     for piece in chunker.add(start, stop, arrays):
                         writer.put(piece)
                 else:
