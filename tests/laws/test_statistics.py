@@ -20,7 +20,6 @@ from test_faults import Trouble, Watched, check_refused, chunk_files, raising_fr
 
 from aimz.model import execution as streaming
 from aimz.statistics import Statistics, read_statistics
-from aimz.statistics.draws import over_draws
 from aimz.store import InMemoryStore, TemporaryFileStore
 from aimz.utils.data import ArrayDataset, ArrayLoader
 from kernels import CASES, QUICK_CASES
@@ -236,7 +235,7 @@ _VALUES |= st.floats(-(2.0**60), 2.0**60, width=32) | st.floats(-1, 1, width=32)
 )
 def test_any_draws(draws, order):
     """Any number of draws, one alone among them, of any type and memory layout."""
-    found = over_draws(np.asarray(draws, order=order), read_statistics(ASKED))
+    found = read_statistics(ASKED)(np.asarray(draws, order=order))
     expected = witness(draws)
     scale = np.abs(draws.astype(np.float64)).max(0)
     assert (np.abs(found[:2] - expected[:2]) <= 1e-14 * scale).all()
@@ -250,7 +249,7 @@ def test_any_draws(draws, order):
     st.lists(st.floats(0, 1), min_size=1, max_size=9, unique_by=lambda q: f"{q:.15g}"),
 )
 def test_any_quantile(draws, quantiles):
-    found = over_draws(draws, read_statistics(quantiles))
+    found = read_statistics(quantiles)(draws)
     np.testing.assert_array_equal(found, np.quantile(draws, quantiles, axis=0))
 
 
@@ -260,7 +259,7 @@ def test_any_quantile(draws, quantiles):
     st.floats(0.001, 0.999),
 )
 def test_any_interval(draws, prob):
-    found = over_draws(draws, read_statistics([("hdi", prob), ("eti", prob)]))
+    found = read_statistics([("hdi", prob), ("eti", prob)])(draws)
     np.testing.assert_array_equal(found[:2].T, array_stats.hdi(draws, prob, axis=0))
     np.testing.assert_allclose(found[2:].T, array_stats.eti(draws, prob, axis=0), rtol=1e-15)
 
@@ -268,7 +267,7 @@ def test_any_interval(draws, prob):
 def test_a_mean_far_from_zero_keeps_its_digits():
     """Sums are taken in double precision, spreads about the mean."""
     draws = (1e6 + np.random.default_rng(0).normal(size=(4000, 50))).astype(np.float32)
-    mean, sd = over_draws(draws, read_statistics(("mean", "sd")))
+    mean, sd = read_statistics(("mean", "sd"))(draws)
     np.testing.assert_allclose(mean, draws.astype(np.float64).mean(0), rtol=1e-15)
     np.testing.assert_allclose(sd, draws.astype(np.float64).std(0), rtol=1e-12)
     assert np.abs(draws.std(0) / sd - 1).max() > 1e-5  # single precision would show
@@ -318,7 +317,7 @@ def test_draws_that_are_nan_make_all_statistics_of_their_row_nan(shard_axis):
 def test_one_infinite_draw_leaves_the_quantiles_beside_it():
     draws = np.random.default_rng(0).normal(size=(101, 4))
     draws[3, 1], draws[5, 2], draws[[8, 9], 3] = np.inf, -np.inf, (np.inf, -np.inf)
-    found = dict(zip(LABELS, over_draws(draws, read_statistics(ASKED)), strict=True))
+    found = dict(zip(LABELS, read_statistics(ASKED)(draws), strict=True))
     with np.errstate(invalid="ignore"):
         for label, q in (("0.05", 0.05), ("0.5", 0.5), ("0.95", 0.95)):
             np.testing.assert_array_equal(found[label], np.quantile(draws, q, axis=0))

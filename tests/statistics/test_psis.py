@@ -20,7 +20,7 @@ def arviz(log_likelihood, r_eff=1.0):
         return array_stats.loo(chains, chain_axis=0, draw_axis=1, r_eff=r_eff)
 
 
-def plain(log_likelihood):
+def unsmoothed(log_likelihood):
     """Elpd and p_loo from the importance ratios as they are."""
     ratios = -np.asarray(log_likelihood, dtype=np.float64)
     shift = ratios.max(axis=0)
@@ -34,7 +34,7 @@ def assert_same(got, expected):
         np.testing.assert_allclose(ours, theirs, **TIGHT)
 
 
-def made(kind, n_draws, n_rows=N_ROWS):
+def make_log_likelihood(kind, n_draws, n_rows=N_ROWS):
     rng = np.random.default_rng([n_draws, len(kind)])
     z = rng.normal(size=(n_draws, n_rows))
     match kind:
@@ -64,8 +64,8 @@ KINDS = ["gaussian", "bounded", "heavy", "hopeless", "ties", "rounded", "far", "
 @pytest.mark.parametrize("r_eff", [0.3, 1.0, 1.3])
 @pytest.mark.parametrize("n_draws", [25, 100, 400, 1000, 4000])
 @pytest.mark.parametrize("kind", KINDS)
-def test_numbers_are_those_of_arviz(kind, n_draws, r_eff):
-    log_likelihood = made(kind, n_draws, N_ROWS if n_draws < 4000 else 6)
+def test_equals_arviz(kind, n_draws, r_eff):
+    log_likelihood = make_log_likelihood(kind, n_draws, N_ROWS if n_draws < 4000 else 6)
     got = psis_loo(log_likelihood, r_eff)
     assert_same(got, arviz(log_likelihood, r_eff))
     if n_draws == 1000 and kind in ("heavy", "hopeless"):
@@ -73,30 +73,30 @@ def test_numbers_are_those_of_arviz(kind, n_draws, r_eff):
 
 
 @pytest.mark.parametrize(("n_draws", "r_eff"), [(224, 1.0), (225, 1.0), (226, 1.0), (450, 0.5), (451, 0.5), (750, 0.3)])
-def test_length_of_the_tail_changes_its_rule_where_arviz_does(n_draws, r_eff):
-    log_likelihood = made("heavy", n_draws)
+def test_tail_length_equals_arviz(n_draws, r_eff):
+    log_likelihood = make_log_likelihood("heavy", n_draws)
     assert_same(psis_loo(log_likelihood, r_eff), arviz(log_likelihood, r_eff))
 
 
 @pytest.mark.parametrize("n_rows", [0, 1, 3, 4, 9])
-def test_tiles_cover_all_rows_once(n_rows, monkeypatch):
+def test_tiles_cover_all_rows(n_rows, monkeypatch):
     monkeypatch.setattr(psis, "_TILE_ROWS", 4)
-    log_likelihood = made("heavy", 200, max(n_rows, 1))[:, :n_rows]
+    log_likelihood = make_log_likelihood("heavy", 200, max(n_rows, 1))[:, :n_rows]
     got = psis_loo(log_likelihood)
     assert [values.shape for values in got] == [(n_rows,)] * 3
     if n_rows:
         assert_same(got, arviz(log_likelihood))
 
 
-def test_one_row_may_be_a_tile_of_its_own(monkeypatch):
-    log_likelihood = made("heavy", 200)
+def test_tile_of_one_row(monkeypatch):
+    log_likelihood = make_log_likelihood("heavy", 200)
     expected = psis_loo(log_likelihood)
     monkeypatch.setattr(psis, "_TILE_VALUES", 10)
     assert_same(psis_loo(log_likelihood), expected)
 
 
-def test_memory_layout_and_order_of_draws_change_nothing():
-    log_likelihood = made("ties", 300)
+def test_independent_of_memory_layout_and_draw_order():
+    log_likelihood = make_log_likelihood("ties", 300)
     kept = log_likelihood.copy()
     expected = psis_loo(log_likelihood)
     wide = np.zeros((600, 3 * N_ROWS))
@@ -107,41 +107,41 @@ def test_memory_layout_and_order_of_draws_change_nothing():
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, ">f8"])
-def test_other_floats_are_read_in_double_precision(dtype):
-    log_likelihood = made("heavy", 300).astype(dtype)
+def test_float_types_are_converted_to_float64(dtype):
+    log_likelihood = make_log_likelihood("heavy", 300).astype(dtype)
     for layout in (log_likelihood, np.asfortranarray(log_likelihood)):
         assert_same(psis_loo(layout), psis_loo(log_likelihood.astype(np.float64)))
 
 
-def test_ratios_that_are_all_the_same_are_taken_as_they_are():
+def test_equal_ratios_are_not_smoothed():
     elpd, khat, p_loo = psis_loo(np.full((100, 2), -1.5))
     np.testing.assert_allclose(elpd, -1.5)
     np.testing.assert_array_equal(khat, 0.0)
     np.testing.assert_allclose(p_loo, 0.0, atol=1e-14)
 
 
-def test_a_tail_that_is_all_the_same_is_taken_as_it_is():
+def test_tail_of_equal_ratios_is_not_smoothed():
     log_likelihood = np.full((100, 1), np.log(0.8))
     log_likelihood[::3] = np.log(0.2)
     with pytest.raises(ValueError, match="same"):
         arviz(log_likelihood)
     elpd, khat, p_loo = psis_loo(log_likelihood)
-    assert_same((elpd, p_loo), plain(log_likelihood))
+    assert_same((elpd, p_loo), unsmoothed(log_likelihood))
     assert khat[0] == 0.0
 
 
-def test_a_tail_whose_lowest_quarter_is_the_same_is_not_smoothed():
+def test_tail_with_equal_lowest_quarter_is_not_smoothed():
     log_likelihood = np.concatenate([np.zeros((90, 1)), -np.arange(1.0, 11.0)[:, None]])
     got = psis_loo(log_likelihood)
     assert np.isnan(got[1][0])
     assert_same(got, arviz(log_likelihood))
-    assert_same((got[0], got[2]), plain(log_likelihood))
+    assert_same((got[0], got[2]), unsmoothed(log_likelihood))
 
 
 @pytest.mark.parametrize("span", [690.0, 700.0, 706.0, 720.0, 744.0, 800.0, 1e5, 1e300])
-def test_ratios_beyond_the_range_of_floats(span):
+def test_ratios_beyond_float_range(span):
     """One draw outweighs the others by ``exp(span)``, and these are a sample of their own."""
-    log_likelihood = made("gaussian", 400)
+    log_likelihood = make_log_likelihood("gaussian", 400)
     log_likelihood[7] -= span
     got = psis_loo(log_likelihood)
     if span <= 700:
@@ -150,14 +150,14 @@ def test_ratios_beyond_the_range_of_floats(span):
     elif span >= 720:
         # ArviZ has NaN or a k-hat near zero here, neither of which says that nothing is to be trusted.
         assert (got[1] == np.inf).all()
-        assert_same((got[0], got[2]), plain(log_likelihood))
+        assert_same((got[0], got[2]), unsmoothed(log_likelihood))
     else:
         assert (got[1] > 1).all()
 
 
-def test_smoothing_may_raise_a_ratio_beyond_the_range_of_floats():
+def test_smoothed_ratio_beyond_float_range():
     """The bulk and the lowest of the tail are next to nothing; the lowest quarter is smoothed with the rest."""
-    log_likelihood = made("gaussian", 100)
+    log_likelihood = make_log_likelihood("gaussian", 100)
     log_likelihood[:80] += 1e4
     log_likelihood[80:83] += 5e3
     got = psis_loo(log_likelihood)
@@ -165,8 +165,8 @@ def test_smoothing_may_raise_a_ratio_beyond_the_range_of_floats():
     assert np.isfinite(got).all()
 
 
-def test_a_draw_of_no_likelihood_makes_elpd_minus_infinite():
-    log_likelihood = made("gaussian", 100)
+def test_zero_likelihood_gives_elpd_minus_infinity():
+    log_likelihood = make_log_likelihood("gaussian", 100)
     expected = psis_loo(log_likelihood)
     log_likelihood[3, 5] = -np.inf
     log_likelihood[:, 6] = -np.inf
@@ -180,8 +180,8 @@ def test_a_draw_of_no_likelihood_makes_elpd_minus_infinite():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_no_likelihood_leaves_nothing_of_its_row(value):
-    log_likelihood = made("gaussian", 100)
+def test_invalid_likelihood_gives_nan_for_its_row(value):
+    log_likelihood = make_log_likelihood("gaussian", 100)
     expected = psis_loo(log_likelihood)
     log_likelihood[3, 5] = value
     log_likelihood[3, 6], log_likelihood[4, 6] = value, -np.inf
@@ -193,29 +193,29 @@ def test_what_is_no_likelihood_leaves_nothing_of_its_row(value):
     assert_same([v[others] for v in got], [v[others] for v in expected])
 
 
-def test_rows_none_of_which_can_be_fitted():
+def test_no_row_can_be_fitted():
     assert np.isnan(psis_loo(np.full((100, 3), np.nan))).all()
 
 
 @pytest.mark.parametrize(("n_draws", "r_eff"), [(24, 1.0), (1, 1.0), (0, 1.0), (100, 40.0)])
-def test_too_few_draws_are_told_of(n_draws, r_eff):
+def test_too_few_draws_raise(n_draws, r_eff):
     with pytest.raises(ValueError, match=r"The tail of \d+ draws .* needs at least 5.* `num_samples=1000`"):
         psis_loo(np.zeros((n_draws, 2)), r_eff)
 
 
 @pytest.mark.parametrize("r_eff", [0.0, -1.0, np.nan, np.inf])
-def test_an_impossible_r_eff_is_told_of(r_eff):
+def test_invalid_r_eff_raises(r_eff):
     with pytest.raises(ValueError, match="`r_eff` must be a positive number"):
         psis_loo(np.zeros((100, 2)), r_eff)
 
 
 @pytest.mark.parametrize("shape", [(100,), (4, 25, 2)])
-def test_other_shapes_are_told_of(shape):
+def test_invalid_shape_raises(shape):
     with pytest.raises(ValueError, match="must have the shape"):
         psis_loo(np.zeros(shape))
 
 
-def test_products_and_logarithms_agree(monkeypatch):
+def test_products_equal_sums_of_logarithms(monkeypatch):
     """The mean of logarithms is the same whether products stand in for it or not."""
     rng = np.random.default_rng(0)
     x = np.sort(rng.exponential(size=(94, 30)) ** np.linspace(0.5, 40.0, 30), axis=0)
@@ -227,7 +227,7 @@ def test_products_and_logarithms_agree(monkeypatch):
     np.testing.assert_allclose(psis._mean_log1p(grid, x), expected, rtol=1e-13)
 
 
-def test_a_grid_that_meets_zero_is_fitted_as_one_that_nearly_does():
+def test_grid_containing_zero():
     x = np.linspace(0.0, 3.0, 73)[1:, None].copy()
     quartile = np.array([1.0])
     with np.errstate(all="ignore"):
@@ -236,8 +236,8 @@ def test_a_grid_that_meets_zero_is_fitted_as_one_that_nearly_does():
     np.testing.assert_allclose(exact, nearly, rtol=1e-6)
 
 
-def test_shape_zero_is_the_exponential(monkeypatch):
-    log_likelihood = made("gaussian", 100)
+def test_shape_zero_gives_exponential_quantiles(monkeypatch):
+    log_likelihood = make_log_likelihood("gaussian", 100)
     results = []
     for shape in (0.0, 1e-9):
         monkeypatch.setattr(psis, "_fit_pareto", lambda x, q, shape=shape: (np.full_like(q, shape), x.mean(axis=0)))
@@ -246,10 +246,10 @@ def test_shape_zero_is_the_exponential(monkeypatch):
     np.testing.assert_allclose(*results, rtol=1e-8)
 
 
-def test_memory_does_not_grow_with_rows():
+def test_memory_is_independent_of_n_rows():
     peaks = []
     for n_rows in (2_000, 8_000):
-        log_likelihood = np.broadcast_to(made("heavy", 100, 1), (100, n_rows))
+        log_likelihood = np.broadcast_to(make_log_likelihood("heavy", 100, 1), (100, n_rows))
         tracemalloc.start()
         psis_loo(log_likelihood)
         peaks.append(tracemalloc.get_traced_memory()[1] - 3 * 8 * n_rows)

@@ -1,10 +1,8 @@
-"""From draws to answers, in NumPy: statistics over draws, and averages over rows."""
+"""Statistics over draws, PSIS-LOO, and groups of rows, in NumPy."""
 
-from aimz.statistics.asked import read_interval, read_statistics
-from aimz.statistics.draws import Reduction, Statistic, Statistics
+from aimz.statistics.draws import Reduction, Statistic, Statistics, read_interval, read_statistics, reduce_rows
 from aimz.statistics.groups import Groups, local_codes, read_groups, read_weights
 from aimz.statistics.loo import LeaveOneOut
-from aimz.statistics.threads import reduce_rows
 
 __all__ = [
     "Groups",

@@ -222,8 +222,8 @@ def _mean_log1p(grid: _Array, x: _Array) -> _Array:
     product, factor, total = np.empty_like(grid), np.empty_like(grid), np.zeros_like(grid)
     for start in range(0, len(x), _GROUP):
         product.fill(1.0)
-        for points in x[start : start + _GROUP]:
-            np.multiply(slopes, points, out=factor)
+        for row in x[start : start + _GROUP]:
+            np.multiply(slopes, row, out=factor)
             factor += 1.0
             product *= factor
         total += np.log(product, out=product)
