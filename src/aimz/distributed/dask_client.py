@@ -11,7 +11,9 @@ from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
-from aimz.data import BatchField, LazyArray, StackedArrays, key_to_text, slice_for_worker
+import jax
+
+from aimz.data import BatchField, LazyArray, key_to_text, slice_for_worker
 from aimz.distributed.dask_worker import JobSpec, RowRange, can_do, pack, settings, without_rows, work
 from aimz.engine import (
     Given,
@@ -284,7 +286,7 @@ class DaskExecutor:
                     chunk = max(chunk, array.longest_chunk or 0)
             elif not isinstance(array, BatchField) and not is_constant_over_rows(array, axis):
                 sent += row_bytes
-        if not sink.whole_chunks and not layout.counted and self.landing.statistics is None:
+        if not sink.whole_chunks and layout.groups is None and self.landing.statistics is None:
             held += 4 * plan.n_draws * len(self.landing.names)  # draws that come back
         most = min(_SENT // sent if sent else plan.n_obs, _HELD // held if held else plan.n_obs)
         most = max(unit, most // unit * unit)
@@ -293,12 +295,7 @@ class DaskExecutor:
 
 def _with_rows(layout: InputLayout) -> Iterable[tuple[Any, int]]:
     """Yield every array that has rows, and the axis they are along."""
-    for array in layout.row_arrays.values():
-        for one in array.parts if isinstance(array, StackedArrays) else (array,):
-            yield one, 0
-    for given, before in ((layout.row_draws, 1), (layout.row_values, 0)):
-        for name, array in given.items():
-            yield array, before + layout.row_axes[name]
+    return ((array, axis) for _, array, axis in layout.row_inputs())
 
 
 def _by_dask(layout: InputLayout) -> bool:
@@ -307,7 +304,7 @@ def _by_dask(layout: InputLayout) -> bool:
     return any(origin is not None and origin.by_dask for origin in found)
 
 
-def _shares(layout: InputLayout, start: int, stop: int) -> dict[str, dict[str, Any]]:
+def _shares(layout: InputLayout, start: int, stop: int) -> dict[str, Any]:
     """Return what a worker gets of everything that has rows."""
     axes = layout.row_axes
     return {
@@ -318,4 +315,5 @@ def _shares(layout: InputLayout, start: int, stop: int) -> dict[str, dict[str, A
         "row_values": {
             name: slice_for_worker(array, axes[name], start, stop) for name, array in layout.row_values.items()
         },
+        "groups": jax.tree.map(lambda array: slice_for_worker(array, 0, start, stop), layout.groups),
     }

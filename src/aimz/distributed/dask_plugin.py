@@ -4,9 +4,8 @@ __all__ = ["JobPlugin", "name_of", "tidy_up"]
 
 from typing import Any
 
-from distributed import Client, WorkerPlugin
-
 from aimz.distributed.dask_worker import SerializedJob, forget_job, hold_job
+from distributed import Client, WorkerPlugin
 
 _PREFIX = "aimz-job"
 

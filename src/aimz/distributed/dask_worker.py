@@ -118,7 +118,7 @@ class RowRange:
 
     start: int
     stop: int
-    rows: Mapping[str, Mapping[str, Any]]
+    rows: Mapping[str, Any]
     """Fields of a layout to their arrays, of which these rows can be read."""
     part: "StorePart | None"
     """None where they are only looked at."""
@@ -378,8 +378,7 @@ def _runner(ready: LoadedJob, part: RowRange) -> "tuple[StepRunner, Plan]":
     assert block is not None  # rows are cut
     step_length = step_rows(block, job.cut.n_obs, n_devices(mesh), blocks_per_device(), job.batch_size)
     cut = replace(job.cut, step=step_length)
-    rows: Mapping[str, Any] = part.rows
-    layout = replace(job.layout, **rows)
+    layout = replace(job.layout, **part.rows)
     key = None if job.key is None else key_from_text(job.key)
     task = StepSpec(job.kind, job.plan, layout, key, job.use, job.alone and mesh is None)
     if mesh not in ready.made:
@@ -408,7 +407,8 @@ def without_rows(layout: InputLayout) -> InputLayout:
         {name: jax.tree.map(_on_host, value) for name, value in given.items()}
         for given in (layout.values, layout.draws, layout.arrays)
     )
-    return replace(layout, draws=draws, values=values, arrays=arrays, row_draws={}, row_values={}, row_arrays={})
+    none: Any = {"row_draws": {}, "row_values": {}, "row_arrays": {}, "groups": None}
+    return replace(layout, draws=draws, values=values, arrays=arrays, **none)
 
 
 def _on_host(leaf: Any) -> Any:

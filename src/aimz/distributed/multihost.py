@@ -288,7 +288,7 @@ class MultiHostExecutor:
         n_obs = self.plan.n_obs
         assert n_obs is not None
         # Sums are sent once; of rows that are kept in memory, some at a time.
-        summed = self.runner.task.layout.counted
+        summed = self.runner.task.layout.groups is not None
         sent = not (sink.whole_chunks or summed)
         stretches = partition_rows(
             self.plan, process_group.index, process_group.count, stored=sink.whole_chunks, sent=sent

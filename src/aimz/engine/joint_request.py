@@ -13,7 +13,7 @@ from aimz.data import BatchReader, StackedArrays
 from aimz.engine.inputs import Given
 from aimz.engine.kernel_engine import PreparedCall
 from aimz.engine.runner import InputLayout
-from aimz.forward import CODES, TILE, WEIGHTS, JointPass, ScenarioGroup
+from aimz.forward import TILE, InputKey, JointPass, RowGroups, ScenarioGroup
 from aimz.kernel import freeze
 from aimz.statistics import Groups, local_codes
 
@@ -92,15 +92,15 @@ def group_by_structure(comparison: ScenarioRequest) -> list[list[int]]:
 
 
 class _Inputs:
-    """Inputs of all worlds, under names of their own where they differ."""
+    """Inputs of all worlds, under keys of their own where they differ."""
 
     def __init__(self, n_worlds: int) -> None:
-        self.given: dict[str, Any] = {}
-        self.names: list[dict[str, str]] = [{} for _ in range(n_worlds)]
-        """Of each world: what the kernel calls an input to its name here."""
-        self.mapped: list[set[str]] = [set() for _ in range(n_worlds)]
-        """Of each world: names of inputs with an axis of scenarios."""
-        self.row_axes: dict[str, int] = {}
+        self.given: dict[Any, Any] = {}
+        self.keys: list[dict[str, InputKey]] = [{} for _ in range(n_worlds)]
+        """Key of each input of each world, by the name that the kernel uses."""
+        self.mapped: list[set[InputKey]] = [set() for _ in range(n_worlds)]
+        """Of each world: keys of inputs with an axis of scenarios."""
+        self.row_axes: dict[Any, int] = {}
 
     def add(self, world: int, name: str, parts: list[Any], row_axis: int | None) -> None:
         """Take one input of a world, in the versions its scenarios have."""
@@ -113,19 +113,19 @@ class _Inputs:
                 if row_axis is not None
                 else np.stack([np.asarray(part) for part in parts], axis=-1)
             )
-        slot = name
-        if slot in self.given and not _same(self.given[slot], value):
-            slot = f"{name}\0{world}"
-        self.given[slot] = value
-        self.names[world][name] = slot
+        key = InputKey(name)
+        if key in self.given and not _same(self.given[key], value):
+            key = InputKey(name, world)
+        self.given[key] = value
+        self.keys[world][name] = key
         if row_axis is not None:
-            self.row_axes[slot] = row_axis
+            self.row_axes[key] = row_axis
         if not same:
-            self.mapped[world].add(slot)
+            self.mapped[world].add(key)
 
-    def having_rows(self, *, rows: bool) -> dict[str, Any]:
+    def having_rows(self, *, rows: bool) -> dict[Any, Any]:
         """Return the inputs with a row axis, or those without."""
-        return {slot: value for slot, value in self.given.items() if (slot in self.row_axes) is rows}
+        return {key: value for key, value in self.given.items() if (key in self.row_axes) is rows}
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -153,23 +153,23 @@ def joint_of(comparison: ScenarioRequest, n_obs: int, block: int | None) -> tupl
             ScenarioGroup(
                 plan=plan if block is None else replace(plan, n_obs=block),
                 members=tuple(numbers),
-                draws=draws.names[world],
-                values=values.names[world],
-                arrays=arrays.names[world],
+                draws=draws.keys[world],
+                values=values.keys[world],
+                arrays=arrays.keys[world],
                 mapped=frozenset(values.mapped[world] | arrays.mapped[world]),
             )
         )
-    width, beside = _beside(comparison.groups, n_obs, block or TILE)
+    width, row_groups = _row_groups(comparison.groups, n_obs, block or TILE)
     layout = InputLayout(
         draws=draws.having_rows(rows=False),
         row_draws=draws.having_rows(rows=True),
         values=values.having_rows(rows=False),
         row_values=values.having_rows(rows=True),
         arrays=arrays.having_rows(rows=False),
-        row_arrays={**arrays.having_rows(rows=True), **beside},
+        row_arrays=arrays.having_rows(rows=True),
         row_axes={**draws.row_axes, **values.row_axes},
         with_rows=any(one.plan.row_plates for one in scenarios),
-        counted=width is not None,
+        groups=row_groups,
     )
     first = comparison.first.plan
     returned = {name: first.row_axes[name] for name in first.return_sites if name in first.row_axes}
@@ -177,13 +177,13 @@ def joint_of(comparison: ScenarioRequest, n_obs: int, block: int | None) -> tupl
     return JointPass(tuple(worlds), len(scenarios), baseline, width, first.return_sites, returned), layout
 
 
-def _beside(groups: Groups | None, n_obs: int, tile: int) -> tuple[int | None, dict[str, Any]]:
-    """Return how many sums a tile has at most, and what goes beside the arguments: what rows count, and for what."""
+def _row_groups(groups: Groups | None, n_obs: int, tile: int) -> tuple[int | None, RowGroups | None]:
+    """Return the largest number of sums of a tile, and the weight and the group of each row."""
     if groups is None:
-        return None, {}
+        return None, None
     weights = np.broadcast_to(np.float32(1), (n_obs,)) if groups.weights is None else groups.weights
     width = min(groups.n_cells, tile)
     if groups.codes is None or width == 1:
-        return 1, {WEIGHTS: weights}
+        return 1, RowGroups(weights)
     codes = groups.codes.astype(np.int32) if width == groups.n_cells else local_codes(groups.codes, tile)
-    return width, {WEIGHTS: weights, CODES: codes}
+    return width, RowGroups(weights, codes)

@@ -2,7 +2,7 @@
 
 __all__ = ["InputLayout", "RowFeed", "StepRunner", "StepSpec"]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +18,16 @@ from aimz.data import BatchField, BatchReader, LazyArray, RowSlice, StackedArray
 from aimz.engine.kernel_engine import PreparedCall
 from aimz.engine.row_access import in_blocks, is_constant_over_rows, rows_of, shards_of
 from aimz.engine.row_digests import RowDigests
-from aimz.forward import CompiledProgram, CompiledPrograms, JointPass, PassSpec, RowBlock, StreamAxis, TracedStep
+from aimz.forward import (
+    CompiledProgram,
+    CompiledPrograms,
+    JointPass,
+    PassSpec,
+    RowBlock,
+    RowGroups,
+    StreamAxis,
+    TracedStep,
+)
 from aimz.kernel import RowUse
 
 if TYPE_CHECKING:
@@ -42,8 +51,8 @@ class InputLayout:
     """Sites with a row axis, and which axis of one draw it is."""
     with_rows: bool
     """Whether a plate runs along the rows, so that their numbers are wanted."""
-    counted: bool = False
-    """Whether blocks are to say how many rows they have."""
+    groups: RowGroups | None = None
+    """Weights and groups of the rows; None unless rows are summed."""
 
     @staticmethod
     def of(prepared: PreparedCall) -> "InputLayout":
@@ -60,6 +69,17 @@ class InputLayout:
             with_rows=bool(prepared.plan.row_plates),
         )
 
+    def row_inputs(self) -> Iterator[tuple[object, Any, int]]:
+        """Yield name, array and row axis of each input that has rows."""
+        # One scenario may set a site that keeps its draws in another, so that a name occurs twice.
+        yield from ((name, array, 1 + self.row_axes[name]) for name, array in self.row_draws.items())
+        for name, array in self.row_arrays.items():
+            yield from ((name, one, 0) for one in (array.parts if isinstance(array, StackedArrays) else (array,)))
+        yield from ((name, array, self.row_axes[name]) for name, array in self.row_values.items())
+        if self.groups is not None:
+            pairs = zip(("weights", "by"), self.groups, strict=True)
+            yield from ((name, array, 0) for name, array in pairs if array is not None)
+
     def one_block(self, block: int, *, alone: bool) -> tuple[Any, ...]:
         """Return abstract inputs of one pass over one block; ``alone`` says that there is no other."""
         return (
@@ -72,7 +92,8 @@ class InputLayout:
                 _abstract(self.row_draws, lambda name, value: _resized(value.shape[1:], self.row_axes[name], block)),
                 _abstract(self.row_values, lambda name, value: _resized(value.shape, self.row_axes[name], block)),
                 _abstract(self.row_arrays, lambda _, value: (block, *value.shape[1:])),
-                jax.ShapeDtypeStruct((), "int32") if self.counted else None,
+                None if self.groups is None else jax.ShapeDtypeStruct((), "int32"),
+                jax.tree.map(lambda array: jax.ShapeDtypeStruct((block,), array.dtype), self.groups),
             ),
         )
 
@@ -82,7 +103,7 @@ class InputLayout:
             _abstract({**self.draws, **self.row_draws}, lambda _, value: value.shape[1:]),
             _abstract({**self.values, **self.row_values}, lambda _, value: np.shape(value)),
             _abstract({**self.arrays, **self.row_arrays}, lambda _, value: value.shape),
-            None,
+            jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), self.groups),
         )
 
 
@@ -201,7 +222,7 @@ class StepRunner:
         self.step = step
         self._program = program
         self._axes = step.row_axes
-        self._tile = 1 if step.weights is None else plan.block or 1
+        self._tile = plan.block or 1 if step.sums_rows else 1
         self._use = task.use
         self._layout = task.layout
         self._feed = feed
@@ -241,7 +262,8 @@ class StepRunner:
         values = {**layout.values, **all_values}
         all_rows = {} if blocked else {name: np.asarray(array) for name, array in layout.row_arrays.items()}
         arrays = {**layout.arrays, **all_rows}
-        blocks = self._blocks(0, self._feed.n_obs or 0)._replace(draws={}) if self._all_blocks else None
+        whole = None if blocked else layout.groups
+        blocks = self._blocks(0, self._feed.n_obs or 0)._replace(draws={}) if self._all_blocks else whole
         numbers, draws = self._draws if self._cut is StreamAxis.ROWS else (None, None)
         same = (self._key, numbers, draws, values, arrays, blocks)
         return same if self._mesh is None else jax.device_put(same, NamedSharding(self._mesh, P()))
@@ -272,7 +294,7 @@ class StepRunner:
             within = np.tile(np.arange(block, dtype=np.int32), (n_blocks, 1))
             beyond = self._use.beyond
             at = np.minimum(within + numbers[:, None] * block, stop - 1, dtype=np.int32) if beyond else within
-        axes = self._layout.row_axes
+        axes, groups = self._layout.row_axes, self._layout.groups
 
         def cut(array: Any, axis: int, to: int) -> np.ndarray:
             return np.moveaxis(in_blocks(rows_of(array, axis, start, stop), axis, n_blocks, block), axis, to)
@@ -283,7 +305,8 @@ class StepRunner:
             {name: cut(value, 1 + axes[name], 1) for name, value in self._row_draws.items()},
             {name: cut(value, axes[name], 0) for name, value in self._layout.row_values.items()},
             {name: in_blocks(value, 0, n_blocks, block) for name, value in rows.items()},
-            np.clip(stop - numbers * block, 0, block).astype(np.int32) if self._layout.counted else None,
+            None if groups is None else np.clip(stop - numbers * block, 0, block).astype(np.int32),
+            jax.tree.map(lambda array: cut(array, 0, 0), groups),
         )
 
     @cached_property
@@ -301,7 +324,7 @@ class StepRunner:
             # Whole groups on every device: the last draw is repeated.
             index = np.arange(start, start + self._span).clip(max=stop - 1)
             numbers, draws = self._draws
-            if blocks is not None:
+            if self._all_blocks:
                 blocks = blocks._replace(draws={name: value[index] for name, value in self._row_blocks.items()})
             taken = {name: value[index] for name, value in draws.items()}
             return stop, (key, numbers[index], taken, values, arrays, blocks)
@@ -322,21 +345,14 @@ class StepRunner:
         """
         if self._feed.reader is None:
             return
-        layout, axes = self._layout, self._layout.row_axes
-        given = {name: a.parts if isinstance(a, StackedArrays) else (a,) for name, a in layout.row_arrays.items()}
-        # Of several scenarios one may set a site that keeps its draws in another, so a name may be there twice.
-        beside = [(name, array, 1 + axes[name]) for name, array in layout.row_draws.items()]
-        beside += [
-            (name, part, 0) for name, parts in given.items() for part in parts if not isinstance(part, BatchField)
-        ]
-        beside += [(name, array, axes[name]) for name, array in layout.row_values.items()]
-        for name, array, axis in beside:
+        for name, array, axis in self._layout.row_inputs():
+            if isinstance(array, BatchField):
+                continue
             n_rows = length if is_constant_over_rows(array, axis) else int(array.shape[axis])
             if length > n_rows or (ended and length < n_rows):
                 msg = (
-                    f"The iterable has {length} rows{'' if ended else ' or more'}, and "
-                    f"`{name.strip(chr(0)).partition(chr(0))[0]}` has {n_rows}. Pass as many; for other than the "
-                    "fitted observations, `in_sample=False`."
+                    f"The iterable has {length} rows{'' if ended else ' or more'}, and `{name}` has {n_rows}. Pass as "
+                    "many; for other than the fitted observations, `in_sample=False`."
                 )
                 raise ValueError(msg)
 

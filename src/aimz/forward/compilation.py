@@ -11,15 +11,24 @@ import numpy as np
 from jax.sharding import Mesh
 
 from aimz.forward.draw_batching import TracedFunction, group_size, trace
-from aimz.forward.joint_scenarios import WEIGHTS, JointPass, joint_pass
-from aimz.forward.predictive import CompiledProgram, PassSpec, RowBlock, SingleDrawPass, one_pass, per_draw, whole
+from aimz.forward.joint_scenarios import JointPass, joint_pass
+from aimz.forward.predictive import (
+    CompiledProgram,
+    PassSpec,
+    RowBlock,
+    RowGroups,
+    SingleDrawPass,
+    one_pass,
+    per_draw,
+    whole,
+)
 from aimz.forward.readers import READERS
 from aimz.forward.row_blocks import StreamAxis, blocked, rows_apart, sharded
 from aimz.kernel import LRUCache, RowUse, freeze, row_use
 from aimz.types import Kernel
 
-type Inputs = tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any], RowBlock | None]
-"""Abstract draws, values, arrays and block of one pass."""
+type Inputs = tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any], RowBlock | RowGroups | None]
+"""Abstract draws, values and arrays of one pass, and its block, or the groups of all rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +47,8 @@ class TracedStep:
     own_noise: bool
     """Whether the kernel draws with a key that belongs to no site."""
     by_block: bool
-    counted: bool = False
-    """Whether it asks how many rows a block has."""
-    weights: str | None = None
-    """Name of the weights with which it adds up rows, if it does."""
+    sums_rows: bool = False
+    """Whether rows are summed within each block."""
 
 
 class CompiledPrograms:
@@ -104,7 +111,7 @@ class CompiledPrograms:
                 return _trace(one, plan, joint.return_sites, joint.row_axes, noticed, inputs)
             tiles = dict.fromkeys(joint.row_axes, 0)
             step = _trace(one, plan, joint.return_sites, tiles, noticed, inputs)
-            return replace(step, counted=inputs[-1] is not None, weights=WEIGHTS)
+            return replace(step, sums_rows=True)
 
         return self._steps.get(handle, make)
 
@@ -120,7 +127,7 @@ class CompiledPrograms:
             return RowUse("it draws with a key of its own (`numpyro.prng_key`), apart from any site")
         traced = trace(one_pass(self._kernel, replace(plan, n_obs=n_other), READERS[kind]), _a_key(), *other)
         draws, values, arrays, block = inputs
-        assert block is not None
+        assert isinstance(block, RowBlock)
         # Leaves come in the order of the arguments: first of the block is its number, then those of the rows.
         number = len(jax.tree.leaves((_a_key(), draws, values, arrays)))
         rows = None if block.rows is None else number + 1
@@ -136,7 +143,7 @@ class CompiledPrograms:
             axes = step.row_axes
             program = blocked(step.traced, axes, group) if step.by_block else whole(step.traced, group)
             if mesh is not None:
-                about = {"by_block": step.by_block, "counted": step.counted}
+                about = {"by_block": step.by_block, "sums_rows": step.sums_rows}
                 program = sharded(program, mesh, cut, axes, step.sites, **about)
             return jax.jit(program)
 
@@ -154,7 +161,7 @@ class CompiledPrograms:
 
         ``row_axes`` are those of the inputs, by site.
         """
-        return self._apart.get(step, lambda: rows_apart(program, inputs, n_obs, row_axes, step.row_axes, step.weights))
+        return self._apart.get(step, lambda: rows_apart(program, inputs, n_obs, row_axes, step.row_axes))
 
 
 def _trace(
@@ -168,7 +175,7 @@ def _trace(
     """Run the Python of a pass, which adds to ``noticed``, and see what it takes."""
     traced = trace(one, _a_key(), *inputs)
     group = group_size(traced.jaxpr, plan.n_draws, jax.default_backend())
-    by_block = inputs[-1] is not None
+    by_block = isinstance(inputs[-1], RowBlock)
     return TracedStep(traced, plan.n_obs, plan.n_draws, sites, row_axes, group, bool(noticed), by_block)
 
 

@@ -4,24 +4,32 @@ Scenarios that differ in values only are an axis that is mapped, with the key ou
 drawn once.  Others have a pass of their own beside it, with the same keys.
 """
 
-__all__ = ["CODES", "TILE", "WEIGHTS", "JointPass", "ScenarioGroup", "joint_pass"]
+__all__ = ["TILE", "InputKey", "JointPass", "ScenarioGroup", "joint_pass"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from aimz.forward.predictive import PassSpec, RowBlock, SingleDrawPass, one_pass
+from aimz.forward.predictive import PassSpec, RowBlock, RowGroups, SingleDrawPass, one_pass
 from aimz.kernel import Message
 from aimz.types import Kernel
 
-CODES, WEIGHTS = "\0by", "\0weights"
-"""Names, beside the kernel's arguments, of the number of each row's group and of what the row counts."""
-
 TILE = 1024
 """Rows that are added up together where all rows are seen at once."""
+
+
+class InputKey(NamedTuple):
+    """Key of one input of a joint pass. Scenario groups that share a value share its key."""
+
+    name: str
+    version: int = 0
+    """0 for the first value of that name, else the number of the scenario group that has another value."""
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -31,13 +39,13 @@ class ScenarioGroup:
     plan: PassSpec
     members: tuple[int, ...]
     """Which of the scenarios they are."""
-    draws: Mapping[str, str]
-    """Site to the name its draws have among the inputs of all worlds."""
-    values: Mapping[str, str]
-    """The same for values of sites."""
-    arrays: Mapping[str, str]
-    """The same for arguments."""
-    mapped: frozenset[str] = frozenset()
+    draws: Mapping[str, InputKey]
+    """Key of the draws of each site among the inputs of all scenarios."""
+    values: Mapping[str, InputKey]
+    """Key of the value of each site that is the same in all draws."""
+    arrays: Mapping[str, InputKey]
+    """Key of each argument."""
+    mapped: frozenset[InputKey] = frozenset()
     """Inputs with an axis of scenarios, the last one."""
 
 
@@ -60,7 +68,9 @@ class JointPass:
 def joint_pass(
     kernel: Kernel, joint: JointPass, read: Callable[[Message], Any], noticed: set[str] | None = None
 ) -> SingleDrawPass:
-    """Return ``f(draw_key, draws, values, arrays, block) -> {site: sums, or differences}`` for one draw.
+    """Return ``f(draw_key, draws, values, arrays, rows) -> {site: sums, or differences}`` for one draw.
+
+    ``rows`` is a block, or the groups and weights of all rows.
 
     Sums over rows have shape ``(n_tiles, 1 + n_scenarios, ..., width)``: first those of the baseline (its infinite
     values left out), then of what each scenario adds to them.  A block is one tile.  The effect of a scenario is thus
@@ -70,12 +80,13 @@ def joint_pass(
 
     def run(
         draw_key: jax.Array,
-        draws: Mapping[str, Any],
-        values: Mapping[str, Any],
-        arrays: Mapping[str, Any],
-        block: RowBlock | None = None,
+        draws: Mapping[InputKey, Any],
+        values: Mapping[InputKey, Any],
+        arrays: Mapping[InputKey, Any],
+        rows: RowBlock | RowGroups | None = None,
     ) -> dict[str, Any]:
-        rows = arrays if block is None else block.arrays
+        block = rows if isinstance(rows, RowBlock) else None
+        groups = rows.groups if isinstance(rows, RowBlock) else rows
         order = [member for world in joint.worlds for member in world.members]
         parts: dict[str, list[jax.Array]] = {name: [] for name in joint.return_sites}
         for world, one in zip(joint.worlds, ones, strict=True):
@@ -87,12 +98,13 @@ def joint_pass(
             value = given[0] if len(given) == 1 else jnp.concatenate(given)
             if order != sorted(order):
                 value = value[jnp.argsort(jnp.asarray(order))]
-            if joint.width is None:
+            if groups is None:
                 found[name] = _signed(value[1 - joint.baseline]) - _signed(value[joint.baseline])
                 continue
-            axis, codes = joint.row_axes.get(name), rows[CODES] if joint.width > 1 else None
-            weights = _counting(block, rows)
-            found[name] = _added_up(value, joint.baseline, axis, weights, codes, joint.width, whole=block is None)
+            assert joint.width is not None
+            counting = groups if block is None else _without_padding(groups, block.n_rows)
+            axis = joint.row_axes.get(name)
+            found[name] = _added_up(value, joint.baseline, axis, counting, joint.width, whole=block is None)
         return found
 
     return run
@@ -109,13 +121,13 @@ def _run_world(
 ) -> dict[str, Any]:
     """Return the sites of one world, ``(n_members, ...)``."""
 
-    def own(given: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-        return {name: given[slot] for name, slot in names.items() if slot in given}
+    def own(given: Mapping[InputKey, Any], keys: Mapping[str, InputKey]) -> dict[str, Any]:
+        return {name: given[key] for name, key in keys.items() if key in given}
 
-    def axes(given: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-        return {name: -1 if slot in world.mapped else None for name, slot in names.items() if slot in given}
+    def axes(given: Mapping[InputKey, Any], keys: Mapping[str, InputKey]) -> dict[str, Any]:
+        return {name: -1 if key in world.mapped else None for name, key in keys.items() if key in given}
 
-    def inputs(pick: Callable[[Any, Mapping[str, str]], dict[str, Any]]) -> tuple[Any, Any, Any]:
+    def inputs(pick: Callable[[Any, Mapping[str, InputKey]], dict[str, Any]]) -> tuple[Any, Any, Any]:
         cut = None
         if block is not None:
             number, numbers = (None, None) if pick is axes else (block.number, block.rows)
@@ -140,16 +152,13 @@ def _signed(value: jax.Array) -> jax.Array:
     return value.astype(jnp.int8 if kind == "b" else jnp.int16 if size == 1 else jnp.int32 if size == 2 else float)
 
 
-def _counting(block: RowBlock | None, rows: Mapping[str, Any]) -> jax.Array:
-    """Return what each row counts; padding counts nothing."""
-    weights: jax.Array = rows[WEIGHTS]
-    if block is None or block.n_rows is None:
-        return weights
-    return jnp.where(jnp.arange(weights.shape[-1]) < block.n_rows, weights, 0)
+def _without_padding(groups: RowGroups, n_rows: Any) -> RowGroups:
+    """Return the same groups with a weight of 0 for the rows that pad a block."""
+    return groups._replace(weights=jnp.where(jnp.arange(groups.weights.shape[-1]) < n_rows, groups.weights, 0))
 
 
 def _added_up(
-    found: jax.Array, baseline: int, axis: int | None, weights: Any, codes: Any, width: int, *, whole: bool
+    found: jax.Array, baseline: int, axis: int | None, groups: RowGroups, width: int, *, whole: bool
 ) -> jax.Array:
     """Add up a site over the rows of each group; ``found`` has shape ``(n_scenarios, ...)``."""
     found = found.astype(jnp.promote_types(found.dtype, jnp.float32))
@@ -160,29 +169,28 @@ def _added_up(
     base = found[baseline]
     shared = jnp.where(jnp.isfinite(base), base, 0)
     parts = [
-        _sums(jnp.moveaxis(part, 1 + axis, -1), weights, codes, width, whole=whole)
-        for part in (shared[None], found - shared)
+        _sums(jnp.moveaxis(part, 1 + axis, -1), groups, width, whole=whole) for part in (shared[None], found - shared)
     ]
     return jnp.concatenate(parts, axis=1)
 
 
-def _sums(values: jax.Array, weights: Any, codes: Any, width: int, *, whole: bool) -> jax.Array:
+def _sums(values: jax.Array, groups: RowGroups, width: int, *, whole: bool) -> jax.Array:
     """Return the weighted sums of ``(..., n_rows)`` over the rows of each group: ``(n_tiles, ..., width)``."""
     if not whole:
-        return _sum(values, weights, codes, width)[None]
+        return _sum(values, groups, width)[None]
     short = -values.shape[-1] % TILE
 
     def tiled(array: Any) -> jax.Array:
         padded = jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, short)])
         return jnp.moveaxis(padded.reshape(*array.shape[:-1], -1, TILE), -2, 0)
 
-    given = (tiled(values), tiled(weights), None if codes is None else tiled(codes))
-    return jax.vmap(lambda one: _sum(one[0], one[1], one[2], width))(given)
+    return jax.vmap(lambda tile, own: _sum(tile, own, width))(tiled(values), jax.tree.map(tiled, groups))
 
 
-def _sum(values: jax.Array, weights: jax.Array, codes: jax.Array | None, width: int) -> jax.Array:
+def _sum(values: jax.Array, groups: RowGroups, width: int) -> jax.Array:
     """Return the weighted sums of one tile."""
-    # What does not count must not turn a sum into NaN either.
+    weights, codes = groups
+    # A value of weight 0 must not turn a sum into NaN.
     weighed = jnp.where(weights > 0, values * weights, 0)
     if codes is None:
         return weighed.sum(-1, keepdims=True)

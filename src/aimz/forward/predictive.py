@@ -4,9 +4,9 @@ __all__ = [
     "CompiledProgram",
     "PassSpec",
     "RowBlock",
+    "RowGroups",
     "SingleDrawPass",
     "draw_keys",
-    "is_auxiliary",
     "one_pass",
     "over_draws",
     "per_draw",
@@ -52,6 +52,15 @@ class PassSpec:
     has."""
 
 
+class RowGroups(NamedTuple):
+    """What a sum over rows needs to know of each row."""
+
+    weights: Any
+    """Weight of each row."""
+    codes: Any = None
+    """Number of each row's group; None where all rows are one group."""
+
+
 class RowBlock(NamedTuple):
     """What differs from one block of rows to the next."""
 
@@ -66,12 +75,9 @@ class RowBlock(NamedTuple):
     arrays: Mapping[str, Any]
     """Arguments with a row axis."""
     n_rows: Any = None
-    """How many rows it has, without padding; None where nobody asks."""
-
-
-def is_auxiliary(name: str) -> bool:
-    """Whether an array with rows goes beside those of the kernel, and never into it: no parameter has such a name."""
-    return name.startswith("\0")
+    """Number of rows without padding; None unless rows are summed."""
+    groups: RowGroups | None = None
+    """Weights and groups of the rows; None unless rows are summed."""
 
 
 def draw_keys(key: jax.Array, numbers: Any) -> jax.Array:

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from aimz.forward.draw_batching import TracedFunction, map_draws
-from aimz.forward.predictive import CompiledProgram, RowBlock, draw_keys, is_auxiliary
+from aimz.forward.predictive import CompiledProgram, RowBlock, draw_keys
 
 
 class StreamAxis(Enum):
@@ -76,24 +76,24 @@ def sharded(
     sites: tuple[str, ...],
     *,
     by_block: bool,
-    counted: bool,
+    sums_rows: bool,
 ) -> CompiledProgram:
     """Return ``program`` with the blocks, or the draws, shared out among the devices of ``mesh``.
 
     ``by_block`` says that it has blocks; one that sees all rows at once has none, and its draws are shared out.
-    ``counted`` says that blocks know how many rows they have.
+    ``sums_rows`` says that the rows of each block are summed.
     """
     axis = mesh.axis_names[0]
     draws: Any = P(axis)
     if cut is StreamAxis.ROWS:
         share: Any = P(axis)
         draws = P(None, axis)
-        blocks = RowBlock(share, share, draws, share, share, share if counted else None)
+        blocks = RowBlock(share, share, draws, share, share, *(share, share) if sums_rows else ())
         inputs = (P(), P(), P(), P(), P(), blocks)
         outputs = {name: P(*[None] * (1 + row_axes.get(name, 0)), axis) for name in sites}
     else:
         same: Any = P()
-        blocks = RowBlock(same, same, draws, same, same, same if counted else None) if by_block else same
+        blocks = RowBlock(same, same, draws, same, same, *(same, same) if sums_rows else ()) if by_block else same
         inputs = (P(), P(axis), P(axis), P(), P(), blocks)
         outputs = dict.fromkeys(sites, P(axis))
     return jax.shard_map(program, mesh=mesh, in_specs=inputs, out_specs=outputs, check_vma=False)
@@ -105,25 +105,24 @@ def rows_apart(
     n_obs: int,
     row_axes: Mapping[str, int],
     output_axes: Mapping[str, int],
-    weights: str | None,
 ) -> str | None:
     """Return the site in which a row saw another, or None.
 
     The program runs on the rows at hand and on the same with most rows changed, in the arguments and in whatever else
     has rows; those left alone, chosen by chance, must keep their bits.  Rows get the values of others, so that whatever
     the kernel computes of them it could have had to compute.  ``row_axes`` are those of the inputs, by site.  Where
-    sites are added up over rows with the ``weights`` of that name, those left alone are the ones that count.
+    rows are summed, only those left alone have a weight.
     """
     given: RowBlock = inputs[-1]
     n_blocks, size = np.shape(next(iter(given.arrays.values())))[:2]
     chance = np.random.default_rng(0)
-    before: dict[str, jax.Array] = {} if weights else program(*inputs)
+    before: dict[str, jax.Array] = program(*inputs) if given.groups is None else {}
     for _ in range(2):
         kept = np.sort(chance.permutation(n_obs)[: max(1, n_obs // 8)])
         blocks = given
-        if weights is not None:
+        if given.groups is not None:
             counting = np.isin(np.arange(n_blocks * size), kept).astype(np.float32).reshape(n_blocks, size)
-            blocks = given._replace(arrays={**given.arrays, weights: counting})
+            blocks = given._replace(groups=given.groups._replace(weights=counting))
             before = program(*inputs[:-1], blocks)
         rows = chance.permutation(n_blocks * size)
         rows[kept] = kept
@@ -132,15 +131,12 @@ def rows_apart(
             values={
                 name: _exchanged(value, 0, row_axes[name] + 1, rows, kept) for name, value in blocks.values.items()
             },
-            arrays={
-                name: value if is_auxiliary(name) else _exchanged(value, 0, 1, rows, kept)
-                for name, value in blocks.arrays.items()
-            },
+            arrays={name: _exchanged(value, 0, 1, rows, kept) for name, value in blocks.arrays.items()},
         )
         after = program(*inputs[:-1], changed)
         for name, value in before.items():
             one, other = np.asarray(value), np.asarray(after[name])
-            if name in output_axes and weights is None:
+            if name in output_axes and given.groups is None:
                 one, other = (array.take(kept, 1 + output_axes[name]) for array in (one, other))
             if not np.array_equal(one, other, equal_nan=one.dtype.kind in "fc"):
                 return name
