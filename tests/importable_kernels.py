@@ -1,4 +1,4 @@
-"""Kernels that can be imported, for models that travel without a pickle."""
+"""Kernels that can be imported, for models that are saved without a pickle."""
 
 import jax.numpy as jnp
 import numpyro
@@ -16,21 +16,21 @@ def shop(X, mail, y=None):
 
 
 def centred(X, y=None):
-    """Rows see one another: each is compared with the mean of all."""
+    """Rows depend on one another: each is centred by the mean of all."""
     slope = numpyro.sample("slope", dist.Normal(0.0, 5.0))
     with numpyro.plate("row", X.shape[0]):
         numpyro.sample("y", dist.Normal(slope * (X - jnp.mean(X)), 1.0), obs=y)
 
 
 def pairs(design, sales=None):
-    """Two numbers for each row, and other names for input and output."""
+    """Two values for each row, and other names for the input and the output."""
     slope = numpyro.sample("slope", dist.Normal(0.0, 5.0).expand([2]).to_event(1))
     with numpyro.plate("row", design.shape[0]):
         numpyro.sample("sales", dist.Normal(design[:, None] * slope, 1.0).to_event(1), obs=sales)
 
 
 def other_shop(X, mail, y=None):
-    """The arguments of :func:`shop`, and no gain."""
+    """The arguments of :func:`shop`, without the site ``gain``."""
     level = numpyro.sample("level", dist.Normal(0.0, 10.0))
     with numpyro.plate("customer", X.shape[0]):
         numpyro.sample("y", dist.Normal(level + mail, 1.0), obs=y)

@@ -1,4 +1,4 @@
-"""One store, one model, for all tests of the flavour."""
+"""Data, a fitted model and a tracking store, shared by the tests of the flavor."""
 
 import warnings
 
@@ -14,7 +14,7 @@ import aimz.mlflow
 import importable_kernels
 from aimz import ImpactModel
 
-import mlflow  # isort: skip  (once it was imported quietly)
+import mlflow  # isort: skip  (aimz.mlflow imports it without its warnings)
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def customers():
 
 @pytest.fixture
 def new_model():
-    """Return a function that makes the model anew, with an inference of its own."""
+    """Return a function that creates a model with an inference of its own."""
 
     def make(kernel=importable_kernels.shop, **names):
         svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.05), Trace_ELBO())
@@ -46,7 +46,7 @@ def fitted(customers):
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory):
-    """A tracking store on disk; it takes seconds to make."""
+    """Tracking store on disk, created once because that takes seconds."""
     folder = tmp_path_factory.mktemp("store")
     uri = f"sqlite:///{folder}/mlflow.db"
     with warnings.catch_warnings(action="ignore"):
@@ -56,7 +56,7 @@ def database(tmp_path_factory):
 
 @pytest.fixture
 def store(database, monkeypatch):
-    """The store, for one test; nothing of MLflow's settings outlives it."""
+    """Client of the tracking store; MLflow's settings are restored after the test."""
     before = mlflow.get_tracking_uri()
     monkeypatch.setenv("MLFLOW_AUTOLOGGING_TESTING", "true")
     mlflow.set_tracking_uri(database)

@@ -1,4 +1,4 @@
-"""Real servers of MLflow, on loopback, in processes that end with the test."""
+"""MLflow servers on the loopback interface, in processes that end with the test."""
 
 import os
 import signal
@@ -15,18 +15,18 @@ from pathlib import Path
 import aimz
 
 SOURCE = Path(aimz.__file__).parents[1]
-_PATIENCE = 180.0
+_TIMEOUT = 180.0
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return what a process needs, and nothing of the settings of the tests."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where `uvicorn` is
+    """Return the environment variables of a server process, without the settings of the tests."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # contains `uvicorn`
     return {
         "PATH": path,
         "HOME": os.environ.get("HOME", "/"),
@@ -40,7 +40,7 @@ def environment(**more: str) -> dict[str, str]:
 
 @contextmanager
 def running(arguments: list[str], url: str, folder: Path, **more: str) -> Iterator[str]:
-    """Start ``mlflow <arguments>``, wait until ``url`` answers, and end it with all it started."""
+    """Start ``mlflow <arguments>``, wait until ``url`` responds, and end its process group on exit."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.txt"
     with log.open("wb") as out:
@@ -54,16 +54,16 @@ def running(arguments: list[str], url: str, folder: Path, **more: str) -> Iterat
             start_new_session=True,
         )
     try:
-        end = time.monotonic() + _PATIENCE
-        while not _answers(url):
+        end = time.monotonic() + _TIMEOUT
+        while not _responds(url):
             if process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"mlflow {arguments[0]} did not start:\n{log.read_text()[-4000:]}")
             time.sleep(0.2)
         yield url
     finally:
-        for sign in (signal.SIGTERM, signal.SIGKILL):
+        for number in (signal.SIGTERM, signal.SIGKILL):
             try:
-                os.killpg(process.pid, sign)
+                os.killpg(process.pid, number)
             except ProcessLookupError:
                 break
             try:
@@ -72,9 +72,9 @@ def running(arguments: list[str], url: str, folder: Path, **more: str) -> Iterat
                 continue
 
 
-def _answers(url: str) -> bool:
+def _responds(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status == 200
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return response.status == 200
     except (urllib.error.URLError, OSError):
         return False

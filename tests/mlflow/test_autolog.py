@@ -1,4 +1,4 @@
-"""Fits that are logged by themselves."""
+"""Automatic logging of fits."""
 
 import json
 import logging
@@ -35,10 +35,10 @@ def count_runs(client):
     return len(client.search_runs([client.get_experiment_by_name("tests").experiment_id]))
 
 
-def test_a_fit_is_logged_and_is_the_same_as_without(store, new_model, customers):
+def test_autolog_logs_a_fit_without_changing_it(store, new_model, customers):
     plain, logged = new_model(), new_model()
     plain.fit_on_batch(customers, num_steps=50, num_samples=30, progress=False)
-    flavor.autolog(registered_model_name="by itself", extra_tags={"team": "pricing"})
+    flavor.autolog(registered_model_name="automatic", extra_tags={"team": "pricing"})
     assert logged.fit_on_batch(customers, num_steps=50, num_samples=30, progress=False) is logged
     assert mlflow.active_run() is None
     for name, draws in plain.posterior.items():
@@ -80,10 +80,10 @@ def test_a_fit_is_logged_and_is_the_same_as_without(store, new_model, customers)
     served = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
     assert served.metadata.get_input_schema().input_names() == ROWS
     assert np.array_equal(served.input_example[ROWS], customers[ROWS].head(5))
-    assert [one.version for one in store.search_model_versions("name = 'by itself'")] == [1]
+    assert [found.version for found in store.search_model_versions("name = 'automatic'")] == [1]
 
 
-def test_arrays_in_minibatches_and_a_second_fit_in_a_run_of_the_users(store, new_model, customers):
+def test_autolog_minibatches_and_second_fit_in_active_run(store, new_model, customers):
     X, mail, y = customers[["months", "price"]].to_numpy(), customers["mail"].to_numpy(), customers["y"].to_numpy()
     model = new_model()
     flavor.autolog(log_models=False)
@@ -92,7 +92,7 @@ def test_arrays_in_minibatches_and_a_second_fit_in_a_run_of_the_users(store, new
         model.fit(X, y, mail=mail, batch_size=50, epochs=3, num_samples=10, progress=False)
         assert mlflow.active_run().info.run_id == run.info.run_id
     run = store.get_run(run.info.run_id)
-    assert run.data.params["epochs"] == "2"  # the first stands; MLflow would refuse another
+    assert run.data.params["epochs"] == "2"  # of the first fit; MLflow does not allow changing it
     assert run.data.params["batch_size"] == "50"
     losses = store.get_metric_history(run.info.run_id, "loss")
     assert sorted(metric.step for metric in losses) == list(range(20))
@@ -100,7 +100,7 @@ def test_arrays_in_minibatches_and_a_second_fit_in_a_run_of_the_users(store, new
     assert json.loads(run.inputs.dataset_inputs[0].dataset.profile)["features_shape"] == {"X": [200, 2], "mail": [200]}
 
 
-def test_chains(store, customers):
+def test_autolog_mcmc(store, customers):
     model = ImpactModel(
         importable_kernels.shop,
         random.key(0),
@@ -117,24 +117,24 @@ def test_chains(store, customers):
     assert run.inputs.dataset_inputs == []
 
 
-def test_very_many_losses_are_thinned(store, new_model, monkeypatch):
-    from aimz.mlflow import run_logging as records
+def test_log_losses_thins_very_many_steps(store, new_model, monkeypatch):
+    from aimz.mlflow import run_logging
 
     class Result:
         params = None
         losses = np.arange(3_001.0)
 
-    monkeypatch.setattr(records, "_POINTS", 1000)
+    monkeypatch.setattr(run_logging, "_MAX_LOSSES", 1000)
     model = new_model()
     model.vi_result = Result()
     with mlflow.start_run() as run:
-        records.log_losses(model, 1, records.Clock().stop())
+        run_logging.log_losses(model, 1, 0, run_logging.now_ms())
     steps = [metric.step for metric in store.get_metric_history(run.info.run_id, "loss")]
     assert 500 <= len(steps) <= 1001
     assert (min(steps), max(steps)) == (1, 3000)
 
 
-def test_a_fit_that_raises_raises_as_itself_and_its_run_has_failed(store, new_model, customers):
+def test_autolog_failing_fit_raises_and_marks_the_run_failed(store, new_model, customers):
     flavor.autolog()
     with pytest.raises(ValueError, match="`num_steps` must be a positive integer"):
         new_model().fit_on_batch(customers, num_steps=-1)
@@ -142,7 +142,7 @@ def test_a_fit_that_raises_raises_as_itself_and_its_run_has_failed(store, new_mo
     assert mlflow.active_run() is None
 
 
-def test_off_and_exclusive(store, new_model, customers):
+def test_autolog_disable_and_exclusive(store, new_model, customers):
     before = count_runs(store)
     flavor.autolog(exclusive=True)
     with mlflow.start_run() as run:
@@ -154,7 +154,7 @@ def test_off_and_exclusive(store, new_model, customers):
 
 
 @pytest.mark.parametrize("broken", ["disk", "start", "server"])
-def test_a_failure_in_logging_never_breaks_a_fit(store, new_model, customers, monkeypatch, caplog, broken):
+def test_autolog_continues_when_logging_fails(store, new_model, customers, monkeypatch, caplog, broken):
     monkeypatch.setenv("MLFLOW_AUTOLOGGING_TESTING", "false")
     plain = new_model().fit_on_batch(customers, num_steps=5, num_samples=5, progress=False)
 
@@ -177,13 +177,13 @@ def test_a_failure_in_logging_never_breaks_a_fit(store, new_model, customers, mo
     assert np.array_equal(plain.posterior["gain"], model.posterior["gain"])
     assert np.array_equal(random.key_data(plain.rng_key), random.key_data(model.rng_key))
     if broken == "disk":
-        for what in ("the arguments", "the data set", "the losses", "the pictures", "the table", "the model"):
+        for what in ("the arguments", "the data set", "the losses", "the figures", "the table", "the model"):
             assert f"Could not log {what}" in caplog.text
 
 
 @contextmanager
 def propagating(name):
-    """Let messages of a logger reach the ones above it."""
+    """Propagate a logger's messages to its parents."""
     logger = logging.getLogger(name)
     before, logger.propagate = logger.propagate, True
     try:
@@ -192,9 +192,9 @@ def propagating(name):
         logger.propagate = before
 
 
-def test_optimizers_are_called_by_their_name():
-    from aimz.mlflow.run_logging import _optimizer
+def test_optimizer_name():
+    from aimz.mlflow.run_logging import _optimizer_name
 
     chain = optax.chain(optax.clip(1.0), optax.adam(0.1))
-    assert _optimizer(numpyro.optim.optax_to_numpyro(chain)).startswith("optax: clip, scale_by_adam")
-    assert _optimizer(numpyro.optim.ClippedAdam(0.1)) == "ClippedAdam"
+    assert _optimizer_name(numpyro.optim.optax_to_numpyro(chain)).startswith("optax: clip, scale_by_adam")
+    assert _optimizer_name(numpyro.optim.ClippedAdam(0.1)) == "ClippedAdam"

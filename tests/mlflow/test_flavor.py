@@ -1,4 +1,4 @@
-"""Models saved, logged and loaded, and how their kernels travel."""
+"""Saving, logging and loading models and their kernels."""
 
 import inspect
 import json
@@ -24,7 +24,7 @@ import importable_kernels
 from aimz import ImpactModel
 from aimz import mlflow as flavor
 from aimz.errors import NotFittedError, SavedModelError
-from aimz.mlflow.needs import needs_of
+from aimz.mlflow.requirements import find_dependencies
 
 ROWS = ["months", "price", "mail"]
 SOURCE = Path(aimz.__file__).parents[1]
@@ -34,13 +34,13 @@ def svi_of(kernel):
     return SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.05), Trace_ELBO())
 
 
-def described(path):
+def read_metadata(path):
     return yaml.safe_load((Path(path) / "MLmodel").read_text())
 
 
 @pytest.fixture
 def local_kernel(fitted):
-    """A model whose kernel is of this test alone, and so cannot be imported."""
+    """Model whose kernel is defined in a function, so it cannot be imported."""
     shift = 0.0
 
     def kernel(X, mail, y=None):
@@ -50,27 +50,27 @@ def local_kernel(fitted):
     return model.set_posterior_sample(fitted.posterior)
 
 
-def test_a_model_comes_back_as_it_was(fitted, customers, tmp_path):
+def test_save_and_load_round_trip(fitted, customers, tmp_path):
     flavor.save_model(fitted, tmp_path / "model")
     loaded = flavor.load_model(str(tmp_path / "model"))
     assert loaded.kernel is importable_kernels.shop
-    assert loaded.inference.optim is importable_kernels.svi.optim  # the object itself is set up for its own data
+    assert loaded.inference.optim is importable_kernels.svi.optim  # SVI objects are copied before a fit
     for name, draws in fitted.posterior.items():
         assert np.array_equal(loaded.posterior[name], draws)
     key = jax.random.key(5)
-    one, two = (
+    before, after = (
         model.predict_on_batch(customers, in_sample=False, rng_key=key, return_datatree=False)
         for model in (fitted, loaded)
     )
-    assert np.array_equal(one["y"], two["y"])
-    about = described(tmp_path / "model")
+    assert np.array_equal(before["y"], after["y"])
+    about = read_metadata(tmp_path / "model")
     assert about["flavors"]["aimz"]["kernel"] == "importable_kernels:shop"
     assert about["flavors"]["python_function"]["loader_module"] == "aimz.mlflow"
     kinds = {file.suffix for file in (tmp_path / "model" / "data").rglob("*") if file.is_file()}
     assert kinds == {".json", ".safetensors"}
 
 
-def test_parameters_are_those_of_mlflows_own_flavours():
+def test_signatures_match_other_flavors():
     for name, theirs in {"save_model": {"remove_data"}, "log_model": {"remove_data"}, "load_model": set()}.items():
         own = list(inspect.signature(getattr(flavor, name)).parameters)
         known = [p for p in inspect.signature(getattr(mlflow.statsmodels, name)).parameters if p not in theirs]
@@ -81,30 +81,30 @@ def test_parameters_are_those_of_mlflows_own_flavours():
     assert known <= own
 
 
-def test_signature(fitted, customers, tmp_path):
+def test_signature_from_example(fitted, customers, tmp_path):
     flavor.save_model(fitted, tmp_path / "model", input_example=customers.head(3))
-    about = described(tmp_path / "model")
-    read = {one["name"]: one["type"] for one in json.loads(about["signature"]["inputs"])}
+    about = read_metadata(tmp_path / "model")
+    read = {column["name"]: column["type"] for column in json.loads(about["signature"]["inputs"])}
     assert read == {"months": "double", "price": "double", "mail": "long"}
-    params = {one["name"]: one["default"] for one in json.loads(about["signature"]["params"])}
+    params = {param["name"]: param["default"] for param in json.loads(about["signature"]["params"])}
     assert list(params) == ["statistics", "intervention", "baseline", "num_samples", "seed"]
     answers = mlflow.pyfunc.load_model(str(tmp_path / "model")).predict(customers[ROWS].head(2))
-    assert [one["name"] for one in json.loads(about["signature"]["outputs"])] == list(answers.columns)
+    assert [column["name"] for column in json.loads(about["signature"]["outputs"])] == list(answers.columns)
     example = json.loads((tmp_path / "model" / "input_example.json").read_text())
     assert example["columns"] == ROWS
 
 
-def test_a_signature_of_the_users(fitted, customers, tmp_path):
+def test_signature_from_user(fitted, customers, tmp_path):
     given = infer_signature(customers[["months", "price"]].assign(mail=1.0))
     flavor.save_model(fitted, tmp_path / "given", signature=given)
-    about = described(tmp_path / "given")["signature"]
+    about = read_metadata(tmp_path / "given")["signature"]
     assert json.loads(about["inputs"]) == given.inputs.to_dict()
     assert len(json.loads(about["params"])) == 5
     flavor.save_model(fitted, tmp_path / "none", signature=False)
-    assert "signature" not in described(tmp_path / "none")
+    assert "signature" not in read_metadata(tmp_path / "none")
 
 
-def test_what_is_stored_beside(fitted, tmp_path):
+def test_save_model_stores_metadata_and_extra_files(fitted, tmp_path):
     note = tmp_path / "note.txt"
     note.write_text("read me")
     flavor.save_model(
@@ -115,7 +115,7 @@ def test_what_is_stored_beside(fitted, tmp_path):
         extra_pip_requirements=["requests"],
         code_paths=[str(note)],
     )
-    about = described(tmp_path / "model")
+    about = read_metadata(tmp_path / "model")
     assert about["metadata"] == {"team": "pricing"}
     assert about["flavors"]["aimz"]["extra_files"] == [{"path": "extra_files/note.txt"}]
     assert (tmp_path / "model" / "extra_files" / "note.txt").read_text() == "read me"
@@ -127,7 +127,7 @@ def test_what_is_stored_beside(fitted, tmp_path):
     assert any(line.startswith("cloudpickle==") for line in flavor.get_default_pip_requirements(True))
 
 
-def test_requirements_and_an_environment_of_the_users(fitted, tmp_path):
+def test_save_model_with_user_requirements(fitted, tmp_path):
     flavor.save_model(fitted, tmp_path / "pip", pip_requirements=["mlflow", "aimz[mlflow]"])
     assert (tmp_path / "pip" / "requirements.txt").read_text().splitlines() == ["mlflow", "aimz[mlflow]"]
     environment = {"name": "mine", "dependencies": ["python=3.12", {"pip": ["mlflow", "aimz"]}]}
@@ -135,7 +135,7 @@ def test_requirements_and_an_environment_of_the_users(fitted, tmp_path):
     assert yaml.safe_load((tmp_path / "conda" / "conda.yaml").read_text())["name"] == "mine"
 
 
-def test_code_that_is_not_installed_goes_along_and_is_found_elsewhere(fitted, customers, tmp_path, monkeypatch):
+def test_uninstalled_code_is_saved_and_loaded_in_a_new_process(fitted, customers, tmp_path, monkeypatch):
     project = tmp_path / "project"
     (project / "shop_code").mkdir(parents=True)
     (project / "shop_code" / "__init__.py").write_text("")
@@ -154,7 +154,7 @@ def test_code_that_is_not_installed_goes_along_and_is_found_elsewhere(fitted, cu
     model = ImpactModel(kernel, jax.random.key(0), svi_of(kernel))
     model.set_posterior_sample(fitted.posterior)
     flavor.save_model(model, tmp_path / "model", input_example=customers[ROWS].head(2))
-    assert described(tmp_path / "model")["flavors"]["aimz"]["kernel"] == "shop_code.kernels:kernel"
+    assert read_metadata(tmp_path / "model")["flavors"]["aimz"]["kernel"] == "shop_code.kernels:kernel"
     code = {file.name for file in (tmp_path / "model" / "code").iterdir()}
     assert code == {"shop_code", "shop_parts.py"}
     here = mlflow.pyfunc.load_model(str(tmp_path / "model")).predict(customers[ROWS].head(2))
@@ -177,11 +177,9 @@ def test_code_that_is_not_installed_goes_along_and_is_found_elsewhere(fitted, cu
     assert np.allclose(there.to_numpy(), here.to_numpy(), atol=1e-6)
 
 
-def test_a_kernel_that_cannot_be_imported_is_pickled_where_that_is_allowed(
-    local_kernel, fitted, customers, tmp_path, monkeypatch
-):
+def test_local_kernel_is_pickled_only_if_mlflow_allows_it(local_kernel, fitted, customers, tmp_path, monkeypatch):
     flavor.save_model(local_kernel, tmp_path / "model", input_example=customers[ROWS].head(2))
-    assert described(tmp_path / "model")["flavors"]["aimz"]["kernel"] == "cloudpickle"
+    assert read_metadata(tmp_path / "model")["flavors"]["aimz"]["kernel"] == "cloudpickle"
     assert any(
         line.startswith("cloudpickle==") for line in (tmp_path / "model" / "requirements.txt").read_text().splitlines()
     )
@@ -198,7 +196,7 @@ def test_a_kernel_that_cannot_be_imported_is_pickled_where_that_is_allowed(
     assert not (tmp_path / "again").exists()
 
 
-def test_a_kernel_that_became_another_is_refused(new_model, customers, tmp_path, monkeypatch):
+def test_load_model_rejects_a_changed_kernel(new_model, customers, tmp_path, monkeypatch):
     model = new_model().fit_on_batch(customers, num_steps=2, num_samples=2, progress=False)
     flavor.save_model(model, tmp_path / "model")
     monkeypatch.setattr(importable_kernels, "shop", importable_kernels.other_shop)
@@ -206,8 +204,8 @@ def test_a_kernel_that_became_another_is_refused(new_model, customers, tmp_path,
         flavor.load_model(str(tmp_path / "model"))
 
 
-def test_without_its_inference_a_model_predicts_and_is_not_fitted(new_model, fitted, customers, tmp_path):
-    model = new_model().set_posterior_sample(fitted.posterior)  # its inference is no name of a module
+def test_load_model_without_inference(new_model, fitted, customers, tmp_path):
+    model = new_model().set_posterior_sample(fitted.posterior)  # no module has a name for its inference
     flavor.save_model(model, tmp_path / "model")
     loaded = flavor.load_model(str(tmp_path / "model"))
     assert loaded.predict_on_batch(customers, return_datatree=False)["y"].shape == (400, 200)
@@ -223,7 +221,7 @@ def test_without_its_inference_a_model_predicts_and_is_not_fitted(new_model, fit
 @pytest.mark.parametrize(
     ("reference", "words"), [("no_such_module:kernel", "importing `no_such_module` failed"), ("json:kernel", "no `ker")]
 )
-def test_a_kernel_that_is_gone(fitted, tmp_path, reference, words):
+def test_load_model_with_missing_kernel(fitted, tmp_path, reference, words):
     flavor.save_model(fitted, tmp_path / "model")
     about = next((tmp_path / "model").rglob("kernel.json"))
     known = json.loads(about.read_text())
@@ -233,13 +231,13 @@ def test_a_kernel_that_is_gone(fitted, tmp_path, reference, words):
         flavor.load_model(str(tmp_path / "model"))
 
 
-def test_what_a_kernel_needs():
-    found = needs_of(importable_kernels.shop)
+def test_find_dependencies():
+    found = find_dependencies(importable_kernels.shop)
     assert found.distributions >= {"jax", "numpyro"}
     assert set(found.code) == {"importable_kernels"}
 
 
-def test_refusals(fitted, new_model, tmp_path, store):
+def test_save_and_log_check_the_model(fitted, new_model, tmp_path, store):
     with pytest.raises(NotFittedError, match="this one has none yet"):
         flavor.log_model(new_model(), name="unfitted")
     with pytest.raises(TypeError, match="must be an ImpactModel; got dict"):
@@ -248,13 +246,13 @@ def test_refusals(fitted, new_model, tmp_path, store):
     assert [m for m in mlflow.search_logged_models([experiment], output_format="list") if m.name == "unfitted"] == []
 
 
-def test_a_model_of_another_flavour_is_refused(tmp_path):
+def test_load_model_rejects_another_flavor(tmp_path):
     mlflow.models.Model().save(str(tmp_path / "MLmodel"))
-    with pytest.raises(ValueError, match="has not the flavour `aimz`"):
+    with pytest.raises(ValueError, match="does not have the flavor `aimz`"):
         flavor.load_model(str(tmp_path))
 
 
-def test_logged_and_registered(fitted, customers, store):
+def test_log_and_register_model(fitted, customers, store):
     with mlflow.start_run() as run:
         info = flavor.log_model(
             fitted,
@@ -275,7 +273,7 @@ def test_logged_and_registered(fitted, customers, store):
     assert served.get_raw_model().posterior.keys() == fitted.posterior.keys()
 
 
-def test_without_mlflow():
+def test_import_without_mlflow():
     program = (
         "import sys; sys.modules['mlflow'] = None; import aimz\n"
         "try:\n    aimz.mlflow\nexcept ImportError as error:\n    print(error)\n"

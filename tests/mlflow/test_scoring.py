@@ -1,4 +1,4 @@
-"""What a served model answers, row by row, in process."""
+"""Predictions of a loaded pyfunc model, in this process."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +26,7 @@ def served(fitted, tmp_path_factory):
 
 @pytest.fixture
 def loaded(tmp_path):
-    """Return a function that gives a model draws, saves it, and loads what serves it."""
+    """Return a function that sets the draws of a model, saves it, and loads it as a pyfunc."""
 
     def load(model, draws, **options):
         model.set_posterior_sample(draws)
@@ -37,13 +37,13 @@ def loaded(tmp_path):
 
 
 def means_of(model, rows):
-    """Return the mean of each row under each draw, by the formula of the kernel; shape (n_draws, n_rows)."""
+    """Return the mean of each row for each draw in closed form, of shape (n_draws, n_rows)."""
     draws = {name: np.asarray(value, np.float64) for name, value in model.posterior.items()}
     X = rows[["months", "price"]].to_numpy()
     return draws["level"][:, None] + draws["slope"] @ X.T + draws["gain"][:, None] * rows["mail"].to_numpy()
 
 
-def test_each_row_has_its_mean_spread_and_quantiles(served, fitted, customers):
+def test_predict_default_statistics(served, fitted, customers):
     rows = customers[ROWS].head(50)
     answer = served.predict(rows)
     assert list(answer.columns) == DEFAULT
@@ -57,7 +57,7 @@ def test_each_row_has_its_mean_spread_and_quantiles(served, fitted, customers):
     assert np.allclose(answer["q0.95"] - answer["q0.05"], 2 * 1.645 * spread, rtol=0.3)
 
 
-def test_an_effect_is_the_paired_difference_its_noise_gone(served, fitted, customers):
+def test_predict_effect_cancels_noise(served, fitted, customers):
     rows = customers[ROWS].iloc[[0, 1, 10, 11, 12, 13, 14, 15]]
     asked = {"baseline": '{"mail": 0}', "intervention": '{"mail": 1}', "statistics": '["mean", "sd", 0.1, 0.9]'}
     answer = served.predict(rows, params=asked)
@@ -70,18 +70,18 @@ def test_an_effect_is_the_paired_difference_its_noise_gone(served, fitted, custo
     assert (untouched[treated] == 0).all(axis=None)
 
 
-def test_an_intervention_may_have_a_value_for_each_row(served, fitted, customers):
+def test_predict_intervention_by_row(served, fitted, customers):
     rows = customers[ROWS].head(2)
     prices = [1.0, -2.0]
     by_params = served.predict(rows, params={"intervention": json.dumps({"price": prices})})
     assert by_params.equals(served.predict(rows.assign(price=prices)))
-    # A site that happens to be as long as there are rows is no column.
+    # A site whose length happens to be the number of rows is not treated as a column.
     slopes = {"slope": [0.0, 0.0], "level": 0.0, "gain": 0.0}
     none = served.predict(rows, params={"intervention": json.dumps(slopes)})
     assert np.abs(none["mean"]).max() < 5 / np.sqrt(400)
 
 
-def test_answers_are_the_same_whatever_is_asked_beside(served, customers):
+def test_predict_does_not_depend_on_other_rows(served, customers):
     rows = customers[ROWS]
     many, one = served.predict(rows), served.predict(rows.head(1))
     assert many.head(1).equals(one)
@@ -91,7 +91,7 @@ def test_answers_are_the_same_whatever_is_asked_beside(served, customers):
     assert served.predict(rows.head(1), params={"seed": 1}).equals(other)
 
 
-def test_answers_are_those_of_the_model(served, fitted, customers):
+def test_predict_matches_the_model(served, fitted, customers):
     rows = customers[ROWS]
     answer = served.predict(pd.concat([rows, rows.head(55)]))
     tree = fitted.predict(
@@ -114,7 +114,7 @@ def test_fewer_draws(served, customers):
     assert served.predict(rows, params={"num_samples": 400}).equals(served.predict(rows))
 
 
-def test_one_program_serves_all_requests(served, customers, compilations):
+def test_requests_share_one_program(served, customers, compilations):
     rows = customers[ROWS]
     served.predict(rows, params={"intervention": '{"price": 1.0}'})
     served.predict(rows, params={"baseline": "{}", "intervention": '{"price": 1.0}'})
@@ -123,14 +123,14 @@ def test_one_program_serves_all_requests(served, customers, compilations):
         served.predict(rows.head(n))
         served.predict(rows.head(n), params={"intervention": f'{{"price": {n}}}', "seed": n})
         served.predict(rows.head(n), params={"intervention": json.dumps({"price": [1.5] * n}), "baseline": "{}"})
-    assert len(compilations) <= 3  # key and scalar of the first request of a kind
+    assert len(compilations) <= 3  # key and scalar of the first request of each kind
     compilations.clear()
     for n in (2, 50, 150):
         served.predict(rows.head(n), params={"intervention": f'{{"price": {n}}}', "seed": n})
     assert compilations == []
 
 
-def test_rows_that_see_one_another_are_left_as_they_are(new_model, loaded):
+def test_dependent_rows_are_not_padded(new_model, loaded):
     draws = {"slope": np.linspace(1.0, 2.0, 300)}
     X = np.array([0.0, 1.0, 5.0])
     served = loaded(new_model(importable_kernels.centred), draws, input_example=X)
@@ -141,7 +141,7 @@ def test_rows_that_see_one_another_are_left_as_they_are(new_model, loaded):
     assert abs(alone["mean"][0]) < 5 / np.sqrt(300)
 
 
-def test_several_numbers_for_each_row_and_other_names(new_model, loaded):
+def test_predict_several_values_for_each_row(new_model, loaded):
     model = new_model(importable_kernels.pairs, param_input="design", param_output="sales")
     design = np.array([1.0, -3.0])
     served = loaded(model, {"slope": np.tile([[1.0, 10.0]], (50, 1))}, input_example=design)
@@ -152,7 +152,7 @@ def test_several_numbers_for_each_row_and_other_names(new_model, loaded):
 
 
 @pytest.mark.filterwarnings("ignore:.*validate_serving_input`` is deprecated:FutureWarning")
-def test_arguments_by_name(new_model, loaded, fitted, customers, tmp_path):
+def test_predict_arguments_by_name(new_model, loaded, fitted, customers, tmp_path):
     rows = customers[ROWS].head(6)
     arrays = {"X": rows[["months", "price"]].to_numpy(), "mail": rows["mail"].to_numpy()}
     served = loaded(new_model(), fitted.posterior, input_example=arrays)
@@ -164,12 +164,12 @@ def test_arguments_by_name(new_model, loaded, fitted, customers, tmp_path):
         served.predict({**arrays, "mail": arrays["mail"][:2]})
 
 
-def test_requests_at_the_same_time(served, customers):
+def test_concurrent_requests(served, customers):
     rows = customers[ROWS]
     alone = [served.predict(rows.head(n), params={"seed": n}) for n in range(1, 9)]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda n: served.predict(rows.head(n), params={"seed": n}), range(1, 9)))
-    assert all(one.equals(other) for one, other in zip(alone, together, strict=True))
+        concurrent = list(pool.map(lambda n: served.predict(rows.head(n), params={"seed": n}), range(1, 9)))
+    assert all(a.equals(b) for a, b in zip(alone, concurrent, strict=True))
 
 
 WRONG = {
@@ -180,13 +180,13 @@ WRONG = {
     "text": ({"intervention": '{"price": "low"}'}, "must be numeric"),
     "baseline": ({"baseline": "[]"}, "`baseline` must be JSON of names and values"),
     "draws": ({"num_samples": 1000}, "at most the number of posterior draws, 400"),
-    "no draws": ({"num_samples": 0}, "`num_samples` must be a whole number from 1"),
-    "seed": ({"seed": -1}, "`seed` must be a whole number from 0"),
+    "no draws": ({"num_samples": 0}, "`num_samples` must be an integer of at least 1"),
+    "seed": ({"seed": -1}, "`seed` must be an integer of at least 0"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_bad_request_is_the_fault_of_the_request(served, customers, name):
+def test_predict_rejects_invalid_parameters(served, customers, name):
     params, words = WRONG[name]
     with pytest.raises(MlflowException) as caught:
         served.predict(customers[ROWS].head(2), params=params)
@@ -194,7 +194,7 @@ def test_a_bad_request_is_the_fault_of_the_request(served, customers, name):
     assert caught.value.get_http_status_code() == 400
 
 
-def test_bad_rows(served, customers):
+def test_predict_rejects_invalid_rows(served, customers):
     for rows, words in {
         "lacking": (customers[["months", "mail"]], "price"),
         "text": (customers[ROWS].head(2).assign(price="low"), "price"),

@@ -1,4 +1,4 @@
-"""A real tracking server, a real scoring server, and a browser that looks at what was logged."""
+"""MLflow's tracking and scoring servers, and its web pages in a browser."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from servers import environment, free_port, running
 
 from aimz import mlflow as flavor
 
-pytestmark = pytest.mark.timeout(900)  # processes that import JAX, on machines that are slow
+pytestmark = pytest.mark.timeout(900)  # several processes import JAX
 
 ROWS = ["months", "price", "mail"]
 
@@ -32,7 +32,7 @@ def tracking(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def logged(tracking, customers):
-    """A fit that was logged to the server by itself, with its model registered; returns run and model."""
+    """Run and model of a fit that was logged and registered on the tracking server."""
     from jax import random
 
     import importable_kernels
@@ -69,13 +69,13 @@ def scoring(tracking, logged, tmp_path_factory):
         yield f"{url}/invocations"
 
 
-def ask(url, body, kind="application/json"):
-    """Return the status and what was answered."""
+def post(url, body, kind="application/json"):
+    """Return the status and the body of a response."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": kind})
     try:
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            return answer.status, json.loads(answer.read())
+        with urllib.request.urlopen(request, timeout=120) as response:
+            return response.status, json.loads(response.read())
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())
 
@@ -84,7 +84,7 @@ def split(rows):
     return {"dataframe_split": rows.to_dict("split", index=False)}
 
 
-def test_the_server_knows_the_fit(logged, tracking):
+def test_tracking_server_has_the_fit(logged, tracking):
     run, model = logged
     assert run.info.status == "FINISHED"
     client = mlflow.MlflowClient(tracking)
@@ -94,10 +94,10 @@ def test_the_server_knows_the_fit(logged, tracking):
     assert np.array_equal(flavor.load_model("models:/shop/1").posterior["gain"], model.posterior["gain"])
 
 
-def test_one_row_is_answered_by_one_row(scoring, logged, customers):
+def test_scoring_server_predicts_each_row(scoring, logged, customers):
     _, model = logged
     rows = customers[ROWS].head(20)
-    status, answer = ask(scoring, split(rows))
+    status, answer = post(scoring, split(rows))
     assert status == 200
     assert len(answer["predictions"]) == 20
     assert list(answer["predictions"][0]) == ["mean", "sd", "q0.05", "q0.5", "q0.95"]
@@ -105,20 +105,20 @@ def test_one_row_is_answered_by_one_row(scoring, logged, customers):
     X = rows[["months", "price"]].to_numpy()
     means = draws["level"][:, None] + draws["slope"] @ X.T + draws["gain"][:, None] * rows["mail"].to_numpy()
     spread = np.sqrt(means.var(0) + 1.0)
-    found = np.array([one["mean"] for one in answer["predictions"]])
+    found = np.array([row["mean"] for row in answer["predictions"]])
     assert np.abs((found - means.mean(0)) / (spread / np.sqrt(400))).max() < 4.5
-    assert ask(scoring, split(rows)) == (200, answer)
-    records = ask(scoring, {"dataframe_records": rows.to_dict("records")})
+    assert post(scoring, split(rows)) == (200, answer)
+    records = post(scoring, {"dataframe_records": rows.to_dict("records")})
     assert records == (200, answer)
-    status, by_csv = ask(scoring, rows.to_csv(index=False).encode(), "text/csv")
+    status, by_csv = post(scoring, rows.to_csv(index=False).encode(), "text/csv")
     assert status == 200
-    assert np.allclose([one["mean"] for one in by_csv["predictions"]], found)
+    assert np.allclose([row["mean"] for row in by_csv["predictions"]], found)
 
 
-def test_two_scenarios_are_answered_by_the_effect(scoring, logged, customers):
+def test_scoring_server_estimates_an_effect(scoring, logged, customers):
     _, model = logged
     params = {"baseline": '{"mail": 0}', "intervention": '{"mail": 1}', "statistics": '["mean", "sd", 0.1, 0.9]'}
-    status, answer = ask(scoring, {**split(customers[ROWS].head(3)), "params": params})
+    status, answer = post(scoring, {**split(customers[ROWS].head(3)), "params": params})
     assert status == 200
     gain = np.asarray(model.posterior["gain"], np.float64)
     expected = [gain.mean(), gain.std(), *np.quantile(gain, [0.1, 0.9])]
@@ -126,7 +126,7 @@ def test_two_scenarios_are_answered_by_the_effect(scoring, logged, customers):
         assert np.allclose(list(row.values()), expected, atol=2e-4)
 
 
-def test_bad_requests_get_a_sentence(scoring, customers):
+def test_scoring_server_explains_invalid_requests(scoring, customers):
     rows = customers[ROWS].head(2)
     good = split(rows)
     wrong = {
@@ -140,10 +140,10 @@ def test_bad_requests_get_a_sentence(scoring, customers):
         "exactly one of the input fields": {"rows": [1]},
     }
     for words, body in wrong.items():
-        status, answer = ask(scoring, body)
+        status, answer = post(scoring, body)
         assert 400 <= status < 500, (words, status)
         assert words in answer["message"], (words, answer)
-    assert ask(scoring, good)[0] == 200
+    assert post(scoring, good)[0] == 200
 
 
 def browser():
@@ -151,9 +151,9 @@ def browser():
 
 
 def check_page(url, folder, *patterns):
-    """Look at a page, a few times if need be, until all that is wanted is on it.
+    """Load a page, up to six times, until it shows all patterns.
 
-    The browser decides that a page is done when no request is under way, which may be before the next one.
+    The browser considers a page loaded as soon as no request is pending, which may be before the next one.
     """
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
     options += [f"--user-data-dir={folder / 'profile'}", "--window-size=1500,1400", "--virtual-time-budget=200000"]
@@ -175,12 +175,12 @@ def check_page(url, folder, *patterns):
     raise AssertionError(f"{url} does not show {missing}:\n{shown[-5000:]}")
 
 
-@pytest.mark.skipif(browser() is None, reason="no Chromium is installed, which would show MLflow's pages")
-def test_the_pages_show_run_curves_model_and_figures(tracking, logged, tmp_path):
+@pytest.mark.skipif(browser() is None, reason="needs Chromium to show MLflow's pages")
+def test_web_pages_show_the_logged_fit(tracking, logged, tmp_path):
     run, _ = logged
     experiment = f"{tracking}/#/experiments/{run.info.experiment_id}"
     page = f"{experiment}/runs/{run.info.run_id}"
-    (model_id,) = [one.model_id for one in run.outputs.model_outputs]
+    (model_id,) = [output.model_id for output in run.outputs.model_outputs]
     name, loss = re.escape(run.info.run_name), re.escape(str(run.data.metrics["loss"])[:6])
     check_page(page, tmp_path, name, "num_steps", ">500<", "AutoNormal", "Trace_ELBO", "Finished", ">shop<", loss)
     axis = [rf'class="xtick"><text[^>]*>(<[^>]*>)*{step}<' for step in (0, 200, 400)]

@@ -1,16 +1,15 @@
-"""Fits that are logged by themselves."""
+"""Automatic logging of fits."""
 
 __all__ = ["autolog"]
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from aimz.mlflow import run_logging as records
+from aimz.mlflow import run_logging
 from aimz.mlflow.compat import autologging_integration, get_autologging_config, is_testing, safe_patch
 from aimz.mlflow.flavor import FLAVOR_NAME, log_model
-from aimz.mlflow.schema import example_of
+from aimz.mlflow.schema import normalize_example
 from aimz.model import ImpactModel
 
 _LOGGER = logging.getLogger("mlflow.aimz")
@@ -20,123 +19,112 @@ _EXAMPLE_ROWS = 5
 
 @autologging_integration(FLAVOR_NAME)  # type: ignore[untyped-decorator]
 def autolog(
-    log_input_examples: bool = True,  # noqa: FBT001, FBT002 (MLflow's own)
-    log_model_signatures: bool = True,  # noqa: FBT001, FBT002
-    log_models: bool = True,  # noqa: FBT001, FBT002
-    log_datasets: bool = True,  # noqa: FBT001, FBT002
-    disable: bool = False,  # noqa: ARG001, FBT001, FBT002
-    exclusive: bool = False,  # noqa: ARG001, FBT001, FBT002
-    disable_for_unsupported_versions: bool = False,  # noqa: ARG001, FBT001, FBT002
-    silent: bool = False,  # noqa: ARG001, FBT001, FBT002
+    log_input_examples: bool = True,
+    log_model_signatures: bool = True,
+    log_models: bool = True,
+    log_datasets: bool = True,
+    disable: bool = False,
+    exclusive: bool = False,
+    disable_for_unsupported_versions: bool = False,
+    silent: bool = False,
     registered_model_name: str | None = None,
     extra_tags: dict[str, str] | None = None,
 ) -> None:
     """Log every fit: :meth:`ImpactModel.fit` and :meth:`ImpactModel.fit_on_batch`.
 
-    Logged are, in the run that is active or one that is made for the fit: the arguments of the fit, the names of
-    kernel, guide, optimizer and loss (of the sampler, for MCMC), the number of posterior draws and of rows; the loss of
-    each step; the source of the kernel and the table of its sites; the data set; pictures of the loss and a table of
-    the posterior, where the extra ``plots`` is installed; and the model, with signature and input example.
+    A fit is logged to the active run, or to a new one.  Logged are the arguments of the fit; the names of the kernel,
+    guide, optimizer and loss (or of the sampler, for MCMC); the numbers of posterior draws and of rows; the loss of
+    each step; the source of the kernel and the table of its sites; the data set; a plot of the loss and a table of the
+    posterior, if the extra ``plots`` is installed; and the model, with its signature and an input example.
 
-    Neither the posterior nor the key of a model depends on whether its fit is logged.  What cannot be logged is warned
-    of, and the fit goes on.  A fit that raises leaves a run that has failed.
+    Logging changes neither the posterior nor the key of a model.  If something cannot be logged, a warning is issued
+    and the fit continues.  A fit that raises leaves a failed run.
 
     Parameters
     ----------
     log_input_examples : bool
-        Whether the model has its first rows of input beside it.  Other flavours of MLflow leave them out by default.
+        Whether to store the first rows of input with the model.  MLflow's own flavors do not by default.
     log_model_signatures : bool
-        Whether the model has a signature.
+        Whether to store a signature with the model.
     log_models : bool
         Whether to log the model.
     log_datasets : bool
-        Whether to log which data were fitted to: their schema, their size and a digest.
+        Whether to log the schema, size and digest of the fitted data.
     disable : bool
         Whether to stop logging fits.
     exclusive : bool
-        Whether to leave alone runs that were started by the user.
+        Whether to skip fits within runs that the user started.
     disable_for_unsupported_versions : bool
-        Of no effect; it is there because ``mlflow.autolog`` has it.
+        No effect; ``mlflow.autolog`` passes it.
     silent : bool
-        Whether to keep MLflow's messages and warnings to itself.
+        Whether to suppress MLflow's messages and warnings.
     registered_model_name : str, optional
         Name under which each model is registered, as its next version.
     extra_tags : dict, optional
-        Tags of the runs that are made.
+        Tags of the runs that are created.
 
     Examples
     --------
     >>> import aimz.mlflow
-    >>> aimz.mlflow.autolog(log_input_examples=False)  # from here on, each fit is logged
+    >>> aimz.mlflow.autolog(log_input_examples=False)
     >>> aimz.mlflow.autolog(disable=True)
     """
-    del log_input_examples, log_model_signatures, log_models, log_datasets, registered_model_name  # read when needed
+    # MLflow stores these arguments; they are read when a fit is logged.
+    del log_input_examples, log_model_signatures, log_models, log_datasets, registered_model_name
+    del disable, exclusive, disable_for_unsupported_versions, silent
     for name in _METHODS:
-        safe_patch(FLAVOR_NAME, ImpactModel, name, _logged, manage_run=True, extra_tags=extra_tags)
+        safe_patch(FLAVOR_NAME, ImpactModel, name, _fit_and_log, manage_run=True, extra_tags=extra_tags)
 
 
-@dataclass(frozen=True)
-class _Fit:
-    """One call that is logged."""
-
-    model: ImpactModel
-    method: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    def bound(self) -> dict[str, Any]:
-        """Return the arguments by name, defaults among them."""
-        return records.bound_arguments(self.method, self.model, self.args, self.kwargs)
-
-
-def _logged(original: Callable[..., Any], self: ImpactModel, *args: Any, **kwargs: Any) -> Any:
-    """Fit, and log what can be logged before and after."""
-    fit = _Fit(self, original, args, kwargs)
-    before = records.n_losses(self)
-    _try("the arguments of the fit", lambda: records.log_arguments(self, fit.bound()))
-    _try("the kernel", lambda: records.log_source(self.kernel))
-    if _wanted("log_datasets"):
-        _try("the data set", lambda: records.log_dataset(self, fit.bound()))
-    clock = records.Clock()
-    # An interrupted fit keeps its steps, and so does its run.
+def _fit_and_log(original: Callable[..., Any], model: ImpactModel, *args: Any, **kwargs: Any) -> Any:
+    """Fit a model, and log the fit before and after."""
+    steps = run_logging.n_steps(model)
+    arguments = run_logging.bind_arguments(original, model, args, kwargs)
+    _try("the arguments of the fit", run_logging.log_arguments, model, arguments)
+    _try("the kernel", run_logging.log_source, model.kernel)
+    if _option("log_datasets"):
+        _try("the data set", run_logging.log_dataset, model, arguments)
+    start = run_logging.now_ms()
+    # The losses are also logged if the fit is interrupted: the model keeps its steps.
     try:
-        result = original(self, *args, **kwargs)
+        result = original(model, *args, **kwargs)
     finally:
-        _try("the losses", lambda: records.log_losses(self, before, clock.stop()))
-    _try("what the fit found", lambda: records.log_found(self))
-    _try("the pictures", lambda: records.log_figures(self))
-    _try("the table of the posterior", lambda: records.log_posterior(self))
-    if _wanted("log_models"):
-        _try("the model", lambda: _log_model(fit))
+        _try("the losses", run_logging.log_losses, model, steps, start, run_logging.now_ms())
+    _try("the results of the fit", run_logging.log_results, model)
+    _try("the figures", run_logging.log_figures, model)
+    _try("the table of the posterior", run_logging.log_posterior, model)
+    if _option("log_models"):
+        _try("the model", _log_model, model, arguments)
     return result
 
 
-def _log_model(fit: _Fit) -> None:
+def _log_model(model: ImpactModel, arguments: dict[str, Any]) -> None:
+    """Log a fitted model with its signature and an input example."""
     example = None
-    if _wanted("log_input_examples"):
-        example = records.first_rows(fit.model, fit.bound(), _EXAMPLE_ROWS)
-        example = None if example is None else example_of(fit.model, example)
+    if _option("log_input_examples"):
+        example = run_logging.first_rows(model, arguments, _EXAMPLE_ROWS)
     log_model(
-        fit.model,
+        model,
         name="model",
-        signature=None if _wanted("log_model_signatures") else False,
-        input_example=example,
-        # MLflow shows a model with the metrics its run has at this step.
-        step=max(0, records.n_losses(fit.model) - 1),
+        signature=None if _option("log_model_signatures") else False,
+        input_example=None if example is None else normalize_example(model, example),
+        # MLflow shows a model with the metrics that its run has at this step.
+        step=max(0, run_logging.n_steps(model) - 1),
         registered_model_name=get_autologging_config(FLAVOR_NAME, "registered_model_name", None),
-        # MLflow would load the model and ask it, which costs seconds.
+        # MLflow would load the model and predict with it, which takes seconds.
         validate_serving_input=False,
     )
 
 
-def _wanted(option: str) -> bool:
-    return bool(get_autologging_config(FLAVOR_NAME, option, True))  # noqa: FBT003
+def _option(name: str) -> bool:
+    """Return an option of :func:`autolog`, which is True by default."""
+    return bool(get_autologging_config(FLAVOR_NAME, name, default_value=True))
 
 
-def _try(what: str, act: Callable[[], Any]) -> None:
-    """Do it, or say that it could not be done; the fit goes on."""
+def _try(what: str, log: Callable[..., Any], *args: Any) -> None:
+    """Call a function that logs; warn if it raises, so that the fit continues."""
     try:
-        act()
+        log(*args)
     except Exception as error:
         if is_testing():
             raise

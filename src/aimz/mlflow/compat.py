@@ -1,7 +1,7 @@
-"""Every name of MLflow's that is not part of its public interface, and nothing else.
+"""Names from MLflow that are not part of its public interface.
 
-MLflow has no public way to add a flavour's autologging.  What is used are the functions that all of its own flavours
-use, which have been there under these names since MLflow 1.14.
+MLflow has no public way to add autologging for another flavor.  These functions are the ones that its own flavors use,
+and have had the same names since MLflow 1.14.
 """
 
 __all__ = ["autologging_integration", "get_autologging_config", "is_testing", "safe_patch"]

@@ -1,10 +1,12 @@
-"""Saving, logging and loading models in MLflow's format."""
+"""Save, log and load models in MLflow's format."""
 
 __all__ = ["load_model", "log_model", "save_model"]
 
+import json
 import tempfile
 import warnings
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +16,10 @@ import mlflow.pyfunc
 from mlflow.models import Model, ModelSignature
 
 from aimz.errors import NotFittedError
-from aimz.mlflow import stored
-from aimz.mlflow.kernel_code import PackagedKernel, package_kernel
-from aimz.mlflow.pyfunc import Scorer
-from aimz.mlflow.requirements import get_default_pip_requirements, pinned
-from aimz.mlflow.schema import example_of, inputs_of
-from aimz.mlflow.signatures import complete, signature_of
+from aimz.mlflow.kernel_code import PackagedKernel, package_kernel, read_kernel
+from aimz.mlflow.pyfunc import PyFuncWrapper
+from aimz.mlflow.requirements import get_default_pip_requirements, pin_versions
+from aimz.mlflow.schema import InputSchema, complete_signature, input_schema, model_signature, normalize_example
 from aimz.model import ImpactModel
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
 
 FLAVOR_NAME = "aimz"
-_AWAIT = 300
-"""Seconds MLflow waits by default for a model version to be ready."""
+_FOLDER, _MODEL, _METADATA = "aimz_model", "model", "kernel.json"
 
 
 def save_model(
@@ -44,51 +43,51 @@ def save_model(
     extra_pip_requirements: "list[str] | str | None" = None,
     metadata: dict[str, Any] | None = None,
     extra_files: list[str] | None = None,
-    **kwargs: Any,  # noqa: ARG001 (what `Model.log` hands on)
+    **kwargs: Any,
 ) -> None:
     """Save a fitted model in MLflow's format.
 
-    The posterior and all else that was fitted is stored as :meth:`ImpactModel.save` does, without code.  The kernel is
-    stored as the name of what is imported, ``module:kernel``, together with the code that has to be there: modules it
-    uses that belong to no installed package are added to ``code_paths``, installed ones to the requirements.  A kernel
-    that cannot be imported (of a notebook, a script, or within a function) is pickled.  The inference is stored with
-    a pickled kernel, and where it is a name of the kernel's module.
+    The posterior and the rest of the fitted state are stored as :meth:`ImpactModel.save` does, without code.  The
+    kernel is stored by its import path, ``module:kernel``, together with the code it needs: modules that belong to no
+    installed package are added to ``code_paths``, installed packages to the requirements.  A kernel that cannot be
+    imported (defined in a notebook, a script or a function) is pickled.  The inference is stored with a pickled kernel,
+    or by its import path if the kernel's module has a name for it.
 
     Parameters
     ----------
     aimz_model : ImpactModel
         The model; it must be fitted.
     path : path-like
-        Directory to make.
+        Directory to create.
     conda_env : dict or str, optional
-        Conda environment, or the path of a file with one.
+        Conda environment, or the path of a file that contains one.
     code_paths : list of str, optional
-        Files and directories that must be there to import the kernel, besides those that are found.
+        Files and directories needed to import the kernel, in addition to those that are found.
     mlflow_model : mlflow.models.Model, optional
-        The model to add this flavour to.
+        The model to add this flavor to.
     signature : mlflow.models.ModelSignature or False, optional
-        What the model is asked with and answers.  By default it is read off ``input_example``, or off the data of the
-        last fit as long as they are in memory; False stores none.  One without parameters gets those of this flavour.
+        Signature of the model.  By default it is inferred from ``input_example``, or from the data of the last fit if
+        they are in memory; False stores none.  A signature without parameters is completed with those of this flavor.
     input_example : pandas.DataFrame, array_like or dict of array_like, optional
-        Some rows of input; columns the model does not read are left out.  With parameters, ``(rows, params)``.
+        Some rows of input; columns that the model does not read are dropped.  With parameters, ``(rows, params)``.
     pip_requirements, extra_pip_requirements : list of str or str, optional
-        Requirements in place of those that are found, and beside them.
+        Requirements that replace those that are found, and requirements to add.
     metadata : dict, optional
-        What else to store in the file ``MLmodel``.
+        Metadata to store in the file ``MLmodel``.
     extra_files : list of str, optional
         URIs of files to store with the model, in the directory ``extra_files``.
     **kwargs
-        What :meth:`mlflow.models.Model.log` hands on; not used.
+        Further arguments of :meth:`mlflow.models.Model.log`; ignored.
 
     Raises
     ------
     NotFittedError
         If there is no posterior.
     TypeError
-        If ``aimz_model`` is none.
+        If ``aimz_model`` is not an :class:`ImpactModel`.
     ValueError
-        If the kernel can only be pickled and MLflow does not allow that (``MLFLOW_ALLOW_PICKLE_DESERIALIZATION``), or
-        it cannot be.
+        If the kernel cannot be imported, and either it cannot be pickled or MLflow does not allow pickles
+        (``MLFLOW_ALLOW_PICKLE_DESERIALIZATION``).
 
     Examples
     --------
@@ -108,30 +107,31 @@ def save_model(
     >>> served.predict(X, params={"statistics": '["mean"]'}).round(0).abs().to_dict("records")
     [{'mean': 0.0}, {'mean': 20.0}]
     """
+    del kwargs
     _check(aimz_model)
-    travelling = package_kernel(aimz_model.kernel, aimz_model.inference, code_paths)
-    example = None if input_example is None else example_of(aimz_model, input_example)
-    inputs = inputs_of(aimz_model, example[0] if isinstance(example, tuple) else example)
+    packaged = package_kernel(aimz_model.kernel, aimz_model.inference, code_paths)
+    example = None if input_example is None else normalize_example(aimz_model, input_example)
+    schema = input_schema(aimz_model, example[0] if isinstance(example, tuple) else example)
     if signature is None:
-        signature = signature_of(aimz_model, inputs)
+        signature = model_signature(aimz_model, schema)
     elif isinstance(signature, ModelSignature):
-        signature = complete(signature)
+        signature = complete_signature(signature)
     if pip_requirements is None and conda_env is None:
-        # Found by reading; MLflow would find them by loading the model in another process.
-        pip_requirements = [*_requirements(travelling), *_listed(extra_pip_requirements)]
+        # MLflow would infer the requirements by loading the model in another process.
+        pip_requirements = [*_requirements(packaged), *_requirement_lines(extra_pip_requirements)]
         extra_pip_requirements = None
     mlflow_model = Model() if mlflow_model is None else mlflow_model
     path = Path(path).absolute()
-    with tempfile.TemporaryDirectory() as room, warnings.catch_warnings():
-        # The signature is not guessed from an example, so none is wanted.
+    with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
+        # The signature does not need an example.
         warnings.filterwarnings("ignore", message="(?s).*input example was not provided", category=UserWarning)
-        folder = Path(room) / stored.FOLDER
-        stored.write(aimz_model, folder, travelling, inputs)
+        folder = Path(temporary) / _FOLDER
+        _write(aimz_model, folder, packaged, schema)
         mlflow.pyfunc.save_model(
             str(path),
             loader_module="aimz.mlflow",
             data_path=str(folder),
-            code_paths=[*(code_paths or []), *travelling.code] or None,
+            code_paths=[*(code_paths or []), *packaged.code] or None,
             conda_env=conda_env,
             mlflow_model=mlflow_model,
             signature=signature or None,
@@ -142,51 +142,69 @@ def save_model(
         )
     pyfunc = mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME]
     about: dict[str, Any] = {
-        "aimz_version": _version(),
+        "aimz_version": version("aimz"),
         "data": pyfunc["data"],
         "code": pyfunc.get("code"),
-        "kernel": travelling.reference or "cloudpickle",
+        "kernel": packaged.reference or "cloudpickle",
     }
     if extra_files:
-        about["extra_files"] = [{"path": _fetched(uri, path)} for uri in extra_files]
+        about["extra_files"] = [{"path": _download(uri, path)} for uri in extra_files]
     mlflow_model.add_flavor(FLAVOR_NAME, **about)
     mlflow_model.save(str(path / "MLmodel"))
 
 
 def _check(model: Any) -> None:
+    """Check that a model is a fitted :class:`ImpactModel`."""
     if not isinstance(model, ImpactModel):
         msg = f"`aimz_model` must be an ImpactModel; got {type(model).__name__}. Pass the model itself."
         raise TypeError(msg)
     if not model.is_fitted():
         msg = (
             "A model is saved with its posterior, and this one has none yet. Call `fit_on_batch(X, y)` first, or "
-            "`set_posterior_sample` with draws made elsewhere."
+            "`set_posterior_sample` with draws from elsewhere."
         )
         raise NotFittedError(msg)
 
 
-def _requirements(travelling: PackagedKernel) -> list[str]:
-    always = get_default_pip_requirements(include_cloudpickle=travelling.pickled is not None)
-    return sorted({*always, *pinned(travelling.distributions)})
+def _requirements(packaged: PackagedKernel) -> list[str]:
+    """Return the requirements of this flavor and of a kernel."""
+    always = get_default_pip_requirements(include_cloudpickle=packaged.pickled is not None)
+    return sorted({*always, *pin_versions(packaged.distributions)})
 
 
-def _listed(requirements: "list[str] | str | None") -> list[str]:
-    """Return requirements as lines; a text names a file with them."""
+def _requirement_lines(requirements: "list[str] | str | None") -> list[str]:
+    """Return requirements as a list of lines; a string is the path of a requirements file."""
     if isinstance(requirements, str):
         return [f"-r {Path(requirements).absolute()}"]
     return list(requirements or [])
 
 
-def _fetched(uri: str, path: Path) -> str:
-    """Copy a file beside the model, and return where it lies in it."""
-    found = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(path / "extra_files"))
-    return Path(found).relative_to(path).as_posix()
+def _download(uri: str, path: Path) -> str:
+    """Copy a file into the model's directory, and return its path relative to that directory."""
+    local = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(path / "extra_files"))
+    return Path(local).relative_to(path).as_posix()
 
 
-def _version() -> str:
-    from importlib.metadata import version
+def _write(model: ImpactModel, folder: Path, packaged: PackagedKernel, schema: InputSchema) -> None:
+    """Write a model, its kernel and its input schema into a new directory."""
+    folder.mkdir()
+    model.save(folder / _MODEL)
+    packaged.write(folder)
+    metadata = {"kernel": packaged.to_json(), "inputs": schema.to_json()}
+    (folder / _METADATA).write_text(json.dumps(metadata, indent=2), encoding="utf-8")
 
-    return version("aimz")
+
+def _read(
+    folder: Path, *, kernel: Any = None, inference: Any = None, arguments: Any = None
+) -> tuple[ImpactModel, InputSchema]:
+    """Read a model and its input schema, with the saved kernel unless another is given."""
+    metadata = json.loads((folder / _METADATA).read_text(encoding="utf-8"))
+    if kernel is None:
+        code = folder.parent.parent / "code"
+        kernel, saved = read_kernel(folder, metadata["kernel"], str(code) if code.is_dir() else None)
+        inference = saved if inference is None else inference
+    model = ImpactModel.load(folder / _MODEL, kernel, inference, arguments=arguments)
+    return model, InputSchema.from_json(metadata["inputs"])
 
 
 def log_model(
@@ -197,7 +215,7 @@ def log_model(
     registered_model_name: str | None = None,
     signature: "ModelSignature | bool | None" = None,
     input_example: Any = None,
-    await_registration_for: int | None = _AWAIT,
+    await_registration_for: int | None = 300,
     pip_requirements: "list[str] | str | None" = None,
     extra_pip_requirements: "list[str] | str | None" = None,
     metadata: dict[str, Any] | None = None,
@@ -217,30 +235,30 @@ def log_model(
     aimz_model : ImpactModel
         The model; it must be fitted.
     artifact_path : str, optional
-        What ``name`` was called before MLflow 3.
+        Name of ``name`` before MLflow 3.
     conda_env, code_paths, signature, input_example, pip_requirements, extra_pip_requirements, metadata, extra_files
         As in :func:`save_model`.
     registered_model_name : str, optional
         Name under which to register the model, as its next version.
     await_registration_for : int, optional
-        Seconds to wait until that version is ready; 0 or None does not wait.
+        Seconds to wait until that version is ready; 0 or None to not wait.
     name : str, optional
         Name of the model.
     params, tags : dict, optional
-        What to log with the model.
+        Parameters and tags to log with the model.
     model_type : str, optional
         Kind of the model.
     step : int
-        Step the model belongs to.
+        Training step of the model.
     model_id : str, optional
-        ID of a model that was made before, to log this as.
+        ID of an existing logged model to log to.
     **kwargs
         Further arguments of :meth:`mlflow.models.Model.log`.
 
     Returns
     -------
     mlflow.models.model.ModelInfo
-        Among others ``model_uri``, with which it is loaded.
+        Metadata of the logged model, with the ``model_uri`` to load it from.
 
     Raises
     ------
@@ -249,7 +267,7 @@ def log_model(
     """
     import aimz.mlflow as flavor
 
-    # A model that is refused is not to leave an empty entry behind.
+    # Raise before MLflow creates an entry for the model.
     _check(aimz_model)
     package_kernel(aimz_model.kernel, aimz_model.inference, code_paths)
     return Model.log(
@@ -284,49 +302,49 @@ def load_model(
     inference: Any = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> ImpactModel:
-    """Load a model that was saved or logged.
+    """Load a model that was saved or logged with this flavor.
 
     Parameters
     ----------
     model_uri : str
-        Where it lies: a path, ``models:/<id>``, ``models:/<name>/<version>``, ``runs:/<run>/<name>``.
+        Location of the model: a path, ``models:/<id>``, ``models:/<name>/<version>``, ``runs:/<run>/<name>``.
     dst_path : str, optional
-        Directory, which must be there, to download it to.
+        Existing directory to download the model to.
     kernel : callable, optional
-        The kernel, in place of the one that was saved; nothing is then unpickled.
+        Kernel to use instead of the saved one; nothing is then unpickled.
     inference : numpyro.infer.SVI or numpyro.infer.MCMC, optional
-        The inference, in place of the one that was saved.  A model that has none predicts, compares and scores, and
-        refuses to be fitted further.
+        Inference to use instead of the saved one.  A model without one predicts, compares and scores, but cannot be
+        fitted further.
     arguments : mapping of str to object, optional
-        Arguments the kernel was called with that are neither arrays nor plain values, as in :meth:`ImpactModel.load`.
+        Arguments of the kernel that are neither arrays nor plain values, as in :meth:`ImpactModel.load`.
 
     Returns
     -------
     ImpactModel
-        The model, fitted as it was.
+        The fitted model.
 
     Raises
     ------
     ImportError
-        If the kernel's module is not there.
+        If the kernel's module cannot be imported.
     ValueError
-        If the kernel is pickled and MLflow does not allow that, or it is not the one the posterior belongs to, or a
-        file is torn.
+        If the kernel is pickled and MLflow does not allow pickles, if it is not the kernel that the posterior belongs
+        to, or if a file is incomplete.
     """
     local = mlflow.artifacts.download_artifacts(artifact_uri=str(model_uri), dst_path=dst_path)
     about = Model.load(local).flavors.get(FLAVOR_NAME)
     if about is None:
         msg = (
-            f"`model_uri` must be a model that `aimz.mlflow` saved; {model_uri} has not the flavour `{FLAVOR_NAME}`. "
-            "Load it with the flavour it has, or with `mlflow.pyfunc.load_model`."
+            f"`model_uri` must be a model that `aimz.mlflow` saved; {model_uri} does not have the flavor "
+            f"`{FLAVOR_NAME}`. Load it with the flavor it has, or with `mlflow.pyfunc.load_model`."
         )
         raise ValueError(msg)
-    return stored.read(Path(local) / about["data"], kernel=kernel, inference=inference, arguments=arguments).model
+    return _read(Path(local) / about["data"], kernel=kernel, inference=inference, arguments=arguments)[0]
 
 
-def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> Scorer:  # noqa: ARG001 (MLflow's)
-    """Return what :func:`mlflow.pyfunc.load_model` wraps, with what it needs compiled."""
-    found = stored.read(Path(path))
-    scorer = Scorer(found.model, found.inputs)
-    scorer.try_warm_up()
-    return scorer
+def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> PyFuncWrapper:
+    """Return the model for :func:`mlflow.pyfunc.load_model`, with its programs compiled."""
+    del model_config
+    wrapper = PyFuncWrapper(*_read(Path(path)))
+    wrapper.try_warm_up()
+    return wrapper

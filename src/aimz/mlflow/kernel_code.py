@@ -1,6 +1,6 @@
-"""How a kernel travels: as the name of what is imported, or, where it cannot be, as a pickle."""
+"""Serialize a kernel: by its import path, or by cloudpickle if it cannot be imported."""
 
-__all__ = ["PackagedKernel", "check_pickle", "package_kernel", "read_kernel"]
+__all__ = ["PackagedKernel", "package_kernel", "read_kernel"]
 
 import importlib
 import os
@@ -13,30 +13,30 @@ from typing import Any
 
 from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION
 
-from aimz.mlflow.needs import needs_of
+from aimz.mlflow.requirements import find_dependencies
 
 _PICKLE = "kernel.pkl"
-_MUCH = 50 * 2**20
-"""Bytes of code that are taken along without being asked for."""
+_MAX_CODE_BYTES = 50 * 2**20
+"""Size of the code that is added to a model automatically."""
 
 
 @dataclass(frozen=True)
 class PackagedKernel:
-    """How kernel and inference are written down."""
+    """Serialized form of a kernel and its inference."""
 
     reference: str | None
-    """``module:name`` of the kernel; None if it is pickled."""
+    """Import path ``module:name`` of the kernel; None if it is pickled."""
     inference: str | None
-    """The same for the inference, where the kernel has one and it is a name of its module too."""
+    """Import path of the inference, if the kernel's module has a name for it."""
     pickled: bytes | None
-    """Kernel and inference, where the kernel cannot be imported."""
+    """Kernel and inference as a pickle, if the kernel cannot be imported."""
     distributions: frozenset[str]
-    """Installed packages it needs."""
+    """Names of the installed packages that the kernel uses."""
     code: tuple[str, ...]
-    """Files and directories that have to be beside it."""
+    """Files and directories to store with the model."""
 
-    def described(self) -> dict[str, Any]:
-        """Return what is written beside the model."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the import paths as JSON values."""
         return {"reference": self.reference, "inference": self.inference}
 
     def write(self, folder: Path) -> None:
@@ -46,55 +46,63 @@ class PackagedKernel:
 
 
 def package_kernel(kernel: Any, inference: Any, code_paths: list[str] | None) -> PackagedKernel:
-    """Decide how a kernel travels.
+    """Find the import path of a kernel and the code it uses, or pickle it.
 
     Raises
     ------
     ValueError
-        If it can only be pickled, and MLflow does not allow that or it cannot be; or its code is too much to be taken
-        along unasked.
+        If the kernel cannot be imported, and it cannot be pickled or MLflow does not allow pickles; or if its code is
+        too large to be added automatically.
     """
-    reference = _reference(kernel, None)
-    module = None if reference is None else sys.modules[reference.partition(":")[0]]
-    by_name = None if module is None or inference is None else _reference(inference, module)
-    pickled = None if reference is not None else _pickled(kernel, inference)
-    needs = needs_of(kernel) if reference is not None else needs_of(kernel, inference)
+    reference = _import_path(kernel)
+    if reference is None:
+        by_name, pickled = None, _pickle(kernel, inference)
+        needs = find_dependencies(kernel, inference)
+    else:
+        module = reference.partition(":")[0]
+        by_name, pickled = None if inference is None else _name_in(module, inference), None
+        needs = find_dependencies(kernel)
     given = {Path(path).stem for path in code_paths or []}
     code = tuple(str(place) for top, place in sorted(needs.code.items()) if top not in given)
-    if len(code) > 0:
-        _check_size(code)
+    _check_size(code)
     return PackagedKernel(reference, by_name, pickled, frozenset(needs.distributions), code)
 
 
-def _reference(value: Any, module: Any) -> str | None:
-    """Return ``module:name`` if importing the module and asking for the name gives this very object."""
-    name = getattr(value, "__module__", None) if module is None else module.__name__
-    name = name if isinstance(name, str) else type(value).__module__
-    if name == "__main__" or name not in sys.modules:
+def _import_path(kernel: Any) -> str | None:
+    """Return ``module:name`` of a kernel, or None if importing that would not return the same object."""
+    module = getattr(kernel, "__module__", None)
+    module = module if isinstance(module, str) else type(kernel).__module__
+    # A module without a file was typed in and ends with this process.
+    return _name_in(module, kernel) if getattr(sys.modules.get(module), "__file__", None) else None
+
+
+def _name_in(module: str, value: Any) -> str | None:
+    """Return ``module:name`` of an object in a module, or None if the module has no name for it."""
+    if module == "__main__":
         return None
-    if module is None and getattr(sys.modules[name], "__file__", None) is None:
-        return None  # typed in, and gone with this process
     own = getattr(value, "__qualname__", None)
-    if isinstance(own, str) and _find(sys.modules[name], own) is value:
-        return f"{name}:{own}"
-    # What a function made, and a module gave a name.
-    known = next((k for k, v in vars(sys.modules[name]).items() if v is value), None)
-    return None if known is None else f"{name}:{known}"
+    if isinstance(own, str) and _find(sys.modules[module], own) is value:
+        return f"{module}:{own}"
+    # An object that a function returned and the module assigned to a name.
+    name = next((key for key, member in vars(sys.modules[module]).items() if member is value), None)
+    return None if name is None else f"{module}:{name}"
 
 
 def _find(module: Any, name: str) -> Any:
+    """Return the object with a qualified name, or None."""
     found = module
     for part in name.split("."):
         found = getattr(found, part, None)
     return found
 
 
-def _pickled(kernel: Any, inference: Any) -> bytes:
+def _pickle(kernel: Any, inference: Any) -> bytes:
+    """Pickle a kernel and its inference."""
     name = getattr(kernel, "__qualname__", type(kernel).__name__)
-    check_pickle(
-        f"Kernel `{name}` can be saved as a pickle only: it is not a name of a module that can be imported. "
-        "Pickles are switched off (`MLFLOW_ALLOW_PICKLE_DESERIALIZATION`). Move it to a module of its own, such as "
-        "`kernels.py`, and import it from there."
+    _check_pickle_allowed(
+        f"Kernel `{name}` can be saved as a pickle only, because it cannot be imported from a module. Pickles are "
+        "switched off (`MLFLOW_ALLOW_PICKLE_DESERIALIZATION`). Move it to a module of its own, such as `kernels.py`, "
+        "and import it from there."
     )
     import cloudpickle
 
@@ -102,68 +110,63 @@ def _pickled(kernel: Any, inference: Any) -> bytes:
         return bytes(cloudpickle.dumps({"kernel": kernel, "inference": inference}))
     except Exception as error:
         msg = (
-            f"Kernel `{name}` is not a name of a module that can be imported, and it cannot be pickled: {error}. Move "
-            "it to a module of its own, such as `kernels.py`, and import it from there."
+            f"Kernel `{name}` cannot be imported from a module, and it cannot be pickled: {error}. Move it to a module "
+            "of its own, such as `kernels.py`, and import it from there."
         )
         raise ValueError(msg) from error
 
 
-def check_pickle(message: str) -> None:
-    """Refuse where MLflow does not allow pickles.
-
-    Raises
-    ------
-    ValueError
-        With the message given.
-    """
+def _check_pickle_allowed(message: str) -> None:
+    """Raise a ValueError with ``message`` if MLflow does not allow pickles."""
     if not MLFLOW_ALLOW_PICKLE_DESERIALIZATION.get():
         raise ValueError(message)
 
 
 def _check_size(code: tuple[str, ...]) -> None:
+    """Check that code is small enough to be added to a model automatically."""
     size = 0
     for place in map(Path, code):
-        for file in [place] if place.is_file() else place.rglob("*"):
-            size += file.stat().st_size if file.is_file() else 0
-        if size > _MUCH:
+        files = [place] if place.is_file() else place.rglob("*")
+        size += sum(file.stat().st_size for file in files if file.is_file())
+        if size > _MAX_CODE_BYTES:
             msg = (
-                f"`code_paths` must say which code goes with the kernel: with `{place.name}`, which it imports and "
-                f"which is not installed, it would be more than {_MUCH // 2**20} MiB. Pass the files it needs, or "
-                "install the package."
+                f"`code_paths` must name the code to save with the kernel: `{place.name}`, which it imports and which "
+                f"is not installed, exceeds {_MAX_CODE_BYTES // 2**20} MiB. Pass the files it needs, or install "
+                "the package."
             )
             raise ValueError(msg)
 
 
-def read_kernel(folder: Path, described: Mapping[str, Any], code: str | None) -> tuple[Any, Any]:
-    """Return kernel and inference as they were saved; None for an inference that was not.
+def read_kernel(folder: Path, stored: Mapping[str, Any], code: str | None) -> tuple[Any, Any]:
+    """Return the saved kernel, and the saved inference or None.
 
-    ``code`` is the directory of the code that came with the model.
+    ``code`` is the directory of the code that is stored with the model.
 
     Raises
     ------
     ImportError
-        If the kernel's module is not there.
+        If the kernel's module cannot be imported.
     ValueError
-        If it is pickled and MLflow does not allow that.
+        If the kernel is pickled and MLflow does not allow pickles.
     """
-    reference = described["reference"]
+    reference = stored["reference"]
     if reference is None:
-        check_pickle(
+        _check_pickle_allowed(
             "The kernel of this model is stored as a pickle, and pickles are switched off "
             "(`MLFLOW_ALLOW_PICKLE_DESERIALIZATION`), since loading one can run any code. Pass `kernel=` to "
-            "`aimz.mlflow.load_model`, or set the variable to true if you trust where the model comes from."
+            "`aimz.mlflow.load_model`, or set the variable to true if you trust the model's origin."
         )
         with (folder / _PICKLE).open("rb") as file:
-            found = pickle.load(file)  # noqa: S301, RUF100 (allowed by MLflow's policy, above)
+            found = pickle.load(file)
         return found["kernel"], found["inference"]
     if code is not None and code not in sys.path:
         sys.path.insert(0, os.path.abspath(code))
-    kernel = _imported(reference)
-    inference = described["inference"]
-    return kernel, None if inference is None else _imported(inference)
+    inference = stored["inference"]
+    return _import(reference), None if inference is None else _import(inference)
 
 
-def _imported(reference: str) -> Any:
+def _import(reference: str) -> Any:
+    """Return the object with the import path ``module:name``."""
     module, _, name = reference.partition(":")
     try:
         found = _find(importlib.import_module(module), name)
@@ -176,7 +179,7 @@ def _imported(reference: str) -> Any:
     if found is None:
         msg = (
             f"The kernel of this model is `{reference}`, and the module `{module}` has no `{name}`. Load it where that "
-            "version of the module is, or pass `kernel=` to `aimz.mlflow.load_model`."
+            "version of the module is installed, or pass `kernel=` to `aimz.mlflow.load_model`."
         )
         raise ImportError(msg)
     return found

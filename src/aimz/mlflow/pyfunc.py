@@ -1,11 +1,10 @@
-"""The ``pyfunc`` of a model: one answer for each row of a request."""
+"""The model that MLflow's ``pyfunc`` loads and serves: one line of statistics for each row of a request."""
 
-__all__ = ["Scorer", "answer_columns"]
+__all__ = ["PyFuncWrapper"]
 
 import copy
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from threading import Lock
@@ -16,53 +15,52 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from aimz.mlflow.asked import Asked, names_of, read_asked
-from aimz.mlflow.request import Request, read_request
-from aimz.mlflow.schema import Inputs
+from aimz.mlflow.request import RequestParameters, RequestRows, read_parameters, read_rows
+from aimz.mlflow.schema import InputSchema, output_columns
 from aimz.model import ImpactModel
 
-_LEAST, _MOST = 8, 13
-"""Requests are filled up to one row less than a power of two, from 2**_LEAST to 2**_MOST."""
-_KEPT = 4
-"""Models with fewer draws that are kept, with their programs."""
+_MIN_POWER, _MAX_POWER = 8, 13
+"""Requests are padded to one row less than a power of two, with exponents in this range."""
+_MAX_THINNED = 4
+"""Number of models with fewer draws that are cached, with their compiled programs."""
 
 
-class Scorer:
-    """What :func:`mlflow.pyfunc.load_model` wraps.
+class PyFuncWrapper:
+    """Model that :func:`mlflow.pyfunc.load_model` wraps.
 
-    Requests are filled up to few different lengths, so that one program serves nearly all of them.  Where rows of a
-    kernel see one another they are not.  One request is answered at a time.
+    Requests are padded to a few lengths, so that one compiled program serves nearly all of them, unless the rows of
+    the kernel depend on one another.  Requests are processed one at a time.
 
     Parameters
     ----------
     model : ImpactModel
         The fitted model.
-    inputs : Inputs
-        What requests hold.
+    schema : InputSchema
+        Schema of the requests.
     """
 
-    def __init__(self, model: ImpactModel, inputs: Inputs) -> None:
+    def __init__(self, model: ImpactModel, schema: InputSchema) -> None:
         self._model = model
-        self._inputs = inputs
-        self._smaller: OrderedDict[int, ImpactModel] = OrderedDict()
-        self._alone: bool | None = None
-        """Whether no row sees another; None before that is known."""
+        self._schema = schema
+        self._thinned: OrderedDict[int, ImpactModel] = OrderedDict()
+        self._can_pad: bool | None = None
+        """Whether rows are independent, so that padding does not change a prediction; None while unknown."""
         self._lock = Lock()
 
     def get_raw_model(self) -> ImpactModel:
-        """Return the model, as :meth:`mlflow.pyfunc.PyFuncModel.get_raw_model` hands it out."""
+        """Return the model, for :meth:`mlflow.pyfunc.PyFuncModel.get_raw_model`."""
         return self._model
 
     def try_warm_up(self) -> None:
-        """Compile what a request for the default statistics needs, if it is known what requests hold."""
-        blank = self._inputs.blank(1)
-        if blank is not None:
-            # Zeros may be no input this kernel can have; a request will then say so of its own.
+        """Compile the programs of a request for the default statistics, if the schema is known."""
+        zeros = self._schema.zeros(1)
+        if zeros is not None:
+            # Zeros may not be a valid input of this kernel; a real request will raise its own error.
             with suppress(Exception), warnings.catch_warnings(action="ignore"):
-                self.predict(blank)
+                self.predict(zeros)
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Return statistics of the output for each row, or of what an intervention changes in it.
+        """Return statistics of the output for each row, or of the effect of an intervention on it.
 
         Parameters
         ----------
@@ -79,111 +77,104 @@ class Scorer:
         Raises
         ------
         mlflow.exceptions.MlflowException
-            ``INVALID_PARAMETER_VALUE``, which a server answers with 400, if the request does not fit the model.
+            ``INVALID_PARAMETER_VALUE``, for which a server responds with status 400, if the request does not fit the
+            model.
         """
         try:
-            asked = read_asked(params)
+            parameters = read_parameters(params)
             with self._lock:
-                request = read_request(model_input, self._model, self._inputs.static)
-                return self._answer(request, asked)
+                rows = read_rows(model_input, self._model, self._schema.static)
+                return self._predict(rows, parameters)
         except (TypeError, ValueError) as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
 
-    def _answer(self, request: Request, asked: Asked) -> pd.DataFrame:
-        model = self._with_draws(asked.num_samples)
-        if self._alone is False:
-            return self._table(request, self._computed(model, request, asked), asked)
-        filled = request.filled(_length(request.n_rows), self._has_rows)
-        try:
-            found = self._computed(model, filled, asked)
-            self._alone = bool(found.attrs["row_block"])
-        except (TypeError, ValueError):
-            # Of the request itself, or of a kernel that takes one number of rows only.
-            found = self._computed(model, request, asked)
-            self._alone = False
-        if not self._alone:
-            found = self._computed(model, request, asked)
-        return self._table(request, found, asked)
+    def _predict(self, rows: RequestRows, parameters: RequestParameters) -> pd.DataFrame:
+        """Predict with padded rows where that is possible, otherwise with the rows as they are."""
+        model = self._with_draws(parameters.num_samples)
+        if self._can_pad is not False:
+            # An error is raised again below, unless the kernel needs this number of rows.
+            with suppress(TypeError, ValueError):
+                group = self._compute(model, rows.padded(_padded_length(rows.n_rows)), parameters)
+                if group.attrs["row_block"]:
+                    self._can_pad = True
+                    return self._to_frame(rows, group, parameters)
+        group = self._compute(model, rows, parameters)
+        self._can_pad = False
+        return self._to_frame(rows, group, parameters)
 
-    def _has_rows(self, name: str) -> bool:
-        """Return whether the values of an intervention on ``name`` belong to rows."""
-        spec = self._model.kernel_spec
-        return spec is None or name not in spec or bool(spec[name].row_axes)
-
-    def _computed(self, model: ImpactModel, request: Request, asked: Asked) -> Any:
-        """Return the group of the result."""
-        args: dict[str, Any] = {
-            **request.arguments,
+    def _compute(self, model: ImpactModel, rows: RequestRows, parameters: RequestParameters) -> Any:
+        """Return the dataset of a prediction or an effect."""
+        intervention, baseline = (
+            rows.pad_intervention(scenario, self._has_rows)
+            for scenario in (parameters.intervention, parameters.baseline)
+        )
+        common: dict[str, Any] = {
+            **rows.by_row,
+            **rows.static,
             "in_sample": False,
-            "rng_key": jax.random.key(asked.seed),
+            "rng_key": jax.random.key(parameters.seed),
             "return_sites": model.param_output,
         }
-        changed = {
-            **args,
-            "intervention": request.scenario(asked.intervention),
-            "store": "memory",
-            "progress": False,
-        }
-        if asked.baseline is None:
-            rows = changed.pop(model.param_input)
-            tree = model.predict(rows, **changed, statistics=asked.statistics)
+        changed = {**common, "intervention": intervention, "store": "memory", "progress": False}
+        if parameters.baseline is None:
+            given = changed.pop(model.param_input)
+            tree = model.predict(given, **changed, statistics=parameters.statistics)
         else:
             tree = model.estimate_effect(
-                args_baseline={**args, "intervention": request.scenario(asked.baseline)},
+                args_baseline={**common, "intervention": baseline},
                 args_intervention=changed,
-                statistics=asked.statistics,
+                statistics=parameters.statistics,
             )
         return tree["predictions"].to_dataset()
 
-    def _table(self, request: Request, found: Any, asked: Asked) -> pd.DataFrame:
-        """Return a frame of a result, with a column for each statistic and each number of a row."""
+    def _has_rows(self, name: str) -> bool:
+        """Return whether the site or argument ``name`` has a value for each row."""
+        spec = self._model.kernel_spec
+        return spec is None or name not in spec or bool(spec[name].row_axes)
+
+    def _to_frame(self, rows: RequestRows, group: Any, parameters: RequestParameters) -> pd.DataFrame:
+        """Return a frame with a column for each statistic and each value of a row."""
         output, spec = self._model.param_output, self._model.kernel_spec
         axes = spec[output].row_axes if spec is not None and output in spec else ()
-        site = found[output]
         if not axes:
             msg = (
-                f"The output `{output}` of this model has no row axis, so that there is no answer for each row. Load "
-                "the model with `aimz.mlflow.load_model` and call `predict`."
+                f"The output `{output}` of this model has no row axis, so it has no prediction for each row. Load the "
+                "model with `aimz.mlflow.load_model` and call `predict`."
             )
             raise ValueError(msg)
-        values = np.moveaxis(site.values, 1 + axes[0], 0)[: request.n_rows]  # rows, statistics, the rest
-        beside = values.shape[2:]
-        names = answer_columns(names_of(asked.statistics), int(np.prod(beside)) if beside else None)
-        return pd.DataFrame(values.reshape(request.n_rows, -1), columns=names, index=request.index)
+        # Axes are then rows, statistics, and the axes of one row.
+        values = np.moveaxis(group[output].values, 1 + axes[0], 0)[: rows.n_rows]
+        names = output_columns(parameters.statistics, values.shape[2:])
+        return pd.DataFrame(values.reshape(rows.n_rows, -1), columns=names, index=rows.index)
 
     def _with_draws(self, num_samples: int | None) -> ImpactModel:
-        """Return the model with so many of its draws, evenly spaced."""
+        """Return the model with ``num_samples`` of its draws, evenly spaced."""
         posterior = self._model._posterior
         if num_samples is None or posterior is None or num_samples == posterior.n_draws:
             return self._model
         if num_samples > posterior.n_draws:
             msg = (
                 f"`num_samples` must be at most the number of posterior draws, {posterior.n_draws}; got {num_samples}. "
-                "Leave it out for all of them."
+                "Omit it to use all of them."
             )
             raise ValueError(msg)
-        if num_samples not in self._smaller:
-            places = np.linspace(0, posterior.n_draws - 1, num_samples).round().astype(int)
-            smaller = copy.copy(self._model)
-            draws = {name: array[places] for name, array in posterior.draws.items()}
-            smaller._posterior = replace(posterior, draws=draws, num_chains=1, sample_stats=None)
-            self._smaller[num_samples] = smaller
-        self._smaller.move_to_end(num_samples)
-        while len(self._smaller) > _KEPT:
-            self._smaller.popitem(last=False)
-        return self._smaller[num_samples]
+        if num_samples not in self._thinned:
+            chosen = np.linspace(0, posterior.n_draws - 1, num_samples).round().astype(int)
+            thinned = copy.copy(self._model)
+            draws = {name: array[chosen] for name, array in posterior.draws.items()}
+            thinned._posterior = replace(posterior, draws=draws, num_chains=1, sample_stats=None)
+            self._thinned[num_samples] = thinned
+            if len(self._thinned) > _MAX_THINNED:
+                self._thinned.popitem(last=False)
+        self._thinned.move_to_end(num_samples)
+        return self._thinned[num_samples]
 
 
-def _length(n_rows: int) -> int:
-    """Return to how many rows a request is filled up.
+def _padded_length(n_rows: int) -> int:
+    """Return the number of rows to pad a request to.
 
-    It is one less than a power of two because a block of rows is a power of two: where the rows are as many as a block
-    has, nobody asks whether they see one another.
+    It is one less than a power of two because row blocks are powers of two: a request of exactly one block would not
+    be tested for rows that depend on one another.
     """
-    size = max(_LEAST, int(n_rows).bit_length())
-    return 2**size - 1 if size <= _MOST else n_rows
-
-
-def answer_columns(names: Sequence[str], beside: int | None) -> list[str]:
-    """Return the columns of an answer; where a row has several numbers, each is counted."""
-    return list(names) if beside is None else [f"{name}[{i}]" for name in names for i in range(beside)]
+    power = max(_MIN_POWER, int(n_rows).bit_length())
+    return 2**power - 1 if power <= _MAX_POWER else n_rows

@@ -1,7 +1,8 @@
-"""The rows of a request, filled up and taken back."""
+"""Parameters and rows of a request to a served model."""
 
-__all__ = ["Request", "read_request"]
+__all__ = ["DEFAULT_STATISTICS", "RequestParameters", "RequestRows", "read_parameters", "read_rows"]
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,100 +11,171 @@ import numpy as np
 import pandas as pd
 
 from aimz.model import ImpactModel
+from aimz.statistics import read_statistics
+
+DEFAULT_STATISTICS = '["mean", "sd", 0.05, 0.5, 0.95]'
+_KNOWN = ("statistics", "intervention", "baseline", "num_samples", "seed")
 
 
 @dataclass(frozen=True)
-class Request:
-    """The arguments of a prediction."""
+class RequestParameters:
+    """Checked parameters of a request."""
 
-    param_input: str
-    given: Any
-    """Frame or array of the input."""
-    further: Mapping[str, Any]
-    """Further arguments that have rows."""
-    static: Mapping[str, Any]
-    n_rows: int
-    index: Any
-    places: np.ndarray | None = None
-    """Which rows stand where, once they are filled up."""
-    has_rows: Callable[[str], bool] = lambda _: True
-    """Whether values of an intervention belong to rows."""
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """Arguments of the kernel by name."""
-        rows = {self.param_input: self.given, **self.further}
-        return {**{name: self._taken(value) for name, value in rows.items()}, **self.static}
-
-    def scenario(self, intervention: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        """Return an intervention with as many values as there are rows."""
-        if intervention is None or self.places is None:
-            return None if intervention is None else dict(intervention)
-
-        def fit(name: str, value: Any) -> Any:
-            mine = np.ndim(value) and len(value) == self.n_rows and self.has_rows(name)
-            return self._taken(value) if mine else value
-
-        return {name: fit(name, value) for name, value in intervention.items()}
-
-    def filled(self, length: int, has_rows: Callable[[str], bool]) -> "Request":
-        """Return the request with its last row repeated until there are so many."""
-        if length == self.n_rows:
-            return self
-        return replace(self, places=np.minimum(np.arange(length), self.n_rows - 1), has_rows=has_rows)
-
-    def _taken(self, rows: Any) -> Any:
-        if self.places is None:
-            return rows
-        if isinstance(rows, pd.DataFrame):
-            return rows.take(self.places).reset_index(drop=True)
-        return rows[self.places]
+    statistics: tuple[Any, ...]
+    """Statistics as :meth:`ImpactModel.predict` takes them."""
+    intervention: dict[str, Any] | None
+    """Intervention to predict under."""
+    baseline: dict[str, Any] | None
+    """Intervention to compare with; None predicts instead of estimating an effect."""
+    num_samples: int | None
+    """Number of posterior draws to use; None for all."""
+    seed: int
+    """Seed of the PRNG key."""
 
 
-def read_request(given: Any, model: ImpactModel, static: Mapping[str, Any]) -> Request:
-    """Sort what a request holds.
+def read_parameters(params: Mapping[str, Any] | None) -> RequestParameters:
+    """Check the parameters of a request, which are numbers and JSON.
 
     Raises
     ------
-    ValueError
-        If there are no rows, arrays are not of one length, or the input is missing.
+    TypeError, ValueError
+        If one is unknown, is not valid JSON, or has the wrong type.
+    """
+    given = {name: value for name, value in (params or {}).items() if value is not None}
+    unknown = sorted(set(given) - set(_KNOWN))
+    if unknown:
+        msg = f"`params` got {unknown[0]!r}, which is not a parameter of this model. Known: {', '.join(_KNOWN)}."
+        raise ValueError(msg)
+    example = 'a list, as in ["mean", "sd", 0.05, 0.95]'
+    statistics = _parse_json("statistics", given.get("statistics", DEFAULT_STATISTICS), list, example)
+    read_statistics(statistics)
+    num_samples = given.get("num_samples")
+    return RequestParameters(
+        tuple(statistics),
+        _parse_intervention("intervention", given),
+        _parse_intervention("baseline", given),
+        None if num_samples is None else _read_integer("num_samples", num_samples, 1),
+        _read_integer("seed", given.get("seed", 0), 0),
+    )
+
+
+def _parse_json(name: str, value: Any, kind: type, expected: str) -> Any:
+    """Return a JSON text as an object; an object that is not a text is checked only."""
+    parsed = value
+    if isinstance(value, str):
+        try:
+            parsed = json.loads(value)
+        except ValueError as error:
+            msg = f"`{name}` must be JSON; got {value!r}, which is not ({error}). Send {expected}."
+            raise ValueError(msg) from error
+    if not isinstance(parsed, kind):
+        msg = f"`{name}` must be JSON of {expected}; got {value!r}. Send it as a string."
+        raise TypeError(msg)
+    return parsed
+
+
+def _parse_intervention(name: str, given: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return an intervention whose lists are arrays, or None."""
+    if given.get(name) in (None, ""):
+        return None
+    parsed = _parse_json(name, given[name], dict, 'names and values, as in {"price": 1.2}')
+    return {site: np.asarray(value) if isinstance(value, list) else value for site, value in parsed.items()}
+
+
+def _read_integer(name: str, value: Any, least: int) -> int:
+    """Check that a value is an integer of 64 bits and at least ``least``."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < least or value >= 2**63:
+        msg = f"`{name}` must be an integer of at least {least}; got {value!r}. Omit it for the default."
+        raise ValueError(msg)
+    return int(value)
+
+
+@dataclass(frozen=True)
+class RequestRows:
+    """Rows of a request, as arguments of the kernel."""
+
+    by_row: Mapping[str, Any]
+    """Argument name to a frame or an array with an entry for each row."""
+    static: Mapping[str, Any]
+    """Argument name to a value without rows."""
+    n_rows: int
+    """Number of rows in the request, not counting padding."""
+    index: Any = None
+    """Index of the response; None counts the rows."""
+
+    def padded(self, length: int) -> "RequestRows":
+        """Return a copy in which the last row is repeated, up to ``length`` rows."""
+        if length == self.n_rows:
+            return self
+        return replace(self, by_row={name: _pad(value, length) for name, value in self.by_row.items()})
+
+    def pad_intervention(
+        self, intervention: Mapping[str, Any] | None, has_rows: Callable[[str], bool]
+    ) -> dict[str, Any] | None:
+        """Return an intervention whose values by row are padded as the rows are."""
+        if intervention is None:
+            return None
+        length = len(next(iter(self.by_row.values())))
+        return {
+            name: _pad(value, length) if np.ndim(value) and len(value) == self.n_rows and has_rows(name) else value
+            for name, value in intervention.items()
+        }
+
+
+def _pad(values: Any, length: int) -> Any:
+    """Return a frame or an array whose last row is repeated, up to ``length`` rows."""
+    positions = np.minimum(np.arange(length), len(values) - 1)
+    if isinstance(values, pd.DataFrame):
+        return values.take(positions).reset_index(drop=True)
+    return values[positions]
+
+
+def read_rows(given: Any, model: ImpactModel, static: Mapping[str, Any]) -> RequestRows:
+    """Split the input of a request into arguments with and without rows.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no rows, arrays differ in length or are not numeric, or the input is missing.
     """
     name = model.param_input
     if isinstance(given, pd.Series):
         given = given.to_frame()
-    if isinstance(given, Mapping) and name not in given and all(np.ndim(v) == 1 for v in given.values()) and given:
+    if isinstance(given, Mapping) and given and name not in given and all(np.ndim(v) == 1 for v in given.values()):
         given = pd.DataFrame(dict(given))
     if isinstance(given, Mapping):
-        return _of_mapping(given, name, static)
-    frame = given if isinstance(given, pd.DataFrame) else _array(given, name)
-    if not len(frame):
-        msg = f"`{name}` must have at least one row; got none. Send one line for each row to be answered."
+        return _read_arguments(given, name, static)
+    rows = given if isinstance(given, pd.DataFrame) else _read_array(given, name)
+    if not len(rows):
+        msg = f"`{name}` must have at least one row; got none. Send one line for each prediction."
         raise ValueError(msg)
-    if isinstance(frame, pd.DataFrame):
-        return Request(name, frame.reset_index(drop=True), {}, static, len(frame), frame.index)
-    return Request(name, frame, {}, static, len(frame), None)
+    if isinstance(rows, pd.DataFrame):
+        return RequestRows({name: rows.reset_index(drop=True)}, static, len(rows), rows.index)
+    return RequestRows({name: rows}, static, len(rows))
 
 
-def _of_mapping(given: Mapping[str, Any], name: str, static: Mapping[str, Any]) -> Request:
+def _read_arguments(given: Mapping[str, Any], name: str, static: Mapping[str, Any]) -> RequestRows:
+    """Read a request that has the arguments of the kernel by name."""
     if name not in given:
-        msg = f"The request must hold `{name}`; got {', '.join(map(repr, given)) or 'nothing'}. Send it by that name."
+        msg = f"The request must have `{name}`; got {', '.join(map(repr, given)) or 'nothing'}. Send it by that name."
         raise ValueError(msg)
-    arrays = {key: _array(value, key) for key, value in given.items() if np.ndim(value)}
-    plain = {key: value for key, value in given.items() if key not in arrays}
+    arrays = {key: _read_array(value, key) for key, value in given.items() if np.ndim(value)}
     lengths = {key: len(array) for key, array in arrays.items()}
     if name not in arrays or 0 in lengths.values() or len(set(lengths.values())) > 1:
         listed = ", ".join(f"`{key}`: {length}" for key, length in lengths.items())
         msg = f"Arrays must have the same number of rows, at least one; got {listed}. Send one entry for each row."
         raise ValueError(msg)
-    rows = arrays.pop(name)
-    return Request(name, rows, arrays, {**static, **plain}, len(rows), None)
+    plain = {key: value for key, value in given.items() if key not in arrays}
+    return RequestRows(arrays, {**static, **plain}, lengths[name])
 
 
-def _array(value: Any, name: str) -> np.ndarray:
+def _read_array(value: Any, name: str) -> np.ndarray:
+    """Return a numeric array."""
     try:
         array = np.asarray(value)
     except ValueError as error:
-        msg = f"`{name}` must be an array; got rows of different lengths. Send lists of one length."
+        msg = f"`{name}` must be an array; got rows of different lengths. Send lists of equal length."
         raise ValueError(msg) from error
     if array.dtype.kind not in "biuf":
         msg = f"`{name}` must be numeric; got {array.dtype}. Send numbers."

@@ -1,17 +1,17 @@
-"""What is logged of a fit, piece by piece."""
+"""Parameters, metrics, figures and data sets that are logged for a fit."""
 
 __all__ = [
-    "Clock",
-    "bound_arguments",
+    "bind_arguments",
     "first_rows",
     "log_arguments",
     "log_dataset",
     "log_figures",
-    "log_found",
     "log_losses",
     "log_posterior",
+    "log_results",
     "log_source",
-    "n_losses",
+    "n_steps",
+    "now_ms",
 ]
 
 import inspect
@@ -22,39 +22,34 @@ from numbers import Real
 from typing import Any
 
 import mlflow
+import mlflow.data
 import numpy as np
+import xarray as xr
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 from numpyro.infer import MCMC, SVI
 
-from aimz.mlflow.schema import fitted_example
+from aimz.mlflow.schema import rows_of_fit
 from aimz.model import ImpactModel
 
-_AT_ONCE = 1000
-"""Metrics that MLflow takes in one request."""
-_POINTS = 10_000
-"""Losses that are logged of one fit at most."""
-_TABLE = 200
-"""Numbers of the posterior that have a line in its table at most."""
+_BATCH = 1000
+"""Number of metrics that MLflow accepts in one request."""
+_MAX_LOSSES = 10_000
+"""Maximum number of losses that are logged for one fit."""
+_MAX_TABLE = 200
+"""Maximum number of lines in the table of the posterior."""
 _NOT_PARAMETERS = {"X", "y", "rng_key", "progress", "on_epoch_end", "checkpoint_dir"}
 
 
-class Clock:
-    """The time a fit takes, in milliseconds since the epoch."""
-
-    def __init__(self) -> None:
-        self.start = self.end = time.time_ns() // 1_000_000
-
-    def stop(self) -> "Clock":
-        """Note the end."""
-        self.end = time.time_ns() // 1_000_000
-        return self
+def now_ms() -> int:
+    """Return the time in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
 
 
-def bound_arguments(
+def bind_arguments(
     method: Callable[..., Any], model: ImpactModel, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the arguments of a fit by name, defaults among them, those of the kernel beside the others."""
+    """Return the arguments of a fit by name, with defaults, and those of the kernel among them."""
     bound = inspect.signature(method).bind(model, *args, **kwargs)
     bound.apply_defaults()
     found = dict(bound.arguments)
@@ -63,21 +58,22 @@ def bound_arguments(
 
 
 def _run_id() -> str:
+    """Return the ID of the active run."""
     run = mlflow.active_run()
     if run is None:
-        msg = "there is no run; the tracking server may not have been reached"
+        msg = "there is no active run; the tracking server may be unreachable"
         raise RuntimeError(msg)
     return str(run.info.run_id)
 
 
 def log_arguments(model: ImpactModel, arguments: Mapping[str, Any]) -> None:
-    """Log how the model is fitted."""
+    """Log the names of kernel and inference, and the scalar arguments of a fit."""
     inference: Any = model.inference
     params: dict[str, Any] = {
         "kernel": _name(model.kernel),
         "param_input": model.param_input,
         "param_output": model.param_output,
-        **_inference(inference),
+        **_describe_inference(inference),
         **{
             name: value
             for name, value in arguments.items()
@@ -85,25 +81,23 @@ def log_arguments(model: ImpactModel, arguments: Mapping[str, Any]) -> None:
         },
     }
     if isinstance(inference, MCMC):
-        for name in ("num_steps", "num_samples"):  # SVI's; the sampler has its own
-            params.pop(name, None)
+        params.pop("num_steps", None)  # SVI only
         params["num_samples"] = inference.num_samples
     _log_params(params)
 
 
-def _inference(inference: Any) -> dict[str, Any]:
-    """Return what there is to say of an inference object."""
+def _describe_inference(inference: Any) -> dict[str, Any]:
+    """Return the parameters to log for an inference object."""
+    if inference is None:
+        return {}  # a model loaded without one; the fit raises
     if isinstance(inference, SVI):
-        loss = inference.loss
         return {
             "inference": type(inference).__name__,
             "guide": _name(inference.guide),
-            "optimizer": _optimizer(inference.optim),
-            "loss": _name(loss),
-            "num_particles": getattr(loss, "num_particles", 1),
+            "optimizer": _optimizer_name(inference.optim),
+            "loss": _name(inference.loss),
+            "num_particles": getattr(inference.loss, "num_particles", 1),
         }
-    if inference is None:
-        return {}  # of a model that was loaded without; the fit will say so
     return {
         "inference": type(inference).__name__,
         "sampler": type(inference.sampler).__name__,
@@ -114,34 +108,35 @@ def _inference(inference: Any) -> dict[str, Any]:
     }
 
 
-def _optimizer(optimizer: Any) -> str:
-    """Return the name of an optimizer; one of Optax has none, but the functions it was made by say theirs."""
+def _optimizer_name(optimizer: Any) -> str:
+    """Return the name of an optimizer; for one from Optax, the names of its transformations."""
     name = type(optimizer).__name__
-    made = list(dict.fromkeys(_made_by(getattr(optimizer, "update_fn", None))))
-    return name if name != "_NumPyroOptim" or not made else f"optax: {', '.join(made)}"
+    parts = list(dict.fromkeys(_optax_parts(getattr(optimizer, "update_fn", None))))
+    return name if name != "_NumPyroOptim" or not parts else f"optax: {', '.join(parts)}"
 
 
-def _made_by(value: Any) -> Iterator[str]:
-    """Yield the names of Optax's functions that made those a function calls."""
+def _optax_parts(value: Any) -> Iterator[str]:
+    """Yield the names of the Optax functions that created an update function and those in its closure."""
     if isinstance(value, tuple):
-        for one in value:
-            yield from _made_by(one)
+        for part in value:
+            yield from _optax_parts(part)
     if not inspect.isfunction(value):
         return
     if value.__module__.startswith("optax"):
-        made = value.__qualname__.partition(".")[0]
-        if made not in ("chain", "with_extra_args_support") and value.__name__.startswith("update"):
-            yield made
+        factory = value.__qualname__.partition(".")[0]
+        if factory not in ("chain", "with_extra_args_support") and value.__name__.startswith("update"):
+            yield factory
     for cell in value.__closure__ or ():
-        yield from _made_by(cell.cell_contents)
+        yield from _optax_parts(cell.cell_contents)
 
 
 def _name(value: Any) -> str:
+    """Return the name of a function, or of an object's type."""
     return str(getattr(value, "__qualname__", None) or type(value).__name__)
 
 
 def _log_params(params: Mapping[str, Any]) -> None:
-    """Log parameters; those a run has with another value, of a fit before, are left as they are."""
+    """Log parameters that the run does not have yet; MLflow does not allow changing the others."""
     client, run_id = MlflowClient(), _run_id()
     known = client.get_run(run_id).data.params
     new = [Param(name, str(value)) for name, value in params.items() if name not in known]
@@ -149,55 +144,55 @@ def _log_params(params: Mapping[str, Any]) -> None:
 
 
 def log_source(kernel: Any) -> None:
-    """Log the source of the kernel."""
+    """Log the source of the kernel, if it has any."""
     try:
         source = inspect.getsource(inspect.unwrap(kernel))
     except (OSError, TypeError):
-        return  # typed in, or an object
+        return
     mlflow.log_text(source, "kernel.py")
 
 
-def n_losses(model: ImpactModel) -> int:
-    """Return how many steps were taken before."""
+def n_steps(model: ImpactModel) -> int:
+    """Return how many SVI steps a model has taken."""
     result = model.vi_result
     return 0 if result is None else int(np.size(result.losses))
 
 
-def log_losses(model: ImpactModel, before: int, clock: Clock) -> None:
-    """Log the loss of each step that was taken since; of very many, evenly spaced ones and the last."""
+def log_losses(model: ImpactModel, first: int, start_ms: int, end_ms: int) -> None:
+    """Log the loss of each step from ``first`` on; of very many, evenly spaced ones and the last."""
     result = model.vi_result
     if result is None:
         return
     losses = np.asarray(result.losses, np.float64).ravel()
-    steps = np.arange(before, losses.size)
-    if steps.size > _POINTS:
-        steps = np.unique(np.append(steps[:: -(-steps.size // _POINTS)], steps[-1]))
-    times = np.linspace(clock.start, clock.end, max(1, steps.size)).astype(int)
+    steps = np.arange(first, losses.size)
+    if steps.size > _MAX_LOSSES:
+        steps = np.unique(np.append(steps[:: -(-steps.size // _MAX_LOSSES)], steps[-1]))
+    times = np.linspace(start_ms, end_ms, max(1, steps.size)).astype(int)
     client, run_id = MlflowClient(), _run_id()
     metrics = [Metric("loss", float(losses[i]), int(t), int(i)) for i, t in zip(steps, times, strict=False)]
-    for start in range(0, len(metrics), _AT_ONCE):
-        client.log_batch(run_id, metrics=metrics[start : start + _AT_ONCE])
+    for start in range(0, len(metrics), _BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
 
 
-def log_found(model: ImpactModel) -> None:
-    """Log what is known once the model is fitted."""
-    posterior, known, spec = model._posterior, model._observed, model.kernel_spec
+def log_results(model: ImpactModel) -> None:
+    """Log the numbers of draws, rows and divergences, and the table of sites."""
+    posterior, observed = model._posterior, model._observed
     params: dict[str, Any] = {}
     if posterior is not None:
         params["n_draws"] = posterior.n_draws
         diverging = (posterior.sample_stats or {}).get("diverging")
         if diverging is not None:
             mlflow.log_metric("divergences", float(np.sum(diverging)))
-    if known is not None and known.output is not None:
-        params["n_obs"] = int(known.output.shape[0])
+    if observed is not None and observed.output is not None:
+        params["n_obs"] = int(observed.output.shape[0])
     _log_params(params)
-    if spec is not None:
-        mlflow.log_text(f"{spec}\n", "kernel_sites.txt")
+    if model.kernel_spec is not None:
+        mlflow.log_text(f"{model.kernel_spec}\n", "kernel_sites.txt")
 
 
 def log_figures(model: ImpactModel) -> None:
-    """Log a picture of the loss, where pictures can be drawn."""
-    if n_losses(model) < 2:
+    """Log a plot of the loss, if matplotlib is installed."""
+    if n_steps(model) < 2:
         return
     try:
         from aimz.plots import plot_loss
@@ -209,59 +204,54 @@ def log_figures(model: ImpactModel) -> None:
 
 
 def log_posterior(model: ImpactModel) -> None:
-    """Log mean, spread and diagnostics of each latent, where ArviZ is installed; not of very many."""
+    """Log mean, spread and diagnostics of each latent site, if ArviZ is installed and they are not very many."""
     posterior = model._posterior
     if posterior is None:
         return
-    small = [name for name, shape in posterior.shapes.items() if np.prod(shape, dtype=int) <= _TABLE]
-    if not small or sum(int(np.prod(posterior.shapes[name])) for name in small) > _TABLE:
+    sizes = {name: int(np.prod(shape)) for name, shape in posterior.shapes.items()}
+    small = [name for name, size in sizes.items() if size <= _MAX_TABLE]
+    if not small or sum(sizes[name] for name in small) > _MAX_TABLE:
         return
     try:
         import arviz_stats
     except ImportError:
         return
-    import xarray as xr
-
     group = model._beside()["posterior"]
     tree = xr.DataTree.from_dict({"posterior": group[[name for name in small if name in group]]})
     mlflow.log_text(arviz_stats.summary(tree, round_to="none").to_csv(), "posterior.csv")
 
 
 def log_dataset(model: ImpactModel, arguments: Mapping[str, Any]) -> None:
-    """Log the schema, the size and a digest of the data, where they are frames or arrays in memory."""
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # that whole numbers cannot be missing
-        _log_dataset(model, arguments)
+    """Log the schema, the size and a digest of the data, if they are frames or arrays in memory."""
+    X, y, output = arguments["X"], arguments.get("y"), model.param_output
+    is_polars = type(X).__module__.partition(".")[0] == "polars" and hasattr(X, "to_pandas")
+    is_frame = hasattr(X, "columns") and (hasattr(X, "iloc") or is_polars)
+    targets = output if is_frame and y is None and output in X.columns else None
+    # MLflow warns that integer columns cannot have missing values.
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        if is_frame:
+            read = mlflow.data.from_polars if is_polars else mlflow.data.from_pandas
+            dataset: Any = read(X, targets=targets)
+        else:
+            arrays = _arrays_in_memory(model, arguments)
+            if arrays is None:
+                return
+            fitted = arrays.pop(output, None)
+            inputs = arrays[model.param_input] if set(arrays) == {model.param_input} else arrays
+            dataset = mlflow.data.from_numpy(inputs, targets=fitted)
+        mlflow.log_input(dataset, context="training")
 
 
-def _log_dataset(model: ImpactModel, arguments: Mapping[str, Any]) -> None:
-    import mlflow.data
-
-    X, y = arguments["X"], arguments.get("y")
-    output = model.param_output
-    if hasattr(X, "iloc") and hasattr(X, "columns"):
-        dataset: Any = mlflow.data.from_pandas(X, targets=output if y is None and output in X.columns else None)
-    elif type(X).__module__.partition(".")[0] == "polars" and hasattr(X, "to_pandas") and hasattr(X, "columns"):
-        dataset = mlflow.data.from_polars(X, targets=output if y is None and output in X.columns else None)
-    else:
-        rows = _rows_of(model, arguments)
-        if rows is None:
-            return
-        targets = rows.pop(output, None)
-        alone = rows[model.param_input] if set(rows) == {model.param_input} else rows
-        dataset = mlflow.data.from_numpy(alone, targets=targets)
-    mlflow.log_input(dataset, context="training")
-
-
-def _rows_of(model: ImpactModel, arguments: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
-    """Return the arrays of a fit by name; None where some are not in memory."""
+def _arrays_in_memory(model: ImpactModel, arguments: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+    """Return the numeric arrays of a fit by name; None if one of them is not in memory."""
     given = {model.param_input: arguments["X"], model.param_output: arguments.get("y")}
-    further = {n: v for n, v in arguments.items() if n in model._engine.signature.extra}
+    extra = {name: value for name, value in arguments.items() if name in model._engine.signature.extra}
     arrays = {}
-    for name, value in {**given, **further}.items():
+    for name, value in {**given, **extra}.items():
         if value is None or not np.ndim(value):
             continue
-        kind = type(value).__module__.partition(".")[0]
-        if kind not in ("numpy", "jax", "jaxlib", "builtins") or isinstance(value, np.memmap):
+        package = type(value).__module__.partition(".")[0]
+        if package not in ("numpy", "jax", "jaxlib", "builtins") or isinstance(value, np.memmap):
             return None
         arrays[name] = np.asarray(value)
     if model.param_input not in arrays or any(array.dtype == object for array in arrays.values()):
@@ -270,9 +260,9 @@ def _rows_of(model: ImpactModel, arguments: Mapping[str, Any]) -> dict[str, np.n
 
 
 def first_rows(model: ImpactModel, arguments: Mapping[str, Any], n_rows: int) -> Any:
-    """Return the first rows of the input as they were given, else as the model remembers them."""
-    X = arguments["X"]
-    further = {n: v for n, v in arguments.items() if n in model._engine.signature.extra and np.ndim(v)}
-    if hasattr(X, "columns") and not further and (hasattr(X, "iloc") or hasattr(X, "to_pandas")):
+    """Return the first rows of the input, of the frame that was passed or of the fitted data."""
+    X, extra = arguments["X"], model._engine.signature.extra
+    alone = not any(name in extra and np.ndim(value) for name, value in arguments.items())
+    if alone and hasattr(X, "columns") and (hasattr(X, "iloc") or hasattr(X, "to_pandas")):
         return X.head(n_rows) if hasattr(X, "head") else X.slice(0, n_rows)
-    return fitted_example(model, n_rows)
+    return rows_of_fit(model, n_rows)

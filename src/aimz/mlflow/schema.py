@@ -1,131 +1,201 @@
-"""What a model is asked with: columns or arrays, and their kinds."""
+"""Input schema of a model and its MLflow signature."""
 
-__all__ = ["Inputs", "example_of", "fitted_example", "inputs_of"]
+__all__ = [
+    "InputSchema",
+    "complete_signature",
+    "input_schema",
+    "model_signature",
+    "normalize_example",
+    "output_columns",
+    "rows_of_fit",
+]
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
+from aimz.mlflow.request import DEFAULT_STATISTICS
 from aimz.model import ImpactModel
+from aimz.statistics import read_statistics
 
-_SOME = 5
-"""Rows of an input example."""
+_EXAMPLE_ROWS = 5
+"""Number of rows from the fit that the schema is inferred from."""
+_PARAMETERS = ParamSchema(
+    [
+        ParamSpec("statistics", DataType.string, DEFAULT_STATISTICS),
+        ParamSpec("intervention", DataType.string, None),
+        ParamSpec("baseline", DataType.string, None),
+        ParamSpec("num_samples", DataType.long, None),
+        ParamSpec("seed", DataType.long, 0),
+    ]
+)
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What a request has to hold, without any of the data."""
+class InputSchema:
+    """Types and shapes of a model's input, without any data."""
 
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Name of a column to its type, where the model reads tables."""
+    """Column name to dtype, for a model that reads tables."""
     arrays: Mapping[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
-    """Name of a kernel parameter to the type and the shape of one row, where it reads arrays."""
+    """Argument name to dtype and shape of one row, for a model that reads arrays."""
     static: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of the fit that are no arrays, and which every request gets."""
+    """Arguments of the fit that are not arrays; every request is completed with them."""
 
-    def described(self) -> dict[str, Any]:
-        """Return what is written down."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the schema as JSON values."""
         arrays = {name: [kind, list(shape)] for name, (kind, shape) in self.arrays.items()}
         return {"columns": dict(self.columns), "arrays": arrays, "static": dict(self.static)}
 
     @staticmethod
-    def of_described(about: Mapping[str, Any]) -> "Inputs":
-        """Return what was written down."""
-        arrays = {name: (kind, tuple(shape)) for name, (kind, shape) in about["arrays"].items()}
-        return Inputs(about["columns"], arrays, about["static"])
+    def from_json(stored: Mapping[str, Any]) -> "InputSchema":
+        """Return the schema that :meth:`to_json` wrote."""
+        arrays = {name: (kind, tuple(shape)) for name, (kind, shape) in stored["arrays"].items()}
+        return InputSchema(stored["columns"], arrays, stored["static"])
 
-    def blank(self, n_rows: int) -> Any:
-        """Return rows of zeros of the right kind, to compile with; None if the kind is not known."""
-        import pandas as pd
-
+    def zeros(self, n_rows: int) -> Any:
+        """Return rows of zeros, to compile the model with; None if the schema is empty."""
         if self.columns:
             return pd.DataFrame({name: np.zeros(n_rows, kind) for name, kind in self.columns.items()})
         return {name: np.zeros((n_rows, *shape), kind) for name, (kind, shape) in self.arrays.items()} or None
 
 
-def inputs_of(model: ImpactModel, example: Any) -> Inputs:
-    """Return what requests have to hold: as in the example, else as in the last fit, as far as that is known."""
+def input_schema(model: ImpactModel, example: Any) -> InputSchema:
+    """Return the schema of an example, or of the last fit as far as its data are known."""
     called = model._engine.example
-    static = {name: value for name, value in (called.static if called else {}).items() if _is_plain(value)}
+    static = {name: value for name, value in (called.static if called else {}).items() if _is_json(value)}
     if example is None:
-        example = fitted_example(model, _SOME)
-    if isinstance(example, Mapping):
-        arrays = {name: np.asarray(value) for name, value in example.items() if np.ndim(value)}
-        own = {name: value for name, value in example.items() if not np.ndim(value) and _is_plain(value)}
-        kinds = {name: (_kind(a.dtype), a.shape[1:]) for name, a in arrays.items() if name != model.param_output}
-        return Inputs(arrays=kinds, static={**static, **own})
+        example = rows_of_fit(model, _EXAMPLE_ROWS)
+    if example is None:
+        return InputSchema(static=static)
     if hasattr(example, "columns"):
-        return Inputs(columns=_column_kinds(model, example), static=static)
-    if example is None:
-        return Inputs(static=static)
-    array = np.asarray(example)
-    return Inputs(arrays={model.param_input: (_kind(array.dtype), array.shape[1:])}, static=static)
+        return InputSchema(columns=_column_dtypes(model, example), static=static)
+    if not isinstance(example, Mapping):
+        example = {model.param_input: np.asarray(example)}
+    arrays = {name: np.asarray(v) for name, v in example.items() if np.ndim(v) and name != model.param_output}
+    plain = {name: value for name, value in example.items() if not np.ndim(value) and _is_json(value)}
+    return InputSchema(
+        arrays={name: (_request_dtype(array.dtype), array.shape[1:]) for name, array in arrays.items()},
+        static={**static, **plain},
+    )
 
 
-def _is_plain(value: Any) -> bool:
+def _is_json(value: Any) -> bool:
+    """Return whether a value is unchanged by JSON."""
     try:
         return bool(json.loads(json.dumps(value)) == value)
     except (TypeError, ValueError):
         return False
 
 
-def _kind(dtype: Any) -> str:
-    """Return the type requests have: numbers are as wide as those of JSON and pandas, which MLflow would not narrow."""
+def _request_dtype(dtype: Any) -> str:
+    """Return the dtype of a request: 64 bits for numbers, as in JSON and pandas, because MLflow does not narrow."""
     kind = np.dtype(dtype).kind
     return {"f": "float64", "i": "int64", "u": "int64"}.get(kind, str(np.dtype(dtype)))
 
 
-def _column_kinds(model: ImpactModel, frame: Any) -> dict[str, str]:
-    """Return the types of columns; those that are put side by side are all doubles if one is."""
-    side_by_side = model._engine.tables.get(model.param_input, ())
-    kinds = {str(name): _kind(frame[name].dtype) for name in frame.columns}
-    double = any(kinds.get(name) == "float64" for name in side_by_side)
-    return {name: "float64" if double and name in side_by_side else kind for name, kind in kinds.items()}
+def _column_dtypes(model: ImpactModel, frame: Any) -> dict[str, str]:
+    """Return the dtype of each column; columns of one matrix are all double if one of them is."""
+    matrix = model._engine.tables.get(model.param_input, ())
+    dtypes = {str(name): _request_dtype(frame[name].dtype) for name in frame.columns}
+    double = any(dtypes.get(name) == "float64" for name in matrix)
+    return {name: "float64" if double and name in matrix else dtype for name, dtype in dtypes.items()}
 
 
-def example_of(model: ImpactModel, given: Any) -> Any:
-    """Return an example of the input as MLflow knows it, without columns the model does not read.
+def normalize_example(model: ImpactModel, given: Any) -> Any:
+    """Return an input example with the types that MLflow supports, without columns that the model does not read.
 
-    A frame of any kind becomes one of pandas, arrays of JAX become NumPy's.
+    Frames of any library become pandas frames, and arrays of JAX become NumPy arrays.
     """
     if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], dict):
-        return example_of(model, given[0]), given[1]
+        return normalize_example(model, given[0]), given[1]
     if isinstance(given, Mapping):
-        return {name: _plain_array(value) for name, value in given.items() if name != model.param_output}
+        return {name: _to_numpy(value) for name, value in given.items() if name != model.param_output}
     frame = given if not hasattr(given, "to_pandas") or hasattr(given, "iloc") else given.to_pandas()
     if not hasattr(frame, "iloc"):
-        return _plain_array(frame)
-    engine = model._engine
-    known = engine.tables.get(model.param_input, ())
-    further = engine.signature.extra
-    if not known or not set(known) <= set(map(str, frame.columns)):
+        return _to_numpy(frame)
+    matrix = model._engine.tables.get(model.param_input, ())
+    if not matrix or not set(matrix) <= set(map(str, frame.columns)):
         return frame
-    keep = [name for name in frame.columns if name in known or name in further]
-    return frame[keep]
+    return frame[[name for name in frame.columns if name in matrix or name in model._engine.signature.extra]]
 
 
-def _plain_array(value: Any) -> Any:
+def _to_numpy(value: Any) -> Any:
+    """Return an array as a NumPy array, and lists, text and scalars unchanged."""
     return value if isinstance(value, list | str | bytes) or not np.ndim(value) else np.asarray(value)
 
 
-def fitted_example(model: ImpactModel, n_rows: int) -> Any:
-    """Return some rows of the data of the fit, as the model is asked with them; None if they are not at hand."""
-    known = model._observed
-    if known is None or known.call is None:
+def rows_of_fit(model: ImpactModel, n_rows: int) -> Any:
+    """Return the first rows of the fitted data in the form of a request; None if they are not in memory."""
+    observed = model._observed
+    if observed is None or observed.call is None:
         return None
-    output, name = model.param_output, model.param_input
-    arrays = {key: np.asarray(array[:n_rows]) for key, array in known.call.arrays.items() if array.ndim}
-    arrays.pop(output, None)
-    columns = known.call.columns
-    if not columns:
-        return arrays[name] if set(arrays) == {name} else arrays
-    import pandas as pd
-
-    matrix = arrays.pop(name)
+    arrays = {name: np.asarray(array[:n_rows]) for name, array in observed.call.arrays.items() if array.ndim}
+    arrays.pop(model.param_output, None)
+    if not observed.call.columns:
+        return arrays[model.param_input] if set(arrays) == {model.param_input} else arrays
+    matrix = arrays.pop(model.param_input)
     if any(array.ndim != 1 for array in arrays.values()):
         return None
-    table = {column: matrix[:, i] for i, column in enumerate(columns)}
-    return pd.DataFrame({**table, **arrays})
+    return pd.DataFrame({**dict(zip(observed.call.columns, matrix.T, strict=True)), **arrays})
+
+
+def model_signature(model: ImpactModel, schema: InputSchema) -> ModelSignature | None:
+    """Return the MLflow signature of a model; None if its input is not known."""
+    if schema.columns:
+        inputs = Schema([ColSpec(_column_type(dtype), name) for name, dtype in schema.columns.items()])
+    elif schema.arrays:
+        unnamed = set(schema.arrays) == {model.param_input}
+        specs = [
+            TensorSpec(np.dtype(dtype), (-1, *shape), None if unnamed else name)
+            for name, (dtype, shape) in schema.arrays.items()
+        ]
+        inputs = Schema(specs)
+    else:
+        return None
+    return ModelSignature(inputs=inputs, outputs=_output_schema(model), params=_PARAMETERS)
+
+
+def complete_signature(signature: ModelSignature) -> ModelSignature:
+    """Return the user's signature with the parameters of a request, which MLflow would drop without a schema."""
+    if signature.params is not None:
+        return signature
+    return ModelSignature(inputs=signature.inputs, outputs=signature.outputs, params=_PARAMETERS)
+
+
+def _output_schema(model: ImpactModel) -> Schema | None:
+    """Return the columns of a response to a request for the default statistics."""
+    spec = model.kernel_spec
+    if spec is None or model.param_output not in spec or not spec[model.param_output].row_axes:
+        return None
+    site = spec[model.param_output]
+    sizes = [size for axis, size in enumerate(site.traced_shape) if axis != site.row_axes[0]]
+    names = output_columns(json.loads(DEFAULT_STATISTICS), sizes)
+    return Schema([ColSpec(DataType.double, name) for name in names])
+
+
+def _column_type(dtype: str) -> DataType:
+    """Return MLflow's type of a column."""
+    return {"b": DataType.boolean, "i": DataType.long}.get(np.dtype(dtype).kind, DataType.double)
+
+
+def output_columns(statistics: Any, sizes: Any) -> list[str]:
+    """Return the columns of a response: one for each statistic and each of the ``sizes`` values of a row.
+
+    Quantiles are named ``q0.05``, other statistics as in a result; values of a row with several are numbered.
+    """
+    read = read_statistics(statistics)
+    assert read is not None
+    names = [
+        f"{'q' if part.kind == 'quantile' else ''}{label.replace(' ', '_')}"
+        for part in read.parts
+        for label in part.labels
+    ]
+    return [f"{name}[{i}]" for name in names for i in range(prod(sizes))] if len(sizes) else names
