@@ -1,4 +1,4 @@
-"""Sphinx configuration.  Nothing here needs the network."""
+"""Sphinx configuration. The build needs no network access."""
 
 import aimz
 
@@ -11,7 +11,7 @@ exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # numpydoc's sections say the types
+autodoc_typehints = "none"  # types are in the numpydoc sections
 autosummary_generate = False  # every object is on the one reference page
 numpydoc_class_members_toctree = False
 numpydoc_show_inherited_class_members = False

@@ -1,7 +1,7 @@
 """How many doctor visits a year there would be if everyone had the 95 % plan, and how many if care were free.
 
-The data are those of the RAND Health Insurance Experiment, which gave families one of several insurance plans by
-lot.  Run with ``make demo``, or ``python examples/health_insurance.py [--output DIR] [--rows N] [--steps N]``.
+The data come from the RAND Health Insurance Experiment, which randomly assigned families to one of several insurance
+plans.  Run with ``make demo``, or ``python examples/health_insurance.py [--output DIR] [--rows N] [--steps N]``.
 """
 
 import argparse
@@ -40,7 +40,7 @@ STARTED = time.perf_counter()
 
 @dataclass(frozen=True)
 class Data:
-    """Person-years: what the kernel takes, row by row."""
+    """Arguments of the kernel, with one row per person-year."""
 
     X: np.ndarray
     plan: np.ndarray
@@ -49,11 +49,11 @@ class Data:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Return what a prediction needs: everything but the outcome."""
+        """Return the arguments of a prediction: everything except the outcome."""
         return {"X": self.X, "plan": self.plan, "health": self.health}
 
     def take(self, rows: np.ndarray) -> "Data":
-        """Return some of the rows."""
+        """Return a subset of the rows."""
         return Data(self.X[rows], self.plan[rows], self.health[rows], self.y[rows])
 
     def sample(self, n_rows: int) -> "Data":
@@ -64,14 +64,14 @@ class Data:
 
 
 def load() -> Data:
-    """Read the experiment as statsmodels ships it.
+    """Read the data that statsmodels ships.
 
-    Left out are ``lpi`` and ``fmde``: both are computed from the plan, so holding them fixed while the plan changes
-    would describe nobody.
+    ``lpi`` and ``fmde`` are omitted: both are computed from the plan, so holding them fixed while the plan changes
+    would describe a person who cannot exist.
     """
     table = sm.datasets.randhie.load_pandas().data
     # `lncoins` is ln(coinsurance in % + 1), and 0 is not the free plan: most people with an individual deductible
-    # have 0 there too, so `idp` has to be asked first.
+    # have 0 there too, so `idp` has to be checked first.
     coinsurance = np.rint(np.expm1(table["lncoins"].to_numpy()))
     plan = np.where(table["idp"] == 1, DEDUCTIBLE, np.searchsorted([0, 25, 50, 95], coinsurance))
     health = table["hlthg"] + 2 * table["hlthf"] + 3 * table["hlthp"]
@@ -81,15 +81,15 @@ def load() -> Data:
 
 
 def visits(X: Any, plan: Any, health: Any, y: Any = None) -> None:
-    """Doctor visits in a year: a level for each health status, moved by what is paid, and spread by chance."""
+    """Model yearly doctor visits by health status and insurance plan, with a negative binomial outcome."""
     level = numpyro.sample("level", dist.Normal(1.0, 1.0).expand([4]).to_event(1))
     slope = numpyro.sample("slope", dist.Normal(0.0, 0.5).expand([2]).to_event(1))
-    # A plan works about alike in all health states: its effect in one of them rarely lies 30 % off the others.  Few
-    # people are in poor health (302 person-years), and taken alone they would say little about five plans.
+    # Partial pooling: the effect of a plan rarely differs by more than 30 % between health states.  Few people are in
+    # poor health (302 person-years), and on their own they contain little information about five plans.
     common = numpyro.sample("plan_effect", dist.Normal(0.0, 0.5).expand([4]).to_event(1))
     paying = numpyro.sample("effect_by_health", dist.Normal(common[:, None], 0.15).expand([4, 4]).to_event(2))
-    shift = jnp.concatenate([jnp.zeros((1, 4)), paying])  # free care is what the others are compared with
-    # People differ more where they pay more: one dispersion for all plans would misjudge who never goes.
+    shift = jnp.concatenate([jnp.zeros((1, 4)), paying])  # free care is the reference
+    # People differ more on plans that cost more: with one dispersion, the share without a visit would be wrong.
     dispersion = numpyro.sample("dispersion", dist.LogNormal(0.0, 1.0).expand([5]).to_event(1))
     with numpyro.plate("person_year", X.shape[0]):
         rate = numpyro.deterministic("rate", jnp.exp(level[health] + shift[plan, health] + X @ slope))
@@ -97,7 +97,7 @@ def visits(X: Any, plan: Any, health: Any, y: Any = None) -> None:
 
 
 def make_model(inference: SVI | MCMC, seed: int) -> ImpactModel:
-    """Return an unfitted model whose results carry the names of plans and health states."""
+    """Return an unfitted model whose results are labelled with plans and health states."""
     return ImpactModel(
         visits,
         jax.random.key(seed),
@@ -114,33 +114,33 @@ def make_model(inference: SVI | MCMC, seed: int) -> ImpactModel:
 
 
 def fit_svi(data: Data, steps: int) -> ImpactModel:
-    """Fit by variational inference, with a guide that knows correlations."""
+    """Fit by variational inference, with a guide that includes correlations."""
 
     def rate(step: jax.Array) -> jax.Array:
-        # Falling a hundredfold: otherwise the noise of the last steps would end up in the posterior.
+        # The rate decays a hundredfold; otherwise the noise of the last steps would remain in the posterior.
         return jnp.asarray(0.02 * 0.01 ** (step / steps))
 
-    # The posterior of so many rows is narrow; a guide that starts narrow gets there in far fewer steps.
+    # With this many rows the posterior is narrow; a guide that starts narrow converges in far fewer steps.
     guide = AutoMultivariateNormal(visits, init_scale=0.02)
     model = make_model(SVI(visits, guide, numpyro.optim.Adam(rate), Trace_ELBO()), seed=0)
     return model.fit_on_batch(data.X, data.y, plan=data.plan, health=data.health, num_steps=steps)
 
 
 def fit_nuts(data: Data) -> ImpactModel:
-    """Fit the same kernel by sampling: slower, and right wherever it converges."""
+    """Fit the same kernel by MCMC: slower, but exact if it converges."""
     mcmc = MCMC(NUTS(visits), num_warmup=300, num_samples=400, num_chains=2, chain_method="sequential")
     return make_model(mcmc, seed=1).fit_on_batch(data.X, data.y, plan=data.plan, health=data.health)
 
 
 def with_few_draws(model: ImpactModel) -> ImpactModel:
-    """Return the model with fewer posterior draws: random counts take far longer than expected ones."""
+    """Return the model with fewer posterior draws, because sampling counts is much slower than computing rates."""
     draws = model.sample(num_samples=FEW_DRAWS, return_datatree=False)
     return make_model(model.inference, seed=2).set_posterior_sample(dict(draws))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Posterior draws of one number, summarised."""
+    """Mean and interval of one quantity."""
 
     mean: float
     low: float
@@ -158,7 +158,7 @@ class Estimate:
 
 
 def effect(model: ImpactModel, data: Data) -> "xr.DataTree":
-    """Return what the 95 % plan changes, compared with free care, draw by draw and row by row."""
+    """Return the effect of the 95 % plan relative to free care, for each draw and row."""
     question = {**data.arguments, "return_sites": "rate"}
     return model.estimate_effect(
         args_baseline={**question, "intervention": {"plan": FREE}},
@@ -167,12 +167,12 @@ def effect(model: ImpactModel, data: Data) -> "xr.DataTree":
 
 
 def average(tree: "xr.DataTree") -> np.ndarray:
-    """Return the mean over rows inside each draw, so that what varies is the average and not the person."""
+    """Return the mean over rows within each draw: the posterior of the average."""
     return np.asarray(tree["posterior_predictive"].to_dataset()["rate"].mean("person_year")).ravel()
 
 
 def compare(model: ImpactModel, data: Data, site: str = "rate", plans: Sequence[str] = ARMS) -> "xr.DataTree":
-    """Return the mean of a site if everyone had each of the plans, and what it changes, overall and by health."""
+    """Return the mean of a site if everyone had each plan, and the effect of each plan, overall and by health."""
     return model.compare_scenarios(
         {name: {"intervention": {"plan": ARMS.index(name)}} for name in plans},
         baseline=ARMS[FREE],
@@ -183,20 +183,20 @@ def compare(model: ImpactModel, data: Data, site: str = "rate", plans: Sequence[
 
 
 def draws_of(tree: "xr.DataTree", group: str, plan: str, site: str = "rate") -> np.ndarray:
-    """Return the draws of one number of a comparison."""
+    """Return the draws of one variable of a comparison."""
     return np.asarray(tree[group].to_dataset()[site].sel(scenario=plan)).ravel()
 
 
 @dataclass(frozen=True)
 class Raw:
-    """A mean, or a difference of two, with its standard error as if rows were independent."""
+    """A mean or a difference of means, with its standard error assuming independent rows."""
 
     mean: float
     error: float
 
     @classmethod
     def of(cls, y: np.ndarray) -> "Raw":
-        """Return the mean; not a number where there are fewer than two rows."""
+        """Return the mean, or NaN if there are fewer than two rows."""
         return cls(float(y.mean()), float(y.std(ddof=1) / np.sqrt(len(y)))) if len(y) > 1 else cls(np.nan, np.nan)
 
     def __str__(self) -> str:
@@ -205,24 +205,24 @@ class Raw:
 
 
 def raw_difference(data: Data, health: str, plan: int = PLAN_95) -> Raw:
-    """Return mean visits of those who had a plan minus mean visits of those who had free care."""
+    """Return the difference in mean visits between people on a plan and people with free care."""
     paid, free = (Raw.of(data.y[had(data, arm, health)]) for arm in (plan, FREE))
     return Raw(paid.mean - free.mean, float(np.hypot(paid.error, free.error)))
 
 
 def had(data: Data, arm: int, health: str = "all") -> np.ndarray:
-    """Return which rows are those of people who had a plan, all of them or those of one health status."""
+    """Return a mask of the rows with a plan, overall or for one health status."""
     in_group = True if health == "all" else data.health == HEALTH.index(health)
     return np.asarray((data.plan == arm) & in_group)
 
 
-def say(text: str) -> None:
-    """Print what happens now, and when."""
+def log(text: str) -> None:
+    """Print a message with the elapsed time."""
     print(f"\n[{time.perf_counter() - STARTED:3.0f} s] {text}", flush=True)
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print columns, the first to the left and the others to the right."""
+    """Print a table, with the first column left-aligned and the others right-aligned."""
     lines = [header, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     for i, line in enumerate(lines):
@@ -236,7 +236,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def print_visits(means: dict[str, np.ndarray], data: Data) -> None:
-    """Print visits by plan: the model's answer for everyone, beside the people who had the plan."""
+    """Print visits by plan: the estimate for everyone, and the raw mean of the people on the plan."""
     print("\nVisits per person and year if everyone had the plan: posterior mean [90 % interval]\n")
     rows = []
     for arm, (name, draws) in enumerate(means.items()):
@@ -246,7 +246,7 @@ def print_visits(means: dict[str, np.ndarray], data: Data) -> None:
 
 
 def print_effects(effects: pd.DataFrame, counted: Estimate, data: Data) -> None:
-    """Print what each plan changes, overall and by health status, beside the raw differences."""
+    """Print the effect of each plan, overall and by health status, and the raw differences."""
     print("\nA plan instead of free care: change in visits per person and year\n")
     rows = []
     for plan in ARMS[1:]:
@@ -258,14 +258,14 @@ def print_effects(effects: pd.DataFrame, counted: Estimate, data: Data) -> None:
             rows.append((plan, name, str(estimate), fewer, str(raw_difference(data, name, arm)), n_rows))
     header = ("plan", "health", "effect [90 % interval]", "P(fewer)", "raw difference (SE)", "rows free / plan")
     print_table(header, rows)
-    print(f"\n  The 95 % plan for all, from predicted counts instead of expected ones: {counted}.")
-    print("  Where rows are few, as in poor health, the model leans on what a plan does to the others.")
-    print("  People come back year after year, and the columns do not say who is who: rows are taken as")
+    print(f"\n  The 95 % plan for all, from sampled counts instead of rates: {counted}.")
+    print("  In small groups, such as poor health, the estimate is pooled towards that of the other groups.")
+    print("  The same people appear in several years, but the data do not identify them. Rows are treated as")
     print("  independent, so intervals and standard errors are too narrow.")
 
 
 def print_predictive_check(model: ImpactModel, data: Data) -> None:
-    """Print what the model says data like these look like, beside how they do look."""
+    """Print a posterior predictive check: statistics of replicated data and of the observed data."""
     predicted = model.predict_on_batch(**data.arguments, return_sites="y", return_datatree=False)
     checks = {
         "share without a visit": (slice(None), lambda y: (y == 0).mean(axis=-1)),
@@ -281,14 +281,14 @@ def print_predictive_check(model: ImpactModel, data: Data) -> None:
             seen, replicated = statistic(data.y[chosen]), statistic(np.asarray(predicted["y"])[:, chosen])
             low, high = np.quantile(replicated, [0.05, 0.95])
             rows.append((name, f"{seen:.2f}", f"[{low:.2f}, {high:.2f}]", "yes" if low <= seen <= high else "NO"))
-    print("\nPosterior predictive check: do data drawn from the model look like the data?\n")
+    print("\nPosterior predictive check: do data simulated from the model look like the data?\n")
     print_table(("visits per year", "data", "90 % of replications", "inside"), rows)
     if any(row[-1] == "NO" for row in rows):
-        print("\n  NO: the model misses this side of the data. What is asked below is means, so those have to fit.")
+        print("\n  NO: the model misses this statistic. The questions below concern means, so the means have to fit.")
 
 
 def print_inference_check(svi: "xr.DataTree", nuts: "xr.DataTree", n_rows: int) -> None:
-    """Print posterior means and standard deviations found by SVI and by NUTS on the same rows."""
+    """Print posterior means and standard deviations from SVI and from NUTS on the same rows."""
     names = ["level", "plan_effect", "slope", "dispersion"]
     by_svi = azs.summary(svi, var_names=names, kind="stats", round_to="none")
     by_nuts = azs.summary(nuts, var_names=names, round_to="none")
@@ -307,7 +307,7 @@ def print_inference_check(svi: "xr.DataTree", nuts: "xr.DataTree", n_rows: int) 
 
 
 def draw_figure(means: dict[str, np.ndarray], effects: dict[str, Estimate], data: Data, path: Path) -> None:
-    """Save visits by plan and effects by health status, with intervals, beside the raw numbers."""
+    """Save a figure of visits by plan and effects by health status, with the raw means."""
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     by_plan = {name: Estimate.of(draws) for name, draws in means.items()}
@@ -326,7 +326,7 @@ def draw_figure(means: dict[str, np.ndarray], effects: dict[str, Estimate], data
 
 
 def draw_panel(axes: Any, estimates: dict[str, Estimate], raw: Sequence[Raw]) -> None:
-    """Draw an estimate per line with its interval, and below it the raw number with its own."""
+    """Draw one line per estimate with its interval, and the raw mean below it."""
     places = np.arange(len(estimates))[::-1]
     for place, estimate in zip(places, estimates.values(), strict=True):
         text = f"{estimate.mean:.2f}".replace("-", "\N{MINUS SIGN}")
@@ -346,9 +346,9 @@ def draw_panel(axes: Any, estimates: dict[str, Estimate], raw: Sequence[Raw]) ->
 
 
 def in_words(free: np.ndarray, paid: np.ndarray) -> str:
-    """Return a sentence on draws of the mean number of visits with free care and with the 95 % plan."""
+    """Return a sentence that compares the draws of mean visits with free care and with the 95 % plan."""
     change = Estimate.of(100 * (paid / free - 1))
-    verdict = "which is more these data do not tell"
+    verdict = "the data do not show which is larger"
     if change.low > 0 or change.high < 0:
         low, high = sorted((abs(change.low), abs(change.high)))
         verdict = f"{abs(change.mean):.0f} % {'fewer' if change.mean < 0 else 'more'} ({low:.0f} to {high:.0f} %)"
@@ -363,29 +363,29 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Doctor visits with free care and with the 95 % plan.")
     parser.add_argument("--output", type=Path, default=Path("out"), metavar="DIR", help="folder for the figure")
     parser.add_argument("--rows", type=int, default=20190, metavar="N", help="use N person-years drawn at random")
-    parser.add_argument("--steps", type=int, default=6000, metavar="N", help="steps of the optimisation")
+    parser.add_argument("--steps", type=int, default=6000, metavar="N", help="steps of the optimization")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Fit, check, ask, and say what it means."""
+    """Fit, check, estimate and report."""
     options = parse_arguments()
     azb.rcParams["stats.ci_prob"] = 0.9
     data = load().sample(options.rows)
     print(f"RAND Health Insurance Experiment: {len(data.y):,} person-years, {data.y.mean():.2f} doctor visits a year.")
 
-    say(f"Fitting all rows by SVI, {options.steps:,} steps")
+    log(f"Fitting all rows by SVI, {options.steps:,} steps")
     model = fit_svi(data, options.steps)
     few = with_few_draws(model)
 
-    say(f"Checking predictions, {FEW_DRAWS} replications of the data")
+    log(f"Checking predictions, {FEW_DRAWS} replications of the data")
     print_predictive_check(few, data)
 
     part = data.sample(SUBSAMPLE)
-    say(f"Checking the inference on {len(part.y):,} rows, SVI and then two chains of NUTS")
+    log(f"Checking the inference on {len(part.y):,} rows, SVI and then two chains of NUTS")
     print_inference_check(effect(fit_svi(part, options.steps), part), effect(fit_nuts(part), part), len(part.y))
 
-    say("Asking what would happen")
+    log("Estimating the effects of all plans")
     found = compare(model, data)
     means = {plan: draws_of(found, "scenarios_overall", plan) for plan in ARMS}
     counts = compare(few, data, site="y", plans=(ARMS[FREE], ARMS[PLAN_95]))
@@ -397,7 +397,7 @@ def main() -> None:
     paid = effects[effects["scenario"] == ARMS[PLAN_95]]
     by_health = {str(line.health): Estimate(line.mean, line.eti90_lb, line.eti90_ub) for line in paid.itertuples()}
     draw_figure(means, by_health, data, path)
-    say(f"The figure is in {path}.")
+    log(f"The figure is in {path}.")
 
     print()
     print(*aimz.in_words(found["effect_overall"]), sep="\n")

@@ -1,12 +1,12 @@
-"""Score a Parquet file that is larger than memory would like, and compare two prices, within 1 GiB.
+"""Score a large Parquet file and compare two prices, within 1 GiB of memory.
 
     python examples/score_parquet.py [--rows 10000000] [--folder DIRECTORY] [--workers 2 | --scheduler tcp://HOST:8786]
 
-Customers have an age, an income and a price they are offered; whether they buy depends on all three.  The file is
-written first, a piece at a time.  The model is then fitted in minibatches that are read from it, each customer gets a
-probability to buy with an interval, stored beside the file, and two prices are compared by region.  No step holds all
-rows.  With `--workers` or `--scheduler` the workers of a Dask cluster score and compare: each reads its own rows, and
-writes its own part of the result, so all of them must reach the folder.
+Customers have an age, an income and a price they are offered; whether they buy depends on all three.  The script
+writes the file in pieces, fits a model to it in minibatches, computes a purchase probability with an interval for each
+customer, which it stores next to the file, and compares two prices by region.  No step holds all rows in memory.  With
+`--workers` or `--scheduler`, the workers of a Dask cluster score and compare: each reads its own rows and writes its
+own part of the result, so all of them need access to the folder.
 """
 
 import argparse
@@ -40,7 +40,7 @@ TRUTH = {"age": 0.3, "income": 0.8, "price": -1.2}
 
 
 def write(path: Path, n_rows: int) -> None:
-    """Write so many customers, a piece at a time."""
+    """Write the given number of customers in pieces."""
     rng = np.random.default_rng(0)
     writer = None
     for start in range(0, n_rows, PIECE):
@@ -57,7 +57,7 @@ def write(path: Path, n_rows: int) -> None:
 
 
 def kernel(X: jax.Array, bought: jax.Array | None = None) -> None:
-    """Return nothing: a logistic regression on the columns of the file."""
+    """Define a logistic regression on the columns of the file."""
     level = numpyro.sample("level", dist.Normal(0, 2))
     slopes = numpyro.sample("slopes", dist.Normal(0, 2).expand([X.shape[1]]).to_event(1))
     with numpyro.plate("customer", X.shape[0]):
@@ -66,13 +66,13 @@ def kernel(X: jax.Array, bought: jax.Array | None = None) -> None:
 
 
 def peak() -> float:
-    """Return the most memory the process has held so far, in MiB."""
+    """Return the peak memory of the process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 @contextmanager
 def cluster(workers: int | None, scheduler: str | None) -> Iterator["Client | None"]:
-    """Connect to a cluster, started here or elsewhere; to none if none was asked for."""
+    """Yield a client of a local or remote cluster, or None if neither is requested."""
     if workers is None and scheduler is None:
         yield None
         return
@@ -95,7 +95,7 @@ def main(n_rows: int, folder: Path, client: "Client | None" = None) -> None:
     model = aimz.ImpactModel(kernel, random.key(0), svi, param_output="bought", dims={"slopes": ["feature"]})
     epochs = 1 if n_rows > 2_000_000 else 5
     customers = pyarrow.dataset.dataset(file)
-    # The fit is to see neither the number of the customer nor the region.
+    # Exclude the customer number and the region from the fit.
     columns = customers.replace_schema(pa.schema([customers.schema.field(name) for name in (*TRUTH, "bought")]))
     model.fit(columns, batch_size=4096, epochs=epochs, num_samples=100, progress=False)
     print(f"Fitted; peak so far {peak():,.0f} MiB")
@@ -131,7 +131,7 @@ def main(n_rows: int, folder: Path, client: "Client | None" = None) -> None:
         client=client,
     )
     print(*aimz.in_words(found), sep="\n")
-    print(f"Peak of the whole: {peak():,.0f} MiB")
+    print(f"Overall peak: {peak():,.0f} MiB")
 
 
 if __name__ == "__main__":

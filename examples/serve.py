@@ -1,10 +1,10 @@
-"""From a fit to an answer over REST, timed: fit, log, register, serve, ask.
+"""Fit, log, register and serve a model, and query it over REST; each step is timed.
 
     python examples/serve.py [--folder DIRECTORY] [--steps 3000]
 
-The fit is logged by itself, into a database in the folder.  MLflow's own server then serves the model, on loopback, and
-is asked for predictions and for the effect of a mail; it ends with the example.  ``mlflow server`` shows the fit in a
-browser afterwards: the last line printed says how.
+The fit is logged automatically, to a database in the folder.  MLflow's own server then serves the model on the loopback
+interface and answers requests for predictions and for the effect of an email; it stops at the end of the example.
+Afterwards, ``mlflow server`` shows the fit in a browser: the last line of the output is the command.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from shop_kernel import shop
 
 
 def customers(n: int) -> pd.DataFrame:
-    """Return customers who got a mail by lot; it brings 3."""
+    """Return simulated customers, a random half of whom received an email, which adds 3."""
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"months": rng.exponential(2.0, n), "age": rng.normal(40.0, 10.0, n).round()})
     table["age"] = (table["age"] - 40.0) / 10.0
@@ -44,26 +44,26 @@ def customers(n: int) -> pd.DataFrame:
 
 
 def fit(steps: int) -> str:
-    """Fit and log; return where the model is."""
+    """Fit and log the model, and return its URI."""
     aimz.mlflow.autolog(registered_model_name="shop", silent=True)
     guide = AutoMultivariateNormal(shop, init_loc_fn=init_to_median)
     svi = SVI(shop, guide, numpyro.optim.Adam(0.05), Trace_ELBO())
     model = aimz.ImpactModel(shop, random.key(0), svi)
     model.fit_on_batch(customers(2000), num_steps=steps, progress=False)
-    found = mlflow.MlflowClient().search_model_versions("name = 'shop'")
-    return f"models:/shop/{max(int(one.version) for one in found)}"
+    versions = mlflow.MlflowClient().search_model_versions("name = 'shop'")
+    return f"models:/shop/{max(int(version.version) for version in versions)}"
 
 
-def ask(url: str, rows: pd.DataFrame, **params: Any) -> Any:
-    """Send rows, and return what is answered."""
+def query(url: str, rows: pd.DataFrame, **params: Any) -> Any:
+    """Send rows to the server and return its predictions."""
     body = json.dumps({"dataframe_split": rows.to_dict("split", index=False), "params": params})
     request = urllib.request.Request(url, body.encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.loads(answer.read())["predictions"]
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.loads(response.read())["predictions"]
 
 
 def wait(url: str, process: "subprocess.Popen[bytes]") -> None:
-    """Wait until a server answers."""
+    """Wait until the server responds."""
     while process.poll() is None:
         try:
             with urllib.request.urlopen(url, timeout=5):
@@ -74,9 +74,9 @@ def wait(url: str, process: "subprocess.Popen[bytes]") -> None:
 
 
 def main() -> None:
-    """Do it, and say how long each step took."""
+    """Run all steps and print how long each took."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=None, help="where to keep the fit; a temporary one by default")
+    parser.add_argument("--folder", type=Path, default=None, help="directory for the fit; temporary by default")
     parser.add_argument("--steps", type=int, default=3000)
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp())
@@ -84,42 +84,42 @@ def main() -> None:
     os.chdir(folder)
     start = time.perf_counter()
 
-    def say(what: str) -> None:
-        print(f"{time.perf_counter() - start:6.1f} s  {what}", flush=True)
+    def log(message: str) -> None:
+        print(f"{time.perf_counter() - start:6.1f} s  {message}", flush=True)
 
     mlflow.set_tracking_uri("sqlite:///mlflow.db")
     uri = fit(given.steps)
-    say(f"fitted and logged: {uri}")
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    log(f"fitted and logged: {uri}")
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", uri, "--env-manager", "local"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with Path("server.log").open("wb") as log:
+    with Path("server.log").open("wb") as log_file:
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
             env={**os.environ, "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db", "PATH": path},
-            stdout=log,
+            stdout=log_file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     try:
         wait(f"http://127.0.0.1:{port}/ping", process)
-        say("the server is up")
+        log("the server is running")
         url, rows = f"http://127.0.0.1:{port}/invocations", customers(2)[["months", "age", "mail"]]
-        answer = ask(url, rows)
-        say("answered: a line for each row")
+        answer = query(url, rows)
+        log("predictions, one line per row:")
         for line in answer:
             print(" " * 10, {name: round(value, 2) for name, value in line.items()})
-        answer = ask(url, rows, baseline='{"mail": 0}', intervention='{"mail": 1}')
-        say("answered: the effect of a mail on each")
+        answer = query(url, rows, baseline='{"mail": 0}', intervention='{"mail": 1}')
+        log("effect of an email on each row:")
         for line in answer:
             print(" " * 10, {name: round(value, 2) for name, value in line.items()})
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
         process.wait()
-    print(f"To look at the fit: mlflow server --backend-store-uri sqlite:///{folder.absolute() / 'mlflow.db'}")
+    print(f"To browse the fit: mlflow server --backend-store-uri sqlite:///{folder.absolute() / 'mlflow.db'}")
 
 
 if __name__ == "__main__":

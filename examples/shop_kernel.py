@@ -1,4 +1,4 @@
-"""The kernel of `serve.py`, in a module of its own: a model that is served imports it by its name."""
+"""The kernel of `serve.py`, in a separate module, so that the server can import it by name."""
 
 import jax
 import numpyro
@@ -6,7 +6,7 @@ import numpyro.distributions as dist
 
 
 def shop(X: jax.Array, mail: jax.Array, y: jax.Array | None = None) -> None:
-    """Return nothing: what a customer spends, by the columns of ``X`` and whether there was a mail."""
+    """Model the spending of a customer, given the columns of ``X`` and whether they received an email."""
     level = numpyro.sample("level", dist.Normal(20.0, 10.0))
     slopes = numpyro.sample("slopes", dist.Normal(0.0, 5.0).expand([X.shape[1]]).to_event(1))
     gain = numpyro.sample("gain", dist.Normal(0.0, 5.0))
