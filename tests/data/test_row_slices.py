@@ -18,8 +18,7 @@ import zarr
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore
 
 import aimz
-from aimz.data import BatchField, KernelParameters, LazyArray, RowSlice, StackedArrays, open_table, slice_for_worker
-from aimz.engine.row_access import is_constant_over_rows, is_read_lazily, rows_of
+from aimz.data import BatchField, KernelParameters, LazyArray, RowSlice, StackedArrays, open_rows, open_table
 
 N = 103
 NUMBERS = np.random.default_rng(0).normal(size=(N, 3))  # float64, so that it is converted
@@ -98,16 +97,16 @@ def test_a_share_reads_like_the_whole(kind, function, tmp_path):
     whole = LazyArray(SOURCES[kind](tmp_path), "X")
     expected = PLAIN if function is None else function(PLAIN)
     if function is not None:
-        if not whole.lazy:  # it is an array then
+        if not whole.is_lazy:  # it is an array then
             return
         whole = whole.apply(function)
     assert whole.by_reference == (kind in BY_REFERENCE)
     assert whole.longest_chunk == CHUNKS.get(kind, 10 if "Zarr" in kind else None)
-    got = arrived(slice_for_worker(whole, 0, START, STOP))
+    got = arrived(whole.slice_for_worker(START, STOP))
     assert isinstance(got, RowSlice)
     assert (got.shape, got.dtype, got.ndim) == (whole.shape, whole.dtype, whole.ndim) == ((N, 3), np.float32, 2)
     for start, stop in ((START, STOP), (20, 21), (33, 50), (69, 71), (40, 40)):
-        found = rows_of(got, 0, start, stop)
+        found = got.read(start, stop)
         assert type(found) is np.ndarray
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, expected[start:stop])
@@ -115,21 +114,21 @@ def test_a_share_reads_like_the_whole(kind, function, tmp_path):
     for start, stop in ((19, 30), (60, 72)):
         with pytest.raises(IndexError, match="`X`"):
             got[start:stop]
-    assert not is_constant_over_rows(got, 0)
-    assert is_read_lazily(got) == is_read_lazily(whole) == (kind in BY_REFERENCE)
+    assert not got.is_constant
+    assert got.by_reference == whole.by_reference == (kind in BY_REFERENCE)
 
 
 @pytest.mark.parametrize("kind", sorted(BY_REFERENCE - {"Dask in xarray", "Dask", "data set", "labelled"}))
 def test_what_is_stored_stays_where_it_is(kind, tmp_path):
-    size = len(cloudpickle.dumps(slice_for_worker(LazyArray(SOURCES[kind](tmp_path), "X"), 0, 0, N)))
-    small = len(cloudpickle.dumps(slice_for_worker(LazyArray(SOURCES[kind](tmp_path / "other"), "X"), 0, 0, 1)))
+    size = len(cloudpickle.dumps(LazyArray(SOURCES[kind](tmp_path), "X").slice_for_worker(0, N)))
+    small = len(cloudpickle.dumps(LazyArray(SOURCES[kind](tmp_path / "other"), "X").slice_for_worker(0, 1)))
     assert size < small + 100
 
 
 def test_of_a_dask_array_nothing_is_computed_before_it_arrives():
     seen = []
     given = da.from_array(NUMBERS, chunks=(10, -1)).map_blocks(lambda block: seen.append(len(block)) or block)
-    one = slice_for_worker(LazyArray(given, "X"), 0, 20, 40)
+    one = LazyArray(given, "X").slice_for_worker(20, 40)
     seen.clear()  # of the sample from which Dask and we tell the type
     got = dask.delayed(lambda one: one)(one)
     assert seen == []
@@ -141,44 +140,44 @@ def test_of_a_dask_array_nothing_is_computed_before_it_arrives():
 @pytest.mark.parametrize("to", [np.asarray, jnp.asarray])
 def test_the_row_axis_need_not_be_the_first(axis, to):
     whole = np.moveaxis(np.random.default_rng(1).normal(size=(N, 4, 5)).astype(np.float32), 0, axis)
-    got = arrived(slice_for_worker(to(whole), axis, START, STOP))
+    got = arrived(open_rows(to(whole), axis).slice_for_worker(START, STOP))
     assert got.shape == whole.shape
-    np.testing.assert_array_equal(rows_of(got, axis, 30, 50), rows_of(whole, axis, 30, 50))
+    np.testing.assert_array_equal(got.read(30, 50), open_rows(whole, axis).read(30, 50))
 
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_what_is_the_same_in_all_rows_is_kept_once(axis):
     whole = np.broadcast_to(np.float32(2), (3, 10**7) if axis else (10**7, 3))
-    one = slice_for_worker(whole, axis, 10, 10**6)
+    one = open_rows(whole, axis).slice_for_worker(10, 10**6)
     assert len(cloudpickle.dumps(one)) < 2000
     got = arrived(one)
-    assert is_constant_over_rows(got, axis)
-    found = rows_of(got, axis, 100, 200)
+    assert got.is_constant
+    found = got.read(100, 200)
     assert found.strides[axis] == 0
-    np.testing.assert_array_equal(found, rows_of(whole, axis, 100, 200))
+    np.testing.assert_array_equal(found, open_rows(whole, axis).read(100, 200))
 
 
 def test_stacked_is_stacked_of_shares(tmp_path):
     one, other = stored(tmp_path), da.from_array(2 * NUMBERS, chunks=(30, 2))
     field = BatchField("t", PLAIN[:3], N, function=lambda rows: rows + 1)
     got = arrived(
-        slice_for_worker(
-            StackedArrays([LazyArray(one, "X"), LazyArray(other, "X"), NUMBERS.astype("f4")]), 0, START, STOP
+        StackedArrays([LazyArray(one, "X"), LazyArray(other, "X"), open_rows(NUMBERS.astype("f4"))]).slice_for_worker(
+            START, STOP
         )
     )
     assert isinstance(got, StackedArrays)
     assert (got.shape, got.dtype, got.ndim) == ((N, 3, 3), np.float32, 3)
     expected = np.stack([PLAIN, (2 * NUMBERS).astype(np.float32), PLAIN], axis=-1)
-    np.testing.assert_array_equal(rows_of(got, 0, 22, 60), expected[22:60])
-    assert slice_for_worker(field, 0, START, STOP) is field
-    same = slice_for_worker(StackedArrays([np.broadcast_to(np.float32(i), (N,)) for i in range(2)]), 0, 0, N)
-    assert is_constant_over_rows(arrived(same), 0)
-    assert isinstance(arrived(slice_for_worker(StackedArrays([field, field]), 0, 0, 5)).parts[1], BatchField)
+    np.testing.assert_array_equal(got.read(22, 60), expected[22:60])
+    assert field.slice_for_worker(START, STOP) is field
+    same = StackedArrays([open_rows(np.broadcast_to(np.float32(i), (N,))) for i in range(2)]).slice_for_worker(0, N)
+    assert arrived(same).is_constant
+    assert isinstance(arrived(StackedArrays([field, field]).slice_for_worker(0, 5)).parts[1], BatchField)
 
 
 def test_a_share_is_not_taken_for_the_whole():
-    with pytest.raises(TypeError, match=r"rows 1 to 5 only"):
-        np.asarray(slice_for_worker(LazyArray(NUMBERS, "X"), 0, 1, 5))
+    with pytest.raises(IndexError, match=r"rows 1 to 5 only"):
+        np.asarray(LazyArray(NUMBERS, "X").slice_for_worker(1, 5))
 
 
 # ------------------------------------------------------------------------------------------ what is refused
@@ -186,12 +185,12 @@ def test_a_share_is_not_taken_for_the_whole():
 
 def test_values_are_checked_where_they_arrive():
     wide = np.arange(N) + 2**40
-    one = dask.delayed(lambda one: one[0:5])(slice_for_worker(LazyArray(da.from_array(wide, chunks=10), "t"), 0, 0, 10))
+    one = dask.delayed(lambda one: one[0:5])(LazyArray(da.from_array(wide, chunks=10), "t").slice_for_worker(0, 10))
     with pytest.raises(ValueError, match="`t` holds values that do not fit int32"):
         one.compute(scheduler="sync")
     other = da.from_array(NUMBERS, chunks=(10, 3)).map_blocks(lambda block: block[1:], dtype=float)
     with pytest.raises(ValueError, match=r"has 9 rows where it said that it would have 10"):
-        dask.delayed(lambda one: one[0:5])(slice_for_worker(LazyArray(other, "X"), 0, 0, 10)).compute(scheduler="sync")
+        dask.delayed(lambda one: one[0:5])(LazyArray(other, "X").slice_for_worker(0, 10)).compute(scheduler="sync")
 
 
 READ = "import cloudpickle, sys; print(cloudpickle.load(sys.stdin.buffer)[{}:{}].tolist())"
@@ -212,7 +211,7 @@ def read_elsewhere(one, cwd, start=START, stop=STOP):
 
 def test_another_process_reads_what_is_stored(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    one = slice_for_worker(LazyArray(zarr.create_array("x.zarr", data=NUMBERS, chunks=(10, 3)), "X"), 0, START, STOP)
+    one = LazyArray(zarr.create_array("x.zarr", data=NUMBERS, chunks=(10, 3)), "X").slice_for_worker(START, STOP)
     done = read_elsewhere(one, "/")
     assert done.returncode == 0, done.stderr.decode()
     np.testing.assert_array_equal(np.array(eval(done.stdout), np.float32), PLAIN[START:STOP])
@@ -233,7 +232,7 @@ def test_a_chunk_that_is_not_seen_is_not_zeros(shards, tmp_path):
     numbers = NUMBERS.copy()
     numbers[40:60] = 0  # not written: the fill value stands for it
     given = stored(tmp_path, numbers, shards=shards)
-    one = slice_for_worker(LazyArray(given, "X"), 0, START, STOP)
+    one = LazyArray(given, "X").slice_for_worker(START, STOP)
     np.testing.assert_array_equal(arrived(one)[START:STOP], numbers[START:STOP].astype(np.float32))
     (tmp_path / "x.zarr" / "c" / ("6" if shards is None else "3") / "0").unlink()
     got = arrived(one)
@@ -248,5 +247,5 @@ def test_a_chunk_may_be_missing_from_one_column_of_several(tmp_path):
     numbers[:, 1] = 0
     for i, (name, length) in enumerate({"a": 20, "b": 3, "c": 103}.items()):
         found.create_array(name, data=numbers[:, i], chunks=(length,))
-    got = arrived(slice_for_worker(LazyArray(columns(found), "X"), 0, 31, 39))
+    got = arrived(LazyArray(columns(found), "X").slice_for_worker(31, 39))
     np.testing.assert_array_equal(got[32:38], numbers[32:38].astype(np.float32))

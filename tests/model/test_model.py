@@ -12,7 +12,7 @@ from jax import random
 from numpyro.infer import MCMC, NUTS
 
 from aimz import ImpactModel
-from aimz.data.key_text import key_from_text, key_to_text
+from aimz.data import key_from_text, key_to_text
 from kernels import BY_NAME, CASES, fitted_model, new_model
 
 

@@ -3,15 +3,14 @@
 from aimz.data.arrays import differences, fingerprint, is_array, read_array, read_count
 from aimz.data.chunked_tables import ChunkedTable, open_pieces
 from aimz.data.dataframes import is_plain_range
-from aimz.data.kernel_arguments import KernelArguments, check_aligned, read_call
-from aimz.data.key_text import key_from_text, key_to_text
-from aimz.data.keys import read_key
-from aimz.data.lazy_arrays import BatchField, LazyArray, StackedArrays, is_batches, is_shuffled
+from aimz.data.kernel_arguments import KernelArguments, check_aligned, read_call, read_rows
+from aimz.data.keys import key_from_text, key_to_text, read_key
+from aimz.data.lazy_arrays import LazyArray, LazySlice
 from aimz.data.minibatches import ArrayBatches, Batches, IterableBatches, count_rows
 from aimz.data.paths import read_input_dir, read_output_dir
 from aimz.data.posterior import Posterior, read_draws
-from aimz.data.rebatching import BatchReader
-from aimz.data.row_slices import RowSlice, slice_for_worker
+from aimz.data.rebatching import BatchReader, is_batches, is_shuffled
+from aimz.data.row_readers import BatchField, RowReader, RowSlice, StackedArrays, open_rows
 from aimz.data.tables import KernelParameters, Table, named_columns, open_table
 
 __all__ = [
@@ -24,7 +23,9 @@ __all__ = [
     "KernelArguments",
     "KernelParameters",
     "LazyArray",
+    "LazySlice",
     "Posterior",
+    "RowReader",
     "RowSlice",
     "StackedArrays",
     "Table",
@@ -40,6 +41,7 @@ __all__ = [
     "key_to_text",
     "named_columns",
     "open_pieces",
+    "open_rows",
     "open_table",
     "read_array",
     "read_call",
@@ -48,5 +50,5 @@ __all__ = [
     "read_input_dir",
     "read_key",
     "read_output_dir",
-    "slice_for_worker",
+    "read_rows",
 ]

@@ -8,7 +8,7 @@ __all__ = [
     "check_length_known",
     "dask_arrays",
     "longest_chunk",
-    "origin_of",
+    "source_of",
 ]
 
 from abc import ABC, abstractmethod
@@ -28,7 +28,7 @@ from aimz.data.tables import Matrix
 class ArraySource(ABC):
     """Rows that can be read by their numbers in the whole, in this process or in another."""
 
-    lazy = True
+    is_lazy = True
     shape: tuple[int, ...]
     """Of the whole."""
 
@@ -43,7 +43,7 @@ class ArraySource(ABC):
         return None
 
     @property
-    def by_dask(self) -> bool:
+    def uses_dask(self) -> bool:
         """Whether Dask has to compute the rows."""
         return False
 
@@ -84,7 +84,7 @@ class InMemorySource(ArraySource):
         return getattr(self.rows, "name", None)
 
     @property
-    def by_dask(self) -> bool:
+    def uses_dask(self) -> bool:
         """Whether Dask has to compute the rows."""
         return _dask_array(self.rows) is not None
 
@@ -268,9 +268,9 @@ class ColumnsSource(ArraySource):
         return None if None in keys else "\n".join(map(str, keys))
 
     @property
-    def by_dask(self) -> bool:
+    def uses_dask(self) -> bool:
         """Whether Dask has to compute the rows of any."""
-        return any(column.by_dask for column in self.columns.values())
+        return any(column.uses_dask for column in self.columns.values())
 
     def cut(self, start: int, stop: int) -> "ColumnsSource":
         """Return what is needed for rows ``start:stop``."""
@@ -289,26 +289,26 @@ class ColumnsSource(ArraySource):
 
     def opened(self, name: str) -> Matrix:
         """Return the matrix."""
-        return Matrix(self.columns, name, lazy=True)
+        return Matrix(self.columns, name, is_lazy=True)
 
 
-def origin_of(given: Any) -> ArraySource | None:
+def source_of(given: Any) -> ArraySource | None:
     """Return where another process can read an array, or None if it cannot.
 
     Of a matrix of columns it is enough that one can be read there; the others are in memory, and go along.
     """
     if isinstance(given, Matrix):
         if given.whole is not None:
-            whole = origin_of(given.whole)
+            whole = source_of(given.whole)
             return whole.picked(given.places) if isinstance(whole, InMemorySource | ZarrSource) else None
-        found = {name: (origin_of(column), column) for name, column in given.parts.items()}
+        found = {name: (source_of(column), column) for name, column in given.parts.items()}
         if all(origin is None for origin, _ in found.values()):
             return None
         columns = {name: origin or _in_memory(column) for name, (origin, column) in found.items()}
         return ColumnsSource(columns, given.name)
-    lazy = _dask_array(given)
-    if lazy is not None:
-        return InMemorySource(lazy, 0, int(lazy.shape[0]), int(lazy.shape[0]))
+    array = _dask_array(given)
+    if array is not None:
+        return InMemorySource(array, 0, int(array.shape[0]), int(array.shape[0]))
     return ZarrSource.of(given) if _is_zarr(given) and _is_open_to_others(given.store) else None
 
 

@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     import narwhals as nw
 
-_NEVER = frozenset({"builtins", "collections", "jax", "jaxlib", "numpy", "torch", "xarray", "zarr", "h5py"})
+_NEVER = frozenset({"aimz", "builtins", "collections", "jax", "jaxlib", "numpy", "torch", "xarray", "zarr", "h5py"})
 """Where nothing that is a data frame comes from, so that :mod:`narwhals` need not be imported to know."""
 
 

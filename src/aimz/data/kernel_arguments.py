@@ -1,6 +1,6 @@
 """The arguments of one call, checked and sorted."""
 
-__all__ = ["KernelArguments", "check_aligned", "read_call"]
+__all__ = ["KernelArguments", "check_aligned", "read_call", "read_rows"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,8 @@ import numpy as np
 
 from aimz.data.arrays import fingerprint, is_array, read_array
 from aimz.data.dataframes import index_of
-from aimz.data.lazy_arrays import BatchField, LazyArray
+from aimz.data.lazy_arrays import LazyArray
+from aimz.data.row_readers import BatchField, RowReader, open_rows
 from aimz.data.tables import Matrix, match_columns, open_table
 
 
@@ -38,13 +39,22 @@ class KernelArguments:
     def fingerprint(self, name: str) -> str:
         """Return a digest of an array's shape and values; equal numbers of another dtype have the same."""
         array = self.arrays[name]
-        if not array.ndim:
-            return fingerprint([np.asarray(array)])
-        return (array if isinstance(array, LazyArray) else LazyArray(array, name)).digest
+        return read_rows(array, name).digest if array.ndim else fingerprint([np.asarray(array)])
+
+    @property
+    def rows(self) -> dict[str, RowReader]:
+        """Readers of the arrays that have a row axis."""
+        return {name: open_rows(array) for name, array in self.arrays.items() if array.ndim}
+
+    @property
+    def batch_fields(self) -> frozenset[str]:
+        """Names of the arrays whose rows are supplied by batches."""
+        return frozenset(name for name, rows in self.rows.items() if rows.from_batches)
 
 
-def _in_parts(value: Any, name: str) -> LazyArray | BatchField:
-    return value if isinstance(value, BatchField | LazyArray) else LazyArray(value, name)
+def read_rows(value: Any, name: str) -> Any:
+    """Return a reader of an array that was not checked, or the reader that ``value`` is."""
+    return value if isinstance(value, RowReader) else LazyArray(value, name)
 
 
 def _sort_extra(value: Any, name: str, *, in_parts: bool) -> tuple[Any, object]:
@@ -59,7 +69,7 @@ def _sort_extra(value: Any, name: str, *, in_parts: bool) -> tuple[Any, object]:
         return value, None
     if not is_array(value):
         return None, value
-    array: Any = _in_parts(value, name) if in_parts and np.ndim(value) else read_array(value, name)
+    array: Any = read_rows(value, name) if in_parts and np.ndim(value) else read_array(value, name)
     if array.ndim == 0 and array.dtype.kind in "iub":
         return None, array.item()
     return array, None
@@ -107,7 +117,7 @@ def read_call(
         if value is None:
             msg = f"`{name}` must be an array; got None. Pass it, as an argument or as a field of the batches."
             raise TypeError(msg)
-        arrays[name] = _in_parts(value, name) if in_parts else read_array(value, name)
+        arrays[name] = read_rows(value, name) if in_parts else read_array(value, name)
         if arrays[name].ndim == 0:
             msg = f"`{name}` must have a row axis; got a 0-d array. Pass an array of shape (n_obs, ...)."
             raise ValueError(msg)
@@ -134,7 +144,7 @@ def read_call(
 
 def _as_matrix(value: Any, name: str, known: Mapping[str, tuple[str, ...]]) -> Any:
     """Return a table as a matrix, and anything else as it is."""
-    table = None if isinstance(value, BatchField | LazyArray | Matrix) else open_table(value, name)
+    table = open_table(value, name)
     return value if table is None else match_columns(table, name, known)
 
 

@@ -1,6 +1,6 @@
-"""The one door for random keys."""
+"""PRNG keys: checked, and written as text."""
 
-__all__ = ["read_key"]
+__all__ = ["key_from_text", "key_to_text", "read_key"]
 
 from typing import Any
 
@@ -30,3 +30,16 @@ def read_key(key: Any) -> jax.Array:
     got = f"an array of dtype {key.dtype}, shape {key.shape}" if hasattr(key, "dtype") else repr(key)
     msg = f"`rng_key` must be one typed JAX key; got {got}. Make one with `jax.random.key(seed)`."
     raise TypeError(msg)
+
+
+def key_to_text(key: jax.Array) -> str:
+    """Return a text that is the same for equal keys, to record where a result's noise came from."""
+    words = "-".join(f"{int(word):08x}" for word in np.asarray(jax.random.key_data(key)).ravel())
+    return f"{jax.random.key_impl(key)}:{words}"
+
+
+def key_from_text(text: str) -> jax.Array:
+    """Return the key that :func:`key_to_text` wrote."""
+    implementation, _, words = text.partition(":")
+    data = np.array([int(word, 16) for word in words.split("-")], dtype=np.uint32)
+    return jax.random.wrap_key_data(jnp.asarray(data), impl=implementation)

@@ -1,22 +1,29 @@
 """Rows that are taken when they are needed, so that nothing is loaded whole."""
 
-__all__ = ["BatchField", "LazyArray", "StackedArrays", "is_batches", "is_shuffled"]
+__all__ = ["LazyArray", "LazySlice"]
 
 import mmap
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, override
 from weakref import ref
 
 import jax
 import numpy as np
 
-from aimz.data.array_sources import ArraySource, check_length_known, dask_arrays, longest_chunk, origin_of
+from aimz.data.array_sources import (
+    ArraySource,
+    InMemorySource,
+    check_length_known,
+    dask_arrays,
+    longest_chunk,
+    source_of,
+)
 from aimz.data.arrays import fingerprint, is_array, read_array
 from aimz.data.dataframes import index_of
-from aimz.data.tables import open_table
+from aimz.data.row_readers import Batch, RowReader, RowSlice, check_acts_by_row
 
 _LOOK = 2**24
 """Bytes to look at together when an array is read through."""
@@ -27,7 +34,7 @@ _DIGESTS: OrderedDict[tuple[Any, ...], tuple[list[ref[Any]], str]] = OrderedDict
 _MOST_DIGESTS = 256
 
 
-class LazyArray:
+class LazyArray(RowReader):
     """An array argument of which any rows can be had.
 
     What is in memory is checked here, once; what is not (a :class:`numpy.memmap`, a Zarr or Dask array) is checked as
@@ -43,15 +50,17 @@ class LazyArray:
         Applied to the rows as they are read.
     """
 
+    axis = 0
+
     def __init__(self, given: Any, name: str, function: Callable[[Any], Any] | None = None) -> None:
         self.columns: tuple[str, ...] = getattr(given, "columns", ())
         self.index = index_of(given)
-        self.lazy = bool(
+        self.is_lazy = bool(
             isinstance(given, np.memmap)
-            or getattr(given, "lazy", False)
+            or getattr(given, "is_lazy", False)
             or (hasattr(given, "ndim") and is_array(given) and hasattr(given, "chunks"))
         )
-        if not self.lazy and not isinstance(given, np.ndarray | jax.Array):
+        if not self.is_lazy and not isinstance(given, np.ndarray | jax.Array):
             given = read_array(given, name)
         check_length_known(given, name)
         self._given = np.asarray(given) if isinstance(given, jax.Array) else given
@@ -64,48 +73,60 @@ class LazyArray:
         self._held: tuple[int, np.ndarray] | None = None
         """The chunk that was read last, and where it begins."""
         # An empty slice has the dtype everything will have, and is refused for what the whole would be.
-        sample = self._read(slice(0, 0)) if self._given.ndim else read_array(self._given, name)
+        sample = self.read(0, 0) if self._given.ndim else read_array(self._given, name)
         self.shape: tuple[int, ...] = (*self._given.shape[:1], *sample.shape[1:])
         self.dtype = sample.dtype
-        self.ndim = len(self.shape)
-        if not self.lazy and self._given.ndim and self._given.dtype != self.dtype:
+        if not self.is_lazy and self._given.ndim and self._given.dtype != self.dtype:
             for _ in self.stretches():
                 pass
 
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        return self._read(rows)
+    @override
+    def read(self, start: int, stop: int, batch: Batch | None = None) -> np.ndarray:
+        return self._checked(self._part(slice(start, stop)))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 (NumPy's protocol)
-        return np.asarray(self._read(slice(None)) if self.ndim else read_array(self._given, self.name), dtype)
+        return np.asarray(self[:] if self.ndim else read_array(self._given, self.name), dtype)
 
     def stretches(self) -> Iterator[np.ndarray]:
         """Yield all rows, some at a time."""
         # The same stretches for every dtype, so that digests of equal numbers agree.
         step = max(1, _LOOK // max(1, 8 * int(np.prod(self.shape[1:]))))
         for start in range(0, self.shape[0], step):
-            rows = slice(start, start + step)
-            yield self._read(rows)
-            self.release(rows)
+            yield self.read(start, start + step)
+            self.release(start, start + step)
         self._held = None
 
     @cached_property
-    def origin(self) -> ArraySource | None:
-        """Where another process can read the rows as they are given, before ``function``; None if it cannot."""
-        return origin_of(self._given) if self.lazy else None
+    def source(self) -> ArraySource | None:
+        """Source from which any process can read the rows, before ``function``; None if there is none."""
+        return source_of(self._given) if self.is_lazy else None
 
     @property
-    def by_reference(self) -> bool:
-        """Whether another process can read the rows without this one."""
-        return self.origin is not None
+    def by_reference(self) -> bool:  # type: ignore[override]
+        """Whether any process can read the rows from their source."""
+        return self.source is not None
 
-    def given(self, rows: slice) -> np.ndarray:
-        """Read rows as they are given, before ``function``."""
-        return np.asarray(read_array(self._part(rows), self.name))
+    @property
+    def uses_dask(self) -> bool:  # type: ignore[override]
+        """Whether Dask computes the rows."""
+        return self.source is not None and self.source.uses_dask
+
+    @override
+    def slice_for_worker(self, start: int, stop: int) -> RowSlice:
+        if self.source is not None:
+            source = self.source.cut(start, stop)
+        elif self.function is not None:
+            rows = np.asarray(read_array(self._part(slice(start, stop)), self.name))
+            source = InMemorySource(rows, start, stop, self.shape[0])
+        else:
+            return RowSlice(self.read(start, stop), 0, start, stop, self.shape, self.dtype, self.name)
+        described = source, 0, start, stop, self.shape, self.dtype, self.name
+        return LazySlice(*described, function=self.function, by_reference=self.by_reference)
 
     @cached_property
     def digest(self) -> str:
         """What :func:`fingerprint` says of all rows; read once, though several scenarios or calls may ask."""
-        key = None if self.origin is None or self.function is not None else self.origin.key
+        key = None if self.source is None or self.function is not None else self.source.key
         if key is None:
             return fingerprint(self.stretches())
         # An array is known by itself and its name: a file that is written anew is read under the same name by another
@@ -124,9 +145,10 @@ class LazyArray:
         """Return rows ``index`` of a stretch, and let go of the stretch."""
         part = self._part(stretch)
         found = self._checked(np.asarray(part[index]))
-        self.release(stretch)
+        self.release(stretch.start, stretch.stop)
         return found
 
+    @override
     def apply(self, function: Callable[[Any], Any]) -> Any:
         """Return ``function`` of the array: of all of it if it is in memory, else of the rows as they are read.
 
@@ -135,27 +157,24 @@ class LazyArray:
         ValueError
             If it is not in memory, and the function of some rows depends on the others.
         """
-        if not self.lazy:
+        if not self.is_lazy:
             return function(np.asarray(self))
-        check_by_row(function, self[slice(0, 64)], self.name)
+        check_acts_by_row(function, self[slice(0, 64)], self.name)
         before = self.function
         return LazyArray(self._given, self.name, function if before is None else lambda rows: function(before(rows)))
 
-    def release(self, rows: slice) -> None:
-        """Let go of the memory that reading these rows of a file took; they are read again if they are needed."""
+    @override
+    def release(self, start: int, stop: int) -> None:
         given = self._given
         mapped = getattr(given, "_mmap", None)
         if mapped is None or getattr(given, "mode", None) not in ("r", "r+") or not hasattr(mapped, "madvise"):
             return
-        part = given[rows]
+        part = given[start:stop]
         if part.size == 0 or not part.flags.c_contiguous:
             return
         begin = part.__array_interface__["data"][0] - np.frombuffer(mapped, np.uint8).__array_interface__["data"][0]
         first = begin // mmap.PAGESIZE * mmap.PAGESIZE
         mapped.madvise(mmap.MADV_DONTNEED, first, begin + part.nbytes - first)
-
-    def _read(self, rows: slice) -> np.ndarray:
-        return self._checked(self._part(rows))
 
     def _part(self, rows: slice) -> np.ndarray:
         """Return rows as they are given; of chunks the last is kept, since the rows that follow are asked for next."""
@@ -183,34 +202,28 @@ class LazyArray:
 
 
 @dataclass(frozen=True, eq=False)
-class StackedArrays:
-    """Versions of one argument with the same rows, side by side along a last axis.
+class LazySlice(RowSlice):
+    """Rows ``start:stop`` of a lazy array, read where the slice is sent.
 
-    Parameters
-    ----------
-    parts : sequence of array_like
-        Arrays, :class:`LazyArray` or :class:`BatchField`, alike in shape and type.
+    ``rows`` is an :class:`ArraySource`.  A data class, so that ``dask.delayed(function)(rows)`` finds the Dask array in
+    it, and passes ``function`` the rows of that array in memory.
     """
 
-    parts: Sequence[Any]
+    function: Callable[[Any], Any] | None = None
+    """Applied to the rows as they are read."""
+    by_reference: bool = False
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """That of a part, and their number."""
-        return (*self.parts[0].shape, len(self.parts))
+    @override
+    def _take(self, start: int, stop: int) -> np.ndarray:
+        return self._opened.read(start, stop)
 
-    @property
-    def dtype(self) -> Any:
-        """That of all parts."""
-        return self.parts[0].dtype
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the opened array out; it is opened again in the process that reads it."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 (NumPy's protocol)
-        return np.stack([np.asarray(part, dtype) for part in self.parts], axis=-1)
+    @cached_property
+    def _opened(self) -> LazyArray:
+        return LazyArray(self.rows.opened(self.name), self.name, self.function)
 
 
 def _worth_keeping(given: Any, rows: int | None) -> int | None:
@@ -219,71 +232,3 @@ def _worth_keeping(given: Any, rows: int | None) -> int | None:
         return None
     row_bytes = int(np.prod(given.shape[1:], dtype=np.int64)) * np.dtype(given.dtype).itemsize
     return rows if rows * row_bytes <= _CHUNK else None
-
-
-def check_by_row(function: Callable[[Any], Any], some: np.ndarray, name: str) -> None:
-    """Refuse a function that needs all rows at once, where there are only some."""
-    both, every_other = np.asarray(function(some)), np.asarray(function(some[::2]))
-    if both.shape[:1] != some.shape[:1] or not np.array_equal(both[::2], every_other, equal_nan=both.dtype.kind == "f"):
-        msg = (
-            f"A callable intervention on `{name}`, which is read in parts, must act on each row alone; this one gives "
-            "other values for the same rows if others are left out. Compute what it needs beforehand (a mean, say)."
-        )
-        raise ValueError(msg)
-
-
-def is_batches(value: Any) -> bool:
-    """Whether ``value`` yields batches, rather than being an array."""
-    if is_array(value) or isinstance(value, str | bytes | Mapping):
-        return False
-    if isinstance(value, list | tuple):
-        first = value[0] if value else None
-        if isinstance(first, tuple | list):
-            return any(is_array(part) or isinstance(part, Mapping) for part in first)
-        return isinstance(first, Mapping) or (first is not None and open_table(first, "X") is not None)
-    return isinstance(value, Iterable)
-
-
-def is_shuffled(loader: Any) -> bool:
-    """Whether a loader says that its rows come in an order of its own."""
-    sampler = type(getattr(loader, "sampler", None)).__name__
-    return getattr(loader, "shuffle", None) is True or sampler == "RandomSampler"
-
-
-class BatchField:
-    """An argument that comes with the batches of an iterable; it has a type, and rows only as they come by."""
-
-    lazy = True
-
-    def __init__(
-        self,
-        name: str,
-        some: np.ndarray,
-        n_obs: int,
-        function: Callable[[Any], Any] | None = None,
-        columns: tuple[str, ...] = (),
-    ) -> None:
-        self.name = name
-        self.columns = columns
-        self.shape = (n_obs, *some.shape[1:])
-        self.dtype = some.dtype
-        self.ndim = some.ndim
-        self.function = function
-        """Applied to the rows as they come."""
-        self._some = some
-
-    def apply(self, function: Callable[[Any], Any]) -> "BatchField":
-        """Return what ``function`` will make of the rows; refuse one that needs them all."""
-        check_by_row(function, self._some, self.name)
-        return BatchField(
-            self.name, np.asarray(read_array(np.asarray(function(self._some)), self.name)), len(self), function
-        )
-
-    def __len__(self) -> int:
-        """Return the number of rows, as far as it is known."""
-        return int(self.shape[0])
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        """Refuse: what has gone by is gone."""
-        msg = f"The rows of `{self.name}` come from an iterable and cannot be looked up. Pass an array."
-        raise TypeError(msg)

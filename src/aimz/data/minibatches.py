@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from aimz.data.lazy_arrays import LazyArray, is_shuffled
-from aimz.data.rebatching import BatchReader
+from aimz.data.lazy_arrays import LazyArray
+from aimz.data.rebatching import BatchReader, is_shuffled
+from aimz.data.row_readers import RowReader, open_rows
 from aimz.data.tables import KernelParameters
 
 _WINDOW = 3 * 2**27
@@ -79,7 +80,7 @@ class ArrayBatches(Batches):
         self, rows: Mapping[str, LazyArray], batch_size: int, order: Callable[[int], np.ndarray | None] = lambda _: None
     ) -> None:
         # What is in memory is converted once; what lies in files is read as it is needed.
-        self.rows = {name: array if array.lazy else np.asarray(array) for name, array in rows.items()}
+        self.rows = {name: array if array.is_lazy else open_rows(np.asarray(array)) for name, array in rows.items()}
         self.n_obs = next(iter(rows.values())).shape[0]
         self.batch_size = min(batch_size, self.n_obs)
         self.templates = {name: array[:1] for name, array in rows.items()}
@@ -111,7 +112,7 @@ class ArrayBatches(Batches):
 
 @dataclass
 class _InOrder(Reader):
-    rows: Mapping[str, np.ndarray | LazyArray]
+    rows: Mapping[str, RowReader]
     n_obs: int
     at: int = 0
 
@@ -120,15 +121,14 @@ class _InOrder(Reader):
         got = taken.stop - taken.start
         for name, array in self.rows.items():
             buffers[name][start : start + got] = array[taken]
-            if isinstance(array, LazyArray):
-                array.release(taken)
+            array.release(taken.start, taken.stop)
         self.at = taken.stop
         return got
 
 
 @dataclass
 class _Permuted(Reader):
-    rows: Mapping[str, np.ndarray | LazyArray]
+    rows: Mapping[str, RowReader]
     order: np.ndarray
     most: int
     """Most rows that will be asked for."""
@@ -138,10 +138,9 @@ class _Permuted(Reader):
     def fill(self, buffers: Buffers, start: int, stop: int) -> int:
         got = min(stop - start, len(self.order) - self.at)
         index = self.order[self.at : self.at + got]
-        lazy = {name: array for name, array in self.rows.items() if isinstance(array, LazyArray)}
-        for name, array in self.rows.items():
-            if not isinstance(array, LazyArray):  # "clip" spares a copy, and there is nothing to clip
-                np.take(array, index, axis=0, out=buffers[name][start : start + got], mode="clip")
+        lazy: dict[str, Any] = {name: array for name, array in self.rows.items() if array.is_lazy}
+        for name in self.rows.keys() - lazy.keys():  # mode "clip" avoids a copy; no index is out of range
+            np.take(np.asarray(self.rows[name]), index, axis=0, out=buffers[name][start : start + got], mode="clip")
         if lazy and self._window is None:
             self._window = _Window(lazy, self.order[: self.most])
         if self._window is not None:
@@ -157,10 +156,10 @@ class _Window:
     """
 
     def __init__(self, rows: Mapping[str, LazyArray], order: np.ndarray) -> None:
-        size = sum(map(_row_bytes, rows.values()))
+        size = sum(array.row_bytes for array in rows.values())
         self._rows = rows
         self._order = order
-        self._length = min(len(order), max(1, _WINDOW // size))
+        self._length = min(len(order), max(1, _WINDOW // max(1, size)))
         self._held = {n: np.empty((self._length, *a.shape[1:]), a.dtype) for n, a in rows.items()}
         self._rank = np.empty(0, np.intp)
         """Where each row of the window is held."""
@@ -185,15 +184,11 @@ class _Window:
         self._rank, self._from = np.empty(len(index), np.intp), at
         self._rank[places] = np.arange(len(index))
         for name, array in self._rows.items():
-            step = max(1, _STRETCH // _row_bytes(array))
+            step = max(1, _STRETCH // max(1, array.row_bytes))
             for begin in range(0, array.shape[0], step):
                 within = slice(*np.searchsorted(ordered, [begin, begin + step]))
                 if within.stop > within.start:
                     self._held[name][within] = array.take(slice(begin, begin + step), ordered[within] - begin)
-
-
-def _row_bytes(array: LazyArray) -> int:
-    return max(1, int(np.prod(array.shape[1:], dtype=np.int64)) * array.dtype.itemsize)
 
 
 class IterableBatches(Batches):

@@ -1,6 +1,6 @@
 """Batches of any size, cut anew: rows of an iterable, in order."""
 
-__all__ = ["BatchReader"]
+__all__ = ["BatchReader", "is_batches", "is_shuffled"]
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aimz.data.arrays import is_array, read_array
-from aimz.data.lazy_arrays import BatchField
+from aimz.data.row_readers import BatchField
 from aimz.data.tables import KernelParameters, Matrix, open_table
 
 
@@ -182,3 +182,21 @@ class BatchReader:
 
 def _length(batch: Mapping[str, np.ndarray]) -> int:
     return len(next(iter(batch.values()))) if batch else 0
+
+
+def is_batches(value: Any) -> bool:
+    """Whether ``value`` yields batches, rather than being an array."""
+    if is_array(value) or isinstance(value, str | bytes | Mapping):
+        return False
+    if isinstance(value, list | tuple):
+        first = value[0] if value else None
+        if isinstance(first, tuple | list):
+            return any(is_array(part) or isinstance(part, Mapping) for part in first)
+        return isinstance(first, Mapping) or (first is not None and open_table(first, "X") is not None)
+    return isinstance(value, Iterable)
+
+
+def is_shuffled(loader: Any) -> bool:
+    """Whether a loader says that its rows come in an order of its own."""
+    sampler = type(getattr(loader, "sampler", None)).__name__
+    return getattr(loader, "shuffle", None) is True or sampler == "RandomSampler"

@@ -29,7 +29,7 @@ class Table(ABC):
     names: tuple[str, ...]
     index: Any = None
     """Labels of the rows, if there are any."""
-    lazy = False
+    is_lazy = False
     """Whether the columns are read when they are needed."""
 
     @abstractmethod
@@ -57,7 +57,7 @@ class Table(ABC):
             listed = ", ".join(f"{name!r} ({kind})" for name, kind in unfit.items())
             msg = f"The columns of `{of}` must be numeric; got {listed}. {HOW_TO_ENCODE} Or leave them out."
             raise TypeError(msg)
-        return Matrix({name: self.column(name, of) for name in names}, of, index=self.index, lazy=self.lazy)
+        return Matrix({name: self.column(name, of) for name in names}, of, index=self.index, is_lazy=self.is_lazy)
 
 
 class Matrix:
@@ -71,7 +71,7 @@ class Matrix:
         What to call the whole in an error.
     index : pandas.Index, optional
         Labels of the rows.
-    lazy : bool
+    is_lazy : bool
         Whether the columns are read when they are needed.
     """
 
@@ -81,10 +81,10 @@ class Matrix:
     places: Sequence[int] = ()
     """Which columns of it they are."""
 
-    def __init__(self, columns: Mapping[str, Any], name: str, *, index: Any = None, lazy: bool = False) -> None:
+    def __init__(self, columns: Mapping[str, Any], name: str, *, index: Any = None, is_lazy: bool = False) -> None:
         self.columns = tuple(columns)
         self.index = index
-        self.lazy = lazy
+        self.is_lazy = is_lazy
         self.chunks = getattr(next(iter(columns.values())), "chunks", None)
         self.parts = dict(columns)
         self.name = name
@@ -143,7 +143,7 @@ class _Arrays(Table):
         self._arrays = arrays
         self.names = tuple(arrays)
         self.index = index
-        self.lazy = not all(_in_memory(array) for array in arrays.values())
+        self.is_lazy = not all(_in_memory(array) for array in arrays.values())
 
     def column(self, name: str, of: str) -> Any:  # noqa: ARG002
         return self._arrays[name]
@@ -169,7 +169,7 @@ class _Named(Table):
         self._array = array
         self.names = tuple(map(str, names))
         self.index = index_of(array)
-        self.lazy = not _in_memory(array)
+        self.is_lazy = not _in_memory(array)
 
     def column(self, name: str, of: str) -> Any:  # noqa: ARG002
         return self._array[:, self.names.index(name)]
@@ -187,7 +187,7 @@ class _Picked(Matrix):
     """Columns of a matrix, whose rows are read once for all of them."""
 
     def __init__(self, table: Table, array: Any, names: Sequence[str]) -> None:
-        self.columns, self.index, self.lazy = tuple(names), table.index, table.lazy
+        self.columns, self.index, self.is_lazy = tuple(names), table.index, table.is_lazy
         self.shape, self.dtype = (int(array.shape[0]), len(names)), np.dtype(array.dtype)
         self.chunks = getattr(array, "chunks", None)
         self.whole = array

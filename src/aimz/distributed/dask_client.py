@@ -4,16 +4,15 @@ __all__ = ["DaskExecutor", "check_can_be_spread", "dask_executor_for"]
 
 import platform
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 
-from aimz.data import BatchField, LazyArray, key_to_text, slice_for_worker
+from aimz.data import RowReader, key_to_text
 from aimz.distributed.dask_worker import JobSpec, RowRange, can_do, pack, settings, without_rows, work
 from aimz.engine import (
     Given,
@@ -22,7 +21,6 @@ from aimz.engine import (
     OutputSpec,
     StepRunner,
     StepSpec,
-    is_constant_over_rows,
     versions,
 )
 from aimz.errors import ClusterError, warn
@@ -105,7 +103,7 @@ def _client_for(client: Any, layout: InputLayout) -> "Client | None":
     """Return the client asked for, or where inputs are Dask arrays the active one, if any."""
     if client is not None:
         return client or None
-    if "distributed" not in sys.modules or not _by_dask(layout):
+    if "distributed" not in sys.modules or not any(rows.uses_dask for rows in _readers(layout)):
         return None
     from distributed import Client
 
@@ -214,14 +212,14 @@ class DaskExecutor:
         packed = pack(self._job(variables or {}), self.device)
         name = name_of(client, packed)
         renew = partial(client.register_plugin, JobPlugin(packed), name=name)
-        by_dask = _by_dask(task.layout)
+        uses_dask = any(rows.uses_dask for rows in _readers(task.layout))
 
         def begin(start: int, stop: int) -> "Future[Any]":
             noted = None if seen is None else {at: seen[at] for at in range(start, stop, self.plan.note) if at in seen}
             one = RowRange(
                 start, stop, _shares(task.layout, start, stop), None if look else sink.part(start, stop), noted
             )
-            if by_dask:
+            if uses_dask:
                 found: Future[Any] = client.compute(delayed(work, pure=False)(packed.token, one))
             else:
                 found = client.submit(work, packed.token, one, pure=False)
@@ -278,14 +276,12 @@ class DaskExecutor:
         assert plan.block is not None
         unit = max(plan.chunk, plan.note) if sink.whole_chunks else plan.block
         sent, held, chunk = 0, 0, 0
-        for array, axis in _with_rows(layout):
-            row_bytes = prod(size for i, size in enumerate(array.shape) if i != axis) * array.dtype.itemsize
-            if isinstance(array, LazyArray) and array.origin is not None:
-                if array.origin.by_dask:
-                    held += row_bytes
-                    chunk = max(chunk, array.longest_chunk or 0)
-            elif not isinstance(array, BatchField) and not is_constant_over_rows(array, axis):
-                sent += row_bytes
+        for rows in _readers(layout):
+            if rows.uses_dask:
+                held += rows.row_bytes
+                chunk = max(chunk, rows.longest_chunk or 0)
+            elif rows.n_rows is not None and not rows.by_reference:
+                sent += rows.row_bytes
         if not sink.whole_chunks and layout.groups is None and self.landing.statistics is None:
             held += 4 * plan.n_draws * len(self.landing.names)  # draws that come back
         most = min(_SENT // sent if sent else plan.n_obs, _HELD // held if held else plan.n_obs)
@@ -293,27 +289,14 @@ class DaskExecutor:
         return AdaptiveRanges(plan.n_obs, unit, min(most, max(unit, _NUMBERS // plan.n_draws, chunk)), most)
 
 
-def _with_rows(layout: InputLayout) -> Iterable[tuple[Any, int]]:
-    """Yield every array that has rows, and the axis they are along."""
-    return ((array, axis) for _, array, axis in layout.row_inputs())
-
-
-def _by_dask(layout: InputLayout) -> bool:
-    """Whether there are Dask arrays among the inputs."""
-    found = (array.origin for array, _ in _with_rows(layout) if isinstance(array, LazyArray))
-    return any(origin is not None and origin.by_dask for origin in found)
+def _readers(layout: InputLayout) -> Iterator[RowReader]:
+    """Yield a reader of every array that has rows."""
+    for _, rows in layout.row_inputs():
+        yield from rows.leaves()
 
 
 def _shares(layout: InputLayout, start: int, stop: int) -> dict[str, Any]:
-    """Return what a worker gets of everything that has rows."""
-    axes = layout.row_axes
-    return {
-        "row_arrays": {name: slice_for_worker(array, 0, start, stop) for name, array in layout.row_arrays.items()},
-        "row_draws": {
-            name: slice_for_worker(array, 1 + axes[name], start, stop) for name, array in layout.row_draws.items()
-        },
-        "row_values": {
-            name: slice_for_worker(array, axes[name], start, stop) for name, array in layout.row_values.items()
-        },
-        "groups": jax.tree.map(lambda array: slice_for_worker(array, 0, start, stop), layout.groups),
-    }
+    """Return the readers of some rows that a worker gets, by field of the layout."""
+    fields = {field: getattr(layout, field) for field in ("row_arrays", "row_draws", "row_values", "groups")}
+    found: dict[str, Any] = jax.tree.map(lambda rows: rows.slice_for_worker(start, stop), fields)
+    return found

@@ -30,7 +30,6 @@ from aimz.engine import (
     ResultDirectory,
     RowDigests,
     StepRunner,
-    is_read_lazily,
     missing_steps,
     noted_before,
 )
@@ -157,10 +156,10 @@ _READABLE = ("versions", "method", "number of rows", "device", "kind of device",
 def _ends(call: KernelArguments) -> dict[str, str]:
     """Return what arrays are known by that lie elsewhere, where all of them would have to be read to know them."""
     found = {}
-    for name, array in call.arrays.items():
-        if is_read_lazily(array):
+    for name, array in call.rows.items():
+        if array.by_reference:
             n_obs = array.shape[0]
-            ends = [array[slice(0, _ENDS)], array[slice(max(0, n_obs - _ENDS), n_obs)]]
+            ends = [array.read(0, min(_ENDS, n_obs)), array.read(max(0, n_obs - _ENDS), n_obs)]
             found[name] = f"{array.shape} {array.dtype} {fingerprint(ends)}"
     return found
 

@@ -21,7 +21,6 @@ from aimz.engine.planning import (
 )
 from aimz.engine.request import Asked, Order
 from aimz.engine.result_directory import ResultDirectory, noted_before
-from aimz.engine.row_access import is_constant_over_rows, is_read_lazily
 from aimz.engine.row_digests import RowDigests, digests_for
 from aimz.engine.row_groups import read_groups_of
 from aimz.engine.runner import InputLayout, RowFeed, StepRunner, StepSpec
@@ -69,8 +68,6 @@ __all__ = [
     "digests_for",
     "fingerprint_of",
     "group_by_structure",
-    "is_constant_over_rows",
-    "is_read_lazily",
     "joint_of",
     "local_mesh",
     "missing_steps",

@@ -13,9 +13,8 @@ from weakref import WeakKeyDictionary
 import jax
 import numpy as np
 
-from aimz.data import BatchField, differences, is_plain_range
+from aimz.data import differences, is_plain_range
 from aimz.engine.kernel_engine import PreparedCall
-from aimz.engine.row_access import is_read_lazily
 from aimz.forward import TracedStep
 from aimz.kernel import digest_program
 
@@ -54,13 +53,12 @@ def fingerprint_of(
         "versions": versions(),
         "device": device or jax.default_backend(),
     }
-    for name, array in call.arrays.items():
-        data = f"data of `{name}`"
-        # Rows of an iterable, and those that lie elsewhere, are noted as they are read; but the call that is to be
-        # finished may have had them in memory.
-        noted = plan.axis == "obs" and is_read_lazily(array) and data not in before
-        if not (isinstance(array, BatchField) or noted):
-            found[data] = call.fingerprint(name)
+    # Rows of an iterable, and rows that are read from their source, are digested while they are streamed; but the
+    # interrupted call may have had them in memory.
+    streamed = set(call.batch_fields)
+    if plan.axis == "obs":
+        streamed |= {n for n, rows in call.rows.items() if rows.by_reference and f"data of `{n}`" not in before}
+    found |= {f"data of `{name}`": call.fingerprint(name) for name in call.arrays if name not in streamed}
     if call.index is not None and not is_plain_range(call.index):
         found["labels of rows"] = hashlib.sha256("\n".join(map(str, call.index)).encode()).hexdigest()
     return found

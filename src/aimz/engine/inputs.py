@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from aimz.data import (
-    BatchField,
     BatchReader,
     ChunkedTable,
     KernelArguments,
@@ -19,6 +18,7 @@ from aimz.data import (
     is_batches,
     is_shuffled,
     open_pieces,
+    open_rows,
     open_table,
 )
 from aimz.engine.kernel_engine import KernelEngine, PreparedCall
@@ -47,8 +47,8 @@ class Given:
 
     def with_rows(self, rows: Mapping[str, np.ndarray]) -> KernelArguments:
         """Return the arguments with rows that were read, by field."""
-        given = {name: rows[a.name] if isinstance(a, BatchField) else a for name, a in self.call.arrays.items()}
-        return replace(self.call, arrays=given, n_obs=len(next(iter(rows.values()))))
+        fields = {name: rows[name] for name in self.call.batch_fields}
+        return replace(self.call, arrays={**self.call.arrays, **fields}, n_obs=len(next(iter(rows.values()))))
 
 
 def read_given(
@@ -114,7 +114,7 @@ def open_source(engine: KernelEngine, X: Any, kwargs: Mapping[str, Any], expecte
     """Return where the rows come from; of an iterable, the first batch is read."""
     names = engine.signature.param_input, engine.signature.param_output
     X = open_pieces(X, engine.parameters) or X
-    table = None if isinstance(X, LazyArray | ChunkedTable) else open_table(X, names[0])
+    table = open_table(X, names[0])
     if table is not None:
         return RowSource({}, table)
     if isinstance(X, ArrayDataset) or (isinstance(X, ArrayLoader) and not X.shuffle):
@@ -145,26 +145,15 @@ def check_order(given: Given, prepared: PreparedCall) -> None:
     if not given.shuffled:
         return
     aligned = list(prepared.substitution.sites_from(ValueSource.POSTERIOR_ROWS))
-    aligned += [name for name in prepared.plan.row_axes if name in prepared.values and not _uniform(prepared, name)]
-    aligned += [
-        name
-        for name, array in prepared.call.arrays.items()
-        if array.ndim
-        and not isinstance(array, BatchField)
-        and not (isinstance(array, np.ndarray) and array.strides[0] == 0)
-    ]
+    axes = {name: axis for name, axis in prepared.plan.row_axes.items() if name in prepared.values}
+    aligned += [name for name, axis in axes.items() if not open_rows(prepared.values[name], axis).is_constant]
+    aligned += [name for name, rows in prepared.call.rows.items() if rows.n_rows is not None]
     if aligned:
         msg = (
             f"The loader shuffles its rows, and `{aligned[0]}` has a value for each in another order. Pass the arrays, "
             "or a loader that does not shuffle, or one that yields all of them."
         )
         raise ValueError(msg)
-
-
-def _uniform(prepared: PreparedCall, name: str) -> bool:
-    """Whether a site is set to the same value in all rows."""
-    value = prepared.values[name]
-    return isinstance(value, np.ndarray) and value.strides[prepared.plan.row_axes[name]] == 0
 
 
 def _sorted(

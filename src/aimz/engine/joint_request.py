@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from aimz.data import BatchReader, StackedArrays
+from aimz.data import BatchReader, RowReader, StackedArrays, open_rows
 from aimz.engine.inputs import Given
 from aimz.engine.kernel_engine import PreparedCall
 from aimz.engine.runner import InputLayout
@@ -109,7 +109,7 @@ class _Inputs:
             value = parts[0]
         else:
             value = (
-                StackedArrays(parts)
+                StackedArrays([open_rows(part, row_axis) for part in parts])
                 if row_axis is not None
                 else np.stack([np.asarray(part) for part in parts], axis=-1)
             )
@@ -123,9 +123,13 @@ class _Inputs:
         if not same:
             self.mapped[world].add(key)
 
-    def having_rows(self, *, rows: bool) -> dict[Any, Any]:
-        """Return the inputs with a row axis, or those without."""
-        return {key: value for key, value in self.given.items() if (key in self.row_axes) is rows}
+    def without_rows(self) -> dict[Any, Any]:
+        """Return the inputs without a row axis."""
+        return {key: value for key, value in self.given.items() if key not in self.row_axes}
+
+    def with_rows(self, *, drawn: bool = False) -> dict[Any, RowReader]:
+        """Return readers of the inputs with a row axis; the first axis of draws is that of the draws."""
+        return {key: open_rows(self.given[key], axis + drawn) for key, axis in self.row_axes.items()}
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -161,15 +165,15 @@ def joint_of(comparison: ScenarioRequest, n_obs: int, block: int | None) -> tupl
         )
     width, row_groups = _row_groups(comparison.groups, n_obs, block or TILE)
     layout = InputLayout(
-        draws=draws.having_rows(rows=False),
-        row_draws=draws.having_rows(rows=True),
-        values=values.having_rows(rows=False),
-        row_values=values.having_rows(rows=True),
-        arrays=arrays.having_rows(rows=False),
-        row_arrays=arrays.having_rows(rows=True),
+        draws=draws.without_rows(),
+        row_draws=draws.with_rows(drawn=True),
+        values=values.without_rows(),
+        row_values=values.with_rows(),
+        arrays=arrays.without_rows(),
+        row_arrays=arrays.with_rows(),
         row_axes={**draws.row_axes, **values.row_axes},
         with_rows=any(one.plan.row_plates for one in scenarios),
-        groups=row_groups,
+        groups=jax.tree.map(open_rows, row_groups),
     )
     first = comparison.first.plan
     returned = {name: first.row_axes[name] for name in first.return_sites if name in first.row_axes}

@@ -12,11 +12,10 @@ import jax
 import numpy as np
 
 from aimz.data import (
-    BatchField,
     KernelArguments,
     KernelParameters,
-    LazyArray,
     Posterior,
+    RowReader,
     check_aligned,
     open_table,
     read_array,
@@ -127,7 +126,7 @@ class KernelEngine:
         """
         names = self.signature.param_input, self.signature.param_output
         given = {name for name, value in output.items() if value is not None}
-        table = None if isinstance(X, LazyArray | BatchField) else open_table(X, names[0])
+        table = open_table(X, names[0])
         fields = {names[0]: X}
         if table is not None:
             leave = {*extra, *(() if output and not given else names[1:])}
@@ -348,7 +347,7 @@ class KernelEngine:
             rows = call.arrays.get(name)
             if name in call.columns and rows is None:
                 return lambda column: read_array(value(column), f"intervention[{name!r}]")
-            return rows.apply(value) if isinstance(rows, LazyArray | BatchField) else value
+            return rows.apply(value) if isinstance(rows, RowReader) else value
         if name in call.static:
             return value
         check_aligned({f"intervention[{name!r}]": value}, {self.signature.param_input: call.index})

@@ -4,12 +4,11 @@ __all__ = ["RowDigests", "digests_for"]
 
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aimz.data import BatchReader, fingerprint
-from aimz.engine.row_access import is_read_lazily
+from aimz.data import BatchReader, RowReader, fingerprint
 
 if TYPE_CHECKING:
     from aimz.stream import Plan
@@ -55,7 +54,7 @@ class RowDigests:
         return taken
 
 
-def digests_for(arrays: Mapping[str, Any], reader: BatchReader | None, plan: "Plan") -> RowDigests | None:
+def digests_for(arrays: Mapping[str, RowReader], reader: BatchReader | None, plan: "Plan") -> RowDigests | None:
     """Return notes of the arguments whose rows it would cost a pass to know beforehand; None if there are none."""
-    names = frozenset(name for name, array in arrays.items() if reader is not None or is_read_lazily(array))
+    names = frozenset(name for name, array in arrays.items() if reader is not None or array.by_reference)
     return RowDigests(names, plan) if names else None

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from aimz.data import BatchField, ChunkedTable, Table, check_aligned, open_table
+from aimz.data import ChunkedTable, RowReader, Table, check_aligned, open_table
 from aimz.engine.inputs import Given
 from aimz.statistics import Groups, read_groups, read_weights
 
@@ -23,9 +23,9 @@ def read_groups_of(by: Any, weights: Any, X: Any, given: Given) -> Groups:
     call = given.call
     labels_by = {f"by[{name!r}]": one for name, one in by.items()} if isinstance(by, Mapping) else {"by": by}
     check_aligned({"X": X, **labels_by, "weights": weights})
-    labels, codes = read_groups(_read_by(by, X, call.arrays, call.n_obs))
+    labels, codes = read_groups(_read_by(by, X, call.rows, call.n_obs))
     if isinstance(weights, str):
-        weights = _read_by(weights, X, call.arrays, call.n_obs, "weights")[weights]
+        weights = _read_by(weights, X, call.rows, call.n_obs, "weights")[weights]
     scaled, scale = (None, 1.0) if weights is None else read_weights(weights)
     groups = Groups(labels, codes, scaled, scale)
     for name, array in (("by", codes), ("weights", groups.weights)):
@@ -40,7 +40,7 @@ def read_groups_of(by: Any, weights: Any, X: Any, given: Given) -> Groups:
     return groups
 
 
-def _read_by(by: Any, X: Any, arrays: Mapping[str, Any], n_obs: int, option: str = "by") -> dict[str, Any]:
+def _read_by(by: Any, X: Any, arrays: Mapping[str, RowReader], n_obs: int, option: str = "by") -> dict[str, Any]:
     """Return the labels of rows by the name of their dimension.
 
     A text names a column of a data frame ``X``, or an argument with a row axis; several may be listed.
@@ -61,7 +61,7 @@ def _read_by(by: Any, X: Any, arrays: Mapping[str, Any], n_obs: int, option: str
             found[str(name)] = labels
         elif table is not None and labels in columns:
             found[str(name)] = table.labels(labels)
-        elif labels in arrays and arrays[labels].ndim == 1 and not isinstance(arrays[labels], BatchField):
+        elif labels in arrays and arrays[labels].ndim == 1 and not arrays[labels].from_batches:
             found[str(name)] = np.asarray(arrays[labels])
         else:
             known = [n for n, array in arrays.items() if array.ndim == 1] + list(columns)

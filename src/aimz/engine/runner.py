@@ -14,9 +14,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from aimz.data import BatchField, BatchReader, LazyArray, RowSlice, StackedArrays
+from aimz.data import BatchReader, RowReader, open_rows
 from aimz.engine.kernel_engine import PreparedCall
-from aimz.engine.row_access import in_blocks, is_constant_over_rows, rows_of, shards_of
+from aimz.engine.row_access import in_blocks, shards_of
 from aimz.engine.row_digests import RowDigests
 from aimz.forward import (
     CompiledProgram,
@@ -41,18 +41,18 @@ class InputLayout:
     """The inputs of a call, sorted by what has a row axis and what has none."""
 
     draws: Mapping[str, Any]
-    row_draws: Mapping[str, Any]
+    row_draws: Mapping[str, RowReader]
     values: Mapping[str, Any]
-    row_values: Mapping[str, Any]
+    row_values: Mapping[str, RowReader]
     arrays: Mapping[str, Any]
     """0-d arguments."""
-    row_arrays: Mapping[str, Any]
+    row_arrays: Mapping[str, RowReader]
     row_axes: Mapping[str, int]
     """Sites with a row axis, and which axis of one draw it is."""
     with_rows: bool
     """Whether a plate runs along the rows, so that their numbers are wanted."""
     groups: RowGroups | None = None
-    """Weights and groups of the rows; None unless rows are summed."""
+    """Readers of the weights and the groups of the rows; None unless rows are summed."""
 
     @staticmethod
     def of(prepared: PreparedCall) -> "InputLayout":
@@ -60,25 +60,21 @@ class InputLayout:
         axes = prepared.plan.row_axes
         return InputLayout(
             draws={name: value for name, value in prepared.draws.items() if name not in axes},
-            row_draws={name: value for name, value in prepared.draws.items() if name in axes},
+            row_draws={n: open_rows(value, 1 + axes[n]) for n, value in prepared.draws.items() if n in axes},
             values={name: value for name, value in prepared.values.items() if name not in axes},
-            row_values={name: value for name, value in prepared.values.items() if name in axes},
+            row_values={n: open_rows(value, axes[n]) for n, value in prepared.values.items() if n in axes},
             arrays={name: value for name, value in prepared.call.arrays.items() if not value.ndim},
-            row_arrays={name: value for name, value in prepared.call.arrays.items() if value.ndim},
+            row_arrays=prepared.call.rows,
             row_axes=axes,
             with_rows=bool(prepared.plan.row_plates),
         )
 
-    def row_inputs(self) -> Iterator[tuple[object, Any, int]]:
-        """Yield name, array and row axis of each input that has rows."""
+    def row_inputs(self) -> Iterator[tuple[object, RowReader]]:
+        """Yield name and reader of each input that has rows."""
         # One scenario may set a site that keeps its draws in another, so that a name occurs twice.
-        yield from ((name, array, 1 + self.row_axes[name]) for name, array in self.row_draws.items())
-        for name, array in self.row_arrays.items():
-            yield from ((name, one, 0) for one in (array.parts if isinstance(array, StackedArrays) else (array,)))
-        yield from ((name, array, self.row_axes[name]) for name, array in self.row_values.items())
-        if self.groups is not None:
-            pairs = zip(("weights", "by"), self.groups, strict=True)
-            yield from ((name, array, 0) for name, array in pairs if array is not None)
+        groups = {} if self.groups is None else dict(zip(("weights", "by"), self.groups, strict=True))
+        for inputs in (self.row_draws, self.row_arrays, self.row_values, groups):
+            yield from ((name, rows) for name, rows in inputs.items() if rows is not None)
 
     def one_block(self, block: int, *, alone: bool) -> tuple[Any, ...]:
         """Return abstract inputs of one pass over one block; ``alone`` says that there is no other."""
@@ -124,7 +120,7 @@ def _resized(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
 class RowFeed:
     """The rows of the arguments, wherever they come from."""
 
-    arrays: Mapping[str, Any]
+    arrays: Mapping[str, RowReader]
     """Arguments with a row axis."""
     n_obs: int | None
     reader: BatchReader | None = None
@@ -137,16 +133,7 @@ class RowFeed:
         if self.reader is not None and not given:
             return {}
         end = start + len(next(iter(given.values()))) if given else stop
-
-        def rows(name: str, array: Any) -> np.ndarray:
-            if isinstance(array, StackedArrays):
-                return np.stack([rows(name, part) for part in array.parts], axis=-1)
-            if isinstance(array, BatchField):
-                part = given[array.name]
-                return part if array.function is None else np.asarray(array.function(part))
-            return np.asarray(rows_of(array, 0, start, end))
-
-        found = {name: rows(name, array) for name, array in self.arrays.items()}
+        found = {name: array.read(start, end, given) for name, array in self.arrays.items()}
         if self.notes is not None:
             self.notes.see(start, end, found)
         return found
@@ -154,9 +141,7 @@ class RowFeed:
     def release(self, start: int, stop: int) -> None:
         """Let go of the memory that reading these rows took."""
         for array in self.arrays.values():
-            for part in array.parts if isinstance(array, StackedArrays) else (array,):
-                if isinstance(part, LazyArray):
-                    part.release(slice(start, stop))
+            array.release(start, stop)
 
 
 @dataclass(frozen=True)
@@ -249,12 +234,6 @@ class StepRunner:
     # ------------------------------------------------------------------------------------------- inputs
 
     @cached_property
-    def _row_draws(self) -> dict[str, Any]:
-        # On the host, and once; of a share there is only a part.
-        given = self._layout.row_draws.items()
-        return {name: value if isinstance(value, RowSlice) else np.asarray(value) for name, value in given}
-
-    @cached_property
     def _fixed(self) -> tuple[Any, ...]:
         """Inputs that are the same in every step, on every device; where draws are cut, those of all rows."""
         layout, blocked = self._layout, self._block is not None
@@ -262,7 +241,7 @@ class StepRunner:
         values = {**layout.values, **all_values}
         all_rows = {} if blocked else {name: np.asarray(array) for name, array in layout.row_arrays.items()}
         arrays = {**layout.arrays, **all_rows}
-        whole = None if blocked else layout.groups
+        whole = None if blocked else jax.tree.map(np.asarray, layout.groups)
         blocks = self._blocks(0, self._feed.n_obs or 0)._replace(draws={}) if self._all_blocks else whole
         numbers, draws = self._draws if self._cut is StreamAxis.ROWS else (None, None)
         same = (self._key, numbers, draws, values, arrays, blocks)
@@ -294,19 +273,19 @@ class StepRunner:
             within = np.tile(np.arange(block, dtype=np.int32), (n_blocks, 1))
             beyond = self._use.beyond
             at = np.minimum(within + numbers[:, None] * block, stop - 1, dtype=np.int32) if beyond else within
-        axes, groups = self._layout.row_axes, self._layout.groups
+        groups = self._layout.groups
 
-        def cut(array: Any, axis: int, to: int) -> np.ndarray:
-            return np.moveaxis(in_blocks(rows_of(array, axis, start, stop), axis, n_blocks, block), axis, to)
+        def cut(array: RowReader, to: int) -> np.ndarray:
+            return np.moveaxis(in_blocks(array.read(start, stop), array.axis, n_blocks, block), array.axis, to)
 
         return RowBlock(
             None if self._alone else numbers,
             at,
-            {name: cut(value, 1 + axes[name], 1) for name, value in self._row_draws.items()},
-            {name: cut(value, axes[name], 0) for name, value in self._layout.row_values.items()},
+            {name: cut(value, 1) for name, value in self._layout.row_draws.items()},
+            {name: cut(value, 0) for name, value in self._layout.row_values.items()},
             {name: in_blocks(value, 0, n_blocks, block) for name, value in rows.items()},
             None if groups is None else np.clip(stop - numbers * block, 0, block).astype(np.int32),
-            jax.tree.map(lambda array: cut(array, 0, 0), groups),
+            jax.tree.map(lambda rows: cut(rows, 0), groups),
         )
 
     @cached_property
@@ -345,11 +324,9 @@ class StepRunner:
         """
         if self._feed.reader is None:
             return
-        for name, array, axis in self._layout.row_inputs():
-            if isinstance(array, BatchField):
-                continue
-            n_rows = length if is_constant_over_rows(array, axis) else int(array.shape[axis])
-            if length > n_rows or (ended and length < n_rows):
+        for name, rows in self._layout.row_inputs():
+            n_rows = rows.n_rows
+            if n_rows is not None and (length > n_rows or (ended and length < n_rows)):
                 msg = (
                     f"The iterable has {length} rows{'' if ended else ' or more'}, and `{name}` has {n_rows}. Pass as "
                     "many; for other than the fitted observations, `in_sample=False`."

@@ -23,7 +23,6 @@ import numpy as np
 
 from aimz.data import (
     KernelArguments,
-    LazyArray,
     is_array,
     is_batches,
     is_plain_range,
@@ -32,6 +31,7 @@ from aimz.data import (
     key_to_text,
     open_table,
     read_key,
+    read_rows,
 )
 from aimz.engine.inputs import Given, RowSource, open_source
 from aimz.engine.kernel_engine import KernelEngine, PreparedCall
@@ -260,12 +260,12 @@ _COMMON = frozenset(
 
 def share_rows(requests: Mapping[str, dict[str, Any]], param_input: str) -> None:
     """Make one object of arrays that several scenarios were given: they are then read, and known again, once."""
-    known: dict[int, LazyArray] = {}
+    known: dict[int, Any] = {}
 
     def shared(value: Any, name: str) -> Any:
-        if not is_array(value) or not np.ndim(value) or isinstance(value, LazyArray) or open_table(value, name):
+        if not is_array(value) or not np.ndim(value) or open_table(value, name):
             return value
-        return known.setdefault(id(value), LazyArray(value, name))
+        return known.setdefault(id(value), read_rows(value, name))
 
     for request in requests.values():
         request["X"] = shared(request["X"], param_input)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aimz.data import BatchField, KernelArguments, is_plain_range
+from aimz.data import KernelArguments, is_plain_range
 from aimz.kernel import freeze
 from aimz.persistence import is_plain
 
@@ -32,7 +32,7 @@ class FitData:
         """Remember the data of a fit; nothing is copied."""
         inputs = {name: array for name, array in call.arrays.items() if name != param_output}
         digests = {name: (tuple(array.shape), call.fingerprint(name)) for name, array in inputs.items()}
-        lazy = any(getattr(array, "lazy", False) for array in call.arrays.values())
+        lazy = any(rows.is_lazy for rows in call.rows.values())
         return FitData(digests, call.arrays[param_output], None if lazy else call, call.static, call.index)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class FitData:
     def is_other_output(self, call: KernelArguments, name: str) -> bool:
         """Return whether the output's data are not those of the fit, as far as they are at hand."""
         array = call.arrays[name]
-        if self.output is None or isinstance(array, BatchField):
+        if self.output is None or name in call.batch_fields:
             return False
         fitted = KernelArguments({name: self.output})
         return tuple(array.shape) != tuple(self.output.shape) or call.fingerprint(name) != fitted.fingerprint(name)
@@ -80,7 +80,7 @@ class FitData:
         if array is None or name not in self.digests:
             return True
         # Most other data have another shape, and need not be read.
-        return not isinstance(array, BatchField) and (tuple(array.shape) != shape or call.fingerprint(name) != digest)
+        return name not in call.batch_fields and (tuple(array.shape) != shape or call.fingerprint(name) != digest)
 
 
 def _texts(index: Any) -> Any:

@@ -92,7 +92,7 @@ def read_intervention(
             raise ValueError(msg)
         names.add(given)
         table: Any = arrays[given]
-        if getattr(table, "lazy", False) and all(callable(v) or np.ndim(v) == 0 for v in by_column.values()):
+        if getattr(table, "is_lazy", False) and all(callable(v) or np.ndim(v) == 0 for v in by_column.values()):
             table = table.apply(partial(_with_columns, columns=columns, values=by_column))
         else:
             table = _with_columns(np.asarray(table), columns, by_column)
@@ -156,7 +156,7 @@ def _set_argument(
     """Record the new value of an argument; return the sites it reaches directly, where a trace does not tell."""
     if name in arrays:
         new = value(arrays[name]) if callable(value) else value
-        if hasattr(new, "lazy") and new.shape[:1] == arrays[name].shape[:1]:
+        if hasattr(new, "is_lazy") and new.shape[:1] == arrays[name].shape[:1]:
             read.arrays[name] = new  # rows that will be had in parts
             return set()
         read.arrays[name] = fit_to_shape(new, arrays[name].shape, str(arrays[name].dtype), f"argument `{name}`")

@@ -108,8 +108,9 @@ class _Function(NamedTuple):
 def _mixing_in(programs: CompiledPrograms, call: KernelArguments, spec: KernelSpec, function: _Function) -> str | None:
     """Return how the density of a model, or of a guide, carries something across the rows of a batch, or None."""
     size, other = _sizes(call.n_obs)
-    draws = {n: jax.ShapeDtypeStruct((1, *shape.shape), shape.dtype) for n, shape in function.latent.items()}
-    arrays = _shapes(call, size)
+    latent = function.latent.items()
+    draws: dict[str, Any] = {n: jax.ShapeDtypeStruct((1, *shape.shape), shape.dtype) for n, shape in latent}
+    arrays: dict[str, Any] = _shapes(call, size)
     layout = InputLayout(
         draws={name: shape for name, shape in draws.items() if name not in function.axes},
         row_draws={name: shape for name, shape in draws.items() if name in function.axes},

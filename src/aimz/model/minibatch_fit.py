@@ -74,7 +74,7 @@ class TrainingData:
         """Return what is remembered of the data: nothing of an iterable, or of files too large to be read again."""
         if self.rows is None:
             return None
-        lazy = sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in self.rows.values() if a.lazy)
+        lazy = sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in self.rows.values() if a.is_lazy)
         if lazy > _MUCH:
             return None
         call = replace(call, arrays={**call.arrays, **self.rows}, n_obs=self.n_obs, index=self.index)
