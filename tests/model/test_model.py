@@ -7,12 +7,14 @@ import jax
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
 from jax import random
 from numpyro.infer import MCMC, NUTS
 
 from aimz import ImpactModel
 from aimz.data import key_from_text, key_to_text
+from aimz.errors import NotFittedError
 from kernels import BY_NAME, CASES, fitted_model, new_model
 
 
@@ -108,14 +110,14 @@ class Balanced(HTMLParser):
 def test_html_says_the_whole_story():
     case = BY_NAME["linear"]
     model = fitted_model(case)
-    assert "ResultBuilder" not in model._repr_html_()
+    assert "Results" not in model._repr_html_()
     model.predict(**case.arguments(), progress=False)
     page = model._repr_html_()
     for said in ("linear", "X, y", "MCMC with NUTS", "6 posterior draws", model.temp_dir, "<td>sigma</td>", "(n_obs,)"):
         assert said in page
     assert model.temp_dir in repr(model)
     model.cleanup()
-    assert "ResultBuilder" not in repr(model)
+    assert "Results" not in repr(model)
 
 
 def test_a_spec_in_short_is_a_table():
@@ -148,6 +150,41 @@ def test_properties():
     assert set(model.posterior) == {"a", "b", "sigma"}
     model.posterior.clear()  # a copy
     assert model.posterior
+
+
+def test_inputs_are_those_of_the_last_fit():
+    case = BY_NAME["linear"]
+    model = new_model(case)
+    empty = model.inputs
+    assert (empty.extra, empty.columns, empty.static, empty.arrays, empty.n_obs) == ((), (), {}, None, None)
+    frame = pd.DataFrame({"a": case.X[:, 0], "b": case.X[:, 1], "c": case.X[:, 2]})
+    model.fit_on_batch(frame, case.y, progress=False)
+    inputs = model.inputs
+    assert (inputs.columns, inputs.n_obs, set(inputs.arrays)) == (("a", "b", "c"), len(frame), {"X"})
+    np.testing.assert_allclose(inputs.arrays["X"], frame)
+    model.set_posterior_sample(model.posterior)
+    assert (model.inputs.columns, model.inputs.arrays, model.inputs.n_obs) == (("a", "b", "c"), None, None)
+
+
+def test_posterior_tree_has_chains_and_sample_stats():
+    with pytest.raises(NotFittedError, match="`posterior_tree` needs a posterior"):
+        new_model(BY_NAME["linear"]).posterior_tree()
+    model = fitted_model(BY_NAME["linear"])
+    tree = model.posterior_tree()
+    assert set(tree["posterior"].data_vars) == set(model.posterior)
+    np.testing.assert_array_equal(tree["posterior"]["sigma"].values.ravel(), model.posterior["sigma"])
+    assert ("sample_stats" in tree) == (model._posterior.sample_stats is not None)
+
+
+def test_thin_posterior_keeps_evenly_spaced_draws():
+    case = BY_NAME["linear"]
+    model = fitted_model(case)
+    thinned = model.thin_posterior(2)
+    np.testing.assert_array_equal(thinned.posterior["sigma"], model.posterior["sigma"][np.array([0, 5])])
+    assert model.posterior["sigma"].shape == (6,)
+    assert thinned.predict_on_batch(case.X)["posterior_predictive"]["y"].shape == (1, 2, len(case.X))
+    with pytest.raises(ValueError, match="`num_draws` must be at most the number of posterior draws, 6; got 7"):
+        model.thin_posterior(7)
 
 
 def test_other_names_of_input_and_output():

@@ -1,10 +1,10 @@
 """The state of a model, its properties, and what every group of methods needs."""
 
-__all__ = ["LIVING", "ModelBase", "given_key"]
+__all__ = ["LIVING", "ModelBase", "ModelInputs", "given_key"]
 
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -28,6 +28,22 @@ if TYPE_CHECKING:
 
 LIVING: "weakref.WeakSet[ModelBase]" = weakref.WeakSet()
 """Models that are alive, for :meth:`ImpactModel.cleanup_models`."""
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """Inputs of a model, as in its last fit (or in its first call, if it has not been fitted)."""
+
+    extra: tuple[str, ...]
+    """Names of the kernel's parameters other than input and output."""
+    columns: tuple[str, ...]
+    """Names of the input's columns; empty if the input was not a table."""
+    static: Mapping[str, Any]
+    """Arguments of the kernel that are not arrays, as far as they are plain values (numbers, strings, tuples)."""
+    arrays: Mapping[str, Any] | None
+    """Name to array of shape ``(n_obs, ...)``, without the output; None if the data are not in memory."""
+    n_obs: int | None
+    """Number of rows; None if it is not known."""
 
 
 class ModelBase:
@@ -93,6 +109,21 @@ class ModelBase:
     def rng_key(self) -> jax.Array:
         """The key the next call that is given none will split."""
         return self._rng_key
+
+    @property
+    def inputs(self) -> ModelInputs:
+        """Inputs of the model, as in its last fit (or in its first call, if it has not been fitted)."""
+        engine, fitted = self._engine, self._observed
+        arrays = None
+        if fitted is not None and fitted.call is not None:
+            arrays = {n: array for n, array in fitted.call.arrays.items() if array.ndim and n != self.param_output}
+        return ModelInputs(
+            extra=tuple(engine.signature.extra),
+            columns=tuple(engine.tables.get(self.param_input, ())),
+            static={} if engine.example is None else dict(engine.example.static),
+            arrays=arrays,
+            n_obs=None if fitted is None or fitted.output is None else int(fitted.output.shape[0]),
+        )
 
     @property
     def temp_dir(self) -> str | None:

@@ -2,10 +2,13 @@
 
 __all__ = ["PosteriorMethods"]
 
+import copy
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
+import numpy as np
 from numpyro.infer import MCMC
 
 from aimz.data import read_count, read_draws
@@ -97,6 +100,61 @@ class PosteriorMethods(RequestMethods):
         self._posterior = read_draws(samples, num_chains=num_chains, param_output=self.param_output)
         self._observed = None
         return self
+
+    def posterior_tree(self) -> "xr.DataTree":
+        """Return the posterior as a tree that ArviZ reads.
+
+        Returns
+        -------
+        xarray.DataTree
+            Group ``posterior``, with dimensions ``(chain, draw, ...)`` and the labels of the fitted data; and group
+            ``sample_stats`` (divergences, step sizes, ...) if the draws are from MCMC.
+
+        Raises
+        ------
+        NotFittedError
+            If there is no posterior.
+        """
+        from aimz.output import make_tree
+
+        return make_tree(self._groups_of(self._fitted("posterior_tree"), self.kernel_spec))
+
+    def thin_posterior(self, num_draws: int) -> Self:
+        """Return a copy of the model with ``num_draws`` of its posterior draws, evenly spaced.
+
+        Predictions of the copy take less time and memory.  The model itself does not change; both share the kernel,
+        the inference and the labels.
+
+        Parameters
+        ----------
+        num_draws : int
+            Number of draws to keep, at most as many as there are.  They count as one chain, without statistics of
+            the sampler.
+
+        Returns
+        -------
+        ImpactModel
+            The copy.
+
+        Raises
+        ------
+        NotFittedError
+            If there is no posterior.
+        TypeError, ValueError
+            If ``num_draws`` is not a whole number from 1 to the number of draws.
+        """
+        posterior = self._fitted("thin_posterior")
+        if read_count(num_draws, "num_draws") > posterior.n_draws:
+            msg = (
+                f"`num_draws` must be at most the number of posterior draws, {posterior.n_draws}; got {num_draws}. "
+                "Call `fit_on_batch` or `sample` with more `num_samples` for more draws."
+            )
+            raise ValueError(msg)
+        chosen = np.linspace(0, posterior.n_draws - 1, num_draws).round().astype(int)
+        draws = {name: array[chosen] for name, array in posterior.draws.items()}
+        model = copy.copy(self)
+        model._posterior = replace(posterior, draws=draws, num_chains=1, sample_stats=None)
+        return model
 
     def diagnose(
         self, X: Any = None, y: Any = None, *, rng_key: jax.Array | None = None, **kwargs: Any

@@ -45,7 +45,7 @@ def _facts(model: ModelSummary) -> list[tuple[str, str]]:
         how += f" with {type(inference.sampler).__name__}, {inference.num_chains} chain(s)"
     spec = model.spec
     # Results that were given a directory say themselves where they are.
-    lying = [("ResultBuilder", f"{model.directory} (temporary)")] if model.directory else []
+    lying = [("Results", f"{model.directory} (temporary)")] if model.directory else []
     return [
         ("Kernel", model.signature.kernel),
         ("Input, output", f"{model.signature.param_input}, {model.signature.param_output}"),
