@@ -1,6 +1,6 @@
-"""The state of a model, its properties, and what every group of methods needs."""
+"""State and properties of a model, shared by all groups of methods."""
 
-__all__ = ["LIVING", "ModelBase", "ModelInputs", "given_key"]
+__all__ = ["LIVE_MODELS", "ModelBase", "ModelInputs", "optional_key"]
 
 import weakref
 from collections.abc import Mapping, Sequence
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from aimz.store import TemporaryDirectory
 
 
-LIVING: "weakref.WeakSet[ModelBase]" = weakref.WeakSet()
-"""Models that are alive, for :meth:`ImpactModel.cleanup_models`."""
+LIVE_MODELS: "weakref.WeakSet[ModelBase]" = weakref.WeakSet()
+"""All models that exist, for :meth:`ImpactModel.cleanup_models`."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ModelInputs:
 
 
 class ModelBase:
-    """What a model is made of."""
+    """State and properties of an :class:`ImpactModel`."""
 
     def __init__(
         self,
@@ -63,51 +63,51 @@ class ModelBase:
     ) -> None:
         signature = read_signature(kernel, param_input, param_output)
         key, fit = read_key(rng_key), make_fit(kernel, inference, svi)
-        self._begin(ModelState(key, KernelEngine(kernel, signature), fit, ResultBuilder(dims, coords), None, None))
+        self._set_state(ModelState(key, KernelEngine(kernel, signature), fit, ResultBuilder(dims, coords), None, None))
 
-    def _begin(self, parts: ModelState) -> None:
-        self._rng_key = parts.key
-        self._engine = parts.engine
-        self._fit = parts.fit
-        self._results = parts.results
-        self._posterior = parts.posterior
-        self._observed = parts.observed
+    def _set_state(self, state: ModelState) -> None:
+        self._rng_key = state.key
+        self._engine = state.engine
+        self._fit = state.fit
+        self._results = state.results
+        self._posterior = state.posterior
+        self._observed = state.observed
         self._home: TemporaryDirectory | None = None
-        LIVING.add(self)
+        LIVE_MODELS.add(self)
 
     @property
     def kernel(self) -> Kernel:
-        """The NumPyro model."""
+        """NumPyro model."""
         return self._engine.kernel
 
     @property
     def kernel_spec(self) -> KernelSpec | None:
-        """Structure of the kernel as all calls so far showed it; None before the first."""
+        """Structure of the kernel, as found by all calls so far; None before the first call."""
         return self._engine.reader.spec
 
     @property
     def inference(self) -> SVI | MCMC | None:
-        """The inference object the model was made with; None if it was loaded without one."""
+        """Inference object of the model; None if the model was loaded without one."""
         return self._fit.inference
 
     @property
     def param_input(self) -> str:
-        """Name of the kernel's input."""
+        """Name of the kernel's input parameter."""
         return self._engine.signature.param_input
 
     @property
     def param_output(self) -> str:
-        """Name of the kernel's output."""
+        """Name of the kernel's output parameter."""
         return self._engine.signature.param_output
 
     @property
     def posterior(self) -> dict[str, jax.Array] | None:
-        """Site name to draws of shape ``(n_draws, ...)``, chain after chain; None before there are any."""
+        """Site name to draws of shape ``(n_draws, ...)``, chain after chain; None if there is no posterior."""
         return None if self._posterior is None else dict(self._posterior.draws)
 
     @property
     def rng_key(self) -> jax.Array:
-        """The key the next call that is given none will split."""
+        """PRNG key that the next call without ``rng_key`` splits."""
         return self._rng_key
 
     @property
@@ -127,89 +127,92 @@ class ModelBase:
 
     @property
     def temp_dir(self) -> str | None:
-        """Directory of the results that were given none; None before there are any."""
+        """Temporary directory of results stored without ``output_dir``; None if there are none."""
         return None if self._home is None or self._home.closed else str(self._home.path)
 
     @property
     def vi_state(self) -> SVIState | None:
-        """State of the optimisation (parameters, optimizer, mutable state); None before SVI has run."""
+        """State of the optimization (parameters, optimizer, mutable state); None before SVI has run."""
         return self._fit.vi_state
 
     @property
     def _vi_state(self) -> SVIState | None:
-        """The name under which a loop of one's own may know :attr:`vi_state`."""
+        """Alias of :attr:`vi_state`, for training loops that use this name."""
         return self._fit.vi_state
 
     @property
     def vi_result(self) -> VIResult | None:
-        """Fitted parameters and the losses of all steps so far; None before SVI has run.
+        """Fitted parameters and losses of all steps; None before SVI has run.
 
-        May be set after a loop of one's own, to anything with ``params`` and ``losses``.
+        May be set after a custom training loop, to any object with ``params`` and ``losses``.
         """
         return self._fit.vi_result
 
     @vi_result.setter
     def vi_result(self, result: VIResult) -> None:
         if not (hasattr(result, "params") and hasattr(result, "losses")):
-            msg = f"`vi_result` must have `params` and `losses`; got {type(result).__name__}."
+            msg = (
+                f"`vi_result` must have `params` and `losses`; got {type(result).__name__}. Pass the result of "
+                "`svi.run`, or an object with both attributes."
+            )
             raise TypeError(msg)
         if isinstance(self._fit, PosteriorOnly):
             self._fit.refuse("Setting `vi_result`")
         self._fit.vi_result = result
-        self._leave_data()
+        self._forget_data()
 
     def is_fitted(self) -> bool:
-        """Whether there is a posterior, fitted or set."""
+        """Return whether the model has a posterior, from a fit or set by the user."""
         return self._posterior is not None
 
     def cleanup(self) -> None:
-        """Remove the temporary directory with the results in it; reading one raises ``StaleResultError`` from then on.
+        """Remove the temporary directory and the results in it.
 
-        Results with an ``output_dir`` of their own stay.
+        Reading one of these results then raises ``StaleResultError``. Results with their own ``output_dir`` are kept.
         """
         if self._home is not None:
             self._home.close()
             self._home = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the temporary directory out of a pickle: it belongs to this process."""
+        """Leave out the temporary directory, which belongs to this process."""
         return {**self.__dict__, "_home": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Be found by :meth:`cleanup_models` again."""
+        """Restore the state and register the model for :meth:`cleanup_models`."""
         self.__dict__ |= state
-        LIVING.add(self)
+        LIVE_MODELS.add(self)
 
-    def _leave_data(self) -> None:
-        """Forget the data of the last fit, since something else moves the parameters; their fingerprints stay."""
+    def _forget_data(self) -> None:
+        """Drop the data of the last fit before other data change the parameters; fingerprints are kept."""
         if self._observed is not None:
             self._observed = replace(self._observed, call=None, moved=True)
 
-    def _key(self, given: jax.Array | None, streaming: StreamingOptions | None = None) -> jax.Array:
-        """Return the key of a call: the one given, that of the call it resumes, or one split off the model's own."""
-        if given is not None:
-            return given
+    def _key(self, rng_key: jax.Array | None, streaming: StreamingOptions | None = None) -> jax.Array:
+        """Return the key of a call: the one passed, that of the resumed call, or a new split of the model's key."""
+        if rng_key is not None:
+            return rng_key
         if streaming is not None and streaming.journal is not None and streaming.journal.fingerprint["rng_key"]:
             return key_from_text(streaming.journal.fingerprint["rng_key"])
         self._rng_key, key = jax.random.split(self._rng_key)
         return key
 
     def _groups_of(self, posterior: Posterior, spec: KernelSpec | None) -> "dict[str, xr.Dataset]":
-        """Return draws as groups of a tree, with the labels of the data they were fitted to."""
+        """Return draws as groups of a tree, with the labels of the fitted data."""
         index = None if self._observed is None else self._observed.index
         return self._results.posterior(posterior, spec, self._engine.columns, index)
 
     def _fitted(self, method: str) -> Posterior:
-        """Return the posterior, or say which call makes one."""
+        """Return the posterior; raise if there is none."""
         if self._posterior is None:
             msg = (
                 f"`{method}` needs a posterior, and this model has none yet. Call `fit_on_batch(X, y)`, or "
-                "`set_posterior_sample` with draws made elsewhere."
+                "`set_posterior_sample` with draws from another source."
             )
             raise NotFittedError(msg)
         return self._posterior
 
 
-def given_key(rng_key: Any) -> jax.Array | None:
-    """Return the key given to a call, checked, or None."""
+def optional_key(rng_key: Any) -> jax.Array | None:
+    """Return the ``rng_key`` argument of a call after checking it; None if it was not passed."""
     return None if rng_key is None else read_key(rng_key)

@@ -1,4 +1,4 @@
-"""Methods that compare scenarios."""
+"""Methods of ``ImpactModel`` that estimate effects and compare scenarios."""
 
 __all__ = ["EffectMethods"]
 
@@ -26,7 +26,7 @@ from aimz.engine import (
     share_rows,
 )
 from aimz.model.averages import compare
-from aimz.model.base import given_key
+from aimz.model.base import optional_key
 from aimz.model.requests import RequestMethods
 from aimz.types import StatisticsLike
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class EffectMethods(RequestMethods):
-    """Methods that compare scenarios."""
+    """Effects of interventions."""
 
     @collective_call
     def estimate_effect(
@@ -51,43 +51,43 @@ class EffectMethods(RequestMethods):
         on_batch: bool = False,
         statistics: StatisticsLike | None = None,
     ) -> "xr.DataTree":
-        """Return what an intervention changes: intervention minus baseline, draw by draw and row by row.
+        """Return the effect of an intervention: intervention minus baseline, for each draw and row.
 
-        Each scenario is a tree, or the keyword arguments of :meth:`predict` to make one.  Scenarios made here share
-        their key, so their noise is common and the difference is the effect alone.  Where they lie on disk the
-        difference is taken when it is read.
+        Each scenario is a tree, or a mapping of keyword arguments with which :meth:`predict` is called. Scenarios that
+        are predicted here share their key, so they have common noise and the difference is the effect alone. For
+        results on disk, the difference is computed lazily.
 
         Parameters
         ----------
         output_baseline, output_intervention : xarray.DataTree, optional
             Results of a predictive method.
         args_baseline, args_intervention : mapping, optional
-            Keyword arguments of :meth:`predict`, the input among them; of :meth:`predict_on_batch` if ``on_batch``.
+            Keyword arguments of :meth:`predict`, including the input; of :meth:`predict_on_batch` if ``on_batch``.
         on_batch : bool
             Whether to predict in one pass in memory.
         statistics : optional
-            What to keep of the effect on each row in place of its draws; see "Streaming" in :class:`ImpactModel`.  Both
-            scenarios must then be arguments.  They are computed together, in one pass over the rows; where and how to
-            store the result is said in ``args_intervention``.
+            Statistics over the draws of the effect to return instead of its draws; see "Streaming" in
+            :class:`ImpactModel`. Requires ``args_baseline`` and ``args_intervention``, which are then computed together
+            in one pass over the rows. ``args_intervention`` determines where and how the result is stored.
 
         Returns
         -------
         xarray.DataTree
-            The differences in the group the scenarios share, all sampling dimensions kept, or ``statistic`` in their
-            place.
+            Differences, in the group that both scenarios share, with all sampling dimensions, or with ``statistic`` in
+            place of these.
 
         Raises
         ------
         TypeError
-            If a scenario is given twice, or not at all.
+            If a scenario is passed twice, or is missing.
         ValueError
-            If the scenarios differ in draws or rows, or share no variable.
+            If the scenarios differ in draws or rows, or have no variable in common.
 
         Warns
         -----
         UserWarning
-            If trees were drawn with different keys, so that their noise is not common, or one drew sites anew that
-            kept their posterior draws in the other.
+            If the trees were computed with different keys, so that they do not have common noise, or if a site was
+            resampled in one tree and kept its posterior draws in the other.
         """
         from aimz.output import difference
 
@@ -99,8 +99,8 @@ class EffectMethods(RequestMethods):
         ]
         if statistics is not None:
             return self._effect_on_rows(sides, statistics)
-        # Both are checked before either is computed or a key is split; and what one of them draws anew both draw
-        # anew, or the difference would be between fitted rows and others.
+        # Both scenarios are checked before either is computed or a key is split. A site that is resampled in one is
+        # resampled in both: otherwise the difference would be between fitted rows and new ones.
         check_inputs(side.request["X"] for side in sides if side.request is not None)
         alone = [None if side.request is None else self._ask(**side.request, quiet=True) for side in sides]
         check_alike(*(None if asked is None else asked.prepared for asked in alone))
@@ -109,7 +109,7 @@ class EffectMethods(RequestMethods):
         alike = SharedResampling.of(
             [asked.prepared.substitution for asked in alone if asked is not None], sides[0].anew | sides[1].anew
         )
-        # What an iterable yields is there once: the second time it is the same that is asked about.
+        # An iterable can be read only once, so the second check uses the inputs opened by the first.
         ready = [
             None if side.request is None else self._ask(**side.request, alike=alike, given=givens[i])
             for i, side in enumerate(sides)
@@ -140,62 +140,62 @@ class EffectMethods(RequestMethods):
         X: Any = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
-        """Average each site over rows under many scenarios, and say what each changes, in one pass over the data.
+        """Compare averages over rows under several scenarios, in one pass over the data.
 
-        No draw of any row is stored: what comes back has a number for each draw, scenario and group, so memory grows
-        with neither rows nor the length of the pass.  All scenarios share their noise.  Averages are taken inside each
-        draw first, then contrasts of averages; so every effect has draws of its own, and effects can be added,
-        subtracted and compared draw by draw.
+        No draw of any row is stored. The result has one number for each draw, scenario and group, so memory does not
+        grow with the number of rows. All scenarios have common noise. Averages are computed for each draw first, and
+        contrasts of averages second, so every effect has its own draws, and effects can be added, subtracted and
+        compared draw by draw.
 
         Parameters
         ----------
         scenarios : mapping of name to mapping
-            For each scenario, keyword arguments of :meth:`predict` that are its own: ``intervention``, ``X``,
-            ``in_sample`` or further arguments of the kernel.  Scenarios that differ in the values of arrays only are
-            computed side by side.
+            Keyword arguments of :meth:`predict` for each scenario: ``intervention``, ``X``, ``in_sample`` or further
+            arguments of the kernel. Scenarios that differ only in the values of arrays are computed together.
         baseline : name
-            The scenario the others are compared with.
+            Scenario that the others are compared with.
         by : array_like of shape (n_obs,), str, list of str, or mapping, optional
-            Labels of the rows' groups.  A mapping of names to labels gives one dimension for each; a text names a
-            column of a data frame ``X``, or an argument of the kernel that has one value for each row.
+            Group labels of the rows. A mapping of names to labels gives one dimension for each name. A string is the
+            name of a column of the data frame ``X``, or of an argument of the kernel with one value for each row.
         weights : array_like of shape (n_obs,), or str, optional
-            What each row counts in the averages; a text names a column or an argument, as in ``by``.  With 1 for the
-            treated and 0 for others, effects are those on the treated.
+            Weights of the rows in the averages; a string names a column or an argument, as in ``by``. With weights of 1
+            for treated rows and 0 for others, effects are average effects on the treated.
         contrast : {"difference", "ratio", "lift"} or callable
-            What an effect is: scenario - baseline, scenario / baseline, scenario / baseline - 1, or a function
-            ``(scenario, baseline)`` of averages, arrays with dimensions ``(chain, draw, ...)``.
+            Definition of an effect: scenario - baseline, scenario / baseline, scenario / baseline - 1, or a function
+            ``(scenario, baseline)`` of averages, which are arrays with dimensions ``(chain, draw, ...)``.
         return_sites : str or iterable of str, optional
             As in :meth:`predict`.
         rng_key : jax.Array, optional
             Key for this call.
         batch_size : int, optional
-            Rows that are computed together at most, rounded up to whole blocks; the numbers do not depend on it.
+            Maximum number of rows that are computed together, rounded up to whole blocks. The numbers do not depend on
+            it.
         progress : bool
-            Whether to show a bar.
+            Whether to show a progress bar.
         client : distributed.Client, optional
-            Cluster to compute on; see "Streaming" in :class:`ImpactModel`.
+            Dask cluster; see "Streaming" in :class:`ImpactModel`.
         X, **kwargs
-            Arguments that all scenarios share; those of a scenario go first.
+            Arguments that all scenarios share. Arguments of a scenario take precedence.
 
         Returns
         -------
         xarray.DataTree
             Groups ``scenarios`` (averages, with dimensions ``(chain, draw, scenario, <groups>, ...)``), ``effect``
-            (the same without the baseline) and ``groups`` (``rows`` and ``weight`` of each).  With ``by``, the averages
-            over all rows are in ``scenarios_overall`` and ``effect_overall``.  :func:`aimz.summary` makes a table of
-            it, :func:`aimz.in_words` sentences.
+            (contrasts of all scenarios but the baseline) and ``groups`` (``rows`` and ``weight`` of each group). With
+            ``by``, the groups ``scenarios_overall`` and ``effect_overall`` contain the averages over all rows.
+            :func:`aimz.summary` turns the result into a table, :func:`aimz.in_words` into sentences.
 
         Raises
         ------
         NotFittedError
             If there is no posterior.
         TypeError, ValueError
-            If scenarios do not fit together; nothing has then been computed.
+            If scenarios are not compatible. Nothing has then been computed.
 
         Warns
         -----
         UserWarning
-            If a ratio is to be taken to a baseline of 0, or one whose sign is not known.
+            If a ratio has a baseline of 0, or one whose sign is uncertain.
 
         Examples
         --------
@@ -223,7 +223,7 @@ class EffectMethods(RequestMethods):
         """
         from aimz.output import check_by, check_contrast, read_contrast
 
-        key, contrast = given_key(rng_key), read_contrast(contrast)
+        key, contrast = optional_key(rng_key), read_contrast(contrast)
         options = read_streaming("obs", batch_size, "memory", None, None, progress, client=client)
         shared = {**kwargs, **({} if X is None else {self.param_input: X})}
         self._engine.signature.check_apart({"by": by, "weights": weights})

@@ -1,4 +1,4 @@
-"""Methods that fit a model."""
+"""Methods of ``ImpactModel`` that fit it."""
 
 __all__ = ["FittingMethods"]
 
@@ -10,7 +10,7 @@ import jax
 
 from aimz.data import key_to_text, read_count
 from aimz.inference import FitData, PosteriorOnly, SVIFit
-from aimz.model.base import ModelBase, given_key
+from aimz.model.base import ModelBase, optional_key
 from aimz.model.minibatch_checks import batch_scale
 from aimz.model.minibatch_fit import plan_fit, read_options, read_training
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class FittingMethods(ModelBase):
-    """Methods that fit the model."""
+    """Fitting by SVI or MCMC, at once, in minibatches or step by step."""
 
     def fit_on_batch(
         self,
@@ -34,23 +34,23 @@ class FittingMethods(ModelBase):
         progress: bool = True,
         **kwargs: Any,
     ) -> Self:
-        """Fit to all the data at once, by SVI or MCMC, and draw the posterior.
+        """Fit to all rows at once by SVI or MCMC, and draw from the posterior.
 
-        SVI continues from the state the model has; a model that is to start afresh is made anew.  MCMC warms up
-        and samples as its object says, each time.  Discrete latents that were summed over are drawn afterwards, given
-        the data and each draw of the others.
+        SVI continues from the model's current state; make a new model to start over. MCMC runs warm-up and sampling as
+        configured in its object, in every call. Discrete latent sites that were enumerated are sampled afterwards,
+        given the data and each draw of the other sites.
 
         Parameters
         ----------
         X, y : array_like of shape (n_obs, ...)
-            Input and output; see "Tables" in :class:`ImpactModel`.  The output is kept, not copied, as
-            ``observed_data`` of later results.
+            Input and output; see "Tables" in :class:`ImpactModel`. The model keeps a reference to the output, without
+            copying it, as ``observed_data`` of later results.
         num_steps : int
-            SVI: number of optimisation steps.
+            SVI: number of optimization steps.
         num_samples : int
-            SVI: number of posterior draws to take.  MCMC draws as many as its object says.
+            SVI: number of posterior draws. MCMC uses the number configured in its object.
         rng_key : jax.Array, optional
-            Key for this call; the model's own is then left alone.
+            Key for this call; the model's own key then does not change.
         progress : bool
             Whether to show a progress bar.
         **kwargs
@@ -64,18 +64,18 @@ class FittingMethods(ModelBase):
         Raises
         ------
         KernelValidationError
-            If the kernel does not observe the output, or has a discrete latent that cannot be summed over.
+            If the kernel does not observe the output, or has a discrete latent site that cannot be enumerated.
         TypeError, ValueError
-            If data or arguments do not fit; nothing has then been changed.
+            If data or arguments are invalid. The model has then not changed.
         ImportError
-            If the kernel has discrete latents and funsor is not installed.
+            If the kernel has discrete latent sites and funsor is not installed.
 
         Warns
         -----
         RuntimeWarning
-            If a loss is not finite: the run stops and the last good state is kept.
+            If a loss is not finite. The run then stops and keeps the last finite state.
         """
-        given = given_key(rng_key)
+        rng_key = optional_key(rng_key)
         with self._engine.reading_fit(anew=self._fit.vi_state is None):
             call = self._engine.read_call(X, kwargs, output=y)
             read_count(num_steps, "num_steps")
@@ -84,7 +84,7 @@ class FittingMethods(ModelBase):
             self._fit.check_run(call, spec, num_samples=num_samples)
             self._engine.learn(call)
         self._posterior = self._fit.run(
-            call, spec, self._key(given), num_steps=num_steps, num_samples=num_samples, progress=progress
+            call, spec, self._key(rng_key), num_steps=num_steps, num_samples=num_samples, progress=progress
         )
         self._observed = FitData.of(call, self.param_output)
         return self
@@ -105,44 +105,45 @@ class FittingMethods(ModelBase):
         checkpoint_dir: "str | os.PathLike[str] | None" = None,
         **kwargs: Any,
     ) -> Self:
-        """Fit in minibatches by SVI, and draw the posterior: that of the whole data, whatever the ``batch_size``.
+        """Fit in minibatches by SVI, and draw from the posterior of the whole data.
 
-        In a step with ``B`` of ``n_obs`` rows, each site with a row axis counts ``n_obs / B`` times, in model and
-        guide, so that each loss estimates the negative ELBO of the whole data without bias [1]_.  A plate that knows
-        its ``size`` and ``subsample_size`` does so by itself, and is left alone.  What a batch cannot stand for is
-        refused before the first step.
+        In a step with ``B`` of ``n_obs`` rows, the log density of each site with a row axis is multiplied by
+        ``n_obs / B``, in model and guide, so that each loss is an unbiased estimate of the negative ELBO of the whole
+        data [1]_. A plate with a ``size`` and a ``subsample_size`` scales its sites itself and is left unchanged. If
+        minibatches would give another posterior than all rows, the method raises before the first step.
 
         Parameters
         ----------
         X : array_like of shape (n_obs, ...), ArrayDataset, ArrayLoader or iterable of batches
-            Input, or a source of batches: mappings of argument to array, pairs of such a mapping and the number of
-            padded rows, or tuples ``(X, y)``.  Rows of files (:class:`numpy.memmap`, Zarr, Dask) are read as they are
-            needed.
+            Input, or a source of batches. A batch is a mapping of argument name to array, a pair of such a mapping and
+            the number of padded rows, or a tuple ``(X, y)``. Rows in files (:class:`numpy.memmap`, Zarr, Dask) are read
+            when they are needed.
         y : array_like of shape (n_obs, ...), optional
-            Output, where it does not come with ``X``.
+            Output, if ``X`` does not contain it.
         num_samples : int
-            Number of posterior draws to take.
+            Number of posterior draws.
         rng_key : jax.Array, optional
-            Key for this call; the model's own is then left alone.
+            Key for this call; the model's own key then does not change.
         progress : bool
-            Whether to show a bar for each epoch.
+            Whether to show a progress bar.
         batch_size : int, optional
-            Rows in a batch.  By default that of the loader, the length of the first batch of an iterable, or for
-            arrays a hundredth of the rows, as a power of two from 64 to 4,096.  The last batch of an epoch may be
-            shorter, and has its own scale.
+            Number of rows in a batch. The default is the batch size of a loader, the length of the first batch of an
+            iterable, or, for arrays, the power of two between 64 and 4,096 that is closest to a hundredth of the rows.
+            The last batch of an epoch may be shorter; its scale is then larger.
         epochs : int
-            How often to go through the data.
+            Number of passes over the data.
         shuffle : bool
-            Whether the rows of arrays come in another order in each epoch.  Loaders and iterables have their own.
+            Whether to shuffle the rows of arrays in each epoch. Loaders and iterables determine their own order.
         total_size : int, optional
-            Rows of the whole data, for an iterable.  Without it a loader is asked (``sampler``, ``dataset``), and any
-            other iterable is gone through once to count them; an iterator, which that would use up, needs it.
+            Number of rows of the whole data, for an iterable. By default it is read from a loader (``sampler``,
+            ``dataset``), and other iterables are iterated over once to count their rows. It is required for an
+            iterator, which counting would exhaust.
         on_epoch_end : callable, optional
-            Called as ``on_epoch_end(epoch, loss)`` with the number of the epoch, counted from 0, and the mean loss of
-            its steps; the fit ends if it returns true.
+            Called as ``on_epoch_end(epoch, loss)`` with the number of the epoch, starting at 0, and the mean loss of
+            its steps. The fit ends if it returns a true value.
         checkpoint_dir : path-like, optional
-            Where to keep the state after each epoch.  The same call, made again after the process was killed, goes on
-            from there and ends in the same bits.
+            Directory in which the state is saved after each epoch. If the process is killed, the same call continues
+            from there and gives bitwise the same result.
         **kwargs
             Further arguments of the kernel.
 
@@ -156,24 +157,25 @@ class FittingMethods(ModelBase):
         KernelValidationError
             If the kernel does not observe the output.
         CheckpointError
-            If the checkpoint is of another kernel, guide, optimizer, key or data size, or damaged.
+            If the checkpoint is damaged, or was written with another kernel, guide, optimizer, key or data size.
         TypeError, ValueError
-            If the model is fitted by MCMC, data or arguments do not fit, or a batch cannot stand for the whole: rows
-            that see one another, a scalar ``factor`` of the rows, a guide with a value for each row.  Nothing has
-            then been changed.
+            If the model is fitted by MCMC, data or arguments are invalid, or minibatches are not possible: the kernel
+            combines values of several rows, has a scalar ``factor`` of the rows, or the guide has a value for each row.
+            The model has then not changed.
 
         Warns
         -----
         RuntimeWarning
-            If a step is not finite: the run stops at the end of its epoch, and the last good state is kept.
+            If a step is not finite. The run then stops at the end of its epoch and keeps the last finite state.
 
         Notes
         -----
-        The fit continues from the state the model has.  If it is interrupted, the steps that are done are kept, and
-        the posterior is the one before.
+        The fit continues from the model's current state. If it is interrupted, the completed steps are kept and the
+        posterior is the previous one.
 
-        Kernels with mutable state (batch normalisation), which take statistics of each batch on purpose, and those with
-        noise of their own (dropout) are not checked for rows that see one another, apart from their sites.
+        Only the sites are checked in kernels with mutable state (batch normalization, which computes statistics of each
+        batch on purpose) and in kernels with noise of their own (dropout): other operations that combine rows are
+        allowed there.
 
         References
         ----------
@@ -199,8 +201,8 @@ class FittingMethods(ModelBase):
         >>> bool(abs(draws.mean() - 2.0) < 0.05), bool(0.008 < draws.std() < 0.012)  # of all rows: 1 / sqrt(10,000)
         (True, True)
         """
-        given = given_key(rng_key)
-        fit = self._by_svi("fit")
+        rng_key = optional_key(rng_key)
+        fit = self._require_svi("fit")
         read_count(num_samples, "num_samples")
         options = read_options(
             batch_size=batch_size,
@@ -212,7 +214,7 @@ class FittingMethods(ModelBase):
             checkpoint_dir=checkpoint_dir,
         )
         before = self._rng_key
-        key = self._key(given)
+        key = self._key(rng_key)
         key_steps, key_order, key_draws = jax.random.split(key, 3)
         try:
             with self._engine.reading_fit(anew=fit.vi_state is None):
@@ -223,7 +225,7 @@ class FittingMethods(ModelBase):
         except BaseException:
             self._rng_key = before
             raise
-        self._leave_data()
+        self._forget_data()
         try:
             fit.run_minibatches(plan, start)
         finally:
@@ -237,39 +239,40 @@ class FittingMethods(ModelBase):
     def train_on_batch(
         self, X: Any, y: Any, rng_key: jax.Array | None = None, *, total_size: int | None = None, **kwargs: Any
     ) -> "tuple[SVIState, jax.Array]":
-        """Take one step of SVI, for a training loop of one's own.
+        """Take one step of SVI, for a custom training loop.
 
         Parameters
         ----------
         X, y : array_like of shape (n_rows, ...)
             Input and output of the batch.
         rng_key : jax.Array, optional
-            Key of the step.  By default that of the state, which each step renews; the first step of all splits the
-            model's own.
+            Key of the step. The default is the key in the state, which each step renews; the very first step splits the
+            model's own key.
         total_size : int, optional
-            Number of rows of the whole data, if the batch is a part of it: sites with a row axis then count
-            ``total_size / n_rows`` times, as in :meth:`fit`.  Without it the batch is the whole data.
+            Number of rows of the whole data, if the batch is a part of it. The log density of sites with a row axis is
+            then multiplied by ``total_size / n_rows``, as in :meth:`fit`. By default the batch is the whole data.
         **kwargs
             Further arguments of the kernel.
 
         Returns
         -------
         state : numpyro.infer.svi.SVIState
-            The new state, also :attr:`vi_state`.  If the loss or its gradient is not finite it is the old one.
+            New state, also available as :attr:`vi_state`. It is the previous state if the loss or its gradient is not
+            finite.
         loss : jax.Array of shape ()
-            Negative ELBO before the step; :attr:`vi_result` collects the losses of all steps.
+            Negative ELBO before the step. :attr:`vi_result` contains the losses of all steps.
 
         Raises
         ------
         KernelValidationError
             If the kernel does not observe the output.
         TypeError, ValueError
-            If the model is fitted by MCMC, data or arguments do not fit, or the batch cannot stand for the whole.
+            If the model is fitted by MCMC, data or arguments are invalid, or minibatches are not possible.
 
         Notes
         -----
-        The posterior is left as it is.  When the loop is done, ``model.set_posterior_sample(model.sample(
-        return_datatree=False))`` draws it.
+        The posterior does not change. After the loop,
+        ``model.set_posterior_sample(model.sample(return_datatree=False))`` sets it to draws from the guide.
 
         Examples
         --------
@@ -290,8 +293,8 @@ class FittingMethods(ModelBase):
         >>> len(model.vi_result.losses)
         3
         """
-        given = given_key(rng_key)
-        fit = self._by_svi("train_on_batch")
+        rng_key = optional_key(rng_key)
+        fit = self._require_svi("train_on_batch")
         with self._engine.reading_fit(anew=fit.vi_state is None):
             call = self._engine.read_call(X, kwargs, output=y)
             spec = self._engine.read_fit(call)
@@ -299,21 +302,22 @@ class FittingMethods(ModelBase):
         n_obs = call.n_obs if total_size is None else read_count(total_size, "total_size")
         if n_obs < call.n_obs:
             msg = (
-                f"`total_size` must be at least the rows of the batch, {call.n_obs}; got {total_size}. Count all rows."
+                f"`total_size` must be at least the rows of the batch, {call.n_obs}; got {total_size}. Pass the number "
+                "of rows of the whole data."
             )
             raise ValueError(msg)
         names = batch_scale(self._engine, fit, call, spec, n_obs)
         fit.check_run(replace(call, n_obs=n_obs), spec)
-        self._leave_data()
-        return fit.step(call, names, given, lambda: self._key(None), n_obs / call.n_obs)
+        self._forget_data()
+        return fit.step(call, names, rng_key, lambda: self._key(None), n_obs / call.n_obs)
 
-    def _by_svi(self, method: str) -> SVIFit:
-        """Return the fit, if it takes steps."""
+    def _require_svi(self, method: str) -> SVIFit:
+        """Return the fit; raise if it is not by SVI."""
         if isinstance(self._fit, PosteriorOnly):
             self._fit.refuse(f"`{method}`")
         if not isinstance(self._fit, SVIFit):
             msg = (
-                f"`{method}` takes steps of SVI; this model is fitted by MCMC, which has none and needs all rows. Call "
+                f"`{method}` requires SVI, but this model is fitted by MCMC, which needs all rows at once. Call "
                 "`fit_on_batch`."
             )
             raise TypeError(msg)

@@ -1,4 +1,4 @@
-"""The class the user holds."""
+"""The ``ImpactModel`` class: documentation, saving, loading and representations."""
 
 __all__ = ["ImpactModel"]
 
@@ -10,7 +10,7 @@ from numpyro.infer import MCMC, SVI
 
 from aimz.data import read_input_dir, read_output_dir
 from aimz.inference import PosteriorOnly, make_fit
-from aimz.model.base import LIVING
+from aimz.model.base import LIVE_MODELS
 from aimz.model.effects import EffectMethods
 from aimz.model.fitting import FittingMethods
 from aimz.model.posterior import PosteriorMethods
@@ -25,85 +25,85 @@ if TYPE_CHECKING:
 
 
 class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMethods, EffectMethods):
-    """A NumPyro model with its inference, its posterior, and its answers to "what if".
+    """A NumPyro model with its inference and its posterior, for predictions and answers to "what if" questions.
 
     Parameters
     ----------
     kernel : callable
-        NumPyro model with a parameter for the input (no default), one for the output (default None), and any
-        further ones; neither ``*args`` nor ``**kwargs``.
+        NumPyro model. It has a parameter for the input (without default), a parameter for the output (default None) and
+        any number of further parameters, but neither ``*args`` nor ``**kwargs``.
     rng_key : jax.Array
-        Typed key (:func:`jax.random.key`).  It is split once by each call that needs randomness and is given
-        no key of its own.
+        Typed PRNG key (:func:`jax.random.key`). Each call that needs randomness and has no ``rng_key`` of its own
+        splits this key once.
     inference : numpyro.infer.SVI or numpyro.infer.MCMC
-        How to fit.
+        Inference object that fits the kernel.
     svi : numpyro.infer.SVI
-        Another spelling of ``inference``.
+        Alternative name of ``inference``.
     param_input, param_output : str
         Names of the input and the output among the kernel's parameters.
     coords, dims : mapping, optional
-        Labels, as ArviZ takes them: ``dims={"beta": ["feature"]}, coords={"feature": ["age", "income"]}``.
+        Labels in ArviZ's form: ``dims={"beta": ["feature"]}, coords={"feature": ["age", "income"]}``.
 
     Raises
     ------
     KernelValidationError
-        If the kernel's signature does not fit; also a :class:`ValueError`.
+        If the kernel's signature is not supported; also a :class:`ValueError`.
     TypeError
-        If ``rng_key`` is no key, or not exactly one of ``inference`` and ``svi`` is given.
+        If ``rng_key`` is not a typed key, or if both or neither of ``inference`` and ``svi`` are passed.
 
     Notes
     -----
-    *Arrays.*  The first axis of the input, the output and of every further array is the row axis, ``n_obs``
-    long.  Arguments that are not arrays (numbers, strings, tuples) reach the kernel as they are.
+    *Arrays.* The first axis of the input, the output and every further array is the row axis, of length ``n_obs``.
+    Arguments that are not arrays (numbers, strings, tuples) are passed to the kernel unchanged.
 
-    *Randomness.*  The draw ``i`` of a site depends on the key of the call, on ``i`` and on the site's name.  Two
+    *Randomness.* Draw ``i`` of a site depends only on the key of the call, on ``i`` and on the name of the site. Two
     calls with the same key therefore share their noise, whatever else differs between them.
 
-    *Results.*  Trees in ArviZ's schema, with dimensions ``(chain, draw, ...)``.  Rows share one dimension, named
-    after the plate around them.
+    *Results.* Trees in ArviZ's schema, with dimensions ``(chain, draw, ...)``. All rows share one dimension, named
+    after the plate over the rows.
 
-    *Streaming.*  Methods without ``_on_batch`` compute any number of rows, block by block, and share these options:
+    *Streaming.* Methods without ``_on_batch`` process any number of rows in blocks, and share these options:
 
-    - ``store``: ``"persistent"`` writes a Zarr directory and returns a tree that reads it when asked; ``"memory"``
-      keeps everything in host memory and writes nothing.
-    - ``output_dir``: where to make the directory of the call, ``<UTC time>_<method>``: a path, a URL such as
-      ``"s3://bucket/results"`` (``pip install "aimz[cloud]"``; also ``gs://``, ``az://``, ``memory://``), or a store of
-      zarr's.  By default that is a temporary directory (:attr:`temp_dir`), which lives as long as the model or a result
-      in it.
-    - ``batch_size``: rows, or draws, that are stored together; rounded up to whole blocks.  The numbers do not depend
-      on it.
-    - ``shard_axis``: what several devices share: ``"obs"`` (each has all draws of some rows), or ``"draw"`` (each has
-      some draws of all rows, which must then fit in memory).
-    - ``resume``: directory or URL of a call that did not finish; in a store of zarr's, a ``StorePath``, or the name of
-      the call beside the same ``output_dir``.  The same call then finishes it, computes only what is missing, and
-      refuses if kernel, posterior, data, key or batching differ.
-    - ``progress``: whether to show a bar.
-    - ``client``: a :class:`distributed.Client`.  The workers of that Dask cluster then compute the rows, each writing
-      its own chunks, and the result is the one of this machine.  By default that is the active client where an input is
-      a Dask array, and no cluster elsewhere; ``False`` is none in any case.
-      Under :func:`jax.distributed.initialize` the processes share the rows without any client: each makes the same
-      call, and gets the same result; ``output_dir`` must then be a place that all of them reach.
-    - ``statistics``: what to keep instead of the draws, such as ``("mean", "sd", 0.05, 0.5, 0.95)``.  Each site then
-      has a leading dimension ``statistic`` in place of ``chain`` and ``draw``, and neither memory nor the result grow
-      with the number of draws (where all rows have to be seen together, draws wait in a temporary file).  The numbers
-      are those NumPy gives for the draws as doubles: ``"mean"``; ``"sd"`` (divided by the number of draws); a number
-      between 0 and 1, a quantile; ``("exceeds", c)``, the share of draws above ``c``, that is P(> c); ``("eti", 0.9)``
-      and ``("hdi", 0.9)``, equal-tailed and highest-density intervals, two numbers
-      each; ``"interval"``, one of these at ArviZ's default level (``arviz_base.rcParams``).  Attributes of the group
-      record level and kind.
+    - ``store``: ``"persistent"`` writes a Zarr directory and returns a tree that reads it lazily; ``"memory"`` keeps
+      the whole result in host memory and writes nothing.
+    - ``output_dir``: directory in which the call creates its own, ``<UTC time>_<method>``. A path, a URL such as
+      ``"s3://bucket/results"`` (``pip install "aimz[cloud]"``; also ``gs://``, ``az://``, ``memory://``), or a Zarr
+      store. The default is a temporary directory (:attr:`temp_dir`), which is removed when neither the model nor any
+      result stored in it exists any more.
+    - ``batch_size``: number of rows (or draws) that are stored together, rounded up to whole blocks. The numbers do not
+      depend on it.
+    - ``shard_axis``: axis that is divided among several devices: ``"obs"`` (each device computes all draws of some
+      rows) or ``"draw"`` (each device computes some draws of all rows, which must then fit in memory).
+    - ``resume``: directory or URL of a call that was interrupted; with a Zarr store, a ``StorePath``, or the name of
+      the interrupted call together with the same ``output_dir``. The same call then completes the result and computes
+      only what is missing. It raises if the kernel, posterior, data, key or batching differ.
+    - ``progress``: whether to show a progress bar.
+    - ``client``: a :class:`distributed.Client`. The workers of this Dask cluster compute the rows and write their own
+      chunks; the result is identical to a local one. By default, the active client is used if an input is a Dask array,
+      and no cluster otherwise; ``False`` never uses a cluster. Under :func:`jax.distributed.initialize`, the processes
+      share the rows without a client: every process makes the same call and gets the same result, and ``output_dir``
+      must be a location that all of them can access.
+    - ``statistics``: statistics over the draws to return instead of the draws, such as
+      ``("mean", "sd", 0.05, 0.5, 0.95)``. Each site then has a leading dimension ``statistic`` in place of ``chain``
+      and ``draw``, and neither the memory nor the result grows with the number of draws (if all rows must be computed
+      together, the draws are kept in a temporary file). The values equal those of NumPy for the draws in double
+      precision: ``"mean"``; ``"sd"`` (divided by the number of draws); a number between 0 and 1 for a quantile;
+      ``("exceeds", c)`` for the share of draws above ``c``, that is P(> c); ``("eti", 0.9)`` and ``("hdi", 0.9)`` for
+      an equal-tailed and a highest-density interval, two numbers each; ``"interval"`` for ArviZ's default kind of
+      interval and level (``arviz_base.rcParams``). Attributes of the group record the kind and the level.
 
-    ``X`` may also be an :class:`~aimz.utils.data.ArrayLoader` or any iterable of batches: mappings of field to array,
-    pairs of such a mapping and the number of padded rows, data frames, or tuples ``(X, y)``.
+    ``X`` may also be an :class:`~aimz.utils.data.ArrayLoader` or any iterable of batches. A batch is a mapping of field
+    name to array, a pair of such a mapping and the number of padded rows, a data frame, or a tuple ``(X, y)``.
 
-    *Tables.*  ``X`` may be a data frame (pandas, Polars, PyArrow), an array or data set of xarray, or a group of Zarr;
-    in the methods that stream also a PyArrow data set (Parquet), a lazy frame of Polars, or a data set of Hugging
-    Face, which are read in pieces.  A column that has the name of a kernel parameter is that argument, unless it is
-    passed.  The others, all numeric, are the columns of the input; after a fit they are found by their names, in any
-    order and among any others.  The index of a frame, or the coordinate of an array, labels the rows of the result; the
-    names of the columns label the axes of sites that are as long because there are as many columns.
+    *Tables.* ``X`` may be a data frame (pandas, Polars, PyArrow), an xarray array or data set, or a Zarr group.
+    Streaming methods also accept a PyArrow data set (Parquet), a lazy Polars frame and a Hugging Face data set, and
+    read them in chunks. A column with the name of a kernel parameter becomes that argument, unless the argument is
+    passed. The other columns must be numeric and form the input; after a fit they are matched by name, so their order
+    does not matter and additional columns are ignored. The index of a frame, or the coordinate of an array, labels the
+    rows of the result. The column names label those axes of sites whose length is the number of columns.
 
-    *Compiled programs* are kept: what the kernel, or a function that intervenes on a site, closes over must not be
-    changed in place between calls.
+    *Compiled programs* are cached. Do not modify in place, between calls, any object that the kernel or an intervention
+    function closes over.
 
     Examples
     --------
@@ -131,56 +131,58 @@ class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMe
 
     @staticmethod
     def cleanup_models() -> None:
-        """Do :meth:`cleanup` for every model that is alive."""
-        for model in list(LIVING):
+        """Call :meth:`cleanup` for every model that exists."""
+        for model in list(LIVE_MODELS):
             model.cleanup()
 
     def describe(self, X: Any = None, y: Any = None, **kwargs: Any) -> str:
-        """Return a text on the kernel's sites, their roles and shapes, and on what each method returns.
+        """Return a text that describes the kernel's sites, their roles and shapes, and what each method returns.
 
         Parameters
         ----------
         X, y : array_like of shape (n_obs, ...), optional
-            Data to read the kernel with, if no call has yet; nothing is computed on them.
+            Data to trace the kernel with, if no call has done so yet. Nothing is computed with them.
         **kwargs
             Further arguments of the kernel.
 
         Returns
         -------
         str
-            At most 80 characters wide.
+            Text of lines of at most 80 characters.
         """
         if X is not None:
             self._engine.read_spec(self._engine.read_call(X, kwargs))
             if y is not None:
                 self._engine.read_spec(self._engine.read_call(X, kwargs, output=y))
-        return describe(self._portrait())
+        return describe(self._summary())
 
     def save(self, path: "str | os.PathLike[str]", *, overwrite: bool = False) -> None:
-        """Write the model to a directory that holds no code: arrays as safetensors, all else as JSON.
+        """Write the model to a directory without code: arrays as safetensors, everything else as JSON.
 
-        Kept are the posterior with its chains, what was fitted (parameters, mutable state, state of the optimizer,
-        losses, where chains ended), the key, the structure of the kernel, labels, and of the data the output, labels of
-        the rows, and fingerprints of the rest.  Kernel and inference object are code, and are not.
+        The directory contains the posterior with its chains, the state of the fit (parameters, mutable state, optimizer
+        state, losses, last states of the chains), the key, the structure of the kernel and the labels. Of the data it
+        contains the output, the row labels and fingerprints of the other arrays. Kernel and inference object are code
+        and are not written.
 
         Parameters
         ----------
         path : path-like
-            A directory that does not exist yet, or is empty.
+            Directory that is empty or does not exist yet.
         overwrite : bool
-            Whether a model that is there may be replaced; this happens in one atomic step, when the new one is whole.
+            Whether to replace a model stored at ``path``. The replacement is atomic: it happens after the new model has
+            been written completely.
 
         Raises
         ------
         FileExistsError
-            If there is a model and not ``overwrite``, or anything else.
+            If ``path`` contains a model and ``overwrite`` is False, or anything other than a model.
         ValueError, TypeError
             If a parameter cannot be written as an array.
 
         Warns
         -----
         UserWarning
-            If chains cannot be continued after a load, or labels are objects of which only the text can be written.
+            If chains cannot be continued after a load, or if labels are objects that can only be stored as text.
 
         Examples
         --------
@@ -214,58 +216,58 @@ class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMe
         *,
         arguments: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Read a model that :meth:`save` wrote; nothing in the files is ever executed.
+        """Read a model that :meth:`save` wrote. No code in the files is executed.
 
-        The kernel is traced, without arithmetic on data, and compared with the structure that was saved; so are guide
-        and optimizer.  Afterwards ``predict`` gives the same bits with the same key, and a fit goes on as if it had
-        not been interrupted.
+        The kernel is traced without computing with data and compared with the saved structure, and so are guide and
+        optimizer. The loaded model makes bitwise identical predictions with the same key, and a fit continues as if it
+        had not been interrupted.
 
         Parameters
         ----------
         path : path-like
-            The directory.
+            Directory of the saved model.
         kernel : callable
-            The kernel that was fitted.
+            Kernel that was fitted.
         inference : numpyro.infer.SVI or numpyro.infer.MCMC, optional
-            Inference made as for the fit; an SVI object that has run is copied, since it is set up for data of its own.
-            Without it the model predicts, compares and scores, and cannot be fitted.
+            Inference object constructed as for the fit. An SVI object that has run is copied, because it is initialized
+            for other data. Without ``inference``, the model can predict, compare and score, but not be fitted.
         arguments : mapping of str to object, optional
-            Arguments the kernel was called with that are neither arrays nor plain values, such as functions.
+            Arguments with which the kernel was called and which are neither arrays nor plain values, such as functions.
 
         Returns
         -------
         ImpactModel
-            The model as it was saved.
+            Model in the state in which it was saved.
 
         Raises
         ------
         FileNotFoundError
-            If there is no model.
+            If ``path`` contains no model.
         SavedModelError
-            If a file is torn, altered or of a newer format, or kernel, guide, optimizer or sampler are others than
-            those that were saved, or JAX computes with other numbers (``jax_enable_x64``).
+            If a file is damaged, modified or of a newer format; if kernel, guide, optimizer or sampler differ from
+            those that were saved; or if JAX has another precision (``jax_enable_x64``).
         TypeError
-            If one of ``arguments`` is missing, or not wanted.
+            If a required entry of ``arguments`` is missing, or an unknown one is passed.
 
         Warns
         -----
         UserWarning
-            If the kernel has the same sites, but computes something else; or bounds of parameters or latents may
-            depend on the data, and will be those of the first data the loaded model is fitted to.
+            If the kernel has the same sites but computes something else; or if bounds of parameters or latent sites may
+            depend on the data, in which case they are set by the first data that the loaded model is fitted to.
         """
         make = PosteriorOnly if inference is None else partial(make_fit, kernel, inference, None)
         model = cls.__new__(cls)
         fit = make()
-        model._begin(read_model(read_input_dir(path, "path"), kernel, fit, arguments or {}))
+        model._set_state(read_model(read_input_dir(path, "path"), kernel, fit, arguments or {}))
         return model
 
     def __repr__(self) -> str:
-        """Return a short text: kernel, inference, fitted or not, where results lie, sites."""
-        return summary(self._portrait())
+        """Return a short text: kernel, inference, number of draws, temporary directory and sites."""
+        return summary(self._summary())
 
     def _repr_html_(self) -> str:
-        return html(self._portrait())
+        return html(self._summary())
 
-    def _portrait(self) -> ModelSummary:
-        """Return what there is to say of the model."""
+    def _summary(self) -> ModelSummary:
+        """Return the facts that the representations show."""
         return ModelSummary(self._engine.signature, self.inference, self._posterior, self.kernel_spec, self.temp_dir)

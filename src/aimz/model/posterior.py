@@ -1,4 +1,4 @@
-"""Methods that draw, set and diagnose the posterior."""
+"""Methods of ``ImpactModel`` that sample, set, thin and diagnose the posterior."""
 
 __all__ = ["PosteriorMethods"]
 
@@ -13,7 +13,7 @@ from numpyro.infer import MCMC
 
 from aimz.data import read_count, read_draws
 from aimz.inference import PosteriorOnly, SVIFit, check_chains, check_variational, data_of_fit
-from aimz.model.base import given_key
+from aimz.model.base import optional_key
 from aimz.model.requests import RequestMethods
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class PosteriorMethods(RequestMethods):
-    """Methods on the posterior."""
+    """Access to the posterior, and its diagnostics."""
 
     def sample(
         self,
@@ -33,22 +33,23 @@ class PosteriorMethods(RequestMethods):
         return_datatree: bool = True,
         **kwargs: Any,
     ) -> "xr.DataTree | dict[str, jax.Array]":
-        """Draw afresh from the posterior the inference has found; :attr:`posterior` stays as it is.
+        """Return new draws from the fitted posterior approximation; :attr:`posterior` does not change.
 
-        SVI draws from the guide.  MCMC continues its chains where they ended, without a new warm-up.
+        SVI samples from the guide. MCMC continues its chains from their last states, without another warm-up.
 
         Parameters
         ----------
         num_samples : int
-            Number of draws; for MCMC, per chain.
+            Number of draws; for MCMC, number of draws per chain.
         rng_key : jax.Array, optional
-            Key for this call; the model's own is then left alone.
+            Key for this call; the model's own key then does not change.
         return_sites : str or iterable of str, optional
-            Latent sites to return; all by default.
+            Latent sites to return. The default is all of them.
         return_datatree : bool
-            Whether to return a tree with the group ``posterior``, or a plain dictionary.
+            Whether to return a tree with the group ``posterior``, or a dictionary.
         **kwargs
-            The data by name (``X=``, ``y=``, further arguments): needed for MCMC, and by guides that read them.
+            Data by name (``X=``, ``y=``, further arguments of the kernel). MCMC needs them, and so do guides that read
+            the data.
 
         Returns
         -------
@@ -58,9 +59,9 @@ class PosteriorMethods(RequestMethods):
         Raises
         ------
         NotFittedError
-            If nothing has been fitted.
+            If the model has not been fitted.
         """
-        given = given_key(rng_key)
+        rng_key = optional_key(rng_key)
         read_count(num_samples, "num_samples")
         data = dict(kwargs)
         X, y = data.pop(self.param_input, None), data.pop(self.param_output, None)
@@ -69,7 +70,7 @@ class PosteriorMethods(RequestMethods):
         self._fit.check_sample(call)
         spec = self.kernel_spec if call is None else self._engine.read_spec(call)
         names = self._engine.read_latents(spec, return_sites)
-        drawn = self._fit.sample(call, spec, self._key(given), num_samples=num_samples, return_sites=names)
+        drawn = self._fit.sample(call, spec, self._key(rng_key), num_samples=num_samples, return_sites=names)
         if not return_datatree:
             return dict(drawn.draws)
         from aimz.output import make_tree
@@ -77,15 +78,15 @@ class PosteriorMethods(RequestMethods):
         return make_tree(self._groups_of(drawn, spec))
 
     def set_posterior_sample(self, samples: Mapping[str, Any], *, num_chains: int = 1) -> Self:
-        """Use draws that were made elsewhere; the model then counts as fitted.
+        """Set the posterior to given draws; the model then counts as fitted.
 
         Parameters
         ----------
         samples : mapping of str to array_like of shape (n_draws, ...)
-            Draws by site, with one leading axis for all chains, chain after chain.  Draws of the output are
-            dropped with a warning; those of deterministic sites are kept, and recomputed all the same.
+            Site name to draws, with one leading axis for all chains, chain after chain. Draws of the output are dropped
+            with a warning. Draws of deterministic sites are kept, but predictions recompute these sites.
         num_chains : int
-            Number of chains the leading axis is made of.
+            Number of chains in the leading axis.
 
         Returns
         -------
@@ -95,7 +96,7 @@ class PosteriorMethods(RequestMethods):
         Raises
         ------
         TypeError, ValueError
-            If it is no mapping of arrays, empty, or lengths differ.
+            If ``samples`` is not a mapping of arrays, is empty, or the numbers of draws differ.
         """
         self._posterior = read_draws(samples, num_chains=num_chains, param_output=self.param_output)
         self._observed = None
@@ -159,29 +160,30 @@ class PosteriorMethods(RequestMethods):
     def diagnose(
         self, X: Any = None, y: Any = None, *, rng_key: jax.Array | None = None, **kwargs: Any
     ) -> "pd.DataFrame":
-        """Return a small table that says whether the inference has found the posterior, with a verdict per line.
+        """Return a table of checks whether the inference has converged, with a verdict for each check.
 
-        For MCMC, and for draws that were set: the largest R-hat and the smallest bulk and tail effective sample sizes
-        (ESS) of all sites [1]_, and the number of divergent transitions.  For SVI: whether the ELBO still moves, and
-        the Pareto k of the guide [2]_.  The statistics are ArviZ's (``pip install "aimz[arviz]"``).
+        For MCMC, and for draws set by the user, the checks are the largest R-hat and the smallest bulk and tail
+        effective sample sizes (ESS) over all sites [1]_, and the number of divergent transitions. For SVI they are the
+        trend of the ELBO and the Pareto k of the guide [2]_. The statistics are computed by ArviZ
+        (``pip install "aimz[arviz]"``).
 
         Parameters
         ----------
         X, y : array_like of shape (n_obs, ...), optional
-            The data of the fit, for the Pareto k.  By default those of the last :meth:`fit` or :meth:`fit_on_batch`;
-            they have to be passed if they came in batches or from files, or the model was trained step by step or
-            unpickled since.  They are computed on all at once.
+            Data of the fit, for the Pareto k. The default is the data of the last :meth:`fit` or :meth:`fit_on_batch`.
+            They must be passed if they came in batches or from files, or if the model has since been trained by
+            :meth:`train_on_batch` or unpickled. All rows are processed at once.
         rng_key : jax.Array, optional
-            Key of the guide's draws.  By default one derived from the model's own, which stays as it is: the same table
-            each time.
+            Key of the guide's draws. By default it is derived from the model's own key, which does not change, so that
+            repeated calls return the same table.
         **kwargs
             Further arguments of the kernel, with ``X`` and ``y``.
 
         Returns
         -------
         pandas.DataFrame
-            One row a check: ``value``; ``threshold``, what it should be; ``site``, where it is worst; ``verdict``:
-            "ok", "bad: ..." or "not checked: ...".
+            One row for each check, with columns ``value``, ``threshold`` (what the value should be), ``site`` (the site
+            with the worst value) and ``verdict``: "ok", "bad: ..." or "not checked: ...".
 
         Raises
         ------
@@ -190,23 +192,24 @@ class PosteriorMethods(RequestMethods):
         ImportError
             If ArviZ is not installed.
         TypeError, ValueError
-            If data or arguments do not fit, or are known not to be those of the fit.
+            If data or arguments are invalid, or are known to differ from those of the fit.
 
         Notes
         -----
-        *Chains.*  R-hat should be below 1.01, and both ESS at least 100 for each chain.  Values that never change have
-        neither and are left out; of a site with more than 1,000 values, 1,000 are looked at, evenly spaced.
+        *Chains.* R-hat should be below 1.01, and both ESS at least 100 for each chain. Values that are constant have
+        neither statistic and are left out. For a site with more than 1,000 values, 1,000 evenly spaced ones are
+        checked.
 
-        *ELBO trend.*  By how many nats the mean ELBO of the last tenth of all steps exceeds that of the tenth before.
-        It is a trend if it is more than two standard errors (the Monte Carlo error of both means around a straight
-        line, autocorrelation included) and more than 0.1 nat, which is what one mean that is off by 0.45 of its
-        standard deviation costs.  One settled fit in twenty exceeds two standard errors, by little.  Where these are
-        more than a nat, and more than a twentieth of all progress since the start, nothing can be told.
+        *ELBO trend.* The difference in nats between the mean ELBO of the last tenth of all steps and that of the tenth
+        before. It counts as a trend if it exceeds two standard errors (the Monte Carlo error of both means around a
+        straight line, including autocorrelation) and 0.1 nat, which is the cost of one mean that is off by 0.45 of its
+        standard deviation. One converged fit in twenty exceeds two standard errors slightly. If the standard error
+        exceeds one nat and a twentieth of the total progress since the start, the losses are too noisy for a verdict.
 
-        *Pareto k.*  Shape of the tail of the importance ratios ``p(theta, y) / q(theta)`` of 1,000 draws of the guide
-        ``q``.  Below ``min(1 - 1 / log10(1000), 0.7)``, that is 0.67 [3]_, the guide is near enough to the posterior to
-        be corrected by weights; above, its means and intervals may be far off.  Ratios that agree to one per cent count
-        as 0.  A low k says nothing of a mode the guide does not know.
+        *Pareto k.* Shape of the tail of the importance ratios ``p(theta, y) / q(theta)`` of 1,000 draws from the guide
+        ``q``. Below ``min(1 - 1 / log10(1000), 0.7)``, that is 0.67 [3]_, the guide is close enough to the posterior to
+        be corrected by importance weights; above, its means and intervals may be far off. Ratios that agree within one
+        per cent count as 0. A low k cannot reveal a mode that the guide misses.
 
         References
         ----------
@@ -235,7 +238,7 @@ class PosteriorMethods(RequestMethods):
         >>> model.fit_on_batch(X, y, num_steps=3000, progress=False).diagnose()["verdict"].to_dict()
         {'ELBO trend': 'ok', 'Pareto k': 'ok'}
         """
-        given = given_key(rng_key)
+        rng_key = optional_key(rng_key)
         call = None
         if isinstance(self._fit, PosteriorOnly) and self._fit.kind == "SVI":
             self._fit.refuse("`diagnose`")
@@ -247,4 +250,5 @@ class PosteriorMethods(RequestMethods):
         if call is not None:
             self._engine.read_fit(call)
         data = data_of_fit(call, self._observed, self._local_rows())
-        return check_variational(self._fit, data, jax.random.fold_in(self._rng_key, 0) if given is None else given)
+        key = jax.random.fold_in(self._rng_key, 0) if rng_key is None else rng_key
+        return check_variational(self._fit, data, key)

@@ -1,4 +1,4 @@
-"""Methods that predict."""
+"""Methods of ``ImpactModel`` that predict."""
 
 __all__ = ["PredictionMethods"]
 
@@ -11,7 +11,7 @@ import jax
 from aimz.data import read_count
 from aimz.distributed import collective_call
 from aimz.engine import Asked, Given, read_given, read_streaming
-from aimz.model.base import given_key
+from aimz.model.base import optional_key
 from aimz.model.requests import RequestMethods
 from aimz.types import Intervention, StatisticsLike
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class PredictionMethods(RequestMethods):
-    """Methods that predict."""
+    """Predictions from the posterior or the prior, in memory or streamed."""
 
     @collective_call
     def predict(
@@ -47,10 +47,10 @@ class PredictionMethods(RequestMethods):
         client: "Client | Literal[False] | None" = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
-        """Predict any number of rows, under an intervention if one is given.
+        """Predict any number of rows, optionally under an intervention.
 
-        What :meth:`predict_on_batch` does, block by block: memory does not grow with the number of rows, all devices
-        are used, and the result lies on disk unless told otherwise.  The numbers depend on the key and the data alone.
+        Like :meth:`predict_on_batch`, but computed in blocks of rows: memory does not grow with the number of rows, all
+        devices are used, and the result is stored on disk by default. The numbers depend only on the key and the data.
 
         Parameters
         ----------
@@ -64,7 +64,7 @@ class PredictionMethods(RequestMethods):
         Returns
         -------
         xarray.DataTree
-            Group ``posterior_predictive``, or ``predictions`` where ``in_sample=False``; sites have shape
+            Group ``posterior_predictive``, or ``predictions`` if ``in_sample=False``. Sites have shape
             ``(chain, draw, n_obs, ...)``.
 
         Raises
@@ -72,16 +72,16 @@ class PredictionMethods(RequestMethods):
         NotFittedError
             If there is no posterior.
         TypeError, ValueError
-            If arguments do not fit; nothing has then been computed or written.
+            If arguments are invalid. Nothing has then been computed or written.
         OSError
-            If the result cannot be written; the error says how to go on.
+            If the result cannot be written. The error message shows how to continue.
 
         Warns
         -----
         UserWarning
-            If the kernel's rows depend on one another, so that all are computed together.
+            If rows depend on one another in the kernel, so that all rows are computed together.
         """
-        key = given_key(rng_key)
+        key = optional_key(rng_key)
         options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics, client)
         asked = self._ask(
             X, intervention, kwargs, in_sample=in_sample, return_sites=return_sites, streaming=options, method="predict"
@@ -120,7 +120,7 @@ class PredictionMethods(RequestMethods):
         xarray.DataTree
             Group ``posterior_predictive``.
         """
-        key = given_key(rng_key)
+        key = optional_key(rng_key)
         options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics, client)
         method = "sample_posterior_predictive"
         asked = self._ask(X, intervention, kwargs, return_sites=return_sites, streaming=options, method=method)
@@ -144,7 +144,7 @@ class PredictionMethods(RequestMethods):
         client: "Client | Literal[False] | None" = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
-        """Predict any number of rows from the priors; needs no posterior.
+        """Predict any number of rows from the priors. No posterior is needed.
 
         Parameters
         ----------
@@ -162,7 +162,7 @@ class PredictionMethods(RequestMethods):
         xarray.DataTree
             Group ``prior_predictive``.
         """
-        key = given_key(rng_key)
+        key = optional_key(rng_key)
         options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics, client)
         n_draws = read_count(num_samples, "num_samples")
         given = read_given(self._engine, X, kwargs, scored=False, expected=None)
@@ -189,26 +189,27 @@ class PredictionMethods(RequestMethods):
         return_datatree: bool = True,
         **kwargs: Any,
     ) -> "xr.DataTree | dict[str, jax.Array]":
-        """Predict in one pass in memory, under an intervention if one is given.
+        """Predict in one pass in memory, optionally under an intervention.
 
-        Equals NumPyro's :class:`~numpyro.infer.Predictive` in distribution, with what that leaves to the user
-        done: fitted parameters, interventions that reach every descendant, rows of local latents.
+        The result is distributed as that of :class:`~numpyro.infer.Predictive`. In addition, fitted parameters are
+        substituted, interventions propagate to all descendants, and local latent sites are matched with their rows.
 
         Parameters
         ----------
         X : array_like of shape (n_obs, ...)
             Input.
         intervention : mapping, optional
-            Name of a site, of a kernel argument, or of a column where ``X`` is a data frame, to a value: a scalar, an
-            array that broadcasts, or a callable on the factual value.  Latent sites that descend from it are drawn
-            anew.
+            Name of a site, of a kernel argument, or of a column if ``X`` is a data frame, to a value: a scalar, an
+            array that broadcasts, or a function of the factual value. Latent sites that descend from the intervention
+            are resampled.
         rng_key : jax.Array, optional
-            Key for this call; the model's own is then left alone.
+            Key for this call; the model's own key then does not change.
         in_sample : bool
-            Whether the rows are the fitted observations.  Local latents then keep their posterior draws if
-            there are as many rows, and the group is ``posterior_predictive``; else ``predictions``.
+            Whether the rows are the fitted observations. If True, local latent sites keep their posterior draws,
+            provided that the number of rows is the same, and the group is ``posterior_predictive``. If False, the group
+            is ``predictions``.
         return_sites : str or iterable of str, optional
-            Sites to return; by default the output and the deterministic sites.
+            Sites to return. The default is the output and the deterministic sites.
         return_datatree : bool
             Whether to return a tree, or a dictionary of arrays of shape ``(n_draws, ...)``.
         **kwargs
@@ -217,21 +218,21 @@ class PredictionMethods(RequestMethods):
         Returns
         -------
         xarray.DataTree or dict of str to jax.Array
-            Each site has shape ``(chain, draw, ...)``; a site without a row axis has none here either.
+            Sites with shape ``(chain, draw, ...)``. A site without row axis in the kernel has none in the result.
 
         Raises
         ------
         NotFittedError
             If there is no posterior.
         ValueError
-            If a name is unknown or a shape does not fit; nothing has then been computed.
+            If a name is unknown or a shape does not match. Nothing has then been computed.
 
         Warns
         -----
         UserWarning
-            If local latents are kept or drawn anew, or something is missing from the posterior.
+            If local latent sites are kept or resampled, or if a site is missing from the posterior.
         """
-        given = given_key(rng_key)
+        given = optional_key(rng_key)
         asked = self._ask(X, intervention, kwargs, in_sample=in_sample, return_sites=return_sites)
         key = self._key(given)
         return self._answer(asked, key) if return_datatree else self._engine.run("predictive", asked.prepared, key)
@@ -258,7 +259,7 @@ class PredictionMethods(RequestMethods):
         xarray.DataTree or dict of str to jax.Array
             Group ``posterior_predictive``.
         """
-        given = given_key(rng_key)
+        given = optional_key(rng_key)
         asked = self._ask(X, intervention, kwargs, return_sites=return_sites)
         key = self._key(given)
         return self._answer(asked, key) if return_datatree else self._engine.run("predictive", asked.prepared, key)
@@ -273,7 +274,9 @@ class PredictionMethods(RequestMethods):
         return_datatree: bool = True,
         **kwargs: Any,
     ) -> "xr.DataTree | dict[str, jax.Array]":
-        """Predict from the priors; needs no posterior.  Parameters take their fitted values if there are any.
+        """Predict from the priors, in one pass in memory. No posterior is needed.
+
+        Parameters of the kernel take their fitted values if there are any.
 
         Parameters
         ----------
@@ -292,9 +295,9 @@ class PredictionMethods(RequestMethods):
         Raises
         ------
         ValueError
-            If a prior is improper, so that it cannot be drawn from.
+            If a prior is improper and cannot be sampled.
         """
-        given = given_key(rng_key)
+        given = optional_key(rng_key)
         n_draws = read_count(num_samples, "num_samples")
         call = self._engine.read_call(X, kwargs)
         prepare = partial(

@@ -1,4 +1,4 @@
-"""Methods that score data."""
+"""Methods of ``ImpactModel`` that score data."""
 
 __all__ = ["ScoringMethods"]
 
@@ -9,7 +9,7 @@ import jax
 
 from aimz.distributed import collective_call
 from aimz.engine import read_streaming
-from aimz.model.base import given_key
+from aimz.model.base import optional_key
 from aimz.model.requests import RequestMethods
 from aimz.statistics import LeaveOneOut
 from aimz.types import StatisticsLike
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class ScoringMethods(RequestMethods):
-    """Methods that score data."""
+    """Log likelihood and leave-one-out cross-validation."""
 
     @collective_call
     def log_likelihood(
@@ -44,20 +44,21 @@ class ScoringMethods(RequestMethods):
         client: "Client | Literal[False] | None" = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
-        """Return the log density of each observation under each posterior draw, never scaled.
+        """Return the log density of each observation under each posterior draw, without any scaling.
 
-        Equals :func:`numpyro.infer.log_likelihood` at the output, for any number of rows.  ``arviz_stats.loo`` reads
-        it once it is in memory: pass ``store="memory"``, or call ``.load()`` on the tree.  Discrete local latents that
-        would be drawn (those of other rows than the fitted ones, or without posterior draws) are summed over instead.
+        Equals :func:`numpyro.infer.log_likelihood` at the output, for any number of rows. ``arviz_stats.loo`` needs the
+        result in memory: pass ``store="memory"``, or call ``.load()`` on the tree. Discrete local latent sites that
+        would have to be sampled (for rows other than the fitted ones, or without posterior draws) are marginalized
+        instead.
 
         Parameters
         ----------
         X : array_like of shape (n_obs, ...) or iterable of batches
             Input.
         y : array_like of shape (n_obs, ...), optional
-            Output; left out where it comes with the batches.
+            Output; omit it if the batches contain it.
         rng_key : jax.Array, optional
-            Key for this call; used only if local latents have to be drawn anew.
+            Key for this call, used only if local latent sites must be resampled.
         statistics, shard_axis, batch_size, store, output_dir, resume, progress, client
             See "Streaming" in :class:`ImpactModel`.
         **kwargs
@@ -66,16 +67,16 @@ class ScoringMethods(RequestMethods):
         Returns
         -------
         xarray.DataTree
-            Groups ``log_likelihood`` and ``observed_data``, beside the posterior.
+            Groups ``log_likelihood``, ``observed_data`` and ``posterior``.
 
         Raises
         ------
         NotFittedError
             If there is no posterior.
         KernelValidationError
-            If the output is not an observed ``sample`` site, so that it has no density.
+            If the output is not an observed ``sample`` site and therefore has no density.
         """
-        key = given_key(rng_key)
+        key = optional_key(rng_key)
         options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics, client)
         asked = self._ask_scores(X, y, kwargs, options, "log_likelihood")
         return self._answer(asked, self._key(key, options) if asked.prepared.needs_key else None)
@@ -92,51 +93,52 @@ class ScoringMethods(RequestMethods):
         client: "Client | Literal[False] | None" = None,
         **kwargs: Any,
     ) -> Any:
-        """Score the model by leave-one-out cross-validation, block by block; no draw is kept.
+        """Score the model by leave-one-out cross-validation, in blocks of rows and without storing draws.
 
         Pareto-smoothed importance sampling (Vehtari, Gelman and Gabry 2017; Vehtari et al. 2024) needs all draws of a
-        row, but one row only, so it is done while the rows stream by: memory grows with neither.  The numbers are those
-        of :func:`arviz_stats.loo` for :meth:`log_likelihood`, with ``elpd_i`` and ``pareto_k`` for each row; the result
-        prints, and goes into :func:`arviz_stats.compare`, as ArviZ's own.  Discrete local latents are summed over: with
-        its class known, an observation that is left out would still be told by it.
+        row, but only one row at a time. It is computed while the rows are streamed, so memory grows neither with the
+        number of rows nor with the number of draws. The values are those of :func:`arviz_stats.loo` for
+        :meth:`log_likelihood`, with ``elpd_i`` and ``pareto_k`` for each row. The result prints like ArviZ's own and
+        can be passed to :func:`arviz_stats.compare`. Discrete local latent sites are marginalized, because a posterior
+        draw of a row's class carries information about the observation that is left out.
 
         Parameters
         ----------
         X : array_like of shape (n_obs, ...) or iterable of batches
-            Input; the data the model was fitted on.
+            Input of the fit.
         y : array_like of shape (n_obs, ...), optional
-            Output; left out where it comes with the batches.
+            Output of the fit; omit it if the batches contain it.
         rng_key : jax.Array, optional
-            Key for this call; used only if local latents have to be drawn anew.
+            Key for this call, used only if local latent sites must be resampled.
         batch_size : int, optional
-            Rows that are computed together at most; the numbers do not depend on it.
+            Maximum number of rows that are computed together. The numbers do not depend on it.
         progress : bool
-            Whether to show a bar.
+            Whether to show a progress bar.
         client : distributed.Client, optional
-            Cluster to compute on; see "Streaming" in :class:`ImpactModel`.
+            Dask cluster; see "Streaming" in :class:`ImpactModel`.
         **kwargs
             Further arguments of the kernel.
 
         Returns
         -------
         arviz_stats.ELPDData
-            ``elpd`` and its standard error ``se``, ``p`` (effective number of parameters), ``elpd_i``, ``pareto_k``.
+            ``elpd`` and its standard error ``se``, ``p`` (effective number of parameters), ``elpd_i`` and ``pareto_k``.
 
         Raises
         ------
         NotFittedError
             If there is no posterior.
         KernelValidationError
-            If the output is not an observed ``sample`` site, so that it has no density.
+            If the output is not an observed ``sample`` site and therefore has no density.
         ValueError
-            If these are not the data of the fit, so that there is nothing to leave out, or there are too few draws.
+            If the data are not those of the fit, or there are too few draws.
         ImportError
             If ArviZ is not installed.
 
         Warns
         -----
         UserWarning
-            If importance sampling is not to be relied on for some rows (``pareto_k`` above ``good_k``).
+            If importance sampling is unreliable for some rows (``pareto_k`` above ``good_k``).
 
         Examples
         --------
@@ -159,7 +161,7 @@ class ScoringMethods(RequestMethods):
         """
         from aimz.output import leave_one_out, relative_ess
 
-        key = given_key(rng_key)
+        key = optional_key(rng_key)
         options = read_streaming("obs", batch_size, "memory", None, None, progress, client=client)
         asked = self._ask_scores(X, y, kwargs, options, "loo")
         known, call = self._observed, asked.given.call
@@ -167,8 +169,8 @@ class ScoringMethods(RequestMethods):
             not asked.prepared.in_sample or known.is_other_output(call, self.param_output) or known.other_static(call)
         ):
             msg = (
-                "`loo` leaves each observation out of the fit in turn, and these are not the data of the fit. Pass "
-                "those, or score other data by `log_likelihood`."
+                "`loo` leaves each observation out of the fit in turn, but the data passed are not the data of the "
+                "fit. Pass the fitted data, or score other data with `log_likelihood`."
             )
             raise ValueError(msg)
         reduction = LeaveOneOut(relative_ess(self._beside()["posterior"]))
