@@ -511,7 +511,7 @@ def test_independent_noise_is_announced():
 )
 def test_values_that_would_wrap_are_refused(value, dtype):
     model = injected(random_intercepts, mu=np.zeros(3), z=np.zeros((3, 2)))
-    with pytest.raises(ValueError, match=r"`X` holds values that do not fit .*without a word"):
+    with pytest.raises(ValueError, match=r"`X` holds values that do not fit .*changed silently"):
         model.predict_on_batch(np.array([0, value], dtype))
 
 

@@ -16,7 +16,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 
-from aimz.data import BatchReader, KernelParameters, open_pieces
+from aimz.data import BatchReader, KernelParameters, open_chunked_table
 
 N = 95
 PARAMETERS = KernelParameters("X", "y", known={"X": ("a", "b")})
@@ -112,7 +112,7 @@ def assert_rows(got, start, stop):
 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_any_row_to_start_with(kind, tmp_path):
-    pieces = open_pieces(SOURCES[kind](tmp_path), PARAMETERS)
+    pieces = open_chunked_table(SOURCES[kind](tmp_path), PARAMETERS)
     assert pieces.n_obs == N
     assert sum(len(piece) for piece in pieces) == N
     for start, stop in ((0, N), (1, 9), (8, 16), (29, 31), (30, 60), (67, N), (94, N)):
@@ -125,7 +125,7 @@ def test_any_row_to_start_with(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", SHARED)
 def test_another_process_reads_on(kind, tmp_path):
-    pieces = open_pieces(SOURCES[kind](tmp_path), PARAMETERS).starting(50)
+    pieces = open_chunked_table(SOURCES[kind](tmp_path), PARAMETERS).starting(50)
     assert_rows(read(cloudpickle.loads(cloudpickle.dumps(pieces)), 50, 70), 50, 70)
 
 
@@ -134,7 +134,7 @@ def _elsewhere(pickled):
 
 
 def test_a_process_that_was_spawned_reads_on(tmp_path):
-    pieces = open_pieces(ds.dataset(files(tmp_path)), PARAMETERS).starting(50)
+    pieces = open_chunked_table(ds.dataset(files(tmp_path)), PARAMETERS).starting(50)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert_rows(pool.apply(_elsewhere, (cloudpickle.dumps(pieces),)), 50, 70)
 
@@ -158,7 +158,7 @@ def relative(kind):
 def test_relative_paths_are_found_from_another_directory(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("rows").mkdir()
-    pieces = open_pieces(relative(kind), PARAMETERS).starting(50)
+    pieces = open_chunked_table(relative(kind), PARAMETERS).starting(50)
     sent = cloudpickle.dumps(pieces)
     monkeypatch.chdir("/")
     assert_rows(read(cloudpickle.loads(sent), 50, 70), 50, 70)
@@ -168,18 +168,18 @@ def test_relative_paths_are_found_from_another_directory(kind, tmp_path, monkeyp
 
 @pytest.mark.parametrize("kind", ["Parquet", "Feather", "several"])
 def test_a_file_that_is_not_there_is_named(kind, tmp_path):
-    sent = cloudpickle.dumps(open_pieces(SOURCES[kind](tmp_path), PARAMETERS).starting(50))
+    sent = cloudpickle.dumps(open_chunked_table(SOURCES[kind](tmp_path), PARAMETERS).starting(50))
     (found,) = tmp_path.glob("1.*")
     found.rename(tmp_path / "elsewhere")
     with pytest.raises(
-        FileNotFoundError, match=r"(?s)cannot find a file of the table .*1\..* Put it where every process"
+        FileNotFoundError, match=r"(?s)cannot find a file of the table .*1\..* Store it under a name that every process"
     ):
         read(cloudpickle.loads(sent), 50, 70)
 
 
 @pytest.mark.parametrize("kind", STAYING)
 def test_what_cannot_go_elsewhere_says_so(kind, tmp_path):
-    pieces = open_pieces(SOURCES[kind](tmp_path), PARAMETERS)
+    pieces = open_chunked_table(SOURCES[kind](tmp_path), PARAMETERS)
     with pytest.raises(TypeError, match=r"cannot be read by another process\. Write .* `pyarrow\.dataset\.dataset"):
         cloudpickle.dumps(pieces)
 
@@ -192,14 +192,14 @@ def test_groups_of_rows_that_lie_before_are_not_read(kind, tmp_path):
     with path.open("r+b") as file:  # what is spoilt cannot be read
         file.seek(4)
         file.write(b"\xff" * (begins - 4))
-    pieces = open_pieces(ds.dataset(path) if kind == "data set" else pq.ParquetFile(path), PARAMETERS)
+    pieces = open_chunked_table(ds.dataset(path) if kind == "data set" else pq.ParquetFile(path), PARAMETERS)
     assert_rows(read(pieces.starting(43), 43, 80), 43, 80)
     with pytest.raises(OSError):
         read(pieces.starting(39), 39, 80)
 
 
 def test_files_that_lie_before_are_not_opened(tmp_path):
-    pieces = open_pieces(ds.dataset(files(tmp_path)), PARAMETERS).starting(61)
+    pieces = open_chunked_table(ds.dataset(files(tmp_path)), PARAMETERS).starting(61)
     sent = cloudpickle.dumps(pieces)
     (tmp_path / "0.parquet").unlink()
     (tmp_path / "1.parquet").unlink()
@@ -216,7 +216,9 @@ def test_a_file_that_changes_during_a_call_is_refused(where, rows, size, tmp_pat
     """Its groups of 8, 8, 8 and 6 rows are shorter, fewer, longer, more, or cut otherwise."""
     files(tmp_path)
     within = pa.fs.SubTreeFileSystem(str(tmp_path), pa.fs.LocalFileSystem())  # its sizes and times are not noted
-    pieces = open_pieces(ds.dataset("", filesystem=within) if "noted" in where else ds.dataset(tmp_path), PARAMETERS)
+    pieces = open_chunked_table(
+        ds.dataset("", filesystem=within) if "noted" in where else ds.dataset(tmp_path), PARAMETERS
+    )
     if where != "here":
         pieces = cloudpickle.loads(cloudpickle.dumps(pieces))
     other = pa.Table.from_pandas(TABLE[:rows], preserve_index=False)
@@ -229,7 +231,7 @@ def test_a_file_that_changes_during_a_call_is_refused(where, rows, size, tmp_pat
 
 
 def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path):
-    pieces = open_pieces(ds.dataset(files(tmp_path)), PARAMETERS)
+    pieces = open_chunked_table(ds.dataset(files(tmp_path)), PARAMETERS)
     sent, rows = cloudpickle.dumps(pieces), iter(pieces)
     next(rows)
     os.utime(tmp_path / "0.parquet", ns=(0, 0))
@@ -241,7 +243,7 @@ def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path):
 @pytest.mark.parametrize("kind", ["lazy frame", "stream"])
 def test_without_an_order_there_is_no_middle(kind):
     given = pl.from_pandas(TABLE).lazy() if kind == "lazy frame" else datasets.Dataset.from_pandas(TABLE)
-    pieces = open_pieces(given if kind == "lazy frame" else given.to_iterable_dataset(), PARAMETERS)
+    pieces = open_chunked_table(given if kind == "lazy frame" else given.to_iterable_dataset(), PARAMETERS)
     with pytest.raises(ValueError, match=r"cannot be read from the middle\. Write it to Parquet"):
         pieces.starting(10)
     assert_rows(read(pieces, 0, N), 0, N)

@@ -114,7 +114,7 @@ def test_columns_of_a_data_frame_of_known_length(model, expected):
 
 
 def test_a_dask_array_is_read_once_to_know_it_again(monkeypatch):
-    monkeypatch.setattr(sources, "_MOST_DIGESTS", 2)
+    monkeypatch.setattr(sources, "_MAX_DIGESTS", 2)
     sources._DIGESTS.clear()
     one, other = Watched(X), Watched(X + 1)
     digest = sources.LazyArray(one.lazy, "X").digest

@@ -235,7 +235,7 @@ def test_what_is_passed_goes_before_a_column(model, table):
 
 def test_a_fit_that_goes_on_wants_the_same_columns_and_a_new_one_may_have_others(numeric):
     svi = new().fit_on_batch(numeric, num_steps=2, num_samples=2, progress=False)
-    with pytest.raises(ValueError, match="lacks the column 'age'"):
+    with pytest.raises(ValueError, match="is missing column 'age'"):
         svi.fit_on_batch(numeric.drop(columns="age"), num_steps=2, progress=False)
     svi.fit_on_batch(numeric[["exposure", "y", "age", "price"]], num_steps=2, num_samples=2, progress=False)
     mcmc = aimz.ImpactModel(kernel, random.key(0), MCMC(NUTS(kernel), num_warmup=2, num_samples=2, progress_bar=False))
@@ -243,10 +243,10 @@ def test_a_fit_that_goes_on_wants_the_same_columns_and_a_new_one_may_have_others
     mcmc.fit_on_batch(small, progress=False)
     mcmc.fit_on_batch(small.assign(weight=1.0), progress=False)
     assert mcmc.posterior["beta"].shape == (2, 3)
-    with pytest.raises(ValueError, match="lacks the column 'weight'"):
+    with pytest.raises(ValueError, match="is missing column 'weight'"):
         mcmc.predict(small)
     again = cloudpickle.loads(cloudpickle.dumps(mcmc))
-    with pytest.raises(ValueError, match="lacks the column 'weight'"):
+    with pytest.raises(ValueError, match="is missing column 'weight'"):
         again.predict(small)
 
 
@@ -331,10 +331,10 @@ def test_one_column_against_one_axis_is_refused():
 
 
 def test_pieces_are_read_anew_each_time_and_only_the_columns_that_are_needed(table, tmp_path):
-    from aimz.data import KernelParameters, open_pieces
+    from aimz.data import KernelParameters, open_chunked_table
 
     dataset = pyarrow.dataset.dataset(parquet(table, tmp_path))
-    pieces = open_pieces(dataset, KernelParameters("X", "y", ("exposure",), {"X": ("price", "age")}))
+    pieces = open_chunked_table(dataset, KernelParameters("X", "y", ("exposure",), {"X": ("price", "age")}))
     assert pieces.n_obs == N
     assert pieces.names == ("price", "exposure", "age", "y")
     for _ in range(2):

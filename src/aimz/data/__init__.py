@@ -1,7 +1,7 @@
 """Arguments in: what the user passes -> arrays, rows and keys that are safe to hand on."""
 
 from aimz.data.arrays import differences, fingerprint, is_array, read_array, read_count
-from aimz.data.chunked_tables import ChunkedTable, open_pieces
+from aimz.data.chunked_tables import ChunkedTable, open_chunked_table
 from aimz.data.dataframes import is_plain_range
 from aimz.data.kernel_arguments import KernelArguments, check_aligned, read_call, read_rows
 from aimz.data.keys import key_from_text, key_to_text, read_key
@@ -40,7 +40,7 @@ __all__ = [
     "key_from_text",
     "key_to_text",
     "named_columns",
-    "open_pieces",
+    "open_chunked_table",
     "open_rows",
     "open_table",
     "read_array",

@@ -1,36 +1,35 @@
-"""Where the numbers of an array lie, if another process can read them there: Dask and Zarr arrays."""
+"""Sources that any process can read an array from: Dask arrays, and Zarr arrays in stores that others can open."""
 
 __all__ = [
     "ArraySource",
-    "ColumnsSource",
     "InMemorySource",
     "ZarrSource",
     "check_length_known",
-    "dask_arrays",
+    "dask_array_of",
     "longest_chunk",
     "source_of",
+    "stored_arrays",
 ]
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import product
 from math import ceil, isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, override
 
 import numpy as np
 
-from aimz.data.tables import Matrix
-
 
 class ArraySource(ABC):
-    """Rows that can be read by their numbers in the whole, in this process or in another."""
+    """Rows of an array, read by their numbers in the whole array; in this process or in another."""
 
-    is_lazy = True
     shape: tuple[int, ...]
-    """Of the whole."""
+    """Shape of the whole array."""
+    chunk_rows = 1
+    """Number of rows that are read together."""
 
     @property
     def ndim(self) -> int:
@@ -39,76 +38,82 @@ class ArraySource(ABC):
 
     @property
     def key(self) -> str | None:
-        """The same for the same numbers; None where that cannot be told without reading them."""
+        """Text that is equal for equal values; None if that is unknown without reading them."""
         return None
 
     @property
     def uses_dask(self) -> bool:
-        """Whether Dask has to compute the rows."""
+        """Whether Dask computes the rows."""
         return False
+
+    def arrays(self) -> Sequence[Any]:
+        """Return the arrays that the rows are read from."""
+        return (self,)
+
+    def source(self) -> "ArraySource | None":
+        """Return a source that any process can read; None if there is none."""
+        return self
 
     @abstractmethod
     def cut(self, start: int, stop: int) -> "ArraySource":
-        """Return what is needed for rows ``start:stop``."""
+        """Return a source of rows ``start:stop``."""
 
     @abstractmethod
     def __getitem__(self, rows: slice) -> np.ndarray:
-        """Read rows, by their numbers in the whole."""
-
-    def opened(self, name: str) -> Any:  # noqa: ARG002
-        """Return something that reads the rows; ``name`` is what to call it in an error."""
-        return self
+        """Read rows, by their numbers in the whole array."""
 
 
 @dataclass(frozen=True, eq=False)
 class InMemorySource(ArraySource):
-    """Rows ``start:stop`` in memory, or a Dask array of them, which :func:`dask.delayed` brings into memory.
+    """Rows ``start:stop`` of an array, in memory, or as a Dask array that :func:`dask.delayed` computes.
 
-    A data class, since Dask looks for its arrays in those.
+    A data class, since Dask finds its arrays in the fields of data classes.
     """
 
     rows: Any
     start: int
     stop: int
     length: int
-    """Number of rows of the whole."""
+    """Number of rows of the whole array."""
+
+    @staticmethod
+    def of(array: Any) -> "InMemorySource":
+        """Return a source of all rows of an array."""
+        return InMemorySource(array, 0, int(array.shape[0]), int(array.shape[0]))
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """Of the whole."""
+        """Shape of the whole array."""
         return (self.length, *self.rows.shape[1:])
 
     @property
     def key(self) -> str | None:
-        """The name of a Dask array: Dask asks of whoever names one that no other has that name."""
+        """Name of a Dask array; Dask requires that no other array has it."""
         return getattr(self.rows, "name", None)
 
     @property
     def uses_dask(self) -> bool:
-        """Whether Dask has to compute the rows."""
-        return _dask_array(self.rows) is not None
+        """Whether Dask computes the rows."""
+        return dask_array_of(self.rows) is not None
 
+    @override
     def cut(self, start: int, stop: int) -> "InMemorySource":
-        """Return what is needed for rows ``start:stop``."""
         return InMemorySource(self.rows[start - self.start : stop - self.start], start, stop, self.length)
 
-    def picked(self, places: Sequence[int]) -> "InMemorySource":
-        """Return some columns of a matrix."""
-        same = list(places) == list(range(self.rows.shape[1]))
-        return self if same else replace(self, rows=self.rows[:, list(places)])
-
     def __getitem__(self, rows: slice) -> np.ndarray:
-        """Return rows, by their numbers in the whole."""
         start, stop, _ = rows.indices(self.length)
         if start >= stop:
             return np.asarray(self.rows[0:0])
         if start < self.start or stop > self.stop:
-            msg = f"Rows {start} to {stop} were asked for, and rows {self.start} to {self.stop} are here."
+            msg = (
+                f"Rows {start} to {stop} were requested; this source has rows {self.start} to {self.stop} only. Read "
+                "rows of the source."
+            )
             raise IndexError(msg)
         if self.rows.shape[0] != self.stop - self.start:
             msg = (
-                f"An array has {self.rows.shape[0]} rows where it said that it would have {self.stop - self.start}. "
-                "Its chunks are not as long as was declared: see `chunks` of the function that made it."
+                f"An array has {self.rows.shape[0]} rows, but its chunks declare {self.stop - self.start}. Check the "
+                "`chunks` that were passed to the function that made it."
             )
             raise ValueError(msg)
         return np.asarray(self.rows[start - self.start : stop - self.start])
@@ -116,7 +121,7 @@ class InMemorySource(ArraySource):
 
 @dataclass(frozen=True, eq=False)
 class ZarrSource(ArraySource):
-    """An array in a Zarr store, which is opened where it is read."""
+    """An array in a Zarr store, which each process opens when it first reads it."""
 
     store: Any
     path: str
@@ -124,50 +129,59 @@ class ZarrSource(ArraySource):
     dtype: np.dtype
     chunks: tuple[int, ...]
     grid: tuple[int, ...]
-    """Shape of what one object of the store holds: a chunk, or a shard."""
+    """Shape of the part in one object of the store: a chunk, or a shard."""
     zarr_format: int
-    places: tuple[int, ...] | None = None
-    """Columns of a matrix to keep."""
     gaps: frozenset[tuple[int, ...]] | None = None
-    """Positions in the grid where nothing is stored, so that the fill value stands there; None if not yet looked."""
+    """Grid positions of missing chunks, whose values are the fill value; None until they are listed."""
 
     @staticmethod
     def of(array: Any) -> "ZarrSource":
-        """Refer to a Zarr array."""
+        """Return a reference to a Zarr array."""
         store = array.store
-        if isinstance(root := getattr(store, "root", None), Path):  # another process may be at work elsewhere
+        if isinstance(root := getattr(store, "root", None), Path):  # another process may have another directory
             store = type(store)(root.absolute())
         grid = tuple(array.shards or array.chunks)
         shape, chunks = tuple(array.shape), tuple(array.chunks)
         form = int(array.metadata.zarr_format)
         return ZarrSource(store.with_read_only(read_only=True), array.path, shape, array.dtype, chunks, grid, form)
 
+    @property
+    def chunk_rows(self) -> int:  # type: ignore[override]
+        """Number of rows of a chunk."""
+        return self.chunks[0]
+
+    @override
     def cut(self, start: int, stop: int) -> "ZarrSource":
-        """Return what is needed for rows ``start:stop``."""
         each = self.grid[0]
         return replace(self, gaps=frozenset(g for g in self._found_gaps if start // each <= g[0] < ceil(stop / each)))
 
-    def picked(self, places: Sequence[int]) -> "ZarrSource":
-        """Return some columns of a matrix."""
-        same = list(places) == list(range(self.shape[1]))
-        return self if same else replace(self, shape=(self.shape[0], len(places)), places=tuple(places))
-
     def __getitem__(self, rows: slice) -> np.ndarray:
-        """Read rows."""
-        part = self._read(rows)
-        return part if self.places is None else part[:, list(self.places)]
+        from zarr.errors import ChunkNotFoundError
+
+        try:
+            return np.asarray(self._array[rows])
+        except ChunkNotFoundError as error:
+            lost = self._lost_chunks(rows)
+            if lost:
+                msg = (
+                    f"This process finds the Zarr array {str(self.store)!r} {self.path!r} without its chunk {lost[0]}, "
+                    "which existed when the call began; its rows would be read as the fill value. Store the whole "
+                    "array where every process can read it (a shared file system, an object store)."
+                )
+                raise FileNotFoundError(msg) from error
+            return np.asarray(self._array.with_config({"read_missing_chunks": True})[rows])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what was opened: it is to be looked for where this arrives."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
+        """Leave the opened array out; it is opened again in the process that reads it."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def _array(self) -> Any:
-        """The array as it is here; a chunk that is not is an error."""
+        """The array as this process finds it; reading a missing chunk of it raises."""
         import zarr
 
         where = f"the Zarr array {str(self.store)!r}" + (f", path {self.path!r}," if self.path else "")
-        advice = "Put it where every process reaches it by that name (a shared file system, an object store)."
+        advice = "Store it under a name that every process can open (a shared file system, an object store)."
         try:
             found: Any = zarr.open_array(
                 self.store,
@@ -177,39 +191,19 @@ class ZarrSource(ArraySource):
                 config={"read_missing_chunks": False},
             )
         except (FileNotFoundError, ValueError) as error:
-            msg = (
-                f"This process cannot find {where} that the call was given ({type(error).__name__}: {error}). {advice}"
-            )
-            raise FileNotFoundError(msg) from error
+            msg = f"This process cannot find {where} that was passed to the call ({type(error).__name__}: {error}). "
+            raise FileNotFoundError(msg + advice) from error
         here = tuple(found.shape), np.dtype(found.dtype), tuple(found.chunks), tuple(found.shards or found.chunks)
-        shape = (self.shape[0], found.shape[1]) if self.places is not None and found.ndim == 2 else self.shape
-        if here != (shape, np.dtype(self.dtype), self.chunks, self.grid):
+        if here != (self.shape, np.dtype(self.dtype), self.chunks, self.grid):
             msg = (
-                f"This process finds another array under the name of {where}: got shape {here[0]} of {here[1]} in "
-                f"chunks {here[2]}, and the call was given shape {shape} of {self.dtype} in chunks {self.chunks}. "
-                + advice
+                f"This process finds another array in place of {where}: got shape {here[0]} of {here[1]} in "
+                f"chunks {here[2]}, but the call was given shape {self.shape} of {self.dtype} in chunks {self.chunks}. "
             )
-            raise FileNotFoundError(msg)
+            raise FileNotFoundError(msg + advice)
         return found
 
-    def _read(self, rows: slice) -> np.ndarray:
-        from zarr.errors import ChunkNotFoundError
-
-        try:
-            return np.asarray(self._array[rows])
-        except ChunkNotFoundError as error:
-            unseen = self._unseen(rows)
-            if unseen:
-                msg = (
-                    f"This process finds the Zarr array {str(self.store)!r} {self.path!r} without its chunk "
-                    f"{unseen[0]}, which was there when the call began; its rows would have been read as the fill "
-                    "value. Put all of it where every process reaches it (a shared file system, an object store)."
-                )
-                raise FileNotFoundError(msg) from error
-            return np.asarray(self._array.with_config({"read_missing_chunks": True})[rows])
-
-    def _unseen(self, rows: slice) -> list[tuple[int, ...]]:
-        """Return chunks of some rows that are not here, though they were there."""
+    def _lost_chunks(self, rows: slice) -> list[tuple[int, ...]]:
+        """Return grid positions of chunks that existed when the call began and are missing now."""
         from zarr.errors import ChunkNotFoundError
 
         found = []
@@ -224,112 +218,50 @@ class ZarrSource(ArraySource):
         return found
 
     def _positions(self, start: int, stop: int) -> "product[tuple[int, ...]]":
-        """Return the positions in the grid of what holds some rows."""
-        shape = self._array.shape
-        across = (range(ceil(s / g)) for s, g in zip(shape[1:], self.grid[1:], strict=True))
+        """Return the grid positions of rows ``start:stop``."""
+        across = (range(ceil(s / g)) for s, g in zip(self.shape[1:], self.grid[1:], strict=True))
         return product(range(start // self.grid[0], ceil(stop / self.grid[0])), *across)
 
     @cached_property
     def _found_gaps(self) -> frozenset[tuple[int, ...]]:
-        """Positions at which nothing is stored: Zarr does not write chunks that hold nothing but the fill value."""
+        """Grid positions of missing chunks: Zarr does not write chunks that hold only the fill value."""
         if self.gaps is not None:
             return self.gaps
         array = self._array
         if array.nchunks_initialized == array.nchunks:
             return frozenset()
-        # Which are there only the store itself can list, and that it does for those who await it.
+        # Only the store lists its chunks, and it does so asynchronously.
         from zarr.core.sync import sync
 
         prefix = f"{self.path}/" if self.path else ""
 
-        async def listed() -> set[str]:
+        async def stored() -> set[str]:
             return {key.removeprefix(prefix) async for key in self.store.list_prefix(prefix)}
 
-        there, encode = sync(listed()), array.metadata.encode_chunk_key
-        return frozenset(p for p in self._positions(0, self.shape[0]) if encode(p) not in there)
+        keys, encode = sync(stored()), array.metadata.encode_chunk_key
+        return frozenset(p for p in self._positions(0, self.shape[0]) if encode(p) not in keys)
 
 
-@dataclass(frozen=True, eq=False)
-class ColumnsSource(ArraySource):
-    """Columns with an origin each, side by side as a :class:`Matrix` puts them."""
-
-    columns: Mapping[str, ArraySource]
-    name: str
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """Of the whole."""
-        return (next(iter(self.columns.values())).shape[0], len(self.columns))
-
-    @property
-    def key(self) -> str | None:
-        """The keys of all columns, if each has one."""
-        keys = [column.key for column in self.columns.values()]
-        return None if None in keys else "\n".join(map(str, keys))
-
-    @property
-    def uses_dask(self) -> bool:
-        """Whether Dask has to compute the rows of any."""
-        return any(column.uses_dask for column in self.columns.values())
-
-    def cut(self, start: int, stop: int) -> "ColumnsSource":
-        """Return what is needed for rows ``start:stop``."""
-        # Whole chunks are read together, of all columns as many rows as the longest chunk of one has.
-        each = max((one.chunks[0] for one in self.columns.values() if isinstance(one, ZarrSource)), default=1)
-        wide = start // each * each, min(ceil(stop / each) * each, self.shape[0])
-        parts = {
-            name: one.cut(*(wide if isinstance(one, ZarrSource) else (start, stop)))
-            for name, one in self.columns.items()
-        }
-        return ColumnsSource(parts, self.name)
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        """Read rows."""
-        return self.opened(self.name)[rows]
-
-    def opened(self, name: str) -> Matrix:
-        """Return the matrix."""
-        return Matrix(self.columns, name, is_lazy=True)
+def source_of(array: Any) -> ArraySource | None:
+    """Return a source from which any process can read an array; None if there is none."""
+    if isinstance(array, ArraySource):
+        return array.source()
+    lazy = dask_array_of(array)
+    if lazy is not None:
+        return InMemorySource.of(lazy)
+    return ZarrSource.of(array) if _is_zarr(array) and _is_open_to_others(array.store) else None
 
 
-def source_of(given: Any) -> ArraySource | None:
-    """Return where another process can read an array, or None if it cannot.
-
-    Of a matrix of columns it is enough that one can be read there; the others are in memory, and go along.
-    """
-    if isinstance(given, Matrix):
-        if given.whole is not None:
-            whole = source_of(given.whole)
-            return whole.picked(given.places) if isinstance(whole, InMemorySource | ZarrSource) else None
-        found = {name: (source_of(column), column) for name, column in given.parts.items()}
-        if all(origin is None for origin, _ in found.values()):
-            return None
-        columns = {name: origin or _in_memory(column) for name, (origin, column) in found.items()}
-        return ColumnsSource(columns, given.name)
-    array = _dask_array(given)
-    if array is not None:
-        return InMemorySource(array, 0, int(array.shape[0]), int(array.shape[0]))
-    return ZarrSource.of(given) if _is_zarr(given) and _is_open_to_others(given.store) else None
+def stored_arrays(array: Any) -> Sequence[Any]:
+    """Return the arrays that the rows of ``array`` are read from."""
+    return array.arrays() if isinstance(array, ArraySource) else (array,)
 
 
-def _in_memory(array: Any) -> InMemorySource:
-    rows = np.asarray(array)
-    return InMemorySource(rows, 0, len(rows), len(rows))
-
-
-def dask_arrays(given: Any) -> list[Any]:
-    """Return the Dask arrays that an array stands on, as they were given."""
-    parts = [given]
-    if isinstance(given, Matrix):
-        parts = [given.whole] if given.whole is not None else list(given.parts.values())
-    return [found for part in parts if (found := _dask_array(part)) is not None]
-
-
-def _dask_array(value: Any) -> Any:
-    """Return the Dask array that a value is, or that an array of xarray stands on; None if there is none."""
+def dask_array_of(value: Any) -> Any:
+    """Return the Dask array that ``value`` is, or that an xarray object wraps; None if there is none."""
     value = getattr(getattr(value, "variable", value), "_data", value)
-    of_dask = type(value).__module__.startswith("dask.array") and hasattr(value, "numblocks")
-    return value if of_dask and value.ndim else None
+    is_dask = type(value).__module__.startswith("dask.array") and hasattr(value, "numblocks")
+    return value if is_dask and value.ndim else None
 
 
 def _is_zarr(value: Any) -> bool:
@@ -337,7 +269,7 @@ def _is_zarr(value: Any) -> bool:
 
 
 def _is_open_to_others(store: Any) -> bool:
-    """Whether another process can open a store of Zarr."""
+    """Whether another process can open a Zarr store."""
     from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
     if isinstance(store, FsspecStore):
@@ -348,26 +280,19 @@ def _is_open_to_others(store: Any) -> bool:
     return isinstance(store, LocalStore)
 
 
-def longest_chunk(given: Any) -> int | None:
-    """Return how many rows the longest chunk has, or None if there are no chunks."""
-    if isinstance(given, Matrix):
-        parts = [given.whole] if given.whole is not None else list(given.parts.values())
-        return max((found for part in parts if (found := longest_chunk(part)) is not None), default=None)
-    chunks = getattr(given, "chunks", None)
-    if not isinstance(chunks, tuple) or not chunks:
-        return None
-    return max(chunks[0], default=0) if isinstance(chunks[0], tuple) else int(chunks[0])
+def longest_chunk(array: Any) -> int | None:
+    """Return the number of rows of the longest chunk of an array or its columns; None without chunks."""
+    lengths = []
+    for stored in stored_arrays(array):
+        chunks = getattr(stored, "chunks", None)
+        if isinstance(chunks, tuple) and chunks:
+            lengths.append(max(chunks[0], default=0) if isinstance(chunks[0], tuple) else int(chunks[0]))
+    return max(lengths, default=None)
 
 
-def check_length_known(given: Any, name: str) -> None:
-    """Refuse an array that does not know how many rows it has.
-
-    Raises
-    ------
-    ValueError
-        If it does not.
-    """
-    length = next(iter(given.shape), 0)
+def check_length_known(array: Any, name: str) -> None:
+    """Raise ``ValueError`` if an array has an unknown number of rows, as Dask arrays of data frames have."""
+    length = next(iter(array.shape), 0)
     if isinstance(length, float) and isnan(length):
         msg = (
             f"`{name}` must be an array of a known number of rows; got a Dask array whose chunks have unknown lengths, "

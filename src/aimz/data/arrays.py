@@ -1,4 +1,4 @@
-"""The one door for arrays: every method refuses bad data here, in the same words, before any work."""
+"""Checks of arrays that every method shares, and fingerprints of their values."""
 
 __all__ = ["differences", "fingerprint", "is_array", "read_array", "read_count"]
 
@@ -15,21 +15,21 @@ from aimz.data.dataframes import column_values, open_series
 
 
 def read_array(value: Any, name: str) -> np.ndarray | jax.Array:
-    """Return ``value`` as an array of a dtype the device has, with every value kept.
+    """Return ``value`` as an array in a dtype of the device; every value is kept.
 
     Parameters
     ----------
     value : array_like
         Anything :func:`numpy.asarray` understands, or a column of a data frame; a JAX array stays where it is.
     name : str
-        What to call it in an error.
+        Name of the argument in error messages.
 
     Raises
     ------
     TypeError
-        If it is no array (a data set, a loader), ragged or not numeric.
+        If ``value`` is not an array (but a data set or a loader, say), ragged or not numeric.
     ValueError
-        If a value would not survive the conversion to the device's dtype (a 64-bit integer out of range).
+        If a value does not fit the dtype of the device (a 64-bit integer out of range).
     """
     if isinstance(value, jax.Array):
         array: Any = value
@@ -38,16 +38,16 @@ def read_array(value: Any, name: str) -> np.ndarray | jax.Array:
     else:
         if not (is_array(value) or hasattr(value, "__array__") or isinstance(value, Sequence | Number | np.generic)):
             msg = (
-                f"`{name}` must be an array; got {_kind_of(value)}. Iterables of batches, such as an `ArrayLoader`, go "
-                "to the methods that stream (`predict`, `log_likelihood`); the others take arrays."
+                f"`{name}` must be an array; got {_kind_of(value)}. Pass iterables of batches (an `ArrayLoader`, say) to "
+                "the streaming methods (`predict`, `log_likelihood`); the others take arrays."
             )
             raise TypeError(msg)
         try:
             array = np.asarray(value)
         except ValueError as error:
             msg = (
-                f"`{name}` must be an array; got something ragged or nested ({error}). Batches go to the methods that "
-                "stream, as mappings of field to array."
+                f"`{name}` must be an array; got something ragged or nested ({error}). Pass batches to the streaming "
+                "methods, as mappings of field to array."
             )
             raise TypeError(msg) from error
     if getattr(array.dtype, "kind", "O") not in "biufc" and not jnp.issubdtype(array.dtype, jnp.floating):
@@ -64,7 +64,7 @@ def _kind_of(value: object) -> str:
 
 
 def _to_device_dtype(array: np.ndarray, name: str) -> np.ndarray:
-    """Cast to the dtype JAX would use, and refuse if that changes a value beyond rounding."""
+    """Cast to the dtype that JAX uses; raise ``ValueError`` if that changes a value beyond rounding."""
     dtype = jax.dtypes.canonicalize_dtype(array.dtype)
     if dtype == array.dtype:
         return array
@@ -79,15 +79,15 @@ def _to_device_dtype(array: np.ndarray, name: str) -> np.ndarray:
     if bad:
         msg = (
             f"`{name}` holds values that do not fit {dtype}, the device's version of {array.dtype}; they would "
-            "be changed without a word. Recode them (identifiers as 0 .. n-1), rescale them, or switch on 64 "
-            "bits with `jax.config.update('jax_enable_x64', True)`."
+            "be changed silently. Recode them (identifiers as 0 .. n-1), rescale them, or enable 64 bits with "
+            "`jax.config.update('jax_enable_x64', True)`."
         )
         raise ValueError(msg)
     return cast
 
 
 def is_array(value: object) -> bool:
-    """Whether ``value`` is an array, or something that stands for one."""
+    """Whether ``value`` is an array, a column of a data frame, or converts to an array."""
     return (
         isinstance(value, np.ndarray | jax.Array)
         or (hasattr(value, "__array__") and hasattr(value, "shape"))
@@ -95,14 +95,14 @@ def is_array(value: object) -> bool:
     )
 
 
-def fingerprint(stretches: Iterable[np.ndarray]) -> str:
-    """Return a digest of an array's shape and values, given a number of rows at a time.
+def fingerprint(pieces: Iterable[np.ndarray]) -> str:
+    """Return a digest of an array's shape and values, given in pieces of some rows each.
 
-    Equal numbers of another dtype have the same, if they come in the same stretches.
+    Equal numbers of another dtype have the same digest, if they are given in the same pieces.
     """
     digest = hashlib.sha256()
-    for stretch in stretches:
-        host = np.ascontiguousarray(stretch)
+    for piece in pieces:
+        host = np.ascontiguousarray(piece)
         if host.dtype.kind in "biu" and host.size and abs(int(host.min())) < 2**24 and abs(int(host.max())) < 2**24:
             host = host.astype(np.float32)  # exact
         elif host.dtype.itemsize < 4:
@@ -113,12 +113,12 @@ def fingerprint(stretches: Iterable[np.ndarray]) -> str:
 
 
 def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
-    """Return the names under which two fingerprints differ."""
+    """Return the names whose fingerprints differ."""
     return [name for name in sorted({*here, *there}) if here.get(name) != there.get(name)]
 
 
 def read_count(value: object, name: str) -> int:
-    """Return ``value`` if it is a positive integer, and refuse it otherwise."""
+    """Return ``value`` as an ``int``; raise ``ValueError`` if it is not a positive integer."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         msg = f"`{name}` must be a positive integer; got {value!r}."
         raise ValueError(msg)

@@ -1,6 +1,14 @@
-"""Data frames and their columns, whichever library they come from: pandas, Polars, PyArrow."""
+"""Data frames and their columns, of pandas, Polars and PyArrow."""
 
-__all__ = ["check_whole", "column_values", "index_of", "is_plain_range", "open_frame", "open_series", "unfit_columns"]
+__all__ = [
+    "check_integers_fit",
+    "column_values",
+    "index_of",
+    "is_plain_range",
+    "non_numeric_columns",
+    "open_frame",
+    "open_series",
+]
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,22 +19,24 @@ import numpy as np
 if TYPE_CHECKING:
     import narwhals as nw
 
-_NEVER = frozenset({"aimz", "builtins", "collections", "jax", "jaxlib", "numpy", "torch", "xarray", "zarr", "h5py"})
-"""Where nothing that is a data frame comes from, so that :mod:`narwhals` need not be imported to know."""
+_NO_FRAMES = frozenset({"aimz", "builtins", "collections", "jax", "jaxlib", "numpy", "torch", "xarray", "zarr", "h5py"})
+"""Packages that have no data frames, so that :mod:`narwhals` need not be imported to check."""
 
 
 def _may_be_frame(value: object) -> bool:
     module = type(value).__module__
-    return module.partition(".")[0] not in _NEVER and not module.startswith("dask.array")
+    return module.partition(".")[0] not in _NO_FRAMES and not module.startswith("dask.array")
 
 
 def open_frame(value: Any, name: str) -> "nw.DataFrame[Any] | None":
-    """Return a data frame that is in memory, or None for anything else.
+    """Return a data frame in memory, or None for anything else.
 
     Raises
     ------
+    TypeError
+        If the frame is lazy.
     ValueError
-        If two of its columns have one name.
+        If two of its columns have the same name.
     """
     if not _may_be_frame(value):
         return None
@@ -40,10 +50,10 @@ def open_frame(value: Any, name: str) -> "nw.DataFrame[Any] | None":
         msg = f"The columns of `{name}` must have one name each; got {value.columns.nlevels} levels. Join their names."
         raise ValueError(msg)
     try:
-        # Narwhals is leaving Dask to a package of its own, and warns of it where it sees one.
-        of_dask = type(value).__module__.partition(".")[0] in {"dask", "dask_expr"} and hasattr(value, "columns")
-        found = None if of_dask else nw.from_native(value, pass_through=True)
-        if of_dask:
+        # Narwhals warns that its support of Dask is moving to another package.
+        is_dask = type(value).__module__.partition(".")[0] in {"dask", "dask_expr"} and hasattr(value, "columns")
+        found = None if is_dask else nw.from_native(value, pass_through=True)
+        if is_dask:
             msg = (
                 f"`{name}` must be an array, or a table in memory or in files; got a Dask data frame (of type "
                 f"`{type(value).__module__}.{type(value).__name__}`). Pass `frame.to_dask_array(lengths=True)`, whose "
@@ -53,7 +63,7 @@ def open_frame(value: Any, name: str) -> "nw.DataFrame[Any] | None":
             raise TypeError(msg)
         if isinstance(found, nw.LazyFrame):
             msg = (
-                f"`{name}` must be a table in memory, or one that the methods that stream read in pieces; got a lazy "
+                f"`{name}` must be a table in memory, or a table that the streaming methods read in chunks; got a lazy "
                 f"frame of type `{type(value).__module__}.{type(value).__name__}`. Collect it (`.collect()`, "
                 "`.compute()`), or write it to Parquet and pass `pyarrow.dataset.dataset(path)` to `fit` or `predict`."
             )
@@ -69,7 +79,7 @@ def open_frame(value: Any, name: str) -> "nw.DataFrame[Any] | None":
 
 
 def open_series(value: Any) -> "nw.Series[Any] | None":
-    """Return one column of a data frame, or None for anything else."""
+    """Return a column of a data frame, or None for anything else."""
     if not _may_be_frame(value):
         return None
     import narwhals as nw
@@ -83,16 +93,16 @@ def open_series(value: Any) -> "nw.Series[Any] | None":
 
 
 def column_values(series: "nw.Series[Any]", name: str) -> np.ndarray:
-    """Return the numbers of a column, missing ones as NaN; lists of one length give more axes.
+    """Return a column as an array, with NaN for missing values; lists of one length add axes.
 
     Raises
     ------
     TypeError
-        If they are no numbers.
+        If the column is not numeric.
     """
     import narwhals as nw
 
-    kind = unfit_kind(series.dtype)
+    kind = _non_numeric_kind(series.dtype)
     if kind is not None:
         msg = f"`{name}` must be numeric; got {kind} data. {HOW_TO_ENCODE}"
         raise TypeError(msg)
@@ -101,31 +111,24 @@ def column_values(series: "nw.Series[Any]", name: str) -> np.ndarray:
     if not series.null_count() and not isinstance(series.dtype, nw.Decimal):
         return np.asarray(series.to_numpy())
     values = np.asarray(series.cast(nw.Float64).to_numpy())
-    if series.dtype.is_integer():  # floats only for what is missing
-        check_whole(values[~np.isnan(values)], jax.dtypes.canonicalize_dtype(np.float64), f"`{name}`")
+    if series.dtype.is_integer():  # floats only because of missing values
+        check_integers_fit(values[~np.isnan(values)], jax.dtypes.canonicalize_dtype(np.float64), f"`{name}`")
     return values
 
 
-def check_whole(values: np.ndarray, dtype: np.dtype, what: str) -> None:
-    """Refuse whole numbers that become others as ``dtype``, a type of floats.
-
-    Raises
-    ------
-    ValueError
-        If one does.
-    """
+def check_integers_fit(values: np.ndarray, dtype: np.dtype, what: str) -> None:
+    """Raise ``ValueError`` if an integer changes when it is converted to a floating-point ``dtype``."""
     if not np.array_equal(values.astype(dtype), values):
         msg = (
-            f"{what} holds whole numbers that do not fit {dtype}, which missing values or other columns beside it make "
-            "them share; they would be changed without a word. Recode them (identifiers as 0 .. n-1, dates as days "
-            "since one of them), pass them as an argument of their own, or make them floats where rounding does no "
-            "harm."
+            f"{what} holds whole numbers that do not fit {dtype}, the type it shares with missing values or other "
+            "columns; they would be changed silently. Recode them (identifiers as 0 .. n-1, dates as days since one of "
+            "them), pass them as a separate argument, or make them floats if rounding is harmless."
         )
         raise ValueError(msg)
 
 
 def _stacked(lists: np.ndarray, name: str) -> np.ndarray:
-    """Return lists as rows of an array."""
+    """Stack lists of equal length as rows of an array."""
     if lists.dtype.kind != "O":
         return lists
     rows = [np.asarray(row) for row in lists]
@@ -141,8 +144,8 @@ HOW_TO_ENCODE = (
 )
 
 
-def unfit_kind(dtype: Any) -> str | None:
-    """Return what a column holds, in a word, if it cannot be made numbers without a decision."""
+def _non_numeric_kind(dtype: Any) -> str | None:
+    """Return the kind of a column that has no obvious conversion to numbers; None for a numeric column."""
     import narwhals as nw
 
     if dtype.is_numeric() or dtype == nw.Boolean or isinstance(dtype, nw.Array | nw.List):
@@ -159,25 +162,25 @@ def unfit_kind(dtype: Any) -> str | None:
     return next((word for kind, word in known.items() if dtype == kind), str(dtype))
 
 
-def unfit_columns(schema: Mapping[str, Any]) -> dict[str, str]:
-    """Return the columns that cannot be part of a matrix, with what they hold."""
+def non_numeric_columns(schema: Mapping[str, Any]) -> dict[str, str]:
+    """Return the columns that cannot be part of a matrix, with their kinds."""
     import narwhals as nw
 
-    kinds = {n: "lists" if isinstance(d, nw.Array | nw.List) else unfit_kind(d) for n, d in schema.items()}
+    kinds = {n: "lists" if isinstance(d, nw.Array | nw.List) else _non_numeric_kind(d) for n, d in schema.items()}
     return {name: kind for name, kind in kinds.items() if kind is not None}
 
 
 def index_of(value: Any) -> Any:
-    """Return the labels of the rows: a :class:`pandas.Index`, or None where there are none."""
+    """Return the labels of the rows, a :class:`pandas.Index`; None without labels."""
     dims, indexes = getattr(value, "dims", None), getattr(value, "indexes", None)
-    if indexes is not None:  # of xarray, where `value.index` may be anything
+    if indexes is not None:  # an xarray object, whose attribute `index` may be a variable
         return indexes.get(dims[0]) if isinstance(dims, tuple) and dims else None
     index = getattr(value, "index", None)
     return index if hasattr(index, "equals") else None
 
 
 def is_plain_range(index: Any) -> bool:
-    """Whether labels of rows, or of columns, only count them."""
+    """Whether labels are 0, 1, 2, ..."""
     if hasattr(index, "start"):
         return bool(index.start == 0 and index.step == 1)
     labels = np.asarray(index)

@@ -1,4 +1,4 @@
-"""The arguments of one call, checked and sorted."""
+"""Arguments of one call of a kernel, checked and sorted into arrays and static values."""
 
 __all__ = ["KernelArguments", "check_aligned", "read_call", "read_rows"]
 
@@ -11,33 +11,33 @@ import numpy as np
 from aimz.data.arrays import fingerprint, is_array, read_array
 from aimz.data.dataframes import index_of
 from aimz.data.lazy_arrays import LazyArray
-from aimz.data.row_readers import BatchField, RowReader, open_rows
-from aimz.data.tables import Matrix, match_columns, open_table
+from aimz.data.row_readers import RowReader, open_rows
+from aimz.data.tables import matrix_or_value, table_columns
 
 
 @dataclass(frozen=True)
 class KernelArguments:
-    """The arguments of one call of the kernel, sorted."""
+    """Checked arguments of one call of the kernel."""
 
     arrays: dict[str, Any]
-    """Arrays, or :class:`Rows` of them; the first axis of each is the row axis, unless it is 0-d."""
+    """Arrays, or readers of their rows (:class:`RowReader`), with the rows along the first axis, and 0-d arrays."""
     static: dict[str, object] = field(default_factory=dict)
-    """Everything else, handed to the kernel as it is."""
+    """Arguments that are not arrays, which the kernel receives unchanged."""
     n_obs: int = 0
     """Number of rows."""
     columns: tuple[str, ...] = ()
-    """Names of the columns of the input, where it is a table."""
+    """Names of the columns of the input; empty unless it is a table."""
     tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The same for each argument that is one."""
+    """Names of the columns of each argument that is a table."""
     index: Any = None
-    """Labels of the rows, a :class:`pandas.Index`, where the input has some."""
+    """Labels of the rows of the input, a :class:`pandas.Index`; None without labels."""
 
     def without(self, name: str) -> "KernelArguments":
-        """Return the same call without the array ``name``."""
+        """Return the call without the array ``name``."""
         return replace(self, arrays={k: v for k, v in self.arrays.items() if k != name})
 
     def fingerprint(self, name: str) -> str:
-        """Return a digest of an array's shape and values; equal numbers of another dtype have the same."""
+        """Return a digest of an array's shape and values, which does not depend on its dtype."""
         array = self.arrays[name]
         return read_rows(array, name).digest if array.ndim else fingerprint([np.asarray(array)])
 
@@ -58,15 +58,13 @@ def read_rows(value: Any, name: str) -> Any:
 
 
 def _sort_extra(value: Any, name: str, *, in_parts: bool) -> tuple[Any, object]:
-    """Return a further kernel argument as an array, or as the plain value it is.
+    """Return another argument of the kernel as an array and None, or as None and a static value.
 
-    Zero-dimensional integers become Python integers, since a kernel uses them as sizes, which a compiled
-    program must know in advance.
+    Zero-dimensional integers become Python integers, since a kernel may use them as sizes, which are static in a
+    compiled program.
     """
     if isinstance(value, np.generic):
         return None, value.item()
-    if isinstance(value, BatchField):
-        return value, None
     if not is_array(value):
         return None, value
     array: Any = read_rows(value, name) if in_parts and np.ndim(value) else read_array(value, name)
@@ -83,33 +81,34 @@ def read_call(
     known: Mapping[str, tuple[str, ...]] | None = None,
     index: Any = None,
 ) -> KernelArguments:
-    """Sort and check the arguments of a call.
+    """Check the arguments of a call, and sort them into arrays and static values.
 
     Parameters
     ----------
     required : mapping of str to array_like
-        The input first, then where the method takes it the output.
+        The input first, then the output if the method takes it.
     extra : mapping of str to object
-        The kernel's further arguments.  Arrays among them must be aligned with the rows; everything else
-        (numbers, strings, lists, None) reaches the kernel untouched.
+        Other arguments of the kernel.  Arrays must be aligned with the rows; anything else (numbers, strings,
+        lists, None) is passed to the kernel unchanged.
     in_parts : bool
-        Whether rows will be taken when they are needed, so that nothing has to be loaded or converted whole.
+        Whether rows are read when they are needed, so that no array is loaded or converted as a whole.
     known : mapping of str to tuple of str, optional
-        The columns of arguments that are tables, where they are known.
+        Columns of arguments that are tables, in order, if a fit has determined them.
     index : pandas.Index, optional
-        Labels of the rows of the input, where it does not have them any more.
+        Labels of the rows, for an input that has lost them.
 
     Raises
     ------
     TypeError, ValueError
-        If an array is empty, 0-d, not numeric, would be changed by the conversion, or if lengths differ.
+        If an array is empty, 0-d or not numeric, if a value does not fit the dtype of the device, or if lengths
+        differ.
     """
     input_ = next(iter(required))
     index = index_of(required[input_]) if index is None else index
     check_aligned({**required, **extra}, {input_: index})
-    given = {name: _as_matrix(value, name, known or {}) for name, value in {**required, **extra}.items()}
-    tables = {name: columns for name, value in given.items() if (columns := getattr(value, "columns", ()))}
-    given = {n: np.asarray(v) if isinstance(v, Matrix) and not in_parts else v for n, v in given.items()}
+    given = {name: matrix_or_value(value, name, known or {}) for name, value in {**required, **extra}.items()}
+    tables = table_columns(given)
+    given = {name: np.asarray(value) if name in tables and not in_parts else value for name, value in given.items()}
     required, extra = {name: given[name] for name in required}, {name: given[name] for name in extra}
     arrays: dict[str, Any] = {}
     static: dict[str, object] = {}
@@ -131,8 +130,8 @@ def read_call(
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"`{name}`: {length}" for name, length in lengths.items())
         msg = (
-            f"Arrays must have the same number of rows (length of the first axis); got {listed}. What has no "
-            "row axis (a table per group, say) can be closed over by the kernel."
+            f"Arrays must have the same number of rows (length of the first axis); got {listed}. Let the "
+            "kernel close over an array without a row axis (a table per group, say)."
         )
         raise ValueError(msg)
     n_obs = next(iter(lengths.values()))
@@ -142,21 +141,10 @@ def read_call(
     return KernelArguments(arrays, static, n_obs, tables.get(input_, ()), tables, index)
 
 
-def _as_matrix(value: Any, name: str, known: Mapping[str, tuple[str, ...]]) -> Any:
-    """Return a table as a matrix, and anything else as it is."""
-    table = open_table(value, name)
-    return value if table is None else match_columns(table, name, known)
-
-
 def check_aligned(given: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> None:
-    """Refuse arrays whose rows have other labels than another: they would be matched by place.
+    """Raise ``ValueError`` if labelled arrays have different labels: rows are matched by position.
 
-    ``known`` are labels of some that do not show them.
-
-    Raises
-    ------
-    ValueError
-        If two that have labels differ.
+    ``known`` has the labels of arrays that have lost them.
     """
     labels = {name: index_of(value) for name, value in given.items()} | dict(known or {})
     labelled = {name: index for name, index in labels.items() if index is not None}
@@ -164,7 +152,7 @@ def check_aligned(given: Mapping[str, Any], known: Mapping[str, Any] | None = No
     for other, index in labelled.items():
         if len(index) == len(labelled[name]) and not index.equals(labelled[name]):
             msg = (
-                f"`{other}` has another index than `{name}`, and rows are matched by place. Put both in one order, or "
-                "pass the values alone."
+                f"`{other}` has another index than `{name}`, but rows are matched by position. Put both in the same "
+                "order, or pass the values alone."
             )
             raise ValueError(msg)

@@ -12,13 +12,7 @@ from aimz.errors import warn
 
 
 def read_key(key: Any) -> jax.Array:
-    """Return ``key`` as a typed key.
-
-    Raises
-    ------
-    TypeError
-        If it is no key.
-    """
+    """Return ``key`` as a typed key; raise ``TypeError`` if it is not a key."""
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
         return key
     if isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32 and key.shape == (2,):
@@ -33,13 +27,13 @@ def read_key(key: Any) -> jax.Array:
 
 
 def key_to_text(key: jax.Array) -> str:
-    """Return a text that is the same for equal keys, to record where a result's noise came from."""
+    """Write a key as text, so that a result records the key it was drawn with."""
     words = "-".join(f"{int(word):08x}" for word in np.asarray(jax.random.key_data(key)).ravel())
     return f"{jax.random.key_impl(key)}:{words}"
 
 
 def key_from_text(text: str) -> jax.Array:
-    """Return the key that :func:`key_to_text` wrote."""
+    """Read a key that :func:`key_to_text` wrote."""
     implementation, _, words = text.partition(":")
     data = np.array([int(word, 16) for word in words.split("-")], dtype=np.uint32)
     return jax.random.wrap_key_data(jnp.asarray(data), impl=implementation)

@@ -1,4 +1,4 @@
-"""A data set in batches, epoch after epoch: rows in the order in which a fit takes them."""
+"""Minibatches of a data set for each epoch of a fit."""
 
 __all__ = ["ArrayBatches", "Batches", "IterableBatches", "count_rows"]
 
@@ -15,103 +15,104 @@ from aimz.data.rebatching import BatchReader, is_shuffled
 from aimz.data.row_readers import RowReader, open_rows
 from aimz.data.tables import KernelParameters
 
-_WINDOW = 3 * 2**27
-"""Bytes of rows that are gathered from a file in one pass over it."""
-_STRETCH = 2**24
-"""Bytes of a file that are looked at together meanwhile."""
+_WINDOW_BYTES = 3 * 2**27
+"""Size of the rows that are gathered in one pass over a file."""
+_PIECE_BYTES = 2**24
+"""Size of the pieces in which the file is read in that pass."""
 
 
 type Buffers = Mapping[str, np.ndarray]
-"""Name of an argument to room for rows."""
+"""Argument name to memory for its rows."""
 
 
-class Reader(ABC):
-    """The rows of one epoch, in order, each once."""
+class EpochReader(ABC):
+    """Reader of the rows of one epoch, each once."""
 
     @abstractmethod
     def fill(self, buffers: Buffers, start: int, stop: int) -> int:
-        """Put the next rows at ``start:stop`` of the buffers; return how many there were, fewer at the end."""
+        """Fill rows ``start:stop`` of the buffers; return the number of rows, which is smaller at the end."""
 
 
 class Batches(ABC):
-    """A data set as a fit reads it."""
+    """A data set that is read in minibatches."""
 
     n_obs: int
-    """Number of rows a whole epoch stands for."""
+    """Number of rows that an epoch represents."""
     batch_size: int
+    """Number of rows of a batch."""
     templates: Mapping[str, np.ndarray]
-    """For each argument some rows, which say what all are like."""
+    """Some rows of each argument, with the shape and dtype of all rows."""
     begun = 0
-    """How many epochs were begun, or passed over."""
+    """Number of epochs that were begun or skipped."""
     tables: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     """Names of the columns of arguments that are tables."""
 
     @abstractmethod
-    def epoch(self, number: int) -> Reader:
-        """Begin an epoch, counted from 0."""
+    def epoch(self, number: int) -> EpochReader:
+        """Begin an epoch; the first has number 0."""
 
     @abstractmethod
-    def pass_over(self, number: int) -> None:
-        """Let an epoch go by whose steps were taken already."""
+    def skip_epoch(self, number: int) -> None:
+        """Skip an epoch that was completed before the fit was interrupted."""
 
     @abstractmethod
     def first(self) -> dict[str, np.ndarray]:
-        """Return the first batch of the first epoch, which will be read again."""
+        """Return the first batch of the first epoch, without consuming it."""
 
-    def room(self, n_rows: int) -> dict[str, np.ndarray]:
-        """Return buffers for so many rows."""
+    def empty_buffers(self, n_rows: int) -> dict[str, np.ndarray]:
+        """Return buffers for ``n_rows`` rows."""
         return {name: np.empty((n_rows, *some.shape[1:]), some.dtype) for name, some in self.templates.items()}
 
 
 class ArrayBatches(Batches):
-    """Batches of arrays, which may lie in files larger than memory.
+    """Batches of arrays, which may be in files larger than memory.
 
     Parameters
     ----------
-    rows : mapping of str to Rows
+    rows : mapping of str to LazyArray
         Arguments with a row axis.
     batch_size : int
-        Number of rows in a batch; the last one of an epoch may have fewer.
+        Number of rows of a batch; the last batch of an epoch may have fewer.
     order : callable
-        Number of an epoch to the order of its rows, or None for the order they have.
+        Function of the number of an epoch that returns a permutation of its rows, or None for the order of the arrays.
     """
 
     def __init__(
         self, rows: Mapping[str, LazyArray], batch_size: int, order: Callable[[int], np.ndarray | None] = lambda _: None
     ) -> None:
-        # What is in memory is converted once; what lies in files is read as it is needed.
+        # Arrays in memory are converted once; others are converted as they are read.
         self.rows = {name: array if array.is_lazy else open_rows(np.asarray(array)) for name, array in rows.items()}
         self.n_obs = next(iter(rows.values())).shape[0]
         self.batch_size = min(batch_size, self.n_obs)
         self.templates = {name: array[:1] for name, array in rows.items()}
         self._order = order
         self._ordered: tuple[int, np.ndarray | None] | None = None
-        """The epoch whose order was asked for last, and that order."""
+        """Number of the last epoch, and the order of its rows."""
 
-    def epoch(self, number: int) -> Reader:
+    def epoch(self, number: int) -> EpochReader:
         """Begin an epoch."""
         self.begun = number + 1
         return self._reader(number, self.n_obs)
 
     def first(self) -> dict[str, np.ndarray]:
-        """Return the first batch of the first epoch, and no more of it."""
-        buffers = self.room(self.batch_size)
+        """Return the first batch of the first epoch."""
+        buffers = self.empty_buffers(self.batch_size)
         self._reader(0, self.batch_size).fill(buffers, 0, self.batch_size)
         return buffers
 
-    def _reader(self, number: int, most: int) -> Reader:
+    def _reader(self, number: int, n_rows: int) -> EpochReader:
         if self._ordered is None or self._ordered[0] != number:
             self._ordered = number, self._order(number)
         order = self._ordered[1]
-        return _InOrder(self.rows, self.n_obs) if order is None else _Permuted(self.rows, order, most)
+        return _InOrder(self.rows, self.n_obs) if order is None else _Permuted(self.rows, order, n_rows)
 
-    def pass_over(self, number: int) -> None:
-        """Count it: each epoch has an order of its own."""
+    def skip_epoch(self, number: int) -> None:
+        """Count the epoch, whose order depends on its number alone."""
         self.begun = number + 1
 
 
 @dataclass
-class _InOrder(Reader):
+class _InOrder(EpochReader):
     rows: Mapping[str, RowReader]
     n_obs: int
     at: int = 0
@@ -127,11 +128,11 @@ class _InOrder(Reader):
 
 
 @dataclass
-class _Permuted(Reader):
+class _Permuted(EpochReader):
     rows: Mapping[str, RowReader]
     order: np.ndarray
-    most: int
-    """Most rows that will be asked for."""
+    n_rows: int
+    """Number of rows that are read at most."""
     at: int = 0
     _window: "_Window | None" = None
 
@@ -142,7 +143,7 @@ class _Permuted(Reader):
         for name in self.rows.keys() - lazy.keys():  # mode "clip" avoids a copy; no index is out of range
             np.take(np.asarray(self.rows[name]), index, axis=0, out=buffers[name][start : start + got], mode="clip")
         if lazy and self._window is None:
-            self._window = _Window(lazy, self.order[: self.most])
+            self._window = _Window(lazy, self.order[: self.n_rows])
         if self._window is not None:
             self._window.fill(buffers, start, self.at, self.at + got)
         self.at += got
@@ -150,23 +151,23 @@ class _Permuted(Reader):
 
 
 class _Window:
-    """Rows in an order of their own, of arguments that lie in files: so many as fit, gathered in one pass over each.
+    """Permuted rows of arguments in files, gathered in one pass over each file.
 
-    They are held in the order of the file, and put into their own when they are handed out.
+    As many rows as fit into memory are held, in the order of the file, and permuted when they are copied out.
     """
 
     def __init__(self, rows: Mapping[str, LazyArray], order: np.ndarray) -> None:
         size = sum(array.row_bytes for array in rows.values())
         self._rows = rows
         self._order = order
-        self._length = min(len(order), max(1, _WINDOW // max(1, size)))
+        self._length = min(len(order), max(1, _WINDOW_BYTES // max(1, size)))
         self._held = {n: np.empty((self._length, *a.shape[1:]), a.dtype) for n, a in rows.items()}
         self._rank = np.empty(0, np.intp)
-        """Where each row of the window is held."""
+        """Position in ``_held`` of each row of the window."""
         self._from = 0
 
     def fill(self, buffers: Buffers, to: int, start: int, stop: int) -> None:
-        """Put rows ``order[start:stop]`` at ``to`` of the buffers."""
+        """Copy rows ``order[start:stop]`` to position ``to`` of the buffers."""
         at = start
         while at < stop:
             if at >= self._from + len(self._rank):
@@ -184,26 +185,26 @@ class _Window:
         self._rank, self._from = np.empty(len(index), np.intp), at
         self._rank[places] = np.arange(len(index))
         for name, array in self._rows.items():
-            step = max(1, _STRETCH // max(1, array.row_bytes))
+            step = max(1, _PIECE_BYTES // max(1, array.row_bytes))
             for begin in range(0, array.shape[0], step):
                 within = slice(*np.searchsorted(ordered, [begin, begin + step]))
                 if within.stop > within.start:
-                    self._held[name][within] = array.take(slice(begin, begin + step), ordered[within] - begin)
+                    self._held[name][within] = array.take(begin, begin + step, ordered[within] - begin)
 
 
 class IterableBatches(Batches):
-    """Batches of an iterable; they are cut anew to the length of its first, or to ``batch_size``.
+    """Batches of an iterable, re-cut to ``batch_size`` or to the length of its first batch.
 
     Parameters
     ----------
     batches : iterable
-        What :class:`BatchReader` reads.
-    parameters : Parameters
-        Those of the kernel.
+        Batches as :class:`BatchReader` reads them.
+    parameters : KernelParameters
+        Parameters of the kernel.
     batch_size : int or callable, optional
-        Rows in a batch, or a function of the number of rows.
+        Number of rows of a batch, or a function of the number of rows of an epoch.
     n_obs : callable
-        Returns the number of rows of an epoch; called once.
+        Function that returns the number of rows of an epoch; called once.
     """
 
     def __init__(
@@ -216,41 +217,41 @@ class IterableBatches(Batches):
         self._batches = batches
         self._parameters = parameters
         self.n_obs = n_obs()
-        self._began = BatchReader(batches, parameters)
-        self.tables = self._began.tables
-        first = self._began.first or {}
+        self._first_reader = BatchReader(batches, parameters)
+        self.tables = self._first_reader.tables
+        first = self._first_reader.first or {}
         size = batch_size(self.n_obs) if callable(batch_size) else batch_size or len(next(iter(first.values())))
         self.batch_size = min(size, self.n_obs)
         self.templates = {name: array[:1] for name, array in first.items()}
-        self._at_start: BatchReader | None = self._began
+        self._unread: BatchReader | None = self._first_reader
 
     def first(self) -> dict[str, np.ndarray]:
-        """Return the first batch, and keep it to be read again."""
-        found = self._began.read(0, self.batch_size)
-        self._began.rewind()
+        """Return the first batch, without consuming it."""
+        found = self._first_reader.read(0, self.batch_size)
+        self._first_reader.rewind()
         return found
 
-    def epoch(self, number: int) -> Reader:  # noqa: ARG002 (an iterable has its own order)
-        """Begin an epoch: the one whose first batch was looked at, then one after the other."""
-        reader, self._at_start = self._at_start or BatchReader(self._batches, self._parameters), None
+    def epoch(self, number: int) -> EpochReader:  # noqa: ARG002 (an iterable has its own order)
+        """Begin the next epoch; the first one continues the reader whose first batch was read."""
+        reader, self._unread = self._unread or BatchReader(self._batches, self._parameters), None
         return _Iterated(reader)
 
     def all_rows(self) -> dict[str, np.ndarray]:
-        """Return every row in one more pass; nothing if they cannot be read again, or have another order each time."""
+        """Return every row, read in an extra pass; empty if rows cannot be read again in the same order."""
         if isinstance(self._batches, Iterator) or is_shuffled(self._batches):
             return {}
         return BatchReader(self._batches, self._parameters).read(0, 1 << 62)
 
-    def pass_over(self, number: int) -> None:
-        """Read an epoch and drop it, so that a loader that shuffles comes to where it was."""
+    def skip_epoch(self, number: int) -> None:
+        """Read an epoch and drop it, so that a shuffling loader reaches the state it had."""
         reader = self.epoch(number)
-        room = self.room(self.batch_size)
-        while reader.fill(room, 0, self.batch_size) == self.batch_size:
+        buffers = self.empty_buffers(self.batch_size)
+        while reader.fill(buffers, 0, self.batch_size) == self.batch_size:
             pass
 
 
 @dataclass
-class _Iterated(Reader):
+class _Iterated(EpochReader):
     reader: BatchReader
     at: int = 0
 
@@ -264,7 +265,7 @@ class _Iterated(Reader):
 
 
 def count_rows(batches: Iterable[Any], parameters: KernelParameters) -> int:
-    """Return the number of rows of an iterable, by reading all of it once."""
+    """Count the rows of an iterable by reading all of it."""
     reader, at = BatchReader(batches, parameters), 0
     while got := reader.read(at, at + 2**16):
         at += len(next(iter(got.values())))

@@ -1,4 +1,4 @@
-"""Directories as arguments; checked without any package that writes there."""
+"""Checks of directories that are passed as arguments."""
 
 __all__ = ["read_input_dir", "read_output_dir"]
 
@@ -11,14 +11,14 @@ _LOST_A_SLASH = re.compile(r"[a-z][a-z0-9+.-]+:/[^/]", re.IGNORECASE)
 
 
 def read_output_dir(output_dir: Any, name: str = "output_dir") -> Path:
-    """Return the directory results are to go to, and refuse one that cannot be written; nothing is made.
+    """Return the directory for results, after checking that it can be written; nothing is created.
 
     Raises
     ------
     TypeError, ValueError
         As :func:`read_input_dir`.
     OSError
-        If it is a file, or may not be written.
+        If the path is a file, or cannot be written.
     """
     path = read_input_dir(output_dir, name)
     parent = next(p for p in (path, *path.parents) if p.exists())
@@ -32,14 +32,14 @@ def read_output_dir(output_dir: Any, name: str = "output_dir") -> Path:
 
 
 def read_input_dir(given: Any, name: str) -> Path:
-    """Return a local path, whether anything is there or not.
+    """Return a local path, whether it exists or not.
 
     Raises
     ------
     TypeError
-        If it is no path.
+        If ``given`` is not a path.
     ValueError
-        If it is a URL.
+        If ``given`` is a URL.
     """
     if not isinstance(given, str | os.PathLike):
         msg = f"`{name}` must be a path; got {given!r}. Pass a string or a `pathlib.Path`."

@@ -1,4 +1,4 @@
-"""Posterior draws, however they were come by."""
+"""Posterior draws, of a fit or passed by the user."""
 
 __all__ = ["Posterior", "read_draws"]
 
@@ -16,17 +16,17 @@ from aimz.errors import warn
 
 @dataclass(frozen=True)
 class Posterior:
-    """Draws of the latent sites, chain after chain."""
+    """Posterior draws of the latent sites, concatenated over chains."""
 
     draws: Mapping[str, jax.Array]
     """Site name to array of shape ``(n_draws, ...)``; ``n_draws`` counts all chains."""
     num_chains: int = 1
     sample_stats: Mapping[str, np.ndarray] | None = None
-    """Name in ArviZ's schema to array of shape ``(n_chains, n_draws / n_chains)``; MCMC only."""
+    """Sampler statistics of MCMC, by their names in ArviZ's schema, of shape ``(n_chains, n_draws / n_chains)``."""
 
     @property
     def n_draws(self) -> int:
-        """Number of draws, in all chains together."""
+        """Number of draws in all chains."""
         return int(next(iter(self.draws.values())).shape[0])
 
     @property
@@ -36,14 +36,14 @@ class Posterior:
 
 
 def read_draws(samples: Mapping[str, Any], *, num_chains: int, param_output: str) -> Posterior:
-    """Check draws that were made elsewhere.
+    """Check posterior draws that the user passes.
 
     Raises
     ------
     TypeError
         If ``samples`` is not a mapping of names to numeric arrays.
     ValueError
-        If it is empty, or lengths differ, or do not divide into ``num_chains``.
+        If ``samples`` is empty, or if lengths differ or are not a multiple of ``num_chains``.
     """
     if not isinstance(samples, Mapping):
         msg = f"`samples` must be a mapping of site name to draws; got {type(samples).__name__}."

@@ -1,4 +1,4 @@
-"""Batches of any size, cut anew: rows of an iterable, in order."""
+"""Re-cut batches of an iterable, and recognise iterables of batches."""
 
 __all__ = ["BatchReader", "is_batches", "is_shuffled"]
 
@@ -11,24 +11,24 @@ import numpy as np
 
 from aimz.data.arrays import is_array, read_array
 from aimz.data.row_readers import BatchField
-from aimz.data.tables import KernelParameters, Matrix, open_table
+from aimz.data.tables import KernelParameters, open_table, table_columns
 
 
 class BatchReader:
-    """Re-cuts batches of any size; rows are read in order, and each once.
+    """Reader of the rows of an iterable of batches, in order and once.
 
     Parameters
     ----------
     batches : iterable
-        Yields a mapping of field to array, a pair of such a mapping and the number of rows it was padded by, a
-        data frame, a sequence of arrays, the input first, or one array for the input.
-    parameters : Parameters
-        Those of the kernel: arrays without names are the input and the output, columns of a data frame are matched by
-        name.
+        Yields a mapping of field to array, a pair of such a mapping and the number of padded rows, a data frame, a
+        sequence of arrays with the input first, or one array for the input.
+    parameters : KernelParameters
+        Parameters of the kernel.  Arrays without names are the input and the output, columns of a data frame are
+        matched by name.
     first_row : int
-        The number of the row that the batches begin with; rows are read by their numbers in the whole.
+        Number of the first row of the batches in the whole data set.
     types : mapping of str to numpy.dtype, optional
-        Types of the fields, where batches have come before; those of the first batch otherwise.
+        Dtypes of the fields; by default those of the first batch.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class BatchReader:
         self._parameters = parameters
         self._fields = parameters.input, parameters.output
         self.named = False
-        """Whether batches are tables, whose columns were matched by name with the parameters."""
+        """Whether batches are tables, whose columns are matched by name with the parameters."""
         self._ready: list[dict[str, np.ndarray]] = []
         self._at = self._first_row = first_row
         self._last: dict[str, np.ndarray] = {}
         self.types = {} if types is None else dict(types)
-        """Types of the fields, once they are known."""
+        """Dtypes of the fields, once they are known."""
         self.first = self._next()
         if self.first is None:
             msg = f"`{self._fields[0]}` must not be empty; got an iterable without a batch."
@@ -58,7 +58,7 @@ class BatchReader:
 
     @property
     def parameters(self) -> KernelParameters:
-        """Those of the kernel, with the columns that tables have shown."""
+        """Parameters of the kernel, with the columns of the tables that were read."""
         return self._parameters
 
     @property
@@ -67,14 +67,14 @@ class BatchReader:
         return self._parameters.known
 
     def fields(self, n_obs: int) -> dict[str, BatchField]:
-        """Return what stands for each field."""
+        """Return a placeholder of each field."""
         return {
             name: BatchField(name, array[:64], n_obs, columns=self._parameters.known.get(name, ()))
             for name, array in (self.first or {}).items()
         }
 
     def length_up_to(self, most: int) -> int | None:
-        """Return the number of rows if it is ``most`` or less, by reading that far; None if it is not."""
+        """Return the number of rows if it is at most ``most``, else None; reads that many rows ahead."""
         ready = self._at + sum(map(_length, self._ready))
         while ready <= most:
             batch = self._next()
@@ -85,9 +85,9 @@ class BatchReader:
         return None
 
     def read(self, start: int, stop: int) -> dict[str, np.ndarray]:
-        """Return the rows from ``start`` on, fewer at the end; those passed over are dropped."""
+        """Return rows ``start:stop``, fewer at the end; earlier rows that were not read are dropped."""
         if start < self._first_row:
-            msg = f"Row {start} was asked for, and the batches begin with row {self._first_row}."
+            msg = f"Row {start} was requested, but the batches begin with row {self._first_row}. Read rows in order."
             raise IndexError(msg)
         while self._at < start:
             if not self._take(min(start - self._at, 2**16)):
@@ -96,7 +96,7 @@ class BatchReader:
         return self._last
 
     def rewind(self) -> None:
-        """Take back what was read last, to be read again."""
+        """Put the rows that were read last back, to be read again."""
         if self._last:
             self._ready.insert(0, self._last)
             self._at -= _length(self._last)
@@ -121,12 +121,12 @@ class BatchReader:
 
     def _next(self) -> dict[str, np.ndarray] | None:
         for given in self._batches:
-            batch = self._sorted(given)
+            batch = self._by_field(given)
             if _length(batch):
                 return batch
         return None
 
-    def _sorted(self, given: Any) -> dict[str, np.ndarray]:
+    def _by_field(self, given: Any) -> dict[str, np.ndarray]:
         n_pad = 0
         if isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], Mapping):
             given, n_pad = given[0], int(given[1])
@@ -146,35 +146,35 @@ class BatchReader:
         if not isinstance(given, Mapping):
             msg = (
                 "Batches must be mappings of field to array, pairs of such a mapping and a number of padded rows, or "
-                f"tuples of arrays; got {type(given).__name__}."
+                f"tuples of arrays; got {type(given).__name__}. Yield a mapping."
             )
             raise TypeError(msg)
         given = {str(name): self._parameters.matched(str(name), value) for name, value in given.items()}
-        seen = {name: value.columns for name, value in given.items() if isinstance(value, Matrix)}
-        self._parameters = replace(self._parameters, known={**seen, **self._parameters.known})
-        # Copies, since an iterable may fill the same memory again for its next batch.
-        batch = {name: np.array(read_array(np.asarray(a) if name in seen else a, name)) for name, a in given.items()}
+        tables = table_columns(given)
+        self._parameters = replace(self._parameters, known={**tables, **self._parameters.known})
+        # Copies, since an iterable may reuse the memory for its next batch.
+        batch = {n: np.array(read_array(np.asarray(a) if n in tables else a, n)) for n, a in given.items()}
         lengths = {name: array.shape[0] if array.ndim else None for name, array in batch.items()}
         if len(set(lengths.values())) != 1 or None in lengths.values():
             listed = ", ".join(f"`{name}`: {length}" for name, length in lengths.items())
             msg = f"Arrays of a batch must have the same number of rows (length of the first axis); got {listed}."
             raise ValueError(msg)
-        batch = self._like_first(batch)
+        batch = self._in_first_dtypes(batch)
         return {name: array[: len(array) - n_pad] for name, array in batch.items()} if n_pad else batch
 
-    def _like_first(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return a batch with the types of the first; whole numbers are fine where that had others beside them."""
+    def _in_first_dtypes(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return a batch in the dtypes of the first batch; raise ``ValueError`` if fields or dtypes do not match."""
         types = self.types or {name: array.dtype for name, array in batch.items()}
-        apart = sorted(types.keys() ^ batch.keys())
-        if apart:
-            msg = f"Batches must be alike; `{apart[0]}` is missing from one. Yield the same fields each time."
+        unmatched = sorted(types.keys() ^ batch.keys())
+        if unmatched:
+            msg = f"All batches must have the same fields; `{unmatched[0]}` is missing from a batch. Yield it in each."
             raise ValueError(msg)
         for name, array in batch.items():
-            wanted = types[name]
-            if array.dtype != wanted and jnp.promote_types(array.dtype, wanted) != wanted:
+            dtype = types[name]
+            if array.dtype != dtype and jnp.promote_types(array.dtype, dtype) != dtype:
                 msg = (
-                    f"Batches must be alike; `{name}` is {array.dtype} in one and {wanted} in the first. A column of "
-                    "whole numbers with a missing value is one of floats: fill it, or make it one in all batches."
+                    f"Batches must have equal dtypes; `{name}` is {array.dtype} in a batch and {dtype} in the first. A "
+                    "column of integers with a missing value becomes floats: fill it, or use floats in all batches."
                 )
                 raise ValueError(msg)
         return {name: array.astype(types[name], copy=False) for name, array in batch.items()}
@@ -197,6 +197,6 @@ def is_batches(value: Any) -> bool:
 
 
 def is_shuffled(loader: Any) -> bool:
-    """Whether a loader says that its rows come in an order of its own."""
+    """Whether a loader shuffles its rows."""
     sampler = type(getattr(loader, "sampler", None)).__name__
     return getattr(loader, "shuffle", None) is True or sampler == "RandomSampler"

@@ -26,6 +26,8 @@ class RowReader(ABC):
     """Name of the argument in error messages."""
     axis: int
     """Axis of the rows."""
+    columns: tuple[str, ...] = ()
+    """Names of the columns, if the argument is a table."""
     is_lazy: bool = False
     """Whether the rows are outside memory until they are read."""
     by_reference: bool = False

@@ -1,121 +1,58 @@
-"""Tables: columns that share their rows, in memory or not, and how they become the arguments of a kernel."""
+"""Tables of named columns, and the arguments of a kernel that the columns are matched with."""
 
-__all__ = ["KernelParameters", "Matrix", "Table", "match_columns", "named_columns", "open_table"]
+__all__ = ["KernelParameters", "Table", "matrix_or_value", "named_columns", "open_table", "table_columns"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from aimz.data.arrays import read_array
 from aimz.data.dataframes import (
     HOW_TO_ENCODE,
-    check_whole,
     column_values,
     index_of,
     is_plain_range,
+    non_numeric_columns,
     open_frame,
-    unfit_columns,
 )
+from aimz.data.matrices import Matrix
+from aimz.data.row_readers import RowReader
 
 
 class Table(ABC):
-    """Columns with a name each."""
+    """Named columns."""
 
     names: tuple[str, ...]
+    """Names of the columns."""
     index: Any = None
-    """Labels of the rows, if there are any."""
-    is_lazy = False
-    """Whether the columns are read when they are needed."""
+    """Labels of the rows, a :class:`pandas.Index`; None without labels."""
 
     @abstractmethod
     def column(self, name: str, of: str) -> Any:
-        """Return a column as an array of which rows can be taken; ``of`` is what to call the table in an error."""
+        """Return a column as an array; ``of`` is the name of the table in error messages."""
 
     @abstractmethod
-    def unfit(self, names: Sequence[str]) -> Mapping[str, str]:
-        """Return which columns cannot be part of a matrix, with what they hold."""
+    def non_numeric(self, names: Sequence[str]) -> Mapping[str, str]:
+        """Return the columns that cannot be part of a matrix, with their type in words."""
 
     def labels(self, name: str) -> Any:
-        """Return a column as it is, to tell groups by."""
+        """Return a column unconverted, as labels of groups."""
         return self.column(name, "X")
 
-    def matrix(self, names: Sequence[str], of: str) -> "Matrix":
-        """Return columns side by side.
+    def matrix(self, names: Sequence[str], of: str) -> Matrix:
+        """Return columns as a matrix; raise ``TypeError`` if a column is not numeric."""
+        self.check_numeric(names, of)
+        return Matrix.of_columns({name: self.column(name, of) for name in names}, of, self.index)
 
-        Raises
-        ------
-        TypeError
-            If one is not numeric.
-        """
-        unfit = self.unfit(names)
-        if unfit:
-            listed = ", ".join(f"{name!r} ({kind})" for name, kind in unfit.items())
+    def check_numeric(self, names: Sequence[str], of: str) -> None:
+        """Raise ``TypeError`` if a column is not numeric."""
+        found = self.non_numeric(names)
+        if found:
+            listed = ", ".join(f"{name!r} ({kind})" for name, kind in found.items())
             msg = f"The columns of `{of}` must be numeric; got {listed}. {HOW_TO_ENCODE} Or leave them out."
             raise TypeError(msg)
-        return Matrix({name: self.column(name, of) for name in names}, of, index=self.index, is_lazy=self.is_lazy)
-
-
-class Matrix:
-    """Columns side by side, of shape ``(n_obs, n_columns)``.
-
-    Parameters
-    ----------
-    columns : mapping of str to array_like
-        Arrays of shape ``(n_obs,)``.
-    name : str
-        What to call the whole in an error.
-    index : pandas.Index, optional
-        Labels of the rows.
-    is_lazy : bool
-        Whether the columns are read when they are needed.
-    """
-
-    ndim = 2
-    whole: Any = None
-    """The array that the columns were taken from, if they are all from one."""
-    places: Sequence[int] = ()
-    """Which columns of it they are."""
-
-    def __init__(self, columns: Mapping[str, Any], name: str, *, index: Any = None, is_lazy: bool = False) -> None:
-        self.columns = tuple(columns)
-        self.index = index
-        self.is_lazy = is_lazy
-        self.chunks = getattr(next(iter(columns.values())), "chunks", None)
-        self.parts = dict(columns)
-        self.name = name
-        lengths = {column: int(array.shape[0]) for column, array in columns.items()}
-        if len(set(lengths.values())) > 1:
-            listed = ", ".join(f"{column!r}: {length}" for column, length in lengths.items())
-            msg = f"The columns of `{name}` must have the same number of rows; got {listed}. Drop what is no column."
-            raise ValueError(msg)
-        self.shape = (next(iter(lengths.values())), len(columns))
-        kinds = [self._checked(column, array[0:0]).dtype for column, array in columns.items()]
-        self.dtype = np.dtype(reduce(jnp.promote_types, kinds))
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        given = [self.parts[column][rows] for column in self.columns]
-        if any(hasattr(part, "__dask_graph__") for part in given):
-            from dask.base import compute
-
-            given = compute(*given)  # together, since what they are made of may be the same
-        parts = [self._checked(column, part) for column, part in zip(self.columns, given, strict=True)]
-        whole = np.empty((len(parts[0]), len(parts)), self.dtype)
-        for i, part in enumerate(parts):
-            whole[:, i] = part
-            if part.dtype.kind in "iu" and self.dtype.kind == "f":
-                check_whole(part, self.dtype, f"The column {self.columns[i]!r} of `{self.name}`")
-        return whole
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 (NumPy's protocol)
-        return np.asarray(self[slice(None)], dtype)
-
-    def _checked(self, column: str, part: Any) -> np.ndarray:
-        return np.asarray(read_array(np.asarray(part), f"{self.name}[{column!r}]"))
 
 
 class _Frame(Table):
@@ -129,26 +66,25 @@ class _Frame(Table):
     def column(self, name: str, of: str) -> np.ndarray:
         return column_values(self._columns[name], f"{of}[{name!r}]")
 
-    def unfit(self, names: Sequence[str]) -> Mapping[str, str]:
-        return unfit_columns({name: self._columns[name].dtype for name in names})
+    def non_numeric(self, names: Sequence[str]) -> Mapping[str, str]:
+        return non_numeric_columns({name: self._columns[name].dtype for name in names})
 
     def labels(self, name: str) -> Any:
         return self._columns[name].to_native()
 
 
 class _Arrays(Table):
-    """Arrays by name, which may be read when they are needed: a data set of xarray, a group of Zarr."""
+    """Named arrays, which may be lazy: an xarray data set, a Zarr group."""
 
     def __init__(self, arrays: Mapping[str, Any], index: Any = None) -> None:
         self._arrays = arrays
         self.names = tuple(arrays)
         self.index = index
-        self.is_lazy = not all(_in_memory(array) for array in arrays.values())
 
     def column(self, name: str, of: str) -> Any:  # noqa: ARG002
         return self._arrays[name]
 
-    def unfit(self, names: Sequence[str]) -> Mapping[str, str]:
+    def non_numeric(self, names: Sequence[str]) -> Mapping[str, str]:
         def kind(array: Any) -> str | None:
             if len(array.shape) != 1:
                 return f"shape {tuple(array.shape)}"
@@ -169,49 +105,26 @@ class _Named(Table):
         self._array = array
         self.names = tuple(map(str, names))
         self.index = index_of(array)
-        self.is_lazy = not _in_memory(array)
 
     def column(self, name: str, of: str) -> Any:  # noqa: ARG002
         return self._array[:, self.names.index(name)]
 
-    def unfit(self, names: Sequence[str]) -> Mapping[str, str]:
+    def non_numeric(self, names: Sequence[str]) -> Mapping[str, str]:
         numeric = np.dtype(self._array.dtype).kind in "biuf"
         return {} if numeric else dict.fromkeys(names, str(self._array.dtype))
 
-    def matrix(self, names: Sequence[str], of: str) -> "Matrix":
-        super().matrix(names, of)  # for what it refuses
-        return _Picked(self, self._array, names)
-
-
-class _Picked(Matrix):
-    """Columns of a matrix, whose rows are read once for all of them."""
-
-    def __init__(self, table: Table, array: Any, names: Sequence[str]) -> None:
-        self.columns, self.index, self.is_lazy = tuple(names), table.index, table.is_lazy
-        self.shape, self.dtype = (int(array.shape[0]), len(names)), np.dtype(array.dtype)
-        self.chunks = getattr(array, "chunks", None)
-        self.whole = array
-        self.places = [table.names.index(name) for name in names]
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        part = np.asarray(self.whole[rows])
-        return part if self.places == list(range(part.shape[1])) else part[:, self.places]
-
-
-def _in_memory(array: Any) -> bool:
-    """Whether an array's numbers are at hand."""
-    return isinstance(getattr(getattr(array, "variable", array), "_data", array), np.ndarray)
+    def matrix(self, names: Sequence[str], of: str) -> Matrix:
+        self.check_numeric(names, of)
+        return Matrix.of_matrix(self._array, {name: self.names.index(name) for name in names}, of, self.index)
 
 
 def open_table(value: Any, name: str) -> Table | None:
-    """Return a table for a data frame, a data set of xarray, an array with labelled columns, or a group of Zarr.
-
-    None for anything else: arrays, batches.
+    """Return a table for a data frame, an xarray object with named columns or a Zarr group; None for anything else.
 
     Raises
     ------
     ValueError
-        If columns have one name.
+        If two columns have the same name.
     """
     if isinstance(value, Table):
         return value
@@ -230,13 +143,7 @@ def open_table(value: Any, name: str) -> Table | None:
 
 
 def named_columns(array: Any, names: Sequence[Any], of: str) -> Table:
-    """Return a table of a matrix and the names of its columns.
-
-    Raises
-    ------
-    ValueError
-        If two columns have one name.
-    """
+    """Return a table of a matrix with named columns; raise ``ValueError`` if two have the same name."""
     found = _Named(array, names)
     if len(set(found.names)) < len(found.names):
         msg = f"The columns of `{of}` must have different names; got {list(found.names)}. Rename them."
@@ -244,48 +151,57 @@ def named_columns(array: Any, names: Sequence[Any], of: str) -> Table:
     return found
 
 
-def match_columns(table: Table, name: str, known: Mapping[str, tuple[str, ...]]) -> Matrix:
-    """Return the columns of a table as a matrix: those the argument ``name`` is known to have, else all.
+def matrix_or_value(value: Any, name: str, known: Mapping[str, tuple[str, ...]]) -> Any:
+    """Return a table as a matrix of the known columns of argument ``name``, and anything else unchanged.
 
     Raises
     ------
     ValueError
         If a column is missing.
     TypeError
-        If one is not numeric.
+        If a column is not numeric.
     """
+    table = open_table(value, name)
+    if table is None:
+        return value
     columns = known.get(name, table.names)
-    missing = [column for column in columns if column not in table.names]
+    missing = ", ".join(repr(column) for column in columns if column not in table.names)
     if missing:
-        lacking = f"column{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}"
         msg = (
-            f"`{name}` lacks the {lacking}; got {', '.join(map(repr, table.names))}. Columns are matched by name with "
-            "those of the fit, in any order; pass all of them."
+            f"`{name}` is missing column{'s' if ', ' in missing else ''} {missing}; got "
+            f"{', '.join(map(repr, table.names))}. Pass every column that the model was fitted with, in any order."
         )
         raise ValueError(msg)
     return table.matrix(columns, name)
 
 
+def table_columns(given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return the names of the columns of those arguments that were tables."""
+    tables = {name: value for name, value in given.items() if isinstance(value, Matrix | RowReader)}
+    return {name: table.columns for name, table in tables.items() if table.columns}
+
+
 @dataclass(frozen=True)
 class KernelParameters:
-    """The parameters of a kernel, as columns and fields of batches are matched with them by name."""
+    """Parameters of a kernel that columns and fields of batches are matched with by name."""
 
     input: str
     output: str
     further: tuple[str, ...] = ()
+    """Names of the other parameters."""
     known: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The columns of an argument, in their order, once a table has shown them."""
+    """Columns of each argument, in order, once a table has been read."""
 
     def fields(self, table: Table, *, leave: frozenset[str] = frozenset()) -> dict[str, Any]:
         """Return the arguments that a table holds.
 
-        A column that has the name of a parameter is that argument; ``leave`` names those that are not wanted.  The
-        others, or those that are known, are the columns of the input.
+        A column with the name of a parameter is that argument, unless ``leave`` names it.  The other columns, or the
+        known ones among them, are the columns of the input.
 
         Raises
         ------
         ValueError
-            If a column is missing, or it cannot be told which is the input.
+            If a column is missing, or the input is ambiguous.
         TypeError
             If a column of the input is not numeric.
         """
@@ -295,25 +211,22 @@ class KernelParameters:
         known = self.known.get(self.input)
         if self.input in table.names and (known is None or not set(known) <= set(table.names)):
             given = table.column(self.input, self.input)
-            inner = open_table(given, self.input)
-            if inner is not None:
-                return {self.input: match_columns(inner, self.input, self.known), **found}
-            if len(columns) > 1 and len(given.shape) == 1:
+            nested = open_table(given, self.input)
+            if nested is None and len(columns) > 1 and len(given.shape) == 1:
                 msg = (
-                    f"`{self.input}` has a column of its own name, and {', '.join(map(repr, columns))}: it cannot be "
-                    f"told which is the input. Rename the column {self.input!r}, or leave out the others."
+                    f"`{self.input}` has a column of its own name and {', '.join(map(repr, columns))}, so the input is "
+                    f"ambiguous. Rename the column {self.input!r}, or leave out the others."
                 )
                 raise ValueError(msg)
-            return {self.input: given, **found}
+            return {self.input: given if nested is None else self.matched(self.input, nested), **found}
         if not columns:
             msg = (
                 f"`{self.input}` must have a column for the input; got {', '.join(map(repr, table.names)) or 'none'}, "
                 "which are other arguments of the kernel. Add one."
             )
             raise ValueError(msg)
-        return {self.input: match_columns(table, self.input, {self.input: columns, **self.known}), **found}
+        return {self.input: matrix_or_value(table, self.input, {self.input: columns, **self.known}), **found}
 
     def matched(self, name: str, value: Any) -> Any:
-        """Return an argument that is a table as a matrix, and anything else as it is."""
-        table = open_table(value, name)
-        return value if table is None else match_columns(table, name, self.known)
+        """Return a table as a matrix of its known columns, and anything else unchanged."""
+        return matrix_or_value(value, name, self.known)

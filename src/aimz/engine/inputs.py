@@ -17,7 +17,7 @@ from aimz.data import (
     is_array,
     is_batches,
     is_shuffled,
-    open_pieces,
+    open_chunked_table,
     open_rows,
     open_table,
 )
@@ -113,7 +113,7 @@ class RowSource:
 def open_source(engine: KernelEngine, X: Any, kwargs: Mapping[str, Any], expected: int | None) -> RowSource:
     """Return where the rows come from; of an iterable, the first batch is read."""
     names = engine.signature.param_input, engine.signature.param_output
-    X = open_pieces(X, engine.parameters) or X
+    X = open_chunked_table(X, engine.parameters) or X
     table = open_table(X, names[0])
     if table is not None:
         return RowSource({}, table)

@@ -197,7 +197,7 @@ class SVIFit(Fit):
         if done.epochs:
             self._keep(done.state, done.losses)
         for number in range(0 if done.ended else done.epochs):
-            plan.batches.pass_over(number)
+            plan.batches.skip_epoch(number)
         together = plan.on_epoch_end is None and checkpoint is None
         run = EpochRun(
             self._programs.loop(plan.first.static, plan.names, stacked=True),

@@ -60,13 +60,13 @@ class _Feed:
     def __post_init__(self) -> None:
         size = self.batches.batch_size
         self.per_epoch = -(-self.batches.n_obs // size)
-        step_bytes = sum(buffer.nbytes for buffer in self.batches.room(size).values())
+        step_bytes = sum(buffer.nbytes for buffer in self.batches.empty_buffers(size).values())
         # The same for any number of rows and epochs, so that one program serves all.
         self._most = max(1, min(MOST_STEPS, _STACK_BYTES // max(1, step_bytes)))
         self._new()
 
     def _new(self, at: int = 0) -> None:
-        self._room: dict[str, np.ndarray] = self.batches.room(self._most * self.batches.batch_size)
+        self._room: dict[str, np.ndarray] = self.batches.empty_buffers(self._most * self.batches.batch_size)
         self._filled, self._at, self._ends = 0, at, list[int]()
         self._target = min(self.pace.steps, self._most)
 

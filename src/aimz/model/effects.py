@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 
-from aimz.data import key_to_text, open_pieces
+from aimz.data import key_to_text, open_chunked_table
 from aimz.distributed import collective_call
 from aimz.engine import (
     ScenarioRequest,
@@ -228,7 +228,7 @@ class EffectMethods(RequestMethods):
         shared = {**kwargs, **({} if X is None else {self.param_input: X})}
         self._engine.signature.check_apart({"by": by, "weights": weights})
         requests = read_requests(scenarios, baseline, shared, self.param_input)
-        table = open_pieces(requests[baseline]["X"], self._engine.parameters) or requests[baseline]["X"]
+        table = open_chunked_table(requests[baseline]["X"], self._engine.parameters) or requests[baseline]["X"]
         self._fitted("compare_scenarios")
         check_sites(return_sites)
         share_rows(requests, self.param_input)

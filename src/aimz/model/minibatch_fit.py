@@ -24,7 +24,7 @@ from aimz.data import (
     is_batches,
     is_shuffled,
     key_to_text,
-    open_pieces,
+    open_chunked_table,
     open_table,
     read_call,
     read_count,
@@ -155,7 +155,7 @@ def read_training(
         if isinstance(X, ArrayLoader):
             batch_size = batch_size or X.batch_size
             order = partial(_order_of_loader, X, X.epoch)
-    elif _yields_batches(X := open_pieces(X, engine.parameters) or X, names[0]):
+    elif _yields_batches(X := open_chunked_table(X, engine.parameters) or X, names[0]):
         if y is not None:
             msg = (
                 f"`{names[1]}` must come with the batches of `{names[0]}`: which of its rows belong to which batch is "
