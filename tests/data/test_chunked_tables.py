@@ -1,4 +1,4 @@
-"""Tables larger than memory, from any row: the rows of the whole under the same numbers, with nothing before read."""
+"""Tables read in chunks from any row: the same rows, without reading earlier ones."""
 
 import multiprocessing
 import os
@@ -42,7 +42,7 @@ def feather(folder):
 
 
 def in_part(folder):
-    """Return a data set of some groups of rows of one file, of which Arrow counts all."""
+    """Return a data set of some row groups of one file; Arrow counts the rows of the whole file."""
     whole = pa.Table.from_pandas(TABLE, preserve_index=False)
     pq.write_table(pa.concat_tables([whole.slice(0, 16), whole]), folder / "more.parquet", row_group_size=16)
     found = ds.dataset(folder / "more.parquet")
@@ -56,14 +56,14 @@ def empty():
 
 
 def hundred(folder):
-    """Return a file with one row that a filter leaves out."""
+    """Return a file with one row, which a filter drops."""
     (folder / "more").mkdir()
     pq.write_table(pa.Table.from_pandas(TABLE[:1].assign(a=100.0), preserve_index=False), folder / "more/100.parquet")
     return ds.dataset(folder / "more" / "100.parquet")
 
 
 def hugging_face(table, folder):
-    """Return a data set that is mapped from disk."""
+    """Return a memory-mapped data set."""
     datasets.Dataset.from_pandas(table, preserve_index=False).save_to_disk(folder / "saved")
     return datasets.load_from_disk(folder / "saved")
 
@@ -111,7 +111,7 @@ def assert_rows(got, start, stop):
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_any_row_to_start_with(kind, tmp_path):
+def test_reading_starts_at_any_row(kind, tmp_path):
     pieces = open_chunked_table(SOURCES[kind](tmp_path), PARAMETERS)
     assert pieces.n_obs == N
     assert sum(len(piece) for piece in pieces) == N
@@ -119,12 +119,12 @@ def test_any_row_to_start_with(kind, tmp_path):
         one = pieces.starting(start)
         assert_rows(read(one, start, stop), start, stop)
         assert one.n_obs == N
-        assert_rows(read(one, start, stop), start, stop)  # and again
-    np.testing.assert_array_equal(pieces.starting(50).labels("a"), TABLE["a"])  # labels are of all rows
+        assert_rows(read(one, start, stop), start, stop)  # in a second pass
+    np.testing.assert_array_equal(pieces.starting(50).labels("a"), TABLE["a"])  # labels of all rows
 
 
 @pytest.mark.parametrize("kind", SHARED)
-def test_another_process_reads_on(kind, tmp_path):
+def test_another_process_reads_from_any_row(kind, tmp_path):
     pieces = open_chunked_table(SOURCES[kind](tmp_path), PARAMETERS).starting(50)
     assert_rows(read(cloudpickle.loads(cloudpickle.dumps(pieces)), 50, 70), 50, 70)
 
@@ -133,14 +133,14 @@ def _elsewhere(pickled):
     return read(cloudpickle.loads(pickled), 50, 70)
 
 
-def test_a_process_that_was_spawned_reads_on(tmp_path):
+def test_a_spawned_process_reads_from_any_row(tmp_path):
     pieces = open_chunked_table(ds.dataset(files(tmp_path)), PARAMETERS).starting(50)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert_rows(pool.apply(_elsewhere, (cloudpickle.dumps(pieces),)), 50, 70)
 
 
 def relative(kind):
-    """Return a data set whose files are named from the directory that this process is in."""
+    """Return a data set whose files have paths relative to the working directory."""
     if kind == "groups of rows":
         return in_part(Path())
     if kind == "Feather":
@@ -155,7 +155,7 @@ def relative(kind):
 
 
 @pytest.mark.parametrize("kind", ["Parquet", "groups of rows", "Feather", "partitions", "several"])
-def test_relative_paths_are_found_from_another_directory(kind, tmp_path, monkeypatch):
+def test_relative_paths_resolve_in_another_directory(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("rows").mkdir()
     pieces = open_chunked_table(relative(kind), PARAMETERS).starting(50)
@@ -167,7 +167,7 @@ def test_relative_paths_are_found_from_another_directory(kind, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("kind", ["Parquet", "Feather", "several"])
-def test_a_file_that_is_not_there_is_named(kind, tmp_path):
+def test_missing_file_is_named_in_the_error(kind, tmp_path):
     sent = cloudpickle.dumps(open_chunked_table(SOURCES[kind](tmp_path), PARAMETERS).starting(50))
     (found,) = tmp_path.glob("1.*")
     found.rename(tmp_path / "elsewhere")
@@ -178,18 +178,18 @@ def test_a_file_that_is_not_there_is_named(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", STAYING)
-def test_what_cannot_go_elsewhere_says_so(kind, tmp_path):
+def test_tables_bound_to_a_process_raise_when_pickled(kind, tmp_path):
     pieces = open_chunked_table(SOURCES[kind](tmp_path), PARAMETERS)
     with pytest.raises(TypeError, match=r"cannot be read by another process\. Write .* `pyarrow\.dataset\.dataset"):
         cloudpickle.dumps(pieces)
 
 
 @pytest.mark.parametrize("kind", ["data set", "one file"])
-def test_groups_of_rows_that_lie_before_are_not_read(kind, tmp_path):
+def test_earlier_row_groups_are_not_read(kind, tmp_path):
     path = one_file(tmp_path)
     group = pq.ParquetFile(path).metadata.row_group(5)  # rows 40 to 48
     begins = min(group.column(i).dictionary_page_offset or group.column(i).data_page_offset for i in range(4))
-    with path.open("r+b") as file:  # what is spoilt cannot be read
+    with path.open("r+b") as file:  # a corrupted group cannot be read
         file.seek(4)
         file.write(b"\xff" * (begins - 4))
     pieces = open_chunked_table(ds.dataset(path) if kind == "data set" else pq.ParquetFile(path), PARAMETERS)
@@ -198,7 +198,7 @@ def test_groups_of_rows_that_lie_before_are_not_read(kind, tmp_path):
         read(pieces.starting(39), 39, 80)
 
 
-def test_files_that_lie_before_are_not_opened(tmp_path):
+def test_earlier_files_are_not_opened(tmp_path):
     pieces = open_chunked_table(ds.dataset(files(tmp_path)), PARAMETERS).starting(61)
     sent = cloudpickle.dumps(pieces)
     (tmp_path / "0.parquet").unlink()
@@ -210,38 +210,38 @@ def rewrite(path, rows, size):
     pq.write_table(pa.Table.from_pandas(TABLE[:rows], preserve_index=False), path, row_group_size=size)
 
 
-@pytest.mark.parametrize("where", ["here", "elsewhere", "elsewhere, nothing noted"])
+@pytest.mark.parametrize("where", ["here", "elsewhere", "elsewhere, nothing recorded"])
 @pytest.mark.parametrize(("rows", "size"), [(25, 8), (20, 8), (31, 8), (33, 8), (30, 5)])
-def test_a_file_that_changes_during_a_call_is_refused(where, rows, size, tmp_path):
-    """Its groups of 8, 8, 8 and 6 rows are shorter, fewer, longer, more, or cut otherwise."""
+def test_file_changed_during_a_call_raises(where, rows, size, tmp_path):
+    """The row groups of 8, 8, 8 and 6 rows become shorter, fewer, longer, more, or are split differently."""
     files(tmp_path)
-    within = pa.fs.SubTreeFileSystem(str(tmp_path), pa.fs.LocalFileSystem())  # its sizes and times are not noted
+    within = pa.fs.SubTreeFileSystem(str(tmp_path), pa.fs.LocalFileSystem())  # its sizes and times are not recorded
     pieces = open_chunked_table(
-        ds.dataset("", filesystem=within) if "noted" in where else ds.dataset(tmp_path), PARAMETERS
+        ds.dataset("", filesystem=within) if "recorded" in where else ds.dataset(tmp_path), PARAMETERS
     )
     if where != "here":
         pieces = cloudpickle.loads(cloudpickle.dumps(pieces))
     other = pa.Table.from_pandas(TABLE[:rows], preserve_index=False)
     pq.write_table(other, tmp_path / "1.parquet", row_group_size=size)
-    assert_rows(read(pieces, 0, 29), 0, 29)  # of files that did not change
+    assert_rows(read(pieces, 0, 29), 0, 29)  # these files did not change
     assert_rows(read(pieces.starting(60), 60, N), 60, N)
     now = "has been written to since" if rows == 30 else f"had 30 rows and now has {rows}"
     with pytest.raises(ValueError, match=rf"when the call began; file '.*1\.parquet' {now}\. Call again when nothing"):
         read(pieces.starting(40), 40, 50)
 
 
-def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path):
+def test_file_written_while_it_is_read_raises(tmp_path):
     pieces = open_chunked_table(ds.dataset(files(tmp_path)), PARAMETERS)
     sent, rows = cloudpickle.dumps(pieces), iter(pieces)
     next(rows)
     os.utime(tmp_path / "0.parquet", ns=(0, 0))
     with pytest.raises(ValueError, match=r"file '.*0\.parquet' has been written to since\. Call again"):
         next(rows)
-    assert_rows(read(cloudpickle.loads(sent), 0, N), 0, N)  # a copy on another machine has a time of its own
+    assert_rows(read(cloudpickle.loads(sent), 0, N), 0, N)  # a copy on another machine has another time
 
 
 @pytest.mark.parametrize("kind", ["lazy frame", "stream"])
-def test_without_an_order_there_is_no_middle(kind):
+def test_unordered_table_cannot_start_at_a_row(kind):
     given = pl.from_pandas(TABLE).lazy() if kind == "lazy frame" else datasets.Dataset.from_pandas(TABLE)
     pieces = open_chunked_table(given if kind == "lazy frame" else given.to_iterable_dataset(), PARAMETERS)
     with pytest.raises(ValueError, match=r"cannot be read from the middle\. Write it to Parquet"):
@@ -252,7 +252,7 @@ def test_without_an_order_there_is_no_middle(kind):
 # ------------------------------------------------------------------------------------- readers from any row
 
 
-def test_a_reader_counts_from_its_first_row():
+def test_reader_counts_rows_from_its_first_row():
     rows = np.arange(N, dtype=np.float32)
     reader = BatchReader([rows[40:45], rows[45:60], rows[60:]], PARAMETERS, first_row=40)
     assert reader.length_up_to(N) == N
@@ -264,8 +264,8 @@ def test_a_reader_counts_from_its_first_row():
         reader.read(39, 50)
 
 
-def test_types_are_those_of_the_whole():
-    """A column of whole numbers may begin with missing ones elsewhere."""
+def test_dtypes_are_those_of_the_whole_table():
+    """A column of integers may begin with missing values in another chunk."""
     whole = BatchReader([pd.DataFrame({"a": [1, 2], "b": [0.5, 1.0], "y": [1, 2]})], KernelParameters("X", "y"))
     assert whole.types == {"X": np.float32, "y": np.int32}
     assert whole.parameters.known == {"X": ("a", "b")}

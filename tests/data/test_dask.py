@@ -1,4 +1,4 @@
-"""Dask arrays, alone and in xarray, as the arguments of a model: nothing is loaded whole, or twice to be known."""
+"""Dask arrays, plain and in xarray, as arguments of a model: no array is loaded whole, or twice for its digest."""
 
 import dask.array as da
 import dask.dataframe
@@ -42,7 +42,7 @@ def drawn(tree):
 
 
 class Watched:
-    """An array in chunks that counts how often each was made, and how many of them are there at once."""
+    """A Dask array that records which chunks were computed."""
 
     def __init__(self, array, chunk=500):
         self.made = []
@@ -73,7 +73,7 @@ def as_array():
 
 
 @pytest.mark.parametrize(("make", "times"), [(as_array, 1), (as_labelled, 1), (as_data_set, 2)])
-def test_chunks_are_made_once_for_each_argument_and_as_the_rows_are_needed(model, expected, make, times):
+def test_chunks_are_computed_once_per_argument_and_in_order(model, expected, make, times):
     given, args, kwargs = make()
     found = model.predict(*args, **kwargs, store="memory", **OPTIONS)
     np.testing.assert_array_equal(drawn(found), expected)
@@ -84,7 +84,7 @@ def test_chunks_are_made_once_for_each_argument_and_as_the_rows_are_needed(model
 
 @pytest.mark.parametrize("what", ["X", "t"])
 @pytest.mark.parametrize("make", [lambda frame: frame.to_dask_array(), lambda frame: frame.values])
-def test_arrays_of_unknown_length_are_refused(model, expected, what, make):
+def test_arrays_of_unknown_length_raise(model, expected, what, make):
     frame = dask.dataframe.from_pandas(pd.DataFrame({"a": X[:, 0], "b": X[:, 1], "t": T}), npartitions=2)
     one = make(frame[["a", "b"]] if what == "X" else frame["t"])
     given = {"X": X, "t": T, what: one}
@@ -102,7 +102,7 @@ def test_arrays_of_unknown_length_are_refused(model, expected, what, make):
     np.testing.assert_array_equal(drawn(found), expected)
 
 
-def test_columns_of_a_data_frame_of_known_length(model, expected):
+def test_data_frame_of_known_length_is_read_by_column(model, expected):
     frame = dask.dataframe.from_pandas(pd.DataFrame({"a": X[:, 0], "b": X[:, 1], "t": T}), npartitions=3)
     found = model.predict(
         frame[["a", "b"]].to_dask_array(lengths=True),
@@ -113,14 +113,14 @@ def test_columns_of_a_data_frame_of_known_length(model, expected):
     np.testing.assert_array_equal(drawn(found), expected)
 
 
-def test_a_dask_array_is_read_once_to_know_it_again(monkeypatch):
+def test_digest_of_a_dask_array_is_cached(monkeypatch):
     monkeypatch.setattr(sources, "_MAX_DIGESTS", 2)
     sources._DIGESTS.clear()
     one, other = Watched(X), Watched(X + 1)
     digest = sources.LazyArray(one.lazy, "X").digest
     seen = list(one.made)
     assert sources.LazyArray(one.lazy, "X").digest == digest == sources.LazyArray(X, "X").digest
-    assert one.made[len(seen) :] == [0]  # an empty part of it
+    assert one.made[len(seen) :] == [0]  # for an empty slice
     assert sources.LazyArray(other.lazy, "X").digest != digest
     assert sources.LazyArray(one.lazy[:-1], "X").digest == sources.LazyArray(X[:-1], "X").digest
     assert sources.LazyArray(one.lazy[:, ::-1], "X").digest == sources.LazyArray(X[:, ::-1], "X").digest != digest
@@ -132,8 +132,8 @@ def test_a_dask_array_is_read_once_to_know_it_again(monkeypatch):
 
 
 @pytest.mark.parametrize("how", ["array", "labelled", "columns"])
-def test_a_store_that_is_written_anew_is_read_anew(how, tmp_path):
-    """Dask names an array of a Zarr store by the path, whatever stands there."""
+def test_digest_changes_when_a_store_is_rewritten(how, tmp_path):
+    """Dask names an array of a Zarr store by its path, whatever it contains."""
     stored = zarr.create_array(str(tmp_path / "X.zarr"), data=X, chunks=(500, 2))
     given = {
         "array": lambda lazy: lazy,
@@ -148,7 +148,7 @@ def test_a_store_that_is_written_anew_is_read_anew(how, tmp_path):
     assert sources.LazyArray(given(second), "X").digest == sources.LazyArray(given(X + 1), "X").digest != digest
 
 
-def test_labelled_arrays_and_columns_are_read_once_to_know_them_again():
+def test_digests_of_labelled_arrays_and_columns_are_cached():
     one = Watched(X)
     labelled = xr.DataArray(one.lazy, dims=("row", "column"), coords={"column": ["a", "b"]})
     for table in (labelled, labelled.isel(column=[1, 0]), labelled.to_dataset("column")):
@@ -158,7 +158,7 @@ def test_labelled_arrays_and_columns_are_read_once_to_know_them_again():
         assert not any(one.made)
 
 
-def test_an_array_that_is_assigned_to_is_read_anew():
+def test_digest_changes_when_an_array_is_assigned_to():
     one = da.from_array(X.copy(), chunks=(500, 2))
     digest = sources.LazyArray(one, "X").digest
     one[0] = 7
@@ -171,7 +171,7 @@ def _matrix(table):
     return KernelParameters("X", "y").fields(open_table(table, "X"))["X"]
 
 
-def test_calls_know_the_data_of_the_fit_again(monkeypatch):
+def test_calls_recognise_the_fitted_data(monkeypatch):
     from numpyro.infer import SVI, Trace_ELBO
     from numpyro.infer.autoguide import AutoNormal
 
@@ -192,11 +192,11 @@ def test_calls_know_the_data_of_the_fit_again(monkeypatch):
 
 
 class Trouble(Exception):
-    """Something that goes wrong in the middle."""
+    """An error in the middle of a call."""
 
 
 class Failing:
-    """A Dask array whose chunks cannot be made from some row on."""
+    """A Dask array whose chunks raise from some row on."""
 
     def __init__(self, array, at):
         self.at = at
@@ -225,7 +225,7 @@ def interrupted(model, path, **options):
 
 @pytest.mark.parametrize("kind", AS)
 @pytest.mark.parametrize("how", [{}, {"statistics": ["mean"]}])
-def test_a_call_is_resumed_with_the_same_rows_only(model, tmp_path, kind, how):
+def test_call_is_resumed_only_with_the_same_rows(model, tmp_path, kind, how):
     options = {**OPTIONS, "batch_size": 1024, **how}
     stopped, other = interrupted(model, tmp_path / "results", **options), X.copy()
     other[1500] += 1
@@ -245,7 +245,7 @@ def test_a_call_is_resumed_with_the_same_rows_only(model, tmp_path, kind, how):
             model.predict(AS[kind](changed, tmp_path / "X.zarr"), t=T, resume=stopped, **options)
 
 
-def test_rows_that_are_noted_are_read_once_in_each_call(model, tmp_path):
+def test_digested_rows_are_read_once_per_call(model, tmp_path):
     options = {**OPTIONS, "batch_size": 1024}
     given = Watched(X)
     stored = model.predict(given.lazy, t=T, output_dir=tmp_path, **options)
@@ -255,8 +255,8 @@ def test_rows_that_are_noted_are_read_once_in_each_call(model, tmp_path):
     assert sorted(row for row in given.made if row) == list(range(500, N, 500))
 
 
-def test_an_effect_is_resumed_with_the_same_rows_only(model, tmp_path):
-    """Two versions of the rows, of which one is what a function makes of the other."""
+def test_effect_is_resumed_only_with_the_same_rows(model, tmp_path):
+    """The scenarios have two versions of the rows, one of them a function of the other."""
 
     def effect(rows, **where):
         first = {"X": rows, "t": T, "rng_key": KEY, "progress": False}
@@ -275,7 +275,7 @@ def test_an_effect_is_resumed_with_the_same_rows_only(model, tmp_path):
         effect(da.from_array(X + 1, chunks=(700, 2)), resume=path)
 
 
-def test_what_was_begun_in_memory_can_be_finished_with_rows_that_are_not(model, tmp_path):
+def test_call_begun_in_memory_is_resumed_with_lazy_rows(model, tmp_path):
     options = {**OPTIONS, "batch_size": 1024}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ZarrStore, "finish", lambda *_: (_ for _ in ()).throw(Trouble()))
@@ -284,12 +284,12 @@ def test_what_was_begun_in_memory_can_be_finished_with_rows_that_are_not(model, 
     (path,) = tmp_path.iterdir()
     with pytest.raises(ValueError, match="data of `X` differ"):
         model.predict(da.from_array(X + 1, chunks=(700, 2)), t=T, resume=path, **options)
-    for _ in range(2):  # once to finish it, and once when it is
+    for _ in range(2):  # to finish it, and when it is complete
         found = model.predict(da.from_array(X, chunks=(700, 2)), t=T, resume=path, **options)
         np.testing.assert_array_equal(drawn(found), drawn(model.predict(X, t=T, store="memory", **options)))
 
 
-def test_a_call_that_is_cut_along_its_draws_is_resumed(model, tmp_path):
+def test_call_split_by_draws_is_resumed(model, tmp_path):
     options = {**OPTIONS, "shard_axis": "draw"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ZarrStore, "finish", lambda *_: (_ for _ in ()).throw(Trouble()))

@@ -1,4 +1,4 @@
-"""Names and labels hold wherever a table can get in: nothing that has them is matched by place without a word."""
+"""Names and labels of tables are used wherever a table is accepted; they are never ignored silently."""
 
 import numpy as np
 import numpyro
@@ -23,7 +23,7 @@ Y = pd.Series(np.random.default_rng(1).normal(size=N), index=ROWS)
 
 
 def kernel(X, Z=None, y=None):
-    b = numpyro.param("b", np.array([1.0, 100.0]))  # so that columns that are swapped show
+    b = numpyro.param("b", np.array([1.0, 100.0]))  # swapped columns change the result
     a = numpyro.sample("a", dist.Normal())
     with numpyro.plate("obs", X.shape[0]):
         mu = numpyro.deterministic("mu", X @ b + (0.0 if Z is None else 1000 * (Z @ b)))
@@ -31,7 +31,7 @@ def kernel(X, Z=None, y=None):
 
 
 def new():
-    """A model whose fit moves nothing: with a step of length 0."""
+    """Return a model fitted with a step size of 0, which does not change its parameters."""
     svi = SVI(kernel, AutoDelta(kernel), numpyro.optim.SGD(0.0), Trace_ELBO())
     return aimz.ImpactModel(kernel, random.key(0), svi)
 
@@ -64,7 +64,7 @@ def by_hand(table):
     return (table["p"] + 100 * table["q"]).to_numpy()
 
 
-def test_fields_of_batches_and_data_sets_are_matched(model, table, swapped):
+def test_fields_of_batches_and_data_sets_are_matched_by_name(model, table, swapped):
     new_rows = {"in_sample": False, **QUIET}
     sources = [
         [{"X": swapped.iloc[:3]}, {"X": swapped.iloc[3:]}],
@@ -77,13 +77,13 @@ def test_fields_of_batches_and_data_sets_are_matched(model, table, swapped):
         np.testing.assert_allclose(mu(model.predict(source, **new_rows)), by_hand(table), rtol=1e-5)
 
 
-def test_a_variable_with_labelled_columns_is_remembered(table):
+def test_labelled_columns_are_matched_by_name(table):
     given = xr.Dataset({"X": (("obs", "f"), table.to_numpy())}, coords={"f": ["p", "q"]})
     model = fitted(given, Y.to_numpy())
     np.testing.assert_allclose(mu(model.predict_on_batch(given.isel(f=[1, 0]))), by_hand(table), rtol=1e-5)
 
 
-def test_columns_that_are_numbers_are_names_too(table):
+def test_integer_column_names_are_matched(table):
     array = xr.DataArray(table.to_numpy(), dims=("obs", "year"), coords={"year": [2010, 2020]})
     model = fitted(array, Y.to_numpy())
     np.testing.assert_allclose(mu(model.predict_on_batch(array[:, ::-1])), by_hand(table), rtol=1e-5)
@@ -94,7 +94,7 @@ def test_columns_that_are_numbers_are_names_too(table):
         new().fit_on_batch(levels, Y.to_numpy(), progress=False)
 
 
-def test_further_arguments_are_matched(table, swapped):
+def test_other_arguments_are_matched_by_name(table, swapped):
     model = fitted(table, Z=table)
     expected = 1001 * by_hand(table)
     for given in (swapped, pl.from_pandas(swapped)):
@@ -104,7 +104,7 @@ def test_further_arguments_are_matched(table, swapped):
         model.predict(table, Z=table[["p"]])
 
 
-def test_interventions_with_labels_are_matched(model, table, swapped):
+def test_labelled_interventions_are_matched(model, table, swapped):
     there = model.predict_on_batch(table, intervention={"X": swapped})
     np.testing.assert_allclose(mu(there), by_hand(table), rtol=1e-5)
     with pytest.raises(ValueError, match="has another index"):
@@ -113,7 +113,7 @@ def test_interventions_with_labels_are_matched(model, table, swapped):
         model.predict(table, intervention={"X": table.iloc[::-1]})
 
 
-def test_labels_of_the_fit_are_given_to_its_rows_only(model, table, tmp_path):
+def test_labels_of_the_fit_apply_to_its_rows_only(model, table, tmp_path):
     assert list(mu(model.predict_on_batch(table.to_numpy()))["obs"].values) == ROWS
     table.iloc[::-1].to_parquet(tmp_path / "turned.parquet", index=False)
     turned = model.predict(pyarrow.dataset.dataset(tmp_path / "turned.parquet"), **QUIET)
@@ -122,7 +122,7 @@ def test_labels_of_the_fit_are_given_to_its_rows_only(model, table, tmp_path):
         assert list(mu(tree)["obs"].values) == list(range(N))
 
 
-def test_scenarios_have_the_same_rows(model, table):
+def test_scenarios_must_have_the_same_rows(model, table):
     turned = table.iloc[::-1].assign(q=table["q"] + 1)
     calls = [
         lambda: model.compare_scenarios({"b": {"X": table}, "i": {"X": turned}}, baseline="b"),
@@ -134,7 +134,7 @@ def test_scenarios_have_the_same_rows(model, table):
             call()
 
 
-def test_a_scenario_without_labels_has_those_of_the_other(model, table):
+def test_scenario_without_labels_uses_labels_of_the_other(model, table):
     other = table.assign(q=table["q"] + 1)
     for X in (other.to_numpy(), pl.from_pandas(other), other):
         effect = model.estimate_effect(args_baseline={"X": table, **QUIET}, args_intervention={"X": X, **QUIET})
@@ -142,19 +142,19 @@ def test_a_scenario_without_labels_has_those_of_the_other(model, table):
         np.testing.assert_allclose(mu(effect), 100.0, rtol=1e-4)
 
 
-def test_an_effect_wants_one_order_of_columns_also_without_a_fit(table, swapped):
+def test_effect_without_a_fit_requires_one_order_of_columns(table, swapped):
     svi = SVI(kernel, AutoDelta(kernel), numpyro.optim.SGD(0.0), Trace_ELBO())
     model = aimz.ImpactModel(kernel, random.key(0), svi).set_posterior_sample({"a": np.zeros(2)})
     with pytest.raises(ValueError, match="the same columns, in one order"):
         model.estimate_effect(args_baseline={"X": swapped}, args_intervention={"X": table}, on_batch=True)
 
 
-def test_labels_are_compared_wherever_there_are_some(table):
+def test_labels_of_all_arguments_are_compared(table):
     with pytest.raises(ValueError, match="`Z` has another index than `y`"):
         fitted(table.to_numpy(), Y, Z=table.iloc[::-1])
 
 
-def test_columns_of_other_lengths_are_refused(model):
+def test_columns_of_different_lengths_raise(model):
     group = zarr.open_group(zarr.storage.MemoryStore(), mode="w")
     group["p"], group["q"] = np.arange(6.0), np.arange(9.0)
     with pytest.raises(ValueError, match="the same number of rows; got 'p': 6, 'q': 9"):
@@ -164,7 +164,7 @@ def test_columns_of_other_lengths_are_refused(model):
         model.predict(unlike, in_sample=False)
 
 
-def test_whole_numbers_beside_floats_are_not_rounded(model):
+def test_integers_next_to_floats_are_not_rounded(model):
     for given in (pd.DataFrame({"p": [20240115, 20240116], "q": [0.5, 0.0]}), None):
         if given is None:
             given = pl.DataFrame({"p": [2**24 + 1], "q": [0.5]})
@@ -177,14 +177,14 @@ def test_whole_numbers_beside_floats_are_not_rounded(model):
     model.predict_on_batch(pd.DataFrame({"p": [2**24], "q": [0.5]}), in_sample=False)
 
 
-def test_a_column_that_is_called_as_the_input(model, table):
+def test_column_named_as_the_input(model, table):
     extra = table.assign(X=1.0)
     np.testing.assert_allclose(mu(model.predict_on_batch(extra)), by_hand(table), rtol=1e-5)
     with pytest.raises(ValueError, match="the input is ambiguous"):
         fitted(extra)
 
 
-def test_a_call_with_other_labels_is_another_call(model, table, tmp_path):
+def test_call_with_other_labels_is_not_resumed(model, table, tmp_path):
     options = {"in_sample": False, "progress": False, "rng_key": random.key(1)}
     path = model.predict(table, output_dir=tmp_path, **options).attrs["artifact_path"]
     assert list(mu(model.predict(table, resume=path, **options))["obs"].values) == ROWS
@@ -192,7 +192,7 @@ def test_a_call_with_other_labels_is_another_call(model, table, tmp_path):
         model.predict(table.set_axis(list("uvwxyz")), resume=path, **options)
 
 
-def test_a_missing_value_that_comes_late_is_named(model):
+def test_late_missing_value_is_named_in_the_error(model):
     whole = pd.DataFrame({"p": [1, 2, 3], "q": [1, 2, 3]})
     late = whole.astype("Int64")
     late.loc[1, "q"] = pd.NA
@@ -202,7 +202,7 @@ def test_a_missing_value_that_comes_late_is_named(model):
     np.testing.assert_array_equal(np.isnan(mu(early)), [False, True, False, False, False, False])
 
 
-def test_a_fit_from_a_file_takes_as_many_steps_as_one_from_memory(tmp_path):
+def test_fit_from_a_file_has_as_many_steps_as_from_memory(tmp_path):
     rng = np.random.default_rng(0)
     frame = pl.DataFrame({"p": rng.normal(size=3000), "q": rng.normal(size=3000), "y": rng.normal(size=3000)})
     frame.write_parquet(tmp_path / "rows.parquet")
@@ -213,13 +213,13 @@ def test_a_fit_from_a_file_takes_as_many_steps_as_one_from_memory(tmp_path):
     assert steps == [steps[0]] * 3
 
 
-def test_text_columns_of_tables_in_no_certain_order_are_refused(model, table):
+def test_text_labels_of_unordered_tables_raise(model, table):
     lazy = pl.from_pandas(table.assign(g="a")).lazy()
     with pytest.raises(ValueError, match="order of rows may differ between passes"):
         model.compare_scenarios({"a": {}, "b": {}}, baseline="a", X=lazy, by="g", progress=False)
 
 
-def test_weights_may_be_a_column(model, table):
+def test_weights_can_be_a_column(model, table):
     weighed = table.assign(w=[0, 0, 0, 1, 1, 0])
     scenarios = {"a": {}, "b": {"intervention": {"q": 0.0}}}
     options = {"baseline": "a", "X": weighed, "return_sites": "mu", "progress": False}
@@ -229,13 +229,13 @@ def test_weights_may_be_a_column(model, table):
         model.compare_scenarios(scenarios, weights="v", **options)
 
 
-def test_labels_of_columns_are_given_to_as_many_only(model):
-    """Where another number of columns is passed, nobody's labels are to blame."""
+def test_column_labels_apply_to_axes_of_equal_length(model):
+    """Labels of columns are dropped if an axis has another length."""
     with pytest.raises(TypeError, match=r"dot_general|matmul|incompatible"):
         model.predict_on_batch(np.ones((4, 3)))
 
 
-def test_names_of_levels_are_fit_to_be_stored_and_differ(model, table, tmp_path):
+def test_level_names_are_storable_and_distinct(model, table, tmp_path):
     index = pd.MultiIndex.from_arrays([list("abcdef"), range(6), range(6)], names=["rate/h", "rate h", "mu"])
     stored = model.predict(table.set_axis(index), in_sample=False, output_dir=tmp_path, progress=False)
     for tree in (stored, aimz.open_result(stored.attrs["artifact_path"])):
@@ -244,7 +244,7 @@ def test_names_of_levels_are_fit_to_be_stored_and_differ(model, table, tmp_path)
         assert list(found["rate_h_label"].values) == list(found["mu_label"].values) == list(range(6))
 
 
-def test_lazy_frames_are_for_methods_that_stream(model, table):
+def test_lazy_frames_raise_in_methods_that_do_not_stream(model, table):
     import dask.dataframe
 
     with pytest.raises(TypeError, match="Collect it"):
@@ -260,7 +260,7 @@ def test_lazy_frames_are_for_methods_that_stream(model, table):
         new().fit(pl.from_pandas(table).lazy(), Y.to_numpy(), progress=False)
 
 
-def test_a_stream_whose_columns_are_not_known_beforehand(model, table):
+def test_stream_with_unknown_columns(model, table):
     import datasets
 
     def rows():

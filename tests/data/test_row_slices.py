@@ -1,4 +1,4 @@
-"""What another process gets of an argument: the same rows, bit for bit, under the same numbers."""
+"""Slices of arguments that are sent to another process: the same rows, bit for bit, under the same numbers."""
 
 import os
 import subprocess
@@ -41,12 +41,12 @@ def by_fsspec(path):
 
 
 def columns(table):
-    """Return the input that a table with three columns makes."""
+    """Return the input that a table with three columns becomes."""
     return KernelParameters("X", "y", known={"X": ("a", "b", "c")}).fields(open_table(table, "X"))["X"]
 
 
 def data_set(_):
-    """Return a data set of which one column is in memory."""
+    """Return a data set with one column in memory."""
     lazy = {name: ("row", da.from_array(NUMBERS[:, i], chunks=30)) for i, name in enumerate("ab")}
     return columns(xr.Dataset({**lazy, "c": ("row", NUMBERS[:, 2])}))
 
@@ -87,17 +87,17 @@ CHUNKS = {"Dask": 30, "Dask in xarray": 30, "data set": 30, "labelled": 40, "gro
 
 
 def arrived(given):
-    """Return what a worker gets: Dask hands it over, and it is pickled on the way."""
+    """Return a slice as a worker receives it: computed by Dask, and pickled."""
     return dask.delayed(lambda one: cloudpickle.loads(cloudpickle.dumps(one)))(given).compute(scheduler="sync")
 
 
 @pytest.mark.parametrize("function", [None, lambda rows: rows * np.float32(1.1)], ids=["", "with a function"])
 @pytest.mark.parametrize("kind", SOURCES)
-def test_a_share_reads_like_the_whole(kind, function, tmp_path):
+def test_slice_reads_the_rows_of_the_whole(kind, function, tmp_path):
     whole = LazyArray(SOURCES[kind](tmp_path), "X")
     expected = PLAIN if function is None else function(PLAIN)
     if function is not None:
-        if not whole.is_lazy:  # it is an array then
+        if not whole.is_lazy:  # `apply` returns an array then
             return
         whole = whole.apply(function)
     assert whole.by_reference == (kind in BY_REFERENCE)
@@ -119,17 +119,17 @@ def test_a_share_reads_like_the_whole(kind, function, tmp_path):
 
 
 @pytest.mark.parametrize("kind", sorted(BY_REFERENCE - {"Dask in xarray", "Dask", "data set", "labelled"}))
-def test_what_is_stored_stays_where_it_is(kind, tmp_path):
+def test_slice_of_a_stored_array_is_a_reference(kind, tmp_path):
     size = len(cloudpickle.dumps(LazyArray(SOURCES[kind](tmp_path), "X").slice_for_worker(0, N)))
     small = len(cloudpickle.dumps(LazyArray(SOURCES[kind](tmp_path / "other"), "X").slice_for_worker(0, 1)))
     assert size < small + 100
 
 
-def test_of_a_dask_array_nothing_is_computed_before_it_arrives():
+def test_slice_of_a_dask_array_is_computed_by_the_worker():
     seen = []
     given = da.from_array(NUMBERS, chunks=(10, -1)).map_blocks(lambda block: seen.append(len(block)) or block)
     one = LazyArray(given, "X").slice_for_worker(20, 40)
-    seen.clear()  # of the sample from which Dask and we tell the type
+    seen.clear()  # Dask and the reader compute a sample for the dtype
     got = dask.delayed(lambda one: one)(one)
     assert seen == []
     assert isinstance(got.compute(scheduler="sync").rows.rows, np.ndarray)
@@ -138,7 +138,7 @@ def test_of_a_dask_array_nothing_is_computed_before_it_arrives():
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("to", [np.asarray, jnp.asarray])
-def test_the_row_axis_need_not_be_the_first(axis, to):
+def test_row_axis_can_be_any_axis(axis, to):
     whole = np.moveaxis(np.random.default_rng(1).normal(size=(N, 4, 5)).astype(np.float32), 0, axis)
     got = arrived(open_rows(to(whole), axis).slice_for_worker(START, STOP))
     assert got.shape == whole.shape
@@ -146,7 +146,7 @@ def test_the_row_axis_need_not_be_the_first(axis, to):
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_what_is_the_same_in_all_rows_is_kept_once(axis):
+def test_slice_of_a_constant_holds_one_row(axis):
     whole = np.broadcast_to(np.float32(2), (3, 10**7) if axis else (10**7, 3))
     one = open_rows(whole, axis).slice_for_worker(10, 10**6)
     assert len(cloudpickle.dumps(one)) < 2000
@@ -157,7 +157,7 @@ def test_what_is_the_same_in_all_rows_is_kept_once(axis):
     np.testing.assert_array_equal(found, open_rows(whole, axis).read(100, 200))
 
 
-def test_stacked_is_stacked_of_shares(tmp_path):
+def test_slice_of_a_stack_is_a_stack_of_slices(tmp_path):
     one, other = stored(tmp_path), da.from_array(2 * NUMBERS, chunks=(30, 2))
     field = BatchField("t", PLAIN[:3], N, function=lambda rows: rows + 1)
     got = arrived(
@@ -175,15 +175,15 @@ def test_stacked_is_stacked_of_shares(tmp_path):
     assert isinstance(arrived(StackedArrays([field, field]).slice_for_worker(0, 5)).parts[1], BatchField)
 
 
-def test_a_share_is_not_taken_for_the_whole():
+def test_slice_does_not_convert_to_the_whole_array():
     with pytest.raises(IndexError, match=r"rows 1 to 5 only"):
         np.asarray(LazyArray(NUMBERS, "X").slice_for_worker(1, 5))
 
 
-# ------------------------------------------------------------------------------------------ what is refused
+# ------------------------------------------------------------------------------------------------ errors
 
 
-def test_values_are_checked_where_they_arrive():
+def test_values_are_checked_by_the_worker():
     wide = np.arange(N) + 2**40
     one = dask.delayed(lambda one: one[0:5])(LazyArray(da.from_array(wide, chunks=10), "t").slice_for_worker(0, 10))
     with pytest.raises(ValueError, match="`t` holds values that do not fit int32"):
@@ -197,7 +197,7 @@ READ = "import cloudpickle, sys; print(cloudpickle.load(sys.stdin.buffer)[{}:{}]
 
 
 def read_elsewhere(one, cwd, start=START, stop=STOP):
-    """Read a share in a new process, in another directory."""
+    """Read a slice in a new process, in another directory."""
     return subprocess.run(
         [sys.executable, "-c", READ.format(start, stop)],
         input=cloudpickle.dumps(one),
@@ -209,7 +209,7 @@ def read_elsewhere(one, cwd, start=START, stop=STOP):
     )
 
 
-def test_another_process_reads_what_is_stored(tmp_path, monkeypatch):
+def test_another_process_reads_a_stored_array(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one = LazyArray(zarr.create_array("x.zarr", data=NUMBERS, chunks=(10, 3)), "X").slice_for_worker(START, STOP)
     done = read_elsewhere(one, "/")
@@ -218,7 +218,7 @@ def test_another_process_reads_what_is_stored(tmp_path, monkeypatch):
     Path("x.zarr").rename("elsewhere.zarr")
     with pytest.raises(FileNotFoundError, match=r"(?s)cannot find the Zarr array .*x\.zarr'.* Store it under a name"):
         arrived(one)[START:STOP]
-    assert not Path("x.zarr").exists()  # looking for it does not make it
+    assert not Path("x.zarr").exists()  # opening it does not create it
     Path("x.zarr").mkdir()
     with pytest.raises(FileNotFoundError, match=r"cannot find the Zarr array .*x\.zarr'"):
         arrived(one)[START:STOP]
@@ -228,20 +228,20 @@ def test_another_process_reads_what_is_stored(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("shards", [None, (20, 4)])
-def test_a_chunk_that_is_not_seen_is_not_zeros(shards, tmp_path):
+def test_lost_chunk_raises_instead_of_reading_zeros(shards, tmp_path):
     numbers = NUMBERS.copy()
-    numbers[40:60] = 0  # not written: the fill value stands for it
+    numbers[40:60] = 0  # not written, since it is the fill value
     given = stored(tmp_path, numbers, shards=shards)
     one = LazyArray(given, "X").slice_for_worker(START, STOP)
     np.testing.assert_array_equal(arrived(one)[START:STOP], numbers[START:STOP].astype(np.float32))
     (tmp_path / "x.zarr" / "c" / ("6" if shards is None else "3") / "0").unlink()
     got = arrived(one)
     np.testing.assert_array_equal(got[40:60], numbers[40:60].astype(np.float32))
-    with pytest.raises(FileNotFoundError, match=rf"without its chunk \({3 if shards else 6}, 0\), which was there"):
+    with pytest.raises(FileNotFoundError, match=rf"without its chunk \({3 if shards else 6}, 0\), which existed"):
         arrived(one)[START:STOP]
 
 
-def test_a_chunk_may_be_missing_from_one_column_of_several(tmp_path):
+def test_unwritten_chunk_of_a_column_reads_the_fill_value(tmp_path):
     found = zarr.open_group(LocalStore(tmp_path / "group.zarr"), mode="w")
     numbers = NUMBERS.copy()
     numbers[:, 1] = 0

@@ -1,4 +1,4 @@
-"""Tables of any kind are one and the same data: frames, labelled arrays, groups of arrays, pieces of files."""
+"""Tables of all kinds give the same results: frames, labelled arrays, groups of arrays, chunks of files."""
 
 import cloudpickle
 import dask.array as da
@@ -65,7 +65,7 @@ def model(numeric):
 
 @pytest.fixture(scope="module")
 def expected(model, numeric):
-    """What plain arrays give."""
+    """Return the result with plain arrays."""
     X, exposure = numeric[["price", "age"]].to_numpy(), numeric["exposure"].to_numpy()
     return model.predict(X, exposure=exposure, **KEY, **QUIET)["posterior_predictive"]
 
@@ -88,7 +88,7 @@ def zarr_group(table, folder):
 
 
 def parquet(table, folder):
-    """Three files of a data set, with groups of rows that fit nothing."""
+    """Write a data set of three files, whose row groups do not match the row blocks."""
     for i, start in enumerate(range(0, N, 400)):
         part = pa.Table.from_pandas(table.iloc[start : start + 400], preserve_index=False)
         pq.write_table(part, folder / f"{i}.parquet", row_group_size=170)
@@ -133,14 +133,14 @@ def write_one(table, folder):
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_every_source_gives_the_same_numbers(model, table, expected, tmp_path, source):
+def test_every_table_gives_the_same_numbers(model, table, expected, tmp_path, source):
     given = SOURCES[source](table, tmp_path)
     found = model.predict(given, **KEY, **QUIET)["posterior_predictive"]
     for name in ("y", "mu"):
         np.testing.assert_array_equal(found[name].values, expected[name].values)
 
 
-def test_arrays_of_other_libraries_are_arrays(model, table, expected, tmp_path):
+def test_arrays_of_other_libraries_are_accepted(model, table, expected, tmp_path):
     X = table[["price", "age"]].to_numpy()
     group = zarr_group(table, tmp_path)
     for inputs, exposure in [
@@ -156,7 +156,7 @@ def test_arrays_of_other_libraries_are_arrays(model, table, expected, tmp_path):
         np.testing.assert_array_equal(found["y"].values, expected["y"].values)
 
 
-def test_all_methods_take_a_table(model, numeric, table, expected):
+def test_all_methods_accept_a_table(model, numeric, table, expected):
     X, exposure, y = numeric[["price", "age"]].to_numpy(), numeric["exposure"].to_numpy(), numeric["y"].to_numpy()
     frame = pl.from_pandas(in_other_orders(table))
     on_batch = model.predict_on_batch(X, exposure=exposure, **KEY)["posterior_predictive"]["y"].values
@@ -178,8 +178,8 @@ def test_all_methods_take_a_table(model, numeric, table, expected):
 
 
 @pytest.mark.parametrize("source", ["pandas", "polars", "xarray data set", "parquet", "hugging face"])
-def test_a_fit_in_minibatches_takes_any_table(table, numeric, tmp_path, source):
-    """In the order of the rows, so that all take the same steps."""
+def test_minibatch_fit_accepts_any_table(table, numeric, tmp_path, source):
+    """Rows are not shuffled, so that all fits take the same steps."""
     given = SOURCES[source](numeric, tmp_path)
     options = {"batch_size": 100, "epochs": 2, "shuffle": False, "progress": False, "num_samples": 4, **KEY}
     fitted = new().fit(given, **options)
@@ -213,8 +213,8 @@ def test_effects_of_columns_by_columns_of_text(model, table, tmp_path, source):
     np.testing.assert_allclose(effect.sel(scenario="set"), by_hand, rtol=1e-3)
 
 
-def test_an_intervention_in_parts_sets_the_rows_it_says(model, table, tmp_path):
-    """Of a lazily read table too, and with a column of whole numbers set to a half."""
+def test_intervention_on_lazy_rows_sets_the_right_rows(model, table, tmp_path):
+    """Also for a lazy table, and for a column of integers that is set to a half."""
     half = {"intervention": {"age": 0.5}, **KEY, **QUIET}
     expected = model.predict(table.assign(age=0.5), **KEY, **QUIET)["posterior_predictive"]["y"].values
     whole = table.assign(age=(10 * table["age"]).astype(int))
@@ -226,14 +226,14 @@ def test_an_intervention_in_parts_sets_the_rows_it_says(model, table, tmp_path):
     np.testing.assert_array_equal(found, by_hand)
 
 
-def test_what_is_passed_goes_before_a_column(model, table):
+def test_passed_argument_takes_precedence_over_a_column(model, table):
     zeros = np.zeros(N)
     found = model.predict(table, exposure=zeros, **KEY, **QUIET)["posterior_predictive"]["mu"]
     without = model.predict(table.assign(exposure=0.0), **KEY, **QUIET)["posterior_predictive"]["mu"]
     np.testing.assert_array_equal(found.values, without.values)
 
 
-def test_a_fit_that_goes_on_wants_the_same_columns_and_a_new_one_may_have_others(numeric):
+def test_continued_fit_requires_the_same_columns_and_a_new_fit_does_not(numeric):
     svi = new().fit_on_batch(numeric, num_steps=2, num_samples=2, progress=False)
     with pytest.raises(ValueError, match="is missing column 'age'"):
         svi.fit_on_batch(numeric.drop(columns="age"), num_steps=2, progress=False)
@@ -250,7 +250,7 @@ def test_a_fit_that_goes_on_wants_the_same_columns_and_a_new_one_may_have_others
         again.predict(small)
 
 
-def test_columns_that_are_no_numbers_are_refused_by_name(numeric):
+def test_non_numeric_columns_are_named_in_the_error(numeric):
     bad = numeric.assign(plan=pd.Categorical(["a", "b"] * (N // 2)), city="x", day=pd.Timestamp("2026-01-01"))
     for given in (bad, pl.from_pandas(bad), pa.Table.from_pandas(bad)):
         with pytest.raises(TypeError, match=r"'plan' \(categorical\), 'city' \(text\), 'day' \(date\).*Encode"):
@@ -261,7 +261,7 @@ def test_columns_that_are_no_numbers_are_refused_by_name(numeric):
         new().fit_on_batch(numeric.drop(columns="y"), bad["city"], progress=False)
     with pytest.raises(TypeError, match=r"`X\['exposure'\]` must be numeric; got categorical"):
         new().fit_on_batch(numeric.assign(exposure=bad["plan"]), progress=False)
-    # Categories that are numbers are categories all the same: their codes are what counts.
+    # Numeric categories are categories too: their codes are what a kernel needs.
     with pytest.raises(TypeError, match="categorical"):
         new().fit_on_batch(numeric.assign(price=pd.Categorical([1, 2] * (N // 2))), progress=False)
     with pytest.raises(ValueError, match=r"X\['price'\].*do not fit"):
@@ -272,7 +272,7 @@ def test_columns_that_are_no_numbers_are_refused_by_name(numeric):
         new().fit_on_batch(numeric[["exposure", "y"]], progress=False)
 
 
-def test_rows_that_are_labelled_otherwise_are_refused(model, numeric):
+def test_rows_with_different_labels_raise(model, numeric):
     turned = numeric.iloc[::-1]
     calls = [
         lambda: new().fit_on_batch(numeric.drop(columns="y"), turned["y"], progress=False),
@@ -290,15 +290,15 @@ def test_rows_that_are_labelled_otherwise_are_refused(model, numeric):
         model.predict(labelled(numeric), exposure=swapped)
 
 
-def test_missing_values_are_nan_and_pass(model, table):
+def test_missing_values_become_nan(model, table):
     holed = table.assign(price=table["price"].where(table["price"] > 0))
     for given in (holed, holed.convert_dtypes(), pl.from_pandas(holed), pa.Table.from_pandas(holed)):
         mu = model.predict(given, **KEY, **QUIET)["posterior_predictive"]["mu"].values
         np.testing.assert_array_equal(np.isnan(mu[0, 0]), (table["price"] <= 0).to_numpy())
 
 
-def test_a_column_of_lists_is_an_argument():
-    """As the input it is a matrix; in Parquet that is how images and embeddings come."""
+def test_column_of_lists_is_an_argument():
+    """Images and embeddings are stored like this in Parquet; as the input, the column is a matrix."""
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(50, 3)), rng.normal(size=50)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(X.ravel()), 3)
@@ -312,8 +312,8 @@ def test_a_column_of_lists_is_an_argument():
         new().fit_on_batch(frames[2], progress=False)
 
 
-def test_one_column_against_one_axis_is_refused():
-    """Left alone, 200 observations would make 40,000 comparisons, and a posterior that is far too sure."""
+def test_column_of_another_axis_raises():
+    """Otherwise 200 observations would broadcast to 40,000, and make the posterior far too narrow."""
 
     def slope(X, y=None):
         b = numpyro.sample("b", dist.Normal())
@@ -330,7 +330,7 @@ def test_one_column_against_one_axis_is_refused():
         assert jax.tree.leaves(model.vi_state) == []
 
 
-def test_pieces_are_read_anew_each_time_and_only_the_columns_that_are_needed(table, tmp_path):
+def test_chunked_table_reads_only_the_used_columns_in_each_pass(table, tmp_path):
     from aimz.data import KernelParameters, open_chunked_table
 
     dataset = pyarrow.dataset.dataset(parquet(table, tmp_path))
@@ -344,7 +344,7 @@ def test_pieces_are_read_anew_each_time_and_only_the_columns_that_are_needed(tab
 
 
 class Counted:
-    """An array in chunks that keeps book of what is read of it."""
+    """An array in chunks that records what is read."""
 
     def __init__(self, array, chunk):
         self._array = array
@@ -359,8 +359,8 @@ class Counted:
         return np.asarray(self._array, dtype)
 
 
-def test_each_chunk_is_read_once_though_blocks_are_smaller():
-    """A chunk of Zarr is decompressed as a whole for any of its rows."""
+def test_chunks_larger_than_blocks_are_read_once():
+    """A Zarr chunk is decompressed as a whole for any of its rows."""
     X = np.random.default_rng(0).normal(size=(10_000, 2)).astype(np.float32)
     counted = Counted(X, 3000)
     model = new().set_posterior_sample({"beta": np.ones((2, 2))})
@@ -371,7 +371,7 @@ def test_each_chunk_is_read_once_though_blocks_are_smaller():
     assert starts == [0, 3000, 6000, 9000]
 
 
-def test_grain_streams_into_fits_and_comparisons(numeric):
+def test_grain_data_sets_work_in_fits_and_comparisons(numeric):
     rows = {"X": numeric[["price", "age"]].to_numpy(), "exposure": numeric["exposure"].to_numpy()}
     rows["y"] = numeric["y"].to_numpy()
     source = [{name: array[i] for name, array in rows.items()} for i in range(N)]

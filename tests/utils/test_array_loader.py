@@ -1,4 +1,4 @@
-"""Datasets and loaders: batches tile the data, epochs are reproducible, padding repeats the last row."""
+"""Data sets and loaders: batches cover the data, epochs are reproducible, padding repeats the last row."""
 
 import os
 import pickle
@@ -24,7 +24,7 @@ KEY = random.key(0)
 
 
 def rows_of(loader: ArrayLoader) -> list[list[int]]:
-    """Return the rows of an epoch, batch by batch, for a dataset whose field `i` numbers its rows."""
+    """Return the row numbers of each batch of an epoch, for a data set whose field `i` has them."""
     return [np.asarray(batch["i"])[: len(batch["i"]) - n_pad].tolist() for batch, n_pad in loader]
 
 
@@ -39,7 +39,7 @@ def numbered(n_obs: int, **options) -> ArrayLoader:
 # -------------------------------------------------------------------------------------------------- datasets
 
 
-def test_the_guide_s_dataset():
+def test_dataset_of_the_documentation():
     dataset = ArrayDataset(X=X, y=Y)
     assert len(dataset) == 6
     sample = dataset[0]
@@ -62,7 +62,7 @@ def test_arrays_are_kept_as_supplied(tmp_path):
     assert np.shares_memory(batch["X"], X)
 
 
-def test_what_is_no_array_becomes_one():
+def test_other_values_become_numpy_arrays():
     dataset = ArrayDataset(a=[0.1, 0.2], b=(1, 2), c=range(2))
     assert all(type(array) is np.ndarray for array in dataset.arrays.values())
     assert dataset[0] == {"a": 0.1, "b": 1, "c": 0}
@@ -77,7 +77,7 @@ def test_to_jax_converts_at_construction():
     np.testing.assert_array_equal(dataset.arrays["y"], Y)
 
 
-def test_the_mapping_of_arrays_is_the_caller_s():
+def test_arrays_returns_a_new_mapping():
     dataset = ArrayDataset(X=X, y=Y)
     dataset.arrays.pop("y")
     assert list(dataset.arrays) == ["X", "y"]
@@ -87,7 +87,7 @@ def test_the_mapping_of_arrays_is_the_caller_s():
 @pytest.mark.parametrize(
     "index", [3, -1, np.int64(2), slice(1, 4), slice(None, None, -2), [4, 0, 4], np.array([-1]), []]
 )
-def test_an_index_means_what_it_means_to_numpy(index, to_jax):
+def test_index_selects_as_in_numpy(index, to_jax):
     found = ArrayDataset(to_jax=to_jax, X=X, y=Y)[index]
     rows = np.arange(6)[index if not isinstance(index, list) else np.array(index, int)]
     np.testing.assert_array_equal(found["X"], X[rows])
@@ -95,7 +95,7 @@ def test_an_index_means_what_it_means_to_numpy(index, to_jax):
 
 
 @pytest.mark.parametrize("to_jax", [False, True])
-def test_indices_of_narrow_types(to_jax):
+def test_narrow_integer_indices(to_jax):
     dataset = ArrayDataset(to_jax=to_jax, y=np.arange(300))
     assert dataset[np.array([-100, 100], np.int8)]["y"].tolist() == [200, 100]
     assert dataset[np.array([[255], [0]], np.uint8)]["y"].tolist() == [[255], [0]]
@@ -103,18 +103,18 @@ def test_indices_of_narrow_types(to_jax):
 
 @pytest.mark.parametrize("to_jax", [False, True])
 @pytest.mark.parametrize("index", [6, -7, [0, 6], np.array([-7])])
-def test_rows_that_are_not_there(index, to_jax):
+def test_out_of_range_index_raises(index, to_jax):
     with pytest.raises(IndexError, match=r"must be less than the number of rows, 6; got (6|-7)\."):
         ArrayDataset(to_jax=to_jax, y=Y)[index]
 
 
 @pytest.mark.parametrize("index", [1.0, "y", None, True, Y > 2, (0, 1), ...], ids=str)
-def test_other_indices(index):
+def test_other_index_types_raise(index):
     with pytest.raises(TypeError, match=r"must be an integer, a slice or an array of integers; got .*flatnonzero"):
         ArrayDataset(y=Y)[index]
 
 
-def test_iterating_a_dataset_ends():
+def test_iteration_over_a_dataset_ends():
     assert [int(row["y"]) for row in ArrayDataset(to_jax=True, y=Y)] == Y.tolist()
 
 
@@ -139,12 +139,12 @@ ROWS = "Arrays must have the same number of rows"
         ({"X": [2**40]}, ValueError, "`X` holds values that do not fit int32"),
     ],
 )
-def test_datasets_refused(arrays, error, match, to_jax):
+def test_invalid_arrays_raise(arrays, error, match, to_jax):
     with pytest.raises(error, match=match):
         ArrayDataset(to_jax=to_jax, **arrays)
 
 
-def test_values_too_large_for_the_device_are_kept_until_they_go_there():
+def test_values_too_large_for_the_device_raise_when_they_are_placed():
     big = Y + 2**40
     dataset = ArrayDataset(y=big)
     np.testing.assert_array_equal(next(iter(ArrayLoader(dataset, KEY)))[0]["y"], big)
@@ -154,13 +154,13 @@ def test_values_too_large_for_the_device_are_kept_until_they_go_there():
         next(iter(ArrayLoader(dataset, KEY, device=jax.devices()[0])))
 
 
-def test_what_they_look_like():
+def test_repr():
     dataset = ArrayDataset(X=X, y=Y)
     assert repr(dataset) == "ArrayDataset(X=float64[6,2], y=int64[6])"
     assert repr(ArrayLoader(dataset, KEY)) == f"ArrayLoader({dataset!r}, batch_size=32, shuffle=False, device=None)"
 
 
-def test_a_dataset_is_pickled():
+def test_dataset_can_be_pickled():
     copy = pickle.loads(pickle.dumps(ArrayDataset(X=X, y=Y)))
     assert len(copy) == 6
     np.testing.assert_array_equal(copy.arrays["X"], X)
@@ -173,7 +173,7 @@ SIZES = st.integers(1, 40)
 
 @given(SIZES, SIZES, st.booleans())
 @settings(deadline=None)
-def test_batches_tile_the_data(n_obs, batch_size, to_jax):
+def test_batches_cover_the_data_in_order(n_obs, batch_size, to_jax):
     values = np.arange(n_obs)
     loader = ArrayLoader(ArrayDataset(to_jax=to_jax, i=values), KEY, batch_size=batch_size)
     batches = rows_of(loader)
@@ -185,7 +185,7 @@ def test_batches_tile_the_data(n_obs, batch_size, to_jax):
 
 @given(SIZES, SIZES, st.integers(0, 2**31 - 1), st.integers(1, 3))
 @settings(deadline=None, max_examples=25)
-def test_every_row_comes_once_per_epoch_whatever_the_order(n_obs, batch_size, seed, n_epochs):
+def test_each_epoch_yields_every_row_once(n_obs, batch_size, seed, n_epochs):
     alike = [numbered(n_obs, rng_key=random.key(seed), batch_size=batch_size, shuffle=True) for _ in range(2)]
     for epoch in range(n_epochs):
         one, other = map(rows_of, alike)
@@ -202,29 +202,29 @@ def test_fields_are_shuffled_together():
         np.testing.assert_array_equal(batch["y"], batch["z"])
 
 
-def test_epochs_differ():
+def test_shuffled_epochs_differ():
     loader = numbered(40, shuffle=True)
     assert len({str(rows_of(loader)) for _ in range(3)}) == 3
     assert rows_of(numbered(40, shuffle=True)) != rows_of(numbered(40, shuffle=True, rng_key=random.key(1)))
 
 
-def test_an_epoch_broken_off_does_not_disturb_the_next():
+def test_interrupted_epoch_does_not_change_the_next():
     whole, broken = numbered(20, batch_size=3, shuffle=True), numbered(20, batch_size=3, shuffle=True)
     rows_of(whole)
     next(iter(broken))
     assert rows_of(whole) == rows_of(broken)
     rows_of(whole)
-    iter(broken)  # not even begun
+    iter(broken)  # without reading a batch
     assert rows_of(whole) == rows_of(broken)
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_iterators_at_once_do_not_disturb_each_other(shuffle):
+def test_concurrent_iterators_are_independent(shuffle):
     apart, together = (numbered(20, batch_size=3, shuffle=shuffle) for _ in range(2))
     expected = [rows_of(apart), rows_of(apart)]
     first, second = iter(together), iter(together)
     assert isinstance(first, Iterator)
-    # The one made second is begun first.
+    # The second iterator is read first.
     pairs = [(next(second), next(first)) for _ in range(len(together))]
     assert [[pair[k][0]["i"].tolist() for pair in pairs] for k in (1, 0)] == expected
 
@@ -252,7 +252,7 @@ def test_padding_repeats_the_last_row(n_obs, batch_size, n_devices, shape, to_ja
     assert start == n_obs
 
 
-def test_no_device_no_padding():
+def test_batches_without_a_device_are_not_padded():
     for batch, n_pad in numbered(7, batch_size=3):
         assert n_pad == 0
         assert type(batch["i"]) is np.ndarray
@@ -267,7 +267,7 @@ def test_attributes():
 
 
 @pytest.mark.parametrize("batch_size", [0, -3, 2.5, True, "10", None])
-def test_batch_sizes_refused(batch_size):
+def test_invalid_batch_size_raises(batch_size):
     with pytest.raises(ValueError, match=rf"`batch_size` must be a positive integer; got {batch_size!r}"):
         numbered(6, batch_size=batch_size)
 
@@ -283,12 +283,12 @@ def test_batch_sizes_refused(batch_size):
         ((ArrayDataset(X=X), KEY), {"device": jax.devices()}, r"`device` must be a jax\.Device"),
     ],
 )
-def test_loaders_refused(arguments, options, match):
+def test_invalid_loader_arguments_raise(arguments, options, match):
     with pytest.raises(TypeError, match=match):
         ArrayLoader(*arguments, **options)
 
 
-def test_a_legacy_key_is_converted_with_a_warning():
+def test_legacy_key_is_converted_with_a_warning():
     with pytest.warns(UserWarning, match="legacy `uint32` key was converted") as caught:
         loader = numbered(20, rng_key=random.PRNGKey(3), shuffle=True)
     assert caught[0].filename == __file__
@@ -297,7 +297,7 @@ def test_a_legacy_key_is_converted_with_a_warning():
 
 # -------------------------------------------------------------------------------------------- several devices
 
-GUIDE = """
+EXAMPLE = """
 import jax, numpy as np
 from jax import random
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
@@ -333,17 +333,17 @@ for to_jax in (False, True):
             np.testing.assert_array_equal(batch["W"][:10], W[start : start + 10])
             assert batch["W"].sharding == sharding
             assert batch["y"].sharding.device_set == sharding.device_set
-            # A field with fewer axes than the sharding names is cut along its rows all the same.
+            # A field with fewer axes than the sharding is still split along its rows.
             assert {len(shard.data) for a in batch.values() for shard in a.addressable_shards} == {rows}
 """
 
 
-def test_the_guide_s_loader_and_shardings_on_eight_devices():
+def test_loader_and_shardings_on_eight_devices():
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-W", "error", "-c", GUIDE], env=environment, check=True, timeout=240)
+    subprocess.run([sys.executable, "-W", "error", "-c", EXAMPLE], env=environment, check=True, timeout=240)
 
 
-def test_a_sharding_of_one_device():
+def test_sharding_of_one_device():
     sharding = NamedSharding(jax.make_mesh((1,), ("rows",), devices=jax.devices()[:1]), PartitionSpec("rows"))
     batch, n_pad = next(iter(ArrayLoader(ArrayDataset(X=X), KEY, batch_size=5, device=sharding)))
     assert n_pad == 0

@@ -1,10 +1,10 @@
 """Arguments in: what the user passes -> arrays, rows and keys that are safe to hand on."""
 
-from aimz.data.arrays import differences, fingerprint, is_array, read_array, read_count
+from aimz.data.arrays import check_array, check_count, differences, fingerprint, is_array
 from aimz.data.chunked_tables import ChunkedTable, open_chunked_table
 from aimz.data.dataframes import is_plain_range
 from aimz.data.kernel_arguments import KernelArguments, check_aligned, read_call, read_rows
-from aimz.data.keys import key_from_text, key_to_text, read_key
+from aimz.data.keys import check_key, key_from_text, key_to_text
 from aimz.data.lazy_arrays import LazyArray, LazySlice
 from aimz.data.minibatches import ArrayBatches, Batches, IterableBatches, count_rows
 from aimz.data.paths import read_input_dir, read_output_dir
@@ -30,6 +30,9 @@ __all__ = [
     "StackedArrays",
     "Table",
     "check_aligned",
+    "check_array",
+    "check_count",
+    "check_key",
     "count_rows",
     "differences",
     "fingerprint",
@@ -43,12 +46,9 @@ __all__ = [
     "open_chunked_table",
     "open_rows",
     "open_table",
-    "read_array",
     "read_call",
-    "read_count",
     "read_draws",
     "read_input_dir",
-    "read_key",
     "read_output_dir",
     "read_rows",
 ]

@@ -1,6 +1,6 @@
 """Checks of arrays that every method shares, and fingerprints of their values."""
 
-__all__ = ["differences", "fingerprint", "is_array", "read_array", "read_count"]
+__all__ = ["check_array", "check_count", "differences", "fingerprint", "is_array"]
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ import numpy as np
 from aimz.data.dataframes import column_values, open_series
 
 
-def read_array(value: Any, name: str) -> np.ndarray | jax.Array:
+def check_array(value: Any, name: str) -> np.ndarray | jax.Array:
     """Return ``value`` as an array in a dtype of the device; every value is kept.
 
     Parameters
@@ -38,8 +38,8 @@ def read_array(value: Any, name: str) -> np.ndarray | jax.Array:
     else:
         if not (is_array(value) or hasattr(value, "__array__") or isinstance(value, Sequence | Number | np.generic)):
             msg = (
-                f"`{name}` must be an array; got {_kind_of(value)}. Pass iterables of batches (an `ArrayLoader`, say) to "
-                "the streaming methods (`predict`, `log_likelihood`); the others take arrays."
+                f"`{name}` must be an array; got {_kind_of(value)}. Pass iterables of batches, such as an "
+                "`ArrayLoader`, to the streaming methods (`predict`, `log_likelihood`); the others take arrays."
             )
             raise TypeError(msg)
         try:
@@ -117,7 +117,7 @@ def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
     return [name for name in sorted({*here, *there}) if here.get(name) != there.get(name)]
 
 
-def read_count(value: object, name: str) -> int:
+def check_count(value: object, name: str) -> int:
     """Return ``value`` as an ``int``; raise ``ValueError`` if it is not a positive integer."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         msg = f"`{name}` must be a positive integer; got {value!r}."

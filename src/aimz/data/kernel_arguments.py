@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from aimz.data.arrays import fingerprint, is_array, read_array
+from aimz.data.arrays import check_array, fingerprint, is_array
 from aimz.data.dataframes import index_of
 from aimz.data.lazy_arrays import LazyArray
 from aimz.data.row_readers import RowReader, open_rows
@@ -67,7 +67,7 @@ def _sort_extra(value: Any, name: str, *, in_parts: bool) -> tuple[Any, object]:
         return None, value.item()
     if not is_array(value):
         return None, value
-    array: Any = read_rows(value, name) if in_parts and np.ndim(value) else read_array(value, name)
+    array: Any = read_rows(value, name) if in_parts and np.ndim(value) else check_array(value, name)
     if array.ndim == 0 and array.dtype.kind in "iub":
         return None, array.item()
     return array, None
@@ -116,7 +116,7 @@ def read_call(
         if value is None:
             msg = f"`{name}` must be an array; got None. Pass it, as an argument or as a field of the batches."
             raise TypeError(msg)
-        arrays[name] = read_rows(value, name) if in_parts else read_array(value, name)
+        arrays[name] = read_rows(value, name) if in_parts else check_array(value, name)
         if arrays[name].ndim == 0:
             msg = f"`{name}` must have a row axis; got a 0-d array. Pass an array of shape (n_obs, ...)."
             raise ValueError(msg)

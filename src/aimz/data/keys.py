@@ -1,6 +1,6 @@
 """PRNG keys: checked, and written as text."""
 
-__all__ = ["key_from_text", "key_to_text", "read_key"]
+__all__ = ["check_key", "key_from_text", "key_to_text"]
 
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from aimz.errors import warn
 
 
-def read_key(key: Any) -> jax.Array:
+def check_key(key: Any) -> jax.Array:
     """Return ``key`` as a typed key; raise ``TypeError`` if it is not a key."""
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
         return key

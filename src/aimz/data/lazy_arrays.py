@@ -22,7 +22,7 @@ from aimz.data.array_sources import (
     source_of,
     stored_arrays,
 )
-from aimz.data.arrays import fingerprint, is_array, read_array
+from aimz.data.arrays import check_array, fingerprint, is_array
 from aimz.data.dataframes import index_of
 from aimz.data.row_readers import Batch, RowReader, RowSlice, check_acts_by_row
 
@@ -59,7 +59,7 @@ class LazyArray(RowReader):
         has_chunks = hasattr(given, "ndim") and is_array(given) and hasattr(given, "chunks")
         self.is_lazy = isinstance(given, np.memmap | ArraySource) or has_chunks
         if not self.is_lazy and not isinstance(given, np.ndarray | jax.Array):
-            given = read_array(given, name)
+            given = check_array(given, name)
         check_length_known(given, name)
         self._given = np.asarray(given) if isinstance(given, jax.Array) else given
         self.name = name
@@ -69,7 +69,7 @@ class LazyArray(RowReader):
         self._kept: tuple[int, np.ndarray] | None = None
         """First row of the chunks that were read last, and the chunks."""
         # An empty slice has the dtype of all rows, and raises for what would be wrong with all of them.
-        sample = self.read(0, 0) if self._given.ndim else read_array(self._given, name)
+        sample = self.read(0, 0) if self._given.ndim else check_array(self._given, name)
         self.shape: tuple[int, ...] = (*self._given.shape[:1], *sample.shape[1:])
         self.dtype = sample.dtype
         if not self.is_lazy and self._given.ndim and self._given.dtype != self.dtype:
@@ -81,7 +81,7 @@ class LazyArray(RowReader):
         return self._converted(self._raw(start, stop))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 (NumPy's protocol)
-        return np.asarray(self[:] if self.ndim else read_array(self._given, self.name), dtype)
+        return np.asarray(self[:] if self.ndim else check_array(self._given, self.name), dtype)
 
     def pieces(self) -> Iterator[np.ndarray]:
         """Yield all rows, some at a time."""
@@ -112,7 +112,7 @@ class LazyArray(RowReader):
         if self.source is not None:
             source = self.source.cut(start, stop)
         elif self.function is not None:
-            rows = np.asarray(read_array(self._raw(start, stop), self.name))
+            rows = np.asarray(check_array(self._raw(start, stop), self.name))
             source = InMemorySource(rows, start, stop, self.shape[0])
         else:
             return RowSlice(self.read(start, stop), 0, start, stop, self.shape, self.dtype, self.name)
@@ -188,8 +188,8 @@ class LazyArray(RowReader):
 
     def _converted(self, part: np.ndarray) -> np.ndarray:
         if self.function is not None:
-            part = np.asarray(self.function(np.asarray(read_array(part, self.name))))
-        return np.asarray(read_array(part, self.name))
+            part = np.asarray(self.function(np.asarray(check_array(part, self.name))))
+        return np.asarray(check_array(part, self.name))
 
 
 @dataclass(frozen=True, eq=False)

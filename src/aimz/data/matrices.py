@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aimz.data.array_sources import ArraySource, InMemorySource, dask_array_of, source_of
-from aimz.data.arrays import read_array
+from aimz.data.arrays import check_array
 from aimz.data.dataframes import check_integers_fit
 
 
@@ -109,4 +109,4 @@ class Matrix(ArraySource):
 
 
 def _checked(part: Any, name: str, column: str) -> np.ndarray:
-    return np.asarray(read_array(np.asarray(part), f"{name}[{column!r}]"))
+    return np.asarray(check_array(np.asarray(part), f"{name}[{column!r}]"))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aimz.data.arrays import read_array, read_count
+from aimz.data.arrays import check_array, check_count
 from aimz.errors import warn
 
 
@@ -51,14 +51,14 @@ def read_draws(samples: Mapping[str, Any], *, num_chains: int, param_output: str
     if not samples:
         msg = "`samples` must not be empty; got no site. Pass `{'site': array of shape (n_draws, ...)}`."
         raise ValueError(msg)
-    draws = {name: jnp.asarray(read_array(value, f"samples[{name!r}]")) for name, value in samples.items()}
+    draws = {name: jnp.asarray(check_array(value, f"samples[{name!r}]")) for name, value in samples.items()}
     lengths = {name: value.shape[0] if value.ndim else None for name, value in draws.items()}
     if len(set(lengths.values())) > 1 or None in lengths.values() or 0 in lengths.values():
         listed = ", ".join(f"`{name}`: {'a scalar' if length is None else length}" for name, length in lengths.items())
         msg = f"`samples` must have one leading axis of draws, of the same length for each site; got {listed}."
         raise ValueError(msg)
     n_draws = next(iter(draws.values())).shape[0]
-    if n_draws % read_count(num_chains, "num_chains"):
+    if n_draws % check_count(num_chains, "num_chains"):
         msg = f"`num_chains` must divide the number of draws, {n_draws}; got {num_chains}."
         raise ValueError(msg)
     if param_output in draws:

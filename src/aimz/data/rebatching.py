@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from aimz.data.arrays import is_array, read_array
+from aimz.data.arrays import check_array, is_array
 from aimz.data.row_readers import BatchField
 from aimz.data.tables import KernelParameters, open_table, table_columns
 
@@ -153,7 +153,7 @@ class BatchReader:
         tables = table_columns(given)
         self._parameters = replace(self._parameters, known={**tables, **self._parameters.known})
         # Copies, since an iterable may reuse the memory for its next batch.
-        batch = {n: np.array(read_array(np.asarray(a) if n in tables else a, n)) for n, a in given.items()}
+        batch = {n: np.array(check_array(np.asarray(a) if n in tables else a, n)) for n, a in given.items()}
         lengths = {name: array.shape[0] if array.ndim else None for name, array in batch.items()}
         if len(set(lengths.values())) != 1 or None in lengths.values():
             listed = ", ".join(f"`{name}`: {length}" for name, length in lengths.items())

@@ -1,4 +1,4 @@
-"""Readers of the rows of one argument: arrays in memory, stacks of arrays, and fields of batches."""
+"""The protocol for reading rows of an argument, for arrays in memory, stacks of arrays and fields of batches."""
 
 __all__ = ["BatchField", "RowReader", "RowSlice", "StackedArrays", "check_acts_by_row", "open_rows"]
 
@@ -10,7 +10,7 @@ from typing import Any, override
 
 import numpy as np
 
-from aimz.data.arrays import read_array
+from aimz.data.arrays import check_array
 
 type Batch = Mapping[str, np.ndarray]
 """Field name to rows that were read from an iterable of batches."""
@@ -222,7 +222,7 @@ class BatchField(RowReader):
     @override
     def apply(self, function: Callable[[Any], Any]) -> "BatchField":
         check_acts_by_row(function, self._sample, self.name)
-        sample = np.asarray(read_array(np.asarray(function(self._sample)), self.name))
+        sample = np.asarray(check_array(np.asarray(function(self._sample)), self.name))
         return BatchField(self.name, sample, len(self), function)
 
     @override

@@ -17,8 +17,8 @@ from aimz.data import (
     Posterior,
     RowReader,
     check_aligned,
+    check_array,
     open_table,
-    read_array,
     read_call,
 )
 from aimz.engine.warnings import refuse_data_in_control_flow, warn_about
@@ -346,13 +346,13 @@ class KernelEngine:
         if callable(value):
             rows = call.arrays.get(name)
             if name in call.columns and rows is None:
-                return lambda column: read_array(value(column), f"intervention[{name!r}]")
+                return lambda column: check_array(value(column), f"intervention[{name!r}]")
             return rows.apply(value) if isinstance(rows, RowReader) else value
         if name in call.static:
             return value
         check_aligned({f"intervention[{name!r}]": value}, {self.signature.param_input: call.index})
         value = self.parameters.matched(name, value)
-        return read_array(np.asarray(value) if hasattr(value, "columns") else value, f"intervention[{name!r}]")
+        return check_array(np.asarray(value) if hasattr(value, "columns") else value, f"intervention[{name!r}]")
 
 
 def _other_rows(

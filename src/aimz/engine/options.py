@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aimz._imports import begin_imports
-from aimz.data import read_count, read_output_dir
+from aimz.data import check_count, read_output_dir
 from aimz.statistics import Reduction, read_statistics
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def read_streaming(
         if value not in known:
             msg = f"`{name}` must be {known[0]!r} or {known[1]!r}; got {value!r}."
             raise ValueError(msg)
-    batch_size = None if batch_size is None else read_count(batch_size, "batch_size")
+    batch_size = None if batch_size is None else check_count(batch_size, "batch_size")
     make = partial(
         StreamingOptions,
         shard_axis,

@@ -23,6 +23,7 @@ import numpy as np
 
 from aimz.data import (
     KernelArguments,
+    check_key,
     is_array,
     is_batches,
     is_plain_range,
@@ -30,7 +31,6 @@ from aimz.data import (
     key_from_text,
     key_to_text,
     open_table,
-    read_key,
     read_rows,
 )
 from aimz.engine.inputs import Given, RowSource, open_source
@@ -114,7 +114,7 @@ def read_scenario(
         "streaming": None if options is None else read_streaming(**options),
         "kwargs": rest,
     }
-    return Scenario(None, request, None if key is None else read_key(key))
+    return Scenario(None, request, None if key is None else check_key(key))
 
 
 def check_columns(calls: Iterable[KernelArguments]) -> None:

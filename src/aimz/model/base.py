@@ -11,7 +11,7 @@ import jax
 from numpyro.infer import MCMC, SVI
 from numpyro.infer.svi import SVIState
 
-from aimz.data import Posterior, key_from_text, read_key
+from aimz.data import Posterior, check_key, key_from_text
 from aimz.engine import KernelEngine, StreamingOptions
 from aimz.errors import NotFittedError
 from aimz.inference import PosteriorOnly, VIResult, make_fit
@@ -62,7 +62,7 @@ class ModelBase:
         dims: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         signature = read_signature(kernel, param_input, param_output)
-        key, fit = read_key(rng_key), make_fit(kernel, inference, svi)
+        key, fit = check_key(rng_key), make_fit(kernel, inference, svi)
         self._set_state(ModelState(key, KernelEngine(kernel, signature), fit, ResultBuilder(dims, coords), None, None))
 
     def _set_state(self, state: ModelState) -> None:
@@ -215,4 +215,4 @@ class ModelBase:
 
 def optional_key(rng_key: Any) -> jax.Array | None:
     """Return the ``rng_key`` argument of a call after checking it; None if it was not passed."""
-    return None if rng_key is None else read_key(rng_key)
+    return None if rng_key is None else check_key(rng_key)

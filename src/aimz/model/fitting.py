@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import jax
 
-from aimz.data import key_to_text, read_count
+from aimz.data import check_count, key_to_text
 from aimz.inference import FitData, PosteriorOnly, SVIFit
 from aimz.model.base import ModelBase, optional_key
 from aimz.model.minibatch_checks import batch_scale
@@ -78,8 +78,8 @@ class FittingMethods(ModelBase):
         rng_key = optional_key(rng_key)
         with self._engine.reading_fit(anew=self._fit.vi_state is None):
             call = self._engine.read_call(X, kwargs, output=y)
-            read_count(num_steps, "num_steps")
-            read_count(num_samples, "num_samples")
+            check_count(num_steps, "num_steps")
+            check_count(num_samples, "num_samples")
             spec = self._engine.read_fit(call)
             self._fit.check_run(call, spec, num_samples=num_samples)
             self._engine.learn(call)
@@ -203,7 +203,7 @@ class FittingMethods(ModelBase):
         """
         rng_key = optional_key(rng_key)
         fit = self._require_svi("fit")
-        read_count(num_samples, "num_samples")
+        check_count(num_samples, "num_samples")
         options = read_options(
             batch_size=batch_size,
             epochs=epochs,
@@ -299,7 +299,7 @@ class FittingMethods(ModelBase):
             call = self._engine.read_call(X, kwargs, output=y)
             spec = self._engine.read_fit(call)
             self._engine.learn(call)
-        n_obs = call.n_obs if total_size is None else read_count(total_size, "total_size")
+        n_obs = call.n_obs if total_size is None else check_count(total_size, "total_size")
         if n_obs < call.n_obs:
             msg = (
                 f"`total_size` must be at least the rows of the batch, {call.n_obs}; got {total_size}. Pass the number "

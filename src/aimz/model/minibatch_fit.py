@@ -18,6 +18,7 @@ from aimz.data import (
     IterableBatches,
     KernelArguments,
     LazyArray,
+    check_count,
     count_rows,
     fingerprint,
     is_array,
@@ -27,7 +28,6 @@ from aimz.data import (
     open_chunked_table,
     open_table,
     read_call,
-    read_count,
     read_output_dir,
 )
 from aimz.engine import KernelEngine, versions
@@ -125,10 +125,10 @@ def read_options(
         msg = f"`on_epoch_end` must be a function of the epoch and its loss; got {on_epoch_end!r}. Pass one, or None."
         raise TypeError(msg)
     return FitOptions(
-        batch_size=None if batch_size is None else read_count(batch_size, "batch_size"),
-        epochs=read_count(epochs, "epochs"),
+        batch_size=None if batch_size is None else check_count(batch_size, "batch_size"),
+        epochs=check_count(epochs, "epochs"),
         shuffle=bool(shuffle),
-        total_size=None if total_size is None else read_count(total_size, "total_size"),
+        total_size=None if total_size is None else check_count(total_size, "total_size"),
         progress=bool(progress),
         on_epoch_end=on_epoch_end,
         checkpoint_dir=None if checkpoint_dir is None else read_output_dir(checkpoint_dir, "checkpoint_dir"),

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from numpyro.infer import MCMC
 
-from aimz.data import read_count, read_draws
+from aimz.data import check_count, read_draws
 from aimz.inference import PosteriorOnly, SVIFit, check_chains, check_variational, data_of_fit
 from aimz.model.base import optional_key
 from aimz.model.requests import RequestMethods
@@ -62,7 +62,7 @@ class PosteriorMethods(RequestMethods):
             If the model has not been fitted.
         """
         rng_key = optional_key(rng_key)
-        read_count(num_samples, "num_samples")
+        check_count(num_samples, "num_samples")
         data = dict(kwargs)
         X, y = data.pop(self.param_input, None), data.pop(self.param_output, None)
         with_output = y is not None or isinstance(self.inference, MCMC)
@@ -145,7 +145,7 @@ class PosteriorMethods(RequestMethods):
             If ``num_draws`` is not a whole number from 1 to the number of draws.
         """
         posterior = self._fitted("thin_posterior")
-        if read_count(num_draws, "num_draws") > posterior.n_draws:
+        if check_count(num_draws, "num_draws") > posterior.n_draws:
             msg = (
                 f"`num_draws` must be at most the number of posterior draws, {posterior.n_draws}; got {num_draws}. "
                 "Call `fit_on_batch` or `sample` with more `num_samples` for more draws."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 
-from aimz.data import read_count
+from aimz.data import check_count
 from aimz.distributed import collective_call
 from aimz.engine import Asked, Given, read_given, read_streaming
 from aimz.model.base import optional_key
@@ -164,7 +164,7 @@ class PredictionMethods(RequestMethods):
         """
         key = optional_key(rng_key)
         options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics, client)
-        n_draws = read_count(num_samples, "num_samples")
+        n_draws = check_count(num_samples, "num_samples")
         given = read_given(self._engine, X, kwargs, scored=False, expected=None)
 
         prepare = partial(
@@ -298,7 +298,7 @@ class PredictionMethods(RequestMethods):
             If a prior is improper and cannot be sampled.
         """
         given = optional_key(rng_key)
-        n_draws = read_count(num_samples, "num_samples")
+        n_draws = check_count(num_samples, "num_samples")
         call = self._engine.read_call(X, kwargs)
         prepare = partial(
             self._engine.prepare, posterior=None, params=self._fit.params, n_draws=n_draws, return_sites=return_sites

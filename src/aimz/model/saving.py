@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from aimz.data import Posterior, key_from_text, key_to_text, read_draws, read_key
+from aimz.data import Posterior, check_key, key_from_text, key_to_text, read_draws
 from aimz.engine import KernelEngine
 from aimz.errors import SavedModelError, warn
 from aimz.inference import Fit, FitData, Known
@@ -170,7 +170,7 @@ def read_model(path: Path, kernel: Kernel, fit: Fit, given: Mapping[str, Any]) -
         tables = {name: tuple(columns) for name, columns in content["tables"].items()}
         columns = read_columns(content["columns"])
         kind, digest = str(content["fit"]["kind"]), about["digest"]
-        key = read_key(key_from_text(content["rng_key"]))
+        key = check_key(key_from_text(content["rng_key"]))
         results = _read_results(content, arrays)
         posterior = _read_posterior(content["posterior"], arrays, signature_of[1])
         observed = _read_observed(content["observed"], arrays)

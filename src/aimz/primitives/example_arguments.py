@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.primitives import Messenger
 
-from aimz.data import is_array, read_array
+from aimz.data import check_array, is_array
 from aimz.types import Kernel
 
 
@@ -128,7 +128,7 @@ def _dtype(array: Any) -> Any:
             known = jnp.dtype(dtype)
     if known is None:
         with suppress(TypeError, ValueError):  # a data frame, which has a type for each column
-            known = read_array(array, "array").dtype
+            known = check_array(array, "array").dtype
     if known is None or not (jnp.issubdtype(known, jnp.number) or jnp.issubdtype(known, jnp.bool_)):
         return None
     return jax.dtypes.canonicalize_dtype(known)

@@ -1,1 +1,1 @@
-"""Home of the public path :mod:`aimz.utils.data`; nothing else lives here."""
+"""Package of the public module :mod:`aimz.utils.data`."""

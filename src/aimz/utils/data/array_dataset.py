@@ -9,21 +9,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aimz.data import Table, named_columns, open_table, read_array, read_call
+from aimz.data import Table, check_array, named_columns, open_table, read_call
 
 
 class ArrayDataset:
     """Named arrays in memory, one row per observation.
 
-    What an :class:`ArrayLoader` cuts into batches.  For data that fit in no memory, a NumPy array may be a
-    :class:`numpy.memmap`, of which only the rows asked for are read.
+    An :class:`ArrayLoader` yields it in batches.  Pass a :class:`numpy.memmap` for data larger than memory; only the
+    rows that are indexed are read.
 
     Parameters
     ----------
     to_jax : bool, default False
-        Whether to copy everything that is not a JAX array to JAX's default device now, in the dtype it has
-        there.  If false, NumPy and JAX arrays are kept as they are supplied, in their dtype and place and without
-        a copy: what is written into them later shows.  Anything else (a list, a data frame) becomes a NumPy array.
+        Whether to copy everything that is not a JAX array to JAX's default device, in the dtype it has there.
+        Otherwise, NumPy and JAX arrays are kept as they are, without a copy, so that later changes to them are
+        visible.  Anything else (a list, a data frame) becomes a NumPy array.
     **arrays : array_like of shape (n_obs, ...)
         Field name to array.
 
@@ -36,7 +36,7 @@ class ArrayDataset:
     TypeError
         If an array is None, ragged or not numeric.
     ValueError
-        If there are no arrays, if one is 0-d or has no rows, or if they differ in their number of rows.
+        If there are no arrays, if an array is 0-d or has no rows, or if numbers of rows differ.
 
     Examples
     --------
@@ -60,32 +60,31 @@ class ArrayDataset:
         tables = {name: open_table(value, name) for name, value in arrays.items()}
         self._columns = {name: table.names for name, table in tables.items() if table is not None}
         kept = {name: _as_supplied(_plain(value, tables[name], name), name) for name, value in arrays.items()}
-        # Only shapes are left to check, so stand-ins of one element go through the door: the arrays themselves
-        # would be read to the end and cast.
-        stand_ins = {name: np.broadcast_to(np.False_, array.shape) for name, array in kept.items()}
-        self._n_obs = read_call(stand_ins, {}).n_obs
+        # Only shapes are left to check.  Views of one element avoid reading and casting the arrays.
+        shapes = {name: np.broadcast_to(np.False_, array.shape) for name, array in kept.items()}
+        self._n_obs = read_call(shapes, {}).n_obs
         self._arrays = {name: _on_device(array, name) for name, array in kept.items()} if to_jax else kept
 
     @property
     def arrays(self) -> dict[str, np.ndarray | jax.Array]:
-        """Field name to array of shape ``(n_obs, ...)``: a new dictionary of the arrays held, not of copies."""
+        """Field name to array of shape ``(n_obs, ...)``: a new dictionary, without copies of the arrays."""
         return dict(self._arrays)
 
     @property
     def labelled(self) -> dict[str, Any]:
-        """The same, with the columns of those that were data frames."""
+        """Arrays by field name, as tables with named columns where they were data frames."""
         return {n: named_columns(a, self._columns[n], n) if n in self._columns else a for n, a in self._arrays.items()}
 
     def __len__(self) -> int:
         return self._n_obs
 
     def __getitem__(self, index: Any) -> dict[str, Any]:
-        """Return the rows asked for, field by field.
+        """Return some rows of each field.
 
         Parameters
         ----------
         index : int, slice, or array_like of int
-            What NumPy takes for the first axis.  A slice of a NumPy array is a view.
+            Index along the first axis.  A slice of a NumPy array is a view.
 
         Returns
         -------
@@ -95,9 +94,9 @@ class ArrayDataset:
         Raises
         ------
         IndexError
-            If there is no such row.
+            If a row does not exist.
         TypeError
-            If ``index`` is none of these.
+            If ``index`` has another type.
         """
         rows = index if isinstance(index, slice) else self._read_index(index)
         return {name: _rows_of(array, rows) for name, array in self._arrays.items()}
@@ -107,10 +106,10 @@ class ArrayDataset:
         return f"ArrayDataset({', '.join(fields)})"
 
     def _read_index(self, index: Any) -> int | np.ndarray:
-        """Return an integer or an array of integers, none outside: JAX would move those to the last row."""
+        """Return an integer or an array of integers; raise if one is out of range, which JAX would clip."""
         rows = np.asarray(index)
         if rows.size == 0 and rows.ndim:
-            rows = rows.astype(np.intp)  # NumPy makes an empty list one of floats
+            rows = rows.astype(np.intp)  # an empty list is an array of floats
         # A tuple would mean one index per axis to NumPy.
         if rows.dtype.kind not in "iu" or isinstance(index, tuple):
             msg = (
@@ -124,35 +123,35 @@ class ArrayDataset:
             raise IndexError(msg)
         if rows.ndim == 0:
             return operator.index(rows[()])
-        rows = rows.astype(np.intp, copy=False)  # a narrow type has no room for the sum
+        rows = rows.astype(np.intp, copy=False)  # the sum may overflow a narrow type
         return np.where(rows < 0, rows + self._n_obs, rows)
 
 
 def _plain(value: Any, table: Table | None, name: str) -> Any:
-    """Return the columns of a table as one array, and anything else as it is."""
+    """Return the columns of a table as one array, and anything else unchanged."""
     return value if table is None else np.asarray(table.matrix(table.names, name))
 
 
 def _as_supplied(value: Any, name: str) -> np.ndarray | jax.Array:
-    """Return ``value`` itself if it is an array, else a NumPy array of it, unless no device could take it."""
+    """Return an array itself, and anything else as a NumPy array; raise if no device can hold it."""
     if value is None:
-        msg = f"`{name}` must be an array; got None."
+        msg = f"`{name}` must be an array; got None. Leave it out, or pass an array."
         raise TypeError(msg)
     if isinstance(value, np.ndarray | jax.Array):
-        # No rows, so that the dtype is judged and nothing is cast.
-        read_array(value[:0] if value.ndim else value, name)
+        # Without rows, the dtype is checked and nothing is cast.
+        check_array(value[:0] if value.ndim else value, name)
         return value
-    read_array(value, name)
+    check_array(value, name)
     return np.asarray(value)
 
 
 def _on_device(array: np.ndarray | jax.Array, name: str) -> jax.Array:
-    """Return a JAX array, with memory of its own if ``array`` is NumPy's."""
-    return array if isinstance(array, jax.Array) else jnp.array(read_array(array, name))
+    """Return a JAX array; a copy if ``array`` is a NumPy array."""
+    return array if isinstance(array, jax.Array) else jnp.array(check_array(array, name))
 
 
 def _rows_of(array: np.ndarray | jax.Array, rows: int | slice | np.ndarray) -> Any:
-    """Return ``array[rows]``; indices in an array are not negative."""
+    """Return ``array[rows]``, for non-negative indices."""
     if isinstance(array, jax.Array) and isinstance(rows, np.ndarray):
-        return jnp.take(array, rows, axis=0)  # one compiled call; brackets make about ten
+        return jnp.take(array, rows, axis=0)  # one compiled call; indexing compiles about ten
     return array[rows]

@@ -1,4 +1,4 @@
-"""Batches of a dataset: cut, shuffled, padded, placed."""
+"""Batches of a data set: shuffled, padded and placed on devices."""
 
 __all__ = ["ArrayLoader"]
 
@@ -11,32 +11,32 @@ import numpy as np
 from jax import random
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from aimz.data import read_array, read_count, read_key
+from aimz.data import check_array, check_count, check_key
 from aimz.utils.data.array_dataset import ArrayDataset
 
 
 class ArrayLoader:
     """Batches of an :class:`ArrayDataset`, as pairs ``(batch, n_pad)``.
 
-    Each iteration is an epoch: every row comes once.  ``batch`` maps each field to an array of
-    ``batch_size + n_pad`` rows (the last batch may have fewer), and its last ``n_pad`` rows repeat the row
-    before them, to be ignored.
+    Each iteration is an epoch, which yields every row once.  ``batch`` maps each field to an array of
+    ``batch_size + n_pad`` rows (the last batch may have fewer).  Its last ``n_pad`` rows are padding and repeat the
+    row before them.
 
     Parameters
     ----------
     dataset : ArrayDataset
-        What to load from.
+        Data set to load batches from.
     rng_key : jax.Array
-        Key of the order of the rows; used if ``shuffle`` is true.
+        PRNG key of the order of the rows; used if ``shuffle`` is true.
     batch_size : int, default 32
-        Number of rows in a batch before padding.  With a ``device``, a multiple of the number of devices needs no
+        Number of rows of a batch before padding.  With a ``device``, a multiple of the number of devices avoids
         padding.
     shuffle : bool, default False
-        Whether each epoch has an order of its own.
+        Whether each epoch has a different random order.
     device : jax.Device or jax.sharding.Sharding, optional
-        Where to put the batches.  They are padded to a multiple of the number of devices: those of the sharding,
-        or with a plain device all local ones (:func:`jax.local_device_count`).  Without ``device``, batches are
-        neither padded nor moved.
+        Device or sharding of the batches.  They are padded to a multiple of the number of devices: of the sharding,
+        or of all local devices (:func:`jax.local_device_count`) if a single device is given.  Without ``device``,
+        batches are neither padded nor moved.
 
     Attributes
     ----------
@@ -50,17 +50,17 @@ class ArrayLoader:
     Raises
     ------
     TypeError
-        If ``dataset``, ``rng_key`` or ``device`` is something else.
+        If ``dataset``, ``rng_key`` or ``device`` has another type.
     ValueError
         If ``batch_size`` is not a positive integer.
 
     Notes
     -----
     The order of epoch ``e``, counted from 0 by the iterators made, is a permutation drawn with
-    ``jax.random.fold_in(rng_key, e)``.  Two loaders made alike therefore give the same epochs, and an iteration
-    that is broken off counts as one.  Iterators do not disturb one another.
+    ``jax.random.fold_in(rng_key, e)``.  Two loaders with equal arguments therefore give the same epochs, and an
+    interrupted iteration counts as an epoch.  Iterators are independent of one another.
 
-    A batch of a NumPy array without ``shuffle`` and ``device`` is a view of it; copy it before you write into it.
+    A batch of a NumPy array without ``shuffle`` and ``device`` is a view; copy it before you write to it.
 
     A sharding that names more axes than a field has is applied to the axes it has.
 
@@ -92,11 +92,11 @@ class ArrayLoader:
             )
             raise TypeError(msg)
         self.dataset = dataset
-        self.batch_size = read_count(batch_size, "batch_size")
+        self.batch_size = check_count(batch_size, "batch_size")
         self._multiple = _rows_divide_by(device)
         self.shuffle = bool(shuffle)
         self.device = device
-        self.rng_key = read_key(rng_key)
+        self.rng_key = check_key(rng_key)
         self._epoch = 0
 
     def __len__(self) -> int:
@@ -104,22 +104,22 @@ class ArrayLoader:
         return -(-len(self.dataset) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[dict[str, Any], int]]:
-        # The epoch is taken here and not at the first batch, so that iterators are told apart in the order in
-        # which they were made.
+        # The epoch is counted here and not at the first batch, so that iterators are numbered in the order of their
+        # creation.
         return self._batches(self.begin())
 
     def begin(self, epochs: int = 1) -> int:
-        """Take the next ``epochs`` epochs, as if they had been iterated; return the number of the first."""
+        """Count the next ``epochs`` epochs as iterated, and return the number of the first."""
         first, self._epoch = self._epoch, self._epoch + epochs
         return first
 
     @property
     def epoch(self) -> int:
-        """Number of the epoch that comes next."""
+        """Number of the next epoch."""
         return self._epoch
 
     def order(self, epoch: int) -> np.ndarray | None:
-        """Return the order of the rows in an epoch, or None where they are not shuffled."""
+        """Return the order of the rows in an epoch; None without shuffling."""
         if not self.shuffle:
             return None
         return np.asarray(random.permutation(random.fold_in(self.rng_key, epoch), len(self.dataset)))
@@ -137,18 +137,18 @@ class ArrayLoader:
             yield (batch, 0) if self.device is None else self._place(batch, rows.stop - start)
 
     def _place(self, batch: dict[str, Any], n_rows: int) -> tuple[dict[str, Any], int]:
-        """Return a batch on its device, with the number of rows it was padded by."""
+        """Return a batch on its device, and the number of padded rows."""
         n_pad = -n_rows % self._multiple
         placed = {
-            # Read here, batch by batch: JAX itself would wrap 64-bit integers without a word.
-            name: jax.device_put(_pad(read_array(array, name), n_pad), _placement(self.device, array.ndim))
+            # Checked batch by batch, since JAX wraps 64-bit integers silently.
+            name: jax.device_put(_pad(check_array(array, name), n_pad), _placement(self.device, array.ndim))
             for name, array in batch.items()
         }
         return placed, n_pad
 
 
 def _rows_divide_by(device: object) -> int:
-    """Return the number that the rows of a batch on ``device`` are a multiple of."""
+    """Return the number of devices, of which the rows of a batch on ``device`` are a multiple."""
     if device is None:
         return 1
     if isinstance(device, Sharding):
@@ -162,7 +162,7 @@ def _rows_divide_by(device: object) -> int:
 
 
 def _pad(array: np.ndarray | jax.Array, n_pad: int) -> np.ndarray | jax.Array:
-    """Return ``array`` with its last row repeated ``n_pad`` times more, on the host if it is there."""
+    """Pad ``array`` with ``n_pad`` copies of its last row; a NumPy array stays on the host."""
     if n_pad == 0:
         return array
     width = [(0, n_pad)] + [(0, 0)] * (array.ndim - 1)
@@ -170,7 +170,7 @@ def _pad(array: np.ndarray | jax.Array, n_pad: int) -> np.ndarray | jax.Array:
 
 
 def _placement(device: Any, ndim: int) -> Any:
-    """Return ``device`` for an array of ``ndim`` axes; JAX refuses a sharding that names more."""
+    """Return ``device``, or a sharding restricted to the ``ndim`` axes of an array."""
     if isinstance(device, NamedSharding) and len(device.spec) > ndim:
         return NamedSharding(device.mesh, PartitionSpec(*device.spec[:ndim]), memory_kind=device.memory_kind)
     return device
