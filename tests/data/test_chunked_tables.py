@@ -226,7 +226,7 @@ def test_file_changed_during_a_call_raises(where, rows, size, tmp_path):
     assert_rows(read(pieces, 0, 29), 0, 29)  # these files did not change
     assert_rows(read(pieces.starting(60), 60, N), 60, N)
     now = "has been written to since" if rows == 30 else f"had 30 rows and now has {rows}"
-    with pytest.raises(ValueError, match=rf"when the call began; file '.*1\.parquet' {now}\. Call again when nothing"):
+    with pytest.raises(ValueError, match=rf"when the call began; file '.*1\.parquet' {now}\. Call again when no other process"):
         read(pieces.starting(40), 40, 50)
 
 
@@ -260,7 +260,7 @@ def test_reader_counts_rows_from_its_first_row():
     reader.rewind()
     np.testing.assert_array_equal(reader.read(42, 44)["X"], rows[42:44])
     np.testing.assert_array_equal(reader.read(70, 90)["X"], rows[70:90])
-    with pytest.raises(IndexError, match="Row 39 was asked for"):
+    with pytest.raises(IndexError, match="Row 39 was requested"):
         reader.read(39, 50)
 
 
@@ -273,5 +273,5 @@ def test_dtypes_are_those_of_the_whole_table():
     got = BatchReader([swapped], whole.parameters, first_row=2, types=whole.types).read(2, 4)
     np.testing.assert_array_equal(got["X"], np.array([[2, 1], [3, 0]], np.float32))
     assert {name: array.dtype for name, array in got.items()} == whole.types
-    with pytest.raises(ValueError, match=r"`y` is float32 in one and int32 in the first"):
+    with pytest.raises(ValueError, match=r"`y` is float32 in a batch and int32 in the first"):
         BatchReader([swapped.assign(y=[1.0, np.nan])], whole.parameters, first_row=2, types=whole.types)

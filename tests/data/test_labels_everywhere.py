@@ -196,7 +196,7 @@ def test_late_missing_value_is_named_in_the_error(model):
     whole = pd.DataFrame({"p": [1, 2, 3], "q": [1, 2, 3]})
     late = whole.astype("Int64")
     late.loc[1, "q"] = pd.NA
-    with pytest.raises(ValueError, match=r"`X` is float32 in one and int32 in the first\. A column of whole numbers"):
+    with pytest.raises(ValueError, match=r"`X` is float32 in a batch and int32 in the first\. A column of integers"):
         model.predict([whole, late], in_sample=False, **QUIET)
     early = model.predict([late, whole], in_sample=False, **QUIET)
     np.testing.assert_array_equal(np.isnan(mu(early)), [False, True, False, False, False, False])
