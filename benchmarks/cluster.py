@@ -1,8 +1,8 @@
-"""A Dask cluster on this machine beside the local engine: overhead, bytes through the client, work of the scheduler.
+"""Compare a local Dask cluster with the local engine: overhead, traffic of the client, load on the scheduler.
 
-Scheduler and workers are processes of their own, so what passes through this one is what passes through a client.
-Rows are a Dask array that is made on the workers, and statistics are stored, so neither data nor result need to pass.
-All ratios are taken in one run, in turns.
+Scheduler and workers run in separate processes, so the traffic of this process is that of a client.  The rows are a
+Dask array created on the workers, and statistics are stored, so neither data nor results pass through the client.  All
+ratios are measured in one run, alternating between the contenders.
 
     python benchmarks/cluster.py [--rows 1000000] [--draws 1000] [--turns 3] [--growth 1,4,16]
 """
@@ -29,7 +29,7 @@ from numpyro.infer import MCMC, NUTS
 from aimz import ImpactModel
 from distributed import Client
 
-PASSED = {"sent": 0, "received": 0, "messages": 0}
+TRAFFIC = {"sent": 0, "received": 0, "messages": 0}
 CHUNK = 65_536
 
 
@@ -48,18 +48,18 @@ def new_model(n_draws: int) -> ImpactModel:
 
 
 def count_traffic() -> None:
-    """Count what this process sends and receives by TCP."""
+    """Count the bytes this process sends and receives over TCP."""
     write, read = tcp.TCP.write, tcp.from_frames
 
     async def counted_write(self, *args, **kwargs):
         sent = await write(self, *args, **kwargs)
-        PASSED["sent"] += sent
-        PASSED["messages"] += 1
+        TRAFFIC["sent"] += sent
+        TRAFFIC["messages"] += 1
         return sent
 
     async def counted_read(frames, *args, **kwargs):
-        PASSED["received"] += sum(memoryview(frame).nbytes for frame in frames)
-        PASSED["messages"] += 1
+        TRAFFIC["received"] += sum(memoryview(frame).nbytes for frame in frames)
+        TRAFFIC["messages"] += 1
         return await read(frames, *args, **kwargs)
 
     tcp.TCP.write, tcp.from_frames = counted_write, counted_read
@@ -67,7 +67,7 @@ def count_traffic() -> None:
 
 @contextmanager
 def cluster(n_workers: int, directory: Path) -> Iterator[Client]:
-    """Start a scheduler and workers as an administrator would; end them."""
+    """Start a scheduler and workers from the command line; kill them at the end."""
     file = directory / f"scheduler-{n_workers}.json"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": directory}
     dask = [sys.executable, "-m", "dask"]
@@ -87,17 +87,17 @@ def cluster(n_workers: int, directory: Path) -> Iterator[Client]:
 
 
 def cpu_seconds() -> float:
-    """Return what this process and all that it started have computed so far."""
-    here = psutil.Process()
-    times = [process.cpu_times() for process in (here, *here.children(recursive=True))]
-    return sum(one.user + one.system for one in times)
+    """Return the CPU time of this process and its children so far."""
+    this = psutil.Process()
+    times = [process.cpu_times() for process in (this, *this.children(recursive=True))]
+    return sum(time.user + time.system for time in times)
 
 
 def measured(act: Callable[[], object]) -> tuple[float, float]:
-    """Return seconds on the clock, and of computing."""
-    began, cpu = time.perf_counter(), cpu_seconds()
+    """Return wall-clock seconds and CPU seconds."""
+    start, cpu = time.perf_counter(), cpu_seconds()
     act()
-    return time.perf_counter() - began, cpu_seconds() - cpu
+    return time.perf_counter() - start, cpu_seconds() - cpu
 
 
 def main(n_rows: int, n_draws: int, turns: int, growth: list[int]) -> None:
@@ -119,35 +119,35 @@ def main(n_rows: int, n_draws: int, turns: int, growth: list[int]) -> None:
     with tempfile.TemporaryDirectory() as temporary, cluster(1, Path(temporary)) as one, cluster(
         2, Path(temporary)
     ) as two:  # fmt: skip
-        places = {"here": None, "1 worker": one, "2 workers": two}
-        for client in places.values():
+        clients = {"local": None, "1 worker": one, "2 workers": two}
+        for client in clients.values():
             predict(4 * CHUNK, client)()  # compile
-        seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in places}
+        seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in clients}
         for _ in range(turns):
-            for name, client in places.items():
+            for name, client in clients.items():
                 seconds[name].append(measured(predict(n_rows, client)))
         print(f"{n_rows:,} rows x {n_draws:,} draws, statistics stored; medians of {turns} turns")
-        base = statistics.median(clock for clock, _ in seconds["here"])
-        for name, found in seconds.items():
-            clock, cpu = (statistics.median(values) for values in zip(*found, strict=True))
-            ratios = sorted(c / h for (c, _), (h, _) in zip(found, seconds["here"], strict=True))
+        base = statistics.median(clock for clock, _ in seconds["local"])
+        for name, times in seconds.items():
+            clock, cpu = (statistics.median(values) for values in zip(*times, strict=True))
+            ratios = sorted(c / h for (c, _), (h, _) in zip(times, seconds["local"], strict=True))
             print(
-                f"  {name:>10}: {clock:6.2f} s, {cpu:6.1f} s of CPU; {clock / base:.2f} of the time here "
-                f"({ratios[0]:.2f} to {ratios[-1]:.2f} from turn to turn)"
+                f"  {name:>10}: {clock:6.2f} s, {cpu:6.1f} s of CPU; {clock / base:.2f} of the local time "
+                f"({ratios[0]:.2f} to {ratios[-1]:.2f} across turns)"
             )
-        print("2 workers as it grows:")
+        print("2 workers, growing data:")
         for millions in growth:
             n = millions * 1_000_000
             act = predict(n, two)
             work = two.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
-            before = dict(PASSED)
+            before = dict(TRAFFIC)
             clock, _ = measured(act)
             work = two.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter) - work
-            passed = {name: PASSED[name] - before[name] for name in PASSED}
+            traffic = {name: TRAFFIC[name] - before[name] for name in TRAFFIC}
             print(
                 f"  {n:>12,} rows: {clock:7.2f} s, {clock / millions:5.2f} s per million; through the client "
-                f"{passed['sent'] / 1e6:.2f} MB out and {passed['received'] / 1e6:.2f} MB in, "
-                f"{passed['messages'] / millions:.0f} messages, and {work / millions:.0f} transitions, a million"
+                f"{traffic['sent'] / 1e6:.2f} MB sent and {traffic['received'] / 1e6:.2f} MB received, "
+                f"{traffic['messages'] / millions:.0f} messages and {work / millions:.0f} transitions per million"
             )
 
 

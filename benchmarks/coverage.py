@@ -1,14 +1,14 @@
-"""How often a 90 % interval of an average effect holds the truth, where the truth is known: 90 % of the time, or not.
+"""Measure the coverage of 90 % intervals of average effects on simulated data.
 
-A regression whose treatment does something else in each of three groups, and the more the larger a covariate is, is
-simulated again and again, fitted by variational inference, and asked for the effect of treating everybody.  The truth
-is the average effect on the rows at hand, by the coefficients they were made with.  One model is fitted again for each
-data set, so that everything is compiled once; a fit starts where the last one ended.
+The data are repeatedly simulated from a regression whose treatment effect differs between three groups and depends on a
+covariate.  Each data set is fitted by variational inference, and the effect of treating everybody is estimated.  The
+true value is the average effect on the simulated rows, given the true coefficients.  One model is refitted for every
+data set, so that everything is compiled once; each fit starts from the result of the last.
 
     python benchmarks/coverage.py [--replications 200] [--quick]
 
-How far fits are from least squares, which is what they should give here, is printed beside: intervals that are wrong
-because of the fit are no fault of the comparison.
+The output includes the deviation of the fits from least squares, which they should reproduce here, to separate errors
+of the fit from errors of the comparison.
 """
 
 import argparse
@@ -31,11 +31,11 @@ N_OBS, LEVEL = 400, 0.9
 GROUPS = ("a", "b", "c")
 SHARES = (0.5, 0.3, 0.2)
 ALL = "all"
-# What is true: levels and effects by group; slopes of the outcome and of the effect; noise.
+# True parameters: levels and effects by group; slopes of the outcome and of the effect; noise.
 LEVELS, EFFECTS, SLOPES, NOISE = (0.5, 1.0, -0.5), (1.0, 0.0, -0.8), (0.7, 0.4), 1.2
 STEPS, DRAWS = 2000, 2000
-# At 200 replications a share of 90 % has a standard error of 2.1 points.  The first is checked for one number, with a
-# false alarm in 17; the second for three, which are all within it 98.6 % of the time.
+# At 200 replications, a share of 90 % has a standard error of 2.1 points.  The first tolerance is for one number, with
+# a false alarm rate of 1 in 17; the second is for three numbers, all of which are within it 98.6 % of the time.
 WITHIN, WITHIN_BY_GROUP = 4.0, 6.0
 
 
@@ -61,7 +61,7 @@ def simulate(rng: np.random.Generator) -> tuple[dict[str, np.ndarray], np.ndarra
 
 
 def least_squares(X, treat, group, y) -> dict[str, tuple[float, float]]:
-    """Return estimate and standard error of the same effects by the textbook."""
+    """Return estimate and standard error of the same effects by ordinary least squares."""
     member = np.eye(3)[group]
     design = np.column_stack([member, member * treat[:, None], X, X * treat])
     inverse = np.linalg.inv(design.T @ design)
@@ -73,48 +73,49 @@ def least_squares(X, treat, group, y) -> dict[str, tuple[float, float]]:
 
 
 def make_model() -> ImpactModel:
-    # The step size falls a hundredfold within each fit, so that its noise is not left in the posterior.
+    # The step size decays a hundredfold within each fit, so that its noise does not remain in the posterior.
     optimizer = numpyro.optim.Adam(lambda step: 0.03 * 0.01 ** (jnp.mod(step, STEPS) / STEPS))
     svi = SVI(kernel, AutoMultivariateNormal(kernel, init_scale=0.1), optimizer, Trace_ELBO(num_particles=4))
     return ImpactModel(kernel, random.key(0), svi)
 
 
 def replicate(model: ImpactModel, rng: np.random.Generator) -> dict[str, tuple[bool, float, float]]:
-    """Return whether each interval holds the truth; and how far the fit is from least squares, in mean and sd."""
+    """Return whether each interval covers the truth, and the deviation from least squares in mean and sd."""
     given, y, truth = simulate(rng)
     model.fit_on_batch(y=y, **given, num_steps=STEPS, num_samples=DRAWS, progress=False)
-    found = model.compare_scenarios(
+    comparison = model.compare_scenarios(
         {"nobody": {"intervention": {"treat": 0.0}}, "everybody": {"intervention": {"treat": 1.0}}},
         baseline="nobody",
         by={"segment": np.array(GROUPS)[given["group"]]},
         progress=False,
         **given,
     )
-    table = aimz.summary(found).set_index("segment")
-    witness = least_squares(**given, y=y)
+    table = aimz.summary(comparison).set_index("segment")
+    reference = least_squares(**given, y=y)
     result = {}
     for name, line in table.iterrows():
-        estimate, error = witness[name]
+        estimate, error = reference[name]
         low, high = line[f"eti{100 * LEVEL:g}_lb"], line[f"eti{100 * LEVEL:g}_ub"]
         result[name] = (low <= truth[name] <= high, (line["mean"] - estimate) / error, line["sd"] / error)
     return result
 
 
 def report(results: list[dict[str, tuple[bool, float, float]]], *, judged: bool) -> bool:
-    """Print the counts; return whether they are as they should be."""
+    """Print the coverage and return whether it is within tolerance."""
     n, good = len(results), True
-    print(f"{'average effect on':20s} {'held':>9s} {'share':>8s}  {'goal':12s}    fit: off by (rms), sd times")
+    print(f"{'average effect on':20s} {'covered':>9s} {'share':>8s}  {'goal':12s}    fit: error (rms), sd ratio")
     for name in (ALL, *GROUPS):
-        held = sum(result[name][0] for result in results)
+        covered = sum(result[name][0] for result in results)
         within = (WITHIN if name == ALL else WITHIN_BY_GROUP) * (200 / n) ** 0.5
-        met = abs(100 * held / n - 100 * LEVEL) <= within
+        met = abs(100 * covered / n - 100 * LEVEL) <= within
         good &= met
-        off = np.sqrt(np.mean([result[name][1] ** 2 for result in results]))
+        error = np.sqrt(np.mean([result[name][1] ** 2 for result in results]))
         spread = np.mean([result[name][2] for result in results])
         goal, verdict = f"90 +- {within:.1f} %", ("met" if met else "NOT MET") if judged else ""
         where = "all rows" if name == ALL else f"group {name}"
         print(
-            f"{where:20s} {held:5d}/{n:3d} {100 * held / n:6.1f} %  {goal:12s} {verdict:7s} {off:.2f} se, {spread:.3f}"
+            f"{where:20s} {covered:5d}/{n:3d} {100 * covered / n:6.1f} %  {goal:12s} {verdict:7s} "
+            f"{error:.2f} se, {spread:.3f}"
         )
     return good
 
@@ -123,14 +124,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replications", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="three replications: does it run?")
+    parser.add_argument("--quick", action="store_true", help="run three replications only, as a smoke test")
     args = parser.parse_args()
     start, rng, model = time.perf_counter(), np.random.default_rng(args.seed), make_model()
     with rc_context({"stats.ci_prob": LEVEL, "stats.ci_kind": "eti"}):
         results = [replicate(model, rng) for _ in range(3 if args.quick else args.replications)]
     good = report(results, judged=not args.quick)
     seconds = time.perf_counter() - start
-    verdict = "too few to judge by" if args.quick else "intervals hold what they say" if good else "NOT MET"
+    verdict = "too few to judge" if args.quick else "coverage is as stated" if good else "NOT MET"
     print(f"{len(results)} replications in {seconds:.0f} s: {verdict}")
     return int(not good and not args.quick)
 

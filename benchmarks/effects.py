@@ -1,13 +1,13 @@
-"""Average effects, statistics of rows and leave-one-out scores beside the published package of the same name.
+"""Compare average effects, row statistics and leave-one-out scores with the published package of the same name.
 
-Everything is a ratio in one run: fresh processes take turns (`effects_worker.py`), and medians are compared.  Ours
-does each in one call that stores no draws; the other draws, stores, and adds up or sorts what was stored.
+All results are ratios within one run: new processes alternate (`effects_worker.py`), and medians are compared.  This
+package does each task in one call that stores no draws; the other package samples, stores, and then sums or sorts.
 
     python benchmarks/effects.py --rival ENVIRONMENT/bin/python [--quick] [--only average,loo] [--rows 100000]
 
-The rival's environment is made as `streaming.py` says, and scores need `arviz-stats[xarray]` in it.  Without it, what
-is ours alone is still measured.  All of it takes about twenty minutes, most of which are ArviZ's scores of all rows
-(fewer `--rows` are in proportion), and 2 GB of free disk.
+Create the rival's environment as described in `streaming.py`; scores also need `arviz-stats[xarray]` in it.  Without a
+rival, only this package is measured.  The full run takes about twenty minutes, mostly for ArviZ's scores of all rows
+(proportional to `--rows`), and 2 GB of free disk space.
 """
 
 import sys
@@ -22,13 +22,13 @@ MEMORY = 300e6 / 2**20
 
 
 class Effects(Bench):
-    """The same contenders with other work to do."""
+    """The same contenders with different tasks."""
 
     def ours_alone(self, work: str, **options: Any) -> Contender:
         return Contender(self.ours, self.options(work, **options), worker=WORKER)
 
     def all(self, work: str, **rivals: dict[str, Any]) -> dict[str, Contender]:
-        """Ours, and the rival in ways of its own."""
+        """Run our package, and the rival with each set of options."""
         found = {"ours": self.ours_alone(work)}
         if "rival" in self.pythons:
             for way, options in rivals.items():
@@ -38,14 +38,14 @@ class Effects(Bench):
 
 
 def times(contender: Contender) -> list[float]:
-    """Return seconds of later calls; of the first where there was but one."""
+    """Return seconds of later calls, or of the first if there was only one."""
     if contender.options["repeat"]:
         return contender.seconds("call")
     return [run["first"]["call"] for run in contender.runs]
 
 
 def beside(title: str, found: dict[str, Contender], *goals: float) -> Iterator[Line]:
-    """Compare times and memory with each way of the rival; goals are for the first of them."""
+    """Compare time and memory with each variant of the rival; goals apply to the first variants."""
     for i, (name, contender) in enumerate((n, c) for n, c in found.items() if n != "ours"):
         yield Line(title, times(found["ours"]), times(contender), name, goals[i] if i < len(goals) else None)
     for name, contender in found.items():
@@ -71,14 +71,14 @@ def growth(bench: Effects) -> Iterator[Line]:
 
 
 def statistics(bench: Effects) -> Iterator[Line]:
-    """As xarray does it by default; and as fast as it can, where it does not look for NaN and nothing is stored."""
+    """Compare with xarray's default, and with its fastest options: no NaN check, nothing stored."""
     fast = {"skipna": 0}
     found = bench.all("statistics", persistent={}, skipna_False=fast, memory_too=fast | {"store": "memory"})
     yield from beside("mean, sd, three quantiles of rows", found, 6.0)
 
 
 def loo(bench: Effects) -> Iterator[Line]:
-    """Once, and the first call, compiling included: ArviZ needs minutes, in which compiling is nothing."""
+    """Time the first call only, including compilation, which is negligible next to the minutes ArviZ needs."""
     found = {"ours": bench.ours_alone("loo", repeat=0)}
     if "rival" in bench.pythons:
         options = bench.options("loo", repeat=0)

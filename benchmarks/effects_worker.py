@@ -1,7 +1,7 @@
-"""One question about effects in a process of its own, timed; `effects.py` starts it, in either environment.
+"""Time one task about effects in a separate process; started by `effects.py` in either environment.
 
-Each work is done the way the package of the environment documents it: ours in one call, the published one by drawing
-and storing what is then added up or sorted.  Prints one line of JSON, as `worker.py` does.
+Each task follows the documentation of the installed package: one call for ours; sampling and storing draws, which are
+then summed or sorted, for the published one.  Prints one line of JSON, like `worker.py`.
 
     python benchmarks/effects_worker.py --work average --rows 100000 --draws 1000 --repeat 2
 """
@@ -40,8 +40,8 @@ def treated(X, treat, y=None):
         numpyro.sample("y", dist.Normal(a + X @ b + gain * treat, sigma), obs=y)
 
 
-class Question:
-    """A model with a posterior, and data it could come from."""
+class Task:
+    """A model with a posterior and matching data."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         rng = np.random.default_rng(0)
@@ -58,12 +58,12 @@ class Question:
         }
         self.model.set_posterior_sample(jax.device_put(posterior))
 
-    def ask(self, where: Path) -> object:
-        """Do the work; results are computed, not promised."""
+    def run(self, where: Path) -> object:
+        """Run the task and compute its result."""
         return getattr(self, f"{'our' if OURS else 'their'}_{self.args.work}")(where)
 
-    def place(self, where: Path) -> dict[str, Any]:
-        """Where draws, or what is kept of them, are put."""
+    def store_options(self, where: Path) -> dict[str, Any]:
+        """Return the options that choose the store."""
         store = self.args.store
         return {"store": store, "progress": False} | ({"output_dir": where} if store == "persistent" else {})
 
@@ -79,27 +79,27 @@ class Question:
         )
 
     def their_average(self, where: Path) -> object:
-        """Two predictions with common noise, as arguments have it, and their difference averaged over rows."""
-        options = {"rng_key": random.key(1), **self.place(where)}
+        """Average the difference of two predictions with common noise over rows."""
+        options = {"rng_key": random.key(1), **self.store_options(where)}
         trees = [self.model.predict(self.X, treat=np.full(len(self.X), dose, np.float32), **options) for dose in (0, 1)]
         effect = self.model.estimate_effect(*trees)["posterior_predictive"]["y"]
         return effect.mean(effect.dims[-1]).compute()
 
     def our_statistics(self, where: Path) -> object:
-        asked = ("mean", "sd", *QUANTILES)
-        tree = self.model.predict(self.X, treat=self.treat, statistics=asked, **self.place(where))
+        statistics = ("mean", "sd", *QUANTILES)
+        tree = self.model.predict(self.X, treat=self.treat, statistics=statistics, **self.store_options(where))
         return tree["posterior_predictive"]["y"].compute()
 
     def their_statistics(self, where: Path) -> object:
-        """One prediction, read once: all statistics are asked for together; as xarray has it, or without NaN."""
-        y = self.model.predict(self.X, treat=self.treat, **self.place(where))["posterior_predictive"]["y"]
+        """Compute all statistics of one stored prediction together, with or without xarray's NaN check."""
+        y = self.model.predict(self.X, treat=self.treat, **self.store_options(where))["posterior_predictive"]["y"]
         options: dict[str, Any] = {"dim": SAMPLE, "skipna": None if self.args.skipna else False}
-        asked = {"mean": y.mean(**options), "sd": y.std(**options), "quantiles": y.quantile(QUANTILES, **options)}
-        return xr.Dataset(asked).compute()
+        statistics = {"mean": y.mean(**options), "sd": y.std(**options), "quantiles": y.quantile(QUANTILES, **options)}
+        return xr.Dataset(statistics).compute()
 
     def our_mean(self, where: Path) -> object:
-        """One scenario, of which no draw is kept."""
-        tree = self.model.predict(self.X, treat=self.treat, statistics="mean", **self.place(where))
+        """Compute the mean of one scenario without storing draws."""
+        tree = self.model.predict(self.X, treat=self.treat, statistics="mean", **self.store_options(where))
         return tree["posterior_predictive"]["y"].compute()
 
     def our_loo(self, where: Path) -> object:
@@ -107,19 +107,19 @@ class Question:
         return self.model.loo(self.X, self.y, treat=self.treat, progress=False)
 
     def their_loo(self, where: Path) -> object:
-        """ArviZ on what was stored, which it wants in memory."""
+        """Load the stored log-likelihood and score it with ArviZ."""
         import arviz_stats as az
 
-        tree = self.model.log_likelihood(self.X, self.y, treat=self.treat, **self.place(where))
+        tree = self.model.log_likelihood(self.X, self.y, treat=self.treat, **self.store_options(where))
         return az.loo(tree.load(), pointwise=True)
 
 
 def make(args: argparse.Namespace) -> Callable[[], Seconds]:
-    question = Question(args)
+    task = Task(args)
 
     def once() -> Seconds:
         with scratch(args.dir) as where:
-            return {"call": clock(lambda: question.ask(where))}
+            return {"call": clock(lambda: task.run(where))}
 
     return once
 
@@ -128,14 +128,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", choices=WORKS, required=True)
     parser.add_argument("--store", choices=["persistent", "memory"], default="persistent")
-    parser.add_argument("--skipna", type=int, default=1, help="whether xarray looks for NaN, as it does by default")
+    parser.add_argument("--skipna", type=int, default=1, help="whether xarray checks for NaN, as by default")
     parser.add_argument("--levels", type=int, default=2, help="scenarios of `average`")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--repeat", type=int, default=2)
-    parser.add_argument("--dir", default=None, help="where temporary directories are made")
+    parser.add_argument("--dir", default=None, help="parent of temporary directories")
     args = parser.parse_args()
-    warnings.simplefilter("ignore")  # a score of few draws is not to be relied on, and nobody will
+    warnings.simplefilter("ignore")  # scores from few draws are unreliable, which does not matter here
     with scratch(args.dir) as where:
         args.dir = str(where)
         result = measure(make(args), args.repeat)

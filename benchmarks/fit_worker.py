@@ -1,7 +1,7 @@
-"""One fit in minibatches in a process of its own, timed; `fitting.py` starts it, in either environment.
+"""Time one minibatch fit in a separate process; started by `fitting.py` in either environment.
 
-Prints one line of JSON: seconds of the first call and of the `--repeat` calls after it, the wall clock when the first
-had ended, and the highest resident memory of all these calls above that just before the first.
+Prints one line of JSON: seconds of the first call and of the `--repeat` calls after it, the wall-clock time at the end
+of the first, and the peak resident memory of all calls relative to the start of the first.
 
     python benchmarks/fit_worker.py --work small --repeat 5
 """
@@ -50,7 +50,7 @@ def data(work: str, where: Path, *, in_file: bool) -> tuple[np.ndarray, np.ndarr
 
 
 def by_aimz(kernel: Callable[..., None], svi: SVI, X: Any, y: Any, batch_size: int, epochs: int) -> Callable[[], Any]:
-    """`fit` of the package this environment has, from the state it is in."""
+    """Return a function that calls `fit` of the installed package, continuing from the current state."""
     from aimz import ImpactModel
 
     model = ImpactModel(kernel, rng_key=random.key(0), inference=svi)
@@ -58,7 +58,7 @@ def by_aimz(kernel: Callable[..., None], svi: SVI, X: Any, y: Any, batch_size: i
 
 
 def by_hand(svi: SVI, X: Any, y: Any, batch_size: int, epochs: int) -> Callable[[], Any]:
-    """One scan over batches that were cut before, again and again: no shuffling, no scaling, no draws."""
+    """Return a function that scans over prepared batches: no shuffling, no scaling, no posterior draws."""
     batches = X.reshape(-1, batch_size, X.shape[1]), y.reshape(-1, batch_size)
     state = svi.init(random.key(0), batches[0][0], batches[1][0])
     epoch = jax.jit(lambda state, batches: lax.scan(lambda s, batch: svi.update(s, *batch), state, batches))
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--by", choices=["aimz", "hand"], default="aimz")
     parser.add_argument("--in-file", type=int, default=0)
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--dir", default=None, help="where temporary directories are made")
+    parser.add_argument("--dir", default=None, help="parent of temporary directories")
     args = parser.parse_args()
     _, _, batch_size, epochs = SIZES[args.work]
     kernel = network if args.work == "network" else linear

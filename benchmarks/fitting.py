@@ -1,11 +1,11 @@
-"""Fits in minibatches beside the published package of the same name, and beside a scan written by hand.
+"""Compare minibatch fits with the published package of the same name, and with a hand-written scan.
 
-Everything is a ratio in one run: fresh processes take turns (`fit_worker.py`), and medians are compared.
+All results are ratios within one run: new processes alternate (`fit_worker.py`), and medians are compared.
 
     python benchmarks/fitting.py --rival ENVIRONMENT/bin/python [--only small,network]
 
-The rival's environment is made as `streaming.py` says.  All of it takes about ten minutes, and 4 GiB of free disk and
-10 GiB of memory for the file.
+Create the rival's environment as described in `streaming.py`.  The full run takes about ten minutes, 4 GiB of free disk
+space, and 10 GiB of memory for the file.
 """
 
 import argparse
@@ -23,7 +23,7 @@ GOALS = {"small": 4.0, "large": 3.0, "network": 1.5}
 
 def contenders(args: argparse.Namespace, work: str, repeat: int, *, hand: bool = False) -> dict[str, Contender]:
     options: dict[str, Any] = {"work": work, "repeat": repeat}
-    # The file is read by ours alone; the rival has the same data in memory.
+    # Only our package reads the file; the rival has the same data in memory.
     found = {"ours": Contender(args.ours, options | {"in-file": int(work == "file")}, worker=WORKER)}
     if args.rival:
         found["rival"] = Contender(args.rival, options, worker=WORKER)
@@ -59,11 +59,11 @@ def lines(args: argparse.Namespace, directory: str) -> Iterator[Line]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ours", default=sys.executable)
-    parser.add_argument("--rival", help="an interpreter whose environment has the published package")
+    parser.add_argument("--rival", help="Python interpreter with the published package")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--only", help="small, large, network, first, file")
-    parser.add_argument("--dir", help="where to put files meanwhile; default: the system's temporary directory")
+    parser.add_argument("--dir", help="directory for temporary files; default: the system's temporary directory")
     args = parser.parse_args()
     if not args.rival:
         print(ADVICE)

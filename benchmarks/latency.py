@@ -1,6 +1,6 @@
-"""Second-call latency of `predict_on_batch` beside NumPyro's `Predictive`, and the cost of `import aimz`.
+"""Compare the second-call latency of `predict_on_batch` with NumPyro's `Predictive`, and time `import aimz`.
 
-Everything is a ratio in one run: the two are timed in turn, and medians are compared.
+All results are ratios within one run: the functions are timed alternately, and medians are compared.
 
     python benchmarks/latency.py [--rows 100] [--draws 1000] [--repeats 20]
 """
@@ -33,7 +33,7 @@ def kernel(X, y=None):
 
 
 def medians(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Time the functions in turn, so that a machine that drifts drifts for all; return median seconds."""
+    """Time the functions alternately, so that drift affects all of them, and return median seconds."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():

@@ -1,8 +1,9 @@
-"""How long a served model takes to answer, what logging costs a fit, and how long a model takes to load.
+"""Time requests to a served model, the overhead of logging a fit, and loading a model.
 
     python benchmarks/serving.py [--requests 500] [--draws 1000] [--losses 10000]
 
-A model of three columns is served by MLflow's own server, on loopback; one client asks, one request after the other.
+MLflow's own server serves a model of three columns on the loopback interface to one client, which sends one request at
+a time.
 """
 
 import argparse
@@ -51,8 +52,8 @@ def new_model():
 
 def post(url, body):
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=120) as answer:
-        return answer.read()
+    with urllib.request.urlopen(request, timeout=120) as response:
+        return response.read()
 
 
 def describe(name, seconds):
@@ -72,26 +73,26 @@ def time_requests(url, requests):
 
     def run(bodies):
         seconds = []
-        for one in bodies:
+        for content in bodies:
             start = time.perf_counter()
-            post(url, one)
+            post(url, content)
             seconds.append(time.perf_counter() - start)
         return seconds
 
     rng = np.random.default_rng(1)
     describe("100 rows", run([body(100)] * requests))
-    describe("1 to 200 rows, by chance", run([body(int(n)) for n in rng.integers(1, 201, requests)]))
+    describe("1 to 200 rows, random", run([body(int(n)) for n in rng.integers(1, 201, requests)]))
     ages = rng.normal(size=requests).round(3).tolist()
     changed = [body(100, intervention=json.dumps({"age": age})) for age in ages]
-    describe("100 rows, another intervention each time", run(changed))
+    describe("100 rows, a different intervention each time", run(changed))
     effect = {"baseline": '{"mail": 0}', "intervention": '{"mail": 1}'}
     describe("100 rows, the effect of two scenarios", run([body(100, **effect)] * requests))
 
 
 def time_serving(path, requests):
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", path, "--env-manager", "local"]
     start = time.perf_counter()
     process = subprocess.Popen(
@@ -108,7 +109,7 @@ def time_serving(path, requests):
                 break
             except (urllib.error.URLError, OSError):
                 time.sleep(0.05)
-        print(f"{'the server is up after':<44} {time.perf_counter() - start:.1f} s")
+        print(f"{'server start':<44} {time.perf_counter() - start:.1f} s")
         time_requests(f"http://127.0.0.1:{port}/invocations", requests)
     finally:
         if process.poll() is None:
@@ -121,18 +122,18 @@ def time_logging(folder, losses, draws):
     mlflow.create_experiment("bench", artifact_location=str(Path(folder) / "artifacts"))
     mlflow.set_experiment("bench")
     data = customers(2000)
-    found = {"without": [], "with": []}
+    seconds = {"without": [], "with": []}
     for turn in range(4):
-        for name in found:
+        for name in seconds:
             aimz.mlflow.autolog(disable=name == "without", silent=True)
             model = new_model()
             start = time.perf_counter()
             model.fit_on_batch(data, num_steps=losses, num_samples=draws, progress=False)
             if turn:  # the first imports and compiles
-                found[name].append(time.perf_counter() - start)
+                seconds[name].append(time.perf_counter() - start)
     aimz.mlflow.autolog(disable=True)
-    without, logged = (statistics.median(found[name]) for name in found)
-    print(f"{f'a fit of {losses:,} steps, without and with logging':<44} {without:.2f} s, {logged:.2f} s")
+    without, logged = (statistics.median(seconds[name]) for name in seconds)
+    print(f"{f'fit of {losses:,} steps, without and with logging':<44} {without:.2f} s, {logged:.2f} s")
 
 
 def main():
@@ -146,10 +147,10 @@ def main():
         model = new_model().fit_on_batch(data, num_steps=2000, num_samples=given.draws, progress=False)
         start = time.perf_counter()
         aimz.mlflow.save_model(model, path, input_example=data.head())
-        print(f"{'a model is saved in':<44} {time.perf_counter() - start:.2f} s")
+        print(f"{'save a model':<44} {time.perf_counter() - start:.2f} s")
         for what, load in {
-            "loaded": aimz.mlflow.load_model,
-            "loaded to be asked, and compiled": mlflow.pyfunc.load_model,
+            "load a model": aimz.mlflow.load_model,
+            "load a model for serving, and compile": mlflow.pyfunc.load_model,
         }.items():
             seconds = []
             for _ in range(3):

@@ -1,15 +1,15 @@
-"""The streaming methods beside the published package of the same name, NumPyro's `Predictive` and the floor.
+"""Compare the streaming methods with the published package of the same name, NumPyro's `Predictive`, and a floor.
 
-The floor is the same draws computed by hand in row blocks and not kept, plus a plain write of as many bytes.
-Everything is a ratio in one run: fresh processes take turns (`worker.py`), and medians are compared.
+The floor computes the same draws in hand-written row blocks without keeping them, and writes the same number of bytes.
+All results are ratios within one run: new processes alternate (`worker.py`), and medians are compared.
 
     python benchmarks/streaming.py --rival ENVIRONMENT/bin/python [--quick] [--only linear,small]
 
-The rival needs an environment of its own, since both packages are imported as `aimz`:
+The rival needs a separate environment, since both packages are imported as `aimz`:
 
     python3.13 -m venv ENVIRONMENT && ENVIRONMENT/bin/pip install aimz==0.15.1
 
-Without it, the others are still compared.  All of it takes about twenty minutes and 8 GB of free disk.
+Without it, the others are still compared.  The full run takes about twenty minutes and 8 GB of free disk space.
 """
 
 import argparse
@@ -27,16 +27,16 @@ from pathlib import Path
 from typing import Any
 
 WORKER = Path(__file__).with_name("worker.py")
-# Two equal things differ by this much on a machine with anything else to do.
+# Equal contenders may differ by this much on a machine with other load.
 NOT_SLOWER = 0.95
-ADVICE = """No --rival was given, so what is compared with it is left out.  To make its environment:
+ADVICE = """No --rival was given, so comparisons with it are skipped.  To create its environment:
     python3.13 -m venv ENVIRONMENT && ENVIRONMENT/bin/pip install aimz==0.15.1
 """
 
 
 @dataclass
 class Contender:
-    """An interpreter, what its worker is to do, and what has been measured."""
+    """An interpreter, the options of its worker, and the measurements so far."""
 
     python: str
     options: dict[str, Any]
@@ -53,7 +53,7 @@ class Contender:
             *(f"--{k}={v}" for k, v in self.options.items()),
         ]
         environment = os.environ | {"XLA_FLAGS": flags.strip()}
-        if self.python != sys.executable:  # whose path would give it this package instead of its own
+        if self.python != sys.executable:  # PYTHONPATH would select this package instead of the installed one
             environment.pop("PYTHONPATH", None)
         start = time.time()
         done = subprocess.run(command, env=environment, cwd=directory, capture_output=True, text=True)
@@ -64,7 +64,7 @@ class Contender:
         self.runs.append(result | {"from_start": result["done"] - start})
 
     def seconds(self, *parts: str) -> list[float]:
-        """By process: the median of the calls after the first, its parts added."""
+        """Return, for each process, the median of the calls after the first, summed over parts."""
         return [sum(statistics.median(run["seconds"][part]) for part in parts) for run in self.runs]
 
     def all(self, what: str) -> list[float]:
@@ -73,7 +73,7 @@ class Contender:
 
 @dataclass
 class Line:
-    """One comparison: medians over the processes, and how far the ratio goes from one pair of them to another."""
+    """One comparison: medians over processes, and the range of the ratio over pairs of processes."""
 
     title: str
     ours: list[float]
@@ -94,7 +94,7 @@ class Line:
 
 
 class Bench:
-    """Who takes part, and the sizes."""
+    """Contenders and problem sizes."""
 
     def __init__(self, args: argparse.Namespace, directory: str) -> None:
         self.ours, self.directory = args.ours, directory
@@ -106,11 +106,11 @@ class Bench:
         return {"work": work, "rows": self.rows, "draws": self.draws, "repeat": self.repeat} | options
 
     def packages(self, work: str, **options: Any) -> dict[str, Contender]:
-        """Ours and, if there is one, the rival."""
+        """Return our package and, if given, the rival."""
         return {name: Contender(python, self.options(work, **options)) for name, python in self.pythons.items()}
 
     def alone(self, by: str, work: str, **options: Any) -> dict[str, Contender]:
-        """NumPyro's `Predictive`, or the floor; neither imports either package."""
+        """Return NumPyro's `Predictive` or the floor, which import neither package."""
         return {by: Contender(self.ours, self.options(work, by=by, **options))}
 
     def alternate(self, contenders: dict[str, Contender], rounds: int | None = None) -> dict[str, Contender]:
@@ -121,7 +121,7 @@ class Bench:
 
 
 def compare(title: str, found: dict[str, Contender], goals: dict[str, float | None]) -> Iterator[Line]:
-    """Ours against each that took part; the floor as the sum of its parts and as the longer of them."""
+    """Compare our package with each contender; with the floor, both the sum and the maximum of its parts."""
     ours = found["ours"].seconds("call")
     for name in ("rival", "predictive"):
         if name in found:
@@ -183,13 +183,13 @@ def first(bench: Bench) -> Iterator[Line]:
 def reading(bench: Bench) -> Iterator[Line]:
     if "rival" not in bench.pythons:
         return
-    found = bench.alternate(bench.packages("reading", repeat=1))  # a quantile takes long
+    found = bench.alternate(bench.packages("reading", repeat=1))  # quantiles are slow
     for part in found["ours"].runs[0]["first"]:
         yield Line(f"reading, {part}", *(found[who].seconds(part) for who in ("ours", "rival")), "rival", 2.0)
 
 
 def peak(bench: Bench) -> Iterator[Line]:
-    """Each size once: memory varies little, and the larger takes 4 GB of disk."""
+    """Measure each size once: memory varies little, and the larger size takes 4 GB of disk space."""
     sizes = dict(peaks(bench))
     if len(sizes) == 2:
         small, large = (found["ours"].all("peak_mib") for found in sizes.values())
@@ -207,7 +207,7 @@ def peaks(bench: Bench) -> Iterator[tuple[str, dict[str, Contender]]]:
         if shutil.disk_usage(bench.directory).free > 2 * 4 * rows * bench.draws:
             yield f"{rows:,}", bench.alternate(bench.packages("linear", rows=rows, repeat=0), 1)
         else:
-            print(f"no room on disk for {rows:,} rows; left out")
+            print(f"not enough disk space for {rows:,} rows; skipped")
 
 
 def devices(bench: Bench) -> Iterator[Line]:
@@ -220,7 +220,7 @@ def devices(bench: Bench) -> Iterator[Line]:
     yield Line("linear, 2 devices on one host", times["ours 2"], times["ours 1"], "ours on 1 device", NOT_SLOWER)
     if "rival 2" in times:
         yield Line("linear, 2 devices on one host", times["ours 2"], times["rival 2"], "rival on 2 devices")
-        yield Line("  the rival likewise", times["rival 2"], times["rival 1"], "rival on 1 device")
+        yield Line("  scaling of the rival", times["rival 2"], times["rival 1"], "rival on 1 device")
 
 
 BENCHMARKS: dict[str, Callable[[Bench], Iterator[Line]]] = {
@@ -240,9 +240,9 @@ BENCHMARKS: dict[str, Callable[[Bench], Iterator[Line]]] = {
 def interpreter(name: str) -> str:
     found = shutil.which(name)
     if found is None:
-        msg = f"{name} is no program"
+        msg = f"{name} is not an executable"
         raise argparse.ArgumentTypeError(msg)
-    return os.path.abspath(found)  # links are kept: an environment's Python is one
+    return os.path.abspath(found)  # do not resolve links: the Python of a virtual environment is one
 
 
 def main(
@@ -250,18 +250,18 @@ def main(
     benchmarks: dict[str, Callable[[Any], Iterator[Line]]] = BENCHMARKS,
     make: type[Bench] = Bench,
 ) -> int:
-    """Run some benchmarks, these or others that are made like them, and print a line for each comparison."""
+    """Run the given benchmarks and print a line for each comparison."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rival", type=interpreter, help="Python of the environment of the published package")
+    parser.add_argument("--rival", type=interpreter, help="Python interpreter with the published package")
     parser.add_argument(
-        "--ours", type=interpreter, default=sys.executable, help="Python of the environment to judge; default: this one"
+        "--ours", type=interpreter, default=sys.executable, help="Python interpreter to measure; default: this one"
     )
-    parser.add_argument("--only", default=",".join(benchmarks), help="some of them, with commas: %(default)s")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run?")
-    parser.add_argument("--rows", type=int, default=100_000, help="rows where nothing else is said")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each kind")
-    parser.add_argument("--repeat", type=int, default=2, help="calls in each process, after a first one")
-    parser.add_argument("--dir", help="where to put results meanwhile; default: the system's temporary directory")
+    parser.add_argument("--only", default=",".join(benchmarks), help="comma-separated subset of %(default)s")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, as a smoke test")
+    parser.add_argument("--rows", type=int, default=100_000, help="default number of rows")
+    parser.add_argument("--rounds", type=int, default=3, help="number of processes per contender")
+    parser.add_argument("--repeat", type=int, default=2, help="calls in each process after the first")
+    parser.add_argument("--dir", help="directory for temporary results; default: the system's temporary directory")
     args = parser.parse_args()
     chosen = args.only.split(",")
     if unknown := set(chosen) - set(benchmarks):
@@ -269,12 +269,12 @@ def main(
     if args.rival is None:
         print(ADVICE)
     if args.quick:
-        print("These sizes are too small to judge by.")
+        print("These sizes are too small for conclusions.")
     failed = 0
     with tempfile.TemporaryDirectory(dir=args.dir) as directory:
         bench = make(args, directory)
-        print(f"{bench.rows:,} rows x {bench.draws:,} draws where nothing else is said; ratio: other / ours")
-        print(f"{'work':36s} {'ours':>9s} {'other':>9s}     {'other is':23s} {'ratio':>6s} {'from - to':>11s}  goal")
+        print(f"{bench.rows:,} rows x {bench.draws:,} draws by default; ratio: other / ours")
+        print(f"{'work':36s} {'ours':>9s} {'other':>9s}     {'other is':23s} {'ratio':>6s} {'range':>11s}  goal")
         for name in chosen:
             try:
                 for line in benchmarks[name](bench):

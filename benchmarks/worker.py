@@ -1,8 +1,8 @@
-"""One piece of work in a process of its own, timed; `streaming.py` starts it, in either environment.
+"""Time one task in a separate process; started by `streaming.py` in either environment.
 
-Prints one line of JSON: seconds of the first call and of the `--repeat` calls after it, by part; the wall clock when
-the first call had ended; `peak_mib`, the highest resident memory of all these calls above that just before the first,
-when inputs and posterior had been made; the size on disk.  `--repeat 0` stops after the first call.
+Prints one line of JSON: seconds of the first call and of the `--repeat` calls after it, by part; the wall-clock time at
+the end of the first call; `peak_mib`, the peak resident memory of all calls relative to the start of the first, when
+inputs and posterior already exist; the size on disk.  `--repeat 0` stops after the first call.
 
     python benchmarks/worker.py --work linear --rows 100000 --draws 1000 --repeat 5
 """
@@ -83,7 +83,7 @@ def network(X, y=None):
 
 @dataclass
 class Task:
-    """A kernel, its data and its draws; and the same arithmetic by hand, for one draw and one block of rows."""
+    """A kernel with data and draws, and a hand-written version for one draw and one block of rows."""
 
     kernel: Callable[..., None]
     X: np.ndarray
@@ -91,7 +91,7 @@ class Task:
     posterior: Draw
     by_hand: Callable[[jax.Array, jax.Array, jax.Array, Draw], jax.Array]
     group: int
-    """Number of draws that are computed together; one, where one draw is work enough."""
+    """Number of draws that are vectorized; one if a single draw is expensive."""
 
 
 def normal_by_hand(key, X, y, d):
@@ -142,11 +142,11 @@ def make_task(work: str, n_obs: int, n_draws: int) -> Task:
             return Task(linear, X, y, posterior, normal_by_hand, 8)
 
 
-# ------------------------------------------------------------------------------------------------- who does the work
+# ------------------------------------------------------------------------------------------------- contenders
 
 
 def by_aimz(task: Task, args: argparse.Namespace, disk: dict[str, float]) -> Callable[[], Seconds]:
-    """`predict` or `log_likelihood` of the package this environment has; directories are removed, not timed."""
+    """Return a function that times `predict` or `log_likelihood` of the installed package, without cleanup."""
     from aimz import ImpactModel
 
     svi = SVI(task.kernel, AutoNormal(task.kernel), numpyro.optim.Adam(0.01), Trace_ELBO())
@@ -164,7 +164,7 @@ def by_aimz(task: Task, args: argparse.Namespace, disk: dict[str, float]) -> Cal
         with scratch(args.dir) as where:
             start = time.perf_counter()
             result = call(where)
-            if args.store == "memory":  # a look at some rows of every batch: nothing is left to be computed
+            if args.store == "memory":  # touch some rows of every batch, so that nothing remains lazy
                 result.isel({result.dims[-1]: slice(None, None, 500)}).sum().compute()
             seconds = time.perf_counter() - start
             disk["mib"] = sum(p.stat().st_size for p in where.rglob("*") if p.is_file()) / 2**20
@@ -177,19 +177,19 @@ def by_aimz(task: Task, args: argparse.Namespace, disk: dict[str, float]) -> Cal
 
 
 def read(drawn: Any) -> Seconds:
-    """What a user would ask of a stored result, through xarray."""
+    """Time typical queries of a stored result through xarray."""
     sampling = ["chain", "draw"]
-    questions: dict[str, Callable[[], object]] = {
+    queries: dict[str, Callable[[], object]] = {
         "mean over draws": lambda: drawn.mean(sampling).compute(),
         "mean over rows": lambda: drawn.mean(drawn.dims[-1]).compute(),
         "5 % quantile over draws": lambda: drawn.quantile(0.05, sampling).compute(),
         "the same, skipna=False": lambda: drawn.quantile(0.05, sampling, skipna=False).compute(),
     }
-    return {name: clock(question) for name, question in questions.items()}
+    return {name: clock(query) for name, query in queries.items()}
 
 
 def by_predictive(task: Task, args: argparse.Namespace) -> Callable[[], Seconds]:
-    """NumPyro alone, compiled once, everything in memory; draws in parallel if that takes less than a GiB."""
+    """Return a function that times NumPyro, compiled and in memory; draws are parallel if they fit in 1 GiB."""
     if args.work == "loglik":
         scored = jax.jit(lambda p, X, y: log_likelihood(task.kernel, p, X, y)["y"])
         return lambda: {"call": clock(lambda: scored(task.posterior, task.X, task.y).block_until_ready())}
@@ -204,7 +204,7 @@ def by_predictive(task: Task, args: argparse.Namespace) -> Callable[[], Seconds]
 
 
 def by_hand(task: Task, args: argparse.Namespace) -> Callable[[], Seconds]:
-    """The floor: the same draws, block by block and none of them kept; and as many bytes written to plain files."""
+    """Return a function that times the floor: the same draws in blocks, discarded, and plain writes of their size."""
     n_obs, n_blocks = task.X.shape[0], math.ceil(task.X.shape[0] / BLOCK_ROWS)
     block = BLOCK_ROWS if n_blocks > 1 else n_obs
     rows = np.minimum(np.arange(n_blocks * block), n_obs - 1)
@@ -250,8 +250,8 @@ def clock(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-class scratch:  # noqa: N801 - reads as the verb it is
-    """A directory that is gone at the end."""
+class scratch:  # noqa: N801 - used like a function
+    """A temporary directory."""
 
     def __init__(self, parent: str) -> None:
         self.path = Path(tempfile.mkdtemp(dir=parent))
@@ -264,19 +264,19 @@ class scratch:  # noqa: N801 - reads as the verb it is
 
 
 def resident(field: str) -> float:
-    """`VmRSS` or `VmHWM` of this process in MiB."""
+    """Return `VmRSS` or `VmHWM` of this process in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 2**10
 
 
 class HighWater:
-    """Highest resident memory since entry above that on entry, in MiB.
+    """Peak resident memory in MiB, relative to entry.
 
-    The kernel's own mark where it can be reset, else the largest of many looks.
+    Uses the operating system's high-water mark if it can be reset, and sampling otherwise.
     """
 
     def __enter__(self) -> "HighWater":
-        self.before = self.seen = resident("VmRSS")
+        self.before = self.peak = resident("VmRSS")
         try:
             Path("/proc/self/clear_refs").write_text("5")
             self.how = "VmHWM" if resident("VmHWM") < self.before + 8 else "sampled"
@@ -284,20 +284,20 @@ class HighWater:
             self.how = "sampled"
         self.stop = threading.Event()
         if self.how == "sampled":
-            threading.Thread(target=self._look, daemon=True).start()
+            threading.Thread(target=self._sample, daemon=True).start()
         return self
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         while not self.stop.wait(0.01):
-            self.seen = max(self.seen, resident("VmRSS"))
+            self.peak = max(self.peak, resident("VmRSS"))
 
     def __exit__(self, *_: object) -> None:
         self.stop.set()
-        self.seen = max(self.seen, resident("VmHWM" if self.how == "VmHWM" else "VmRSS"))
+        self.peak = max(self.peak, resident("VmHWM" if self.how == "VmHWM" else "VmRSS"))
 
     @property
     def mib(self) -> float:
-        return self.seen - self.before
+        return self.peak - self.before
 
 
 def measure(once: Callable[[], Seconds], repeat: int) -> dict[str, Any]:
@@ -322,7 +322,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--dir", default=None, help="where temporary directories are made")
+    parser.add_argument("--dir", default=None, help="parent of temporary directories")
     args = parser.parse_args()
     if args.work == "small":
         args.rows = min(args.rows, 100)
