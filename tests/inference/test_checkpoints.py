@@ -192,7 +192,7 @@ def test_nothing_else_is_named_where_one_thing_differs(tmp_path):
 
 def test_fewer_epochs_than_there_were_are_refused(tmp_path):
     new_model().fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS)
-    with pytest.raises(CheckpointError, match="has 4 epochs behind it; got `epochs=2`"):
+    with pytest.raises(CheckpointError, match="has completed 4 epochs; got `epochs=2`"):
         new_model().fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS | {"epochs": 2})
 
 

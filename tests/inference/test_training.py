@@ -146,7 +146,7 @@ def test_how_steps_are_handed_to_the_device_does_not_show(options, monkeypatch):
     np.testing.assert_array_equal(bits(**options), expected)
     monkeypatch.setattr(epochs, "_STACK_BYTES", 3 * 60 * 12)
     np.testing.assert_array_equal(bits(**options), expected)
-    monkeypatch.setattr(programs.Pace, "took", lambda self, *_: setattr(self, "steps", 1 + self.steps % 3))
+    monkeypatch.setattr(programs.Pace, "update", lambda self, *_: setattr(self, "steps", 1 + self.steps % 3))
     np.testing.assert_array_equal(bits(**options), expected)
 
 

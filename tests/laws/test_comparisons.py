@@ -912,7 +912,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "labels without an order": (
         {"by": [{1}, {2}] * (N // 2)},
         ValueError,
-        "labels that can be sorted; those of `group`",
+        "labels that can be sorted; got `group`",
     ),
     "labels of two lengths": (
         {"by": {"a": SEGMENT, "b": SEGMENT[:9]}},

@@ -292,7 +292,7 @@ def bounded(X, y=None):
 def test_bounds_that_depend_on_the_data_are_told(tmp_path):
     model = ImpactModel(bounded, random.key(1), svi(bounded))
     model.fit_on_batch(X, Y, num_steps=5, num_samples=5, **QUIET).save(tmp_path / "model")
-    with pytest.warns(UserWarning, match="The bounds of `a` are computed while the fit begins"):
+    with pytest.warns(UserWarning, match="The bounds of `a` are computed when the fit starts"):
         loaded = ImpactModel.load(tmp_path / "model", bounded, svi(bounded))
     one, other = (m.sample(X=X, y=Y, num_samples=6, return_datatree=False) for m in (model, loaded))
     same(other, one)  # with the data of the fit they are the same
@@ -434,7 +434,7 @@ def test_a_process_that_is_killed_while_it_saves_blocks_nothing(saved, tmp_path)
     for name in ("model", "new"):
         ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / name)], timeout=240, check=False)
         assert ended.returncode == -signal.SIGKILL
-    with pytest.raises(FileNotFoundError, match=r"no model\.json\. A save that did not finish"):
+    with pytest.raises(FileNotFoundError, match=r"no model\.json\. It has files of an unfinished save"):
         ImpactModel.load(tmp_path / "new", kernel)
     model.save(tmp_path / "new")
     assert len(list((tmp_path / "model").iterdir())) == 3

@@ -1,4 +1,4 @@
-"""Pareto-smoothed LOO: ArviZ's numbers for many rows at a time, and never a plausible number where there is none."""
+"""PSIS-LOO equals ArviZ for many rows at once, and gives NaN or infinity where it is undefined."""
 
 import tracemalloc
 
@@ -14,14 +14,14 @@ TIGHT = {"rtol": 1e-10, "atol": 1e-11}
 
 
 def arviz(log_likelihood, r_eff=1.0):
-    """ArviZ's elpd, k-hat and p_loo, row by row, in float64; it overflows on the way to some of them."""
+    """Return ArviZ's elpd, k-hat and p_loo, row by row, in float64 (with overflows in between)."""
     with np.errstate(all="ignore"):
         chains = np.asarray(log_likelihood, dtype=np.float64)[None]
         return array_stats.loo(chains, chain_axis=0, draw_axis=1, r_eff=r_eff)
 
 
 def unsmoothed(log_likelihood):
-    """Elpd and p_loo from the importance ratios as they are."""
+    """Return elpd and p_loo from unsmoothed importance ratios."""
     ratios = -np.asarray(log_likelihood, dtype=np.float64)
     shift = ratios.max(axis=0)
     elpd = np.log(len(ratios)) - np.log(np.exp(ratios - shift).sum(axis=0)) - shift
@@ -140,7 +140,7 @@ def test_tail_with_equal_lowest_quarter_is_not_smoothed():
 
 @pytest.mark.parametrize("span", [690.0, 700.0, 706.0, 720.0, 744.0, 800.0, 1e5, 1e300])
 def test_ratios_beyond_float_range(span):
-    """One draw outweighs the others by ``exp(span)``, and these are a sample of their own."""
+    """One draw outweighs the others by ``exp(span)``."""
     log_likelihood = make_log_likelihood("gaussian", 400)
     log_likelihood[7] -= span
     got = psis_loo(log_likelihood)
@@ -148,7 +148,7 @@ def test_ratios_beyond_float_range(span):
         assert_same(got, arviz(log_likelihood))
         assert (got[1] > 1).all()
     elif span >= 720:
-        # ArviZ has NaN or a k-hat near zero here, neither of which says that nothing is to be trusted.
+        # ArviZ returns NaN or a k-hat near zero here, which does not mark the estimate as unreliable.
         assert (got[1] == np.inf).all()
         assert_same((got[0], got[2]), unsmoothed(log_likelihood))
     else:
@@ -156,7 +156,7 @@ def test_ratios_beyond_float_range(span):
 
 
 def test_smoothed_ratio_beyond_float_range():
-    """The bulk and the lowest of the tail are next to nothing; the lowest quarter is smoothed with the rest."""
+    """Ratios of the bulk and the start of the tail are tiny; the lowest quarter of the tail is smoothed as well."""
     log_likelihood = make_log_likelihood("gaussian", 100)
     log_likelihood[:80] += 1e4
     log_likelihood[80:83] += 5e3
@@ -216,7 +216,7 @@ def test_invalid_shape_raises(shape):
 
 
 def test_products_equal_sums_of_logarithms(monkeypatch):
-    """The mean of logarithms is the same whether products stand in for it or not."""
+    """The mean of logarithms does not depend on whether products are used."""
     rng = np.random.default_rng(0)
     x = np.sort(rng.exponential(size=(94, 30)) ** np.linspace(0.5, 40.0, 30), axis=0)
     grid = 0.99 / x[-1] - rng.exponential(size=(39, 30)) ** 9 / x[40]

@@ -1,6 +1,6 @@
-"""Fit: (kernel, data) -> :class:`Posterior`."""
+"""Inference: fits by SVI and MCMC, which give a :class:`Posterior`."""
 
-from aimz.inference.base import Fit, Known, VIResult
+from aimz.inference.base import Fit, KernelContext, VIResult
 from aimz.inference.diagnostics import check_chains, check_variational, data_of_fit
 from aimz.inference.factory import make_fit
 from aimz.inference.fit_data import FitData
@@ -12,7 +12,7 @@ from aimz.inference.svi import MinibatchPlan, SVIFit
 __all__ = [
     "Fit",
     "FitData",
-    "Known",
+    "KernelContext",
     "MinibatchPlan",
     "PosteriorOnly",
     "SVIFit",

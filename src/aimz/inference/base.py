@@ -1,6 +1,6 @@
-"""What every way of fitting can do."""
+"""Interface of a fit: run, draw, save and restore."""
 
-__all__ = ["Fit", "Known", "VIResult"]
+__all__ = ["Fit", "KernelContext", "VIResult"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -18,41 +18,41 @@ from aimz.kernel import AbstractCall, KernelSpec
 
 
 class VIResult(Protocol):
-    """What the result of a variational fit has to have."""
+    """Attributes that the result of a variational fit must have."""
 
     params: Any
     losses: Any
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is known of a kernel when a fit of it is read from a file."""
+class KernelContext:
+    """Arguments and parameter shapes of a kernel, with which a saved fit is restored."""
 
     example: AbstractCall | None
-    """A call of the kernel; that of the fit, if there was one."""
+    """Abstract call of the kernel, from the fit if there was one."""
     static: Mapping[str, Any]
-    """Its arguments that are no arrays."""
+    """Arguments that are not arrays."""
     params: Mapping[str, Any]
-    """Name to the tree of shapes of each parameter the kernel itself has."""
+    """Tree of shapes of each parameter that belongs to the kernel."""
 
 
 class Fit(ABC):
-    """An inference object and how far it has come."""
+    """An inference object and the state of its fit."""
 
     inference: SVI | MCMC | None
     kind: str
-    """What it was fitted by: "SVI" or "MCMC"."""
+    """Name of the inference method: "SVI" or "MCMC"."""
     vi_state: SVIState | None = None
     vi_result: VIResult | None = None
 
     @property
     @abstractmethod
     def params(self) -> dict[str, Any]:
-        """Name to fitted value: the parameters optimised, and the mutable state."""
+        """Optimised parameters and mutable state by name."""
 
     @abstractmethod
     def check_run(self, call: KernelArguments, spec: KernelSpec, *, num_samples: int) -> None:
-        """Refuse a run that cannot be right, before any work."""
+        """Raise if a fit to ``call`` would be wrong, before computing anything."""
 
     @abstractmethod
     def run(
@@ -69,7 +69,7 @@ class Fit(ABC):
 
     @abstractmethod
     def check_sample(self, call: KernelArguments | None) -> None:
-        """Refuse to draw before anything was fitted, or without the data it takes."""
+        """Raise if there is no fit to draw from, or data are needed and missing."""
 
     @abstractmethod
     def sample(
@@ -81,27 +81,28 @@ class Fit(ABC):
         num_samples: int,
         return_sites: Iterable[str] | None,
     ) -> Posterior:
-        """Draw afresh from what was fitted: ``return_sites``, or all sites there are."""
+        """Return new draws of ``return_sites`` (default: all latent sites) from the fit."""
 
     @abstractmethod
     def write(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Return as JSON how far the fit has come; its arrays are added to ``arrays``."""
+        """Return the state of the fit as JSON and add its arrays to ``arrays``."""
 
     @abstractmethod
-    def read(self, node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], known: Known) -> None:
-        """Go on from what :meth:`write` wrote.
+    def read(self, node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], context: KernelContext) -> None:
+        """Restore the state written by :meth:`write`.
 
         Raises
         ------
         SavedModelError
-            If that was another guide, optimizer or sampler.
+            If it belongs to another guide, optimizer or sampler.
         """
 
-    @staticmethod
-    def _refuse_unless(fitted: bool) -> None:  # noqa: FBT001 (reads as a sentence where it is called)
-        if not fitted:
-            msg = (
-                "There is no inference result to sample from. Call `fit_on_batch(X, y)`, or set `vi_result` after a "
-                "loop of your own."
-            )
-            raise NotFittedError(msg)
+
+def check_fitted(is_fitted: object) -> None:
+    """Raise NotFittedError unless there is a fit to draw from."""
+    if not is_fitted:
+        msg = (
+            "There is no inference result to sample from. Call `fit_on_batch(X, y)`, or set `vi_result` after running "
+            "your own training loop."
+        )
+        raise NotFittedError(msg)

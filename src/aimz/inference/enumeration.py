@@ -1,11 +1,18 @@
-"""Discrete latent sites: what a fit may sum over, what is refused, and their draws given all the others.
+"""Discrete latent sites: checks for enumeration, and draws of enumerated sites.
 
-A sum over a discrete site leaves the density of what is continuous, so that gradients lead through it (tensor variable
-elimination, Obermeyer et al. 2019).  NumPyro sums with funsor.  What the sum has no draws of is drawn afterwards, from
-its distribution given the draw of the other sites *and* the data, which makes each a draw of the joint posterior.
+Summing over a discrete site gives the marginal density of the continuous sites, which has a gradient (tensor variable
+elimination, Obermeyer et al. 2019). NumPyro does this with funsor. Enumerated sites are drawn after the fit, from their
+distribution given the data and each draw of the other sites, which gives draws from the joint posterior.
 """
 
-__all__ = ["check_of_batch", "check_summed", "check_values", "draw_discrete", "enumeration_marks", "read_summed"]
+__all__ = [
+    "check_enumerable",
+    "check_minibatch_sum",
+    "check_values",
+    "draw_discrete",
+    "enumerated_sites",
+    "enumeration_marks",
+]
 
 from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
@@ -22,119 +29,127 @@ from numpyro.primitives import Messenger
 from aimz.data import KernelArguments
 from aimz.errors import KernelValidationError, warn
 from aimz.forward import over_draws
-from aimz.inference.minibatch_scaling import HOLDS_DATA, parts_of, run_sites, sums_discrete
+from aimz.inference.minibatch_scaling import HOLDS_DATA, enumerates_discrete, guide_parts, run_sites
 from aimz.kernel import KernelSpec, Role
+
+_FOLD = 2**20
+"""Folded into the key of a fit to draw enumerated sites; larger than the number of any chain."""
 
 
 def enumeration_marks(
     function: Callable[..., Any], arrays: Mapping[str, Any], static: Mapping[str, object]
 ) -> dict[str, object]:
-    """Return the name of each discrete latent of a model, or of a guide, and its mark ``infer={"enumerate": ...}``."""
-    found: dict[str, object] = {}
+    """Return ``infer["enumerate"]`` of each discrete latent of a model or guide, by name."""
+    marks: dict[str, object] = {}
 
-    def run(given: Mapping[str, Any]) -> None:
-        for name, message in run_sites(function, given, static).items():
+    def run(arrays: Mapping[str, Any]) -> None:
+        for name, message in run_sites(function, arrays, static).items():
             if message["type"] == "sample" and not message["is_observed"] and message["fn"].support.is_discrete:
-                found[name] = message["infer"].get("enumerate")
+                marks[name] = message["infer"].get("enumerate")
 
     jax.eval_shape(run, {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in arrays.items()})
-    return found
+    return marks
 
 
-def read_summed(svi: SVI, spec: KernelSpec, arrays: Mapping[str, Any], static: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the discrete latents that a fit by SVI sums over, and refuse what it would get wrong.
+def enumerated_sites(
+    svi: SVI, spec: KernelSpec, arrays: Mapping[str, Any], static: Mapping[str, object]
+) -> tuple[str, ...]:
+    """Return the discrete latents that the ELBO enumerates; raise if the fit would be wrong.
 
     Raises
     ------
     ImportError
         If funsor is not installed.
     KernelValidationError
-        If a site cannot be summed over.
+        If a site cannot be enumerated.
     ValueError
-        If the ELBO can do nothing with a discrete site, or the site is not marked, or the guide cannot have it.
+        If the ELBO or the guide cannot handle a discrete site, or the site is not marked for enumeration.
     """
     if not spec.discrete_latents:
         return ()
     static, loss = {**static, **svi.static_kwargs}, type(svi.loss).__name__
-    drawn = _sites_of_guide(svi.guide, arrays, static)
+    drawn = _discrete_sites_of_guide(svi.guide, arrays, static)
     if drawn and not getattr(svi.loss, "can_infer_discrete", False):
         msg = (
             f"The guide draws the discrete site `{min(drawn)}`, for which `{loss}` has no gradient. Choose "
             "`TraceGraph_ELBO()` or `TraceEnum_ELBO()`."
         )
         raise ValueError(msg)
-    summed = tuple(name for name in spec.discrete_latents if name not in drawn)
-    if summed and not sums_discrete(svi):
+    enumerated = tuple(name for name in spec.discrete_latents if name not in drawn)
+    if not enumerated:
+        return ()
+    name = enumerated[0]
+    if not enumerates_discrete(svi):
         msg = (
-            f"The guide has no distribution for the discrete latent site `{summed[0]}`, and `{loss}` does not sum over "
-            "it: the fit would take it to be noise. Choose `TraceEnum_ELBO()`, and mark the site in the kernel: "
-            f"`numpyro.sample('{summed[0]}', ..., infer={{'enumerate': 'parallel'}})`."
+            f"The guide has no distribution for the discrete latent site `{name}`, and `{loss}` does not sum over it: "
+            "the fit would treat it as noise. Choose `TraceEnum_ELBO()`, and mark the site in the kernel: "
+            f"`numpyro.sample('{name}', ..., infer={{'enumerate': 'parallel'}})`."
         )
         raise ValueError(msg)
-    check_summed(spec, summed)
-    unfit = [part for part in parts_of(svi.guide) if isinstance(part, (*HOLDS_DATA, AutoDiagonalNormal))]
-    if summed and unfit:
-        why = "computes with the density of its own model" if isinstance(unfit[0], HOLDS_DATA) else "fails in that sum"
+    check_enumerable(spec, enumerated)
+    unsuited = [part for part in guide_parts(svi.guide) if isinstance(part, (*HOLDS_DATA, AutoDiagonalNormal))]
+    if unsuited:
+        why = "evaluates its own model" if isinstance(unsuited[0], HOLDS_DATA) else "does not support enumeration"
         msg = (
-            f"The guide `{type(unfit[0]).__name__}` {why}, and the discrete latent site `{summed[0]}` has to be summed "
+            f"The guide `{type(unsuited[0]).__name__}` {why}, and the discrete latent site `{name}` must be summed "
             "over. Choose `AutoNormal` or `AutoMultivariateNormal`."
         )
         raise ValueError(msg)
-    marks = enumeration_marks(svi.model, arrays, static) if summed else {}
-    unmarked = [name for name in summed if marks.get(name) != "parallel"]
+    marks = enumeration_marks(svi.model, arrays, static)
+    unmarked = [name for name in enumerated if marks.get(name) != "parallel"]
     if unmarked:
         msg = (
-            f"The discrete latent site `{unmarked[0]}` is not marked to be summed over, so that `{loss}` would take it "
-            f"to be noise. Write `numpyro.sample('{unmarked[0]}', ..., infer={{'enumerate': 'parallel'}})`, or fit "
-            "and predict with `numpyro.contrib.funsor.config_enumerate(kernel)`."
+            f"The discrete latent site `{unmarked[0]}` is not marked for enumeration, so that `{loss}` would treat it "
+            f"as noise. Write `numpyro.sample('{unmarked[0]}', ..., infer={{'enumerate': 'parallel'}})`, or fit and "
+            "predict with `numpyro.contrib.funsor.config_enumerate(kernel)`."
         )
         raise ValueError(msg)
-    return summed
+    return enumerated
 
 
-def _sites_of_guide(guide: Any, arrays: Mapping[str, Any], static: Mapping[str, object]) -> frozenset[str]:
+def _discrete_sites_of_guide(guide: Any, arrays: Mapping[str, Any], static: Mapping[str, object]) -> frozenset[str]:
     """Return the discrete latents that a guide draws.
 
     Raises
     ------
     ValueError
-        If it is made by NumPyro and meets a discrete site, for which it has no distribution.
+        If an AutoGuide runs a model with a discrete site, for which it has no distribution.
     """
-    found = set[str]()
-    for part in parts_of(guide):
+    sites = set[str]()
+    for part in guide_parts(guide):
         if isinstance(part, AutoGuideList):
             continue
         if not isinstance(part, AutoGuide):
-            found |= enumeration_marks(part, arrays, static).keys()
+            sites |= enumeration_marks(part, arrays, static).keys()
             continue
-        met = sorted(enumeration_marks(part.model, arrays, static))
-        if met:
+        discrete = sorted(enumeration_marks(part.model, arrays, static))
+        if discrete:
             kind = type(part).__name__
             msg = (
-                f"The guide `{kind}` has continuous sites only, and meets the discrete site `{met[0]}`. Hide it, so "
-                f"that `TraceEnum_ELBO` sums over it: `{kind}(numpyro.handlers.block(kernel, hide={met}))`."
+                f"The guide `{kind}` supports continuous sites only; got the discrete site `{discrete[0]}`. Hide it, "
+                f"so that `TraceEnum_ELBO` sums over it: `{kind}(numpyro.handlers.block(kernel, hide={discrete}))`."
             )
             raise ValueError(msg)
-    return frozenset(found)
+    return frozenset(sites)
 
 
-def check_summed(spec: KernelSpec, names: Iterable[str]) -> None:
-    """Refuse sites that NumPyro cannot sum over, or would sum over wrongly without a word.
+def check_enumerable(spec: KernelSpec, names: Iterable[str]) -> None:
+    """Raise if NumPyro cannot enumerate a site, or would silently give a wrong sum.
 
     Raises
     ------
     ImportError
         If funsor is not installed.
     KernelValidationError
-        If a site has too many values or others than 0, 1, ..., or is needed outside of its plates.
+        If the values of a site are not 0, 1, ..., n, or a site outside of its plates depends on it.
     """
     names = tuple(names)
     for name in names:
         check_values(spec, name)
     if names and find_spec("funsor") is None:
         msg = (
-            f"The discrete latent site `{names[0]}` has to be summed over, for which NumPyro needs funsor, which is "
-            'not installed. Install it: `pip install "aimz[discrete]"`.'
+            f"The discrete latent site `{names[0]}` must be summed over, for which NumPyro needs funsor, which is not "
+            'installed. Install it: `pip install "aimz[discrete]"`.'
         )
         raise ImportError(msg)
     for name in names:
@@ -142,33 +157,31 @@ def check_summed(spec: KernelSpec, names: Iterable[str]) -> None:
 
 
 def check_values(spec: KernelSpec, name: str) -> None:
-    """Refuse a site of which NumPyro cannot list the values, or would take them for others."""
+    """Raise if the values of a site are not known to be 0, 1, ..., n."""
     site = spec[name]
     if site.n_values is not None:
         return
     if site.event_dim:
-        given, call = (
-            f"is a vector of {site.distribution}",
-            "Write it as a scalar in a plate of its own (no `to_event`)",
-        )
+        given = f"is a vector of {site.distribution}"
+        advice = "Write it as a scalar in a plate of its own (no `to_event`)"
     elif site.distribution == "DiscreteUniform":
         given = "has limits that do not start at 0, or are not known in advance"
-        call = "Write `DiscreteUniform(0, n)` with plain numbers and add what is missing to the draw"
+        advice = "Write `DiscreteUniform(0, n)` with Python numbers and add the lower limit to the draw"
     else:
         given = f"is {site.distribution}, whose values cannot be listed in advance"
-        call = (
+        advice = (
             "Write the marginal instead (a negative binomial for a Poisson with a gamma rate), or a `Categorical` over "
-            "the values that matter"
+            "the relevant values"
         )
     msg = (
         f"The discrete latent site `{name}` {given}; a fit sums over the values 0, 1, ... of scalar sites (Bernoulli, "
-        f"Categorical, Binomial with a plain count, DiscreteUniform from 0). {call}."
+        f"Categorical, Binomial with a Python count, DiscreteUniform from 0). {advice}."
     )
     raise KernelValidationError(msg)
 
 
 def _check_plates(spec: KernelSpec, name: str) -> None:
-    """Refuse a site that something outside of its plates depends on: NumPyro would take all its values to be one."""
+    """Raise if a site outside of the plates of ``name`` depends on it: NumPyro would give a wrong sum."""
     plates = {plate for plate, _ in spec[name].plates}
     reached = {name}
     for site in spec.sites:
@@ -180,46 +193,40 @@ def _check_plates(spec: KernelSpec, name: str) -> None:
             outside = sorted(plates - {plate for plate, _ in site.plates})
             msg = (
                 f"The discrete latent site `{name}` is in the plate `{outside[0]}`, and `{site.name}`, which depends "
-                "on it, is not: NumPyro would sum as if all its values in that plate were the same. Put "
-                f"`{site.name}` in that plate too (an axis of groups and one of their rows), or have `{name}` drawn, "
-                "by `DiscreteHMCGibbs(NUTS(kernel))`."
+                f"on it, is not: NumPyro would sum as if all values of `{name}` in that plate were equal. Put "
+                f"`{site.name}` in that plate too (one axis for groups and one for their rows), or sample `{name}` "
+                "with `DiscreteHMCGibbs(NUTS(kernel))`."
             )
             raise KernelValidationError(msg)
 
 
-def check_of_batch(spec: KernelSpec, name: str) -> None:
-    """Refuse to sum, in minibatches, over a site that all rows have in common: what it is worth, no batch can tell.
-
-    Raises
-    ------
-    ValueError
-        If the site has no row axis.
-    """
+def check_minibatch_sum(spec: KernelSpec, name: str) -> None:
+    """Raise if an enumerated site has no row axis: its sum over all rows cannot be estimated from a minibatch."""
     if not spec[name].row_axes:
         msg = (
-            f"The discrete latent site `{name}` has no row axis, so that the sum over its values is one over all rows "
-            "together, which no batch can stand for. Fit all rows with `fit_on_batch`, or write a guide that draws it "
-            "and choose `TraceGraph_ELBO()`."
+            f"The discrete latent site `{name}` has no row axis, so that the sum over its values involves all rows at "
+            "once and cannot be estimated from a batch. Fit all rows with `fit_on_batch`, or write a guide that draws "
+            "it and choose `TraceGraph_ELBO()`."
         )
         raise ValueError(msg)
 
 
-class _AsFitted(Messenger):  # type: ignore[misc,unused-ignore]
-    """All rows at hand in order, and each counted once unless ``weighed``."""
+class _FullData(Messenger):  # type: ignore[misc,unused-ignore]
+    """Handler that gives plates all their rows in order and, unless ``keep_scale``, removes the scale of sites."""
 
-    def __init__(self, fn: Callable[..., Any], row_plates: frozenset[str], *, weighed: bool) -> None:
+    def __init__(self, fn: Callable[..., Any], row_plates: frozenset[str], *, keep_scale: bool) -> None:
         super().__init__(fn)
         self._row_plates = row_plates
-        self._weighed = weighed
+        self._keep_scale = keep_scale
 
     def process_message(self, msg: dict[str, Any]) -> None:
-        """Give a subsampled plate its rows, and take the scale off a site."""
+        """Set the indices of a plate, or remove the scale of a site."""
         if msg["type"] == "plate" and msg["value"] is None:
             size, subsample_size = msg["args"]
             if msg["name"] not in self._row_plates:
                 msg["args"] = (size, subsample_size := size)
             msg["value"] = jnp.arange(subsample_size)
-        elif msg["type"] == "sample" and not self._weighed:
+        elif msg["type"] == "sample" and not self._keep_scale:
             msg["scale"] = None
 
 
@@ -229,23 +236,23 @@ def draw_discrete(
     spec: KernelSpec,
     names: tuple[str, ...],
     key: jax.Array,
-    given: Mapping[str, jax.Array],
+    draws: Mapping[str, jax.Array],
     params: Mapping[str, Any],
     *,
     n_draws: int,
-    weighed: bool,
+    keep_scale: bool,
 ) -> dict[str, jax.Array]:
-    """Draw the sites ``names`` from their distribution given the data, the parameters and each draw of the others.
+    """Draw the sites ``names`` given the data, the parameters and each of ``draws`` of the other sites.
 
-    ``weighed`` says that the fit summed over densities with their weights in them, as MCMC does.
+    ``keep_scale`` keeps the scale of densities, which MCMC includes in the sum and SVI does not.
     """
     inside = [name for name in names if spec[name].in_control_flow]
     if inside:
         warn(
             f"Discrete latent site(s) {', '.join(f'`{name}`' for name in names)} have no posterior draws: NumPyro sums "
             f"over `{inside[0]}` inside a `scan` and cannot draw it there. Predictions draw them given the sites they "
-            "depend on, and not given the data. Have them drawn by the sampler, `DiscreteHMCGibbs(NUTS(kernel))` in a "
-            "kernel without `scan`, if their values are wanted."
+            "depend on, but not given the data. For posterior draws, sample them with "
+            "`DiscreteHMCGibbs(NUTS(kernel))` in a kernel without `scan`."
         )
         return {}
     from numpyro.contrib.funsor import infer_discrete
@@ -253,20 +260,22 @@ def draw_discrete(
     def mark(message: dict[str, Any]) -> dict[str, Any]:
         return {"enumerate": "parallel" if message["name"] in names else None}
 
-    def one(
+    def one_draw(
         key: jax.Array, draw: Mapping[str, Any], params: Mapping[str, Any], arrays: Mapping[str, Any]
     ) -> dict[str, Any]:
-        inside, outside = jax.random.split(key)
-        held = condition(substitute(model, data=dict(params)), data=dict(draw))
-        held = seed(_AsFitted(held, spec.row_plates, weighed=weighed), inside)
-        drawn = trace(infer_discrete(infer_config(held, mark), rng_key=outside)).get_trace(**arrays, **call.static)
-        return {name: _in_shape(drawn[name]).astype(spec[name].dtype) for name in names}
+        key_model, key_discrete = jax.random.split(key)
+        conditioned = condition(substitute(model, data=dict(params)), data=dict(draw))
+        seeded = seed(_FullData(conditioned, spec.row_plates, keep_scale=keep_scale), key_model)
+        handler = infer_discrete(infer_config(seeded, mark), rng_key=key_discrete)
+        drawn = trace(handler).get_trace(**arrays, **call.static)
+        return {name: _site_value(drawn[name]).astype(spec[name].dtype) for name in names}
 
     arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
-    return over_draws(one, key, given, dict(params), arrays, n_draws=n_draws)
+    key = jax.random.fold_in(key, _FOLD)
+    return over_draws(one_draw, key, draws, dict(params), arrays, n_draws=n_draws)
 
 
-def _in_shape(message: Mapping[str, Any]) -> jax.Array:
-    """Return the value of a site in the site's own shape; funsor leaves axes in front of it, or out of it."""
+def _site_value(message: Mapping[str, Any]) -> jax.Array:
+    """Return the value of a site in the shape of the site; funsor adds leading axes or omits axes."""
     shape, value = message["fn"].shape(), jnp.asarray(message["value"])
     return value.reshape(shape) if value.size == prod(shape) else jnp.broadcast_to(value, shape)

@@ -1,4 +1,4 @@
-"""The one door for inference objects."""
+"""Choice of the fit for an inference object."""
 
 __all__ = ["make_fit"]
 
@@ -13,17 +13,17 @@ from aimz.types import Kernel
 
 
 def make_fit(kernel: Kernel, inference: object, svi: object) -> Fit:
-    """Return a fit with the one inference object given.
+    """Return a fit by the one inference object given.
 
     Raises
     ------
     TypeError
-        If neither or both are given, or it is neither SVI nor MCMC, or MCMC has no model.
+        If neither or both are given, the object is neither SVI nor MCMC, or MCMC has no model.
 
     Warns
     -----
     UserWarning
-        If the object fits another model than the kernel.
+        If the model of the object is not the kernel.
     """
     if (inference is None) == (svi is None):
         given = "neither" if inference is None else "both"

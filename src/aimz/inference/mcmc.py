@@ -1,4 +1,4 @@
-"""Markov chain Monte Carlo: chains kept apart, and what the sampler says of itself under ArviZ's names."""
+"""Markov chain Monte Carlo: separate chains, and sampler statistics under ArviZ's names."""
 
 __all__ = ["MCMCFit"]
 
@@ -14,33 +14,31 @@ from numpyro.infer import HMC, MCMC, NUTS, DiscreteHMCGibbs, HMCGibbs, MixedHMC
 
 from aimz.data import KernelArguments, Posterior
 from aimz.errors import SavedModelError, warn
-from aimz.inference.base import Fit, Known
-from aimz.inference.enumeration import check_summed, check_values, draw_discrete, enumeration_marks
+from aimz.inference.base import Fit, KernelContext, check_fitted
+from aimz.inference.enumeration import check_enumerable, check_values, draw_discrete, enumeration_marks
 from aimz.kernel import KernelSpec
-from aimz.persistence import Unlike, needs_like, read_tree, write_tree
+from aimz.persistence import TreeMismatchError, needs_template, read_tree, write_tree
 
 _HMC_FIELDS = ("potential_energy", "energy", "num_steps", "accept_prob", "adapt_state.step_size")
 _DEFAULT_NUM_SAMPLES = 1000
-_DRAWING = (DiscreteHMCGibbs, MixedHMC)
-"""Samplers that draw the discrete sites that are not marked to be summed over."""
-_DRAWN = 2**20
-"""Folded into a key for the sites that are drawn after a run; no chain has this number."""
-_BY_BLOCKS = tuple(getattr(infer, name) for name in ("Gibbs",) if hasattr(infer, name))
+_DISCRETE_SAMPLERS = (DiscreteHMCGibbs, MixedHMC)
+"""Samplers that draw the discrete sites that are not marked for enumeration."""
+_BLOCK_SAMPLERS = tuple(getattr(infer, name) for name in ("Gibbs",) if hasattr(infer, name))
 
 
 class MCMCFit(Fit):
-    """An :class:`numpyro.infer.MCMC` object; each run warms up anew, and :meth:`sample` goes on from its end."""
+    """An :class:`numpyro.infer.MCMC` object; each run warms up, and :meth:`sample` continues the chains."""
 
     inference: MCMC
     kind = "MCMC"
 
     def __init__(self, inference: MCMC) -> None:
         self.inference = inference
-        # NumPyro 0.22 vectorises a sampler's functions anew in each `init`, so that the second one fails with
+        # NumPyro 0.22 vectorises a sampler's functions again in each `init`, so that the second call fails with
         # `chain_method="vectorized"`; each run gets a sampler that has not been initialised.
         self._sampler = copy(inference.sampler)
         self._restored: Any = None
-        """Where chains ended that were read from a file."""
+        """Last state of the chains, if read from a file."""
 
     @property
     def _last_state(self) -> Any:
@@ -48,11 +46,11 @@ class MCMCFit(Fit):
 
     @property
     def params(self) -> dict[str, Any]:
-        """Nothing: MCMC optimises no parameters."""
+        """Empty: MCMC optimises no parameters."""
         return {}
 
     def check_run(self, call: KernelArguments, spec: KernelSpec, *, num_samples: int) -> None:
-        """Refuse discrete sites that cannot be had; say so if a number of samples was asked for that will not come."""
+        """Raise if a discrete site can be neither enumerated nor sampled; warn if ``num_samples`` is ignored."""
         self._check_discrete(call, spec)
         if num_samples not in (_DEFAULT_NUM_SAMPLES, self.inference.num_samples):
             warn(
@@ -70,16 +68,16 @@ class MCMCFit(Fit):
         num_samples: int,  # noqa: ARG002
         progress: bool,
     ) -> Posterior:
-        """Warm up and sample as the object says."""
+        """Warm up and sample with the settings of the MCMC object."""
         return self._run(call, spec, key, latents=spec.latent_sites, progress=progress)
 
     def check_sample(self, call: KernelArguments | None) -> None:
-        """Refuse to continue chains that were not started, or without data."""
-        self._refuse_unless(self._last_state is not None)
+        """Raise if there are no chains to continue, or no data."""
+        check_fitted(self._last_state is not None)
         if call is None:
             msg = (
                 "MCMC continues its chains on the data, and got none. Call `sample(X=X, y=y, ...)` with the data of "
-                "the fit, under the names the kernel has for them."
+                "the fit, under the kernel's argument names."
             )
             raise TypeError(msg)
 
@@ -92,7 +90,7 @@ class MCMCFit(Fit):
         num_samples: int,
         return_sites: Iterable[str] | None,
     ) -> Posterior:
-        """Draw ``num_samples`` more per chain, after thinning, without a new warm-up."""
+        """Draw ``num_samples`` more per chain, after thinning, without warming up again."""
         assert call is not None  # by `check_sample`
         assert spec is not None
         self._check_discrete(call, spec)
@@ -100,23 +98,22 @@ class MCMCFit(Fit):
         before = mcmc.num_samples, mcmc.post_warmup_state
         mcmc.num_samples, mcmc.post_warmup_state = num_samples * mcmc.thinning, self._last_state
         try:
-            return self._run(
-                call, spec, key, latents=spec.latent_sites if return_sites is None else return_sites, progress=False
-            )
+            latents = spec.latent_sites if return_sites is None else return_sites
+            return self._run(call, spec, key, latents=latents, progress=False)
         finally:
             mcmc.num_samples, mcmc.post_warmup_state = before
 
     def write(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Return where the chains ended."""
-        mcmc, found = self.inference, dict[str, np.ndarray]()
-        state = None if self._last_state is None else write_tree(self._last_state, "last_state", found)
-        if needs_like(state):
+        """Return the last state of the chains as JSON and add its arrays to ``arrays``."""
+        mcmc, added = self.inference, dict[str, np.ndarray]()
+        state = None if self._last_state is None else write_tree(self._last_state, "last_state", added)
+        if needs_template(state):
             warn(
-                f"The state of `{type(mcmc.sampler).__name__}` is of classes that cannot be saved; it is left out, so "
-                "that `sample` cannot continue the chains after a load. The draws are all there."
+                f"The state of `{type(mcmc.sampler).__name__}` contains objects that cannot be saved; it is left out, "
+                "so that `sample` cannot continue the chains of a loaded model. The draws are saved."
             )
-            state, found = None, {}
-        arrays.update(found)
+            state, added = None, {}
+        arrays.update(added)
         return {
             "kind": self.kind,
             "sampler": type(mcmc.sampler).__name__,
@@ -124,22 +121,25 @@ class MCMCFit(Fit):
             "last_state": state,
         }
 
-    def read(self, node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], known: Known) -> None:  # noqa: ARG002
-        """Go on from where the chains ended."""
-        mcmc = self.inference
+    def read(self, node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], context: KernelContext) -> None:  # noqa: ARG002
+        """Restore the last state of the chains."""
+        mcmc, state = self.inference, node["last_state"]
+        if state is None:
+            self._restored = None
+            return
         for what, here in (("sampler", type(mcmc.sampler).__name__), ("num_chains", mcmc.num_chains)):
-            if node["last_state"] is not None and node[what] != here:
+            if node[what] != here:
                 msg = (
                     f"The model was saved with another `{what}`: {node[what]}; got {here}. Pass an MCMC object like "
-                    "that of the fit, or none, to predict only."
+                    "that of the fit, or none to predict only."
                 )
                 raise SavedModelError(msg)
         try:
-            self._restored = None if node["last_state"] is None else read_tree(node["last_state"], arrays)
-        except Unlike as error:
+            self._restored = read_tree(state, arrays)
+        except TreeMismatchError as error:
             msg = (
-                f"The chains ended in a state that this version of NumPyro does not have: {error}. Install the version "
-                "the model was saved with, or pass no inference, to predict only."
+                f"The saved chains have a state that this version of NumPyro does not have: {error}. Install the "
+                "version the model was saved with, or pass no inference to predict only."
             )
             raise SavedModelError(msg) from error
 
@@ -147,8 +147,7 @@ class MCMCFit(Fit):
         self, call: KernelArguments, spec: KernelSpec, key: jax.Array, *, latents: Iterable[str], progress: bool
     ) -> Posterior:
         mcmc = self.inference
-        # NumPyro would also keep deterministic sites, which are recomputed when predicting; those with a row axis
-        # would fill the memory.
+        # Deterministic sites are recomputed by predictions; with a row axis their draws would exhaust the memory.
         fields = [f"~{mcmc.sampler.sample_field}.{name}" for name in spec.deterministic_sites]
         if isinstance(mcmc.sampler, HMC):
             fields += _HMC_FIELDS
@@ -163,40 +162,36 @@ class MCMCFit(Fit):
         samples = mcmc.get_samples(group_by_chain=True)
         latents = tuple(latents)
         draws = {
-            # Through the host: chains run in parallel leave their draws on as many devices.
+            # Through host memory: draws of parallel chains are on several devices.
             name: jnp.asarray(np.asarray(samples[name]).reshape(-1, *samples[name].shape[2:]))
             for name in (*latents, *spec.latent_sites)
             if name in samples
         }
-        n_draws = mcmc.num_chains * (mcmc.num_samples // mcmc.thinning)
-        summed = tuple(name for name in spec.discrete_latents if name not in draws)
-        if summed and not set(latents).isdisjoint(summed):
-            draws |= draw_discrete(
-                *(mcmc.sampler.model, call, spec, summed, jax.random.fold_in(key, _DRAWN)),
-                *(draws, {}),
-                n_draws=n_draws,
-                weighed=True,
-            )
+        enumerated = tuple(name for name in spec.discrete_latents if name not in draws)
+        if not set(latents).isdisjoint(enumerated):
+            n_draws = mcmc.num_chains * (mcmc.num_samples // mcmc.thinning)
+            model = mcmc.sampler.model
+            draws |= draw_discrete(model, call, spec, enumerated, key, draws, {}, n_draws=n_draws, keep_scale=True)
         draws = {name: draws[name] for name in latents if name in draws}
         return Posterior(draws, num_chains=mcmc.num_chains, sample_stats=_sample_stats(mcmc))
 
     def _check_discrete(self, call: KernelArguments, spec: KernelSpec) -> None:
-        """Refuse discrete sites that the sampler can neither draw nor sum over."""
+        """Raise if a discrete site can be neither sampled nor enumerated."""
         if not spec.discrete_latents:
             return
         sampler = self._sampler
         if isinstance(sampler, HMCGibbs):
-            left = [name for name in spec.discrete_latents if name not in sampler._gibbs_sites]
-        elif type(sampler) in _BY_BLOCKS:
-            left = []  # which block draws what is NumPyro's to say
+            remaining = [name for name in spec.discrete_latents if name not in sampler._gibbs_sites]
+        elif type(sampler) in _BLOCK_SAMPLERS:
+            remaining = []  # NumPyro checks which block samples which site
         else:
-            left = list(spec.discrete_latents)
-        for name in left:
+            remaining = list(spec.discrete_latents)
+        for name in remaining:
             check_values(spec, name)
-        if isinstance(sampler, _DRAWING):
+        if isinstance(sampler, _DISCRETE_SAMPLERS):
             marks = enumeration_marks(sampler.model, call.arrays, call.static)
-            left = [name for name in left if marks.get(name) == "parallel"]
-        check_summed(spec, left)
+            remaining = [name for name in remaining if marks.get(name) == "parallel"]
+        check_enumerable(spec, remaining)
 
 
 def _sample_stats(mcmc: MCMC) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
-"""A batch stands for the whole data set: what is scaled, in model and guide, and what cannot be.
+"""Minibatch SVI: which sites of model and guide to scale, and whether the ELBO estimate is unbiased.
 
-With a batch of ``B`` rows of ``n_obs``, the ELBO of the whole data is estimated without bias if every site with a row
-axis counts ``n_obs / B`` times (Hoffman et al. 2013, *Stochastic Variational Inference*).
+With ``B`` of ``n_obs`` rows in a batch, the ELBO of the full data is estimated without bias if the log density of every
+site with a row axis is scaled by ``n_obs / B`` (Hoffman et al. 2013, *Stochastic Variational Inference*).
 """
 
 __all__ = [
@@ -9,10 +9,10 @@ __all__ = [
     "RowScale",
     "abstract_sites",
     "check_minibatches",
-    "parts_of",
-    "read_scaled",
+    "enumerates_discrete",
+    "guide_parts",
     "run_sites",
-    "sums_discrete",
+    "scaled_sites",
 ]
 
 from collections.abc import Callable, Iterator, Mapping
@@ -40,11 +40,11 @@ HOLDS_DATA = tuple(
     for name in ("AutoLaplaceApproximation", "AutoDAIS", "AutoSemiDAIS", "AutoSurrogateLikelihoodDAIS")
     if hasattr(autoguide, name)
 )
-"""Guides that keep the data they were set up with and compute with them."""
+"""Guides that store the data they were set up with and evaluate the model on them."""
 
 
 class RowScale(Messenger):  # type: ignore[misc,unused-ignore]
-    """Counts the sites called ``names`` ``scale`` times, in whatever runs inside."""
+    """Handler that multiplies the log density of the sites ``names`` by ``scale``."""
 
     def __init__(self, names: frozenset[str], scale: Any) -> None:
         super().__init__()
@@ -52,94 +52,94 @@ class RowScale(Messenger):  # type: ignore[misc,unused-ignore]
         self._scale = scale
 
     def process_message(self, msg: dict[str, Any]) -> None:
-        """Multiply the scale of a site."""
+        """Multiply the scale of a site in ``names``."""
         if msg["type"] == "sample" and msg["name"] in self._names:
             msg["scale"] = self._scale if msg["scale"] is None else self._scale * msg["scale"]
 
 
-def _rows_counted(
+def _scaling_with_rows(
     function: Callable[..., Any],
-    given: tuple[Abstract, Abstract],
+    abstract: tuple[Abstract, Abstract],
     static: Mapping[str, object],
-    what: str,
+    kind: str,
     n_obs: int,
 ) -> frozenset[str]:
-    """Return the sites whose weight grows with the batch, so that they have to be scaled.
+    """Return the sites whose weight is proportional to the number of rows, which must be scaled.
 
-    The weight of a site is the number of its values, times what the program scales it by itself: ``size /
-    subsample_size`` in a subsampled plate.  Where a plate knows the size of the whole data set, the weight is the same
-    for every batch, and the site is left alone.
+    The weight of a site is the number of its values times its own scale, such as ``size / subsample_size`` in a
+    subsampled plate. If a plate has the size of the full data, the weight is the same for every batch, and the site is
+    not scaled.
 
     Parameters
     ----------
     function
         The model, or a guide.
-    given
+    abstract
         Abstract arguments at two numbers of rows.
     static
-        Further arguments.
-    what
-        What to call ``function`` in an error.
+        Arguments that are not arrays.
+    kind
+        "model" or "guide", for error messages.
     n_obs
-        Number of rows of the whole data.
+        Number of rows of the full data.
 
     Raises
     ------
     ValueError
-        If a weight does neither, or a parameter has a row axis.
+        If a weight is neither proportional to the rows nor constant, or a parameter has a row axis.
     """
-    sites, others = (abstract_sites(function, arrays, static) for arrays in given)
-    n_rows, n_other = (next(array.shape[0] for array in arrays.values() if array.shape) for arrays in given)
-    found = set()
+    sites, others = (abstract_sites(function, arrays, static) for arrays in abstract)
+    n_rows, n_other = (next(array.shape[0] for array in arrays.values() if array.shape) for arrays in abstract)
+    scaled = set()
     for name, site in sites.items():
         other_site = others.get(name, site)
         if site.kind == "param" and site.shapes != other_site.shapes:
             msg = (
-                f"Parameter `{name}` of the {what} has a value for each row of a batch, so those of one batch would be "
-                "taken for the next. Make it a function of the rows (amortised), or fit all rows with `fit_on_batch`."
+                f"Parameter `{name}` of the {kind} has a value for each row of a batch, so that one batch would use "
+                "the values of another. Make it a function of the rows (amortised), or fit all rows with "
+                "`fit_on_batch`."
             )
             raise ValueError(msg)
         if site.kind != "sample":
             continue
-        weight, other = (s.scale * _size(s.shapes) for s in (site, other_site))
+        weight, other = (s.scale * s.size for s in (site, other_site))
         if abs(weight * n_other - other * n_rows) <= 1e-6 * abs(other * n_rows):
-            found.add(name)
+            scaled.add(name)
         elif abs(weight - other) > 1e-6 * abs(other):
             msg = (
-                f"Site `{name}` of the {what} counts {weight:g} values for {n_rows} rows and {other:g} for {n_other}: "
-                f"neither as often as there are rows nor always the same. Leave the scaling to `fit`, or "
-                "write `numpyro.plate(name, size, subsample_size=...)` with the size of the whole data set."
+                f"Site `{name}` of the {kind} counts {weight:g} values for {n_rows} rows and {other:g} for {n_other}: "
+                "neither proportional to the rows nor constant. Leave the scaling to `fit`, or write "
+                "`numpyro.plate(name, size, subsample_size=...)` with the size of the full data."
             )
             raise ValueError(msg)
         elif site.shapes != other_site.shapes and abs(site.scale * n_rows - n_obs) > 1e-6 * n_obs:
             warn(
-                f"Site `{name}` of the {what} counts as {site.scale * n_rows:g} rows, as it is written, and the data "
-                f"have {n_obs}: the posterior is that of {site.scale * n_rows:g} rows like these."
+                f"Site `{name}` of the {kind} counts as {site.scale * n_rows:g} rows, by its own scale, but the data "
+                f"have {n_obs}: the posterior is that of {site.scale * n_rows:g} such rows."
             )
-    return frozenset(found)
-
-
-def _size(shapes: Any) -> int:
-    """Return the number of values of a site; data may be shorter than what they are compared with."""
-    values, event = shapes
-    return max(prod(max(1, int(size)) for size in shape) for shape in (*values, event))
+    return frozenset(scaled)
 
 
 @dataclass(frozen=True)
 class AbstractSite:
-    """A site of a model or a guide in one abstract run."""
+    """Site of a model or guide in an abstract run."""
 
     kind: str
     value: Any
-    """The tree of its shapes and types."""
+    """Tree of shapes and dtypes of the site's value."""
     event: tuple[int, ...]
-    """The shape of its distribution."""
+    """Shape of the site's distribution."""
     scale: float
 
     @property
-    def shapes(self) -> Any:
-        """Every shape it has."""
-        return tuple(leaf.shape for leaf in jax.tree.leaves(self.value)), self.event
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the value's leaves and of the distribution."""
+        return (*(leaf.shape for leaf in jax.tree.leaves(self.value)), self.event)
+
+    @property
+    def size(self) -> int:
+        """Number of values; observed data may broadcast against the distribution."""
+        return max(prod(max(1, int(size)) for size in shape) for shape in self.shapes)
 
 
 def run_sites(
@@ -148,115 +148,115 @@ def run_sites(
     static: Mapping[str, object],
     params: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Run a model or a guide once as NumPyro does; a prior without a sampler gets some value of its support."""
-    held = seed(substitute(function, data=dict(params or {})), random.key(0))
-    found: dict[str, dict[str, Any]] = trace(substitute(held, substitute_fn=init_to_uniform)).get_trace(
+    """Return the sites of one run of a model or guide; priors without a sampler get a value in their support."""
+    seeded = seed(substitute(function, data=dict(params or {})), random.key(0))
+    sites: dict[str, dict[str, Any]] = trace(substitute(seeded, substitute_fn=init_to_uniform)).get_trace(
         **arrays, **static
     )
-    return found
+    return sites
 
 
 def abstract_sites(
     function: Callable[..., Any], arrays: Abstract, static: Mapping[str, object]
 ) -> dict[str, AbstractSite]:
-    """Return the ``sample`` and ``param`` sites of a model, or of a guide."""
-    found: dict[str, AbstractSite] = {}
+    """Return the ``sample`` and ``param`` sites of a model or guide."""
+    sites: dict[str, AbstractSite] = {}
 
-    def run(given: Abstract) -> None:
-        for name, message in run_sites(function, given, static).items():
+    def run(arrays: Abstract) -> None:
+        for name, message in run_sites(function, arrays, static).items():
             if message["type"] in ("sample", "param"):
                 scale = message.get("scale")
-                # A scale that is an array has a value for each row, or the same for all: it is no count of rows.
+                # A scale that is an array weights rows; it does not count them.
                 plain = float(scale) if isinstance(scale, int | float) else 1.0
                 value = jax.tree.map(
                     lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), message["value"]
                 )
                 event = tuple(message["fn"].shape()) if message["type"] == "sample" else ()
-                found[name] = AbstractSite(message["type"], value, event, plain)
+                sites[name] = AbstractSite(message["type"], value, event, plain)
 
     jax.eval_shape(run, dict(arrays))
-    return found
+    return sites
 
 
 def check_minibatches(svi: SVI, spec: KernelSpec) -> None:
-    """Refuse an inference object that can only be right for all rows at once.
+    """Raise if an inference object cannot be used with minibatches.
 
     Raises
     ------
     ValueError
-        If the guide has a value for each row, or computes with the data it was set up with; or the optimizer runs to
-        the end in one step.
+        If the guide has a value for each row or stores the data, the loss cannot be scaled, or the optimizer runs to
+        the optimum in one step.
     """
     if isinstance(svi.optim, Minimize):
         msg = (
             "The optimizer `Minimize` runs to the optimum of one batch in one step. Choose one that takes steps "
             "(`numpyro.optim.Adam`, optax), or fit all rows with `fit_on_batch`."
         )
-        raise ValueError(msg)  # noqa: TRY004 (the type is right, the use is not)
+        raise ValueError(msg)  # noqa: TRY004 (a valid type, but not for minibatches)
     if isinstance(svi.loss, RenyiELBO):
         msg = (
-            "The bound of `RenyiELBO` is no sum over rows, so that of a batch cannot be scaled. Choose `Trace_ELBO`, "
-            "or fit all rows with `fit_on_batch`."
+            "The bound of `RenyiELBO` is not a sum over rows, so that a batch cannot be scaled to all rows. Choose "
+            "`Trace_ELBO`, or fit all rows with `fit_on_batch`."
         )
         raise ValueError(msg)  # noqa: TRY004 (as above)
-    holding = next((guide for guide in parts_of(svi.guide) if isinstance(guide, HOLDS_DATA)), None)
-    if holding is not None:
+    with_data = next((guide for guide in guide_parts(svi.guide) if isinstance(guide, HOLDS_DATA)), None)
+    if with_data is not None:
         msg = (
-            f"The guide `{type(holding).__name__}` computes with the data it was set up with, which would be one "
-            "batch. Choose another, `AutoNormal` say, or fit all rows with `fit_on_batch`."
+            f"The guide `{type(with_data).__name__}` computes with the data it was set up with, which would be one "
+            "batch. Choose another guide, such as `AutoNormal`, or fit all rows with `fit_on_batch`."
         )
         raise ValueError(msg)
-    local = _by_row(spec, enumerated=sums_discrete(svi))
+    local = _local_sites(spec, enumerated=enumerates_discrete(svi))
     if isinstance(svi.guide, AutoGuide) and local:
         msg = (
-            f"The guide `{type(svi.guide).__name__}` has a value of `{local[0]}` for each row, so those of one batch "
-            "would be taken for the next. Write a guide in which it is a function of the rows (amortised), "
-            "marginalise it, or fit all rows with `fit_on_batch`."
+            f"The guide `{type(svi.guide).__name__}` has a value of `{local[0]}` for each row, so that one batch would "
+            "use the values of another. Write a guide in which it is a function of the rows (amortised), marginalise "
+            "it, or fit all rows with `fit_on_batch`."
         )
         raise ValueError(msg)
 
 
-def parts_of(guide: Any) -> Iterator[Any]:
-    """Yield a guide, and what it is made of."""
+def guide_parts(guide: Any) -> Iterator[Any]:
+    """Yield a guide and, recursively, the guides it is composed of."""
     yield guide
     if isinstance(guide, AutoGuideList):
         for part in guide._guides:
-            yield from parts_of(part)
+            yield from guide_parts(part)
 
 
-def sums_discrete(svi: SVI) -> bool:
-    """Whether the ELBO sums over discrete sites that the guide has not."""
+def enumerates_discrete(svi: SVI) -> bool:
+    """Return whether the ELBO enumerates discrete sites that the guide does not draw."""
     return isinstance(svi.loss, TraceEnum_ELBO)
 
 
-def _by_row(spec: KernelSpec, *, enumerated: bool) -> list[str]:
-    """Return the latent sites with a row axis that a guide has to have; one that is summed over it has not."""
+def _local_sites(spec: KernelSpec, *, enumerated: bool) -> list[str]:
+    """Return the latent sites with a row axis that the guide must draw (not the enumerated ones)."""
     return [name for name in spec.local_sites if not (enumerated and spec[name].is_discrete)]
 
 
-def read_scaled(
-    svi: SVI, spec: KernelSpec, given: tuple[Abstract, Abstract], static: Mapping[str, object], n_obs: int
+def scaled_sites(
+    svi: SVI, spec: KernelSpec, abstract: tuple[Abstract, Abstract], static: Mapping[str, object], n_obs: int
 ) -> frozenset[str]:
-    """Return the sites of model and guide that are to be scaled.
+    """Return the sites of model and guide to scale.
 
-    ``given`` are abstract arguments at two numbers of rows, ``n_obs`` is that of the whole data.
+    ``abstract`` holds abstract arguments at two numbers of rows; ``n_obs`` is the number of rows of the full data.
 
     Raises
     ------
     ValueError
-        If the guide counts a latent site otherwise than the model does, or a site cannot be scaled.
+        If model and guide weight a latent site differently, or a site cannot be scaled.
     """
     static = {**static, **svi.static_kwargs}
-    model = _rows_counted(svi.model, given, static, "model", n_obs)
+    model = _scaling_with_rows(svi.model, abstract, static, "model", n_obs)
     if isinstance(svi.guide, AutoGuide):
-        return model  # it has no latent site by row, or `check_minibatches` had refused it
-    guide = _rows_counted(svi.guide, given, static, "guide", n_obs)
-    unlike = sorted((model ^ guide) & frozenset(_by_row(spec, enumerated=sums_discrete(svi))))
-    if unlike:
-        one, other = ("model", "guide") if unlike[0] in model else ("guide", "model")
+        return model  # `check_minibatches` raises if an AutoGuide has local sites
+    guide = _scaling_with_rows(svi.guide, abstract, static, "guide", n_obs)
+    different = sorted((model ^ guide) & frozenset(_local_sites(spec, enumerated=enumerates_discrete(svi))))
+    if different:
+        one, other = ("model", "guide") if different[0] in model else ("guide", "model")
         msg = (
-            f"Site `{unlike[0]}` counts as often as there are rows in the {one}, and always the same in the {other}. "
-            "Write it under the same plates in both."
+            f"The weight of site `{different[0]}` is proportional to the rows in the {one}, but constant in the "
+            f"{other}. Write the site under the same plates in both."
         )
         raise ValueError(msg)
     return model | guide

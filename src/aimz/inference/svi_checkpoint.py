@@ -1,10 +1,11 @@
-"""A fit on disk between two epochs: its state, so that a run that was killed ends in the same bits."""
+"""State of a variational fit in files: checkpoints between epochs, and the state of a saved model."""
 
-__all__ = ["Checkpoint", "Progress", "fingerprint_fit"]
+__all__ = ["Checkpoint", "Progress", "component_names", "fingerprint_fit", "reset_for_new_data", "restore_state"]
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,160 +13,259 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import random
 from numpyro.infer import SVI
 from numpyro.infer.svi import SVIState
 
 from aimz.data import differences
-from aimz.errors import CheckpointError
-from aimz.inference.minibatch_scaling import run_sites
+from aimz.errors import CheckpointError, SavedModelError, warn
+from aimz.inference.base import KernelContext
+from aimz.inference.minibatch_scaling import guide_parts, run_sites
+from aimz.inference.svi_steps import forget_data
 from aimz.kernel import digest_program
-from aimz.persistence import put_file
+from aimz.persistence import (
+    NO_TEMPLATE,
+    TreeMismatchError,
+    check_leaves,
+    fill_leaves,
+    leaf_arrays,
+    needs_template,
+    put_file,
+    read_tree,
+)
 
 _INDEX = "checkpoint.json"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a fit has come."""
+    """State of a fit at the end of an epoch."""
 
     state: SVIState
     losses: np.ndarray
     epochs: int
-    """Number of epochs that are done."""
+    """Number of completed epochs."""
     ended: bool
-    """Whether it was stopped, and is not to go on."""
+    """Whether the fit was stopped and must not be resumed."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The directory of one fit.
+    """Directory with the checkpoint of one fit.
 
-    An epoch writes a file of arrays under a name of its own and then, in one atomic step, the index that names it and
-    says what it must contain: whatever is torn, the index still names what was whole before.
+    Each epoch writes a file of arrays with its own name and then atomically replaces the index, which holds the name
+    and digest of that file. After an interruption the index still refers to a complete file.
     """
 
     directory: Path
     fingerprint: Mapping[str, str]
 
-    def load(self, like: SVIState) -> Progress | None:
-        """Return how far the fit had come, or None if there is nothing yet.
+    def load(self, template: SVIState) -> Progress | None:
+        """Return the stored progress, or None if there is no checkpoint.
 
         Raises
         ------
         CheckpointError
-            If it is of another fit, or damaged.
+            If the checkpoint belongs to another fit, or is damaged.
         """
         index = self.directory / _INDEX
         if not index.is_file():
             return None
         try:
-            found = json.loads(index.read_text())
-            unlike = differences(self.fingerprint, found["fingerprint"])
+            content = json.loads(index.read_text())
+            different = differences(self.fingerprint, content["fingerprint"])
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(index) from error
-        if unlike:
+        if different:
             msg = (
-                f"The checkpoint in {self.directory} is of another fit: {', '.join(unlike)} differ(s). Pass another "
-                "`checkpoint_dir`, or make the call that was interrupted."
+                f"The checkpoint in {self.directory} is of another fit: {', '.join(different)} differ(s). Pass another "
+                "`checkpoint_dir`, or repeat the call that was interrupted."
             )
             raise CheckpointError(msg)
-        path = self.directory / found["file"]
-        content = path.read_bytes() if path.is_file() else b""
-        if hashlib.sha256(content).hexdigest() != found["sha256"]:
+        path = self.directory / content["file"]
+        data = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(data).hexdigest() != content["sha256"]:
             raise self._damaged(path)
         from safetensors.flax import load
 
-        arrays = load(content)
+        arrays = load(data)
         losses = np.asarray(arrays.pop("losses"))
-        return Progress(_filled(like, arrays), losses, found["epochs"], found["ended"])
+        return Progress(fill_leaves(template, arrays), losses, content["epochs"], content["ended"])
 
     def save(self, progress: Progress) -> None:
-        """Write how far the fit has come."""
+        """Write a checkpoint and delete the previous one."""
         from safetensors.flax import save
 
         self.directory.mkdir(parents=True, exist_ok=True)
-        arrays = {name: jnp.asarray(_plain(leaf)) for name, leaf in _leaves(progress.state)}
-        content = save({**arrays, "losses": jnp.asarray(progress.losses)})
+        arrays = {**leaf_arrays(progress.state), "losses": progress.losses}
+        data = save({name: jnp.asarray(array) for name, array in arrays.items()})
         name = f"epoch-{progress.epochs:06d}.safetensors"
-        put_file(self.directory / name, content)
+        put_file(self.directory / name, data)
         index = {
             "file": name,
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "sha256": hashlib.sha256(data).hexdigest(),
             "epochs": progress.epochs,
             "ended": progress.ended,
             "fingerprint": dict(self.fingerprint),
         }
         put_file(self.directory / _INDEX, json.dumps(index, indent=2).encode())
-        for old in self.directory.glob("epoch-*.safetensors*"):
-            if old.name != name:
-                old.unlink(missing_ok=True)
+        for previous in self.directory.glob("epoch-*.safetensors*"):
+            if previous.name != name:
+                previous.unlink(missing_ok=True)
 
     def _damaged(self, path: Path) -> CheckpointError:
         return CheckpointError(
-            f"The checkpoint in {self.directory} is damaged: {path.name} is missing or not as it was written. Remove "
-            "the directory, and fit from the start."
+            f"The checkpoint in {self.directory} is damaged: {path.name} is missing or has changed since it was "
+            "written. Remove the directory and fit from the start."
         )
-
-
-def _leaves(state: SVIState) -> list[tuple[str, Any]]:
-    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
-
-
-def _plain(leaf: Any) -> Any:
-    """Return a leaf as an array of numbers; a key is its words."""
-    return random.key_data(leaf) if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key) else leaf
-
-
-def _filled(like: SVIState, arrays: Mapping[str, Any]) -> SVIState:
-    """Return the state with these leaves; its structure is that of a fit like this one, as the fingerprint says."""
-    leaves = []
-    for name, leaf in _leaves(like):
-        found = jnp.asarray(arrays[name])
-        key = jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
-        leaves.append(random.wrap_key_data(found, impl=random.key_impl(leaf)) if key else found)
-    filled: SVIState = jax.tree.unflatten(jax.tree.structure(like), leaves)
-    return filled
 
 
 def fingerprint_fit(
     svi: SVI, state: SVIState, arrays: Mapping[str, Any], static: Mapping[str, object], **more: str
 ) -> dict[str, str]:
-    """Return texts that are the same for the same fit, by what they are of.
+    """Return one text for each component of a fit, which is equal for equal fits.
 
-    ``state`` is where the fit starts; ``arrays`` are abstract arguments of a batch.
+    ``state`` is the initial state; ``arrays`` are abstract arguments of a batch.
     """
 
     def densities(function: Any) -> str:
-        """Return the digest of every site's name, value, density and scale."""
+        """Return the digest of name, value, density and scale of every site."""
         texts: list[str] = []
 
-        def run(given: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-            found = run_sites(function, given, {**static, **svi.static_kwargs}, params).items()
-            scaled = {n: (m, m["scale"]) for n, m in found if m["type"] == "sample"}
-            texts.extend(f"{n} {scale if isinstance(scale, int | float) else None}" for n, (_, scale) in scaled.items())
-            arrays_of = {n: scale if hasattr(scale, "shape") else 0 for n, (_, scale) in scaled.items()}
-            return {n: (m["value"], m["fn"].log_prob(m["value"]), arrays_of[n]) for n, (m, _) in scaled.items()}
+        def run(arrays: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+            sites = run_sites(function, arrays, {**static, **svi.static_kwargs}, params).items()
+            samples = {name: (site, site["scale"]) for name, site in sites if site["type"] == "sample"}
+            texts.extend(
+                f"{n} {scale if isinstance(scale, int | float) else None}" for n, (_, scale) in samples.items()
+            )
+            scales = {name: scale if hasattr(scale, "shape") else 0 for name, (_, scale) in samples.items()}
+            return {n: (m["value"], m["fn"].log_prob(m["value"]), scales[n]) for n, (m, _) in samples.items()}
 
         program = jax.make_jaxpr(run)(dict(arrays), svi.get_params(state))
         return digest_program(program, *texts)
 
     def one_step(optim_state: Any) -> Any:
-        """Return the state after a step on some function, whichever it is."""
+        """Return the optimizer's state after one step on an arbitrary function."""
         return svi.optim.eval_and_update(
             lambda params: (sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)), None), optim_state
         )
 
-    shapes = [(name, jnp.shape(leaf), str(jnp.result_type(leaf))) for name, leaf in _leaves(state)]
-    start = hashlib.sha256()
-    for _, leaf in _leaves(state):
-        start.update(np.ascontiguousarray(_plain(leaf)).tobytes())
+    shapes = [
+        (jax.tree_util.keystr(path), jnp.shape(leaf), str(jnp.result_type(leaf)))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    ]
+    initial = hashlib.sha256()
+    for array in leaf_arrays(state).values():
+        initial.update(np.ascontiguousarray(array).tobytes())
     return {
         "kernel": densities(svi.model),
         "guide": f"{type(svi.guide).__name__} {densities(svi.guide)}",
         "optimizer": digest_program(jax.make_jaxpr(one_step)(state.optim_state), shapes),
         "loss": f"{type(svi.loss).__name__} {sorted((k, v) for k, v in vars(svi.loss).items() if not callable(v))}",
-        "state at the start": start.hexdigest(),
+        "state at the start": initial.hexdigest(),
         "device": jax.default_backend(),
         **more,
     }
+
+
+# ------------------------------------------------------------------------------------------------ saved model
+
+
+def component_names(svi: SVI) -> dict[str, str]:
+    """Return the names of guide, optimizer and loss."""
+    parts = {"guide": svi.guide, "optimizer": svi.optim, "loss": svi.loss}
+    return {name: getattr(part, "__name__", type(part).__name__) for name, part in parts.items()}
+
+
+def reset_for_new_data(svi: SVI) -> SVI:
+    """Return ``svi``, or a copy without the data it was set up with."""
+    is_set_up = any(getattr(part, "prototype_trace", None) for part in guide_parts(svi.guide))
+    if svi.constrain_fn is None and not is_set_up:
+        return svi
+    own = copy(svi)
+    own.guide = deepcopy(svi.guide)
+    forget_data(own)
+    return own
+
+
+def restore_state(
+    svi: SVI, node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], context: KernelContext
+) -> tuple[dict[str, Any], SVIState | None]:
+    """Return the parameters of a saved fit, and its state if there is one.
+
+    Raises
+    ------
+    SavedModelError
+        If they belong to another guide, kernel or optimizer; the message names the differences.
+    """
+    state_template, params_template = NO_TEMPLATE, NO_TEMPLATE
+    if context.example is not None and (node["state"] is not None or needs_template(node["params"])):
+        key = {} if node["state"] is None else dict(node["state"]["fields"])["rng_key"]
+        state_template, params_template = _abstract_state(svi, context, impl=key.get("key"))
+    state, what = None, "parameters"
+    try:
+        params = read_tree(node["params"], arrays, params_template)
+        if params_template is not NO_TEMPLATE:
+            # Parameters set by the user may be incomplete; those of the state are not.
+            check_leaves(params, {name: value for name, value in params_template.items() if name in params})
+        if node["state"] is not None:
+            what = "state of the optimizer"
+            state = read_tree(node["state"], arrays, state_template)
+            check_leaves(state, state_template)
+    except TreeMismatchError as error:
+        here = component_names(svi)
+        names = ", ".join(f"{kind} {node[kind]} (here {here[kind]})" for kind in ("guide", "optimizer"))
+        more = f" and {len(error.args) - 5} more" if len(error.args) > 5 else ""
+        msg = (
+            f"The model was saved with other {what}: {', '.join(error.args[:5])}{more}. It was fitted with {names}. "
+            "Pass inference built as for the fit, or none to predict only."
+        )
+        raise SavedModelError(msg) from error
+    return params, state
+
+
+def _abstract_state(svi: SVI, context: KernelContext, impl: str | None) -> tuple[Any, Any]:
+    """Return shapes and dtypes of the initial state and parameters of a fit, without changing ``svi``.
+
+    Warns
+    -----
+    UserWarning
+        If bounds may depend on the data, so that they change with the first data after a load.
+    """
+    assert context.example is not None
+    own, bounded = copy(svi), list[str]()
+    own.guide = deepcopy(svi.guide)  # running a guide sets it up
+
+    def init(key: jax.Array, arrays: Mapping[str, Any]) -> tuple[Any, Any]:
+        state = own.init(key, **arrays, **context.static)
+        bounded.extend(_bounded_by_data(own))
+        return state, own.get_params(state)
+
+    try:
+        result: tuple[Any, Any] = jax.eval_shape(init, jax.random.key(0, impl=impl), dict(context.example.arrays))
+    except Exception as error:
+        msg = (
+            "The guide cannot be run on arguments like those of the saved model, to compare the two: "
+            f"{type(error).__name__}: {error}. Pass inference built as for the fit, or none to predict only."
+        )
+        raise SavedModelError(msg) from error
+    if bounded:
+        warn(
+            f"The bounds of {', '.join(f'`{name}`' for name in bounded)} are computed when the fit starts, possibly "
+            "from the data. A loaded model computes them from the first data it is fitted to: continue with the data "
+            "of the fit."
+        )
+    return result
+
+
+def _bounded_by_data(svi: SVI) -> Iterator[str]:
+    """Yield the parameters and latents whose bounds are not constants."""
+
+    def varies(bounds: Any) -> bool:
+        return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(bounds))
+
+    (transforms,) = svi.constrain_fn.args
+    yield from (name for name, transform in transforms.items() if varies(transform))
+    for part in guide_parts(svi.guide):
+        for name, site in (getattr(part, "prototype_trace", None) or {}).items():
+            if site["type"] == "sample" and not site["is_observed"] and varies(site["fn"].support):
+                yield name

@@ -1,6 +1,6 @@
-"""The compiled programs of stochastic variational inference: a loop of steps, and draws from the guide."""
+"""Compiled programs of stochastic variational inference: a loop of steps, and draws from the guide."""
 
-__all__ = ["MOST_STEPS", "Loop", "Pace", "SVIPrograms", "forget_data", "warn_not_finite"]
+__all__ = ["MAX_STEPS", "Loop", "Pace", "SVIPrograms", "forget_data", "warn_not_finite"]
 
 import inspect
 import time
@@ -21,36 +21,36 @@ from numpyro.optim import Minimize
 
 from aimz.data import KernelArguments
 from aimz.errors import warn
-from aimz.inference.minibatch_scaling import RowScale, parts_of, sums_discrete
+from aimz.inference.minibatch_scaling import RowScale, enumerates_discrete, guide_parts
 from aimz.kernel import LRUCache, freeze
 from aimz.progress import ProgressBar
 
 type Loop = Callable[..., tuple[SVIState, jax.Array, jax.Array, jax.Array]]
 """``f(state, arrays, scale, n_steps, at, per_epoch, bad) -> (state, losses, taken, bad)``."""
 
-MOST_STEPS = 1000
-"""Most steps between two looks at the clock."""
+MAX_STEPS = 1000
+"""Largest number of steps in one compiled loop."""
 _SECONDS = 0.25
-"""How long a chunk of steps should take: often enough for a progress bar and Ctrl-C."""
+"""Target duration of a loop, short enough for a progress bar and Ctrl-C."""
 
 
 @dataclass
 class Pace:
-    """How many steps to take before the next look at the clock."""
+    """Number of steps in the next loop, adapted to the measured time per step."""
 
     steps: int = 16
 
-    def took(self, steps: int, seconds: float) -> None:
-        """Learn from a chunk of steps."""
+    def update(self, steps: int, seconds: float) -> None:
+        """Adapt to the duration of a loop."""
         if steps:
-            fits = int(_SECONDS * steps / max(seconds, 1e-6))
-            self.steps = max(1, min(fits, 8 * self.steps, MOST_STEPS))
+            target = int(_SECONDS * steps / max(seconds, 1e-6))
+            self.steps = max(1, min(target, 8 * self.steps, MAX_STEPS))
 
 
 def forget_data(svi: SVI) -> None:
-    """Let an object be set up again, for other data."""
+    """Reset guide and constraints, so that ``svi`` is set up again for other data."""
     svi.constrain_fn = None
-    for part in parts_of(svi.guide):
+    for part in guide_parts(svi.guide):
         if isinstance(part, AutoGuide):
             part.prototype_trace = None
 
@@ -58,8 +58,8 @@ def forget_data(svi: SVI) -> None:
 class SVIPrograms:
     """Steps and draws of one :class:`numpyro.infer.SVI` object, compiled once per shape of the data.
 
-    The number of steps of a chunk is an argument of the compiled program, so a run of any length compiles
-    once, and where a run is cut into chunks does not show in its result.
+    The number of steps of a loop is an argument of the compiled program: a run of any length compiles once, and its
+    result does not depend on how it is divided into loops.
     """
 
     def __init__(self, svi: SVI) -> None:
@@ -69,16 +69,16 @@ class SVIPrograms:
         self._draws = LRUCache[Callable[..., dict[str, jax.Array]]]()
 
     def begin(self, state: SVIState | None, call: KernelArguments, key: jax.Array) -> SVIState:
-        """Return the state to start from: what there is, or a new one made for data like these."""
+        """Return ``state`` with the given key, or an initial state for the shapes of ``call``."""
         if state is not None:
             self.set_up(call)
             return state._replace(rng_key=key)
         arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
-        begun: SVIState = self._svi.init(key, **arrays, **call.static)
-        return begun
+        initial: SVIState = self._svi.init(key, **arrays, **call.static)
+        return initial
 
     def set_up(self, call: KernelArguments) -> None:
-        """Let guide and constraints see data, where none were seen in this process: the state came from a file."""
+        """Set up guide and constraints on the data, if the state was read from a file."""
         if self._svi.constrain_fn is not None:
             return
         try:
@@ -90,14 +90,14 @@ class SVIPrograms:
     def run(
         self, state: SVIState | None, call: KernelArguments, *, num_steps: int, key: jax.Array, progress: bool
     ) -> tuple[SVIState, np.ndarray]:
-        """Take ``num_steps`` steps on the same data and return the new state and the loss of each step.
+        """Run ``num_steps`` steps on the same data and return the new state and the loss of each step.
 
-        A step that is not finite ends the run: the state is then that before it, and the last loss is its loss.
+        A step whose loss or gradient is not finite ends the run. Its loss is the last, but the state is the one before.
         """
         arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
         losses: list[np.ndarray] = []
         done, pace = 0, Pace()
-        # The bar stands before the work begins: setting up a guide can take longer than a thousand steps.
+        # The bar is shown first: setting up a guide can take longer than a thousand steps.
         with ProgressBar(total=num_steps, disable=not progress, unit="step", desc="SVI, setting up") as bar:
             state = self.begin(state, call, key)
             loop = self.loop(call.static)
@@ -113,13 +113,12 @@ class SVIPrograms:
                 if bad:
                     warn_not_finite(f"at step {done} of {num_steps}; the run stops there")
                     break
-                pace.took(n_steps, time.perf_counter() - started)
+                pace.update(n_steps, time.perf_counter() - started)
         return state, np.concatenate(losses)
 
     def one_step(self, static: Mapping[str, object], names: frozenset[str]) -> Callable[..., Any]:
-        """Return one compiled step: ``f(state, arrays, scale) -> (state, loss, fine)``."""
-        handle = (freeze(static), names)
-        return self._steps.get(handle, lambda: self._jit(self._step(dict(static), names)))
+        """Return one compiled step: ``f(state, arrays, scale) -> (state, loss, is_finite)``."""
+        return self._steps.get((freeze(static), names), lambda: self._jit(self._step(dict(static), names)))
 
     def draw(
         self,
@@ -135,30 +134,33 @@ class SVIPrograms:
         Raises
         ------
         ValueError
-            If the guide is a function of data that were not given.
+            If the guide needs data that are not in ``call``.
         """
         arrays, static = ({}, {}) if call is None else (call.arrays, call.static)
         _check_guide(self._svi.guide, {*arrays, *static})
-        handle = (num_samples, call is None, freeze(static))
-        draw = self._draws.get(handle, lambda: jax.jit(partial(_draw, self._svi.guide, num_samples, dict(static))))
+        draw = self._draws.get(
+            (num_samples, call is None, freeze(static)),
+            lambda: jax.jit(partial(_draw, self._svi.guide, num_samples, dict(static))),
+        )
         drawn = draw(key, dict(params), dict(arrays))
-        # Before any trace of the kernel there is nothing to choose by but the names guides give to what is theirs.
+        # Without a trace of the kernel, auxiliary sites of a guide are recognised by their prefix.
         names = [name for name in drawn if not name.startswith("_auto")] if latents is None else latents
         return {name: drawn[name] for name in names if name in drawn}
 
     def loop(self, static: Mapping[str, object], names: frozenset[str] = frozenset(), *, stacked: bool = False) -> Loop:
         """Return the compiled loop of steps.
 
-        Each step counts the sites called ``names`` ``scale`` times.  If ``stacked``, arrays have an axis of batches
-        in front and step ``i`` takes batch ``i``; ``at`` is the place of the first in its epoch of ``per_epoch`` steps.
-        The loop ends early with the epoch of a step that is not finite; ``bad`` says that there was one before.
+        Each step scales the log density of the sites ``names`` by ``scale``. If ``stacked``, arrays have a leading axis
+        of batches and step ``i`` uses batch ``i``; ``at`` is the position of the first batch in its epoch of
+        ``per_epoch`` steps. After a step that is not finite (or if ``bad`` is set), the loop ends with its epoch.
         """
-        handle = (freeze(static), names, stacked)
-        return self._loops.get(handle, lambda: self._jit(self._loop(dict(static), names, stacked=stacked)))
+        return self._loops.get(
+            (freeze(static), names, stacked), lambda: self._jit(self._loop(dict(static), names, stacked=stacked))
+        )
 
     def _jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Compile ``f(state, arrays, scale, ...)``; NumPyro sums over discrete sites with a plain scale only."""
-        return jax.jit(function, static_argnums=2 if sums_discrete(self._svi) else ())
+        """Compile ``f(state, arrays, scale, ...)``; enumeration in NumPyro needs a static scale."""
+        return jax.jit(function, static_argnums=2 if enumerates_discrete(self._svi) else ())
 
     def _loop(self, static: Mapping[str, object], names: frozenset[str], *, stacked: bool) -> Loop:
         step = self._step(static, names)
@@ -183,37 +185,37 @@ class SVIPrograms:
                 batch = arrays
                 if stacked:
                     batch = {name: lax.dynamic_index_in_dim(a, i, keepdims=False) for name, a in arrays.items()}
-                state, loss, fine = step(state, batch, scale)
-                return state, losses.at[i].set(loss), i + 1, bad | ~fine
+                state, loss, is_finite = step(state, batch, scale)
+                return state, losses.at[i].set(loss), i + 1, bad | ~is_finite
 
-            start = (state, jnp.zeros(MOST_STEPS), jnp.asarray(0), jnp.asarray(bad))
-            found: tuple[SVIState, jax.Array, jax.Array, jax.Array] = lax.while_loop(unfinished, body, start)
-            return found
+            start = (state, jnp.zeros(MAX_STEPS), jnp.asarray(0), jnp.asarray(bad))
+            result: tuple[SVIState, jax.Array, jax.Array, jax.Array] = lax.while_loop(unfinished, body, start)
+            return result
 
         return loop
 
     def _step(self, static: Mapping[str, object], names: frozenset[str]) -> Callable[..., Any]:
-        """Return one step, which keeps the state if its loss or the new parameters are not finite, and says so."""
-        # `Minimize` runs a whole optimisation in one update and has no stable one.
+        """Return one step that leaves the state unchanged if the loss or the new parameters are not finite."""
+        # `Minimize` runs a whole optimisation in one update and does not support `stable_update`.
         stable = not isinstance(self._svi.optim, Minimize)
         update = self._svi.stable_update if stable else self._svi.update
 
         def step(state: SVIState, arrays: Mapping[str, jax.Array], scale: Any) -> tuple[SVIState, jax.Array, jax.Array]:
             with RowScale(names, scale) if names else nullcontext():
                 new, loss = update(state, **arrays, **static)
-            fine = jnp.isfinite(loss)
+            is_finite = jnp.isfinite(loss)
             if stable:
-                # The optimizer counts the steps it took; the module's state has to stay behind with it.
-                fine &= new.optim_state[0] != state.optim_state[0]
-                mutable = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new.mutable_state, state.mutable_state)
+                # The optimizer counts only accepted steps; mutable state must be rejected together with them.
+                is_finite &= new.optim_state[0] != state.optim_state[0]
+                mutable = jax.tree.map(lambda a, b: jnp.where(is_finite, a, b), new.mutable_state, state.mutable_state)
                 new = new._replace(mutable_state=mutable)
-            return new, loss, fine
+            return new, loss, is_finite
 
         return step
 
 
 def warn_not_finite(where: str) -> None:
-    """Say that a run was stopped, and what usually helps."""
+    """Warn that a run was stopped, with advice."""
     warn(
         f"The loss or its gradient was not finite {where} and keeps the last good state. A smaller learning rate, "
         "other initial values or scaled inputs usually help.",
@@ -222,7 +224,7 @@ def warn_not_finite(where: str) -> None:
 
 
 def _check_guide(guide: Any, given: set[str]) -> None:
-    """Refuse to draw from a guide written by hand without the data it reads."""
+    """Raise if a handwritten guide needs arguments that are not ``given``."""
     if isinstance(guide, AutoGuide):
         return
     parameters = inspect.signature(guide).parameters.values()
@@ -243,9 +245,9 @@ def _draw(
     params: Mapping[str, Any],
     arrays: Mapping[str, Any],
 ) -> dict[str, jax.Array]:
-    """Draw from a guide of any kind; what it returns besides latent sites is left to the caller to drop."""
+    """Draw from a guide of any kind; the result can include auxiliary sites."""
     if isinstance(guide, AutoDelta):
-        # Its own `sample_posterior` would run the model, and so need data, for the deterministic sites.
+        # `AutoDelta.sample_posterior` runs the model for deterministic sites, which needs data.
         return {
             name: jnp.broadcast_to(value, (num_samples, *jnp.shape(value)))
             for name, value in guide.median(params).items()

@@ -17,14 +17,14 @@ import numpy as np
 from aimz.data import Posterior, check_key, key_from_text, key_to_text, read_draws
 from aimz.engine import KernelEngine
 from aimz.errors import SavedModelError, warn
-from aimz.inference import Fit, FitData, Known
+from aimz.inference import Fit, FitData, KernelContext
 from aimz.kernel import AbstractCall, KernelSignature, KernelSpec, is_storable, kernel_digest, read_signature
 from aimz.model.results import ResultBuilder
 from aimz.persistence import (
     check_target,
     damaged,
     is_plain,
-    needs_like,
+    needs_template,
     read_bundle,
     read_columns,
     read_example,
@@ -71,7 +71,7 @@ def write_model(path: Path, model: ModelState, *, overwrite: bool) -> None:
     arrays: dict[str, np.ndarray] = {}
     engine, posterior, observed = model.engine, model.posterior, model.observed
     fit = model.fit.write(arrays)
-    if engine.example is None and any(needs_like(fit.get(part)) for part in ("params", "state")):
+    if engine.example is None and any(needs_template(fit.get(part)) for part in ("params", "state")):
         msg = (
             "Parameters of this kernel are objects of classes, which are known again by a call of the kernel; there "
             "was none yet. Call `predict_on_batch` once, and save then."
@@ -183,7 +183,7 @@ def read_model(path: Path, kernel: Kernel, fit: Fit, given: Mapping[str, Any]) -
         _check_kernel(engine, example, static, saved)
         params = engine.reader.param_shapes(example.arrays, static, example.spec)
     with _understanding(path):
-        fit.read(content["fit"], arrays, Known(example, static, params))
+        fit.read(content["fit"], arrays, KernelContext(example, static, params))
     if example is not None and digest is not None and _alike_in_arithmetic(versions):
         _compare_arithmetic(digest, kernel, example, static)
     engine.reader.spec, engine.example = spec, example
@@ -313,7 +313,7 @@ def _read_posterior(node: Any, arrays: Mapping[str, np.ndarray], output: str) ->
     if node is None:
         return None
     for name in filterfalse(is_storable, node["sites"]):
-        msg = f"no site is called {name!r}"
+        msg = f"{name!r} is not a valid site name"
         raise ValueError(msg)
     draws = {name: arrays[f"posterior/{name}"] for name in node["sites"]}
     found = read_draws(draws, num_chains=node["num_chains"], param_output=output)

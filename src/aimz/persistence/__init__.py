@@ -1,18 +1,38 @@
-"""Models as files that hold no code: arrays as safetensors, all else as JSON."""
+"""Saved models without code: arrays as safetensors, everything else as JSON."""
 
 from aimz.persistence.bundle import check_target, damaged, put_file, read_bundle, write_bundle
-from aimz.persistence.kernel_spec import read_columns, read_example, read_spec, write_example, write_spec
+from aimz.persistence.kernel_spec import (
+    is_plain,
+    read_columns,
+    read_example,
+    read_plain,
+    read_spec,
+    write_example,
+    write_plain,
+    write_spec,
+)
 from aimz.persistence.pandas_index import read_labels, write_labels
-from aimz.persistence.plain import is_plain, read_plain, write_plain
-from aimz.persistence.pytrees import NOTHING, Unlike, needs_like, read_tree, unlike_leaves, write_tree
+from aimz.persistence.pytrees import (
+    NO_TEMPLATE,
+    TreeMismatchError,
+    check_leaves,
+    fill_leaves,
+    leaf_arrays,
+    needs_template,
+    read_tree,
+    write_tree,
+)
 
 __all__ = [
-    "NOTHING",
-    "Unlike",
+    "NO_TEMPLATE",
+    "TreeMismatchError",
+    "check_leaves",
     "check_target",
     "damaged",
+    "fill_leaves",
     "is_plain",
-    "needs_like",
+    "leaf_arrays",
+    "needs_template",
     "put_file",
     "read_bundle",
     "read_columns",
@@ -21,7 +41,6 @@ __all__ = [
     "read_plain",
     "read_spec",
     "read_tree",
-    "unlike_leaves",
     "write_bundle",
     "write_example",
     "write_labels",

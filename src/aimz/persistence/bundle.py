@@ -1,4 +1,4 @@
-"""A directory of one JSON file and one file of arrays, written as a whole or not at all, and read with distrust."""
+"""Directory of one JSON file and one safetensors file: written atomically, validated when read."""
 
 __all__ = ["check_target", "damaged", "put_file", "read_bundle", "write_bundle"]
 
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax  # noqa: F401 (gives NumPy the types that it has not itself: bfloat16)
+import jax  # noqa: F401 (registers bfloat16 and other dtypes with NumPy)
 import numpy as np
 
 from aimz.errors import SavedModelError
@@ -25,25 +25,25 @@ except ImportError:  # Windows
 
 FORMAT = "aimz-model"
 VERSION = 1
-"""Of the format.  A change that older code would misread raises it."""
+"""Version of the format; increased by a change that older code would misread."""
 READABLE_SINCE = "0.1.0"
-"""The first version of aimz that reads this format."""
+"""First version of aimz that reads this format."""
 
 INDEX = "model.json"
 _ARRAYS = re.compile(r"arrays-[0-9a-f]{16}\.safetensors")
 _OURS = re.compile(rf"{_ARRAYS.pattern}|{re.escape(INDEX)}")
 _DRAFT = re.compile(r"\.draft-[0-9a-f]{16}")
-_TRIES = 5
-"""Times that a model is read which another takes the place of meanwhile."""
-_MOST_JSON = 2**26
-"""Bytes of JSON that are read: all that is long is in the arrays."""
+_MAX_READS = 5
+"""Number of attempts to read a model that other processes keep replacing."""
+_MAX_JSON_BYTES = 2**26
+"""Largest JSON file; long content is in the arrays."""
 _NATIVE = frozenset(
     ["bool", *(f"{sign}int{n}" for sign in ("", "u") for n in (8, 16, 32, 64)), "float16", "float32", "float64"]
 )
 
 
 def put_file(path: Path, content: bytes) -> None:
-    """Write a file that appears under its name only when whole, and stays there when the power fails."""
+    """Write a file atomically and durably: to a draft, then fsync and rename."""
     draft = path.with_name(f"{path.name}.partial")
     with draft.open("wb") as file:
         file.write(content)
@@ -53,24 +53,24 @@ def put_file(path: Path, content: bytes) -> None:
 
 
 def _sha256(path: Path) -> str:
-    """Return the digest of a file, read piece by piece."""
+    """Return the SHA-256 digest of a file without reading it at once."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
-    """Refuse a directory that has anything but models.
+    """Raise if a model cannot be written to ``path``.
 
     Raises
     ------
     FileExistsError
-        If there is something else, or a model and not ``overwrite``.
+        If the directory has other files, or a model and ``overwrite`` is False.
     """
     found = sorted(path.iterdir()) if path.is_dir() else []
     foreign = [entry.name for entry in found if not (_DRAFT if entry.is_dir() else _OURS).fullmatch(entry.name)]
     if foreign or (path.exists() and not path.is_dir()):
-        what = f"{foreign[0]!r}, which is no part of a model" if foreign else "a file"
-        msg = f"`path` must be a new directory, or one of a saved model; {path} has {what}. Pass another path."
+        what = f"contains {foreign[0]!r}, which is not part of a model" if foreign else "is a file"
+        msg = f"`path` must be a new directory or that of a saved model; {path} {what}. Pass another path."
         raise FileExistsError(msg)
     if not overwrite and any(entry.name == INDEX for entry in found):
         msg = f"`path` must be a new directory; {path} has a model. Pass another path, or `overwrite=True`."
@@ -78,23 +78,23 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
 
 def write_bundle(path: Path, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray], *, overwrite: bool) -> None:
-    """Write a model; the directory is what it was before until the last moment, and whole from then on.
+    """Write a model atomically: until the last rename, ``path`` holds the previous model.
 
-    Both files are made in a directory of their own.  That of the arrays is named after its digest; then the JSON file,
-    which names it, takes the place of the one before in one atomic step.
+    Both files are written to a draft directory. The file of arrays, named by its digest, is moved first; then the JSON
+    file, which refers to it, replaces the previous JSON file.
 
     Raises
     ------
     FileExistsError
-        As :func:`check_target`.
+        If the directory has other files, or a model and ``overwrite`` is False.
     BlockingIOError
-        If a model is being saved there just now.
+        If another process is saving a model to ``path``.
     """
     path.mkdir(parents=True, exist_ok=True)
-    with _alone(path):
+    with _locked(path):
         check_target(path, overwrite=overwrite)
-        for left in path.glob(".draft-*"):
-            shutil.rmtree(left)  # of a process that was killed
+        for leftover in path.glob(".draft-*"):
+            shutil.rmtree(leftover)  # from a process that was killed
         draft = path / f".draft-{secrets.token_hex(8)}"
         try:
             draft.mkdir()
@@ -112,38 +112,38 @@ def write_bundle(path: Path, content: Mapping[str, Any], arrays: Mapping[str, np
 
 
 def _write_draft(draft: Path, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
-    """Write both files of a model, and return the name of that of the arrays."""
+    """Write both files of a model to a draft directory and return the name of the file of arrays."""
     from safetensors.numpy import save_file
 
     stored, views = _as_native(arrays)
-    made = draft / "arrays"
-    made.touch()
-    mode = made.stat().st_mode  # safetensors makes files that nobody else may read
-    save_file(stored, made)
-    made.chmod(mode)
-    _sync(made)
-    digest = _sha256(made)
+    file = draft / "arrays"
+    file.touch()
+    mode = file.stat().st_mode  # safetensors makes files that only their owner may read
+    save_file(stored, file)
+    file.chmod(mode)
+    _sync(file)
+    digest = _sha256(file)
     name = f"arrays-{digest[:16]}.safetensors"
     index = {
         "format": FORMAT,
         "format_version": VERSION,
         "readable_since": READABLE_SINCE,
         **content,
-        "arrays": {"file": name, "sha256": digest, "bytes": made.stat().st_size, "views": views},
+        "arrays": {"file": name, "sha256": digest, "bytes": file.stat().st_size, "views": views},
     }
     index["checksum"] = _checksum(index)
     text = json.dumps(index, indent=1, allow_nan=False).encode()
-    if len(text) > _MOST_JSON:
-        msg = f"A model is described in at most {_MOST_JSON} bytes; got {len(text)}. Name fewer columns or sites."
+    if len(text) > _MAX_JSON_BYTES:
+        msg = f"A model is described in at most {_MAX_JSON_BYTES} bytes; got {len(text)}. Use fewer columns or sites."
         raise ValueError(msg)
     put_file(draft / INDEX, text)
-    made.replace(draft / name)
+    file.replace(draft / name)
     return name
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Let nobody else write a model there meanwhile, as far as the system can tell."""
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a directory, if the platform has file locks."""
     if fcntl is None:
         yield
         return
@@ -152,7 +152,10 @@ def _alone(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            msg = f"`path` must be a directory nobody else writes to; a model is being saved to {path}. Pass another."
+            msg = (
+                f"`path` must be a directory that no other process writes to; a model is being saved to {path}. Pass "
+                "another path."
+            )
             raise BlockingIOError(msg) from error
         yield
     finally:
@@ -160,20 +163,20 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def read_bundle(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return content and arrays of a model that was written by :func:`write_bundle`.
+    """Return the content and arrays of a model written by :func:`write_bundle`.
 
     Raises
     ------
     FileNotFoundError
         If there is no model.
     SavedModelError
-        If it is torn, altered, no model, or of a newer format.
+        If a file is truncated, altered, not a model, or of a newer format.
     """
-    for _ in range(_TRIES):
+    for _ in range(_MAX_READS):
         index = path / INDEX
         if not index.is_file():
-            left = " A save that did not finish left files there." if path.is_dir() and any(path.iterdir()) else ""
-            msg = f"`path` must be a directory written by `ImpactModel.save`; {path} has no {INDEX}.{left}"
+            hint = " It has files of an unfinished save." if path.is_dir() and any(path.iterdir()) else ""
+            msg = f"`path` must be a directory written by `ImpactModel.save`; {path} has no {INDEX}.{hint}"
             raise FileNotFoundError(msg)
         content = _read_index(index)
         try:
@@ -181,8 +184,8 @@ def read_bundle(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         except SavedModelError:
             if _read_index(index) == content:
                 raise
-        # Another model took its place meanwhile.
-    msg = f"The model in {path} is being replaced again and again; got {_TRIES} in a row. Load it when that is over."
+        # Another process replaced the model between the two reads.
+    msg = f"The model in {path} was replaced {_MAX_READS} times while it was read. Load it when no process saves there."
     raise SavedModelError(msg)
 
 
@@ -192,19 +195,19 @@ def _read_arrays(path: Path, content: Mapping[str, Any]) -> dict[str, np.ndarray
         described = content["arrays"]
         name, digest, size = described["file"], described["sha256"], described["bytes"]
         views = {view: (kind, tuple(shape)) for view, (kind, shape) in described["views"].items()}
-        fine = _ARRAYS.fullmatch(name) is not None
+        is_valid = _ARRAYS.fullmatch(name) is not None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise damaged(index, "it does not say where the arrays are") from error
-    if not fine:
-        raise damaged(index, f"arrays cannot be in {name!r}")
+        raise damaged(index, "its entry for the arrays is invalid") from error
+    if not is_valid:
+        raise damaged(index, f"{name!r} is not a valid name of the file of arrays")
     file = path / name
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
         if file.stat().st_size != size or _sha256(file) != digest:
-            raise damaged(file, "it is not as it was written")
-        return _as_given(load_file(file), views)
+            raise damaged(file, "its content has changed since it was written")
+        return _from_native(load_file(file), views)
     except FileNotFoundError as error:
         raise damaged(file, "it is missing") from error
     except SavedModelError:
@@ -214,23 +217,23 @@ def _read_arrays(path: Path, content: Mapping[str, Any]) -> dict[str, np.ndarray
 
 
 def damaged(file: Path, why: str) -> SavedModelError:
-    """Return the error for a file that is not what was written."""
+    """Return the error for a damaged file."""
     return SavedModelError(
-        f"The model in {file.parent} is damaged: {file.name}: {why}. Take another copy, or fit anew."
+        f"The model in {file.parent} is damaged: {file.name}: {why}. Use another copy, or fit the model again."
     )
 
 
 def _read_index(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _MOST_JSON:
-        raise damaged(path, f"it has more than {_MOST_JSON} bytes")
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise damaged(path, f"it has more than {_MAX_JSON_BYTES} bytes")
     try:
         content = json.loads(path.read_bytes())
-        is_ours = content["format"] == FORMAT
+        is_model = content["format"] == FORMAT
         version = content["format_version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise damaged(path, "it is not what `ImpactModel.save` writes") from error
-    if not is_ours or type(version) is not int or version < 1:
-        raise damaged(path, "it is not what `ImpactModel.save` writes")
+        raise damaged(path, "it was not written by `ImpactModel.save`") from error
+    if not is_model or type(version) is not int or version < 1:
+        raise damaged(path, "it was not written by `ImpactModel.save`")
     if version > VERSION:
         needed = str(content.get("readable_since", "?"))[:32]
         msg = (
@@ -239,7 +242,7 @@ def _read_index(path: Path) -> dict[str, Any]:
         )
         raise SavedModelError(msg)
     if content.pop("checksum", None) != _checksum(content):
-        raise damaged(path, "it is not as it was written")
+        raise damaged(path, "its content has changed since it was written")
     return dict(content)
 
 
@@ -248,13 +251,12 @@ def _checksum(index: Mapping[str, Any]) -> str:
 
 
 def _as_native(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return arrays of types that every reader of safetensors knows; the others as bytes, and what they are."""
+    """Return arrays, as bytes if safetensors lacks their dtype, and dtype and shape of the latter."""
     stored: dict[str, np.ndarray] = {}
     views: dict[str, Any] = {}
     for name, array in arrays.items():
-        dense: np.ndarray = np.ascontiguousarray(array).reshape(
-            np.shape(array)
-        )  # `ascontiguousarray` makes a number an array
+        # `ascontiguousarray` gives scalars an axis.
+        dense: np.ndarray = np.ascontiguousarray(array).reshape(np.shape(array))
         if dense.dtype.name not in _NATIVE:
             views[name] = [dense.dtype.name, list(dense.shape)]
             dense = np.frombuffer(dense.tobytes(), np.uint8)
@@ -262,21 +264,21 @@ def _as_native(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray],
     return stored, views
 
 
-def _as_given(
+def _from_native(
     arrays: Mapping[str, np.ndarray], views: Mapping[str, tuple[str, tuple[int, ...]]]
 ) -> dict[str, np.ndarray]:
-    given = dict(arrays)
+    result = dict(arrays)
     for name, (kind, shape) in views.items():
         dtype = np.dtype(kind)
         if dtype.hasobject:
-            msg = f"{name!r} has the type {kind!r}"
+            msg = f"{name!r} has the dtype {kind!r}"
             raise ValueError(msg)
-        given[name] = np.frombuffer(arrays[name].tobytes(), dtype).reshape(shape)
-    return given
+        result[name] = np.frombuffer(arrays[name].tobytes(), dtype).reshape(shape)
+    return result
 
 
 def _sync(path: Path) -> None:
-    """Make a file, or the names in a directory, last when the power fails, where the system can."""
+    """Flush a file, or the entries of a directory, to the disk (POSIX only)."""
     if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)

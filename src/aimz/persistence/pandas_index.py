@@ -1,4 +1,4 @@
-"""Labels of axes (an index of pandas, names, dates) as JSON and arrays."""
+"""Labels of axes (pandas indexes, names, dates) as JSON and arrays."""
 
 __all__ = ["read_labels", "write_labels"]
 
@@ -11,29 +11,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aimz.errors import warn
-from aimz.persistence.plain import is_plain, read_plain, write_plain
+from aimz.persistence.kernel_spec import is_plain, read_plain, write_plain
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def write_labels(labels: Any, name: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return labels as JSON; what is long is added to ``arrays``, under names that begin with ``name``.
+    """Return labels as JSON and add their values to ``arrays``, under names that begin with ``name``.
 
-    A range is written as its three numbers for rows only, which are as many as the data say.
+    Only row labels are written as a range, since the length of rows is known from the data.
 
     Warns
     -----
     UserWarning
-        If they are neither numbers, texts, dates, periods, intervals nor categories, or would not come back as they
-        are: their text is written.
+        If labels are not numbers, strings, dates, periods, intervals or categories, or cannot be restored exactly.
+        They are written as strings.
     """
     import pandas as pd
 
     index = labels if isinstance(labels, pd.Index) else pd.Index(np.asarray(labels))
-    index = (
-        pd.Index(index.to_numpy(), name=index.name) if isinstance(index, pd.RangeIndex) and name != "rows" else index
-    )
+    if isinstance(index, pd.RangeIndex) and name != "rows":
+        index = pd.Index(index.to_numpy(), name=index.name)
     names = [write_plain(part if is_plain(part) else str(part)) for part in index.names]
     added: dict[str, np.ndarray] = {}
 
@@ -48,22 +47,22 @@ def write_labels(labels: Any, name: str, arrays: dict[str, np.ndarray]) -> dict[
         return write_labels(part, f"{name}/{kind}", added)
 
     node = _write(index, put, below)
-    if node is None or not _comes_back({**node, "names": names}, added, index):
+    if node is None or not _round_trips({**node, "names": names}, added, index):
         added.clear()
         kind = type(index[0]).__name__ if len(index) else str(index.dtype)
         warn(
-            f"Labels of type `{kind}` (`{name}`) cannot be saved as they are; their text is, and stands for them after "
-            "a load. Label by numbers, texts or dates to have them back."
+            f"Labels of type `{kind}` (`{name}`) cannot be saved and are saved as strings; a loaded model has the "
+            "strings. Use numbers, strings or dates as labels to restore them exactly."
         )
         node = {"texts": _write_texts([str(item) for item in index], put), "dtype": "object"}
     arrays.update(added)
     return {**node, "names": names}
 
 
-def _comes_back(node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], index: "pd.Index") -> bool:
+def _round_trips(node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], index: "pd.Index") -> bool:
     try:
         return bool(read_labels(node, arrays, rows=True).equals(index))
-    except Exception:  # noqa: BLE001, RUF100 (a time zone or a frequency that has no name may fail anywhere)
+    except Exception:  # noqa: BLE001, RUF100 (a time zone or frequency without a name can fail anywhere)
         return False
 
 
@@ -104,19 +103,19 @@ def _write(
 
 
 def _zone(zone: datetime.tzinfo | None) -> str | float | None:
-    """Return the name of a time zone, or how many seconds it is from UTC."""
+    """Return the name of a time zone, or its offset from UTC in seconds."""
     if isinstance(zone, datetime.timezone):
         return zone.utcoffset(None).total_seconds()
     return None if zone is None else str(zone)
 
 
 def _time_zone(zone: str | float) -> datetime.tzinfo:
-    """Return a time zone of the standard library's: no other names are looked for anywhere."""
+    """Return a time zone by the standard library, which accepts no file paths as names."""
     return zoneinfo.ZoneInfo(zone) if isinstance(zone, str) else datetime.timezone(datetime.timedelta(seconds=zone))
 
 
 def _has_name(freq: Any) -> bool:
-    """Return whether a frequency is all that its name says."""
+    """Return whether the name of a frequency determines it."""
     from pandas.tseries.frequencies import to_offset
 
     try:
@@ -131,21 +130,21 @@ def _write_texts(texts: list[str], put: Callable[[str, Any], str]) -> list[str]:
     return [put("texts", np.frombuffer(b"".join(encoded), np.uint8)), put("ends", ends)]
 
 
-def _read_texts(of: list[str], arrays: Mapping[str, np.ndarray]) -> list[str]:
-    content, ends = arrays[of[0]].tobytes(), arrays[of[1]].tolist()
+def _read_texts(names: list[str], arrays: Mapping[str, np.ndarray]) -> list[str]:
+    content, ends = arrays[names[0]].tobytes(), arrays[names[1]].tolist()
     return [content[a:b].decode("utf-8", "surrogatepass") for a, b in zip([0, *ends], ends, strict=False)]
 
 
 def read_labels(node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], *, rows: bool = False) -> "pd.Index":
-    """Return the labels that :func:`write_labels` wrote; those of ``rows`` may be a range.
+    """Return the labels written by :func:`write_labels`; only labels of ``rows`` may be a range.
 
     Raises
     ------
     ValueError
-        If others are: a range takes no room in a file, and any amount in memory.
+        If other labels are a range: a few bytes in a file could allocate any amount of memory.
     """
     if "range" in node and not rows:
-        msg = "labels other than those of rows are no range"
+        msg = "only row labels can be a range"
         raise ValueError(msg)
     import pandas as pd
 

@@ -1,9 +1,18 @@
-"""Trees of arrays as JSON that names arrays; what is made by classes is filled into a tree that is at hand."""
+"""Pytrees as arrays: with their structure as JSON (saved models), or by key path only (checkpoints)."""
 
-__all__ = ["NOTHING", "Unlike", "needs_like", "read_tree", "unlike_leaves", "write_tree"]
+__all__ = [
+    "NO_TEMPLATE",
+    "TreeMismatchError",
+    "check_leaves",
+    "fill_leaves",
+    "leaf_arrays",
+    "needs_template",
+    "read_tree",
+    "write_tree",
+]
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -14,39 +23,69 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 
-from aimz.persistence.plain import read_plain, write_plain
+from aimz.persistence.kernel_spec import read_plain, write_plain
 
-NOTHING: Any = object()
-"""There is no tree to fill."""
+NO_TEMPLATE: Any = object()
+"""Template of :func:`read_tree` if there is none."""
 
 
-class Unlike(Exception):  # noqa: N818 (never seen by users)
-    """A tree that is at hand has another structure than the one that was written."""
+class TreeMismatchError(Exception):
+    """A saved tree and its template differ; the arguments describe each difference."""
 
 
 @cache
 def _named_tuples() -> Mapping[str, Any]:
-    """Return the named tuples of NumPyro's inference, by name: all that a name in a file can stand for."""
+    """Return the named tuples of NumPyro's inference by name: the only classes that a file can refer to."""
     import numpyro.infer
 
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for module in iter_modules(numpyro.infer.__path__, "numpyro.infer."):
         try:
             members = vars(import_module(module.name))
-        except ImportError:  # of a package that it needs and that is not there
+        except ImportError:  # the module needs a package that is not installed
             continue
         own = [value for value in members.values() if getattr(value, "__module__", None) == module.name]
         for value in own:
             if isinstance(value, type) and issubclass(value, tuple) and hasattr(value, "_fields"):
-                found[value.__name__] = value
-    return found
+                result[value.__name__] = value
+    return result
+
+
+def _leaves(tree: Any) -> list[tuple[str, Any]]:
+    """Return the key path and the value of each leaf."""
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _is_array(leaf: Any) -> bool:
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+
+
+def _key_impl(leaf: Any) -> str | None:
+    """Return the implementation of a PRNG key, or None for other leaves."""
+    return str(random.key_impl(leaf)) if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key) else None
+
+
+def _restore_leaf(array: Any, impl: str | None) -> jax.Array:
+    array = jnp.array(array)  # a copy: the file may be mapped into memory
+    return array if impl is None else random.wrap_key_data(array, impl=impl)
+
+
+def leaf_arrays(tree: Any) -> dict[str, Any]:
+    """Return the leaves of a tree by key path; PRNG keys are returned as their key data."""
+    return {path: leaf if _key_impl(leaf) is None else random.key_data(leaf) for path, leaf in _leaves(tree)}
+
+
+def fill_leaves(template: Any, arrays: Mapping[str, Any]) -> Any:
+    """Return a tree with the structure of ``template`` and the leaves written by :func:`leaf_arrays`."""
+    leaves = [_restore_leaf(arrays[path], _key_impl(leaf)) for path, leaf in _leaves(template)]
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
 def write_tree(tree: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
-    """Return a tree as JSON; its arrays are added to ``arrays``, under names that begin with ``name``.
+    """Return a tree as JSON and add its arrays to ``arrays``, under names that begin with ``name``.
 
-    Containers of Python and NumPyro's named tuples are written as they are.  Of nodes of any other class only the
-    leaves are, with the way to each: :func:`read_tree` fills them into a tree of that class.
+    Python containers and NumPyro's named tuples are written with their structure. Of a node of another class only the
+    leaves are written, by key path: :func:`read_tree` fills them into a template of that class.
 
     Raises
     ------
@@ -55,7 +94,8 @@ def write_tree(tree: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     """
     kind = type(tree)
     if kind in (dict, OrderedDict):
-        return {"dict": [[write_plain(key), write_tree(v, _below(name, key), arrays)] for key, v in tree.items()]}
+        keys = {key: write_plain(key) for key in tree}
+        return {"dict": [[key, write_tree(tree[k], f"{name}/{key}", arrays)] for k, key in keys.items()]}
     if kind in (list, tuple):
         return {kind.__name__: [write_tree(item, f"{name}/{i}", arrays) for i, item in enumerate(tree)]}
     if _named_tuples().get(kind.__name__) is kind:
@@ -65,121 +105,112 @@ def write_tree(tree: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
         return {"plain": write_plain(tree)}
     if jax.tree_util.all_leaves([tree]):
         return _write_leaf(tree, name, arrays)
-    leaves = []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        way = jax.tree_util.keystr(path)
-        # Functions and the like are part of the class, which the tree at hand has too.
-        written = _write_leaf(leaf, name + way, arrays) if _is_array(leaf) else {"plain": None}
-        leaves.append([way, written])
+    # Leaves that are not arrays, such as functions, belong to the class and are in the template as well.
+    leaves = [
+        [path, _write_leaf(leaf, name + path, arrays) if _is_array(leaf) else {"plain": None}]
+        for path, leaf in _leaves(tree)
+    ]
     return {"like": f"{kind.__module__}.{kind.__qualname__}", "leaves": leaves}
 
 
-def needs_like(node: Any) -> bool:
-    """Return whether a tree that was written has nodes of classes, which :func:`read_tree` cannot make by itself."""
-    if node is None or "like" in node:
-        return node is not None
-    inner = [item for _, item in node.get("dict", node.get("fields", ()))]
-    return any(needs_like(item) for item in (*inner, *node.get("list", ()), *node.get("tuple", ())))
-
-
-def _below(name: str, key: Any) -> str:
-    return f"{name}/{key}" if isinstance(key, str) else f"{name}/{write_plain(key)}"
-
-
-def _is_array(leaf: Any) -> bool:
-    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
-
-
 def _write_leaf(leaf: Any, name: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    node: dict[str, Any] = {}
-    if _is_array(leaf) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        node, leaf = {"key": str(random.key_impl(leaf))}, random.key_data(leaf)
-    array = np.asarray(leaf)
+    impl = _key_impl(leaf) if _is_array(leaf) else None
+    array = np.asarray(leaf if impl is None else random.key_data(leaf))
     if array.dtype.hasobject or array.dtype.kind in "SUmM":
         msg = f"`{name}` must be an array of numbers to be saved; got {type(leaf).__name__}."
         raise TypeError(msg)
-    unique = name
-    while unique in arrays:
-        unique += "'"
-    arrays[unique] = array
-    return {"array": unique, **node}
+    while name in arrays:
+        name += "'"
+    arrays[name] = array
+    return {"array": name} if impl is None else {"array": name, "key": impl}
 
 
-def read_tree(node: Any, arrays: Mapping[str, np.ndarray], like: Any = NOTHING) -> Any:
-    """Return the tree that :func:`write_tree` wrote, its leaves on the default device.
+def needs_template(node: Any) -> bool:
+    """Return whether a written tree has nodes of other classes, which :func:`read_tree` needs a template for."""
+    if node is None or "like" in node:
+        return node is not None
+    children = [item for _, item in node.get("dict", node.get("fields", ()))]
+    return any(needs_template(item) for item in (*children, *node.get("list", ()), *node.get("tuple", ())))
 
-    ``like`` is a tree of the same structure, or of shapes, for what is made by classes.
+
+def read_tree(node: Any, arrays: Mapping[str, np.ndarray], template: Any = NO_TEMPLATE) -> Any:
+    """Return the tree written by :func:`write_tree`, with its leaves on the default device.
+
+    ``template`` is a tree of arrays or shapes with the same structure, which is needed for nodes of other classes.
 
     Raises
     ------
-    Unlike
-        If it has another structure, or is needed and not there.
+    TreeMismatchError
+        If ``template`` has another structure, or is needed and missing.
     """
     if "dict" in node:
         pairs = [(read_plain(key), item) for key, item in node["dict"]]
-        return {key: read_tree(item, arrays, _part(like, key)) for key, item in pairs}
+        return {key: read_tree(item, arrays, _child(template, key)) for key, item in pairs}
     if "list" in node:
-        return [read_tree(item, arrays, _part(like, i)) for i, item in enumerate(node["list"])]
+        return [read_tree(item, arrays, _child(template, i)) for i, item in enumerate(node["list"])]
     if "tuple" in node:
-        return tuple(read_tree(item, arrays, _part(like, i)) for i, item in enumerate(node["tuple"]))
+        return tuple(read_tree(item, arrays, _child(template, i)) for i, item in enumerate(node["tuple"]))
     if "named" in node:
-        fields = {field: read_tree(item, arrays, getattr(like, field, NOTHING)) for field, item in node["fields"]}
+        fields = {name: read_tree(item, arrays, getattr(template, name, NO_TEMPLATE)) for name, item in node["fields"]}
         kind = _named_tuples()[node["named"]]
         if tuple(fields) != kind._fields:
             msg = f"`{kind.__name__}` with the fields {', '.join(fields)}"
-            raise Unlike(msg)
+            raise TreeMismatchError(msg)
         return kind(**fields)
     if "plain" in node:
         return read_plain(node["plain"])
     if "array" in node:
-        return _read_leaf(node, arrays)
+        return _restore_leaf(arrays[node["array"]], node.get("key"))
+    return _read_instance(node, arrays, template)
+
+
+def _read_instance(node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], template: Any) -> Any:
+    """Fill the written leaves into a template of the same class."""
     written = dict(node["leaves"])
-    if like is NOTHING:
+    if template is NO_TEMPLATE:
         msg = f"a tree of {node['like']}"
-        raise Unlike(msg)
-    at_hand = jax.tree_util.tree_leaves_with_path(like)
-    ways = [jax.tree_util.keystr(path) for path, _ in at_hand]
-    if ways != list(written):
-        other = sorted(set(ways) ^ set(written)) or ways
-        msg = f"{', '.join(f'`{way}`' for way in other[:3])} of {node['like']}"
-        raise Unlike(msg)
-    leaves = [
-        _read_leaf(written[way], arrays) if "array" in written[way] else leaf
-        for way, (_, leaf) in zip(ways, at_hand, strict=True)
+        raise TreeMismatchError(msg)
+    leaves = _leaves(template)
+    paths = [path for path, _ in leaves]
+    if paths != list(written):
+        different = sorted(set(paths) ^ set(written)) or paths
+        msg = f"{', '.join(f'`{path}`' for path in different[:3])} of {node['like']}"
+        raise TreeMismatchError(msg)
+    restored = [read_tree(written[path], arrays) if "array" in written[path] else leaf for path, leaf in leaves]
+    return jax.tree.unflatten(jax.tree.structure(template), restored)
+
+
+def _child(template: Any, key: Any) -> Any:
+    """Return the child of a template that is a Python container."""
+    if isinstance(template, Mapping):
+        return template.get(key, NO_TEMPLATE)
+    if type(template) in (list, tuple) and key < len(template):
+        return template[key]
+    return NO_TEMPLATE
+
+
+def check_leaves(saved: Any, template: Any) -> None:
+    """Check that two trees have the same leaves, with the same shapes and dtypes.
+
+    Raises
+    ------
+    TreeMismatchError
+        If they differ.
+    """
+    was, now = _describe_leaves(saved), _describe_leaves(template)
+    differences = [
+        f"`{path}` ({was.get(path, 'none')} saved, {now.get(path, 'none')} here)"
+        for path in {**was, **now}
+        if was.get(path) != now.get(path)
     ]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+    if differences:
+        raise TreeMismatchError(*differences)
 
 
-def _part(like: Any, key: Any) -> Any:
-    """Return what a tree has at ``key``, if it is of the containers of Python."""
-    if isinstance(like, Mapping):
-        return like.get(key, NOTHING)
-    if type(like) in (list, tuple) and key < len(like):
-        return like[key]
-    return NOTHING
-
-
-def _read_leaf(node: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> jax.Array:
-    array = jnp.array(arrays[node["array"]])  # copied: the file may be mapped into memory
-    return random.wrap_key_data(array, impl=node["key"]) if "key" in node else array
-
-
-def _described(tree: Any) -> Iterator[tuple[str, tuple[tuple[int, ...], str]]]:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if _is_array(leaf) or isinstance(leaf, bool | int | float):
-            yield (
-                jax.tree_util.keystr(path, simple=True, separator="/"),
-                (tuple(np.shape(leaf)), str(jnp.result_type(leaf))),
-            )
-
-
-def unlike_leaves(saved: Any, here: Any) -> list[str]:
-    """Return in words which leaves of two trees differ in shape or type, or are in one of them only."""
-    one, other = dict(_described(saved)), dict(_described(here))
-    found = []
-    for way in {**one, **other}:
-        if one.get(way) != other.get(way):
-            texts = (f"{kind} of shape {shape}" for shape, kind in filter(None, (one.get(way), other.get(way))))
-            was, is_ = (next(texts) if way in tree else "none" for tree in (one, other))
-            found.append(f"`{way}` ({was} saved, {is_} here)")
-    return found
+def _describe_leaves(tree: Any) -> dict[str, str]:
+    """Return dtype and shape of each numeric leaf by key path."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{jnp.result_type(leaf)} of shape {np.shape(leaf)}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if _is_array(leaf) or isinstance(leaf, bool | int | float)
+    }

@@ -207,7 +207,7 @@ def read_statistics(given: Any) -> Statistics | None:
 
 
 def _read_statistic(item: Any, items: Sequence[Any]) -> Statistic:
-    if item in ("mean", "sd") if isinstance(item, str) else False:
+    if isinstance(item, str) and item in ("mean", "sd"):
         return Statistic(item)
     if isinstance(item, str) and item == "interval":
         return read_interval()

@@ -1,4 +1,4 @@
-"""Which group each row belongs to, and how much it counts."""
+"""Groups of rows (``by=``) and their weights (``weights=``)."""
 
 __all__ = ["Groups", "local_codes", "read_groups", "read_weights"]
 
@@ -12,16 +12,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Groups:
-    """Rows sorted into the cells of one or several sets of labels, with weights."""
+    """Assignment of rows to the cells of one or several sets of labels, with weights."""
 
     labels: Mapping[str, np.ndarray]
-    """Name of a dimension to the labels along it; empty where all rows are one group."""
+    """Labels along each dimension; empty if all rows are one group."""
     codes: np.ndarray | None
-    """The number of each row's cell, the last dimension running fastest; None for one group."""
+    """Cell number of each row, in row-major order of the dimensions; None for one group."""
     weights: np.ndarray | None
-    """What each row counts, on a scale of the device's; None where all count alike."""
+    """Weight of each row, divided by ``scale``; None for equal weights."""
     scale: float = 1.0
-    """By which to multiply weights to have those that were given."""
+    """Factor between ``weights`` and the weights given by the user."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -35,9 +35,9 @@ class Groups:
 
     @property
     def length(self) -> int | None:
-        """Number of rows, where something goes with each."""
-        given = self.codes if self.codes is not None else self.weights
-        return None if given is None else len(given)
+        """Number of rows, or None if there are neither labels nor weights."""
+        per_row = self.codes if self.codes is not None else self.weights
+        return None if per_row is None else len(per_row)
 
     def rows(self, n_obs: int) -> np.ndarray:
         """Return the number of rows of each cell."""
@@ -46,7 +46,7 @@ class Groups:
         return np.bincount(self.codes, minlength=self.n_cells)
 
     def weight(self, n_obs: int) -> np.ndarray:
-        """Return what the rows of each cell count together."""
+        """Return the total weight of each cell."""
         if self.weights is None:
             return self.rows(n_obs).astype(np.float64)
         if self.codes is None:
@@ -55,16 +55,16 @@ class Groups:
 
 
 def read_groups(labels: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """Return the labels of each dimension, in order, and the cell of each row.
+    """Return the labels along each dimension of ``by=``, and the cell number of each row.
 
     Raises
     ------
     ValueError
-        If labels are missing, or not one for each row.
+        If labels are missing or cannot be sorted, or there is not one for each row.
     """
     import pandas as pd
 
-    found: dict[str, np.ndarray] = {}
+    result: dict[str, np.ndarray] = {}
     codes: np.ndarray | None = None
     for name, given in labels.items():
         # Categories keep their order; other labels are sorted.
@@ -76,7 +76,7 @@ def read_groups(labels: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], np.nd
         try:
             numbers, names = pd.factorize(array, sort=True)
         except TypeError as error:
-            msg = f"`by` must have labels that can be sorted; those of `{name}` cannot ({error}). Use one type for all."
+            msg = f"`by` must have labels that can be sorted; got `{name}` ({error}). Use labels of one type."
             raise ValueError(msg) from error
         if numbers.min() < 0:
             msg = (
@@ -84,23 +84,23 @@ def read_groups(labels: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], np.nd
                 "label of their own, such as 'unknown'."
             )
             raise ValueError(msg)
-        found[name] = np.asarray(names)
-        # In 64 bits, since many labels in several dimensions make more cells than fit 32.
+        result[name] = np.asarray(names)
+        # The number of cells in several dimensions can exceed 32 bits.
         numbers = numbers.astype(np.int64)
         if codes is not None and len(codes) != len(numbers):
             msg = f"`by` must have labels of the same rows; `{name}` has {len(numbers)}, another {len(codes)}."
             raise ValueError(msg)
         codes = numbers if codes is None else codes * len(names) + numbers
-    return found, codes
+    return result, codes
 
 
 def read_weights(given: Any) -> tuple[np.ndarray, float]:
-    """Return weights as the device will use them, 2 at most, and by what to multiply them to have the given ones.
+    """Return float32 weights below 2, and the factor that restores the given ones.
 
     Raises
     ------
     ValueError
-        If they are not one finite number for each row, one is negative, or all are 0.
+        If there is not one finite number for each row, one is negative, or all are 0.
     """
     array = np.asarray(given)
     if array.ndim != 1 or array.dtype.kind not in "biuf":
@@ -115,15 +115,15 @@ def read_weights(given: Any) -> tuple[np.ndarray, float]:
             f"{array.min()} and {array.max()}. For some of the rows only, give the others 0."
         )
         raise ValueError(msg)
-    # A power of two, so that nothing is rounded; what is too small beside the largest to count becomes 0.
+    # A power of two, so that nothing is rounded; weights that are negligible next to the largest underflow to 0.
     scale = float(2.0 ** np.floor(np.log2(float(array.max()))))
     return (array / scale).astype(np.float32), scale
 
 
 def local_codes(codes: np.ndarray, tile: int) -> np.ndarray:
-    """Return which of the cells that occur in its tile each row is in, counted from 0."""
-    found = np.empty(len(codes), np.int32)
+    """Return the cell of each row, numbered within the cells that occur in its tile of rows."""
+    result = np.empty(len(codes), np.int32)
     for start in range(0, len(codes), tile):
         rows = slice(start, start + tile)
-        found[rows] = np.unique(codes[rows], return_inverse=True)[1]
-    return found
+        result[rows] = np.unique(codes[rows], return_inverse=True)[1]
+    return result

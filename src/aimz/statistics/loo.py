@@ -1,4 +1,4 @@
-"""Leave-one-out scores in place of the draws of a log-likelihood."""
+"""PSIS-LOO as a reduction over the draws of a log-likelihood."""
 
 __all__ = ["LeaveOneOut"]
 
@@ -16,15 +16,15 @@ class LeaveOneOut:
     """PSIS-LOO of each row."""
 
     r_eff: float
-    """Effective sample size of the draws, relative to their number."""
+    """Relative effective sample size: effective draws over draws."""
     labels: tuple[str, ...] = ("elpd", "pareto_k", "p_loo")
 
     @property
     def attrs(self) -> Mapping[str, Any]:
-        """What the scores depend on besides the draws."""
+        """Relative effective sample size, as an attribute of the result's group."""
         return {"r_eff": self.r_eff}
 
     def __call__(self, draws: np.ndarray) -> np.ndarray:
-        """Return the scores, ``(3, ...)``, of log-likelihoods ``(n_draws, ...)``."""
+        """Return elpd, Pareto k and p_loo, ``(3, ...)``, of log-likelihoods ``(n_draws, ...)``."""
         scores = psis_loo(draws.reshape(len(draws), -1), self.r_eff)
         return np.stack(scores).reshape(3, *draws.shape[1:])

@@ -1,8 +1,8 @@
 """Leave-one-out cross-validation by Pareto-smoothed importance sampling (PSIS), for many rows at a time.
 
-The importance ratio of a draw is one over the likelihood it gives the row. The largest ratios of a row, its tail, are
-replaced by the quantiles of a generalised Pareto distribution fitted to them, whose shape k-hat says how far the
-estimate is to be trusted: up to 0.7 with a few thousand draws, and never above 1.
+The importance ratio of a draw is the inverse of the row's likelihood. The largest ratios of a row, its tail, are
+replaced by the quantiles of a generalised Pareto distribution fitted to them. Its shape k-hat measures how reliable the
+estimate is: reliable up to 0.7 with a few thousand draws, and never above 1.
 
 References
 ----------
@@ -23,42 +23,44 @@ import numpy.typing as npt
 type _Array = npt.NDArray[np.float64]
 
 _TILE_VALUES = 2**20
-"""Log-likelihoods worked on at once; two arrays of that size are alive together, 16 MiB, and smaller ones."""
+"""Number of log-likelihoods in a tile; two arrays of this size (16 MiB) are allocated, and smaller ones."""
 _TILE_ROWS = 256
 _BLOCK = 128
-"""Draws transposed at a time."""
+"""Number of draws transposed at a time."""
 _MIN_TAIL = 5
 _GROUP = 16
-"""Factors multiplied before a logarithm is taken."""
+"""Number of factors multiplied before taking the logarithm."""
 _SMALL, _LARGE = 1e-3, 1e18
-"""Between them, products of ``_GROUP`` factors ``1 - b * x`` stay within range and keep their digits."""
+"""Range of ``b * x`` in which products of ``_GROUP`` factors ``1 - b * x`` neither overflow nor lose digits."""
 _TINY = 2 * np.finfo(np.float64).tiny
-"""Below it the grid of the fit overflows: the logarithms of a tail span 700, and its largest ratio decides alone."""
+"""Least quartile of a tail that is fitted: below it, log ratios span 700 and the grid of the fit overflows."""
 
 
 def psis_loo(log_likelihood: npt.NDArray[Any], r_eff: float = 1.0) -> tuple[_Array, _Array, _Array]:
     """Return elpd, Pareto k-hat and p_loo of each row.
 
-    Computed in float64, in tiles of rows: besides the result, memory does not grow with the rows.
+    Computed in float64, in tiles of rows, so that memory beyond the result does not grow with ``n_rows``.
 
     Parameters
     ----------
     log_likelihood : numpy.ndarray
         Log-likelihoods of shape ``(n_draws, n_rows)``, of any float type and memory layout.
     r_eff : float
-        Effective sample size of the draws, relative to their number.
+        Relative effective sample size: effective draws over draws.
 
     Returns
     -------
     elpd : numpy.ndarray
-        Expected log pointwise predictive density, leaving the row out. ``-inf`` where a draw gives the row no
-        likelihood at all, since its importance ratio is infinite then; NaN where a log-likelihood is NaN or ``inf``.
+        Expected log pointwise predictive density, leaving the row out, of shape ``(n_rows,)``. ``-inf`` if the row's
+        likelihood is zero for some draw, whose importance ratio is then infinite; NaN if a log-likelihood is NaN or
+        ``inf``.
     khat : numpy.ndarray
-        Shape of the fitted tail. ``0.0`` where all ratios of the tail are the same, so that there is no tail to
-        distrust; NaN where the lowest quarter of them are, which is no Pareto distribution, or where elpd is NaN;
-        ``inf`` where the ratios span more than float64 holds. Nothing is smoothed in these cases.
+        Shape of the fitted tail, of shape ``(n_rows,)``. ``0.0`` if all ratios of the tail are equal; NaN if the lowest
+        quarter of them are equal, which no Pareto distribution fits, or if elpd is NaN; ``inf`` if the ratios span more
+        than the range of float64. Nothing is smoothed in these cases.
     p_loo : numpy.ndarray
-        Effective number of parameters: log pointwise predictive density with the row, less elpd.
+        Effective number of parameters, of shape ``(n_rows,)``: log pointwise predictive density including the row,
+        minus elpd.
 
     Raises
     ------
@@ -67,24 +69,24 @@ def psis_loo(log_likelihood: npt.NDArray[Any], r_eff: float = 1.0) -> tuple[_Arr
     """
     values = np.asarray(log_likelihood)
     if values.ndim != 2:
-        msg = f"`log_likelihood` must have the shape (n_draws, n_rows); got {values.shape}. Reshape it to that."
+        msg = f"`log_likelihood` must have the shape (n_draws, n_rows); got {values.shape}. Reshape it."
         raise ValueError(msg)
     n_draws, n_rows = values.shape
     n_tail = _tail_length(n_draws, r_eff)
     elpd, khat, p_loo = np.empty((3, n_rows))
     step = min(max(_TILE_VALUES // n_draws, 1), _TILE_ROWS)
-    # Made once: fresh memory for each tile would cost as much as half of the work.
+    # Allocated once: new buffers for each tile would take half as long as the computation.
     buffers = np.empty((2, min(step, n_rows), n_draws))
-    # What overflows or divides by zero is provided for where it can happen.
+    # Overflow and division by zero are handled where they can occur.
     with np.errstate(all="ignore"):
         for start in range(0, n_rows, step):
-            here = slice(start, start + step)
-            elpd[here], khat[here], p_loo[here] = _tile(values[:, here], n_tail, buffers)
+            rows = slice(start, start + step)
+            elpd[rows], khat[rows], p_loo[rows] = _tile(values[:, rows], n_tail, buffers)
     return elpd, khat, p_loo
 
 
 def _tail_length(n_draws: int, r_eff: float) -> int:
-    """Return how many of the largest ratios make up the tail."""
+    """Return the number of ratios in the tail."""
     if not 0 < r_eff < np.inf:
         msg = (
             f"`r_eff` must be a positive number; got {r_eff!r}. Pass the effective sample size over the number of "
@@ -114,7 +116,8 @@ def _tile(values: npt.NDArray[Any], n_tail: int, buffers: _Array) -> tuple[_Arra
         never = (smallest == np.inf)[impossible]
         ratios[lost] = largest[lost] = smallest[lost] = 0.0
 
-    # Values alone decide: a smoothed ratio goes by its rank, and all others leave the same mark on elpd.
+    # The order of draws is irrelevant: a smoothed ratio depends on its rank, and every other adds the same term to
+    # elpd.
     ratios.partition(n_draws - n_tail - 1, axis=1)
     ratios[:, -n_tail:].sort(axis=1)
     ratios -= largest[:, None]
@@ -124,14 +127,14 @@ def _tile(values: npt.NDArray[Any], n_tail: int, buffers: _Array) -> tuple[_Arra
 
     khat, smoothed, fitted = _smooth(weights[:, -n_tail - 1 :], tail[:, 0])
     weights[fitted, -n_tail:] = smoothed
-    # Weight times likelihood is one where nothing was smoothed, in logarithms, since either may be out of range.
+    # Weight times likelihood is one if nothing was smoothed. In logarithms, since either may be out of range.
     gain = np.zeros_like(tail)
     gain[fitted] = np.log(smoothed) - tail[fitted]
     top = np.maximum(gain.max(axis=1), 0.0)
     total = (n_draws - n_tail) * np.exp(-top) + np.exp(gain - top[:, None]).sum(axis=1)
     elpd = np.log(total) + top - np.log(weights.sum(axis=1))
 
-    # Before the shift is undone, which would cost the difference digits.
+    # Computed before undoing the shift, which would cancel digits of the difference.
     p_loo = lppd - elpd
     elpd -= largest
     if lost.any():
@@ -141,33 +144,33 @@ def _tile(values: npt.NDArray[Any], n_tail: int, buffers: _Array) -> tuple[_Arra
 
 
 def _fill_log_ratios(values: npt.NDArray[Any], ratios: _Array) -> None:
-    """Fill ``ratios`` with the negative log-likelihoods, the draws of a row side by side."""
+    """Fill ``ratios`` with the negative log-likelihoods, the draws of a row contiguous in memory."""
     n_draws, n_rows = values.shape
     if values.strides[0] <= values.strides[1]:
         np.negative(values.T, out=ratios, dtype=np.float64)
         return
-    # Through a block of odd width: columns a power of two apart would all fall on the same lines of the cache.
+    # Through a block of odd width: columns a power of two apart would share cache sets.
     block = np.empty((_BLOCK, n_rows | 1))
     for start in range(0, n_draws, _BLOCK):
         part = values[start : start + _BLOCK]
-        turned = np.negative(part, out=block[: len(part), :n_rows], dtype=np.float64)
-        ratios[:, start : start + _BLOCK] = turned.T
+        transposed = np.negative(part, out=block[: len(part), :n_rows], dtype=np.float64)
+        ratios[:, start : start + _BLOCK] = transposed.T
 
 
 def _log_sum_inverse(ratios: _Array, weights: _Array, lowest: _Array) -> _Array:
-    """Return the logarithm of the sum of ``1 / weights``, where ``weights = exp(ratios)``; ``ratios`` is used up."""
+    """Return the logarithm of the sum of ``1 / weights``, where ``weights = exp(ratios)``; overwrites ``ratios``."""
     wide = lowest < -650.0
-    beyond = np.log(np.exp(lowest[wide, None] - ratios[wide]).sum(axis=1)) - lowest[wide]
-    # Dividing is cheaper than another exponential; it overflows where a weight is next to nothing.
+    wide_logs = np.log(np.exp(lowest[wide, None] - ratios[wide]).sum(axis=1)) - lowest[wide]
+    # Division is cheaper than another exponential, but overflows for tiny weights.
     logs: _Array = np.log(np.reciprocal(weights, out=ratios).sum(axis=1))
-    logs[wide] = beyond
+    logs[wide] = wide_logs
     return logs
 
 
 def _smooth(weights: _Array, lowest: _Array) -> tuple[_Array, _Array, npt.NDArray[np.bool_]]:
-    """Return k-hat of all rows, smoothed tails of those it could be fitted to, and which those are.
+    """Return k-hat of all rows, the smoothed tails of fitted rows, and the mask of fitted rows.
 
-    ``weights`` are sorted, the cutoff before the tail; ``lowest`` is the logarithm of the tail's first, its last is 0.
+    ``weights`` holds the cutoff and the sorted tail, whose largest weight is 1; ``lowest`` the log of its smallest.
     """
     tail = weights[:, 1:] - weights[:, :1]
     n_tail = tail.shape[1]
@@ -181,7 +184,7 @@ def _smooth(weights: _Array, lowest: _Array) -> tuple[_Array, _Array, npt.NDArra
         return khat, np.empty((0, n_tail)), fitted
     shape, scale = _fit_pareto(np.ascontiguousarray(tail[fitted].T), quartile[fitted])
     khat[fitted] = shape
-    # The quantile function's limit at zero is the exponential's, which this gives to the last digit.
+    # At shape 0 the quantile function is that of an exponential distribution; 1e-30 gives the same digits.
     shape = np.where(shape == 0.0, 1e-30, shape)
     chances = -np.log1p(-(np.arange(n_tail) + 0.5) / n_tail)
     quantiles = weights[fitted, :1] + (scale / shape)[:, None] * np.expm1(shape[:, None] * chances)
@@ -189,21 +192,21 @@ def _smooth(weights: _Array, lowest: _Array) -> tuple[_Array, _Array, npt.NDArra
 
 
 def _fit_pareto(x: _Array, quartile: _Array) -> tuple[_Array, _Array]:
-    """Return shape and scale of the generalised Pareto distribution of each column of ``x``, which is sorted.
+    """Return shape and scale of a generalised Pareto distribution fitted to each sorted column of ``x``.
 
-    The estimate of Zhang and Stephens: a mean over a grid of ``b = -shape / scale``, weighted by the profile
-    likelihood, with the weak prior of Vehtari et al. that draws the shape towards 0.5.
+    The estimator of Zhang and Stephens: a mean over a grid of ``b = -shape / scale``, weighted by the profile
+    likelihood, with the weak prior of Vehtari et al., which shrinks the shape towards 0.5.
     """
     n_tail = len(x)
     n_grid = 30 + int(n_tail**0.5)
     steps = 1.0 - np.sqrt(n_grid / (np.arange(n_grid) + 0.5))
     grid = steps[:, None] / (3.0 * quartile) + 1.0 / x[-1]
     shapes = _mean_log1p(grid, x)
-    # At b = 0 the distribution is exponential, and the quotient has the mean's inverse as its limit.
+    # At b = 0 the distribution is exponential; the limit of the quotient is the inverse of the mean.
     profile = n_tail * (np.log(np.where(shapes == 0.0, 1.0 / x.mean(axis=0), -grid / shapes)) - shapes - 1.0)
     weights = np.exp(profile - profile.max(axis=0))
     weights /= weights.sum(axis=0)
-    # Far ends of the grid are many times larger than the rest; a weight of rounding error is not to count there.
+    # The ends of the grid are much larger than the rest: there, even weights of rounding error would matter.
     weights[weights < 10 * np.finfo(np.float64).eps] = 0.0
     b = (grid * weights).sum(axis=0) / weights.sum(axis=0)
     shape = np.log1p(-b * x).mean(axis=0)
@@ -213,8 +216,8 @@ def _fit_pareto(x: _Array, quartile: _Array) -> tuple[_Array, _Array]:
 def _mean_log1p(grid: _Array, x: _Array) -> _Array:
     """Return the mean over ``x`` of ``log1p(-b * x)`` for each ``b`` of the grid, column by column.
 
-    The sum of logarithms is the logarithm of the product, a tenth of the work; where products would lose digits or
-    leave the range, logarithms are summed after all.
+    Computed as logarithms of products, in a tenth of the time; where products would overflow or lose digits, as sums of
+    logarithms.
     """
     reach = np.abs(grid) * x[-1]
     direct = (reach < _SMALL) | (reach > _LARGE)
@@ -227,8 +230,8 @@ def _mean_log1p(grid: _Array, x: _Array) -> _Array:
             factor += 1.0
             product *= factor
         total += np.log(product, out=product)
-    places, columns = np.nonzero(direct)
-    if len(places):
-        total[places, columns] = np.log1p(-grid[places, columns] * x[:, columns]).sum(axis=0)
+    points, columns = np.nonzero(direct)
+    if len(points):
+        total[points, columns] = np.log1p(-grid[points, columns] * x[:, columns]).sum(axis=0)
     total /= len(x)
     return total
