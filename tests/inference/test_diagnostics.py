@@ -162,7 +162,7 @@ def test_draws_that_cannot_be_judged():
 
 
 def test_of_many_values_some_are_looked_at(monkeypatch):
-    monkeypatch.setattr(aimz.inference.diagnostics, "_LOOK", 3)
+    monkeypatch.setattr(aimz.inference.diagnostics, "_MAX_VALUES", 3)
     many = noise(2, 200, 9)
     verdict, table = drawn(a=many)
     assert verdict["R-hat"] == "ok, of 3 values a site"
@@ -354,7 +354,7 @@ def test_other_data_are_refused():
     x, y = X.copy(), Y.copy()
     model = by_svi().fit_on_batch(x, y, num_steps=10, progress=False)
     for data in ((X + 1, Y), (X, Y + 1), (X[:50], Y[:50])):
-        with pytest.raises(ValueError, match=r"is not that of the fit.*Call `diagnose\(\)`"):
+        with pytest.raises(ValueError, match=r"differs from the fit.*Call `diagnose\(\)`"):
             model.diagnose(*data)
     x += 1
     assert pareto(model) == "not checked: `X` was changed in place"
@@ -365,7 +365,7 @@ def test_other_data_are_refused():
     local.fit_on_batch(case.X, case.y, num_steps=10, num_samples=5, progress=False)
     assert local.diagnose().loc["Pareto k", "value"] > -1
     local = cloudpickle.loads(cloudpickle.dumps(local))
-    with pytest.raises(ValueError, match="which have 12 rows: so many have local latents"):
+    with pytest.raises(ValueError, match="which have 12 rows, as the local latents"):
         local.diagnose(case.X[:5], case.y[:5])
 
 
@@ -493,7 +493,7 @@ def test_rounding_is_no_tail(settled):
 def test_nothing_fitted_is_said_so():
     with pytest.raises(NotFittedError, match=r"Call `fit_on_batch\(X, y\)`"):
         by_svi().diagnose()
-    with pytest.raises(NotFittedError, match="draws that were set say nothing of it"):
+    with pytest.raises(NotFittedError, match="draws that were set are not its result"):
         by_svi().set_posterior_sample({"b": np.zeros((4, 2))}).diagnose()
     with pytest.raises(NotFittedError, match="`diagnose` needs a posterior"):
         by_mcmc().diagnose()

@@ -222,9 +222,9 @@ def test_fresh_draws_from_a_guide_that_is_set_up_by_the_data(tmp_path):
     one, other = (m.sample(X=X, y=Y, num_samples=6, return_datatree=False) for m in (model, loaded))
     same(other, one)
     pd.testing.assert_frame_equal(loaded.diagnose(X, Y), model.diagnose(X, Y))
-    with pytest.raises(ValueError, match="`y` is not that of the fit"):
+    with pytest.raises(ValueError, match="`y` differs from the fit"):
         loaded.diagnose(X, Y + 5)
-    with pytest.raises(ValueError, match="`X` is not that of the fit"):
+    with pytest.raises(ValueError, match="`X` differs from the fit"):
         loaded.diagnose(X + 5, Y)
     again = ImpactModel.load(tmp_path / "model", kernel, svi(kernel))
     with pytest.raises(TypeError, match="it lacks `y`"):

@@ -1,7 +1,7 @@
 """Inference: fits by SVI and MCMC, which give a :class:`Posterior`."""
 
 from aimz.inference.base import Fit, KernelContext, VIResult
-from aimz.inference.diagnostics import check_chains, check_variational, data_of_fit
+from aimz.inference.diagnostics import check_chains, check_variational
 from aimz.inference.factory import make_fit
 from aimz.inference.fit_data import FitData
 from aimz.inference.importance_ratios import log_ratios
@@ -20,7 +20,6 @@ __all__ = [
     "abstract_sites",
     "check_chains",
     "check_variational",
-    "data_of_fit",
     "log_ratios",
     "make_fit",
 ]

@@ -1,9 +1,6 @@
-"""Whether an inference has found the posterior: what the chains say, or the loss and the guide.
+"""Table of ``diagnose()``: R-hat, ESS and divergences of chains; ELBO trend and Pareto k of a variational fit."""
 
-The statistics are ArviZ's; here is decided what they are computed on, and what is said of them.
-"""
-
-__all__ = ["check_chains", "check_variational", "data_of_fit"]
+__all__ = ["check_chains", "check_variational"]
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +11,7 @@ import numpy as np
 from aimz.data import KernelArguments, Posterior, differences
 from aimz.errors import NotFittedError
 from aimz.inference.fit_data import FitData
-from aimz.inference.importance_ratios import log_ratios, ratio_obstacle
+from aimz.inference.importance_ratios import NotCheckedError, check_ratios, log_ratios
 from aimz.inference.svi import SVIFit
 
 if TYPE_CHECKING:
@@ -23,23 +20,23 @@ if TYPE_CHECKING:
 
 _RHAT = 1.01
 _ESS = 100
-"""Effective draws wanted for each chain (Vehtari et al. 2021)."""
+"""Least effective sample size for each chain (Vehtari et al. 2021)."""
 _TAILS = (0.05, 0.95)
-_LOOK = 1000
-"""Most values of a site that are looked at: ArviZ takes a few milliseconds for each."""
-_STEPS = 100
+_MAX_VALUES = 1000
+"""Largest number of values checked per site: ArviZ takes a few milliseconds for each."""
+_MIN_STEPS = 100
 _ERRORS = 2
-"""Standard errors that a trend has to exceed: of fits that have settled, one in twenty does, by little."""
+"""Number of standard errors that a trend must exceed; one in twenty converged fits does, slightly."""
 _NATS = 0.1
-"""A trend smaller than this is immaterial: what it costs to have one mean wrong by 0.45 of its standard deviation."""
-_HIDING_NATS, _HIDING_SHARE = 1.0, 0.05
-"""An error larger than both, in nats and in shares of all progress so far, hides whatever trend there may be."""
-_DRAWS = 1000
-"""Draws of the guide."""
-_ALIKE = 0.01
-"""Log importance ratios that differ by less are the same: the weights then agree to one per cent."""
-_COARSE = 0.25
-"""Distance of neighbouring floating-point numbers, in nats, from which rounding would be taken for a tail."""
+"""Trend that is immaterial: the loss from an error in one mean of 0.45 of its standard deviation."""
+_NOISE_NATS, _NOISE_SHARE = 1.0, 0.05
+"""Standard errors, in nats and as a share of all progress, above both of which a trend cannot be detected."""
+_NUM_DRAWS = 1000
+"""Number of draws of the guide."""
+_MIN_RANGE = 0.01
+"""Range of log importance ratios below which they are equal: the weights agree to one per cent."""
+_MAX_SPACING = 0.25
+"""Spacing of floating-point numbers, in nats, above which rounding would appear as a tail."""
 
 
 class Line(NamedTuple):
@@ -78,22 +75,22 @@ def _arviz() -> Any:
 # -------------------------------------------------------------------------------------------------- chains
 
 
-class _Moving(NamedTuple):
-    """The values of all sites that are looked at, with what was left out."""
+class _Values(NamedTuple):
+    """Draws of the values to check, and the sites that are left out."""
 
     draws: np.ndarray
     """Array of shape ``(n_values, n_chains, n_draws / n_chains)``."""
-    places: list[tuple[str, int]]
+    positions: list[tuple[str, int]]
     """Site and number of each value."""
     constant: list[str]
     not_finite: list[str]
-    all_of_them: bool
-    """Whether no site has more values than are looked at."""
+    is_complete: bool
+    """Whether all values of each site are included."""
 
 
 def check_chains(posterior: Posterior, dataset: "xr.Dataset") -> "pd.DataFrame":
-    """Return the table of draws that chains have made; ``dataset`` holds the same draws, labelled."""
-    stats, moving, chains = _arviz(), _moving(dataset), posterior.num_chains
+    """Return the table for draws of chains; ``dataset`` holds the same draws with labels."""
+    stats, values, chains = _arviz(), _select_values(dataset), posterior.num_chains
     enough = f">= {_ESS * chains}"
     checks: list[tuple[str, str, Callable[[np.ndarray], np.ndarray]]] = [
         ("R-hat", f"< {_RHAT}", stats.rhat),
@@ -104,77 +101,77 @@ def check_chains(posterior: Posterior, dataset: "xr.Dataset") -> "pd.DataFrame":
     for check, threshold, function in checks:
         if check == "R-hat" and chains < 2:
             lines.append(_unchecked(check, threshold, "one chain, run 4"))
-        elif moving.not_finite:
-            site = moving.not_finite[0]
+        elif values.not_finite:
+            site = values.not_finite[0]
             lines.append(Line(check, np.nan, threshold, site, "bad: draws are not finite"))
-        elif moving.draws.shape[2] < 4:
+        elif values.draws.shape[2] < 4:
             lines.append(_unchecked(check, threshold, "fewer than 4 draws"))
-        elif not moving.places:
+        elif not values.positions:
             lines.append(Line(check, np.nan, threshold, "", "bad: the sampler never moves"))
         else:
-            lines.append(_worst(check, threshold, moving, function, dataset, chains))
+            lines.append(_worst(check, threshold, values, function, dataset, chains))
     return _table([*lines, _divergences(posterior)])
 
 
-def _moving(dataset: "xr.Dataset") -> _Moving:
-    """Return the draws without values that never change, of which ArviZ knows neither R-hat nor ESS."""
-    parts, places, constant, not_finite, whole = [], [], [], [], True
+def _select_values(dataset: "xr.Dataset") -> _Values:
+    """Return draws without values that never change, for which R-hat and ESS are undefined."""
+    parts, positions, constant, not_finite, is_complete = [], [], [], [], True
     for name, array in dataset.data_vars.items():
         draws = np.asarray(array.values, np.int8 if array.dtype == bool else None).reshape(*array.shape[:2], -1)
         n_values = draws.shape[2]
-        looked = np.unique(np.linspace(0, n_values - 1, min(n_values, _LOOK)).astype(int))
-        whole &= len(looked) == n_values
-        draws = np.moveaxis(draws[:, :, looked], 2, 0)
+        selected = np.unique(np.linspace(0, n_values - 1, min(n_values, _MAX_VALUES)).astype(int))
+        is_complete &= len(selected) == n_values
+        draws = np.moveaxis(draws[:, :, selected], 2, 0)
         if not np.isfinite(draws).all():
             not_finite.append(str(name))
-        moves = draws.max((1, 2)) != draws.min((1, 2))
-        if n_values and not moves.any():
+        varies = draws.max((1, 2)) != draws.min((1, 2))
+        if n_values and not varies.any():
             constant.append(str(name))
-        parts.append(draws[moves])
-        places += [(str(name), int(number)) for number in looked[moves]]
-    return _Moving(np.concatenate(parts), places, constant, not_finite, whole)
+        parts.append(draws[varies])
+        positions += [(str(name), int(number)) for number in selected[varies]]
+    return _Values(np.concatenate(parts), positions, constant, not_finite, is_complete)
 
 
 def _worst(
     check: str,
     threshold: str,
-    moving: _Moving,
+    values: _Values,
     function: Callable[[np.ndarray], np.ndarray],
     dataset: "xr.Dataset",
     chains: int,
 ) -> Line:
-    """Return the line of the value that fares worst."""
-    with np.errstate(all="ignore"):  # chains that are stuck divide by a variance of zero
-        values = np.atleast_1d(function(moving.draws))
-    # A statistic that is not a number counts as the worst.
-    worst = int(np.argmax(values) if check == "R-hat" else np.argmin(values))
-    value = float(values[worst])
+    """Return the line for the value with the worst statistic."""
+    with np.errstate(all="ignore"):  # chains that are stuck have zero variance
+        statistics = np.atleast_1d(function(values.draws))
+    # `argmax` and `argmin` return the first NaN, which counts as the worst.
+    worst = int(np.argmax(statistics) if check == "R-hat" else np.argmin(statistics))
+    value = float(statistics[worst])
     if np.isnan(value):
         verdict = "not checked: no value found"
     elif check == "R-hat":
         verdict = "ok" if value < _RHAT else "bad: chains differ; run longer"
     else:
         verdict = "ok" if value >= _ESS * chains else "bad: too few; run longer"
-    if verdict == "ok" and moving.constant:
-        verdict = f"ok, but `{moving.constant[0]}` never moves"
-    elif verdict == "ok" and not moving.all_of_them:
-        verdict = f"ok, of {_LOOK:,} values a site"
-    return Line(check, value, threshold, _label(dataset, *moving.places[worst]), verdict)
+    if verdict == "ok" and values.constant:
+        verdict = f"ok, but `{values.constant[0]}` never moves"
+    elif verdict == "ok" and not values.is_complete:
+        verdict = f"ok, of {_MAX_VALUES:,} values a site"
+    return Line(check, value, threshold, _label(dataset, *values.positions[worst]), verdict)
 
 
 def _label(dataset: "xr.Dataset", name: str, number: int) -> str:
     """Return a site's name with the labels of one of its values, as in ``beta[age]``."""
     array = dataset[name]
-    place = np.unravel_index(number, array.shape[2:])
-    labels = [str(array[dim].values[i]) for dim, i in zip(array.dims[2:], place, strict=True)]
+    index = np.unravel_index(number, array.shape[2:])
+    labels = [str(array[dim].values[i]) for dim, i in zip(array.dims[2:], index, strict=True)]
     return f"{name}[{', '.join(labels)}]" if labels else name
 
 
 def _divergences(posterior: Posterior) -> Line:
-    found = (posterior.sample_stats or {}).get("diverging")
-    if found is None:
+    diverging = (posterior.sample_stats or {}).get("diverging")
+    if diverging is None:
         return _unchecked("divergences", "0", "not recorded")
-    number = int(np.sum(found))
+    number = int(np.sum(diverging))
     verdict = "bad: reparametrise the kernel" if number else "ok"
     return Line("divergences", float(number), "0", "", verdict)
 
@@ -182,77 +179,77 @@ def _divergences(posterior: Posterior) -> Line:
 # ---------------------------------------------------------------------------------------------- variational
 
 
-def check_variational(fit: SVIFit, data: KernelArguments | str, key: jax.Array) -> "pd.DataFrame":
-    """Return the table of a fit by SVI; ``data`` are those of the fit, or say why they are not at hand.
+def check_variational(
+    fit: SVIFit, given: KernelArguments | None, fit_data: FitData | None, local_rows: int | None, key: jax.Array
+) -> "pd.DataFrame":
+    """Return the table for a fit by SVI.
+
+    Parameters
+    ----------
+    fit
+        Fit to check.
+    given
+        Data passed to ``diagnose``, if any.
+    fit_data
+        Digests of the data of the fit, if known.
+    local_rows
+        Number of rows for which the posterior has local latents, if any.
+    key
+        PRNG key for draws of the guide.
 
     Raises
     ------
     NotFittedError
         If SVI has not run.
+    ValueError
+        If ``given`` is known to differ from the data of the fit.
     """
+    if given is not None:
+        _check_fit_data(given, fit_data, local_rows)
     if fit.vi_result is None:
         msg = (
-            "`diagnose` looks at what SVI has found, and it has not run here; draws that were set say nothing of it. "
-            "Call `fit_on_batch(X, y)`, or set `vi_result` after a loop of your own."
+            "`diagnose` checks the result of SVI, and SVI has not run here; draws that were set are not its result. "
+            "Call `fit_on_batch(X, y)`, or set `vi_result` after running your own training loop."
         )
         raise NotFittedError(msg)
     losses = fit.vi_result.losses
     trend = _trend(np.zeros(0) if losses is None else np.asarray(losses, np.float64).ravel())
-    return _table([trend, _pareto(fit, data, key, settled=trend.verdict == "ok")])
+    return _table([trend, _pareto(fit, given, fit_data, key, converged=trend.verdict == "ok")])
 
 
-def data_of_fit(given: KernelArguments | None, observed: FitData | None, rows: int | None) -> KernelArguments | str:
-    """Return the data that the guide was fitted to, or say why they are not at hand.
-
-    Parameters
-    ----------
-    given
-        What the call was given.
-    observed
-        What is remembered of the fit.
-    rows
-        For how many rows the posterior has local latents, if it has any.
-
-    Raises
-    ------
-    ValueError
-        If what was given is known to be something else.
-    """
-    held = None if observed is None else observed.call
-    if given is None:
-        if held is None or observed is None:
-            return "pass X and y of the fit"
-        changed = sorted(observed.changed(held) & set(observed.digests))  # the output has none
-        return f"`{changed[0]}` was changed in place" if changed else held
-    static = None if observed is None else observed.other_static(given)
-    if static is not None:
+def _check_fit_data(given: KernelArguments, fit_data: FitData | None, local_rows: int | None) -> None:
+    """Raise if ``given`` is known to differ from the data of the fit, as far as they are stored."""
+    if fit_data is None:
+        name, advice = None, ""
+    elif (static := fit_data.other_static(given)) is not None:
+        name, advice = static, "Call `diagnose` with the arguments of the fit."
+    elif fit_data.call is not None:
+        here, there = (_fingerprints(call) for call in (given, fit_data.call))
+        name = next(iter(differences(here, there)), None)
+        advice = "Call `diagnose()`: the model still has the data."
+    else:
+        is_comparable = not fit_data.stale and local_rows in (None, given.n_obs)
+        name = fit_data.first_difference(given) if is_comparable else None
+        advice = "Call `diagnose` with the data of the fit."
+    if name is not None:
+        msg = f"`{name}` differs from the fit, and the guide approximates the posterior of that fit only. {advice}"
+        raise ValueError(msg)
+    if local_rows not in (None, given.n_obs) and (fit_data is None or fit_data.call is None):
         msg = (
-            f"`{static}` is not what it was in the fit, and the guide stands for the posterior of that fit alone. Call "
-            "`diagnose` with what the model was fitted with."
+            f"The data of the fit must be passed, which have {local_rows} rows, as the local latents of the posterior; "
+            f"got {given.n_obs}. Call `diagnose(X, y)` with all rows."
         )
         raise ValueError(msg)
-    if held is not None:
-        here, there = (_fingerprints(call) for call in (given, held))
-        other = next(iter(differences(here, there)), None)
-        if other is not None:
-            msg = (
-                f"`{other}` is not that of the fit, and the guide stands for the posterior of the data of the fit "
-                "alone. Call `diagnose()`: the model still has them."
-            )
-            raise ValueError(msg)
-    elif rows is not None and rows != given.n_obs:
-        msg = (
-            f"The data of the fit must be passed, which have {rows} rows: so many have local latents in the posterior; "
-            f"got {given.n_obs}. Call `diagnose(X, y)` with all of them."
-        )
-        raise ValueError(msg)
-    elif observed is not None and not observed.moved and (other := observed.first_difference(given)) is not None:
-        msg = (
-            f"`{other}` is not that of the fit, and the guide stands for the posterior of the data of the fit alone. "
-            "Call `diagnose` with what the model was fitted with."
-        )
-        raise ValueError(msg)
-    return given
+
+
+def _stored_data(fit_data: FitData | None) -> KernelArguments:
+    """Return the data of the fit, if they are in memory and unchanged."""
+    if fit_data is None or fit_data.call is None:
+        raise NotCheckedError("pass X and y of the fit")
+    changed = sorted(fit_data.changed(fit_data.call) & set(fit_data.digests))  # the output has no digest
+    if changed:
+        raise NotCheckedError(f"`{changed[0]}` was changed in place")
+    return fit_data.call
 
 
 def _fingerprints(call: KernelArguments) -> dict[str, str]:
@@ -262,65 +259,65 @@ def _fingerprints(call: KernelArguments) -> dict[str, str]:
 def _trend(losses: np.ndarray) -> Line:
     """Compare the last tenth of the steps with the tenth before."""
     check, tenth = "ELBO trend", len(losses) // 10
-    looked = losses[-2 * tenth :] if len(losses) >= _STEPS else losses
-    if not np.isfinite(looked).all():
+    recent = losses[-2 * tenth :] if len(losses) >= _MIN_STEPS else losses
+    if not np.isfinite(recent).all():
         return Line(check, np.nan, "finite", "", "bad: not finite; lower learning rate")
-    if len(losses) < _STEPS:
-        return _unchecked(check, f"± {_NATS}", f"fewer than {_STEPS} steps")
-    before, last = looked[:tenth], looked[tenth:]
+    if len(losses) < _MIN_STEPS:
+        return _unchecked(check, f"± {_NATS}", f"fewer than {_MIN_STEPS} steps")
+    before, last = recent[:tenth], recent[tenth:]
     rise = float(before.mean() - last.mean())
-    error = _ERRORS * float(np.hypot(_error(before), _error(last)))
+    error = _ERRORS * float(np.hypot(_standard_error(before), _standard_error(last)))
     if np.isnan(error):
         return _unchecked(check, f"± {_NATS}", "no error found")
-    limit = max(error, _NATS, float(np.spacing(np.float32(np.abs(looked).max()))))
+    limit = max(error, _NATS, float(np.spacing(np.float32(np.abs(recent).max()))))
     first = losses[:tenth]
     progress = float(first.mean(where=np.isfinite(first)) - last.mean()) if np.isfinite(first).any() else 0.0
     if rise > limit:
         verdict = "bad: still rising; take more steps"
     elif rise < -limit:
         verdict = "bad: falling; lower the learning rate"
-    elif error > _HIDING_NATS and error > _HIDING_SHARE * progress:
+    elif error > _NOISE_NATS and error > _NOISE_SHARE * progress:
         verdict = "not checked: noisy; take more steps"
     else:
         verdict = "ok"
     return Line(check, rise, f"± {limit:.3g}", "", verdict)
 
 
-def _error(losses: np.ndarray) -> float:
-    """Return the standard error of a mean of losses that may still be moving.
-
-    A trend is no noise, and would be taken for much of it; what is left beside a straight line is.
-    """
+def _standard_error(losses: np.ndarray) -> float:
+    """Return the standard error of the mean of detrended losses, since a linear trend is not noise."""
     steps = np.arange(len(losses)) - (len(losses) - 1) / 2
     noise = losses - losses.mean() - steps * (steps @ losses) / (steps @ steps)
     return float(_arviz().mcse(noise[None], method="mean"))
 
 
-def _pareto(fit: SVIFit, data: KernelArguments | str, key: jax.Array, *, settled: bool) -> Line:
-    """Return the line of the guide: how heavy the tail of its importance ratios is."""
-    check, limit = "Pareto k", min(1 - 1 / np.log10(_DRAWS), 0.7)
+def _pareto(
+    fit: SVIFit, given: KernelArguments | None, fit_data: FitData | None, key: jax.Array, *, converged: bool
+) -> Line:
+    """Return the line for the guide: the Pareto k of its importance ratios."""
+    check, limit = "Pareto k", min(1 - 1 / np.log10(_NUM_DRAWS), 0.7)
     threshold = f"< {limit:.2f}"
-    obstacle = data if isinstance(data, str) else ratio_obstacle(fit, data, key)
-    if isinstance(data, str) or obstacle is not None:
-        return _unchecked(check, threshold, str(obstacle))
-    ratios = log_ratios(fit, data, key, num_draws=_DRAWS)
-    # A draw where the joint density is zero has the weight zero; anything else that is not finite is a fault.
-    sound = ratios[np.isfinite(ratios)]
-    if len(sound) < 0.9 * _DRAWS or (np.isnan(ratios) | np.isposinf(ratios)).any():
+    try:
+        data = _stored_data(fit_data) if given is None else given
+        check_ratios(fit, data, key)
+    except NotCheckedError as error:
+        return _unchecked(check, threshold, str(error))
+    ratios = log_ratios(fit, data, key, num_draws=_NUM_DRAWS)
+    # A draw where the joint density is zero has weight zero; other values that are not finite are errors.
+    finite = ratios[np.isfinite(ratios)]
+    if len(finite) < 0.9 * _NUM_DRAWS or (np.isnan(ratios) | np.isposinf(ratios)).any():
         return Line(check, np.nan, threshold, "", "bad: densities are not finite")
-    # No difference can be told that is finer than the numbers.
-    finest = float(np.spacing(np.abs(sound).max()))
-    if finest > _COARSE:
+    spacing = float(np.spacing(np.abs(finite).max()))
+    if spacing > _MAX_SPACING:
         return _unchecked(check, threshold, "too many rows for 32 bits")
-    if np.ptp(ratios) < max(_ALIKE, 8 * finest):
+    if np.ptp(ratios) < max(_MIN_RANGE, 8 * spacing):
         return Line(check, 0.0, threshold, "", "ok")  # there is no tail to fit
     try:
         with np.errstate(all="ignore"):
-            # ArviZ takes log likelihoods here and weighs by one over them: it changes the sign of what it gets.
+            # `psislw` takes log-likelihoods, whose negatives are the log ratios.
             value = float(_arviz().psislw(-ratios.astype(np.float64))[1])
-    except ValueError:  # all values in the tail are the same
+    except ValueError:  # all values in the tail are equal
         value = np.nan
     if np.isnan(value):
         return _unchecked(check, threshold, "ratios too alike")
-    bad = "bad: try a richer guide, or MCMC" if settled else "bad: the fit has to settle first"
+    bad = "bad: try a richer guide, or MCMC" if converged else "bad: the fit has to settle first"
     return Line(check, value, threshold, "", "ok" if value < limit else bad)

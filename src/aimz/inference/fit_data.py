@@ -1,4 +1,4 @@
-"""Digests of the data of the last fit, to tell whether a later call has the same rows."""
+"""Digests of the data of the last fit, which identify the same rows in a later call."""
 
 __all__ = ["FitData"]
 
@@ -13,48 +13,48 @@ from aimz.persistence import is_plain
 
 @dataclass(frozen=True)
 class FitData:
-    """The output's data of the last fit, and which inputs they belong to."""
+    """Output of the last fit, and digests of its inputs."""
 
     digests: Mapping[str, tuple[tuple[int, ...], str]]
-    """Argument name to the shape and the fingerprint of the array it had."""
+    """Shape and fingerprint of each input array, by argument name."""
     output: Any
     call: KernelArguments | None = None
-    """The data themselves, as long as they are in memory and nothing but they has moved the fit."""
+    """Arguments of the fit, as long as they are in memory and no other data have changed the fit."""
     static: Mapping[str, object] = field(default_factory=dict)
-    """Further arguments that are no arrays."""
+    """Arguments that are not arrays."""
     index: Any = None
-    """Labels of the rows, where the input had some."""
-    moved: bool = False
-    """Whether other data have moved the fit since."""
+    """Row labels of the input, if any."""
+    stale: bool = False
+    """Whether other data have changed the fit since."""
 
     @staticmethod
     def of(call: KernelArguments, param_output: str) -> "FitData":
-        """Remember the data of a fit; nothing is copied."""
+        """Return the data of a fit to ``call``; arrays are not copied."""
         inputs = {name: array for name, array in call.arrays.items() if name != param_output}
         digests = {name: (tuple(array.shape), call.fingerprint(name)) for name, array in inputs.items()}
         lazy = any(rows.is_lazy for rows in call.rows.values())
         return FitData(digests, call.arrays[param_output], None if lazy else call, call.static, call.index)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the data out of a pickle; their fingerprints stay, and arguments that are plain values."""
+        """Leave the input data and arguments that are not plain values out of a pickle."""
         static = {name: value for name, value in self.static.items() if is_plain(value)}
         return {**self.__dict__, "call": None, "static": static}
 
     def changed(self, call: KernelArguments) -> frozenset[str]:
-        """Return the arguments whose arrays are not those of the fit; rows of an iterable are taken to be."""
+        """Return the arguments whose arrays differ from the fit; batches of an iterable are assumed to be equal."""
         return frozenset(name for name in {*call.arrays, *self.digests} if self._differs(call, name))
 
     def has_other_index(self, call: KernelArguments) -> bool:
-        """Return whether the labels of the rows say that these are other observations, or in another order."""
+        """Return whether the row labels show that the rows are other observations, or in another order."""
         here, there = call.index, self.index
-        if here is None or there is None or here.equals(there) or _texts(here).equals(there):
+        if here is None or there is None or here.equals(there) or _as_strings(here).equals(there):
             return False
-        # One that only counts the rows says nothing about them, unless there are more or fewer.
-        counted = is_plain_range(here) or is_plain_range(there)
-        return not counted or len(here) != len(there)
+        # An index that only numbers the rows does not identify them, unless their number differs.
+        is_range = is_plain_range(here) or is_plain_range(there)
+        return not is_range or len(here) != len(there)
 
     def other_static(self, call: KernelArguments) -> str | None:
-        """Return the name of an argument that is no array and not what it was in the fit, as far as can be told."""
+        """Return the name of an argument that is not an array and differs from the fit, as far as it is comparable."""
         for name in sorted(call.static.keys() & self.static.keys()):
             here, there = freeze(call.static[name]), freeze(self.static[name])
             if here != there and here == freeze(call.static[name]) and there == freeze(self.static[name]):
@@ -62,13 +62,13 @@ class FitData:
         return None
 
     def first_difference(self, call: KernelArguments) -> str | None:
-        """Return the name of an array that is not that of the fit, the output among them, or None."""
+        """Return the name of an array, input or output, that differs from the fit, or None."""
         inputs = sorted(name for name in self.digests if name not in call.arrays or self._differs(call, name))
         output = [name for name in call.arrays if name not in self.digests and self.is_other_output(call, name)]
         return next(iter([*inputs, *output]), None)
 
     def is_other_output(self, call: KernelArguments, name: str) -> bool:
-        """Return whether the output's data are not those of the fit, as far as they are at hand."""
+        """Return whether the output ``name`` differs from the fit, if its data are in memory."""
         array = call.arrays[name]
         if self.output is None or name in call.batch_fields:
             return False
@@ -79,10 +79,10 @@ class FitData:
         array, (shape, digest) = call.arrays.get(name), self.digests.get(name, ((), ""))
         if array is None or name not in self.digests:
             return True
-        # Most other data have another shape, and need not be read.
+        # Arrays of another shape need not be read.
         return name not in call.batch_fields and (tuple(array.shape) != shape or call.fingerprint(name) != digest)
 
 
-def _texts(index: Any) -> Any:
-    """Return labels of a kind that no file holds as their texts, which stand for them in a model that was loaded."""
+def _as_strings(index: Any) -> Any:
+    """Return labels of object dtype as strings, as they are in a loaded model."""
     return index if index.dtype != object else index.map(str)

@@ -28,7 +28,7 @@ class PosteriorOnly(Fit):
         """Parameters and mutable state that belong to the kernel."""
         return self._params
 
-    def refuse(self, action: str) -> Never:
+    def require_inference(self, action: str) -> Never:
         """Raise NotFittedError: ``action`` needs the inference object."""
         msg = (
             f"{action} needs the {self.kind} object; this model was loaded without. Pass it: `ImpactModel.load(path, "
@@ -38,13 +38,13 @@ class PosteriorOnly(Fit):
 
     def check_run(self, *_: Any, **__: Any) -> Never:
         """Raise NotFittedError."""
-        self.refuse("Fitting")
+        self.require_inference("Fitting")
 
     run = check_run
 
     def check_sample(self, *_: Any, **__: Any) -> Never:
         """Raise NotFittedError."""
-        self.refuse("Sampling from the fit")
+        self.require_inference("Sampling from the fit")
 
     sample = check_sample
 

@@ -157,7 +157,7 @@ class ModelBase:
             )
             raise TypeError(msg)
         if isinstance(self._fit, PosteriorOnly):
-            self._fit.refuse("Setting `vi_result`")
+            self._fit.require_inference("Setting `vi_result`")
         self._fit.vi_result = result
         self._forget_data()
 
@@ -186,7 +186,7 @@ class ModelBase:
     def _forget_data(self) -> None:
         """Drop the data of the last fit before other data change the parameters; fingerprints are kept."""
         if self._observed is not None:
-            self._observed = replace(self._observed, call=None, moved=True)
+            self._observed = replace(self._observed, call=None, stale=True)
 
     def _key(self, rng_key: jax.Array | None, streaming: StreamingOptions | None = None) -> jax.Array:
         """Return the key of a call: the one passed, that of the resumed call, or a new split of the model's key."""

@@ -314,7 +314,7 @@ class FittingMethods(ModelBase):
     def _require_svi(self, method: str) -> SVIFit:
         """Return the fit; raise if it is not by SVI."""
         if isinstance(self._fit, PosteriorOnly):
-            self._fit.refuse(f"`{method}`")
+            self._fit.require_inference(f"`{method}`")
         if not isinstance(self._fit, SVIFit):
             msg = (
                 f"`{method}` requires SVI, but this model is fitted by MCMC, which needs all rows at once. Call "

@@ -12,7 +12,7 @@ import numpy as np
 from numpyro.infer import MCMC
 
 from aimz.data import check_count, read_draws
-from aimz.inference import PosteriorOnly, SVIFit, check_chains, check_variational, data_of_fit
+from aimz.inference import PosteriorOnly, SVIFit, check_chains, check_variational
 from aimz.model.base import optional_key
 from aimz.model.requests import RequestMethods
 
@@ -241,7 +241,7 @@ class PosteriorMethods(RequestMethods):
         rng_key = optional_key(rng_key)
         call = None
         if isinstance(self._fit, PosteriorOnly) and self._fit.kind == "SVI":
-            self._fit.refuse("`diagnose`")
+            self._fit.require_inference("`diagnose`")
         if X is not None or y is not None or kwargs:
             call = self._engine.read_call(X, kwargs, output=y)
         if not isinstance(self._fit, SVIFit):
@@ -249,6 +249,5 @@ class PosteriorMethods(RequestMethods):
             return check_chains(posterior, self._beside()["posterior"])
         if call is not None:
             self._engine.read_fit(call)
-        data = data_of_fit(call, self._observed, self._local_rows())
         key = jax.random.fold_in(self._rng_key, 0) if rng_key is None else rng_key
-        return check_variational(self._fit, data, key)
+        return check_variational(self._fit, call, self._observed, self._local_rows(), key)

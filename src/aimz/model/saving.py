@@ -144,7 +144,7 @@ def _write_observed(observed: FitData, arrays: dict[str, np.ndarray]) -> dict[st
         arrays["observed"] = np.asarray(observed.output)
     return {
         "static": {name: write_plain(value) for name, value in observed.static.items() if is_plain(value)},
-        "moved": observed.moved,
+        "moved": observed.stale,
         "digests": {name: [list(shape), digest] for name, (shape, digest) in observed.digests.items()},
         "output": observed.output is not None,
         "index": None if observed.index is None else write_labels(observed.index, "rows", arrays),
@@ -329,4 +329,4 @@ def _read_observed(node: Any, arrays: Mapping[str, np.ndarray]) -> FitData | Non
     output = np.array(arrays["observed"]) if node["output"] else None
     index = None if node["index"] is None else read_labels(node["index"], arrays, rows=True)
     static = {name: read_plain(value) for name, value in node["static"].items()}
-    return FitData(digests, output, static=static, index=index, moved=bool(node["moved"]))
+    return FitData(digests, output, static=static, index=index, stale=bool(node["moved"]))
