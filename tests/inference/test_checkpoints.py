@@ -1,4 +1,4 @@
-"""A fit that was killed goes on from its checkpoint and ends in the same bits; what does not fit is refused by name."""
+"""Checkpoints: a killed fit resumes with the same bits; checkpoints of other fits raise and name the difference."""
 
 import json
 import signal
@@ -43,7 +43,7 @@ def new_model(kernel=kernel, guide=AutoNormal, optimizer=None, loss=None, key=0)
 
 
 def weighted(X, y=None, scale=1.0):
-    """The same densities, but for a plain number they count by."""
+    """Kernel with the same densities and a constant scale."""
     b = numpyro.sample("b", dist.Normal().expand([X.shape[1]]).to_event(1))
     with numpyro.plate("obs", X.shape[0]), numpyro.handlers.scale(scale=7.0):
         numpyro.sample("y", dist.Normal(X @ b, scale), obs=y)
@@ -53,13 +53,13 @@ OPTIONS = {"batch_size": 50, "epochs": 4, "num_samples": 6, "progress": False}
 
 
 def bits(model):
-    """Everything a fit ends with."""
+    """Return losses, draws and key at the end of a fit."""
     words = random.key_data(model.vi_state.rng_key)
     return np.r_[model.vi_result.losses, np.asarray(model.posterior["b"]).ravel(), np.asarray(words, float)]
 
 
 class Stop(Exception):
-    """Ends a fit from within."""
+    """Exception that ends a fit in a callback."""
 
 
 def stop_after(epoch):
@@ -74,15 +74,15 @@ def nothing(*_):
     return None
 
 
-def begun(directory, epoch=1, **options):
-    """A checkpoint of a fit that ended after `epoch`."""
+def interrupted_fit(directory, epoch=1, **options):
+    """Write the checkpoint of a fit that is interrupted after `epoch`."""
     with pytest.raises(Stop):
         new_model().fit(X, Y, checkpoint_dir=directory, on_epoch_end=stop_after(epoch), **OPTIONS | options)
 
 
 @pytest.mark.parametrize("epoch", [1, 3])
 @pytest.mark.parametrize("source", ["arrays", "loader", "iterable"])
-def test_it_ends_in_the_same_bits(tmp_path, source, epoch):
+def test_resumed_fit_gives_same_bits(tmp_path, source, epoch):
     def data():
         if source == "arrays":
             return (X, Y)
@@ -96,13 +96,13 @@ def test_it_ends_in_the_same_bits(tmp_path, source, epoch):
         new_model().fit(*data(), checkpoint_dir=tmp_path, on_epoch_end=stop_after(epoch), **OPTIONS)
     resumed = new_model().fit(*data(), checkpoint_dir=tmp_path, on_epoch_end=nothing, **OPTIONS)
     np.testing.assert_array_equal(bits(resumed), expected)
-    # Once it has ended, the same call only draws.
+    # After the last epoch, the same call only draws.
     again = new_model().fit(*data(), checkpoint_dir=tmp_path, **OPTIONS)
     np.testing.assert_array_equal(bits(again), expected)
 
 
 class Shuffling:
-    """A loader with a state of its own: each epoch has another order, which depends on the epochs before."""
+    """Stateful loader: the order of each epoch depends on the previous epochs."""
 
     def __init__(self):
         self.rng = np.random.default_rng(0)
@@ -129,7 +129,7 @@ here.new_model().fit(here.X, here.Y, checkpoint_dir={directory!r}, on_epoch_end=
 """
 
 
-def test_a_process_that_was_killed_goes_on(tmp_path):
+def test_killed_process_resumes(tmp_path):
     import os
     from pathlib import Path
 
@@ -140,18 +140,18 @@ def test_a_process_that_was_killed_goes_on(tmp_path):
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     epochs = []
     resumed = new_model().fit(X, Y, checkpoint_dir=tmp_path, on_epoch_end=lambda e, _: epochs.append(e), **OPTIONS)
-    assert epochs == [2, 3]  # of the epoch in whose callback it ended, too
+    assert epochs == [2, 3]  # the epoch in whose callback it was killed is repeated
     np.testing.assert_array_equal(bits(resumed), expected)
 
 
-def test_what_was_stopped_stays_stopped(tmp_path):
+def test_stopped_fit_is_not_resumed(tmp_path):
     one = new_model().fit(X, Y, checkpoint_dir=tmp_path, on_epoch_end=lambda e, _: e == 1, **OPTIONS)
     other = new_model().fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS)
     assert len(other.vi_result.losses) == 2 * 5
     np.testing.assert_array_equal(bits(other), bits(one))
 
 
-def test_more_epochs_go_on_from_there(tmp_path):
+def test_more_epochs_continue(tmp_path):
     new_model().fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS)
     longer = new_model().fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS | {"epochs": 6})
     np.testing.assert_array_equal(bits(longer), bits(new_model().fit(X, Y, **OPTIONS | {"epochs": 6})))
@@ -174,8 +174,8 @@ def test_more_epochs_go_on_from_there(tmp_path):
         (lambda: new_model(weighted), (X, Y), {}, "kernel"),
     ],
 )
-def test_a_checkpoint_of_another_fit_is_refused_by_name(tmp_path, make, data, options, named):
-    begun(tmp_path)
+def test_checkpoint_of_another_fit_raises(tmp_path, make, data, options, named):
+    interrupted_fit(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(CheckpointError, match=rf"is of another fit: .*\b{named}\b.* differ") as refusal:
         make().fit(*data, checkpoint_dir=tmp_path, **OPTIONS | options)
@@ -183,14 +183,14 @@ def test_a_checkpoint_of_another_fit_is_refused_by_name(tmp_path, make, data, op
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_nothing_else_is_named_where_one_thing_differs(tmp_path):
-    begun(tmp_path)
+def test_error_names_only_what_differs(tmp_path):
+    interrupted_fit(tmp_path)
     with pytest.raises(CheckpointError) as refusal:
         new_model(optimizer=optax.adam(0.01)).fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS)
     assert "another fit: optimizer differ(s)" in str(refusal.value)
 
 
-def test_fewer_epochs_than_there_were_are_refused(tmp_path):
+def test_fewer_epochs_than_completed_raise(tmp_path):
     new_model().fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS)
     with pytest.raises(CheckpointError, match="has completed 4 epochs; got `epochs=2`"):
         new_model().fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS | {"epochs": 2})
@@ -202,8 +202,8 @@ def files_of(directory):
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "index cut", "index of another time"])
-def test_a_torn_file_never_loads(tmp_path, damage):
-    begun(tmp_path)
+def test_damaged_checkpoint_raises(tmp_path, damage):
+    interrupted_fit(tmp_path)
     arrays, index = files_of(tmp_path)
     content = arrays.read_bytes()
     if damage == "cut":
@@ -225,13 +225,13 @@ def test_a_torn_file_never_loads(tmp_path, damage):
 
 
 @pytest.mark.parametrize("operation", range(6))
-def test_a_write_that_fails_leaves_the_epoch_before(tmp_path, monkeypatch, operation):
-    """Between any two operations on files of the third epoch."""
+def test_failed_write_keeps_previous_epoch(tmp_path, monkeypatch, operation):
+    """Fails between any two file operations of the third epoch."""
     import os
     from pathlib import Path
 
     expected = bits(new_model().fit(X, Y, **OPTIONS))
-    begun(tmp_path, 1)
+    interrupted_fit(tmp_path, 1)
     count = -1
 
     def failing(act):
@@ -255,5 +255,5 @@ def test_a_write_that_fails_leaves_the_epoch_before(tmp_path, monkeypatch, opera
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.json", "epoch-000004.safetensors"]
 
 
-def test_the_error_can_be_caught_by_its_name():
+def test_checkpoint_error_is_value_error():
     assert issubclass(aimz.errors.CheckpointError, ValueError)

@@ -1,4 +1,4 @@
-"""What `diagnose` says: each number against its source, and each verdict where it is due."""
+"""Numbers of `diagnose` against their references, and the verdicts."""
 
 import sys
 import warnings
@@ -32,8 +32,8 @@ from kernels import BY_NAME, fitted_model, new_model
 N_OBS = 60
 X = np.asarray(random.normal(random.key(1), (N_OBS, 2)), np.float32)
 Y = X @ np.array([1.0, -1.0], np.float32) + np.asarray(random.normal(random.key(2), (N_OBS,)))
-ALIKE = X.copy()
-ALIKE[:, 1] = X[:, 0] + 0.3 * X[:, 1]  # so that the two coefficients are correlated by -0.96
+CORRELATED = X.copy()
+CORRELATED[:, 1] = X[:, 0] + 0.3 * X[:, 1]  # so that the two coefficients are correlated by -0.96
 
 
 def kernel(X, y=None):
@@ -54,11 +54,11 @@ def by_mcmc(function=kernel, **options):
 
 @pytest.fixture(scope="module")
 def settled():
-    """A mean-field fit that has come to its end."""
+    """A converged mean-field fit."""
     return by_svi().fit_on_batch(X, Y, num_steps=3000, progress=False)
 
 
-def test_chains_have_the_numbers_of_arviz():
+def test_chain_statistics_equal_arviz():
     model = by_mcmc()
     model = ImpactModel(kernel, random.key(0), model.inference, dims={"b": ["col"]}, coords={"col": ["age", "income"]})
     model.fit_on_batch(X, Y, progress=False)
@@ -79,7 +79,7 @@ def test_chains_have_the_numbers_of_arviz():
     assert table.loc["divergences", "value"] == 0
 
 
-def test_divergences_are_counted():
+def test_divergences():
     def funnel(X, y=None):
         width = numpyro.sample("width", dist.Normal(0, 3))
         numpyro.sample("x", dist.Normal(0, jnp.exp(width / 2)).expand([9]).to_event(1))
@@ -95,8 +95,8 @@ def test_divergences_are_counted():
     assert line["verdict"] == "bad: reparametrise the kernel"
 
 
-def drawn(**sites):
-    """Return the verdicts, and the table, of draws that were set: arrays of shape ``(n_chains, n_draws, ...)``."""
+def diagnose_draws(**sites):
+    """Return verdicts and table for draws of shape ``(n_chains, n_draws, ...)`` that are set."""
     samples = {name: np.asarray(v, np.float32).reshape(-1, *np.shape(v)[2:]) for name, v in sites.items()}
     model = by_mcmc().set_posterior_sample(samples, num_chains=len(next(iter(sites.values()))))
     table = model.diagnose()
@@ -108,9 +108,9 @@ def noise(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)
 
 
-def test_chains_at_different_places_are_bad():
+def test_chains_that_differ_are_bad():
     apart = noise(2, 500) + np.array([[0.0], [3.0]])
-    verdict, table = drawn(a=noise(2, 500), b=apart)
+    verdict, table = diagnose_draws(a=noise(2, 500), b=apart)
     assert verdict["R-hat"] == "bad: chains differ; run longer"
     assert verdict["bulk ESS"] == "bad: too few; run longer"
     assert table["site"].tolist() == ["b", "b", table.loc["tail ESS", "site"], ""]
@@ -119,52 +119,52 @@ def test_chains_at_different_places_are_bad():
     assert np.isnan(table.loc["divergences", "value"])
 
 
-def test_one_chain_has_no_rhat():
-    verdict, table = drawn(a=noise(1, 500))
+def test_rhat_needs_two_chains():
+    verdict, table = diagnose_draws(a=noise(1, 500))
     assert verdict["R-hat"] == "not checked: one chain, run 4"
     assert verdict["bulk ESS"] == verdict["tail ESS"] == "ok"
     assert table.loc["bulk ESS", "threshold"] == ">= 100"
 
 
-def test_values_that_never_move_are_left_out_and_not_called_ok():
+def test_constant_values_are_excluded():
     factor = np.zeros((2, 500, 2, 2))
     factor[..., 0, 0] = 1  # as in a Cholesky factor
     factor[..., 1, :] = noise(2, 500, 2)
-    verdict, _ = drawn(factor=factor)
+    verdict, _ = diagnose_draws(factor=factor)
     assert verdict["R-hat"] == verdict["tail ESS"] == "ok"
-    verdict, table = drawn(a=noise(2, 500), c=np.ones((2, 500)))
+    verdict, table = diagnose_draws(a=noise(2, 500), c=np.ones((2, 500)))
     assert set(verdict.drop("divergences")) == {"ok, but `c` never moves"}
     assert table.loc["R-hat", "site"] == "a"
-    verdict, table = drawn(c=np.ones((2, 500)))
+    verdict, table = diagnose_draws(c=np.ones((2, 500)))
     assert set(verdict.drop("divergences")) == {"bad: the sampler never moves"}
     assert table["value"].isna().all()
-    verdict, _ = drawn(c=np.ones((2, 500)) * np.array([[0.0], [1.0]]))  # each stuck at its own place
+    verdict, _ = diagnose_draws(c=np.ones((2, 500)) * np.array([[0.0], [1.0]]))  # each chain is stuck at another value
     assert verdict["R-hat"].startswith("bad")
 
 
-def test_draws_that_are_no_fractions():
+def test_integer_and_bool_draws():
     coin = np.random.default_rng(0).integers(0, 2, (2, 500))
-    verdict, table = drawn(coin=coin)
+    verdict, table = diagnose_draws(coin=coin)
     assert verdict["R-hat"] == verdict["bulk ESS"] == "ok"
     model = by_mcmc().set_posterior_sample({"coin": coin.ravel() > 0}, num_chains=2)
     assert model.diagnose().loc["R-hat", "value"] == pytest.approx(table.loc["R-hat", "value"])
 
 
-def test_draws_that_cannot_be_judged():
+def test_draws_that_cannot_be_checked():
     for bad in (np.nan, np.inf):
         draws = noise(2, 500)
         draws[1, 7] = bad
-        verdict, table = drawn(a=noise(2, 500), b=draws)
+        verdict, table = diagnose_draws(a=noise(2, 500), b=draws)
         assert set(verdict.drop("divergences")) == {"bad: draws are not finite"}
         assert table.loc["R-hat", "site"] == "b"
-    verdict, _ = drawn(a=noise(2, 3))
+    verdict, _ = diagnose_draws(a=noise(2, 3))
     assert set(verdict.drop("divergences")) == {"not checked: fewer than 4 draws"}
 
 
-def test_of_many_values_some_are_looked_at(monkeypatch):
+def test_large_sites_are_subsampled(monkeypatch):
     monkeypatch.setattr(aimz.inference.diagnostics, "_MAX_VALUES", 3)
     many = noise(2, 200, 9)
-    verdict, table = drawn(a=many)
+    verdict, table = diagnose_draws(a=many)
     assert verdict["R-hat"] == "ok, of 3 values a site"
     looked = arviz_stats.rhat(many[:, :, [0, 4, 8]].astype(np.float32))
     assert table.loc["R-hat", "value"] == looked.max()
@@ -174,7 +174,7 @@ def test_of_many_values_some_are_looked_at(monkeypatch):
 # ---------------------------------------------------------------------------------------------- variational
 
 
-def test_a_settled_fit_is_ok(settled):
+def test_converged_fit_is_ok(settled):
     table = settled.diagnose()
     assert table["verdict"].to_dict() == {"ELBO trend": "ok", "Pareto k": "ok"}
     losses = np.asarray(settled.vi_result.losses)
@@ -185,14 +185,14 @@ def test_a_settled_fit_is_ok(settled):
     assert max(map(len, text.splitlines())) <= 80
 
 
-def test_a_fit_stopped_too_early_is_bad():
+def test_fit_stopped_early_is_bad():
     table = by_svi(rate=0.002).fit_on_batch(X, Y, num_steps=500, progress=False).diagnose()
     assert table.loc["ELBO trend", "verdict"] == "bad: still rising; take more steps"
     assert table.loc["Pareto k", "verdict"] == "bad: the fit has to settle first"
     assert "..." not in str(table)
 
 
-def test_trend():
+def test_elbo_trend():
     steps, white = np.arange(1000), noise(1000, seed=1)
 
     def verdict(losses):
@@ -202,14 +202,14 @@ def test_trend():
 
     assert verdict(white) == "ok"
     assert verdict(np.zeros(1000)) == "ok"
-    assert verdict(white - 0.02 * steps) == "bad: still rising; take more steps"  # 2 nats, and 0.1 is the error
+    assert verdict(white - 0.02 * steps) == "bad: still rising; take more steps"  # 2 nats; the error is 0.1
     assert verdict(white + 0.02 * steps) == "bad: falling; lower the learning rate"
-    # Without noise any trend would be significant; a tenth of a nat is where it counts.
+    # Without noise any trend would be significant; trends below a tenth of a nat are ignored.
     assert verdict(-0.0009 * steps) == "ok"
     assert verdict(-0.0011 * steps) == "bad: still rising; take more steps"
-    # A trend of 100 nats would hide in noise of 1,000, and so it is not called settled ...
+    # Noise of 1,000 nats could hide a trend of 100, so that convergence is not confirmed ...
     assert verdict(1000 * white) == "not checked: noisy; take more steps"
-    # ... unless that is little to what has been gained.
+    # ... unless it is small compared with the progress so far.
     assert verdict(100 * white + 1e4 * (steps < 300)) == "ok"
     assert verdict(np.where(steps == 900, np.nan, white)) == "bad: not finite; lower learning rate"
     assert verdict([*white, np.inf]) == "bad: not finite; lower learning rate"
@@ -217,25 +217,25 @@ def test_trend():
     assert verdict(white[:99]) == verdict([]) == "not checked: fewer than 100 steps"
     assert verdict([np.nan]) == "bad: not finite; lower learning rate"
     assert all(verdict(0.2 * noise(100 + i, seed=i)).startswith(("ok", "bad")) for i in range(40))
-    # Losses near a million have a last digit of 0.06, which is no trend.
+    # Losses near a million have a spacing of 0.06, which is not a trend.
     assert verdict(np.float32(4e6) + np.where(steps < 900, 0.25, 0)) == "ok"
 
 
-def test_healthy_fits_are_rarely_called_bad():
+def test_converged_fits_are_rarely_bad():
     """Noise alone exceeds two standard errors in 4.6 per cent of fits."""
-    # Large steps before, so that the noise is little to what has been gained.
+    # Large steps first, so that the noise is small compared with the progress.
     lines = [_trend(10 * noise(1000, seed=seed) + 1e4 * (np.arange(1000) < 100)) for seed in range(200)]
-    assert 0 < sum(line.verdict.startswith("bad") for line in lines) <= 20  # more has a chance of 0.1 per cent
+    assert 0 < sum(line.verdict.startswith("bad") for line in lines) <= 20  # more have a probability of 0.1 per cent
     assert all(abs(line.value) < 2 * float(line.threshold[2:]) for line in lines)
 
 
-def test_pareto_k_of_guides_that_can_and_cannot():
-    """The posterior is normal, with a correlation of -0.96: one guide has it, the other has no correlations."""
-    exact = by_svi(AutoMultivariateNormal, rate=0.03).fit_on_batch(ALIKE, Y, num_steps=4000, progress=False)
+def test_pareto_k_of_adequate_and_inadequate_guides():
+    """The posterior is normal with a correlation of -0.96, which only one of the guides can represent."""
+    exact = by_svi(AutoMultivariateNormal, rate=0.03).fit_on_batch(CORRELATED, Y, num_steps=4000, progress=False)
     lines = exact.diagnose(rng_key=random.key(5))
     assert lines.loc["Pareto k", "value"] < 0.5
     assert lines.loc["Pareto k", "verdict"] == "ok"
-    mean_field = by_svi(rate=0.03).fit_on_batch(ALIKE, Y, num_steps=4000, progress=False)
+    mean_field = by_svi(rate=0.03).fit_on_batch(CORRELATED, Y, num_steps=4000, progress=False)
     lines = mean_field.diagnose(rng_key=random.key(5))
     assert lines.loc["ELBO trend", "verdict"] == "ok"
     assert lines.loc["Pareto k", "value"] > 0.8
@@ -243,7 +243,7 @@ def test_pareto_k_of_guides_that_can_and_cannot():
 
 
 @pytest.mark.parametrize(("width", "k"), [(0.45, 0.7), (0.77, 0.4), (1.5, None)])
-def test_pareto_k_is_that_of_theory(width, k):
+def test_pareto_k_equals_theory(width, k):
     """A normal guide ``s`` times as wide as the posterior has weights whose tail has the shape ``1 - s^2``.
 
     Of 1,000 draws that shape is seen to 0.15, and the heavier one as 0.7 on the average rather than 0.8.
@@ -268,8 +268,8 @@ def mean_kernel(X, y=None):
         numpyro.sample("y", dist.Normal(a), obs=y)
 
 
-def test_pareto_k_equals_one_by_hand():
-    """With a parameter of the kernel, a latent that is positive, a static argument and one of SVI's own."""
+def test_log_ratios_equal_manual_computation():
+    """With a kernel parameter, a positive latent, a static argument and a static argument of SVI."""
 
     def power(X, degree, scale=1.0, *, y=None):
         s = numpyro.sample("s", dist.HalfNormal(2))
@@ -302,7 +302,7 @@ def test_pareto_k_equals_one_by_hand():
 
 
 @pytest.mark.parametrize("guide", [AutoLaplaceApproximation, AutoMultivariateNormal])
-def test_ratios_of_a_guide_that_is_the_posterior_are_the_evidence(guide):
+def test_log_ratios_of_exact_guide_equal_evidence(guide):
     model = by_svi(guide).fit_on_batch(X, Y, num_steps=4000, progress=False)
     ratios = log_ratios(model._fit, model._observed.call, random.key(0), num_draws=1000)
     evidence = multivariate_normal(np.zeros(N_OBS), np.eye(N_OBS) + 4 * X @ X.T).logpdf(Y)
@@ -314,7 +314,7 @@ def test_ratios_of_a_guide_that_is_the_posterior_are_the_evidence(guide):
     assert line["value"] < 0.5
 
 
-def test_the_key_of_the_model_stays(settled):
+def test_model_key_is_unchanged(settled):
     key = settled.rng_key
     first, second = settled.diagnose(), settled.diagnose()
     assert settled.rng_key == key
@@ -328,7 +328,7 @@ def pareto(model, *data):
     return model.diagnose(*data, rng_key=random.key(3)).loc["Pareto k", "verdict"]
 
 
-def test_data_are_held_or_asked_for(settled):
+def test_fit_data_are_stored_or_required(settled):
     assert pareto(settled) == "ok"
     assert settled.diagnose().equals(settled.diagnose(X.astype(np.float64), Y))
     again = cloudpickle.loads(cloudpickle.dumps(settled))
@@ -339,7 +339,7 @@ def test_data_are_held_or_asked_for(settled):
     assert settled._observed.call is not None
 
 
-def test_what_else_moves_the_parameters_lets_go_of_the_data():
+def test_other_changes_of_parameters_release_fit_data():
     model = by_svi().fit_on_batch(X, Y, num_steps=10, progress=False)
     assert model._observed.call is not None
     model.train_on_batch(X[:30], Y[:30], total_size=N_OBS)
@@ -350,7 +350,7 @@ def test_what_else_moves_the_parameters_lets_go_of_the_data():
     assert not model._observed.changed(model._engine.read_call(X, {}))
 
 
-def test_other_data_are_refused():
+def test_other_data_raise():
     x, y = X.copy(), Y.copy()
     model = by_svi().fit_on_batch(x, y, num_steps=10, progress=False)
     for data in ((X + 1, Y), (X, Y + 1), (X[:50], Y[:50])):
@@ -369,7 +369,7 @@ def test_other_data_are_refused():
         local.diagnose(case.X[:5], case.y[:5])
 
 
-def test_after_a_fit_in_minibatches(tmp_path):
+def test_after_fit_in_minibatches(tmp_path):
     key = random.key(3)
     model = by_svi(rate=0.01).fit(X, Y, batch_size=20, epochs=1000, progress=False)
     assert model.diagnose(rng_key=key)["verdict"].tolist() == ["ok", "ok"]
@@ -383,7 +383,7 @@ def test_after_a_fit_in_minibatches(tmp_path):
     assert pareto(model) == "not checked: pass X and y of the fit"
 
 
-def test_a_loop_of_ones_own_can_be_diagnosed():
+def test_custom_training_loop():
     model = by_svi()
     for _ in range(3):
         model.train_on_batch(X, Y)
@@ -393,7 +393,7 @@ def test_a_loop_of_ones_own_can_be_diagnosed():
     assert not model.is_fitted()
 
 
-# ----------------------------------------------------------------------------------------- what cannot be had
+# ----------------------------------------------------------------------------------------- not checked
 
 
 def batch_normal(X, y=None):
@@ -456,7 +456,7 @@ def _point_guide(X, y=None):
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_ratios_that_mean_nothing_are_not_judged(function, guide, why):
+def test_undefined_ratios_are_not_checked(function, guide, why):
     model = by_svi(guide, function)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Found vars in model but not guide")
@@ -469,13 +469,13 @@ def test_ratios_that_mean_nothing_are_not_judged(function, guide, why):
     jax.tree.map(np.testing.assert_array_equal, state, model.vi_state.mutable_state)
 
 
-def test_parameters_that_are_not_there_are_named():
+def test_missing_parameters_are_named():
     case = BY_NAME["param_site"]
     verdict = fitted_model(case).diagnose(case.X, case.y)["verdict"]["Pareto k"]
     assert verdict == "not checked: `vi_result` has no `b_auto_loc`"
 
 
-def test_densities_that_are_not_finite(settled):
+def test_densities_not_finite(settled):
     model = by_svi()
     params = {**settled.vi_result.params, "b_auto_scale": jnp.full(2, np.inf)}
     model.vi_result = SimpleNamespace(params=params, losses=None)
@@ -483,14 +483,14 @@ def test_densities_that_are_not_finite(settled):
     assert line["verdict"] == "bad: densities are not finite"
 
 
-def test_rounding_is_no_tail(settled):
-    """With densities near ten million nats, the last digit of 32 bits is worth one."""
+def test_rounding_is_not_taken_for_tail(settled):
+    """With log densities near ten million, the spacing of float32 numbers is one nat."""
     model = by_svi()
     model.vi_result = SimpleNamespace(params=settled.vi_result.params, losses=[])
     assert model.diagnose(X, Y + 1e3).loc["Pareto k", "verdict"] == "not checked: too many rows for 32 bits"
 
 
-def test_nothing_fitted_is_said_so():
+def test_not_fitted_raises():
     with pytest.raises(NotFittedError, match=r"Call `fit_on_batch\(X, y\)`"):
         by_svi().diagnose()
     with pytest.raises(NotFittedError, match="draws that were set are not its result"):
@@ -499,7 +499,7 @@ def test_nothing_fitted_is_said_so():
         by_mcmc().diagnose()
 
 
-def test_arguments_go_through_the_same_doors(settled):
+def test_arguments_are_validated(settled):
     key = settled.rng_key
     for model in (settled, by_mcmc().set_posterior_sample({"b": noise(4, 2)})):
         for arguments, error, match in (
@@ -517,7 +517,7 @@ def test_arguments_go_through_the_same_doors(settled):
         unobserved.diagnose(BY_NAME["linear"].X, BY_NAME["linear"].y)
 
 
-def test_without_arviz_it_is_said_what_to_install(settled, monkeypatch):
+def test_missing_arviz_raises(settled, monkeypatch):
     monkeypatch.setitem(sys.modules, "arviz_stats", None)
     with pytest.raises(ImportError, match=r"`diagnose` .* not installed. Call `pip install 'aimz\[arviz\]'`"):
         settled.diagnose()

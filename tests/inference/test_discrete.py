@@ -1,4 +1,4 @@
-"""Discrete latents: summed over in a fit, drawn given the data, never taken for noise.
+"""Discrete latents: enumerated in a fit, drawn given the data, never treated as noise.
 
 The witnesses are sums over all values, written out in NumPy.
 """
@@ -38,7 +38,7 @@ from aimz.errors import KernelValidationError
 pytestmark = pytest.mark.filterwarnings("ignore:Local latent site")
 
 SUMMED = {"enumerate": "parallel"}
-"""Copied at each use: NumPyro writes into the dictionary it is given."""
+"""Copied at each use, since NumPyro modifies the dictionary."""
 N = 60
 WEIGHTS = np.array([0.4, 0.6])
 LOC, SD = np.array([-1.0, 1.5]), 0.5
@@ -65,7 +65,7 @@ def joint(mu, y: np.ndarray) -> np.ndarray:
 
 
 def check_classes(posterior) -> None:
-    """Each row's share of draws with z = 1 is the mean of P(z = 1 | mu, y) over the draws of mu."""
+    """Assert that the share of draws with z = 1 is the mean of P(z = 1 | mu, y) over draws of mu, for each row."""
     log_p = joint(posterior["mu"], Y)
     p = np.exp(log_p[..., 1] - logsumexp(log_p, axis=-1))
     error = np.sqrt((p * (1 - p)).sum(0)) / len(p)
@@ -94,13 +94,13 @@ def fitted():
 # ------------------------------------------------------------------------------------------------ the posterior
 
 
-def test_classes_are_drawn_given_each_draw_and_the_data(fitted):
+def test_mcmc_draws_classes_given_data(fitted):
     assert fitted.posterior["z"].shape == (500, N)
     assert fitted.posterior["z"].dtype == jnp.int32
     check_classes(fitted.posterior)
 
 
-def test_classes_after_svi_and_in_fresh_samples():
+def test_svi_draws_classes_given_data():
     model = by_svi(mixture, ["z"]).fit_on_batch(X, Y, num_steps=500, progress=False)
     check_classes(model.posterior)
     assert set(model.sample(X=X, y=Y, num_samples=2, return_sites="z", return_datatree=False)) == {"z"}
@@ -108,8 +108,8 @@ def test_classes_after_svi_and_in_fresh_samples():
         assert set(model.sample(num_samples=2, return_datatree=False)) == {"mu"}
 
 
-def test_minibatches_find_the_posterior_of_all_rows():
-    """The density of two means is summed on a grid: mean and sd are those of SVI in batches, the last one shorter."""
+def test_minibatches_give_posterior_of_all_rows():
+    """Mean and sd of two means equal a sum over a grid; the last batch is shorter."""
     y = _mixed(600, 1)
     model = by_svi(mixture, ["z"], AutoMultivariateNormal, step=lambda i: 0.05 / (1 + i / 100))
     model.fit(np.zeros(600), y, batch_size=250, epochs=800, progress=False)
@@ -122,12 +122,12 @@ def test_minibatches_find_the_posterior_of_all_rows():
     sd = np.sqrt(p @ (grid - mean) ** 2)
     found = np.asarray(model.posterior["mu"])
     assert model.posterior["z"].shape == (1000, 600)
-    # 1,000 draws know a mean to 0.03 sd and an sd to 2 per cent; the rest is the noise of the steps.
+    # 1,000 draws estimate a mean to 0.03 sd and an sd to 2 per cent; the rest is noise of the steps.
     np.testing.assert_array_less(abs(found.mean(0) - mean) / sd, 0.25)
     np.testing.assert_allclose(found.std(0) / sd, 1, atol=0.15)
 
 
-def test_local_classes_are_left_out_where_rows_cannot_be_read_again():
+def test_local_classes_are_omitted_if_rows_cannot_be_read_again():
     model = by_svi(mixture, ["z"])
     batches = ({"X": X[i : i + 20], "y": Y[i : i + 20]} for i in range(0, N, 20))
     with pytest.warns(UserWarning, match="`z` have no posterior draws"):
@@ -139,8 +139,8 @@ def test_local_classes_are_left_out_where_rows_cannot_be_read_again():
     np.testing.assert_allclose(found, logsumexp(joint(model.posterior["mu"], Y), axis=-1), rtol=1e-4, atol=1e-4)
 
 
-def test_a_change_point_has_its_closed_form_posterior():
-    """With the level integrated out, y given the change point is normal: its probabilities are a sum of 20 terms."""
+def test_change_point_equals_closed_form():
+    """With the level integrated out, y given the change point is normal, with 20 possible change points."""
     n, time = 20, np.arange(20.0, dtype=np.float32)
     y = (np.random.default_rng(3).normal(0.3, 1, n) + 1.2 * (time >= 12)).astype(np.float32)
 
@@ -158,17 +158,17 @@ def test_a_change_point_has_its_closed_form_posterior():
     when = np.asarray(model.posterior["when"])
     assert when.shape == (1500,)
     share = np.bincount(when, minlength=n) / len(when)
-    # Draws of a chain know less than as many independent ones: half as much is granted.
+    # Draws of a chain are correlated: half the effective sample size is assumed.
     assert (abs(share - p) <= 4 * np.sqrt(2 * p * (1 - p) / len(when)) + 1e-3).all()
-    # What is predicted, at times that were not seen, is predicted from that posterior.
+    # Predictions at new times are made from this posterior.
     later = model.predict_on_batch(np.array([11.0, 12.0]), in_sample=False, return_datatree=False)["y"]
     level = p @ (residuals.sum(1) / (n + 1))
     expected = level + 1.2 * np.array([p[:12].sum(), p[:13].sum()])
     assert (abs(later.mean(0) - expected) < 4 * 1.2 * np.sqrt(2 / 1500)).all()
 
 
-def test_classes_of_groups_and_nothing_else():
-    """A kernel all of whose latents are discrete; groups are an axis of the output."""
+def test_kernel_with_only_discrete_latents():
+    """All latents of the kernel are discrete; groups are an axis of the output."""
     y = (np.random.default_rng(4).normal(size=(8, 3)) + 0.5 * np.array([0, 1, 1])).astype(np.float32)
 
     @config_enumerate
@@ -188,7 +188,7 @@ def test_classes_of_groups_and_nothing_else():
 
 
 @pytest.mark.parametrize("sampler", [lambda k: DiscreteHMCGibbs(NUTS(k)), lambda k: MixedHMC(HMC(k))])
-def test_samplers_that_draw_classes_keep_their_draws(sampler):
+def test_discrete_samplers_keep_their_draws(sampler):
     def unmarked(X, y=None):
         mu = numpyro.sample("mu", dist.Normal())
         with numpyro.plate("obs", X.shape[0]):
@@ -204,7 +204,7 @@ def test_samplers_that_draw_classes_keep_their_draws(sampler):
 # ------------------------------------------------------------------------------------------------ predictions
 
 
-def test_classes_travel_with_their_rows_and_are_drawn_for_others(fitted):
+def test_classes_are_kept_for_fitted_rows_and_resampled_for_others(fitted):
     kept = fitted.predict_on_batch(X, return_sites="z", return_datatree=False)["z"]
     np.testing.assert_array_equal(kept, fitted.posterior["z"])
     anew = np.asarray(fitted.predict_on_batch(X, in_sample=False, return_sites="z", return_datatree=False)["z"])
@@ -215,7 +215,7 @@ def test_classes_travel_with_their_rows_and_are_drawn_for_others(fitted):
     assert (abs(blocks.mean("obs")[0].values - expected) < 5 * sd / np.sqrt(5000)).all()
 
 
-def test_a_class_can_be_set(fitted):
+def test_intervention_on_class(fitted):
     for z in (0, 1):
         y = fitted.predict_on_batch(X, intervention={"z": z}, return_datatree=False)["y"]
         assert abs(y.mean() - fitted.posterior["mu"][:, z].mean()) < 4 / np.sqrt(y.size)
@@ -227,7 +227,7 @@ def test_a_class_can_be_set(fitted):
     np.testing.assert_allclose(effect["posterior_predictive"]["y"][0], difference, atol=1e-5)
 
 
-def test_an_effect_reaches_through_a_discrete_mediator():
+def test_effect_through_discrete_mediator():
     def mediated(X, y=None):
         slope = numpyro.sample("slope", dist.Normal())
         with numpyro.plate("obs", X.shape[0]):
@@ -239,7 +239,7 @@ def test_an_effect_reaches_through_a_discrete_mediator():
     effect = model.estimate_effect(args_baseline={"X": x}, args_intervention={"X": x, "intervention": {"X": x + 1}})
     p, q = (1 / (1 + np.exp(-1.5 * at)) for at in (x, x + 1))
     found = effect["posterior_predictive"]["y"][0]
-    # The noise is common, so that a class can only rise: 3 times a Bernoulli of q - p.
+    # Both scenarios share their noise, so that a class can only rise: 3 times a Bernoulli of q - p.
     error = 3 * np.sqrt((q - p) * (1 - q + p) / 4000)
     np.testing.assert_array_less(abs(found.mean("draw") - 3 * (q - p)), 4 * error)
     assert set(np.unique(found.values.round(4))) == {0.0, 3.0}
@@ -248,19 +248,19 @@ def test_an_effect_reaches_through_a_discrete_mediator():
 # ---------------------------------------------------------------------------------------------------- densities
 
 
-def test_densities_are_given_the_classes_or_summed_over_them(fitted):
+def test_log_likelihood_conditions_on_or_sums_over_classes(fitted):
     tree = fitted.log_likelihood(X, Y, store="memory", progress=False)
     witness = log_likelihood(mixture, fitted.posterior, X=X, y=Y)["y"]
     np.testing.assert_allclose(tree["log_likelihood"]["y"][0], witness, rtol=1e-5, atol=1e-5)
-    # Other rows have classes of their own, over which the density is summed; in blocks, too.
+    # For other rows the density is summed over their classes, also in blocks.
     other = np.tile(Y[::-1], 40)
     tree = fitted.log_likelihood(np.ones(len(other)), other, store="memory", progress=False)
     expected = logsumexp(joint(fitted.posterior["mu"], Y[::-1]), axis=-1)
     np.testing.assert_allclose(tree["log_likelihood"]["y"][0], np.tile(expected, 40), rtol=1e-4, atol=1e-4)
 
 
-def test_loo_sums_over_the_classes(fitted):
-    """With its class known, an observation that is left out would still be told by it."""
+def test_loo_sums_over_classes(fitted):
+    """Conditioning on the class would use information about the observation that is left out."""
     summed = given(mixture, {"mu": fitted.posterior["mu"]}).log_likelihood(X, Y, store="memory", progress=False)
     np.testing.assert_allclose(
         fitted.loo(X, Y, progress=False).elpd, arviz_stats.loo(summed, reff=_reff(fitted)).elpd, rtol=1e-4
@@ -273,7 +273,7 @@ def _reff(model) -> float:
     return relative_ess(model._beside()["posterior"])
 
 
-def test_two_classes_of_a_row_are_summed_over_together():
+def test_two_classes_per_row_are_summed_jointly():
     table = np.array([[0.2, 0.3, 0.5], [0.4, 0.4, 0.2]])
 
     def two(X, y=None):
@@ -291,11 +291,11 @@ def test_two_classes_of_a_row_are_summed_over_together():
     np.testing.assert_allclose(found, logsumexp(terms, axis=0), rtol=1e-5, atol=1e-5)
 
 
-# ----------------------------------------------------------------------------------------------------- refusals
+# ----------------------------------------------------------------------------------------------------- errors
 
 
 def latent(distribution, plates=(), mark=SUMMED):
-    """Return a kernel with a discrete latent ``m`` of that distribution, and data beside it."""
+    """Return a kernel with a discrete latent ``m`` of this distribution, and observed data."""
 
     def kernel(X, y=None):
         b = numpyro.sample("b", dist.Normal())
@@ -336,12 +336,12 @@ def untouched(model, error, match, method="fit_on_batch", **kwargs):
     ],
     ids=["Poisson", "offset", "vector", "plate"],
 )
-def test_what_numpyro_would_sum_wrongly_is_refused(kernel, match):
+def test_invalid_enumeration_raises(kernel, match):
     untouched(by_mcmc(kernel), KernelValidationError, match, progress=False)
     untouched(by_svi(kernel, ["m"]), KernelValidationError, match, progress=False)
 
 
-def test_a_sampler_that_draws_takes_its_values_for_0_to_n_too():
+def test_discrete_sampler_checks_values():
     kernel = latent(dist.DiscreteUniform(3, 7), mark={})
     untouched(by_mcmc(kernel, lambda k: DiscreteHMCGibbs(NUTS(k))), KernelValidationError, "do not start at 0")
 
@@ -371,16 +371,16 @@ def drawing(X, y=None):
     ],
     ids=["Trace", "TraceGraph", "not hidden", "unmarked", "drawn", "Laplace", "diagonal"],
 )
-def test_an_elbo_that_would_take_a_class_for_noise_is_refused(model, match):
+def test_unsuitable_elbo_or_guide_raises(model, match):
     untouched(model(), ValueError, match)
 
 
 @pytest.mark.parametrize("method", ["fit", "train_on_batch"])
-def test_it_is_refused_in_every_method(method):
+def test_every_method_raises(method):
     untouched(by_svi(mixture, ["z"], loss=Trace_ELBO()), ValueError, "`Trace_ELBO` does not sum", method)
 
 
-def test_no_batch_stands_for_a_sum_over_all_rows():
+def test_minibatches_with_global_class_raise():
     model = by_svi(latent(dist.Bernoulli(0.5)), ["m"])
     untouched(model, ValueError, "`m` has no row axis.*`fit_on_batch`", "fit", batch_size=20)
     untouched(model, ValueError, "`m` has no row axis.*`fit_on_batch`", "train_on_batch", total_size=2 * N)
@@ -389,13 +389,13 @@ def test_no_batch_stands_for_a_sum_over_all_rows():
 
 
 @pytest.mark.parametrize("model", [lambda: by_mcmc(mixture), lambda: by_svi(mixture, ["z"])], ids=["MCMC", "SVI"])
-def test_without_funsor_it_is_named(model, monkeypatch):
+def test_missing_funsor_raises(model, monkeypatch):
     made = model()
     monkeypatch.setitem(sys.modules, "funsor", None)
     untouched(made, ImportError, r'`z` has to be summed over.*pip install "aimz\[discrete\]"')
 
 
-def test_densities_that_would_be_noise_are_refused():
+def test_log_likelihood_without_class_draws_raises():
     poisson = given(latent(dist.Poisson(2.0), mark={}), {"b": np.zeros(2)})
     with pytest.raises(ValueError, match=r"depend on chance.*`m`.*cannot be listed.*MixtureSameFamily"):
         poisson.log_likelihood(X, Y)
@@ -405,7 +405,7 @@ def test_densities_that_would_be_noise_are_refused():
 
 
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")  # NumPyro's, in its sum over time
-def test_states_inside_a_scan_are_summed_over_and_left_out():
+def test_states_in_scan_are_enumerated_and_omitted():
     model = by_mcmc(in_scan, num_warmup=5, num_samples=5)
     with pytest.warns(UserWarning, match="`z` have no posterior draws.*inside a `scan`"):
         model.fit_on_batch(X[:4], Y[:4], progress=False)
@@ -417,7 +417,7 @@ def test_states_inside_a_scan_are_summed_over_and_left_out():
 # ------------------------------------------------------------------------------------------------- the structure
 
 
-def test_what_is_known_of_a_discrete_site(fitted):
+def test_spec_of_discrete_site(fitted):
     spec = fitted.kernel_spec
     assert spec.discrete_latents == ("z",)
     assert (spec["z"].is_discrete, spec["z"].n_values, spec["z"].row_axes) == (True, 2, (0,))

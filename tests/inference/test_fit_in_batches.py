@@ -1,4 +1,4 @@
-"""Fits in minibatches find the posterior of the whole data, whatever the batches, the kernel and the source."""
+"""Fits in minibatches find the posterior of the full data, for any batch size, kernel and source."""
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +89,7 @@ CLOSED = {
     "nested": (nested, np.stack([Y, ALSO], 1), {}, 2.0, (Y + ALSO) / 2),
     "weighted": (weighted, Y, {"weight": np.full(N, 3.0, np.float32)}, 3.0, Y),
 }
-"""Kernel, output, further arguments; then the precision of a row and what it is measured as, for the closed form."""
+"""Kernel, output, further arguments; precision of a row and its observed value, for the closed form."""
 
 
 def model_of(kernel, guide=None, optimizer=None, loss=None, key=0):
@@ -98,12 +98,12 @@ def model_of(kernel, guide=None, optimizer=None, loss=None, key=0):
 
 
 def annealed(steps):
-    """Steps that get short, so that what is left of their noise is little."""
+    """Return a decaying learning rate, which reduces the noise of the last steps."""
     return optax.adam(optax.cosine_decay_schedule(0.02, steps))
 
 
 @pytest.mark.parametrize("name", CLOSED)
-def test_the_posterior_is_that_of_the_whole_data(name):
+def test_posterior_equals_closed_form(name):
     """b ~ N(m, S), with S = (precision X'X + I / 100)^-1: mean field finds its mean, and 1 / sqrt(diag(S^-1)) as sd."""
     kernel, y, more, precision, measured = CLOSED[name]
     information = precision * X.T @ X + np.eye(3) / 100
@@ -113,15 +113,15 @@ def test_the_posterior_is_that_of_the_whole_data(name):
         X, y, batch_size=100, epochs=200, num_samples=4000, progress=False, **more
     )
     draws = np.asarray(model.posterior["b"])
-    np.testing.assert_allclose(draws.std(0), sd, rtol=0.1)  # of unscaled batches: 10 times as large
-    # Monte Carlo error of 4,000 draws and what the last steps leave.
+    np.testing.assert_allclose(draws.std(0), sd, rtol=0.1)  # 10 times as large if batches are not scaled
+    # Monte Carlo error of 4,000 draws and noise of the last steps.
     np.testing.assert_allclose(draws.mean(0), mean, atol=0.3 * sd.max())
     assert model.vi_result.losses.shape == (20_000,)
 
 
 @pytest.mark.parametrize(("batch_size", "n_steps"), [(33, 61), (900, 3), (2_000, 1), (5_000, 1)])
-def test_batches_of_any_size_find_it(batch_size, n_steps):
-    """Also where the last is shorter, or there is but one."""
+def test_any_batch_size(batch_size, n_steps):
+    """Including a shorter last batch, and a single batch."""
     x, y = X[:2_000], Y[:2_000]
     epochs = 12_000 // n_steps
     model = model_of(plated, optimizer=annealed(epochs * n_steps), loss=Trace_ELBO(num_particles=16))
@@ -177,7 +177,7 @@ def with_latent_rows(X, y=None):
 
 
 def amortised(X, y=None):
-    """A guide in which the latent of a row is a function of the row."""
+    """Guide in which the latent of a row is a function of the row."""
     b_scale = numpyro.param("b_scale", 0.1 * jnp.ones(3), constraint=POSITIVE)
     numpyro.sample("b", dist.Normal(numpyro.param("b_loc", jnp.zeros(3)), b_scale).to_event(1))
     w, v = numpyro.param("w", jnp.zeros(3)), numpyro.param("v", 0.0)
@@ -193,8 +193,8 @@ def amortised(X, y=None):
     ],
     ids=["hierarchical", "amortised"],
 )
-def test_batches_find_what_numpyro_finds_on_all_rows(kernel, guide, more):
-    """The same guide, fitted by NumPyro's own loop on all rows: the same parameters, in terms of its scales."""
+def test_minibatches_agree_with_numpyro_on_all_rows(kernel, guide, more):
+    """Parameters equal those of NumPyro's loop on all rows, relative to the guide's scales."""
     x, y = X[:2_000], Y[:2_000]
     steps = 20_000
     whole = SVI(kernel, guide or AutoNormal(kernel), annealed(steps), TraceMeanField_ELBO())
@@ -211,13 +211,13 @@ def test_batches_find_what_numpyro_finds_on_all_rows(kernel, guide, more):
             spread = np.max(witness[name.replace("loc", "scale")])
             np.testing.assert_allclose(found[name], witness[name], atol=0.5 * spread, err_msg=name)
     if guide is not None:
-        assert model.posterior["z"].shape == (500, 2_000)  # every row has its draws
+        assert model.posterior["z"].shape == (500, 2_000)  # draws for every row
         centre = x @ np.asarray(found["w"]) + y * np.asarray(found["v"])
         away = np.asarray(model.posterior["z"]).mean(0) - centre
         assert np.abs(away).max() < 6 * float(found["z_scale"]) / np.sqrt(500)
 
 
-# ------------------------------------------------------------------------------------------------------ refusals
+# ------------------------------------------------------------------------------------------------------ errors
 
 
 def per_row(X, y=None):
@@ -228,7 +228,7 @@ def per_row(X, y=None):
 
 
 def otherwise(X, y=None):
-    """Counts the latent rows as a whole where the model does not."""
+    """Guide that weights the latent of a row differently from the model."""
     numpyro.sample("b", dist.Normal(numpyro.param("b_loc", jnp.zeros(3)), 0.1).to_event(1))
     with numpyro.plate("obs", N, subsample_size=X.shape[0]):
         numpyro.sample("z", dist.Normal(X @ numpyro.param("w", jnp.zeros(3)), 1.0))
@@ -263,13 +263,13 @@ def half_scaled(X, y=None):
 
 
 def reads_the_batch(X, y=None):
-    """A guide in which a global site is computed from whatever rows are at hand."""
+    """Guide in which a global site depends on the rows of the batch."""
     loc = numpyro.param("loc", jnp.ones(3)) * (X * y[:, None]).mean(0)
     numpyro.sample("b", dist.Normal(loc, numpyro.param("b_scale", 0.1, constraint=POSITIVE)).to_event(1))
 
 
 def mixes_rows(X, y=None):
-    """A guide in which the latent of a row depends on the rows beside it."""
+    """Guide in which the latent of a row depends on other rows."""
     numpyro.sample("b", dist.Normal(numpyro.param("b_loc", jnp.zeros(3)), 0.1).to_event(1))
     with numpyro.plate("obs", X.shape[0]):
         numpyro.sample("z", dist.Normal(numpyro.param("w", 1.0) * jnp.cumsum(y), 1.0))
@@ -282,7 +282,7 @@ def holding(kernel):
 
 
 def picks_rows(X, y=None):
-    """Row numbers of the plate are of the whole data, and drawn by chance; the rows of the batch are others."""
+    """Kernel whose plate draws row numbers of the full data, which are not the rows of the batch."""
     b = numpyro.sample("b", dist.Normal())
     with numpyro.plate("obs", N, subsample_size=X.shape[0]) as rows:
         numpyro.sample("y", dist.Normal(b * rows / N), obs=y)
@@ -306,7 +306,7 @@ def picks_rows(X, y=None):
         (plated, AutoLaplaceApproximation(plated), {}, "computes with the data it was set up with"),
     ],
 )
-def test_what_cannot_be_right_is_refused_before_the_first_step(kernel, guide, more, reason):
+def test_biased_minibatch_fits_raise(kernel, guide, more, reason):
     model = model_of(kernel, guide)
     for train in (
         lambda: model.fit(X, Y, batch_size=100, progress=False, **more),
@@ -323,27 +323,27 @@ def test_what_cannot_be_right_is_refused_before_the_first_step(kernel, guide, mo
         assert (random.key_data(model.rng_key) == random.key_data(random.key(0))).all()
 
 
-def test_minimize_is_refused():
+def test_minimize_raises():
     model = ImpactModel(plated, random.key(0), SVI(plated, AutoNormal(plated), numpyro.optim.Minimize(), Trace_ELBO()))
     with pytest.raises(ValueError, match="`Minimize` runs to the optimum of one batch"):
         model.fit(X, Y, batch_size=100, progress=False)
 
 
-def test_a_plate_that_knows_another_size_is_told_of():
-    """It is taken at its word, and its word is repeated."""
+def test_plate_of_other_size_warns():
+    """The size of the plate is used, and the warning names it."""
     with pytest.warns(
         UserWarning, match="`y` of the model counts as 10000 rows, as it is written, and the data have 900"
     ):
         model_of(knows_its_size).fit(X[:900], Y[:900], batch_size=100, num_samples=2, progress=False)
 
 
-def test_a_bound_that_is_no_sum_is_refused():
+def test_renyi_elbo_raises():
     with pytest.raises(ValueError, match="`RenyiELBO` is no sum over rows"):
         model_of(plated, loss=RenyiELBO()).fit(X, Y, batch_size=100, progress=False)
 
 
-def test_all_rows_in_one_batch_keep_their_places():
-    """Nothing is shuffled then: a latent of a row stays with its row, and draws are of the rows as they are."""
+def test_single_batch_keeps_row_order():
+    """Rows are not shuffled: the latent of a row and its draws stay with the row."""
 
     def remembers(X, y=None):
         with numpyro.plate("obs", X.shape[0]):
@@ -360,7 +360,7 @@ def test_all_rows_in_one_batch_keep_their_places():
 
 
 class Whole:
-    """Yields all rows at once, in an order that may differ."""
+    """Iterable over all rows at once, in an order that may differ."""
 
     def __init__(self, x, y):
         self.rows = {"X": x, "y": y}
@@ -369,14 +369,14 @@ class Whole:
         yield self.rows
 
 
-def test_one_batch_of_all_rows_is_no_minibatch():
-    """Nothing is refused where a batch stands for nothing but itself."""
+def test_single_batch_of_all_rows_is_not_checked():
+    """Minibatch checks do not apply if the batch is the full data."""
     model = model_of(with_latent_rows).fit(X[:50], Y[:50], batch_size=50, epochs=3, num_samples=5, progress=False)
     assert model.posterior["z"].shape == (5, 50)
     assert model_of(centred).fit(X, Y, batch_size=N, epochs=2, num_samples=5, progress=False).is_fitted()
 
 
-def test_mcmc_is_told_what_to_call():
+def test_fit_with_mcmc_raises():
     model = ImpactModel(plated, random.key(0), MCMC(NUTS(plated), num_warmup=2, num_samples=2))
     with pytest.raises(TypeError, match="fit_on_batch"):
         model.fit(X, Y)
@@ -390,14 +390,14 @@ SMALL_X, SMALL_Y = X[:250], Y[:250]
 
 
 def small_fit(*data, model=None, **options):
-    """Three batches of 100, 100 and 50; draws of `b`."""
+    """Fit in batches of 100, 100 and 50 rows and return draws of `b`."""
     model = model or model_of(plated)
     options = {"batch_size": 100, "epochs": 2, "num_samples": 8, "progress": False, "shuffle": False} | options
     return np.asarray(model.fit(*data, **options).posterior["b"])
 
 
 class Again:
-    """An iterable that begins anew each time."""
+    """Iterable that can be read repeatedly."""
 
     def __init__(self, *sizes, make=lambda x, y: {"X": x, "y": y}):
         self.cuts, self.make = np.cumsum([0, *sizes]), make
@@ -449,14 +449,14 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_the_source_does_not_show(source, tmp_path):
-    """Same key, rows and batches: the same bits."""
+def test_result_is_independent_of_source(source, tmp_path):
+    """The same key, rows and batches give the same bits."""
     expected = small_fit(SMALL_X, SMALL_Y)
     np.testing.assert_array_equal(small_fit(*SOURCES[source](tmp_path)), expected)
 
 
-def test_files_are_shuffled_as_arrays_are(tmp_path, monkeypatch):
-    """Row by row from several passes over the file, and from several stretches of it."""
+def test_files_are_shuffled_like_arrays(tmp_path, monkeypatch):
+    """With several passes over the file, and with several ranges of it."""
     from aimz.data import minibatches as batches
 
     expected = small_fit(SMALL_X, SMALL_Y, shuffle=True)
@@ -466,7 +466,7 @@ def test_files_are_shuffled_as_arrays_are(tmp_path, monkeypatch):
     np.testing.assert_array_equal(small_fit(*on_disk(tmp_path), shuffle=True), expected)
 
 
-def test_epochs_have_orders_of_their_own_and_every_row():
+def test_each_epoch_permutes_all_rows():
     from aimz.model.minibatch_fit import _order_of_key
 
     orders = [_order_of_key((1, 2), 1000, epoch) for epoch in range(3)]
@@ -476,8 +476,8 @@ def test_epochs_have_orders_of_their_own_and_every_row():
     assert (orders[1] != orders[2]).any()
 
 
-def test_a_loader_that_shuffles_is_read_in_its_order():
-    """The epochs a loop would see: taken from a loader made alike."""
+def test_shuffling_loader_keeps_its_order():
+    """Epochs equal those of another loader with the same key."""
     dataset = ArrayDataset(X=SMALL_X, y=SMALL_Y)
     loaders = [ArrayLoader(dataset, random.key(9), batch_size=100, shuffle=True) for _ in range(3)]
     expected = small_fit(list(loaders[0]) + list(loaders[0]), total_size=250, epochs=1, batch_size=None)
@@ -488,11 +488,11 @@ def test_a_loader_that_shuffles_is_read_in_its_order():
     assert (found != small_fit(SMALL_X, SMALL_Y)).any()
 
 
-def test_an_iterable_is_counted_or_told():
+def test_iterable_length_is_counted_or_given():
     counted = Again(100, 100, 50)
     expected = small_fit(SMALL_X, SMALL_Y)
     np.testing.assert_array_equal(small_fit(counted), expected)
-    assert counted.begun == 3  # once to count, and once for each epoch
+    assert counted.begun == 3  # one pass to count rows, and one per epoch
     told = Again(100, 100, 50)
     np.testing.assert_array_equal(small_fit(told, total_size=250), expected)
     assert told.begun == 2
@@ -501,7 +501,7 @@ def test_an_iterable_is_counted_or_told():
     )
 
 
-def test_an_iterator_needs_its_size_and_has_one_epoch():
+def test_iterator_needs_size_and_one_epoch():
     model = model_of(plated)
     with pytest.raises(ValueError, match="`total_size` must be given with an iterator"):
         model.fit(iter(Again(100)), progress=False)
@@ -510,7 +510,7 @@ def test_an_iterator_needs_its_size_and_has_one_epoch():
     assert model.vi_state is None
 
 
-def test_bad_arguments_are_refused_in_the_words_of_every_method():
+def test_invalid_arguments_raise():
     model = model_of(plated)
     for given, match in [
         ({"batch_size": 0}, "`batch_size` must be a positive integer"),

@@ -1,4 +1,4 @@
-"""Every kind of guide, optimizer and sampler finds a posterior that is known in closed form."""
+"""Every kind of guide, optimizer and sampler finds a posterior with a closed form."""
 
 import arviz_stats
 import jax
@@ -42,7 +42,7 @@ def kernel(X, y=None):
 
 
 def by_hand(X, y=None):
-    """Mean field, and it reads the data: the parameters start at their correlations with the output."""
+    """Mean-field guide that reads the data: its parameters start at correlations with the output."""
     start = jnp.zeros(2) if y is None else X.T @ y / X.shape[0]
     numpyro.sample("a", dist.Normal(numpyro.param("a_loc", 0.0), numpyro.param("a_scale", 0.1, constraint=_positive)))
     scale = numpyro.param("b_scale", 0.1 * jnp.ones(2), constraint=_positive)
@@ -80,13 +80,13 @@ def weights(model) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", GUIDES)
-def test_guides(name):
+def test_guides_find_posterior(name):
     svi = SVI(kernel, GUIDES[name](), numpyro.optim.Adam(schedule), Trace_ELBO(num_particles=4))
     model = ImpactModel(kernel, random.key(3), svi).fit_on_batch(X, Y, num_steps=3000, progress=False)
     drawn = weights(model)
     assert drawn.shape == (1000, 3)
-    # The optimum is the closed form (the design is nearly orthogonal, so mean field is nearly exact); noise of the
-    # last steps moves it by well under a fifth of a posterior sd, and 1,000 draws by a thirtieth.
+    # The design is nearly orthogonal, so that mean field is nearly exact. Noise of the last steps is well below a fifth
+    # of a posterior sd, and noise of 1,000 draws a thirtieth.
     assert (np.abs(drawn.mean(0) - M) < 0.3 * SD).all()
     if name == "AutoDelta":
         assert (drawn == drawn[0]).all()
@@ -110,13 +110,13 @@ def test_guides(name):
     ],
     ids=["optax.adam", "optax.chain", "ClippedAdam"],
 )
-def test_optimizers(optimizer):
+def test_optimizers_find_posterior(optimizer):
     svi = SVI(kernel, AutoMultivariateNormal(kernel), optimizer, TraceMeanField_ELBO())
     model = ImpactModel(kernel, random.key(3), svi).fit_on_batch(X, Y, num_steps=1500, progress=False)
     assert (np.abs(weights(model).mean(0) - M) < 0.5 * SD).all()
 
 
-def test_minimize_takes_whole_optimisations():
+def test_minimize_runs_whole_optimisations():
     svi = SVI(kernel, AutoLaplaceApproximation(kernel), numpyro.optim.Minimize(), Trace_ELBO())
     model = ImpactModel(kernel, random.key(3), svi).fit_on_batch(X, Y, num_steps=2, progress=False)
     drawn = weights(model)
@@ -124,13 +124,13 @@ def test_minimize_takes_whole_optimisations():
     assert (np.abs(drawn.std(0) / SD - 1) < 0.1).all()
 
 
-def test_steps_are_those_of_numpyro():
-    """The compiled loop takes the steps `svi.update` takes, however it is cut."""
+def test_steps_equal_numpyro():
+    """The compiled loop runs the steps of `svi.update`, whatever its length."""
     svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.05), Trace_ELBO())
     model = ImpactModel(kernel, random.key(3), svi).fit_on_batch(X, Y, num_steps=1, num_samples=1, progress=False)
     state = model.vi_state
     model.fit_on_batch(X, Y, num_steps=1030, num_samples=1, progress=False, rng_key=random.key(4))
-    # The loop starts from the state the model had, with a key split off that of the call.
+    # The loop starts from the model's state, with a key split from the key of the call.
     state = state._replace(rng_key=random.split(random.key(4))[0])
     losses = []
     update = jax.jit(svi.update)
@@ -143,7 +143,7 @@ def test_steps_are_those_of_numpyro():
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-4)
 
 
-def test_fitting_goes_on():
+def test_fit_continues_from_last_state():
     svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.01), Trace_ELBO())
     model = ImpactModel(kernel, random.key(3), svi)
     for _ in range(3):
@@ -153,10 +153,10 @@ def test_fitting_goes_on():
     assert model._vi_state is model.vi_state
 
 
-def test_a_loss_that_is_not_finite_stops_the_run():
+def test_non_finite_loss_stops_the_run():
     def breaks(X, y=None):
         b = numpyro.sample("b", dist.Normal())
-        # The density is not finite beyond 2, where the data draw the optimum.
+        # The density is not finite beyond 2, where the optimum is.
         numpyro.factor("edge", jnp.where(b < 2, 0.0, jnp.nan))
         with numpyro.plate("obs", X.shape[0]):
             numpyro.sample("y", dist.Normal(b), obs=y)
@@ -173,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_the_run():
     assert (model.posterior["b"] < 2.2).all()
 
 
-def test_a_local_guide_does_not_continue_on_other_rows():
+def test_local_guide_raises_for_other_rows():
     def local(X, y=None):
         with numpyro.plate("obs", X.shape[0]):
             z = numpyro.sample("z", dist.Normal())
@@ -196,7 +196,7 @@ SAMPLERS = {
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_samplers(name):
+def test_samplers_find_posterior(name):
     make, num_samples, thinning = SAMPLERS[name]
     mcmc = MCMC(make(), num_warmup=num_samples, num_samples=num_samples, thinning=thinning, progress_bar=False)
     model = ImpactModel(kernel, random.key(3), mcmc).fit_on_batch(X, Y, progress=False)
@@ -212,7 +212,7 @@ def test_samplers(name):
     assert mcmc.post_warmup_state is None
 
 
-def test_mcmc_can_be_run_again_on_other_data():
+def test_mcmc_runs_again_on_other_data():
     mcmc = MCMC(
         NUTS(kernel), num_warmup=100, num_samples=50, num_chains=2, chain_method="vectorized", progress_bar=False
     )
@@ -223,7 +223,7 @@ def test_mcmc_can_be_run_again_on_other_data():
     assert (np.abs(weights(model).mean(0) - M) < SD).all()
 
 
-def test_number_of_samples_is_that_of_the_object():
+def test_num_samples_of_mcmc_object_is_used():
     mcmc = MCMC(NUTS(kernel), num_warmup=5, num_samples=6, progress_bar=False)
     model = ImpactModel(kernel, random.key(3), mcmc)
     with pytest.warns(UserWarning, match="`num_samples=50` was ignored: this MCMC object draws 6"):
@@ -233,15 +233,15 @@ def test_number_of_samples_is_that_of_the_object():
         model.sample()
 
 
-def test_a_guide_that_reads_the_data_needs_them():
+def test_guide_that_reads_data_requires_data():
     svi = SVI(kernel, by_hand, numpyro.optim.Adam(0.05), Trace_ELBO())
     model = ImpactModel(kernel, random.key(3), svi).fit_on_batch(X, Y, num_steps=5, progress=False)
     with pytest.raises(ValueError, match=r"The guide needs `X`; got none\. .*`sample\(X=X, y=y\)`"):
         model.sample()
 
 
-def test_mutable_state_is_fitted_and_used():
-    """A running mean, as batch normalisation keeps it: predictions use what the fit left."""
+def test_mutable_state_is_used_by_predictions():
+    """A running mean, as in batch normalisation: predictions use its value at the end of the fit."""
     from numpyro.primitives import mutable
 
     def running(X, y=None):
@@ -260,8 +260,8 @@ def test_mutable_state_is_fitted_and_used():
     np.testing.assert_allclose(seen, 4.0, rtol=1e-3)
 
 
-def test_a_loop_of_ones_own():
-    """Steps taken with NumPyro, the result set, draws registered."""
+def test_custom_training_loop():
+    """Steps by NumPyro, with the result and draws set on the model."""
     from types import SimpleNamespace
 
     svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(schedule), Trace_ELBO(num_particles=4))

@@ -1,4 +1,4 @@
-"""What a run of epochs does besides finding the posterior: it goes on, stops, reports, and keeps what is good."""
+"""Training in epochs: continuation, stopping, progress reports, and non-finite steps."""
 
 import io
 import itertools
@@ -45,7 +45,7 @@ def at(model):
 
 
 def by_hand(steps, update):
-    """The posterior mode's coordinates after plain gradient steps on the log joint density, in NumPy."""
+    """Return parameters after plain gradient steps on the log joint density, in NumPy."""
     b = None
     for rows, rate in steps:
         x, y = X[rows], Y[rows]
@@ -61,7 +61,7 @@ def fit(model, *, batch_size=60, epochs=1, **options):
 
 
 def start(model):
-    """Begin at zero, where the gradient by hand begins."""
+    """Start at zero, like `by_hand`."""
     model.inference.guide.init_loc_fn = numpyro.infer.init_to_value(values={"b": jnp.zeros(2)})
     return model
 
@@ -69,14 +69,14 @@ def start(model):
 BATCHES = [slice(i, i + 60) for i in range(0, N, 60)]
 
 
-def test_steps_are_gradient_steps_on_the_scaled_density():
-    """Plain gradient ascent, in NumPy: prior once, rows N / B times."""
+def test_steps_follow_gradient_of_scaled_density():
+    """Plain gradient ascent in NumPy, with rows scaled by N / B."""
     model = fit(start(new_model()), epochs=3)
     expected = by_hand([(rows, 1e-3) for rows in BATCHES * 3], lambda b, g, rate: b + rate * g)
     np.testing.assert_allclose(at(model), expected, rtol=1e-5)
 
 
-def test_schedules_count_steps_across_calls_and_methods():
+def test_schedules_count_steps_across_calls():
     rates = [1e-3 * 0.7**i for i in range(11)]
     schedule = optax.exponential_decay(1e-3, 1, 0.7)
     model = start(new_model(optimizer=optax.sgd(schedule)))
@@ -90,14 +90,14 @@ def test_schedules_count_steps_across_calls_and_methods():
     assert len(model.vi_result.losses) == 11
 
 
-def test_a_step_without_a_size_takes_the_batch_for_the_whole():
+def test_step_without_total_size_treats_batch_as_full_data():
     model = start(new_model())
     model.train_on_batch(X[:60], Y[:60])
     np.testing.assert_allclose(at(model), 1e-3 * X[:60].T @ Y[:60], rtol=1e-5)
 
 
-def test_the_loop_of_ones_own_is_the_fit():
-    """The same steps, by `train_on_batch` with `total_size`: the losses and the end of `fit` without noise."""
+def test_custom_loop_equals_fit():
+    """Steps of `train_on_batch` with `total_size` give losses and parameters of `fit`."""
     one, other = start(new_model()), start(new_model())
     fit(one, epochs=2)
     losses = [other.train_on_batch(X[r], Y[r], total_size=N)[1] for r in BATCHES * 2]
@@ -106,7 +106,7 @@ def test_the_loop_of_ones_own_is_the_fit():
     np.testing.assert_allclose(other.vi_result.losses, losses)
 
 
-def test_the_key_of_a_step_decides_its_noise():
+def test_step_noise_depends_on_key():
     def loss(**key):
         model = ImpactModel(
             kernel, random.key(3), SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.1), Trace_ELBO())
@@ -118,7 +118,7 @@ def test_the_key_of_a_step_decides_its_noise():
     assert loss() == loss() != loss(rng_key=random.key(7))
 
 
-def test_same_key_same_posterior_and_another_key_another():
+def test_posterior_depends_on_key():
     def draws(key):
         model = ImpactModel(
             kernel, random.key(key), SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.1), Trace_ELBO())
@@ -130,8 +130,8 @@ def test_same_key_same_posterior_and_another_key_another():
 
 
 @pytest.mark.parametrize("options", [{"on_epoch_end": lambda *_: None}, {"batch_size": 59}])
-def test_how_steps_are_handed_to_the_device_does_not_show(options, monkeypatch):
-    """Epochs together or one by one, chunks long or short: the same bits."""
+def test_result_is_independent_of_loop_lengths(options, monkeypatch):
+    """Epochs in one loop or in several, and long or short loops, give the same bits."""
     from aimz.inference import svi_epochs as epochs
     from aimz.inference import svi_steps as programs
 
@@ -150,7 +150,7 @@ def test_how_steps_are_handed_to_the_device_does_not_show(options, monkeypatch):
     np.testing.assert_array_equal(bits(**options), expected)
 
 
-def test_the_end_of_an_epoch_is_told_and_may_be_the_last():
+def test_on_epoch_end_can_stop_the_fit():
     told = []
 
     def listen(epoch, loss):
@@ -164,7 +164,7 @@ def test_the_end_of_an_epoch_is_told_and_may_be_the_last():
     assert model.is_fitted()
 
 
-def test_one_bar_counts_the_steps_of_all_epochs_and_shows_the_loss_of_the_last():
+def test_progress_bar_counts_steps_and_shows_last_loss():
     out = io.StringIO()
     with redirect_stderr(out):
         model = fit(new_model(), epochs=3, progress=True)
@@ -175,8 +175,8 @@ def test_one_bar_counts_the_steps_of_all_epochs_and_shows_the_loss_of_the_last()
     assert f"loss={model.vi_result.losses[-4:].mean():.4g}" in text
 
 
-def test_many_short_epochs_are_not_many_lines():
-    """A notebook keeps every line that is drawn."""
+def test_progress_bar_redraws_rarely():
+    """A notebook stores every redraw."""
     out = io.StringIO()
     with redirect_stderr(out):
         fit(new_model(), epochs=400, progress=True)
@@ -186,15 +186,15 @@ def test_many_short_epochs_are_not_many_lines():
 
 
 def fragile(X, y=None):
-    """Its density is not finite where the seventh column says so."""
+    """Kernel whose density is not finite for some values of the seventh column."""
     b = numpyro.sample("b", dist.Normal().expand([2]).to_event(1))
     with numpyro.plate("obs", X.shape[0]):
         numpyro.sample("y", dist.Normal(X[:, :2] @ b, X[:, 2]), obs=y)
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_a_step_that_is_not_finite_ends_the_run_with_its_epoch(together):
-    """The state is that of the good steps; the posterior is drawn from it."""
+def test_non_finite_step_ends_run_with_its_epoch(together):
+    """The posterior is drawn from the state after the last finite step."""
     bad = np.c_[X, np.ones(N, np.float32)]
     poisoned = bad.copy()
     poisoned[70, 2] = 0.0  # in the second batch of an epoch
@@ -213,14 +213,14 @@ def test_a_step_that_is_not_finite_ends_the_run_with_its_epoch(together):
     assert np.isfinite(after).all()
     assert (after != before).any()
     assert np.isfinite(good.posterior["b"]).all()
-    # Steps 9, 11 and 12 were good; by hand from where the run stood.
+    # Steps 9, 11 and 12 were finite; computed by hand from the previous state.
     b = before.astype(float)
     for rows in (BATCHES[0], BATCHES[2], BATCHES[3]):
         b = b + 1e-3 * (-b + 4 * X[rows].T @ (Y[rows] - X[rows] @ b))
     np.testing.assert_allclose(after, b, rtol=1e-5)
 
 
-def test_what_a_loader_breaks_off_keeps_the_steps_that_are_done():
+def test_loader_error_keeps_completed_steps():
     class Breaks:
         def __init__(self):
             self.begun = 0
@@ -240,7 +240,7 @@ def test_what_a_loader_breaks_off_keeps_the_steps_that_are_done():
     assert data.begun == 1
 
 
-def test_what_is_interrupted_keeps_the_steps_that_are_done():
+def test_interrupt_keeps_completed_steps():
     model = start(new_model())
 
     def batches():
@@ -275,8 +275,8 @@ def normed(X, y=None):
         numpyro.sample("y", dist.Normal(net(X, train=y is not None)[..., 0]), obs=y)
 
 
-def test_mutable_state_is_trained_and_used():
-    """Running means of batches, by hand; and predictions change with them."""
+def test_mutable_state_is_trained():
+    """Running means of batches equal a manual computation and change predictions."""
     model = ImpactModel(normed, random.key(0), SVI(normed, lambda X, y=None: None, optax.adam(1e-2), Trace_ELBO()))
     shifted = X + np.array([3.0, -2.0], np.float32)
     model.fit(shifted, Y, batch_size=60, epochs=25, shuffle=False, progress=False, num_samples=2)
@@ -303,14 +303,14 @@ def dropping(X, y=None):
         numpyro.sample("y", dist.Normal(mu), obs=y)
 
 
-def test_modules_with_noise_of_their_own_are_trained():
+def test_dropout_modules_are_trained():
     model = ImpactModel(dropping, random.key(0), SVI(dropping, lambda X, y=None: None, optax.adam(1e-2), Trace_ELBO()))
     model.fit(X, Y, batch_size=60, epochs=60, progress=False, num_samples=2)
     losses = model.vi_result.losses
     assert losses[-40:].mean() < losses[:8].mean()
 
 
-def test_no_number_of_rows_or_epochs_compiles_anew():
+def test_rows_and_epochs_do_not_recompile():
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
@@ -326,8 +326,8 @@ def test_no_number_of_rows_or_epochs_compiles_anew():
 
 
 @pytest.mark.parametrize("lazy", [False, True])
-def test_the_data_of_the_fit_are_known(tmp_path, lazy):
-    """As after `fit_on_batch`: results have them, for the inputs of the fit and for no others."""
+def test_results_include_fit_data(tmp_path, lazy):
+    """As after `fit_on_batch`, results for the inputs of the fit include its output."""
     data = [X, Y]
     if lazy:
         for i, name in enumerate(("X", "y")):
@@ -339,7 +339,7 @@ def test_the_data_of_the_fit_are_known(tmp_path, lazy):
     assert "observed_data" not in other.children
 
 
-def test_a_pickled_model_goes_on_where_it_was():
+def test_pickled_model_continues():
     model = ImpactModel(kernel, random.key(0), SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.1), Trace_ELBO()))
     model.train_on_batch(X, Y)
     fit(model, epochs=2)
@@ -351,8 +351,8 @@ def test_a_pickled_model_goes_on_where_it_was():
     np.testing.assert_array_equal(other.posterior["b"], model.posterior["b"])
 
 
-def test_more_rows_take_no_more_memory(tmp_path):
-    """Of a file, only what is handed to the device is held; Python's own allocations, which NumPy reports, count."""
+def test_memory_is_independent_of_rows(tmp_path):
+    """Only the stack being transferred is in memory, measured by tracemalloc (which includes NumPy)."""
 
     def peak(n_obs):
         for name, shape in (("X", (n_obs, 50)), ("y", (n_obs,))):
@@ -408,7 +408,7 @@ def batches_of_torch(loader):
     [(loader_of_arrays, batches_of_arrays), (loader_of_torch, batches_of_torch)],
     ids=["ArrayLoader", "PyTorch"],
 )
-def test_a_loop_of_ones_own_as_the_documents_write_it(make, batches):
+def test_documented_training_loop(make, batches):
     im = ImpactModel(kernel, rng_key=random.key(0), svi=SVI(kernel, AutoNormal(kernel), optax.adam(0.01), Trace_ELBO()))
     loader = make()
     losses = []
@@ -420,7 +420,7 @@ def test_a_loop_of_ones_own_as_the_documents_write_it(make, batches):
     posterior_sample = im.sample(return_datatree=False)
     im.set_posterior_sample(posterior_sample)
     assert len(im.vi_result.losses) == len(losses) == 480
-    # Without `total_size` each batch of 10 is a whole data set: the posterior is that of 10 rows.
+    # Without `total_size`, each batch of 10 is the full data: the posterior is that of 10 rows.
     assert 0.15 < float(im.posterior["b"].std(0).mean()) < 0.6
     batch_means = []
     for _, X_batch in itertools.islice(batches(loader), 3):

@@ -1,4 +1,4 @@
-"""What is written and read back, and files that are torn, altered or made to do harm."""
+"""Round trips of plain values, labels, pytrees and arrays; truncated, altered and malicious files."""
 
 import contextlib
 import datetime as dt
@@ -71,13 +71,13 @@ PLAIN = st.recursive(
 
 @given(PLAIN)
 @settings(max_examples=200, deadline=None, derandomize=True)
-def test_plain_values(value):
+def test_plain_values_round_trip(value):
     back = read_plain(json.loads(json.dumps(write_plain(value), allow_nan=False)))
-    assert repr(back) == repr(value)  # 1, 1.0 and True are equal, and lists are no tuples
+    assert repr(back) == repr(value)  # distinguishes 1, 1.0 and True, and lists from tuples
 
 
 @pytest.mark.parametrize("value", [object(), np.float64(1.0), {"a": {1, 2}}, [lambda: 0], b"bytes"])
-def test_what_is_not_plain(value):
+def test_other_values_are_not_plain(value):
     assert not is_plain(value)
 
 
@@ -108,7 +108,7 @@ LABELS = [
 
 
 @pytest.mark.parametrize("labels", LABELS, ids=lambda labels: type(labels).__name__)
-def test_labels(labels, tmp_path):
+def test_labels_round_trip(labels, tmp_path):
     arrays = {}
     node = write_labels(labels, "rows", arrays)
     content, arrays = through_file(tmp_path, {"labels": node}, arrays)
@@ -118,7 +118,7 @@ def test_labels(labels, tmp_path):
     assert found.equals(expected)
 
 
-def test_a_frequency_without_a_name_is_left_out():
+def test_unnamed_frequency_is_omitted():
     index, arrays = pd.date_range("2024-01-01", periods=3, freq=pd.offsets.Easter()), {}
     found = read_labels(write_labels(index, "rows", arrays), arrays)
     assert found.equals(index)
@@ -132,14 +132,14 @@ def test_a_frequency_without_a_name_is_left_out():
         pd.Index([1, None], dtype="Int64"),
     ],
 )
-def test_labels_of_another_kind_become_texts(labels):
+def test_labels_of_unsupported_types_become_strings(labels):
     arrays = {}
     with pytest.warns(UserWarning, match="cannot be saved and are saved as strings"):
         node = write_labels(labels, "rows", arrays)
     assert read_labels(node, arrays).tolist() == [str(label) for label in labels]
 
 
-def test_rows_with_such_labels_are_known_again(tmp_path):
+def test_rows_are_recognised_by_labels_saved_as_strings(tmp_path):
     frame = pd.DataFrame({"x": X}, index=pd.Index([decimal.Decimal(i) for i in range(6)]))
 
     def local(X, y=None):
@@ -158,7 +158,7 @@ def test_rows_with_such_labels_are_known_again(tmp_path):
         loaded.predict_on_batch(frame.iloc[::-1])
 
 
-def test_names_of_labels_do_not_collide(tmp_path):
+def test_label_array_names_are_unique(tmp_path):
     arrays = {}
     nodes = [
         write_labels(pd.CategoricalIndex(["b", "a"]), "coords/a", arrays),
@@ -168,7 +168,7 @@ def test_names_of_labels_do_not_collide(tmp_path):
     assert [read_labels(node, arrays).tolist() for node in nodes] == [["b", "a"], [1.5, 2.5], [3, 4]]
 
 
-def test_trees_of_arrays_and_of_classes(tmp_path):
+def test_pytrees_round_trip(tmp_path):
     layer = eqx.nn.Linear(2, 3, key=random.key(0))
     tree = {
         "plain": {("a", "b"): jnp.arange(3), ("x/y",): [None, 2, (0.5, jnp.ones(2, "bfloat16"))]},
@@ -196,7 +196,7 @@ def test_trees_of_arrays_and_of_classes(tmp_path):
     assert mismatch.value.args == ("`complex` (complex64 of shape (1,) saved, complex64 of shape (2,) here)",)
 
 
-# ------------------------------------------------------------------------------------- files of others
+# ------------------------------------------------------------------------------------- damaged files
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,7 @@ def original(tmp_path_factory):
 
 @pytest.fixture
 def path(original, tmp_path):
-    """A copy to be tampered with."""
+    """Copy of a saved model, to be altered."""
     return Path(shutil.copytree(original, tmp_path / "model"))
 
 
@@ -218,7 +218,7 @@ def arrays_of(path):
 
 
 def tamper(path, change):
-    """Change the content as one would who knows how it is made: all digests are those of the new content."""
+    """Change the content and update the checksum, as a deliberate attack would."""
     index = json.loads((path / "model.json").read_text())
     del index["checksum"]
     index = change(index) or index
@@ -227,7 +227,7 @@ def tamper(path, change):
 
 
 def replace_arrays(path, content):
-    """Put other bytes where the arrays are, with digests that fit."""
+    """Replace the file of arrays and update its digests."""
     arrays_of(path).write_bytes(content)
 
     def change(index):
@@ -236,7 +236,7 @@ def replace_arrays(path, content):
     tamper(path, change)
 
 
-def test_the_original_can_be_read(path):
+def test_unaltered_model_loads(path):
     assert ImpactModel.load(path, kernel).is_fitted()
     tamper(path, lambda index: None)
     assert ImpactModel.load(path, kernel).is_fitted()
@@ -258,27 +258,27 @@ def test_the_original_can_be_read(path):
     ],
     ids=["short", "a bit", "no arrays", "short json", "other json", "empty", "pickle", "deep", "another", "list"],
 )
-def test_what_is_torn_or_altered_is_refused(path, tear):
+def test_damaged_files_raise(path, tear):
     tear(path)
     with pytest.raises(SavedModelError, match=r"is damaged: .*Use another copy"):
         ImpactModel.load(path, kernel)
 
 
-def test_no_model_is_there(tmp_path):
+def test_missing_model_raises(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"has no model\.json"):
         ImpactModel.load(tmp_path, kernel)
     with pytest.raises(FileNotFoundError, match=r"has no model\.json"):
         ImpactModel.load(tmp_path / "nowhere", kernel)
 
 
-def test_a_newer_format_names_the_version_that_reads_it(path):
+def test_newer_format_names_required_version(path):
     tamper(path, lambda index: {**index, "format_version": 2, "readable_since": "3.4.0", "kernel": "unknown yet"})
     with pytest.raises(SavedModelError, match=r"has format 2; .* reads up to 1\. Install aimz 3\.4\.0 or newer"):
         ImpactModel.load(path, kernel)
 
 
 class Bomb:
-    """Unpickled, it leaves a file."""
+    """Object that creates a file when unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -287,7 +287,7 @@ class Bomb:
         return Path.touch, (self.path,)
 
 
-def test_a_pickle_in_disguise_is_not_run(path, tmp_path):
+def test_pickles_are_not_loaded(path, tmp_path):
     pickle.loads(pickle.dumps(Bomb(tmp_path / "it works")))
     assert (tmp_path / "it works").exists()
     bomb = pickle.dumps(Bomb(tmp_path / "harm"))
@@ -301,7 +301,7 @@ def test_a_pickle_in_disguise_is_not_run(path, tmp_path):
 
 
 @pytest.mark.parametrize("size", [2**62, 2**40, 99_999_999, 10])
-def test_a_header_that_lies_about_its_size(path, size):
+def test_wrong_header_size_raises(path, size):
     replace_arrays(path, struct.pack("<Q", size) + b'{"posterior/b": {"dtype": "F32", "shape": [5]}}')
     with pytest.raises(SavedModelError, match="cannot be read"):
         ImpactModel.load(path, kernel)
@@ -310,7 +310,7 @@ def test_a_header_that_lies_about_its_size(path, size):
 @pytest.mark.parametrize(
     "name", ["../secret", "/etc/passwd", "arrays-0.safetensors", "..", "", None, ["a"], "C:\\arrays", "model.json"]
 )
-def test_arrays_lie_nowhere_else(path, name):
+def test_arrays_cannot_be_in_other_files(path, name):
     def change(index):
         index["arrays"]["file"] = name
 
@@ -323,7 +323,7 @@ def test_arrays_lie_nowhere_else(path, name):
 
 
 @pytest.mark.parametrize("name", ["../../b", "a/b", "..", "__init__", ""])
-def test_no_site_is_called_like_a_path(path, name):
+def test_site_names_cannot_be_paths(path, name):
     def in_spec(index):
         for part in (index["kernel"]["spec"], index["kernel"]["example"]["spec"]):
             part["sites"][0]["name"] = name
@@ -342,7 +342,7 @@ def test_no_site_is_called_like_a_path(path, name):
             ImpactModel.load(copy, kernel)
 
 
-def test_a_time_zone_is_no_path_and_a_range_no_bomb(path, monkeypatch):
+def test_time_zones_cannot_be_paths_and_labels_cannot_be_large_ranges(path, monkeypatch):
     opened = []
     monkeypatch.setattr("dateutil.tz.tzfile", lambda *args: opened.append(args))
     arrays = {}
@@ -361,13 +361,13 @@ def test_a_time_zone_is_no_path_and_a_range_no_bomb(path, monkeypatch):
 
 
 @pytest.mark.parametrize("change", [{"format_version": True}, {"format_version": 0}, {"settings": {}}])
-def test_what_is_needed_is_there(path, change):
+def test_missing_entries_raise(path, change):
     tamper(path, lambda index: {**index, **change})
     with pytest.raises(SavedModelError, match="is damaged"):
         ImpactModel.load(path, kernel)
 
 
-def test_chains_of_another_numpyro_are_told(path):
+def test_chain_state_of_another_numpyro_raises(path):
     def change(index):
         index["fit"]["last_state"]["fields"].pop()
 
@@ -378,7 +378,7 @@ def test_chains_of_another_numpyro_are_told(path):
     assert ImpactModel.load(path, kernel).is_fitted()
 
 
-def test_bytes_cannot_be_seen_as_objects(path):
+def test_arrays_cannot_have_object_dtype(path):
     def change(index):
         index["arrays"]["views"] = {"posterior/b": ["O", [1]]}
 
@@ -388,7 +388,7 @@ def test_bytes_cannot_be_seen_as_objects(path):
 
 
 def ways_into(node, way=()):
-    """All places in a JSON document."""
+    """Yield the path of every node in a JSON document."""
     if isinstance(node, dict | list):
         for key, item in node.items() if isinstance(node, dict) else enumerate(node):
             yield (*way, key)
@@ -399,7 +399,7 @@ JUNK = [None, -1, 1e300, "", "x" * 10, [], {}, [[]], {"a": 1}, True, "../x", {"d
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_junk_anywhere_is_refused_in_our_words_or_does_no_harm(path, seed):
+def test_random_junk_raises_saved_model_error_or_is_harmless(path, seed):
     rng = np.random.default_rng(seed)
 
     def change(index):

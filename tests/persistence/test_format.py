@@ -1,4 +1,4 @@
-"""Models that were saved in format 1: every later version reads them.
+"""Models saved in format 1, which every later version must read.
 
 The files in ``format_1`` were written once, by the functions :func:`make_sales` and :func:`make_normalised` below, and
 stay as they are.  If a change makes this fail, it is the change that is wrong.
@@ -69,7 +69,7 @@ def make_normalised():
     return model.fit_on_batch(FRAME, SALES, num_steps=20, num_samples=4, progress=False)
 
 
-def test_chains_labels_and_arguments():
+def test_load_mcmc_model_with_labels_and_arguments():
     model = ImpactModel.load(HERE / "sales", sales, chains())
     stored = load_file(next((HERE / "sales").glob("*.safetensors")))
     tree = model.predict_on_batch(FRAME[["rain", "price"]], shop=SHOP, n_shops=2)
@@ -85,7 +85,7 @@ def test_chains_labels_and_arguments():
     assert more["level"].shape == (4, 2)
 
 
-def test_state_of_optimizer_and_kernel():
+def test_load_svi_state_and_mutable_state():
     model = ImpactModel.load(HERE / "normalised", normalised, steps())
     assert len(model.vi_result.losses) == 20
     stored = load_file(next((HERE / "normalised").glob("*.safetensors")))
@@ -97,7 +97,7 @@ def test_state_of_optimizer_and_kernel():
     assert ImpactModel.load(HERE / "normalised", normalised).predict_on_batch(FRAME)["posterior"].sizes["draw"] == 4
 
 
-def test_the_files_are_of_format_1():
+def test_fixtures_have_format_1():
     for name in ("sales", "normalised"):
         index = json.loads((HERE / name / "model.json").read_text())
         assert (index["format"], index["format_version"]) == ("aimz-model", 1)
