@@ -363,11 +363,11 @@ def drawing(X, y=None):
     [
         (lambda: by_svi(mixture, ["z"], loss=Trace_ELBO()), "`Trace_ELBO` does not sum.*Choose `TraceEnum_ELBO"),
         (lambda: by_svi(mixture, ["z"], loss=TraceGraph_ELBO()), "`TraceGraph_ELBO` does not sum"),
-        (lambda: by_svi(mixture, []), r"meets the discrete site `z`.*block\(kernel, hide=\['z'\]\)"),
-        (lambda: by_svi(unmarked, ["z"]), "not marked to be summed over.*config_enumerate"),
+        (lambda: by_svi(mixture, []), r"got the discrete site `z`.*block\(kernel, hide=\['z'\]\)"),
+        (lambda: by_svi(unmarked, ["z"]), "not marked for enumeration.*config_enumerate"),
         (lambda: by_svi(mixture, [], lambda _: drawing, Trace_ELBO()), "has no gradient. Choose `TraceGraph_ELBO"),
-        (lambda: by_svi(mixture, ["z"], AutoLaplaceApproximation), "computes with the density.*Choose `AutoNormal`"),
-        (lambda: by_svi(mixture, ["z"], AutoDiagonalNormal), "`AutoDiagonalNormal` fails.*Choose `AutoNormal`"),
+        (lambda: by_svi(mixture, ["z"], AutoLaplaceApproximation), "evaluates its own model.*Choose `AutoNormal`"),
+        (lambda: by_svi(mixture, ["z"], AutoDiagonalNormal), "`AutoDiagonalNormal` does not support.*Choose `AutoNormal`"),
     ],
     ids=["Trace", "TraceGraph", "not hidden", "unmarked", "drawn", "Laplace", "diagonal"],
 )

@@ -293,13 +293,13 @@ def picks_rows(X, y=None):
     [
         (with_latent_rows, None, {}, "`AutoNormal` has a value of `z` for each row"),
         (with_latent_rows, per_row, {}, "`z_loc` of the guide has a value for each row"),
-        (with_latent_rows, otherwise, {}, "`z` counts as often as there are rows in the model, and always the same"),
+        (with_latent_rows, otherwise, {}, "`z` is proportional to the rows in the model, but constant in the guide"),
         (centred, None, {}, "cannot be fitted in minibatches"),
         (prior_of_the_data, None, {}, "site `b`, which has no row axis, is computed from the rows"),
         (summed, None, {}, "cannot be fitted in minibatches"),
         (normalised_weights, None, {"weight": np.ones(N, np.float32)}, "cannot be fitted in minibatches"),
         (picks_rows, None, {}, "the row numbers of its plate are drawn by chance"),
-        (half_scaled, None, {}, "neither as often as there are rows nor always the same"),
+        (half_scaled, None, {}, "neither proportional to the rows nor constant"),
         (plated, reads_the_batch, {}, "in its guide"),
         (with_latent_rows, mixes_rows, {}, "in its guide"),
         (plated, holding(plated), {}, "computes with the data it was set up with"),
@@ -332,13 +332,13 @@ def test_minimize_raises():
 def test_plate_of_other_size_warns():
     """The size of the plate is used, and the warning names it."""
     with pytest.warns(
-        UserWarning, match="`y` of the model counts as 10000 rows, as it is written, and the data have 900"
+        UserWarning, match="`y` of the model counts as 10000 rows, by its own scale, but the data have 900"
     ):
         model_of(knows_its_size).fit(X[:900], Y[:900], batch_size=100, num_samples=2, progress=False)
 
 
 def test_renyi_elbo_raises():
-    with pytest.raises(ValueError, match="`RenyiELBO` is no sum over rows"):
+    with pytest.raises(ValueError, match="`RenyiELBO` is not a sum over rows"):
         model_of(plated, loss=RenyiELBO()).fit(X, Y, batch_size=100, progress=False)
 
 

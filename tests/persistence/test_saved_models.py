@@ -227,7 +227,7 @@ def test_sample_from_guide_set_up_on_data(tmp_path):
     with pytest.raises(ValueError, match="`X` differs from the fit"):
         loaded.diagnose(X + 5, Y)
     again = ImpactModel.load(tmp_path / "model", kernel, svi(kernel))
-    with pytest.raises(TypeError, match="it lacks `y`"):
+    with pytest.raises(TypeError, match="missing: `y`"):
         again.sample(X=X)
     assert_same_draws(
         again.sample(X=X, y=Y, rng_key=random.key(3), return_datatree=False)["a"],
