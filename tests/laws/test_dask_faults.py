@@ -421,7 +421,7 @@ def test_a_worker_that_does_not_see_the_directory_is_refused(cluster, client, mo
     client.run(blind, True, workers=[one])
     try:
         with pytest.raises(
-            IncompleteResultError, match=r"this process sees nothing there\. All processes must"
+            IncompleteResultError, match=r"does not exist for this process\. All processes must"
         ) as caught:
             model.predict(X, output_dir=tmp_path, client=client, **OPTIONS)
     finally:

@@ -272,7 +272,7 @@ def test_damaged_files_raise_and_never_read_as_zeros(model, tmp_path, where, dam
 def test_a_directory_that_somebody_removed_is_stale(model, tmp_path):
     tree = model.predict(X, output_dir=tmp_path, **OPTIONS)
     shutil.rmtree(only(tmp_path))
-    with pytest.raises(StaleResultError, match="is gone"):
+    with pytest.raises(StaleResultError, match="no longer exists"):
         draws_of(tree)
 
 

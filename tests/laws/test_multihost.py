@@ -187,7 +187,7 @@ def test_a_process_that_is_killed_ends_the_call_and_one_alone_finishes_it(alone,
     for number in (0, 2, 3):
         text = (four / f"said-{number}").read_text()
         assert text.startswith("ClusterError: The connection to another process is lost")
-        assert "is incomplete. What is finished is kept" in text
+        assert "is incomplete. Finished parts are kept" in text
     place = four / "killed"
     (path,) = place.iterdir()
     with pytest.raises(IncompleteResultError):

@@ -48,7 +48,7 @@ def positions(found) -> list[int]:
 
 def test_writers_in_threads_fill_one_result(place):
     sink = new_sink(place)
-    writers = [sink.writer(), sink]
+    writers = [sink.part(0, N_ROWS), sink]
     threads = [
         threading.Thread(target=put, args=(writer, *chunks))
         for writer, chunks in zip(writers, ((0, 2, 4), (1, 3, 5)), strict=True)
@@ -78,7 +78,7 @@ def test_a_writer_in_another_process(tmp_path):
     put(sink, 3)
     done = subprocess.run(
         [sys.executable, "-c", IN_ANOTHER_PROCESS],
-        input=pickle.dumps((sink.writer(), Y[:, 4:8])),
+        input=pickle.dumps((sink.part(0, N_ROWS), Y[:, 4:8])),
         capture_output=True,
         timeout=120,
         check=True,
@@ -110,14 +110,14 @@ def test_a_writer_in_another_process(tmp_path):
 def test_what_is_missing_of_a_stretch_of_rows(place, start, stop, expected):
     sink = new_sink(place)
     put(sink, 1, 3, 4)
-    for writer in (sink, sink.writer()):
+    for writer in (sink, sink.part(0, N_ROWS)):
         assert positions(writer.missing("y", start, stop)) == expected
         assert positions(writer.missing("total", start, stop)) == ([0] if start == 0 else [])
 
 
 def test_what_is_missing_of_a_stretch_of_draws_that_runs_through_the_chains():
     variable = Variable(("chain", "draw", "obs"), (2, 10, 5), np.dtype("f4"), (1, 4, 5), 1)
-    writer = new_sink(ObjectStoreLocation(MemoryStore()), {"y": variable}).writer()
+    writer = new_sink(ObjectStoreLocation(MemoryStore()), {"y": variable}).part(0, N_ROWS)
     writer.write("y", np.zeros((4, 5), np.float32), 0)  # draws 0 to 3 of the first chain
     writer.write("y", np.zeros((2, 5), np.float32), 18)  # the last two of the second
     assert list(writer.missing("y")) == [(0, 1, 0), (0, 2, 0), (1, 0, 0), (1, 1, 0)]
@@ -128,7 +128,7 @@ def test_what_is_missing_of_a_stretch_of_draws_that_runs_through_the_chains():
 
 def test_what_is_missing_of_statistics_whose_rows_come_second():
     variable = Variable(("statistic", "obs"), (3, N_ROWS), np.dtype("f8"), (3, CHUNK), 1)
-    writer = new_sink(ObjectStoreLocation(MemoryStore()), {"y": variable}).writer()
+    writer = new_sink(ObjectStoreLocation(MemoryStore()), {"y": variable}).part(0, N_ROWS)
     writer.write("y", np.zeros((3, CHUNK)), 8)
     assert list(writer.missing("y", 5, 14)) == [(0, 1), (0, 3)]
 
@@ -138,7 +138,7 @@ def test_a_damaged_chunk_is_missing(place):
     put(sink, 0, 1)
     name = "group/y/c/0/0/1"
     place.put(name, b"x" + place.get(name)[1:])
-    assert positions(sink.writer().missing("y", 0, 8)) == [1]
+    assert positions(sink.part(0, N_ROWS).missing("y", 0, 8)) == [1]
 
 
 # ------------------------------------------------------------------------------------------------- refusals
@@ -147,9 +147,11 @@ def test_a_damaged_chunk_is_missing(place):
 def test_a_process_that_does_not_see_the_place_is_refused(tmp_path):
     """It would write to a disk of its own, and nobody would miss it."""
     (tmp_path / "here").mkdir()
-    writer = new_sink(Directory(tmp_path / "here")).writer()
+    writer = new_sink(Directory(tmp_path / "here")).part(0, N_ROWS)
     (tmp_path / "here").rename(tmp_path / "there")
-    with pytest.raises(IncompleteResultError, match=r"sees nothing there.*`output_dir` on a shared disk.*s3://"):
+    with pytest.raises(
+        IncompleteResultError, match=r"does not exist for this process.*`output_dir` on a shared disk.*s3://"
+    ):
         put(writer, 0)
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
@@ -157,14 +159,14 @@ def test_a_process_that_does_not_see_the_place_is_refused(tmp_path):
 @pytest.mark.parametrize("moment", ["another call", "after the end"])
 def test_a_writer_of_another_call_is_refused(place, moment):
     sink = new_sink(place)
-    old = sink.writer()
+    old = sink.part(0, N_ROWS)
     if moment == "another call":
-        put(new_sink(place).writer(), 0)
+        put(new_sink(place).part(0, N_ROWS), 0)
     else:
         put(sink, *range(6))
         sink.write("total", TOTAL, 0)
         sink.finish(N_ROWS)
-    with pytest.raises(IncompleteResultError, match=r"that call is over, or another one goes on with it.*resume="):
+    with pytest.raises(IncompleteResultError, match=r"that call has ended, or another run has resumed it.*resume="):
         put(old, 1)
 
 
@@ -172,12 +174,12 @@ def test_arrays_that_grow_have_one_writer():
     variable = Variable(("chain", "draw", "obs"), (2, 3, None), np.dtype("f4"), (2, 3, CHUNK), 2)
     sink = new_sink(ObjectStoreLocation(MemoryStore()), {"y": variable})
     with pytest.raises(ValueError, match=r"only one process can write arrays that grow. Pass an array"):
-        sink.writer()
+        sink.part(0, N_ROWS)
 
 
 def test_the_memory_of_a_process_does_not_travel():
     """A copy would pass for the original."""
-    writer = new_sink(ObjectStoreLocation(MemoryStore(), "call")).writer()
+    writer = new_sink(ObjectStoreLocation(MemoryStore(), "call")).part(0, N_ROWS)
     with pytest.raises(TypeError, match=r"memory of this process.*s3://bucket/results"):
         pickle.dumps(writer)
     named = ObjectStoreLocation(ManagedMemoryStore("ours"), "call")
@@ -186,7 +188,7 @@ def test_the_memory_of_a_process_does_not_travel():
 
 def test_a_writer_travels_without_what_is_open(tmp_path):
     sink = new_sink(Directory(tmp_path))
-    writer = sink.writer()
+    writer = sink.part(0, N_ROWS)
     put(writer, 0)
     copy = pickle.loads(pickle.dumps(writer))
     put(copy, 1)

@@ -66,7 +66,7 @@ def posterior() -> xr.Dataset:
     )
 
 
-def new_sink(directory: Path, *, journal: bool = False, home: TemporaryDirectory | None = None) -> ZarrStore:
+def new_sink(directory: Path, *, journal: bool = False, temporary: TemporaryDirectory | None = None) -> ZarrStore:
     directory.mkdir(parents=True, exist_ok=True)
     kept = None
     if journal:
@@ -74,7 +74,7 @@ def new_sink(directory: Path, *, journal: bool = False, home: TemporaryDirectory
         if kept is None:
             kept = Journal(Directory(directory), {"kernel": "k", "rng_key": "1"}, "2024-01-01")
             kept.begin()
-    return ZarrStore(directory, GROUP, root_attrs={"output_dir": "there"}, journal=kept, home=home)
+    return ZarrStore(directory, GROUP, root_attrs={"output_dir": "there"}, journal=kept, temporary=temporary)
 
 
 def start(sink: ZarrStore, shape: tuple[int | None, ...] = (2, 3, N_ROWS)) -> None:
@@ -260,7 +260,7 @@ def test_finish_refuses_where_a_chunk_is_missing(tmp_path, chunks, shape):
     start(sink, shape)
     fill(sink, ("mu",))
     fill(sink, ("y",), chunks)
-    with pytest.raises(OSError, match="is not there"):
+    with pytest.raises(OSError, match="is missing"):
         sink.finish(N_ROWS)
     assert not (tmp_path / "zarr.json").exists()
 
@@ -276,7 +276,7 @@ def test_finish_refuses_where_a_chunk_is_not_whole(tmp_path, length):
     if length == 100:
         sink.finish(N_ROWS)  # it has just the right length
         return
-    with pytest.raises(OSError, match="not whole"):
+    with pytest.raises(OSError, match="is missing"):
         sink.finish(N_ROWS)
 
 
@@ -286,7 +286,7 @@ def test_finish_refuses_where_labels_or_a_group_beside_are_gone(tmp_path):
         start(sink)
         fill(sink)
         (sink.location.path / name).unlink()
-        with pytest.raises(OSError, match="is not there"):
+        with pytest.raises(OSError, match="is missing"):
             sink.finish(N_ROWS)
 
 
@@ -482,7 +482,7 @@ def test_what_is_no_result_does_not_open(tmp_path):
 def test_a_result_whose_directory_is_gone_is_stale(result, reopened):
     live = StoredArray(result.location.path, f"{GROUP}/mu") if reopened else result.read("mu")
     shutil.rmtree(result.location.path)
-    with pytest.raises(StaleResultError, match="is gone"):
+    with pytest.raises(StaleResultError, match="no longer exists"):
         live[...]
 
 
@@ -494,7 +494,7 @@ def test_opening_an_array_whose_directory_is_gone_is_stale_too(result):
 
 def test_a_temporary_result_is_stale_once_its_home_is_closed():
     home = TemporaryDirectory()
-    sink = new_sink(home.path / "call", home=home)
+    sink = new_sink(home.path / "call", temporary=home)
     start(sink)
     fill(sink)
     sink.finish(N_ROWS)
@@ -696,20 +696,20 @@ def journal(tmp_path):
 
 
 def test_a_journal_is_read_as_it_was_written(journal, tmp_path):
-    assert journal.saw(0, "a")
-    assert journal.saw(1024, "b")
+    assert journal.record_all([(0, "a")]) is None
+    assert journal.record_all([(1024, "b")]) is None
     read = Journal.read(Directory(tmp_path))
     assert read == Journal(Directory(tmp_path), {"kernel": "k", "rng_key": "1"}, "2024-01-01", {0: "a", 1024: "b"})
-    assert read.saw(0, "a")
-    assert not read.saw(1024, "other")
-    assert read.saw(2048, "c")
+    assert read.record_all([(0, "a")]) is None
+    assert read.record_all([(1024, "other")]) == 1024
+    assert read.record_all([(2048, "c")]) is None
     assert Journal.read(Directory(tmp_path)).rows == {0: "a", 1024: "b", 2048: "c"}
 
 
 @pytest.mark.parametrize("cut", range(1, 15))
 def test_a_torn_last_line_is_not_there(journal, tmp_path, cut):
-    journal.saw(0, "a")
-    journal.saw(1024, "digest")
+    journal.record_all([(0, "a")])
+    journal.record_all([(1024, "digest")])
     whole = (tmp_path / JOURNAL).read_bytes()
     (tmp_path / JOURNAL).write_bytes(whole[:-cut])
     kept = Journal.read(Directory(tmp_path)).rows
@@ -718,12 +718,12 @@ def test_a_torn_last_line_is_not_there(journal, tmp_path, cut):
 
 @pytest.mark.parametrize("cut", range(1, 15))
 def test_after_a_torn_line_it_goes_on(journal, tmp_path, cut):
-    journal.saw(0, "a")
-    journal.saw(1024, "digest")
+    journal.record_all([(0, "a")])
+    journal.record_all([(1024, "digest")])
     (tmp_path / JOURNAL).write_bytes((tmp_path / JOURNAL).read_bytes()[:-cut])
     again = Journal.read(Directory(tmp_path))
-    assert again.saw(1024, "digest")
-    assert again.saw(2048, "c")
+    assert again.record_all([(1024, "digest")]) is None
+    assert again.record_all([(2048, "c")]) is None
     assert Journal.read(Directory(tmp_path)).rows == {0: "a", 1024: "digest", 2048: "c"}
 
 
@@ -738,7 +738,7 @@ def test_a_torn_or_absent_first_line_is_no_journal(journal, tmp_path):
 
 def test_zeros_where_the_end_was_to_be_are_a_torn_line(journal, tmp_path):
     """What a power cut leaves of a file that was extended and not yet written."""
-    journal.saw(0, "a")
+    journal.record_all([(0, "a")])
     with (tmp_path / JOURNAL).open("ab") as file:
         file.write(bytes(4096))
     assert Journal.read(Directory(tmp_path)).rows == {0: "a"}

@@ -85,12 +85,12 @@ class Compute:
         y = np.arange(self.n_obs) + np.arange(N_DRAWS)[:, None] / 8
         return {"y": y, "z": -np.stack([y] * 3, axis=1)}
 
-    def once(self, handle: Any) -> dict[str, np.ndarray]:
+    def constants(self, handle: Any) -> dict[str, np.ndarray]:
         assert handle == self.begun[0]
         return {"w": np.arange(N_DRAWS)}
 
     def request(self, plan: Plan, **given: Any) -> StreamRequest:
-        functions = {"begin": self.begin, "fetch": self.fetch, "once": self.once, "skip": self.skip, **given}
+        functions = {"begin": self.begin, "fetch": self.fetch, "constants": self.constants, "skip": self.skip, **given}
         return StreamRequest(plan=plan, axes={"y": 1, "z": 2, "w": 0}, **functions)
 
     def skip(self, start: int, stop: int) -> None:
@@ -187,7 +187,7 @@ def test_a_piece_never_has_draws_of_two_chains(n_chains, batch_size, whole_chunk
         axes={"y": 0},
         begin=lambda start, stop: (start, stop),
         fetch=lambda handle: [(*handle, {"y": whole[slice(*handle)]})],
-        once=lambda _: {},
+        constants=lambda _: {},
     )
     sink = Watcher(whole_chunks=whole_chunks)
     assert run(request, sink) == n_draws
@@ -229,12 +229,12 @@ def test_steps_that_are_done_are_announced_and_not_computed(known):
     done = {(0, 10), (20, 30)}
     told: list[tuple[int, int]] = []
 
-    def wanted(start: int, stop: int) -> bool:
+    def is_missing(start: int, stop: int) -> bool:
         told.append((start, stop))
         return (start, stop) not in done
 
     plan = row_plan(45 if known else None, step=10, chunk=5)
-    assert run(compute.request(plan, wanted=wanted), sink) == 45
+    assert run(compute.request(plan, is_missing=is_missing), sink) == 45
     assert compute.skipped == sorted(done)
     assert compute.begun == [(10, 20), (30, 40), (40, 45)]
     assert [start for start, _ in sink.of("y")] == [10, 15, 30, 35, 40]
@@ -251,7 +251,7 @@ def test_rows_are_read_in_order_whether_they_are_done_or_not():
     order: list[int] = []
     request = compute.request(
         row_plan(60, step=10, chunk=10),
-        wanted=lambda start, _: start % 20 == 0,
+        is_missing=lambda start, _: start % 20 == 0,
         begin=lambda start, stop: (order.append(start), compute.begin(start, stop))[1],
         skip=lambda start, _: order.append(start),
     )
@@ -262,7 +262,7 @@ def test_rows_are_read_in_order_whether_they_are_done_or_not():
 def test_rows_on_both_sides_of_a_gap_are_not_put_together():
     """Steps and chunks of different lengths: what is held for a chunk when a gap comes goes out before it."""
     compute, sink = Compute(48), Watcher()
-    request = compute.request(row_plan(48, step=12, chunk=8), wanted=lambda start, _: start in (0, 36))
+    request = compute.request(row_plan(48, step=12, chunk=8), is_missing=lambda start, _: start in (0, 36))
     assert run(request, sink) == 48
     assert [start for start, _ in sink.of("y")] == [0, 8, 36, 40]
     for start, array in sink.of("y"):
@@ -271,7 +271,7 @@ def test_rows_on_both_sides_of_a_gap_are_not_put_together():
 
 def test_nothing_to_do():
     compute, sink = Compute(30), Watcher()
-    assert run(compute.request(row_plan(30, step=10, chunk=10), wanted=lambda *_: False), sink) == 30
+    assert run(compute.request(row_plan(30, step=10, chunk=10), is_missing=lambda *_: False), sink) == 30
     assert sink.pieces == []
     assert compute.begun == []
 
@@ -307,7 +307,7 @@ def test_the_bytes_that_wait_for_a_slow_sink_are_bounded(whole_chunks):
 
     sink._before = before
     plan = Plan("obs", n_steps * width, 1, 1, width, width, width)
-    request = StreamRequest(plan=plan, axes={"y": 1}, begin=lambda *step: step, fetch=fetch, once=lambda _: {})
+    request = StreamRequest(plan=plan, axes={"y": 1}, begin=lambda *step: step, fetch=fetch, constants=lambda _: {})
     run(request, sink)
     assert sink.calls == n_steps
     assert 2 <= most <= 16  # it does run ahead, and by no more than 64 MiB
@@ -322,7 +322,7 @@ def test_a_piece_that_is_larger_than_the_bound_passes():
         axes={"y": 1},
         begin=lambda *step: step,
         fetch=lambda handle: [(*handle, {"y": big})],
-        once=lambda _: {},
+        constants=lambda _: {},
     )
     run(request, sink)
     assert [start for start, _ in sink.of("y")] == [0, big.shape[1], 2 * big.shape[1]]
@@ -339,7 +339,7 @@ class Worse(BaseException):
     pass
 
 
-ERRORS = [Trouble("once"), OSError(28, "No space left on device"), KeyboardInterrupt(), Worse(), SystemExit(3)]
+ERRORS = [Trouble("constants"), OSError(28, "No space left on device"), KeyboardInterrupt(), Worse(), SystemExit(3)]
 
 
 def raising(error: BaseException, at: int) -> Callable[..., Any]:
@@ -389,7 +389,7 @@ def test_a_sink_that_fails_while_the_stream_waits_for_it():
         axes={"y": 1},
         begin=lambda start, stop: (begun.append(start), (start, stop))[1],
         fetch=lambda handle: [(*handle, {"y": big})],
-        once=lambda _: {},
+        constants=lambda _: {},
     )
     with pytest.raises(Trouble) as caught:
         run(request, Watcher(before=before))
@@ -398,21 +398,21 @@ def test_a_sink_that_fails_while_the_stream_waits_for_it():
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
-@pytest.mark.parametrize("stage", ["begin", "fetch", "once", "wanted", "skip"])
+@pytest.mark.parametrize("stage", ["begin", "fetch", "constants", "is_missing", "skip"])
 @pytest.mark.parametrize("at", [0, 4])
 def test_a_stage_that_fails(stage, at, error):
     compute, sink = Compute(100), Watcher()
-    fails = raising(error, 0 if stage == "once" else at)
+    fails = raising(error, 0 if stage == "constants" else at)
     given = {
         "begin": lambda *step: (fails(), compute.begin(*step))[1],
         "fetch": lambda handle: (fails(), compute.fetch(handle))[1],
-        "once": fails,
-        "wanted": lambda *step: (fails(), True)[1],
+        "constants": fails,
+        "is_missing": lambda *step: (fails(), True)[1],
         "skip": lambda *step: (fails(), compute.skip(*step))[1],
     }
     functions = {stage: given[stage]}
     if stage == "skip":
-        functions["wanted"] = lambda start, _: start % 20 == 0
+        functions["is_missing"] = lambda start, _: start % 20 == 0
     with pytest.raises(type(error)) as caught:
         run(compute.request(row_plan(100, step=10, chunk=10), **functions), sink)
     assert caught.value is error
@@ -474,7 +474,7 @@ def test_ctrl_c_while_the_stream_waits_for_the_sink():
         axes={"y": 1},
         begin=lambda *step: step,
         fetch=lambda handle: [(*handle, {"y": big})],
-        once=lambda _: {},
+        constants=lambda _: {},
     )
     sink = Watcher(before=before)
     with pytest.raises(KeyboardInterrupt):
@@ -504,7 +504,7 @@ def closed(monkeypatch):
 def test_the_bar_counts_rows_done_earlier_too_and_closes(closed, known):
     compute = Compute(45)
     plan = row_plan(45 if known else None, step=10, chunk=5)
-    run(compute.request(plan, wanted=lambda start, _: start != 10, progress="predict"), Watcher())
+    run(compute.request(plan, is_missing=lambda start, _: start != 10, progress="predict"), Watcher())
     (bar,) = closed
     assert bar.pop("title").startswith("predict")
     assert bar == {"n": 45, "total": 45 if known else None, "unit": "rows"}

@@ -52,10 +52,10 @@ def test_blocks_of_common_sizes():
 # ---------------------------------------------------------------------------------------------------- chunks
 
 
-@given(unit=st.integers(1, 4096), unit_bytes=sizes, length=st.none() | st.integers(1, 10**9), wanted=batch_sizes)
+@given(unit=st.integers(1, 4096), unit_bytes=sizes, length=st.none() | st.integers(1, 10**9), target=batch_sizes)
 @few
-def test_chunks_are_whole_units_within_the_budget(unit, unit_bytes, length, wanted):
-    chunk = chunk_length(unit, unit_bytes, length, wanted)
+def test_chunks_are_whole_units_within_the_budget(unit, unit_bytes, length, target):
+    chunk = chunk_length(unit, unit_bytes, length, target)
     assert chunk > 0
     assert chunk % unit == 0
     units = chunk // unit
@@ -82,15 +82,15 @@ def test_chunks_that_nobody_asked_for(unit, unit_bytes, length):
 
 
 @given(
-    unit=st.integers(1, 4096), unit_bytes=sizes, length=st.none() | st.integers(1, 10**9), wanted=st.integers(1, 10**6)
+    unit=st.integers(1, 4096), unit_bytes=sizes, length=st.none() | st.integers(1, 10**9), target=st.integers(1, 10**6)
 )
 @few
-def test_chunks_that_were_asked_for(unit, unit_bytes, length, wanted):
-    chunk = chunk_length(unit, unit_bytes, length, wanted)
-    assert chunk < wanted + unit
+def test_chunks_that_were_asked_for(unit, unit_bytes, length, target):
+    chunk = chunk_length(unit, unit_bytes, length, target)
+    assert chunk < target + unit
     too_large = (chunk // unit + 1) * unit_bytes > 24 * MIB
     whole = length is not None and chunk >= length
-    assert chunk >= wanted or too_large or whole
+    assert chunk >= target or too_large or whole
 
 
 # ------------------------------------------------------------------------------------------------------ rows
@@ -258,5 +258,5 @@ def test_ten_billion_rows(row_bytes, chunk):
         batch_size=None,
     )
     assert plan.chunk == chunk
-    assert plan.note % plan.chunk == 0
-    assert 10**10 / plan.note <= 2**16
+    assert plan.digest_rows % plan.chunk == 0
+    assert 10**10 / plan.digest_rows <= 2**16

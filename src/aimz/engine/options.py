@@ -105,9 +105,7 @@ def _place(given: Any, name: str, *, call: bool = False) -> "Location":
     if _is_path(given):
         return Directory(read_output_dir(given, name))
     location = read_location(given, name, call=call)
-    if location.local:
-        return Directory(read_output_dir(str(location), name))
-    location.check(name)
+    location.check_access(name)
     return location
 
 

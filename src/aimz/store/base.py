@@ -1,10 +1,10 @@
-"""Where a stream lands: one contract, one class for each place."""
+"""Contract of the stores that a stream writes to."""
 
 __all__ = ["Group", "ResultStore", "StorePart", "Variable"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,22 +12,22 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Variable:
-    """One array of a group, and how a stream fills it."""
+    """One array of a group, and the axis along which a stream fills it."""
 
     dims: tuple[str, ...]
-    """Names of the axes; a streamed array begins with chain and draw, or with the statistics over them."""
+    """Names of the axes; a streamed array starts with chain and draw, or with the statistics over them."""
     shape: tuple[int | None, ...]
-    """None where the length is known only when the stream ends."""
+    """Length of each axis; None if it is known only when the stream ends."""
     dtype: np.dtype
     chunks: tuple[int, ...]
     axis: int | None = None
-    """The axis the stream fills piece by piece; None for an array that is written at once."""
+    """Axis along which pieces are written; None for an array that is written as a whole."""
 
     def place(self, array: np.ndarray, start: int) -> tuple[tuple[slice, ...], np.ndarray]:
-        """Return where a piece belongs, and the piece with the axes of the whole.
+        """Return the index of a piece in the array, and the piece with the axes of the array.
 
-        A piece has one axis of draws, all chains after one another, where the whole has two; ``start`` counts along the
-        streamed axis, which if it is that of the draws also runs through all chains.
+        A piece has one axis for the draws of all chains, where the array has two.  ``start`` is an index along the
+        streamed axis; if that is the axis of the draws, it counts through all chains.
         """
         by_chain = len(self.shape) > array.ndim
         if self.axis == 1 and by_chain:
@@ -35,15 +35,14 @@ class Variable:
             where = (slice(chain, chain + 1), slice(first, first + array.shape[0]))
             return where + (slice(None),) * (array.ndim - 1), array[None]
         whole = array.reshape(self.shape[0] or 1, -1, *array.shape[1:]) if by_chain else array
-        cuts = [slice(None)] * whole.ndim
+        index = [slice(None)] * whole.ndim
         if self.axis is not None:
-            cuts[self.axis] = slice(start, start + whole.shape[self.axis])
-        return tuple(cuts), whole
+            index[self.axis] = slice(start, start + whole.shape[self.axis])
+        return tuple(index), whole
 
     def ending_at(self, length: int) -> "Variable":
-        """Return the same with the length of the streamed axis known."""
-        shape = tuple(length if size is None else size for size in self.shape)
-        return Variable(self.dims, shape, self.dtype, self.chunks, self.axis)
+        """Return the variable with a known length of the streamed axis."""
+        return replace(self, shape=tuple(length if size is None else size for size in self.shape))
 
 
 @dataclass(frozen=True)
@@ -52,63 +51,62 @@ class Group:
 
     variables: Mapping[str, Variable]
     coords: Mapping[str, tuple[tuple[str, ...], Any, Mapping[str, Any]]] = field(default_factory=dict)
-    """Name to dimensions, labels and attributes of the labels."""
+    """Name of a coordinate to its dimensions, labels and attributes."""
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
 class StorePart(ABC):
-    """Takes the pieces of some rows where they are computed, which may be in another process; can be pickled."""
+    """Writer of some of the rows, in the process that computes them; can be pickled."""
 
     whole_chunks: bool
-    """Whether pieces must come as whole chunks."""
-    writers: int = 1
-    """From how many threads pieces may come at once."""
+    """Whether each piece has to cover whole chunks."""
+    max_writers: int = 1
+    """Number of threads that may write concurrently."""
 
     @abstractmethod
     def write(self, name: str, array: np.ndarray, start: int) -> None:
-        """Keep a piece, as a sink does."""
+        """Write a piece, as :meth:`ResultStore.write` does."""
 
     @abstractmethod
     def payload(self) -> Any:
-        """Return what the sink has to be sent; None where it lies in its place."""
+        """Return the message for :meth:`ResultStore.add`; None if the pieces are in the store already."""
 
 
 class ResultStore(ABC):
-    """Takes the pieces of a stream, in any order and from as many threads as it says, and keeps them.
+    """Store of a streamed group: ``open``, then ``write`` for each piece in any order, then ``finish`` and ``read``.
 
-    ``open`` first, ``write`` for each piece, then ``finish``; or ``fail`` at any point, after which nothing reads as
-    complete.
+    ``fail`` may be called at any point; the result then never reads as complete.
     """
 
     whole_chunks: bool
-    """Whether pieces must come as whole chunks."""
-    writers: int = 1
-    """How many threads may write at once, after ``open``; more than one where a write mostly waits."""
+    """Whether each piece has to cover whole chunks."""
+    max_writers: int = 1
+    """Number of threads that may write concurrently once the store is open."""
 
     @abstractmethod
     def open(self, group: Group) -> None:
-        """Make room for the variables of ``group``."""
+        """Allocate the variables of ``group``."""
 
     @abstractmethod
     def write(self, name: str, array: np.ndarray, start: int) -> None:
-        """Keep a piece of the variable ``name``; the array belongs to the sink from now on only while it is written."""
+        """Write a piece of the variable ``name``; the caller may reuse the memory of ``array`` afterwards."""
 
     @abstractmethod
     def finish(self, length: int) -> None:
-        """Declare the result complete; ``length`` is that of the streamed axis."""
+        """Complete the result; ``length`` is the length of the streamed axis."""
 
-    @abstractmethod
     def fail(self, error: BaseException) -> BaseException:
-        """Give up, and return ``error`` or a better one: with what was kept, and how to go on."""
+        """Return the error to raise: ``error``, or one that also explains what is kept and how to resume."""
+        return error
 
-    def part(self, start: int, stop: int) -> StorePart:
-        """Return what takes the rows from ``start`` to ``stop`` elsewhere, if rows are to be divided."""
+    def part(self, start: int, stop: int, /) -> StorePart:
+        """Return a writer of the rows from ``start`` to ``stop`` for another process."""
         raise NotImplementedError
 
     def add(self, payload: Any) -> None:
-        """Take what a part has sent."""
+        """Add the payload of a part."""
         raise NotImplementedError
 
     @abstractmethod
     def read(self, name: str) -> Any:
-        """Return the variable ``name`` of a complete result as an array, or something that reads as one."""
+        """Return a variable of the complete result as an array, or as a reader of one."""

@@ -1,4 +1,4 @@
-"""Chunks of a result that is being written, by whichever process computes them."""
+"""Writer of the chunks of an unfinished result, for any process."""
 
 __all__ = ["ChunkWriter"]
 
@@ -20,27 +20,27 @@ from aimz.store.zarr_metadata import zarr_settings
 
 
 class ChunkWriter(StorePart):
-    """Writes and reads back the chunks of a streamed group; any number of these may do so at once.
+    """Writes and reads chunks of a streamed group.
 
-    It can be pickled, and then opens the arrays where it is first used, after it has made sure that they are those of
-    its call.  No two writers may be given parts of one chunk.
+    Several writers may run concurrently, in several processes, if no two of them write parts of the same chunk.  An
+    unpickled writer opens the arrays on first use, after checking that its run may still write.
 
     Parameters
     ----------
     location
-        Where the call lies.
+        Location of the result.
     group
         Name of the streamed group.
     variables
-        What is in it.
+        Variables of the group.
     owner
-        What the file ``OWNER`` says while this writer may write.
+        Content of the file ``OWNER`` as long as this writer may write.
     """
 
     whole_chunks = True
 
     def __init__(self, location: Location, group: str, variables: Mapping[str, Variable], owner: str = "") -> None:
-        self.writers = location.writers
+        self.max_writers = location.max_writers
         self._location = location
         self._group = group
         self._variables = dict(variables)
@@ -49,20 +49,20 @@ class ChunkWriter(StorePart):
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle without what is open."""
+        """Pickle without the open arrays."""
         return ChunkWriter, (self._location, self._group, self._variables, self._owner)
 
-    def take(self, name: str, array: Any) -> None:
-        """Use an array that is open already."""
+    def set_array(self, name: str, array: Any) -> None:
+        """Set the zarr array of a variable."""
         self._arrays[name] = array
 
     def array(self, name: str) -> Any:
-        """Return the array of a variable, as zarr has it.
+        """Return the zarr array of a variable.
 
         Raises
         ------
         IncompleteResultError
-            If the call cannot be seen from here, or is over, or another run has taken it up.
+            If the location is not accessible from this process, or the run may no longer write.
         """
         with self._lock:
             if name not in self._arrays:
@@ -78,19 +78,19 @@ class ChunkWriter(StorePart):
             return
         if found is None and not self._location.exists():
             msg = (
-                f"The result is to be written into {self._location}, and this process sees nothing there. All "
-                "processes must reach one place under one name: make the call again with an `output_dir` on a shared "
-                "disk or in an object store, such as 's3://bucket/results'."
+                f"The result is to be written into {self._location}, which does not exist for this process. All "
+                "processes must reach one location under the same name: make the call again with an `output_dir` on a "
+                "shared disk or in an object store, such as 's3://bucket/results'."
             )
         else:
             msg = (
-                f"The result in {self._location} is not being written by the call that this process works for: that "
-                f"call is over, or another one goes on with it. Make the call again with {self._location.resume}."
+                f"This process belongs to a call that no longer writes the result in {self._location}: that call has "
+                f"ended, or another run has resumed it. Make the call again with {self._location.resume}."
             )
         raise IncompleteResultError(msg)
 
     def write(self, name: str, array: np.ndarray, start: int) -> None:
-        """Write a piece that covers whole chunks; each appears under its name only when whole."""
+        """Write a piece that covers whole chunks; each chunk is written atomically."""
         stored, variable = self.array(name), self._variables[name]
         where, piece = variable.place(array, start)
         if variable.axis is not None and variable.shape[variable.axis] is None:
@@ -100,27 +100,27 @@ class ChunkWriter(StorePart):
         stored[where] = piece.astype(variable.dtype, copy=False)
 
     def payload(self) -> None:
-        """Return None: the chunks are already in the store."""
+        """Return None: the chunks are in the store already."""
 
     def read(self, name: str) -> StoredArray:
         """Return a reader of a variable of the complete result."""
         return StoredArray(self._location, f"{self._group}/{name}", array=self._arrays.get(name))
 
     def fail(self, error: BaseException) -> BaseException:
-        """Add to an error how the call is resumed, and return it."""
+        """Add a note to an error on how the call is resumed, and return it."""
         error.add_note(self._location.resume_advice)
         return error
 
     def length(self, name: str) -> int:
-        """Return how far the streamed axis of a variable reaches so far."""
+        """Return the current length of the streamed axis of a variable."""
         axis = self._variables[name].axis
         return 0 if axis is None else int(self.array(name).shape[axis])
 
     def missing(self, name: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, ...]]:
-        """Yield the grid positions of chunks that are not there or not whole.
+        """Yield the grid positions of chunks that are missing or damaged.
 
-        With ``start`` and ``stop`` only those with something of that stretch of the streamed axis, which if it is that
-        of the draws runs through all chains; a variable without such an axis lies at 0.
+        With ``start`` and ``stop``, only chunks that overlap this range of the streamed axis are checked; if that is
+        the axis of the draws, the range counts through all chains.  A variable without such an axis belongs to index 0.
         """
         stored = self.array(name)
         positions = list(_positions(self._variables[name], stored, start, stop))
@@ -128,20 +128,20 @@ class ChunkWriter(StorePart):
         def is_whole(position: tuple[int, ...]) -> bool:
             try:
                 stored[tuple(slice(p * c, (p + 1) * c) for p, c in zip(position, stored.chunks, strict=True))]
-            except self._location.damage:
+            except self._location.read_errors:
                 return False
             return True
 
-        if self._location.writers == 1 or len(positions) < 2:
+        if self.max_writers == 1 or len(positions) < 2:
             yield from (position for position in positions if not is_whole(position))
             return
-        with ThreadPoolExecutor(self._location.writers, thread_name_prefix="aimz-reader") as pool:
+        with ThreadPoolExecutor(self.max_writers, thread_name_prefix="aimz-reader") as pool:
             found = list(pool.map(is_whole, positions))
         yield from (position for position, whole in zip(positions, found, strict=True) if not whole)
 
 
 def _positions(variable: Variable, stored: Any, start: int, stop: int | None) -> Iterator[tuple[int, ...]]:
-    """Yield the grid positions of chunks with something of a stretch of the streamed axis."""
+    """Yield the grid positions of chunks that overlap a range of the streamed axis."""
     axis, shape, chunks = variable.axis, stored.shape, stored.chunks
     grid = [range(ceil(size / chunk)) for size, chunk in zip(shape, chunks, strict=True)]
     if axis is None:
@@ -150,7 +150,7 @@ def _positions(variable: Variable, stored: Any, start: int, stop: int | None) ->
     if axis > 1 and stop is not None:
         grid[axis] = range(start // chunks[axis], min(ceil(stop / chunks[axis]), len(grid[axis])))
     for position in product(*grid):
-        # Where draws are cut, the chains are cut as well; statistics, which may come first too, never are.
+        # If draws are streamed, the chains are separate chunks; an axis of statistics, also first, is never split.
         first = position[axis] * chunks[axis] + (position[0] * shape[1] if axis == 1 else 0)
         length = min(chunks[axis], shape[axis] - position[axis] * chunks[axis])
         if first + length > start and (stop is None or first < stop):

@@ -1,4 +1,4 @@
-"""A result that another process stores."""
+"""Stand-in store of a process that does not coordinate; replaced by the ``ChunkWriter`` that it receives."""
 
 __all__ = ["GuestSink"]
 
@@ -12,15 +12,7 @@ from aimz.store.stored_array import StoredArray
 
 
 class GuestSink(ResultStore):
-    """Writes by the part it was sent, and nothing but by that.
-
-    Parameters
-    ----------
-    location
-        Where the call lies.
-    name
-        Name of the streamed group.
-    """
+    """Writes only through the part received from the coordinator."""
 
     whole_chunks = True
 
@@ -30,31 +22,31 @@ class GuestSink(ResultStore):
         self._part: StorePart | None = None
 
     def open(self, group: Group) -> None:
-        """Do nothing: the arrays are made elsewhere."""
+        """Do nothing."""
 
     def receive(self, part: StorePart) -> None:
-        """Take the part that writes what is computed here."""
+        """Set the part that writes the rows of this process."""
         self._part = part
 
     def write(self, name: str, array: np.ndarray, start: int) -> None:
-        """Do nothing: what all processes compute is written by another."""
+        """Do nothing."""
 
     def finish(self, length: int) -> None:
-        """Do nothing: another process says that it is complete."""
+        """Do nothing."""
 
     def fail(self, error: BaseException) -> BaseException:
-        """Say how to go on."""
+        """Add a note on how the call is resumed."""
         error.add_note(self._location.resume_advice)
         return error
 
-    def part(self, start: int, stop: int) -> StorePart:  # noqa: ARG002 (it writes whatever comes)
-        """Return the part that was sent, the same for all rows."""
+    def part(self, _start: int, _stop: int, /) -> StorePart:
+        """Return the received part, the same for all rows."""
         assert self._part is not None
         return self._part
 
     def add(self, payload: Any) -> None:
-        """Do nothing: chunks lie in their places."""
+        """Do nothing."""
 
     def read(self, name: str) -> StoredArray:
-        """Return a reader that raises where something is missing."""
+        """Return a reader of a variable."""
         return StoredArray(self._location, f"{self._name}/{name}")

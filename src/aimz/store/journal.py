@@ -1,84 +1,91 @@
-"""What an unfinished result knows of the call it belongs to."""
+"""Journal of an unfinished result: fingerprint of its call and digests of its rows."""
 
 __all__ = ["JOURNAL", "Journal"]
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from aimz.store.location import Location
+from aimz.store.location import Directory, Location
 
 JOURNAL = ".aimz-journal.jsonl"
-"""Name of the file; it is gone once the result is complete."""
+"""Name of the journal: a file, or in an object store, a prefix with one value for each write."""
 
 
 @dataclass
 class Journal:
-    """A first line with the fingerprint of the call, then a line for each stretch of rows whose data were seen.
+    """Lines of JSON: the fingerprint of the call, then the digest of each row range that was read.
 
-    A stream whose rows cannot be read beforehand has no fingerprint of its data; the lines make up for it.
+    The digests identify rows that can be read only once and therefore are not part of the fingerprint.
     """
 
     location: Location
     fingerprint: Mapping[str, str]
     created_at: str = ""
     rows: dict[int, str] = field(default_factory=dict)
-    """First row of a stretch to the digest of its data."""
+    """First row of each recorded range to the digest of its data."""
 
     @property
     def digest(self) -> str:
-        """Digest of all rows that were seen, or "" if none were noted."""
+        """Digest of all recorded rows, or "" if none were recorded."""
         return hashlib.sha256(json.dumps(sorted(self.rows.items())).encode()).hexdigest() if self.rows else ""
 
     def begin(self) -> None:
         """Write the first line."""
         head = {"fingerprint": dict(self.fingerprint), "created_at": self.created_at}
-        self.location.begin_log(JOURNAL, f"{json.dumps(head)}\n".encode())
+        self.location.put(JOURNAL if self.location.local else f"{JOURNAL}/head", f"{json.dumps(head)}\n".encode())
 
-    def saw(self, start: int, digest: str) -> bool:
-        """Note the data of a stretch; return whether they are those of an earlier run, if that had seen them."""
-        return self.record_all([(start, digest)]) is None
-
-    def record_all(self, notes: Iterable[tuple[int, str]]) -> int | None:
-        """Note the data of stretches, in one write; return the first one whose data an earlier run saw otherwise."""
+    def record_all(self, digests: Iterable[tuple[int, str]]) -> int | None:
+        """Record digests of row ranges in one write; return the first row whose data differ from an earlier run."""
         lines: list[str] = []
-        unlike, first = None, 0
-        for start, digest in notes:
+        differing, first = None, 0
+        for start, digest in digests:
             if self.rows.setdefault(start, digest) != digest:
-                unlike = start
+                differing = start
                 break
             first = first if lines else start
             lines.append(f"{json.dumps([start, digest])}\n")
-        if lines:
-            # As many lines from the same row on are the same lines, so nothing that was noted is lost.
-            self.location.append_log(JOURNAL, "".join(lines).encode(), f"{first:020}-{len(lines):06}")
-        return unlike
+        content = "".join(lines).encode()
+        if lines and isinstance(self.location, Directory):
+            with (self.location.path / JOURNAL).open("ab") as file:
+                file.write(content)
+        elif lines:
+            # Equal names have equal content: as many lines from the same row on. Names sort in the order of the rows.
+            self.location.put(f"{JOURNAL}/lines-{first:020}-{len(lines):06}", content)
+        return differing
 
     def end(self) -> None:
-        """Remove it: the result is complete."""
-        self.location.end_log(JOURNAL)
+        """Delete the journal of a result that is complete."""
+        for name in _files(self.location):
+            self.location.delete(name)
 
     @staticmethod
     def read(location: Location) -> "Journal | None":
-        """Return the journal of an unfinished result, or None if there is none; a torn last line is not there."""
-        content = location.read_log(JOURNAL)
-        if content is None:
-            return None
-        lines, whole = [], 0
+        """Return the journal of an unfinished result, or None if there is none; a torn last line is cut off."""
+        content = b"".join(location.get(name) or b"" for name in _files(location))
+        lines, n_bytes = [], 0
         for line in content.splitlines(keepends=True):
             try:
-                lines.append(json.loads(line))
+                parsed = json.loads(line)
             except ValueError:
                 break
             if not line.endswith(b"\n"):
-                lines.pop()
                 break
-            whole += len(line)
+            lines.append(parsed)
+            n_bytes += len(line)
         if not lines:
             return None
-        location.cut_log(JOURNAL, whole)
+        if isinstance(location, Directory):
+            os.truncate(location.path / JOURNAL, n_bytes)
         head, *rest = lines
-        return Journal(
-            location, head["fingerprint"], head["created_at"], {int(start): digest for start, digest in rest}
-        )
+        rows = {int(start): digest for start, digest in rest}
+        return Journal(location, head["fingerprint"], head["created_at"], rows)
+
+
+def _files(location: Location) -> list[str]:
+    """Return the names of the files of the journal, in the order of their lines."""
+    if location.local:
+        return [JOURNAL]
+    return [f"{JOURNAL}/{name}" for name in sorted(location.list_dir(JOURNAL))]

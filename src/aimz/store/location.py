@@ -1,4 +1,4 @@
-"""Where the result of a call lies: a directory, or keys below a prefix in a store."""
+"""Locations of stored results: a local directory, or a prefix in a Zarr store."""
 
 __all__ = ["OWNER", "Directory", "Location", "as_location", "new_call_location"]
 
@@ -9,218 +9,178 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from zarr.storage import LocalStore, StorePath
 
+from aimz.data import read_output_dir
+
 OWNER = ".aimz-owner"
-"""Name of the file that says which run may write; it is gone once the result is complete."""
+"""Name of the file with the identifier of the run that may write; deleted once the result is complete."""
 
 
 class Location(ABC):
-    """A place for the files of one call, or of many; names are relative, with slashes.
+    """Files of one call, or of many calls, under relative names with slashes.
 
-    It can be pickled; ``str`` gives the path or URL that users know it by.
+    Can be pickled; ``str`` returns the path or URL.
     """
 
     local: ClassVar[bool]
-    """Whether it is a directory of this machine."""
-    writers: ClassVar[int]
-    """How many writes are worth having under way at once."""
-    damage: ClassVar[tuple[type[Exception], ...]]
-    """What reading raises where a chunk is missing, truncated, or not what was written; else the place itself fails."""
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Last part of the path."""
+    """Whether the location is a directory on this machine."""
+    max_writers: ClassVar[int]
+    """Number of concurrent writes beyond which throughput no longer grows."""
+    read_errors: ClassVar[tuple[type[Exception], ...]]
+    """Exceptions raised for a missing, truncated or altered chunk; any other means that the storage itself failed."""
 
     @property
     @abstractmethod
     def parent(self) -> "Location":
-        """What it lies in."""
+        """Enclosing location."""
 
     @property
     @abstractmethod
     def resume(self) -> str:
-        """The arguments that finish the call that lies here, as an error is to name them."""
+        """Arguments that resume the call stored here, as printed in errors."""
 
     @property
     def resume_advice(self) -> str:
-        """Sentence for the error of a call that failed, on how it is resumed."""
-        return (
-            f"The result in {self} is incomplete. What is finished is kept: make the same call again with "
-            f"{self.resume}."
-        )
+        """Sentence on how to resume a failed call, for its error."""
+        return f"The result in {self} is incomplete. Finished parts are kept: repeat the call with {self.resume}."
 
     @abstractmethod
-    def check(self, argument: str) -> None:
-        """Refuse a place that cannot be reached, before any work.
+    def check_access(self, argument: str) -> None:
+        """Check, before any work, that results can be stored here; ``argument`` is named in the error.
 
         Raises
         ------
         OSError
-            If it cannot.
+            If the location cannot be listed or written.
         """
 
     @abstractmethod
     def __truediv__(self, name: str) -> "Location":
-        """Return a location inside."""
+        """Return a location inside this one."""
 
     @abstractmethod
-    def put(self, name: str, content: bytes, *, lasting: bool = False) -> None:
-        """Write a file that appears under its name only when whole; ``lasting`` if it is to outlive a power cut."""
+    def put(self, name: str, content: bytes) -> None:
+        """Write a file atomically."""
+
+    def put_durably(self, name: str, content: bytes) -> None:
+        """Write a file atomically so that it survives a power failure."""
+        self.put(name, content)
 
     @abstractmethod
     def get(self, name: str) -> bytes | None:
-        """Return the content of a file, or None if it is not there."""
+        """Return the content of a file, or None if it does not exist."""
 
-    @abstractmethod
     def has(self, name: str) -> bool:
-        """Return whether a file is there."""
+        """Return whether a file exists."""
+        return self.get(name) is not None
 
     @abstractmethod
     def delete(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Delete a file if it exists."""
+
+    @abstractmethod
+    def list_dir(self, name: str) -> list[str]:
+        """Return the names of the files and directories in a directory; empty if it does not exist."""
 
     @abstractmethod
     def exists(self) -> bool:
-        """Return whether there is anything here."""
+        """Return whether the location exists."""
 
     @abstractmethod
     def claim(self) -> bool:
-        """Make it, for this call alone; return False if someone else did."""
+        """Create the location; return False if it exists already."""
 
     @abstractmethod
     def remove(self) -> None:
-        """Remove everything here, as far as possible."""
-
-    @abstractmethod
-    def sweep(self) -> None:
-        """Remove drafts that writers left behind when they were killed."""
-
-    @abstractmethod
-    def children(self, name: str) -> list[str]:
-        """Return the names, in a group, of what may be arrays."""
+        """Delete all files on a best-effort basis."""
 
     @abstractmethod
     def count_chunks(self, names: Iterable[str]) -> dict[str, int]:
-        """Return how many chunks of arrays there are."""
-
-    @abstractmethod
-    def check_sizes(self, name: str, grid: Iterable[tuple[int, ...]], size: int | None) -> None:
-        """Refuse an array of which a chunk is cut short, where a write can be; chunks are of ``size``, if it is known.
-
-        Raises
-        ------
-        OSError
-            If one is.
-        """
-
-    @property
-    @abstractmethod
-    def tree(self) -> Any:
-        """What xarray opens as a tree."""
+        """Return the number of stored chunks of each array."""
 
     @abstractmethod
     def store_path(self, name: str, *, read_only: bool = False) -> StorePath:
-        """Return where zarr finds an array."""
-
-    # ------------------------------------------------------------------------------------------------ journal
-
-    @abstractmethod
-    def begin_log(self, name: str, content: bytes) -> None:
-        """Write the first lines of a log."""
-
-    @abstractmethod
-    def append_log(self, name: str, content: bytes, key: str) -> None:
-        """Add lines to a log; ``key`` is a name that sorts after those before, and is the same for the same lines."""
-
-    @abstractmethod
-    def read_log(self, name: str) -> bytes | None:
-        """Return all lines of a log, or None if there is none."""
-
-    @abstractmethod
-    def cut_log(self, name: str, length: int) -> None:
-        """Drop what follows after so many bytes, where a line can be torn."""
-
-    @abstractmethod
-    def end_log(self, name: str) -> None:
-        """Remove a log, if there is one."""
+        """Return the path under which zarr opens an array or a group."""
 
 
 @dataclass(frozen=True)
 class Directory(Location):
-    """A directory of this machine: a file gets its name when it is whole."""
+    """A local directory; files are written under a draft name and renamed once complete."""
 
     path: Path
 
     local = True
-    writers = 1
-    damage = (ValueError, RuntimeError, OSError)
+    max_writers = 1
+    read_errors = (ValueError, RuntimeError, OSError)
 
     def __str__(self) -> str:
         return str(self.path)
 
     @property
-    def name(self) -> str:
-        """Last part of the path."""
-        return self.path.name
-
-    @property
     def parent(self) -> "Directory":
-        """The directory around."""
+        """Parent directory."""
         return Directory(self.path.parent)
 
     @property
     def resume(self) -> str:
-        """The arguments that finish the call that lies here."""
+        """Arguments that resume the call stored here."""
         return f"`resume={str(self.path)!r}`"
 
-    def check(self, argument: str) -> None:
-        """Do nothing: a path is checked where it is read."""
+    def check_access(self, argument: str) -> None:
+        """Check that the directory can be created and written."""
+        read_output_dir(self.path, argument)
 
     def __truediv__(self, name: str) -> "Directory":
         return Directory(self.path / name)
 
-    def put(self, name: str, content: bytes, *, lasting: bool = False) -> None:
+    def put(self, name: str, content: bytes) -> None:
         """Write a draft and rename it."""
+        self._put(name, content, fsync=False)
+
+    def put_durably(self, name: str, content: bytes) -> None:
+        """Write a file and flush it, and its directory, to the disk."""
+        self._put(name, content, fsync=True)
+        handle = os.open((self.path / name).parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def _put(self, name: str, content: bytes, *, fsync: bool) -> None:
         path = self.path / name
         draft = path.with_name(f"{path.name}.partial")
         try:
-            _write(draft, content, lasting=lasting)
+            _write(draft, content, fsync=fsync)
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write(draft, content, lasting=lasting)
+            _write(draft, content, fsync=fsync)
         draft.replace(path)
-        if lasting:
-            handle = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
 
     def get(self, name: str) -> bytes | None:
-        """Return the content of a file, or None if it is not there."""
+        """Return the content of a file, or None if it does not exist."""
         try:
             return (self.path / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
-    def has(self, name: str) -> bool:
-        """Return whether a file is there."""
-        return (self.path / name).is_file()
-
     def delete(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Delete a file if it exists."""
         (self.path / name).unlink(missing_ok=True)
 
+    def list_dir(self, name: str) -> list[str]:
+        """Return the names of the entries of a directory; empty if it does not exist."""
+        path = self.path / name
+        return os.listdir(path) if path.is_dir() else []
+
     def exists(self) -> bool:
-        """Return whether it is a directory."""
+        """Return whether the directory exists."""
         return self.path.is_dir()
 
     def claim(self) -> bool:
-        """Make the directory; return False if there is one."""
+        """Create the directory; return False if it exists already."""
         try:
             self.path.mkdir(parents=True)
         except FileExistsError:
@@ -228,70 +188,22 @@ class Directory(Location):
         return True
 
     def remove(self) -> None:
-        """Remove everything here, as far as possible."""
+        """Delete the directory on a best-effort basis."""
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def sweep(self) -> None:
-        """Remove drafts that writers left behind when they were killed."""
-        for draft in self.path.rglob("*.partial"):
-            draft.unlink(missing_ok=True)
-
-    def children(self, name: str) -> list[str]:
-        """Return the names of the arrays in a group."""
-        return [file.parent.name for file in (self.path / name).glob("*/zarr.json")]
-
     def count_chunks(self, names: Iterable[str]) -> dict[str, int]:
-        """Return how many chunks of arrays there are; that of a single number is a file of its own."""
+        """Return the number of stored chunks of each array; a 0-d array has one, the file ``c``."""
         return {name: _count_files(self.path / name / "c") for name in names}
 
-    def check_sizes(self, name: str, grid: Iterable[tuple[int, ...]], size: int | None) -> None:
-        """Look at each chunk."""
-        for position in grid:
-            file = self.path.joinpath(name, "c", *map(str, position))
-            actual = file.stat().st_size if file.is_file() else 0
-            if actual == 0 or (size is not None and actual != size):
-                msg = (
-                    f"Chunk {file} was written and is not there any more, or not whole. Is something else writing "
-                    "there?"
-                )
-                raise OSError(msg)
-
-    @property
-    def tree(self) -> Path:
-        """What xarray opens as a tree."""
-        return self.path
-
     def store_path(self, name: str, *, read_only: bool = False) -> StorePath:
-        """Return where zarr finds an array."""
+        """Return the path under which zarr opens an array or a group."""
         return StorePath(LocalStore(self.path / name, read_only=read_only))
 
-    def begin_log(self, name: str, content: bytes) -> None:
-        """Write the first lines of a log."""
-        (self.path / name).write_bytes(content)
 
-    def append_log(self, name: str, content: bytes, key: str) -> None:  # noqa: ARG002 (lines lie in order)
-        """Add lines to the end of a file."""
-        with (self.path / name).open("ab") as file:
-            file.write(content)
-
-    def read_log(self, name: str) -> bytes | None:
-        """Return all lines of a log, or None if there is none."""
-        return self.get(name)
-
-    def cut_log(self, name: str, length: int) -> None:
-        """Drop what follows after so many bytes."""
-        with (self.path / name).open("r+b") as file:
-            file.truncate(length)
-
-    def end_log(self, name: str) -> None:
-        """Remove a log, if there is one."""
-        self.delete(name)
-
-
-def _write(path: Path, content: bytes, *, lasting: bool) -> None:
+def _write(path: Path, content: bytes, *, fsync: bool) -> None:
     with path.open("wb") as file:
         file.write(content)
-        if lasting:
+        if fsync:
             file.flush()
             os.fsync(file.fileno())
 
@@ -303,14 +215,14 @@ def _count_files(chunks: Path) -> int:
 
 
 def as_location(place: Location | Path) -> Location:
-    """Return where something lies; a path is a directory."""
+    """Return a location; a path becomes a :class:`Directory`."""
     return Directory(place) if isinstance(place, Path) else place
 
 
 def new_call_location(top: Location, method: str) -> Location:
-    """Make the place of one call, ``<UTC time>_<method>``, which no other process has."""
+    """Create the location of one call, ``<UTC time>_<method>``, under a name no other process has taken."""
     while True:
         place = top / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}_{method}"
         if place.claim():
             return place
-        # The same microsecond, in another process.
+        # Another process created a call in the same microsecond.

@@ -1,4 +1,4 @@
-"""Stored arrays, read so that what is missing or damaged raises."""
+"""Reader of stored arrays that raises for missing or damaged chunks."""
 
 __all__ = ["STATE", "StoredArray", "check_result"]
 
@@ -15,38 +15,37 @@ from aimz.store.temporary_directory import TemporaryDirectory
 from aimz.store.zarr_metadata import zarr_settings
 
 STATE = "aimz_store"
-"""Attribute of the root that says what a complete result consists of."""
+"""Attribute of the root group that lists the contents of a complete result."""
 
 
 class StoredArray:
-    """One array of a complete result, read piece by piece.
+    """One array of a complete result, read in pieces.
 
-    Holds the temporary directory it lies in, if it lies in one; unpickled elsewhere it holds nothing and reads what is
-    there.
+    Keeps the temporary directory of its model from being removed.  An unpickled copy does not.
 
     Parameters
     ----------
     location
-        Where the result lies.
+        Location of the result.
     name
-        Path of the array in it.
-    home
-        The temporary directory around, if any.
+        Path of the array in the result.
+    temporary
+        Temporary directory that contains the result, if any.
     array
-        The array itself, where it is open already.
+        Zarr array, if it is open already.
     """
 
     def __init__(
-        self, location: Location | Path, name: str, home: TemporaryDirectory | None = None, array: Any = None
+        self, location: Location | Path, name: str, temporary: TemporaryDirectory | None = None, array: Any = None
     ) -> None:
         self.location = as_location(location)
         self.name = name
-        self._home = home
+        self._temporary = temporary
         if array is None:
             try:
                 with zarr_settings():
                     array = zarr.open_array(self.location.store_path(name, read_only=True), mode="r")
-            except self.location.damage as error:
+            except self.location.read_errors as error:
                 raise self._explain(error) from error
         self._array = array
         self.shape: tuple[int, ...] = array.shape
@@ -59,44 +58,44 @@ class StoredArray:
         return len(self.shape)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        """Read a part.
+        """Read a part of the array.
 
         Raises
         ------
         StaleResultError
-            If the directory is gone.
+            If the result was removed.
         IncompleteResultError
-            If a chunk is missing, or is not what was written.
+            If a chunk is missing or was altered.
         """
-        if self._home is not None:
-            self._home.check()
+        if self._temporary is not None:
+            self._temporary.check_open()
         try:
             return np.asarray(self._array[key])
-        except self.location.damage as error:
+        except self.location.read_errors as error:
             raise self._explain(error) from error
 
     def _explain(self, error: Exception) -> Exception:
         if not self.location.exists():
-            return StaleResultError(f"The result in {self.location} is gone: it was removed. Predict again.")
+            return StaleResultError(f"The result in {self.location} no longer exists: it was removed. Predict again.")
         return IncompleteResultError(
             f"Array `{self.name}` of the result in {self.location} is missing data, or they were altered after they "
             f"were written ({error}). Nothing of it should be used; predict again."
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle where it lies."""
+        """Pickle the location and the name."""
         return StoredArray, (self.location, self.name)
 
 
 def check_result(place: Location | Path) -> dict[str, Any]:
-    """Check that a result is complete; return what its root says of it.
+    """Check that a result is complete, and return the state stored in its root.
 
     Raises
     ------
     IncompleteResultError
-        If it is not: it was never finished, or files are missing.
+        If the call did not finish, or files are missing.
     FileNotFoundError
-        If there is nothing of that name.
+        If the location does not exist.
     """
     location = as_location(place)
     root = location.get("zarr.json")
@@ -111,7 +110,10 @@ def check_result(place: Location | Path) -> dict[str, Any]:
         raise IncompleteResultError(msg)
     state = json.loads(root)["attributes"].get(STATE)
     if state is None:
-        msg = f"The Zarr store in {location} is no result: its root lacks the attribute `{STATE}`."
+        msg = (
+            f"The Zarr store in {location} is no result of this package: its root lacks the attribute `{STATE}`. Pass "
+            "the `artifact_path` of a result."
+        )
         raise IncompleteResultError(msg)
     read: dict[str, Any] = json.loads(state)
     found = location.count_chunks(read["chunks"])

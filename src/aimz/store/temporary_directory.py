@@ -1,4 +1,4 @@
-"""The temporary directory of a model."""
+"""Temporary directory of a model."""
 
 __all__ = ["TemporaryDirectory"]
 
@@ -12,36 +12,32 @@ from aimz.errors import StaleResultError
 
 
 def _remove(path: str, owner: int) -> None:
-    """Remove a directory, unless this is a child process that inherited the duty."""
+    """Remove a directory, unless this is a forked child of the process that created it."""
     if os.getpid() == owner:
         shutil.rmtree(path, ignore_errors=True)
 
 
 class TemporaryDirectory:
-    """A temporary directory that lives as long as anyone holds this object, and no longer than the process.
-
-    The model holds it, and so does each result in it: a result outlives its model, and the last to go turns off the
-    light.
-    """
+    """Directory that is removed when the model and every result that refers to it are gone, or the process ends."""
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="aimz-"))
         self._finalizer = weakref.finalize(self, _remove, str(self.path), os.getpid())
 
     def close(self) -> None:
-        """Remove the directory; results in it are stale from now on."""
+        """Remove the directory; its results can no longer be read."""
         self._finalizer()
 
     @property
     def closed(self) -> bool:
-        """Whether the directory has been removed by us."""
+        """Whether this process has removed the directory."""
         return not self._finalizer.alive
 
-    def check(self) -> None:
-        """Refuse to read what was removed."""
+    def check_open(self) -> None:
+        """Raise :class:`StaleResultError` if the directory was removed."""
         if self.closed:
             msg = (
-                f"This result lay in the temporary directory {self.path} of its model, which was cleaned up. Predict "
-                "again; pass `output_dir` to keep results, or `store='memory'`, or load them first."
+                f"This result was stored in the temporary directory {self.path} of its model, which was cleaned up. "
+                "Predict again; pass `output_dir` to keep results, or `store='memory'`, or load them first."
             )
             raise StaleResultError(msg)

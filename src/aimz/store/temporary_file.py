@@ -1,4 +1,4 @@
-"""Draws that are needed together once, and then no more."""
+"""Draws spilled to unnamed temporary files."""
 
 __all__ = ["TemporaryFileStore"]
 
@@ -14,7 +14,7 @@ from aimz.store.base import Group, ResultStore, Variable
 
 
 class TemporaryFileStore(ResultStore):
-    """Arrays in files without a name, which are gone when the sink is left, or the process ends."""
+    """Memory-mapped arrays in files without a name, released when the context exits or the process ends."""
 
     whole_chunks = False
 
@@ -34,7 +34,7 @@ class TemporaryFileStore(ResultStore):
             file.close()
 
     def open(self, group: Group) -> None:
-        """Make a file for each variable; their shapes are known."""
+        """Create a file for each variable; all shapes must be known."""
         self._variables = dict(group.variables)
         for name, variable in group.variables.items():
             shape: Any = variable.shape
@@ -42,24 +42,20 @@ class TemporaryFileStore(ResultStore):
             self._files.append(file)
             if math.prod(shape):
                 if hasattr(os, "posix_fallocate"):
-                    # A disk that fills up under a map ends the process; here it is an error.
+                    # A write to a mapped file kills the process if the disk is full; an allocation raises.
                     os.posix_fallocate(file.fileno(), 0, math.prod(shape) * variable.dtype.itemsize)
                 self._arrays[name] = np.memmap(file, variable.dtype, mode="w+", shape=shape)
             else:
                 self._arrays[name] = np.empty(shape, variable.dtype)
 
     def write(self, name: str, array: np.ndarray, start: int) -> None:
-        """Copy a piece into its place."""
+        """Copy a piece into its array."""
         where, piece = self._variables[name].place(array, start)
         self._arrays[name][where] = piece
 
     def finish(self, length: int) -> None:
-        """Do nothing: nobody reads it later."""
-
-    def fail(self, error: BaseException) -> BaseException:
-        """Return the error itself."""
-        return error
+        """Do nothing: the draws are read by the same call."""
 
     def read(self, name: str) -> np.ndarray:
-        """Return the array, as long as the sink is open."""
+        """Return the array, which is valid until the context exits."""
         return self._arrays[name]

@@ -1,4 +1,4 @@
-"""From what a user names a place by, a URL or a store of zarr's, to a location."""
+"""Locations from paths, URLs and zarr stores."""
 
 __all__ = ["read_location"]
 
@@ -15,11 +15,11 @@ from aimz.store.location import Directory, Location
 from aimz.store.object_store import ObjectStoreLocation
 
 _OBSTORE = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss")
-"""Schemes of URLs that obstore knows; the others are left to fsspec."""
+"""URL schemes opened by obstore; fsspec opens all others."""
 
 
 class _SinglePut(ObjectStore[Any]):
-    """A chunk is one request; in several parts, as obstore would do, it is four, and leaves parts when it is killed."""
+    """Store that puts a value in one request; obstore's multipart uploads take four, and leave parts if interrupted."""
 
     async def set(self, key: str, value: Buffer) -> None:
         """Put a value."""
@@ -30,25 +30,25 @@ class _SinglePut(ObjectStore[Any]):
 
 
 def read_location(given: Any, argument: str, *, call: bool = False) -> Location:
-    """Return where something is to lie, or lies.
+    """Return the location that a user passed.
 
     Parameters
     ----------
     given
-        A URL, a store, a path in a store, or a local path.
+        URL, store, path in a store, or local path.
     argument
-        What to call it in an error.
+        Name of the argument, for errors.
     call
-        Whether it is the place of one call, rather than one that calls are made in.
+        Whether the location belongs to one call, rather than to a directory of calls.
 
     Raises
     ------
     TypeError
-        If it is none of these.
+        If ``given`` has another type.
     ValueError
-        If the URL is of no kind that is known, or the store cannot do what is needed.
+        If the scheme of the URL is unknown, or the store lacks an operation.
     ImportError
-        If a package is missing.
+        If a package for the URL is not installed.
     """
     if isinstance(given, StorePath | Store):
         store, path = (given, "") if isinstance(given, Store) else (given.store, given.path)
@@ -59,7 +59,7 @@ def read_location(given: Any, argument: str, *, call: bool = False) -> Location:
         return ObjectStoreLocation(_checked(store, argument, writes=not call), path)
     if not isinstance(given, str | os.PathLike):
         msg = (
-            f"`{argument}` must be a path, a URL or a store of zarr's; got {given!r}. Pass a string, a `pathlib.Path` "
+            f"`{argument}` must be a path, a URL or a zarr store; got {given!r}. Pass a string, a `pathlib.Path` "
             "or a `zarr.abc.store.Store`."
         )
         raise TypeError(msg)
@@ -75,14 +75,14 @@ def read_location(given: Any, argument: str, *, call: bool = False) -> Location:
 
 
 def _open(url: str, argument: str) -> Store:
-    """Return a store whose keys begin where the URL ends."""
+    """Return a store whose keys are relative to the URL."""
     scheme = urlsplit(url).scheme.lower()
     if scheme in _OBSTORE:
         try:
             from obstore.store import from_url
         except ImportError as error:
             msg = (
-                f"`{argument}` is {url!r}, which needs obstore, and that is not installed. Run `pip install "
+                f"`{argument}` is {url!r}, which needs obstore, which is not installed. Run `pip install "
                 "'aimz[cloud]'`, and call again."
             )
             raise ImportError(msg) from error
@@ -95,7 +95,7 @@ def _open(url: str, argument: str) -> Store:
     except ValueError as error:
         known = ", ".join(f"{scheme}://" for scheme in ("s3", "gs", "az", "memory", "file"))
         msg = (
-            f"`{argument}` must be a URL of a kind that obstore or fsspec knows; got {url!r} ({error}). Pass a local "
+            f"`{argument}` must be a URL that obstore or fsspec can open; got {url!r} ({error}). Pass a local "
             f"directory, or a URL such as {known}."
         )
         raise ValueError(msg) from error

@@ -1,7 +1,7 @@
-"""Results that last: one Zarr v3 hierarchy for each call, complete or not at all.
+"""Store of persistent results: one Zarr v3 hierarchy for each call, complete or unreadable.
 
-Files without a ``zarr.json`` at their root are no Zarr hierarchy, and whatever opens them refuses.  That file is
-written last, in one atomic step; until then a journal beside the arrays says which call they belong to.
+Without a ``zarr.json`` at the root, a directory is no Zarr hierarchy and cannot be opened.  This file is written last,
+atomically; until then a journal identifies the call that the arrays belong to.
 """
 
 __all__ = ["ZarrStore"]
@@ -22,27 +22,27 @@ import zarr
 from aimz.store.base import Group, ResultStore, Variable
 from aimz.store.chunk_writer import ChunkWriter
 from aimz.store.journal import Journal
-from aimz.store.location import OWNER, Location, as_location
+from aimz.store.location import OWNER, Directory, Location, as_location
 from aimz.store.stored_array import STATE, StoredArray
 from aimz.store.temporary_directory import TemporaryDirectory
 from aimz.store.zarr_metadata import new_array, put_whole, zarr_settings
 
 
 class ZarrStore(ResultStore):
-    """Streams one group into ``<location>/<name>``, beside groups that are written at once.
+    """Streams one group into ``<location>/<name>``, in addition to groups that are written as a whole.
 
     Parameters
     ----------
     location
-        Where the call lies, which is there and its own.
+        Location of the call, which exists and is not used by another call.
     name
         Name of the streamed group.
     root_attrs
-        Attributes of the root.
+        Attributes of the root group.
     journal
-        What to know the call by, if it can be resumed; None in a temporary directory.
-    home
-        The temporary directory around, which readers of the result hold.
+        Journal of a call that can be resumed; None in a temporary directory.
+    temporary
+        Temporary directory that contains the location; readers of the result keep it from being removed.
     """
 
     whole_chunks = True
@@ -54,28 +54,27 @@ class ZarrStore(ResultStore):
         *,
         root_attrs: Mapping[str, Any],
         journal: Journal | None = None,
-        home: TemporaryDirectory | None = None,
+        temporary: TemporaryDirectory | None = None,
     ) -> None:
         self.location = as_location(location)
         self._name = name
         self._root_attrs = root_attrs
         self._journal = journal
-        self._home = home
+        self._temporary = temporary
         self._variables: dict[str, Variable] = {}
         self._chunks: dict[str, int] = {}
         self._resumed = False
-        self._shared = False
         self._part: ChunkWriter | None = None
         self._nodes: dict[str, Any] = {}
-        """Metadata of everything written, by path."""
+        """Metadata of the groups and arrays written by this run, by path."""
         self._writer = ChunkWriter(self.location, name, {})
 
     def open(self, group: Group) -> None:
-        """Make the arrays, or take up those of an interrupted call."""
+        """Create the arrays, or open the arrays of an interrupted call."""
         self._variables = dict(group.variables)
         self._writer = ChunkWriter(self.location, self._name, self._variables)
         grows = any(None in variable.shape for variable in self._variables.values())
-        self.writers = 1 if grows else self.location.writers
+        self.max_writers = 1 if grows else self.location.max_writers
         resumed = self._resumed = self.location.has(f"{self._name}/zarr.json")
         self._put_group(self._name, group)
         for name, variable in group.variables.items():
@@ -85,39 +84,20 @@ class ZarrStore(ResultStore):
                     array = zarr.open_array(self.location.store_path(path), mode="r+")
             else:
                 array, self._nodes[path] = new_array(self.location, path, variable)
-            self._writer.take(name, array)
-
-    def writer(self) -> ChunkWriter:
-        """Return what writes chunks in other processes, from now on and until the result is complete.
-
-        Raises
-        ------
-        ValueError
-            If the length is not known: arrays that grow can have one writer only.
-        """
-        if any(None in variable.shape for variable in self._variables.values()):
-            msg = (
-                "The number of rows is not known, and only one process can write arrays that grow. Pass an array, or "
-                "a source that knows its length."
-            )
-            raise ValueError(msg)
-        self._shared = True
-        owner = uuid4().hex
-        self.location.put(OWNER, owner.encode())
-        return ChunkWriter(self.location, self._name, self._variables, owner)
+            self._writer.set_array(name, array)
 
     def write_group(self, name: str, group: Group, data: Mapping[str, Any]) -> None:
-        """Write a whole group beside the streamed one."""
+        """Write another group as a whole."""
         self._put_group(name, group)
         for array, variable in group.variables.items():
             path, values = f"{name}/{array}", np.asarray(data[array]).astype(variable.dtype, copy=False)
             self._nodes[path], self._chunks[path] = put_whole(self.location, path, variable, values, {})
 
     def _put_group(self, name: str, group: Group) -> None:
-        """Write a group with its labels; an interrupted call may have left out some."""
-        # Labels that are no dimensions have to be told from variables, by the attribute that CF has for it.
-        beside = " ".join(label for label, (dims, _, _) in group.coords.items() if dims != (label,))
-        attributes = {**group.attrs, **({"coordinates": beside} if beside else {})}
+        """Write the metadata and the labels of a group, also those that an interrupted call has written."""
+        # By the CF conventions, labels that are not dimensions are distinguished from variables by this attribute.
+        labels = " ".join(label for label, (dims, _, _) in group.coords.items() if dims != (label,))
+        attributes = {**group.attrs, **({"coordinates": labels} if labels else {})}
         node = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
         self._nodes[name] = node
         self.location.put(f"{name}/zarr.json", json.dumps(node, indent=2).encode())
@@ -129,32 +109,48 @@ class ZarrStore(ResultStore):
             self._nodes[path], self._chunks[path] = put_whole(self.location, path, variable, values, attrs)
 
     def write(self, name: str, array: np.ndarray, start: int) -> None:
-        """Write a piece that covers whole chunks; each appears under its name only when whole."""
+        """Write a piece that covers whole chunks; each chunk is written atomically."""
         self._writer.write(name, array, start)
 
     def length(self, name: str) -> int:
-        """Return how far the streamed axis of a variable reaches so far."""
+        """Return the current length of the streamed axis of a variable."""
         return self._writer.length(name)
 
     def missing(self, name: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, ...]]:
-        """Yield the grid positions of chunks, of a stretch of the streamed axis, that are not there or not whole."""
+        """Yield the grid positions of missing or damaged chunks; see :meth:`ChunkWriter.missing`."""
         return self._writer.missing(name, start, stop)
 
+    def part(self, _start: int, _stop: int, /) -> ChunkWriter:
+        """Return a writer for other processes, the same for all rows; it may write until the result is complete.
+
+        Raises
+        ------
+        ValueError
+            If the number of rows is not known: arrays that grow can have only one writer.
+        """
+        if self._part is None:
+            if any(None in variable.shape for variable in self._variables.values()):
+                msg = (
+                    "The number of rows is not known, and only one process can write arrays that grow. Pass an array, "
+                    "or a source that knows its length."
+                )
+                raise ValueError(msg)
+            owner = uuid4().hex
+            self.location.put(OWNER, owner.encode())
+            self._part = ChunkWriter(self.location, self._name, self._variables, owner)
+        return self._part
+
+    def add(self, payload: Any) -> None:
+        """Do nothing: parts write into the same location."""
+
     def finish(self, length: int) -> None:
-        """Check that everything is there, then say so."""
+        """Check that every chunk is stored, then write the root group."""
         for name, variable in self._variables.items():
-            ended, stored, path = variable.ending_at(length), self._writer.array(name), f"{self._name}/{name}"
-            if stored.shape != ended.shape:
-                stored.resize(ended.shape)
-            if None in variable.shape:
-                self._nodes.pop(path, None)
-            grid = [range(ceil(s / c)) for s, c in zip(stored.shape, stored.chunks, strict=True)]
-            # The size of a chunk is known where nothing is packed: its numbers and their checksum.
-            size = prod(stored.chunks) * stored.dtype.itemsize + 4 if stored.dtype.kind in "fc" else None
-            self.location.check_sizes(path, product(*grid), size)
-            self._chunks[path] = prod(map(len, grid))
-        if self._resumed or self._shared:  # a process that was killed cannot tidy up; one that goes on does
-            self.location.sweep()
+            self._finish_array(name, variable, length)
+        several = self._resumed or self._part is not None
+        if several and isinstance(self.location, Directory):  # a process that was killed leaves drafts
+            for draft in self.location.path.rglob("*.partial"):
+                draft.unlink(missing_ok=True)
         self._check_counts()
         self._nodes |= self._read_nodes()
         root = {
@@ -167,62 +163,80 @@ class ZarrStore(ResultStore):
                 "metadata": dict(sorted(self._nodes.items())),
             },
         }
-        # In a temporary directory nothing outlives the process, let alone a power cut.
-        lasting = self._journal is not None
-        self.location.put("zarr.json", json.dumps(root, indent=2).encode(), lasting=lasting)
-        if self._journal is not None:
+        content = json.dumps(root, indent=2).encode()
+        if self._journal is None:  # a result in a temporary directory does not survive the process
+            self.location.put("zarr.json", content)
+        else:
+            self.location.put_durably("zarr.json", content)
             self._journal.end()
-        if self._resumed or self._shared or not self.location.local:
+        if several or not self.location.local:
             self.location.delete(OWNER)
 
+    def _finish_array(self, name: str, variable: Variable, length: int) -> None:
+        """Resize an array to its final length, count its chunks, and check their sizes in a directory."""
+        shape, stored, path = variable.ending_at(length).shape, self._writer.array(name), f"{self._name}/{name}"
+        if stored.shape != shape:
+            stored.resize(shape)
+        if None in variable.shape:
+            self._nodes.pop(path, None)
+        grid = [range(ceil(s / c)) for s, c in zip(stored.shape, stored.chunks, strict=True)]
+        self._chunks[path] = prod(map(len, grid))
+        if not isinstance(self.location, Directory):  # a value of an object store is whole if it exists
+            return
+        # The size of an uncompressed chunk is known: its numbers and their checksum.
+        size = prod(stored.chunks) * stored.dtype.itemsize + 4 if stored.dtype.kind in "fc" else None
+        for position in product(*grid):
+            file = self.location.path.joinpath(path, "c", *map(str, position))
+            actual = file.stat().st_size if file.is_file() else 0
+            if actual == 0 or (size is not None and actual != size):
+                msg = (
+                    f"Chunk {file} is missing or truncated, although all chunks were written. Check that nothing else "
+                    "writes there, and call again."
+                )
+                raise OSError(msg)
+
     def _read_nodes(self) -> dict[str, Any]:
-        """Return the metadata of what is in the streamed group and was changed, or was written by an earlier run."""
-        names = [self._name, *(f"{self._name}/{child}" for child in self.location.children(self._name))]
+        """Return the metadata of arrays that were resized, or were created by an earlier run."""
+        names = [self._name, *(f"{self._name}/{child}" for child in self.location.list_dir(self._name))]
         found = {name: self.location.get(f"{name}/zarr.json") for name in names if name not in self._nodes}
         return {name: json.loads(content) for name, content in found.items() if content is not None}
 
     def _check_counts(self) -> None:
-        """Refuse a result of which something that was written is gone."""
+        """Raise if chunks that were written are missing."""
         found = self.location.count_chunks(self._chunks)
         for name, count in self._chunks.items():
             if found[name] != count:
                 msg = (
-                    f"Array `{name}` of {self.location} was written and is not there any more: it has {found[name]} "
-                    f"of its {count} chunks. Is something else writing there?"
+                    f"Array `{name}` of {self.location} is missing chunks, although all were written: it has "
+                    f"{found[name]} of {count}. Check that nothing else writes there, and call again."
                 )
                 raise OSError(msg)
 
     def _state(self) -> dict[str, Any]:
-        fingerprint = {} if self._journal is None else dict(self._journal.fingerprint)
-        created_at = "" if self._journal is None else self._journal.created_at
-        chunks = dict(sorted(self._chunks.items()))
-        rows = "" if self._journal is None else self._journal.digest
-        return {"complete": True, "created_at": created_at, "chunks": chunks, "fingerprint": fingerprint, "rows": rows}
+        journal = self._journal or Journal(self.location, {})
+        return {
+            "complete": True,
+            "created_at": journal.created_at,
+            "chunks": dict(sorted(self._chunks.items())),
+            "fingerprint": dict(journal.fingerprint),
+            "rows": journal.digest,
+        }
 
     def fail(self, error: BaseException) -> BaseException:
-        """Keep what is whole, and say how to go on; in a temporary directory there is nothing to go on with."""
+        """Return the error with advice on how to resume; the chunks are kept, except in a temporary directory."""
+        advice = self.location.resume_advice
         if self._journal is None:
             advice = (
-                "The result lay in the temporary directory, so nothing of it is kept. Pass an `output_dir` where there "
-                "is room; what is finished can then be resumed."
+                "The result was stored in the temporary directory, so nothing of it is kept. Pass an `output_dir` with "
+                "enough room; a call with one can be resumed."
             )
-        else:
-            advice = self.location.resume_advice
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return OSError(error.errno, f"{os.strerror(error.errno)}. {advice}", str(self.location))
         if self._journal is not None:
             error.add_note(advice)
         return error
 
-    def part(self, start: int, stop: int) -> ChunkWriter:  # noqa: ARG002 (it writes whatever comes)
-        """Return what writes chunks in other processes, the same for all rows."""
-        self._part = self._part or self.writer()
-        return self._part
-
-    def add(self, payload: Any) -> None:
-        """Do nothing."""
-
     def read(self, name: str) -> StoredArray:
-        """Return a reader that raises where something is missing."""
+        """Return a reader that raises for missing or damaged chunks."""
         array = self._writer.array(name) if name in self._variables else None
-        return StoredArray(self.location, f"{self._name}/{name}", self._home, array)
+        return StoredArray(self.location, f"{self._name}/{name}", self._temporary, array)

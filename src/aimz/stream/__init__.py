@@ -1,4 +1,4 @@
-"""Many steps through a function into a store; what is computed is none of its business."""
+"""Streams computed steps into a store, for any function that computes a step."""
 
 from aimz.stream.pipeline import StreamRequest, run
 from aimz.stream.plan import Plan, block_rows, chunk_length, plan_draws, plan_rows, step_rows

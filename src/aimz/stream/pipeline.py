@@ -1,4 +1,4 @@
-"""Many steps, one after the other, each stage ahead of the next by a bounded amount."""
+"""Pipeline of steps: compute on the device, fetch to the host, cut into chunks, write."""
 
 __all__ = ["Part", "StreamRequest", "run"]
 
@@ -18,83 +18,85 @@ if TYPE_CHECKING:
     from aimz.store import ResultStore, StorePart
 
 type Part = tuple[int, int, Mapping[str, np.ndarray]]
-"""Start, stop and arrays of a stretch of the axis that is cut."""
+"""Start and stop of a range of rows or draws, and its arrays."""
 
 _IN_FLIGHT = 1
-"""Steps the device works at while the host fetches another."""
+"""Number of steps that the device computes while the host fetches another."""
 
 
 @dataclass(frozen=True)
 class StreamRequest:
-    """What to stream, in terms of functions: nothing here knows what is computed."""
+    """A plan, and the functions that compute its steps."""
 
     plan: Plan
     axes: Mapping[str, int]
-    """Name of an array to the axis of it that is cut, in the arrays that ``fetch`` returns."""
+    """Name of each array that ``fetch`` returns to its axis of rows or draws."""
     begin: Callable[[int, int], Any]
-    """Start computing the step from ``start`` to ``stop``; return a handle, or None if there are no more rows."""
+    """Starts computing the step from ``start`` to ``stop``; returns a handle, or None if there are no more rows."""
     fetch: Callable[[Any], Iterable[Part]]
-    """Wait for a handle; return its parts in order, without padding."""
-    once: Callable[[Any], Mapping[str, np.ndarray]]
-    """Of the first handle: the arrays that are the same in every step."""
-    wanted: Callable[[int, int], bool] = lambda _start, _stop: True
-    """Whether a step has to be computed; those that need not are still announced to ``skip``."""
+    """Waits for a handle; returns its parts in order, without padding."""
+    constants: Callable[[Any], Mapping[str, np.ndarray]]
+    """Returns the arrays that are the same in every step, from the handle of the first one."""
+    is_missing: Callable[[int, int], bool] = lambda _start, _stop: True
+    """Returns whether a step has to be computed; ``skip`` is called for any other."""
     skip: Callable[[int, int], None] = lambda _start, _stop: None
+    on_rows_read: Callable[[], None] = lambda: None
+    """Called after ``begin`` and after ``skip``."""
     progress: str | None = None
     """Title of the progress bar; None for no bar."""
 
 
-def run(request: StreamRequest, sink: "ResultStore | StorePart", first: int = 0, last: int | None = None) -> int:
-    """Compute every step and write it; return how far along the axis that was cut it came.
+def run(request: StreamRequest, store: "ResultStore | StorePart", start: int = 0, stop: int | None = None) -> int:
+    """Compute all steps and write their arrays; return the row or draw that was reached.
 
-    Of rows, those from ``first`` to ``last`` only, where they are given; both must be ends of chunks.  What goes wrong
-    is raised as itself, after the writer has ended; completing the sink is the caller's.
+    With ``start`` and ``stop``, which must be ends of chunks, only these rows are computed.  Exceptions are raised
+    unchanged once the writer threads have ended.  The caller completes the store.
     """
     plan = request.plan
-    every = plan.n_draws // plan.n_chains if plan.axis == "draw" else None
-    chunker = Chunker(plan.chunk, request.axes, every)
-    flying: deque[Any] = deque()
-    total, reached = plan.length, first
+    per_chain = plan.n_draws // plan.n_chains if plan.axis == "draw" else None
+    chunker = Chunker(plan.chunk, request.axes, per_chain)
+    running: deque[Any] = deque()
+    reached, begun = start, False
     unit = "rows" if plan.axis == "obs" else "draws"
-    bar = ProgressBar(total=total, unit=f" {unit}", desc=request.progress, disable=request.progress is None, delay=0.5)
-    with bar, Writer(sink) as writer:
+    hidden = request.progress is None
+    bar = ProgressBar(total=plan.length, unit=f" {unit}", desc=request.progress, disable=hidden, delay=0.5)
+    with bar, Writer(store) as writer:
 
-        def land() -> None:
+        def write_oldest() -> None:
             nonlocal reached
-            for start, stop, arrays in request.fetch(flying.popleft()):
-                if sink.whole_chunks:
-                    for piece in chunker.add(start, stop, arrays):
+            for first, last, arrays in request.fetch(running.popleft()):
+                if store.whole_chunks:
+                    for piece in chunker.add(first, last, arrays):
                         writer.put(piece)
                 else:
-                    parts = {name: [array] for name, array in arrays.items()}
-                    writer.put(Piece(start, stop, parts, request.axes))
-                bar.update(stop - start)
-                reached = stop
+                    writer.put(Piece(first, last, {name: [array] for name, array in arrays.items()}, request.axes))
+                bar.update(last - first)
+                reached = last
 
-        begun = False
-        for start, stop in plan.steps(first, last):
-            if not request.wanted(start, stop):
-                while flying:
-                    land()
-                for piece in chunker.end():
-                    writer.put(piece)
-                request.skip(start, stop)
-                bar.update(stop - start)
-                reached = stop
+        def write_all() -> None:
+            while running:
+                write_oldest()
+            for piece in chunker.end():
+                writer.put(piece)
+
+        for first, last in plan.steps(start, stop):
+            if not request.is_missing(first, last):
+                write_all()
+                request.skip(first, last)
+                request.on_rows_read()
+                bar.update(last - first)
+                reached = last
                 continue
-            handle = request.begin(start, stop)
+            handle = request.begin(first, last)
+            request.on_rows_read()
             if handle is None:
                 break
-            if not begun:
-                arrays = {name: [array] for name, array in request.once(handle).items()}
-                if arrays:
-                    writer.put(Piece(0, 0, arrays, request.axes))
-                begun = True
-            flying.append(handle)
-            if len(flying) > _IN_FLIGHT:
-                land()
-        while flying:
-            land()
-        for piece in chunker.end():
-            writer.put(piece)
+            constants = {} if begun else {name: [array] for name, array in request.constants(handle).items()}
+            if constants:
+                writer.put(Piece(0, 0, constants, request.axes))
+            begun = True
+            running.append(handle)
+            if len(running) > _IN_FLIGHT:
+                write_oldest()
+        write_all()
     return reached

@@ -1,8 +1,8 @@
-"""How a stream is cut up: integers only.
+"""Sizes of the blocks, steps and chunks of a stream, as integers only.
 
-Rows are cut into *blocks*, which the kernel sees one at a time; blocks travel in *steps*, as many as a device computes
-at once; and land in *chunks*, the files of a store.  The numbers drawn depend on the blocks alone, which depend on the
-kernel, the number of draws and the number of rows: neither on ``batch_size`` nor on the devices.
+The kernel is run on one *block* of rows at a time.  A *step* has as many blocks as the devices compute at once, and a
+*chunk* is a file of the store.  The numbers drawn depend on the blocks only: on the kernel, the number of draws and the
+number of rows, but not on ``batch_size`` or the devices.
 """
 
 __all__ = ["Plan", "block_rows", "chunk_length", "plan_draws", "plan_rows", "step_rows"]
@@ -12,49 +12,49 @@ from dataclasses import dataclass
 from math import ceil
 
 _BLOCK = 1024
-"""Rows of a block, where rows are small."""
+"""Number of rows of a block, unless rows are large."""
 _BLOCK_BYTES = 16 * 2**20
 _CHUNK_BYTES = 8 * 2**20
-"""Chunks of about this size: below 1 MB the overhead of files wins, and from 32 MiB on every buffer is mapped anew."""
+"""Target size of a chunk: below 1 MB the overhead of files dominates, and buffers from 32 MiB on are always mapped."""
 _LONG_CHUNK_BYTES = 24 * 2**20
 _MANY_CHUNKS = 4096
-_MANY_NOTES = 2**16
+_MAX_DIGESTS = 2**16
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How one call is cut."""
+    """Sizes of the blocks, steps and chunks of one call."""
 
     axis: str
-    """"obs": rows are cut, and each step has all draws; "draw": the other way round."""
+    """"obs": each step has some rows and all draws; "draw": each step has some draws and all rows."""
     n_obs: int | None
-    """None where it is known only when the rows have ended."""
+    """Number of rows; None if it is known only when the rows end."""
     n_draws: int
     n_chains: int
     block: int | None
-    """Rows of a block; None where the kernel sees all rows at once."""
+    """Number of rows of a block; None if the kernel is run on all rows at once."""
     step: int
-    """Rows, or draws, of a step."""
+    """Number of rows, or draws, of a step."""
     chunk: int
-    """Rows, or draws, of a chunk."""
+    """Number of rows, or draws, of a chunk."""
 
     @property
     def length(self) -> int | None:
-        """Length of the axis that is cut."""
+        """Length of the axis that is split, of rows or draws."""
         return self.n_obs if self.axis == "obs" else self.n_draws
 
     @property
-    def note(self) -> int:
-        """Rows that are known by one digest: a block, or some chunks where there are more than 65,536 blocks."""
-        if self.block is None or self.n_obs is None or self.n_obs <= self.block * _MANY_NOTES:
+    def digest_rows(self) -> int:
+        """Number of rows per digest: a block, or several chunks if there are more than 65,536 blocks."""
+        if self.block is None or self.n_obs is None or self.n_obs <= self.block * _MAX_DIGESTS:
             return self.block or 1
-        return self.chunk * ceil(self.n_obs / (self.chunk * _MANY_NOTES))
+        return self.chunk * ceil(self.n_obs / (self.chunk * _MAX_DIGESTS))
 
     def steps(self, first: int = 0, last: int | None = None) -> Iterator[tuple[int, int]]:
-        """Yield start and stop of each step; without an end where the number of rows is not known.
+        """Yield start and stop of each step, without an end if the number of rows is not known.
 
-        Steps tile the axis: each begins where the one before it ended.  Draws of two chains are never in one step.
-        Of rows, those from ``first`` to ``last`` only, where they are given.
+        Each step begins where the previous one ended.  No step has draws of two chains.  With ``first`` and ``last``,
+        only these rows are covered.
         """
         if self.axis == "obs":
             start, end = first, self.n_obs if last is None else last
@@ -74,24 +74,25 @@ def _power_below(n: int) -> int:
 
 
 def block_rows(row_bytes: int, n_draws: int, n_obs: int | None) -> int:
-    """Return the number of rows of a block.
+    """Return the number of rows of a block, a power of two.
 
-    ``row_bytes`` is what one draw of all sites takes for one row.  A power of two: 1,024, or fewer where their draws
-    take more than 16 MiB; and no more than the next one from ``n_obs``.
+    The number is 1,024, or less if the draws of these rows would take more than 16 MiB, and not above the next power of
+    two from ``n_obs``.  ``row_bytes`` is the size of one draw of one row, over all sites.
     """
     rows = min(_BLOCK, _power_below(_BLOCK_BYTES // max(1, row_bytes * n_draws)))
     return rows if n_obs is None else min(rows, 1 << (n_obs - 1).bit_length())
 
 
-def chunk_length(unit: int, unit_bytes: int, length: int | None, wanted: int | None) -> int:
-    """Return how long a chunk is: whole units, ``wanted`` long if something is, but never over 24 MiB for it.
+def chunk_length(unit: int, unit_bytes: int, length: int | None, target: int | None) -> int:
+    """Return the length of a chunk, a multiple of ``unit``.
 
-    ``unit_bytes`` is the size of one unit in the largest array.
+    With ``target``, the length is rounded up from it, up to 24 MiB.  ``unit_bytes`` is the size of one unit in the
+    largest array.
     """
     n_units = None if length is None else ceil(length / unit)
     most = max(1, _LONG_CHUNK_BYTES // max(1, unit_bytes))
-    if wanted is not None:
-        units = min(ceil(wanted / unit), most)
+    if target is not None:
+        units = min(ceil(target / unit), most)
     else:
         units = max(1, _CHUNK_BYTES // max(1, unit_bytes))
         if n_units is not None and n_units > _MANY_CHUNKS * units:
@@ -111,9 +112,9 @@ def plan_rows(
     blocks_per_device: int,
     batch_size: int | None,
 ) -> Plan:
-    """Return the plan of a call that is cut along its rows.
+    """Return the plan of a call that is split by rows.
 
-    ``row_bytes`` is what the largest array keeps of one row: its draws, or statistics over them.
+    ``row_bytes`` is the size of one row in the largest stored array, with its draws or the statistics over them.
     """
     return Plan(
         axis="obs",
@@ -127,7 +128,7 @@ def plan_rows(
 
 
 def step_rows(block: int, n_obs: int | None, n_devices: int, blocks_per_device: int, batch_size: int | None) -> int:
-    """Return how many rows are computed at once: whole blocks, as many on each device."""
+    """Return the number of rows of a step: the same number of whole blocks on each device."""
     each = blocks_per_device
     if batch_size is not None:
         each = min(each, ceil(batch_size / block))
@@ -147,10 +148,10 @@ def plan_draws(
     n_devices: int,
     batch_size: int | None,
 ) -> Plan:
-    """Return the plan of a call that is cut along its draws.
+    """Return the plan of a call that is split by draws.
 
-    ``group`` is the number of draws computed side by side, and every device gets whole groups; ``draw_bytes`` is what
-    one draw of all sites takes.
+    ``group`` is the number of draws computed in one vectorised call, and every device gets whole groups.
+    ``draw_bytes`` is the size of one draw of all sites.
     """
     unit = group * n_devices
     per_chain = n_draws // n_chains

@@ -1,4 +1,4 @@
-"""Pieces of any length in, whole chunks out."""
+"""Cuts consecutive pieces of any length into whole chunks."""
 
 __all__ = ["Chunker", "Piece"]
 
@@ -10,17 +10,18 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of the streamed axis, in all arrays that have it."""
+    """Arrays of a range of the streamed axis."""
 
     start: int
     stop: int
     arrays: Mapping[str, list[np.ndarray]]
-    """Parts to be put end to end along the array's streamed axis."""
+    """Name of an array to its parts, which are concatenated along its streamed axis."""
     axes: Mapping[str, int]
+    """Name of an array to its streamed axis."""
 
     @property
     def nbytes(self) -> int:
-        """Memory the parts take."""
+        """Memory of all parts."""
         return sum(part.nbytes for parts in self.arrays.values() for part in parts)
 
     def joined(self, name: str) -> np.ndarray:
@@ -31,40 +32,39 @@ class Piece:
 
 @dataclass
 class Chunker:
-    """Cuts consecutive pieces at multiples of ``chunk`` and joins what belongs to one chunk."""
+    """Cuts consecutive pieces at multiples of ``chunk``, and joins the parts of a chunk."""
 
     chunk: int
     axes: Mapping[str, int]
     """Name of an array to its streamed axis."""
-    every: int | None = None
-    """Where chunks begin anew besides: the draws of a chain."""
-    _held: list[tuple[int, int, Mapping[str, np.ndarray]]] = field(default_factory=list)
+    period: int | None = None
+    """Length after which chunks start again: the number of draws of a chain."""
+    _parts: list[tuple[int, int, Mapping[str, np.ndarray]]] = field(default_factory=list)
+    """Parts of the current chunk."""
 
     def add(self, start: int, stop: int, arrays: Mapping[str, np.ndarray]) -> Iterator[Piece]:
-        """Take a piece; yield the chunks it completes."""
+        """Add a piece; yield the chunks that it completes."""
         at = start
         while at < stop:
-            end = min(stop, self._end_of_chunk(at))
+            chunk_end = self._end_of_chunk(at)
+            end = min(stop, chunk_end)
             part = arrays if (at, end) == (start, stop) else self._cut(arrays, at - start, end - start)
-            self._held.append((at, end, part))
-            if end == self._end_of_chunk(at):
-                yield self._release()
+            self._parts.append((at, end, part))
+            if end == chunk_end:
+                yield from self.end()
             at = end
 
     def _end_of_chunk(self, at: int) -> int:
-        begin = 0 if self.every is None else at // self.every * self.every
+        begin = 0 if self.period is None else at // self.period * self.period
         end = begin + ((at - begin) // self.chunk + 1) * self.chunk
-        return end if self.every is None else min(end, begin + self.every)
-
-    def end(self) -> Iterator[Piece]:
-        """Yield the last chunk, which may be shorter."""
-        if self._held:
-            yield self._release()
+        return end if self.period is None else min(end, begin + self.period)
 
     def _cut(self, arrays: Mapping[str, np.ndarray], start: int, stop: int) -> dict[str, np.ndarray]:
         return {name: array[(slice(None),) * self.axes[name] + (slice(start, stop),)] for name, array in arrays.items()}
 
-    def _release(self) -> Piece:
-        held, self._held = self._held, []
-        parts = {name: [part[name] for _, _, part in held] for name in held[0][2]}
-        return Piece(held[0][0], held[-1][1], parts, self.axes)
+    def end(self) -> Iterator[Piece]:
+        """Yield the current chunk, which may be shorter than the others."""
+        if self._parts:
+            parts, self._parts = self._parts, []
+            arrays = {name: [part[name] for _, _, part in parts] for name in parts[0][2]}
+            yield Piece(parts[0][0], parts[-1][1], arrays, self.axes)

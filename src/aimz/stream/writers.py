@@ -1,4 +1,4 @@
-"""Threads that write while the device computes."""
+"""Threads that write pieces to a store while the device computes."""
 
 __all__ = ["Writer"]
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 
 class Writer:
-    """Hands pieces to a sink from as many threads as it takes, and holds few of them.
+    """Writes pieces to a store from as many threads as the store allows, with a bounded queue.
 
-    At most ``most_bytes`` wait, and half as much for each thread beyond the first.  One thread for a disk: on a CPU it
-    competes with the computation, and more did not help.  The first error stops everything and is raised, as itself,
-    by the next call from outside; on leaving, the threads have ended whatever happened.
+    The queue holds at most ``max_bytes``, and half as much more for each thread beyond the first.  Files are written by
+    one thread: on a CPU it competes with the computation, and more threads were not faster.  The first error stops all
+    threads and is raised by the next call of ``put`` or at the exit of the context; the threads have then ended.
     """
 
-    def __init__(self, sink: "ResultStore | StorePart", most_bytes: int = 24 * 2**20) -> None:
-        self._sink = sink
-        self._most_bytes = most_bytes * (1 + sink.writers) // 2
+    def __init__(self, store: "ResultStore | StorePart", max_bytes: int = 24 * 2**20) -> None:
+        self._store = store
+        self._max_bytes = max_bytes * (1 + store.max_writers) // 2
         self._queue: deque[Piece] = deque()
-        self._held = 0
+        self._queued_bytes = 0
         self._closing = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
         self._threads = [
-            threading.Thread(target=self._work, name="aimz-writer", daemon=True) for _ in range(sink.writers)
+            threading.Thread(target=self._work, name="aimz-writer", daemon=True) for _ in range(store.max_writers)
         ]
 
     def __enter__(self) -> Self:
@@ -39,19 +39,19 @@ class Writer:
         return self
 
     def put(self, piece: Piece) -> None:
-        """Hand over a piece; waits while too much is held."""
+        """Add a piece to the queue; wait while the queue is full."""
         with self._changed:
-            while self._error is None and self._held and self._held + piece.nbytes > self._most_bytes:
+            while self._error is None and self._queued_bytes and self._queued_bytes + piece.nbytes > self._max_bytes:
                 self._changed.wait()
             self._raise()
             self._queue.append(piece)
-            self._held += piece.nbytes
+            self._queued_bytes += piece.nbytes
             self._changed.notify_all()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait until everything is written; after an error what was not begun is dropped."""
+        """Wait until all pieces are written; after an error, drop the pieces still in the queue."""
         with self._changed:
             if error is not None:
                 self._queue.clear()
@@ -76,7 +76,7 @@ class Writer:
                 piece = self._queue.popleft()
             try:
                 for name in piece.arrays:
-                    self._sink.write(name, piece.joined(name), piece.start)
+                    self._store.write(name, piece.joined(name), piece.start)
             except BaseException as error:
                 with self._changed:
                     self._error = self._error or error
@@ -84,5 +84,5 @@ class Writer:
                     self._changed.notify_all()
                 return
             with self._changed:
-                self._held -= piece.nbytes
+                self._queued_bytes -= piece.nbytes
                 self._changed.notify_all()
