@@ -262,7 +262,7 @@ def test_both_scenarios_draw_the_same_sites_anew():
     with pytest.warns(UserWarning, match="keep their posterior draws"):
         kept = model.predict_on_batch(X, rng_key=random.key(1))
     done = model.predict_on_batch(X, intervention={"X": X + 1}, rng_key=random.key(1))
-    with pytest.warns(UserWarning, match="visits were drawn anew in one scenario"):
+    with pytest.warns(UserWarning, match="visits were resampled in one scenario"):
         model.estimate_effect(kept, done)
     again = model.estimate_effect(done, args_intervention={"X": X, "intervention": {"X": X + 2}})
     np.testing.assert_allclose(again["posterior_predictive"]["y"], 6.0, atol=1e-4)

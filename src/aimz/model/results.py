@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import jax
     import xarray as xr
 
-    from aimz.output import Contrast, Draws, Frame
+    from aimz.output import Contrast, DrawsInfo, GroupTemplate
 
 
 class ResultBuilder:
@@ -54,7 +54,7 @@ class ResultBuilder:
 
         ``columns`` and ``index`` label the input of the fit.
         """
-        from aimz.output import Draws, draws_dataset, stats_dataset
+        from aimz.output import DrawsInfo, draws_dataset, stats_dataset
 
         spec = spec or KernelSpec(sites=(), param_input="X", param_output="y")
         rows = [
@@ -62,8 +62,8 @@ class ResultBuilder:
             for name in spec.local_sites
             if name in posterior.draws
         ]
-        draws = Draws(posterior.draws, spec, n_obs=rows[0] if rows else 0, num_chains=posterior.num_chains)
-        groups = {"posterior": draws_dataset(draws, self._labels(columns, index))}
+        info = DrawsInfo(spec, n_obs=rows[0] if rows else 0, num_chains=posterior.num_chains)
+        groups = {"posterior": draws_dataset(posterior.draws, info, self._labels(columns, index))}
         if posterior.sample_stats:
             groups["sample_stats"] = stats_dataset(posterior.sample_stats)
         return groups
@@ -81,18 +81,18 @@ class ResultBuilder:
         row_block: int,
         statistics: Reduction | None = None,
         **attrs: Any,
-    ) -> "Frame":
+    ) -> "GroupTemplate":
         """Return the group of a call without its arrays; ``row_block`` says how many rows were drawn together."""
-        from aimz.output import frame
+        from aimz.output import group_template
 
-        draws = self._draws({}, prepared, key, row_block=row_block, **attrs)
-        return frame(draws, shapes, self._labels_of(prepared), statistics)
+        info = self._info(prepared, key, row_block=row_block, **attrs)
+        return group_template(info, shapes, self._labels_of(prepared), statistics)
 
     def averages(
         self, compared: ScenarioSums, comparison: ScenarioRequest, contrast: "Contrast", key: str
     ) -> "xr.DataTree":
         """Return the tree of a comparison."""
-        from aimz.output import Averages, compared_tree
+        from aimz.output import Averages, scenario_tree
 
         groups, prepared = comparison.groups, comparison.first
         assert groups is not None
@@ -121,7 +121,7 @@ class ResultBuilder:
                 **{name: value for name, value in prepared.attrs.items() if name == "local_latents"},
             },
         )
-        return compared_tree(averages, contrast)
+        return scenario_tree(averages, contrast)
 
     def _axes_of(self, prepared: PreparedCall) -> dict[str, tuple[str, ...]]:
         """Return the names of the axes of one draw of each return site."""
@@ -156,19 +156,10 @@ class ResultBuilder:
         dataset = observed_dataset(prepared.spec.param_output, np.asarray(observed), prepared.spec, labels)
         return {"observed_data": dataset}
 
-    def _draws(
-        self,
-        arrays: "Mapping[str, jax.Array]",
-        prepared: PreparedCall,
-        key: str | None,
-        *,
-        row_block: int = 0,
-        **attrs: Any,
-    ) -> "Draws":
-        from aimz.output import Draws
+    def _info(self, prepared: PreparedCall, key: str | None, *, row_block: int = 0, **attrs: Any) -> "DrawsInfo":
+        from aimz.output import DrawsInfo
 
-        return Draws(
-            arrays,
+        return DrawsInfo(
             prepared.spec,
             prepared.call.n_obs,
             num_chains=1 if prepared.posterior is None else prepared.posterior.num_chains,
@@ -189,5 +180,5 @@ class ResultBuilder:
         """Return a tree with ``group``, the groups ``beside`` it, and ``observed_data`` where there are any."""
         from aimz.output import draws_dataset, make_tree
 
-        group_of_draws = draws_dataset(self._draws(arrays, prepared, key), self._labels_of(prepared))
+        group_of_draws = draws_dataset(arrays, self._info(prepared, key), self._labels_of(prepared))
         return make_tree({**beside, group: group_of_draws, **self.observed(prepared, observed)})

@@ -1,8 +1,18 @@
-"""Arrays to data sets and trees in ArviZ's schema."""
+"""Datasets and trees in ArviZ's schema."""
 
-__all__ = ["Draws", "attributes", "common_sizes", "draws_dataset", "make_tree", "observed_dataset", "stats_dataset"]
+__all__ = [
+    "DrawsInfo",
+    "GroupTemplate",
+    "attributes",
+    "common_sizes",
+    "draws_dataset",
+    "group_template",
+    "make_tree",
+    "observed_dataset",
+    "stats_dataset",
+]
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -14,26 +24,53 @@ import pandas as pd
 import xarray as xr
 
 from aimz.kernel import KernelSpec
-from aimz.output.labels import SAMPLE_DIMS, Labels
+from aimz.output.labels import SAMPLE_DIMS, STATISTIC, Labels
+from aimz.output.lazy_datasets import lazy_array, stored_coords
+from aimz.statistics import Reduction
 
 
 @dataclass(frozen=True)
-class Draws:
-    """Draws of one group and what is needed to label them."""
+class DrawsInfo:
+    """Information to label the draws of one group."""
 
-    arrays: Mapping[str, Any]
-    """Site name to array of shape ``(n_draws, ...)``, chain after chain."""
     spec: KernelSpec
     n_obs: int
     num_chains: int = 1
     known_rows: bool = True
-    """Whether the rows are those the user's labels are for."""
+    """Whether the user's labels belong to these rows."""
     attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GroupTemplate:
+    """A group without its arrays."""
+
+    dims: Mapping[str, tuple[str, ...]]
+    """Variable to the names of its axes."""
+    coords: Mapping[Hashable, Any]
+    attrs: Mapping[str, Any]
+
+    def dataset(self, arrays: Mapping[str, Any], **attrs: Any) -> xr.Dataset:
+        """Return the group with its arrays; stored arrays are read lazily."""
+        variables = {
+            name: (self.dims[name], array if isinstance(array, np.ndarray) else lazy_array(array))
+            for name, array in arrays.items()
+        }
+        return xr.Dataset(variables, coords=dict(self.coords), attrs={**self.attrs, **attrs})
+
+    def stored_coords(self) -> dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]]:
+        """Return the labels to store; see :func:`stored_coords`."""
+        return stored_coords(
+            {
+                str(name): labels if isinstance(labels, tuple) else ((str(name),), labels)
+                for name, labels in self.coords.items()
+            }
+        )
 
 
 @cache
 def _versions() -> dict[str, str]:
-    """Return what made a result; looked up once, since reading a package's metadata takes a millisecond."""
+    """Return the versions that are recorded in results; cached, since reading them takes a millisecond."""
     return {
         "creation_library": "aimz",
         "creation_library_version": version("aimz"),
@@ -44,27 +81,18 @@ def _versions() -> dict[str, str]:
 
 
 def attributes(**more: Any) -> dict[str, Any]:
-    """Return what ArviZ's schema recommends for every group."""
+    """Return the attributes that ArviZ's schema recommends for every group."""
     return {"created_at": datetime.now(UTC).isoformat(), **_versions(), **more}
 
 
-def _dataset(
-    variables: Mapping[str, tuple[tuple[str, ...], np.ndarray]],
-    labels: Labels,
-    *,
-    row_dim: str,
-    known_rows: bool,
-    attrs: Mapping[str, Any],
-) -> xr.Dataset:
-    """Put arrays together that share dimensions, without copying one."""
-    sizes = common_sizes({name: (dims, array.shape) for name, (dims, array) in variables.items()})
-    dims = {name: axes for name, (axes, _) in variables.items()}
-    coords = labels.coordinates(dims, sizes, row_dim=row_dim, known_rows=known_rows)
-    return xr.Dataset(dict(variables), coords=coords, attrs=dict(attrs))
-
-
 def common_sizes(shapes: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]) -> dict[str, int]:
-    """Return the length of each dimension, given names and lengths of each array's axes; refuse two for one."""
+    """Return the length of each dimension, from the names and lengths of the axes of each array.
+
+    Raises
+    ------
+    ValueError
+        If two arrays differ in the length of a dimension.
+    """
     sizes: dict[str, int] = {}
     for name, (dims, shape) in shapes.items():
         for dim, size in zip(dims, shape, strict=True):
@@ -77,21 +105,35 @@ def common_sizes(shapes: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]) 
     return sizes
 
 
-def draws_dataset(draws: Draws, labels: Labels) -> xr.Dataset:
-    """Return a data set with dimensions ``(chain, draw, ...)``."""
-    variables = {}
-    for name, array in draws.arrays.items():
-        host = np.asarray(array)
-        axes = labels.axes(draws.spec, name, host.shape[1:], draws.n_obs)
-        by_chain = host.reshape(draws.num_chains, -1, *host.shape[1:])
-        variables[name] = ((*SAMPLE_DIMS, *axes), by_chain)
-    return _dataset(
-        variables,
-        labels,
-        row_dim=labels.row_dim(draws.spec),
-        known_rows=draws.known_rows,
-        attrs=attributes(sample_dims=list(SAMPLE_DIMS), **draws.attrs),
-    )
+def group_template(
+    info: DrawsInfo, shapes: Mapping[str, tuple[int, ...]], labels: Labels, statistics: Reduction | None = None
+) -> GroupTemplate:
+    """Return the group of sites with arrays ``(n_draws, ...)`` of these shapes, or of statistics over the draws."""
+    if statistics is None:
+        head: tuple[str, ...] = SAMPLE_DIMS
+        whole = {n: (info.num_chains, shape[0] // info.num_chains, *shape[1:]) for n, shape in shapes.items()}
+        about: dict[str, Any] = {"sample_dims": list(SAMPLE_DIMS)}
+    else:
+        head = (STATISTIC,)
+        whole = {n: (len(statistics.labels), *shape[1:]) for n, shape in shapes.items()}
+        n_draws = next((shape[0] for shape in shapes.values()), 0)
+        about = {"statistics": list(statistics.labels), "n_draws": n_draws, **statistics.attrs}
+    dims = {n: (*head, *labels.axes(info.spec, n, shape[1:], info.n_obs)) for n, shape in shapes.items()}
+    sizes = common_sizes({name: (dims[name], whole[name]) for name in dims})
+    coords = labels.coordinates(dims, sizes, row_dim=labels.row_dim(info.spec), known_rows=info.known_rows)
+    if statistics is not None:
+        if STATISTIC in shapes:
+            msg = f"A site named {STATISTIC!r} has no place in a result with `statistics`. Name the site differently."
+            raise ValueError(msg)
+        coords[STATISTIC] = np.asarray(statistics.labels)
+    return GroupTemplate(dims, coords, attributes(**about, **info.attrs))
+
+
+def draws_dataset(draws: Mapping[str, Any], info: DrawsInfo, labels: Labels) -> xr.Dataset:
+    """Return a dataset with dimensions ``(chain, draw, ...)`` from arrays ``(n_draws, ...)``, chain after chain."""
+    arrays = {name: np.asarray(array) for name, array in draws.items()}
+    template = group_template(info, {name: array.shape for name, array in arrays.items()}, labels)
+    return template.dataset({name: a.reshape(info.num_chains, -1, *a.shape[1:]) for name, a in arrays.items()})
 
 
 def stats_dataset(stats: Mapping[str, np.ndarray]) -> xr.Dataset:
@@ -104,16 +146,16 @@ def stats_dataset(stats: Mapping[str, np.ndarray]) -> xr.Dataset:
     )
 
 
-def observed_dataset(name: str, array: Any, spec: KernelSpec, labels: Labels) -> xr.Dataset:
-    """Return the group ``observed_data``: the data of the output, not copied."""
-    host = np.asarray(array)
-    axes = labels.axes(spec, name, host.shape, host.shape[0])
-    return _dataset({name: (axes, host)}, labels, row_dim=labels.row_dim(spec), known_rows=True, attrs=attributes())
+def observed_dataset(name: str, array: np.ndarray, spec: KernelSpec, labels: Labels) -> xr.Dataset:
+    """Return the group ``observed_data`` with the data of the output, without copying them."""
+    axes = labels.axes(spec, name, array.shape, array.shape[0])
+    sizes = common_sizes({name: (axes, array.shape)})
+    coords = labels.coordinates({name: axes}, sizes, row_dim=labels.row_dim(spec), known_rows=True)
+    return xr.Dataset({name: (axes, array)}, coords=coords, attrs=attributes())
 
 
 def make_tree(groups: Mapping[str, xr.Dataset | None], **attrs: Any) -> xr.DataTree:
-    """Return a tree of the groups that are there."""
-    present = {f"/{name}": dataset for name, dataset in groups.items() if dataset is not None}
-    tree = xr.DataTree.from_dict(present)
+    """Return a tree of the groups that are not None."""
+    tree = xr.DataTree.from_dict({f"/{name}": dataset for name, dataset in groups.items() if dataset is not None})
     tree.attrs = {**attributes(), **attrs}
     return tree

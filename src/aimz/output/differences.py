@@ -1,6 +1,6 @@
-"""The effect of an intervention: what happens with it, minus what happens without."""
+"""Difference between two predictions: ``intervention - baseline``, draw by draw and row by row."""
 
-__all__ = ["difference", "recorded"]
+__all__ = ["difference", "recorded_noise"]
 
 import json
 
@@ -10,20 +10,20 @@ import xarray as xr
 from aimz.errors import warn
 from aimz.output.labels import STATISTIC
 
-_OF_FILES = ("output_dir", "artifact_path")
-"""Attributes that say where a scenario is stored; the effect is not there."""
+_PATHS = ("output_dir", "artifact_path")
+"""Attributes with the location of a scenario, where the difference is not stored."""
 _GROUPS = ("posterior_predictive", "predictions", "prior_predictive")
 
 
 def difference(baseline: xr.DataTree, intervention: xr.DataTree) -> xr.DataTree:
-    """Return ``intervention - baseline`` for each variable both have, draw by draw and row by row.
+    """Return ``intervention - baseline`` for each variable of both scenarios, draw by draw and row by row.
 
-    The law: ``difference(a, a) = 0`` and ``difference(a, b) = -difference(b, a)``.
+    By construction, ``difference(a, a) = 0`` and ``difference(a, b) = -difference(b, a)``.
 
     Raises
     ------
     ValueError
-        If the two share no group of predictions or no variable in it, or differ in draws, rows or labels.
+        If the scenarios share no group of predictions or no variable in it, or differ in draws, rows or labels.
     """
     group = _shared_group(baseline, intervention)
     before, after = baseline[group].to_dataset(), intervention[group].to_dataset()
@@ -41,10 +41,10 @@ def difference(baseline: xr.DataTree, intervention: xr.DataTree) -> xr.DataTree:
         )
         raise ValueError(msg)
     _check_sizes(before, after)
-    _warn_unless_noise_is_common(before, after)
-    _warn_unless_drawn_alike(before, after)
+    _warn_of_independent_noise(before, after)
+    _warn_of_unequal_resampling(before, after)
     try:
-        # By default xarray keeps only the labels both have, and the rest would be dropped without a word.
+        # By default xarray silently keeps only the labels that both arrays have.
         with xr.set_options(arithmetic_join="exact", keep_attrs=False):
             effect = xr.Dataset({name: _signed(after[name]) - _signed(before[name]) for name in shared})
     except ValueError as error:
@@ -53,31 +53,29 @@ def difference(baseline: xr.DataTree, intervention: xr.DataTree) -> xr.DataTree:
             "observations."
         )
         raise ValueError(msg) from error
-    kept = {key: value for key, value in after.attrs.items() if key not in ("intervention", *_OF_FILES)}
     effect.attrs = {
-        **kept,
+        **{key: value for key, value in after.attrs.items() if key not in ("intervention", *_PATHS)},
         "contrast": "intervention - baseline",
         "intervention": after.attrs.get("intervention", "{}"),
         "baseline": before.attrs.get("intervention", "{}"),
     }
     groups = {f"/{group}": effect}
-    groups |= {
-        f"/{name}": _without(intervention[name].to_dataset(), _OF_FILES)
-        for name in ("posterior", "sample_stats")
-        if name in intervention.children
-    }
+    for name in ("posterior", "sample_stats"):
+        if name in intervention.children:
+            groups[f"/{name}"] = dataset = intervention[name].to_dataset()
+            dataset.attrs = {key: value for key, value in dataset.attrs.items() if key not in _PATHS}
     tree = xr.DataTree.from_dict(groups)
-    tree.attrs = {key: value for key, value in intervention.attrs.items() if key not in _OF_FILES}
+    tree.attrs = {key: value for key, value in intervention.attrs.items() if key not in _PATHS}
     return tree
 
 
-def recorded(tree: xr.DataTree, name: str) -> tuple[str | None, frozenset[str], bool]:
-    """Return the key a result says it was drawn with, the sites drawn anew, and whether rows were drawn in blocks.
+def recorded_noise(tree: xr.DataTree, name: str) -> tuple[str | None, frozenset[str], bool]:
+    """Return the key, the resampled sites, and whether rows were drawn in blocks, from the attributes of a result.
 
     Raises
     ------
     TypeError
-        If it is no result.
+        If ``tree`` is not a tree; the error names the argument ``name``.
     """
     if not isinstance(tree, xr.DataTree):
         msg = f"`{name}` must be a DataTree that a predictive method returned; got {type(tree).__name__}."
@@ -99,16 +97,17 @@ def _shared_group(baseline: xr.DataTree, intervention: xr.DataTree) -> str:
 
 
 def _check_sizes(before: xr.Dataset, after: xr.Dataset) -> None:
-    differing = [dim for dim in before.sizes if dim in after.sizes and before.sizes[dim] != after.sizes[dim]]
+    differing = ", ".join(
+        f"{dim}: {before.sizes[dim]} in the baseline, {after.sizes[dim]} with the intervention"
+        for dim in before.sizes
+        if dim in after.sizes and before.sizes[dim] != after.sizes[dim]
+    )
     if differing:
-        listed = ", ".join(
-            f"{dim}: {before.sizes[dim]} in the baseline, {after.sizes[dim]} with the intervention" for dim in differing
-        )
-        msg = f"The scenarios must have the same draws and rows; got {listed}. Make both from the same rows."
+        msg = f"The scenarios must have the same draws and rows; got {differing}. Make both from the same rows."
         raise ValueError(msg)
 
 
-def _warn_unless_noise_is_common(before: xr.Dataset, after: xr.Dataset) -> None:
+def _warn_of_independent_noise(before: xr.Dataset, after: xr.Dataset) -> None:
     keys = [before.attrs.get("rng_key"), after.attrs.get("rng_key")]
     if None not in keys and keys[0] != keys[1]:
         warn(
@@ -124,26 +123,21 @@ def _warn_unless_noise_is_common(before: xr.Dataset, after: xr.Dataset) -> None:
         )
 
 
-def _warn_unless_drawn_alike(before: xr.Dataset, after: xr.Dataset) -> None:
+def _warn_of_unequal_resampling(before: xr.Dataset, after: xr.Dataset) -> None:
     sides = (before, after)
-    anew = [set(side.attrs.get("drawn_anew", ())) for side in sides]
-    # A site that one side sets has no draws there to be kept.
+    resampled = [set(side.attrs.get("drawn_anew", ())) for side in sides]
+    # A site that one scenario sets has no posterior draws to keep in that scenario.
     given = set().union(*(json.loads(side.attrs.get("intervention", "{}")) for side in sides))
-    unlike = (anew[0] ^ anew[1]) - given
-    if unlike:
+    unequal = (resampled[0] ^ resampled[1]) - given
+    if unequal:
         warn(
-            f"Site(s) {', '.join(sorted(unlike))} were drawn anew in one scenario and kept their posterior "
-            "draws in the other, so the difference is not of like with like. Let `estimate_effect` predict both."
+            f"Site(s) {', '.join(sorted(unequal))} were resampled in one scenario and kept their posterior draws in "
+            "the other, so the difference also reflects this resampling. Let `estimate_effect` predict both."
         )
 
 
-def _without(dataset: xr.Dataset, names: tuple[str, ...]) -> xr.Dataset:
-    dataset.attrs = {key: value for key, value in dataset.attrs.items() if key not in names}
-    return dataset
-
-
 def _signed(array: xr.DataArray) -> xr.DataArray:
-    """Return an array that can be subtracted: unsigned numbers would wrap, booleans have no minus."""
+    """Convert unsigned integers, which would wrap, and booleans, which cannot be subtracted."""
     if array.dtype.kind in "bu":
         return array.astype(np.result_type(array.dtype, np.int8) if array.dtype.itemsize < 8 else np.float64)
     return array

@@ -1,6 +1,6 @@
-"""Scores of a model in ArviZ's own type."""
+"""Leave-one-out scores as ``arviz_stats.ELPDData``, and the import of ArviZ."""
 
-__all__ = ["leave_one_out", "relative_ess"]
+__all__ = ["import_arviz_stats", "leave_one_out", "relative_ess"]
 
 from typing import Any
 
@@ -8,40 +8,55 @@ import numpy as np
 import xarray as xr
 
 from aimz.errors import warn
-from aimz.output.arviz import import_arviz_stats
 from aimz.output.labels import STATISTIC
 
 
-def relative_ess(posterior: xr.Dataset) -> float:
-    """Return the mean effective sample size of the posterior's numbers, as a share of their draws.
+def import_arviz_stats(caller: str) -> Any:
+    """Return the module ``arviz_stats``.
 
-    One chain counts as independent draws, as in ArviZ.
+    Raises
+    ------
+    ImportError
+        If ArviZ is not installed; the error names ``caller``.
+    """
+    try:
+        import arviz_stats
+    except ImportError as error:
+        msg = f"`{caller}` takes its statistics from ArviZ, which is not installed. Call `pip install 'aimz[arviz]'`."
+        raise ImportError(msg) from error
+    return arviz_stats
+
+
+def relative_ess(posterior: xr.Dataset) -> float:
+    """Return the mean effective sample size of all parameters, relative to the number of draws; 1 for a single chain.
+
+    Parameters without variation are left out, and a single chain counts as independent draws, as in ArviZ.
     """
     stats = import_arviz_stats("loo")
     if posterior.sizes["chain"] == 1:
         return 1.0
     ess = stats.ess(posterior, method="mean")
     found = np.hstack([np.ravel(array.values) for array in ess.data_vars.values()])
-    found = found[np.isfinite(found)]  # what does not vary has none
+    found = found[np.isfinite(found)]
     n_draws = posterior.sizes["chain"] * posterior.sizes["draw"]
     return float(found.mean() / n_draws) if len(found) else 1.0
 
 
 def leave_one_out(scores: xr.DataArray, n_draws: int) -> Any:
-    """Return scores of rows, along a dimension of statistics, as :func:`arviz_stats.loo` returns them."""
+    """Return the scores of rows, which have a dimension of statistics, in the type of :func:`arviz_stats.loo`."""
     import_arviz_stats("loo")
     from arviz_stats.utils import ELPDDataLOO
 
     scores = scores.load()
     elpd, khat, p_loo = (scores.sel({STATISTIC: name}, drop=True) for name in ("elpd", "pareto_k", "p_loo"))
-    # As ArviZ has it: below it the error of importance sampling with so many draws is known to be small.
+    # ArviZ's threshold, below which the error of importance sampling with this number of draws is known to be small.
     good = min(1 - 1 / np.log10(n_draws), 0.7)
     bad = int((~(khat.values <= good)).sum())
     if bad:
         warn(
             f"The Pareto k of {bad} of {khat.size} observations is above {good:.2f}: leaving one of them out changes "
-            "the posterior more than importance sampling can tell, so the score is not to be relied on. Look at these "
-            "observations, or use a model that is less moved by them."
+            "the posterior more than importance sampling can correct, so the score is unreliable. Check these "
+            "observations, or use a model that is less sensitive to them."
         )
     n_data = elpd.size
     return ELPDDataLOO(

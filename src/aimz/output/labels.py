@@ -1,6 +1,6 @@
-"""Names and labels of the axes of a result."""
+"""Names of the dimensions of a result, and their labels."""
 
-__all__ = ["Labels"]
+__all__ = ["SAMPLE_DIMS", "STATISTIC", "Labels"]
 
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -15,28 +15,27 @@ from aimz.kernel import InputColumns, KernelSpec
 
 SAMPLE_DIMS = ("chain", "draw")
 STATISTIC = "statistic"
-"""The dimension that takes the place of the draws where statistics are kept."""
+"""Name of the dimension that replaces the draws in a result of statistics."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The user's ``dims`` and ``coords``, as :mod:`arviz_base` takes them.
+    """Names and labels of dimensions: the user's ``dims`` and ``coords`` in ArviZ's format, and those of the input.
 
-    An axis is named by ``dims`` if the site is there; else after the rows or the plate it runs along; else
-    ``<site>_dim_<i>``.
+    An axis is named by ``dims``, else after the rows or the plate that it runs along, else ``<site>_dim_<i>``.
     """
 
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Site name to the names of its axes, those of the draws left out."""
+    """Site name to the names of its axes, without the axes of the draws."""
     coords: Mapping[str, Any] = field(default_factory=dict)
     """Name of a dimension to the labels along it."""
     columns: InputColumns | None = None
-    """Columns of the input, and the axes of sites along them."""
+    """Columns of the input, and the axes of sites that run along them."""
     index: Any = None
-    """Labels of the rows at hand, a :class:`pandas.Index`, where the input has some."""
+    """Labels of the rows, a :class:`pandas.Index`, if the input has any."""
 
     def row_dim(self, spec: KernelSpec) -> str:
-        """Return the name of the one dimension all row axes share."""
+        """Return the name of the dimension that all row axes share."""
         named = self.dims.get(spec.param_output)
         return named[0] if named else spec.row_dim
 
@@ -65,32 +64,28 @@ class Labels:
         row_dim = self.row_dim(spec)
         axes: list[str] = []
         for i, size in enumerate(shape):
-            wanted = plates.get(i)
+            dim = plates.get(i)
             if i in rows:
-                # An axis that grows with the rows, but is not as long, cannot share their dimension.
-                wanted = row_dim if size == n_obs else None
-            taken = wanted is None or wanted in axes
-            axes.append(f"{name}_dim_{i}" if taken or wanted is None else wanted)
+                # An axis that depends on the number of rows, but is not as long, cannot share their dimension.
+                dim = row_dim if size == n_obs else None
+            axes.append(f"{name}_dim_{i}" if dim is None or dim in axes else dim)
         return tuple(axes)
 
     def coordinates(
         self, dims: Mapping[str, tuple[str, ...]], sizes: Mapping[str, int], *, row_dim: str, known_rows: bool
     ) -> dict[Hashable, Any]:
-        """Return labels for every dimension: those of rows and columns, the user's, else a range.
-
-        A range takes no memory.  The user's labels of rows are used where they belong: for as many rows, and not for
-        other observations.
+        """Return labels for every dimension: labels of the input or the user's, else a range, which takes no memory.
 
         Parameters
         ----------
         dims : mapping of str to tuple of str
-            The dimensions of each variable, those of one draw last.
+            Dimensions of each variable, with the dimensions of one draw last.
         sizes : mapping of str to int
-            The length of each dimension.
+            Length of each dimension.
         row_dim : str
-            The dimension of the rows.
+            Dimension of the rows.
         known_rows : bool
-            Whether the rows are those the user's labels are for.
+            Whether the user's labels belong to these rows; they are not used for other observations.
 
         Raises
         ------
@@ -118,22 +113,22 @@ class Labels:
         return coords
 
     def along_columns(self, dims: Mapping[str, tuple[str, ...]]) -> set[str]:
-        """Return which of the dimensions of variables run along the columns of the input."""
+        """Return the dimensions of variables that run along the columns of the input."""
         axes = {} if self.columns is None else self.columns.axes
         return {dims[name][axis] for name in axes if name in dims for axis in axes[name]}
 
     @staticmethod
     def check(dims: Mapping[str, Iterable[str]] | None, coords: Mapping[str, Any] | None) -> "Labels":
-        """Return labels from what the user gave.
+        """Return labels from the user's ``dims`` and ``coords``.
 
         Raises
         ------
         TypeError, ValueError
-            If something is no mapping, or a dimension has the name of a site or of the sampling dimensions.
+            If an argument is no mapping, or a dimension has the name of a site or of a sampling dimension.
         """
         for what, value in (("dims", dims), ("coords", coords)):
             if value is not None and not isinstance(value, Mapping):
-                msg = f"`{what}` must be a mapping as ArviZ takes it; got {type(value).__name__}."
+                msg = f"`{what}` must be a mapping in ArviZ's format; got {type(value).__name__}."
                 raise TypeError(msg)
         read = {name: [axes] if isinstance(axes, str) else list(axes) for name, axes in (dims or {}).items()}
         for name, axes in read.items():
@@ -148,15 +143,15 @@ class Labels:
 
 
 def row_labels(index: Any, dim: str, taken: set[str]) -> dict[Hashable, Any]:
-    """Return coordinates along the rows for an index: its labels, or where it has levels, one for each beside a range.
+    """Return coordinates for an index of the rows: its labels, or a range and one coordinate for each of its levels.
 
-    ``taken`` are names that other variables and dimensions have.
+    ``taken`` are the names of other variables and dimensions.
     """
     if index.nlevels == 1:
         return {dim: _plain_labels(index)}
     coords: dict[Hashable, Any] = {dim: pd.RangeIndex(len(index))}
     for i, level in enumerate(index.names):
-        # Files list names with blanks between them, and "/" is a path.
+        # Zarr files list names separated by blanks, and "/" separates the parts of a path.
         name = f"{dim}_level_{i}" if level is None else re.sub(r"[\s/]", "_", str(level))
         while name in coords or name in taken or name in SAMPLE_DIMS or name in (".", ".."):
             name += "_label"
@@ -165,7 +160,7 @@ def row_labels(index: Any, dim: str, taken: set[str]) -> dict[Hashable, Any]:
 
 
 def _plain_labels(index: Any) -> np.ndarray:
-    """Return labels as every format can store them: numbers, dates without a zone, texts."""
+    """Return labels in types that every file format can store: numbers, dates without a time zone, strings."""
     if getattr(index, "tz", None) is not None:
         index = index.tz_convert("UTC").tz_localize(None)
     if isinstance(index, pd.PeriodIndex):

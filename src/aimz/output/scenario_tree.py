@@ -1,6 +1,6 @@
-"""Averages under scenarios, and what one scenario changes against another."""
+"""Averages under scenarios, and their contrasts with a baseline."""
 
-__all__ = ["Averages", "Contrast", "check_by", "check_contrast", "compared_tree", "read_contrast"]
+__all__ = ["SCENARIO", "Averages", "Contrast", "check_by", "check_contrast", "read_contrast", "scenario_tree"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,40 +23,41 @@ _CONTRASTS: Mapping[str, tuple[Callable[[Any, Any], Any], float]] = {
     "ratio": (lambda scenario, baseline: scenario / baseline, 1.0),
     "lift": (lambda scenario, baseline: scenario / baseline - 1, 0.0),
 }
-"""What is done with two averages, and what comes out if they are the same."""
+"""Name of a contrast to its function, and its value for equal averages."""
 
 
 @dataclass(frozen=True)
 class Averages:
-    """Sums over rows, and what is needed to label their averages."""
+    """Sums over rows, and the information to label their averages."""
 
     sums: Mapping[str, np.ndarray]
-    """Site to ``(n_draws, n_scenarios, ..., n_cells)``; without the last axis for a site without rows."""
+    """Site to sums ``(n_draws, n_scenarios, ..., n_cells)``, without the last axis for a site without rows."""
     dims: Mapping[str, tuple[str, ...]]
-    """Site to the names of its axes, those of draws and rows left out."""
+    """Site to the names of its axes, without the axes of draws and rows."""
     with_rows: frozenset[str]
+    """Names of the sites with rows."""
     scenarios: tuple[Any, ...]
     baseline: Any
     num_chains: int
     labels: Mapping[str, np.ndarray]
-    """Dimensions of the groups to their labels."""
+    """Dimensions of the groups of rows to their labels."""
     rows: np.ndarray
-    """Rows in each cell."""
+    """Number of rows in each cell."""
     weight: np.ndarray
-    """What they count together, on the scale of the sums."""
+    """Total weight of each cell, on the scale of the sums."""
     weight_scale: float = 1.0
     coords: Mapping[str, Any] = field(default_factory=dict)
-    """Labels of the sites' own dimensions."""
+    """Labels of the dimensions of the sites."""
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_contrast(contrast: Any) -> Contrast:
-    """Refuse a contrast that is none.
+    """Return a checked contrast.
 
     Raises
     ------
     ValueError
-        If it is neither known nor callable.
+        If it is neither the name of a contrast nor callable.
     """
     if callable(contrast) or (isinstance(contrast, str) and contrast in _CONTRASTS):
         return contrast  # type: ignore[no-any-return]
@@ -68,16 +69,16 @@ def read_contrast(contrast: Any) -> Contrast:
 
 
 def check_by(labels: Mapping[str, Any], taken: Mapping[str, tuple[str, ...]]) -> None:
-    """Refuse names of groups that are those of something else in the result.
+    """Check that names of groups differ from all other names in the result and its table.
 
     Raises
     ------
     ValueError
-        If a name is that of a sampling dimension, a site, or an axis of one.
+        If a name is that of a sampling dimension, a site, an axis of a site, or a column of the table.
     """
-    used = {*SAMPLE_DIMS, SCENARIO, "rows", "weight", *taken, *(dim for dims in taken.values() for dim in dims)}
-    table = {name for name in labels if name in ("site", "mean", "sd") or name.startswith("P(")}
-    clash = sorted(used & labels.keys() | table | {name for name in labels if name.endswith(("_lb", "_ub"))})
+    used = {*SAMPLE_DIMS, SCENARIO, "rows", "weight", "site", "mean", "sd", *taken}
+    used.update(*taken.values())
+    clash = sorted(name for name in labels if name in used or name.startswith("P(") or name.endswith(("_lb", "_ub")))
     if clash:
         msg = (
             f"`by` must not name a dimension {clash[0]!r}: the result or its table has that name. Name it differently."
@@ -85,8 +86,8 @@ def check_by(labels: Mapping[str, Any], taken: Mapping[str, tuple[str, ...]]) ->
         raise ValueError(msg)
 
 
-def compared_tree(averages: Averages, contrast: Contrast) -> xr.DataTree:
-    """Return the groups ``scenarios``, ``effect`` and ``groups``; with groups of rows also those over all rows."""
+def scenario_tree(averages: Averages, contrast: Contrast) -> xr.DataTree:
+    """Return the groups ``scenarios``, ``effect`` and ``groups``; with groups of rows, also averages over all rows."""
     weight = averages.weight * averages.weight_scale
     groups = {"scenarios": _averages(averages, by=bool(averages.labels))}
     if averages.labels:
@@ -108,8 +109,8 @@ def compared_tree(averages: Averages, contrast: Contrast) -> xr.DataTree:
 def _averages(averages: Averages, *, by: bool) -> xr.Dataset:
     """Return the average of each site for each group, or over all rows."""
     head = (*SAMPLE_DIMS, SCENARIO)
-    cells = tuple(averages.labels) if by else ()
-    shape = tuple(len(labels) for labels in averages.labels.values()) if by else ()
+    labels = averages.labels if by else {}
+    shape = tuple(map(len, labels.values()))
     variables = {}
     for name, sums in averages.sums.items():
         dims: tuple[str, ...] = (*head, *averages.dims[name])
@@ -118,19 +119,19 @@ def _averages(averages: Averages, *, by: bool) -> xr.Dataset:
             with np.errstate(invalid="ignore", divide="ignore"):  # a cell without rows has no average
                 values = sums / averages.weight if by else (sums.sum(-1) / averages.weight.sum())
             if by:
-                # Groups before the axes of the site.
+                # The axes of the groups precede the axes of the site.
                 values = np.moveaxis(values, -1, 2).reshape(*sums.shape[:2], *shape, *sums.shape[2:-1])
-                dims = (*head, *cells, *averages.dims[name])
+                dims = (*head, *labels, *averages.dims[name])
         variables[name] = (dims, values.reshape(averages.num_chains, -1, *values.shape[1:]))
     sizes = common_sizes({name: (dims, array.shape) for name, (dims, array) in variables.items()})
     coords: dict[str, Any] = {dim: averages.coords.get(dim, pd.RangeIndex(size)) for dim, size in sizes.items()}
-    coords |= {SCENARIO: _names(averages.scenarios), **(averages.labels if by else {})}
+    coords |= {SCENARIO: _scenario_labels(averages.scenarios), **labels}
     attrs = attributes(sample_dims=list(SAMPLE_DIMS), baseline=str(averages.baseline), **averages.attrs)
     return xr.Dataset(variables, coords=coords, attrs=attrs)
 
 
-def _names(scenarios: tuple[Any, ...]) -> np.ndarray:
-    """Return names of scenarios as labels; NumPy would make texts of numbers beside texts."""
+def _scenario_labels(scenarios: tuple[Any, ...]) -> np.ndarray:
+    """Return names of scenarios as labels; NumPy would convert numbers next to strings into strings."""
     kinds = {str if isinstance(name, str) else float if isinstance(name, Real) else object for name in scenarios}
     if len(kinds) == 1 and object not in kinds:
         return np.asarray(scenarios)
@@ -140,17 +141,17 @@ def _names(scenarios: tuple[Any, ...]) -> np.ndarray:
 
 
 def check_contrast(contrast: Contrast, dims: Mapping[str, tuple[str, ...]], labels: Mapping[str, Any]) -> None:
-    """Try a contrast of the user's on averages of 1, before anything is computed."""
+    """Call the user's contrast on averages of 1, before anything is computed."""
     if not callable(contrast):
         return
     head = (*SAMPLE_DIMS, SCENARIO, *labels)
     ones = {name: ((*head, *own), np.ones((1,) * (len(head) + len(own)))) for name, own in dims.items()}
-    some = xr.Dataset(ones, attrs={"baseline": ""})
-    _effect(some.isel({SCENARIO: [0, 0]}), 0, contrast, labels)
+    averages = xr.Dataset(ones, attrs={"baseline": ""})
+    _effect(averages.isel({SCENARIO: [0, 0]}), 0, contrast, labels)
 
 
 def _effect(averages: xr.Dataset, baseline: int, contrast: Contrast, by: Mapping[str, Any]) -> xr.Dataset:
-    """Return what each scenario makes of the baseline, which is given by its place, draw by draw."""
+    """Return the contrast of each scenario with the baseline, which is given by its index, draw by draw."""
     after = averages.isel({SCENARIO: [i for i in range(averages.sizes[SCENARIO]) if i != baseline]})
     before = averages.isel({SCENARIO: baseline}, drop=True)
     if callable(contrast):
@@ -168,23 +169,23 @@ def _effect(averages: xr.Dataset, baseline: int, contrast: Contrast, by: Mapping
             got = f"dimensions {value.dims}" if isinstance(value, xr.DataArray) else f"a {type(value).__name__}"
             msg = (
                 f"`contrast` must return an array with the dimensions {after[site].dims} of the scenarios, draw by "
-                f"draw; for `{site}` it returned {got}. Do its arithmetic on what it is given, without averaging."
+                f"draw; for `{site}` it returned {got}. Compute it from its arguments without averaging."
             )
             raise ValueError(msg)
         found[site] = value.transpose(*after[site].dims)
     about = {"contrast": name, "no_effect": null, "baseline": averages.attrs["baseline"]}
     if name == "lift" and any(bool((before[site] < 0).any()) for site in before.data_vars):
         about["negative_baseline"] = 1
-    dims = [str(dim) for dim in averages.dims if dim in by]
+    about["by"] = [str(dim) for dim in averages.dims if dim in by]
     for value in found.values():
-        value.attrs = {**about, "by": dims}
+        value.attrs = dict(about)
     effect = xr.Dataset(found)
-    effect.attrs = {**averages.attrs, **about, "by": dims}
+    effect.attrs = {**averages.attrs, **about}
     return effect
 
 
 def _nonzero(base: xr.DataArray, site: str, contrast: str) -> xr.DataArray:
-    """Return a baseline to divide by, without its zeros, and say what a quotient of it is not good for."""
+    """Return a baseline to divide by, without its zeros; warn if its sign makes a quotient hard to interpret."""
     zero = (base == 0).values
     if zero.any():
         warn(

@@ -1,22 +1,22 @@
-"""Effects as a table, and in words."""
+"""Summary of effects as a table, and as sentences."""
 
 __all__ = ["in_words", "summary"]
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from aimz.output.arviz import import_arviz_stats
+from aimz.output.elpd import import_arviz_stats
 from aimz.output.labels import SAMPLE_DIMS
 from aimz.output.scenario_tree import SCENARIO
 from aimz.statistics import Statistic, read_interval
 
 ALL = "all"
-"""What stands for the groups in a line about all rows."""
+"""Label of the groups in a line about all rows."""
 _WEIGHT, _OVERALL = "_weight", "_overall"
 
 
@@ -26,18 +26,18 @@ def summary(
     hdi_prob: float | None = None,
     rope: tuple[float, float] | None = None,
 ) -> pd.DataFrame:
-    """Return a table with a line for each effect.
+    """Return a table with one line for each effect.
 
     Parameters
     ----------
     effects : xarray.DataTree, xarray.Dataset or xarray.DataArray
-        Result of :meth:`ImpactModel.compare_scenarios`, or anything with dimensions ``chain`` and ``draw``: the
-        difference of two of its effects, or an effect averaged over rows.
+        Result of :meth:`ImpactModel.compare_scenarios`, or anything with dimensions ``chain`` and ``draw``, such as the
+        difference of two effects, or an effect averaged over rows.
     hdi_prob : float, optional
-        Probability of a highest-density interval; by default an interval of the kind and level of
+        Probability of a highest-density interval; by default the interval has the kind and level of
         ``arviz_base.rcParams`` (equal-tailed, 0.89, unless they were changed).
     rope : (float, float), optional
-        Region of practical equivalence: effects between these are as good as none.
+        Region of practical equivalence: effects between these bounds are practically zero.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def summary(
     Raises
     ------
     TypeError, ValueError
-        If there are no draws, or ``hdi_prob`` or ``rope`` make no sense.
+        If ``effects`` has no draws, or ``hdi_prob`` or ``rope`` are not valid.
     ImportError
         If ArviZ is not installed.
 
@@ -111,14 +111,14 @@ def _read_options(hdi_prob: float | None, rope: Any) -> tuple[Statistic, Any]:
 
 
 def _parts(effects: Any) -> list[xr.Dataset]:
-    """Return what to make lines of, effects over all rows first."""
+    """Return the datasets to summarise, with effects over all rows first."""
     if isinstance(effects, xr.DataArray):
         effects = effects.to_dataset(name=effects.name or "effect", promote_attrs=True)
     if isinstance(effects, xr.DataTree) and "effect" in effects.children:
         found = [effects[name].to_dataset() for name in ("effect_overall", "effect") if name in effects.children]
         weight = effects["groups"]["weight"] if "groups" in effects.children else None
         if weight is not None and weight.ndim:
-            # A group without rows has no effect, and no line.
+            # Groups without rows have no effect, and are left out of the table.
             found[-1] = found[-1].assign_coords({_WEIGHT: weight})
         return found
     if isinstance(effects, xr.DataTree):
@@ -133,10 +133,10 @@ def _parts(effects: Any) -> list[xr.Dataset]:
 
 
 def _contrast_of(part: xr.Dataset) -> dict[Any, Any]:
-    """Return what is known of a contrast; what was computed from effects, so that labels are gone, is none of them."""
+    """Return the attributes of a contrast; none if arithmetic on effects has removed the labels they refer to."""
     about = {**next(iter(part.data_vars.values())).attrs, **part.attrs}
-    gone = [dim for dim in (SCENARIO, *about.get("by", ())) if dim not in part.coords]
-    return {} if gone and "contrast" in about else about
+    missing = [dim for dim in (SCENARIO, *about.get("by", ())) if dim not in part.coords]
+    return {} if missing and "contrast" in about else about
 
 
 def _lines(
@@ -151,30 +151,27 @@ def _lines(
     """Yield a line for each number that has draws."""
     from arviz_stats.base import array_stats
 
-    own = [dim for dim in draws.dims if dim not in SAMPLE_DIMS]
+    own = [str(dim) for dim in draws.dims if dim not in SAMPLE_DIMS]
     by_draw = draws.transpose(*SAMPLE_DIMS, *own)
     values = by_draw.values.reshape(-1, *(draws.sizes[dim] for dim in own)).astype(np.float64)
     bounds = (array_stats.hdi if interval.kind == "hdi" else array_stats.eti)(values, interval.at, axis=0)
     weight = draws.coords.get(_WEIGHT)
     for place in np.ndindex(values.shape[1:]):
-        where = dict(zip(map(str, own), place, strict=True))
-        if weight is not None and weight.isel({d: i for d, i in where.items() if d in weight.dims}).item() == 0:
+        index = dict(zip(own, place, strict=True))
+        if weight is not None and weight.isel({d: i for d, i in index.items() if d in weight.dims}).item() == 0:
             continue
-        one = values[(slice(None), *place)]
-        known = not np.isnan(one).any()
-        line: dict[str, Any] = {"site": site, _OVERALL: bool(groups) and not set(groups) & set(where)}
+        cell = values[(slice(None), *place)]
+        known = not np.isnan(cell).any()
+        line: dict[str, Any] = {"site": site, _OVERALL: bool(groups) and not set(groups) & set(index)}
         for dim in dims:
-            if dim in where:
-                line[dim] = draws[dim].values[where[dim]] if dim in draws.coords else where[dim]
-            else:
-                line[dim] = ALL if dim in groups else ""
+            line[dim] = draws[dim].values[index[dim]] if dim in index else ALL if dim in groups else ""
         low, high = bounds[place] if known else (math.nan, math.nan)
-        line["mean"] = one.mean()
-        line["sd"] = one.std(ddof=1)
+        line["mean"] = cell.mean()
+        line["sd"] = cell.std(ddof=1)
         line |= dict(zip(interval.labels, (low, high), strict=True))
-        line[f"P(>{null:g})"] = (one > null).mean() if known else math.nan
+        line[f"P(>{null:g})"] = (cell > null).mean() if known else math.nan
         if rope is not None:
-            line["P(in ROPE)"] = ((one >= rope[0]) & (one <= rope[1])).mean() if known else math.nan
+            line["P(in ROPE)"] = ((cell >= rope[0]) & (cell <= rope[1])).mean() if known else math.nan
         yield line
 
 
@@ -184,7 +181,7 @@ def in_words(
     hdi_prob: float | None = None,
     rope: tuple[float, float] | None = None,
 ) -> list[str]:
-    """Return a sentence for each effect, from the numbers of :func:`summary`.
+    """Return a sentence for each effect, with the numbers of :func:`summary`.
 
     Parameters
     ----------
@@ -209,52 +206,51 @@ def in_words(
 
 
 def _sentence(line: dict[Any, Any], about: dict[Any, Any], rope: tuple[float, float] | None) -> str:
-    null, contrast, mean = about["no_effect"], about["contrast"], line["mean"]
-    kind = "" if about["interval_kind"] == "eti" else f"{about['interval_kind'].upper()} "
+    null, contrast, mean, n_draws = about["no_effect"], about["contrast"], line["mean"], about["n_draws"]
     low, high = (line[name] for name in Statistic(about["interval_kind"], about["interval_prob"]).labels)
     above = line[f"P(>{null:g})"]
-    # So many digits that the spread shows, and three at least.
+    scenario, baseline = line.get(SCENARIO) if contrast else None, about["baseline"]
+    # Enough significant digits that the spread is visible, and at least three.
     size = max(abs(mean), abs(low), abs(high), 1e-300) / (line["sd"] or math.inf)
-    places = max(3, 2 + math.floor(math.log10(size))) if 0 < size < math.inf else 3
-    percent = contrast == "lift"
+    digits = max(3, 2 + math.floor(math.log10(size))) if 0 < size < math.inf else 3
 
-    def written(x: float) -> str:
-        return f"{_digits(100 * x, places)} %" if percent else _digits(x, places)
+    def text(x: float) -> str:
+        return f"{_digits(100 * x, digits)} %" if contrast == "lift" else _digits(x, digits)
 
     where, what = _subject(line, about)
-    between = f"{written(low)} to {written(high)}"
+    between = f"{text(low)} to {text(high)}"
     if math.isnan(above):
-        of = (
-            f"{contrast} under {line[SCENARIO]} against {about['baseline']}"
-            if SCENARIO in line and contrast
-            else "mean"
-        )
-        return f"{where}{what} has no {of}: some of its draws have no value."
-    if SCENARIO not in line or not contrast:
-        claim = f"{what} is {written(mean)} on average"
+        quantity = "mean" if scenario is None else f"{contrast} under {scenario} against {baseline}"
+        return f"{where}{what} has no {quantity}: some of its draws have no value."
+    if scenario is None:
+        claim = f"{what} is {text(mean)} on average"
     elif mean == null and line["sd"] == 0:
-        return f"{where}{what} is on average the same under {line[SCENARIO]} and {about['baseline']}."
+        return f"{where}{what} is on average the same under {scenario} and {baseline}."
     elif contrast in ("difference", "lift") and not about["negative"]:
         way = "higher" if mean >= 0 else "lower"
-        claim = f"{what} is on average {written(abs(mean))} {way} under {line[SCENARIO]} than under {about['baseline']}"
-        between = _either_way(low, high, written)
+        claim = f"{what} is on average {text(abs(mean))} {way} under {scenario} than under {baseline}"
+        if low >= 0:
+            between += " higher"
+        elif high <= 0:
+            between = f"{text(-high)} to {text(-low)} lower"
+        else:
+            between = f"{text(-low)} lower to {text(high)} higher"
     elif contrast == "ratio":
-        claim = (
-            f"{what} is on average {written(mean)} times under {line[SCENARIO]} what it is under {about['baseline']}"
-        )
+        claim = f"{what} is on average {text(mean)} times under {scenario} what it is under {baseline}"
     else:
-        claim = f"the {contrast} of {what} under {line[SCENARIO]} and under {about['baseline']} is {written(mean)}"
+        claim = f"the {contrast} of {what} under {scenario} and under {baseline} is {text(mean)}"
+    kind = "" if about["interval_kind"] == "eti" else f"{about['interval_kind'].upper()} "
     interval = f"{100 * about['interval_prob']:g} % {kind}interval {between}"
     sign = "" if low > null or high < null or not low < high else ", so which way it goes is open"
-    text = f"{where}{claim} ({interval}); above {null:g} with probability {_percent(above, about['n_draws'])}{sign}."
+    sentence = f"{where}{claim} ({interval}); above {null:g} with probability {_percent(above, n_draws)}{sign}."
     if rope is not None:
-        inside = _percent(line["P(in ROPE)"], about["n_draws"])
-        text += f" It lies between {written(rope[0])} and {written(rope[1])} with probability {inside}."
-    return text
+        inside = _percent(line["P(in ROPE)"], n_draws)
+        sentence += f" It lies between {text(rope[0])} and {text(rope[1])} with probability {inside}."
+    return sentence
 
 
 def _subject(line: dict[Any, Any], about: dict[Any, Any]) -> tuple[str, str]:
-    """Return which rows a line is about, and which number of theirs."""
+    """Return the group of rows and the number that a line describes."""
     groups = [] if line[_OVERALL] else [f"{dim} {line[dim]}" for dim in about["groups"]]
     others = [f"{dim} {line[dim]}" for dim in about["dims"] if dim not in (*about["groups"], SCENARIO)]
     others = [text for text in others if not text.endswith(" ")]
@@ -262,22 +258,13 @@ def _subject(line: dict[Any, Any], about: dict[Any, Any]) -> tuple[str, str]:
     return where, f"`{line['site']}`" + (f" ({', '.join(others)})" if others else "")
 
 
-def _either_way(low: float, high: float, written: Callable[[float], str]) -> str:
-    """Return an interval of changes in words; two bounds on one side are given by their size."""
-    if low >= 0:
-        return f"{written(low)} to {written(high)} higher"
-    if high <= 0:
-        return f"{written(-high)} to {written(-low)} lower"
-    return f"{written(-low)} lower to {written(high)} higher"
-
-
-def _digits(x: float, places: int) -> str:
-    """Return a number with so many digits that count, and without powers of ten."""
-    return np.format_float_positional(x, precision=places, unique=False, fractional=False, trim="-")
+def _digits(x: float, digits: int) -> str:
+    """Return a number with its significant digits, without an exponent."""
+    return np.format_float_positional(x, precision=digits, unique=False, fractional=False, trim="-")
 
 
 def _percent(p: float, n_draws: int) -> str:
-    """Return a probability; so many draws know none closer to 0 or 1 than one of them."""
+    """Return a probability, not closer to 0 or 1 than one draw of ``n_draws`` can resolve."""
     if p in (0.0, 1.0):
         return f"{'under' if p == 0 else 'over'} {100 * (p + (1 if p == 0 else -1) / n_draws):.4g} %"
     text = f"{100 * p:.3g} %"

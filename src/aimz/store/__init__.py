@@ -1,6 +1,6 @@
-"""Where results land: blocks -> arrays, on disk or in memory.
+"""Stores of streamed results: a directory, an object store, memory, or sums over rows.
 
-Imported when a result is stored, since it brings zarr.
+Imported when the first result is stored, since it imports zarr.
 """
 
 from aimz._imports import await_imports
