@@ -1,9 +1,9 @@
-"""What would have happened if: Bayesian what-if analysis on NumPyro models.
+"""Bayesian what-if analysis on NumPyro models.
 
-:class:`ImpactModel` is the one class most users meet.  It takes a NumPyro model (a *kernel*), fits it with
-:class:`numpyro.infer.SVI` or :class:`numpyro.infer.MCMC`, predicts, intervenes, and compares.
-:mod:`aimz.primitives` has NumPyro's primitives, and looks a model over before any data are touched; :mod:`aimz.plots`
-draws the results; :mod:`aimz.mlflow` logs, stores and serves models in MLflow.
+:class:`ImpactModel` is the main class.  It takes a NumPyro model (a *kernel*), fits it with
+:class:`numpyro.infer.SVI` or :class:`numpyro.infer.MCMC`, predicts, intervenes, and compares scenarios.
+:mod:`aimz.primitives` has NumPyro's primitives and validates a model before any data are used; :mod:`aimz.plots` plots
+the results; :mod:`aimz.mlflow` logs, stores and serves models in MLflow.
 """
 
 from importlib import import_module
@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import what brings xarray or is used by few when it is asked for."""
+    """Import modules on first access, if they import xarray or are rarely used."""
     if name in ("mlflow", "plots", "primitives"):
         return import_module(f"aimz.{name}")
     if name in ("in_words", "open_result", "summary"):

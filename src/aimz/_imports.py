@@ -1,8 +1,8 @@
 """Import NumPyro once, and the packages that results need in the background.
 
-ArviZ puts a placeholder for NumPyro into ``sys.modules`` that is loaded on first access.  Importing a submodule through
-that placeholder loads the submodule twice, and NumPyro's handlers then do not see the sites of a kernel.  NumPyro is
-therefore loaded here, before any of its submodules.
+ArviZ puts a lazy placeholder for NumPyro into ``sys.modules``.  Importing a submodule through this placeholder loads
+the submodule twice, and NumPyro's handlers then miss the sites of a kernel.  NumPyro is therefore imported here, before
+any of its submodules.
 """
 
 __all__ = ["NUMPYRO", "await_imports", "begin_imports"]
@@ -24,7 +24,7 @@ NUMPYRO: str = numpyro.__version__
 """Version of NumPyro; reading it loads the whole package."""
 
 _HEAVY = ("zarr", "xarray", "dask.array")
-"""Imported in a thread while the kernel is traced and compiled: both take half a second, on different cores."""
+"""Packages imported in a thread while the kernel is traced and compiled, which takes as long on another core."""
 _threads: list[threading.Thread] = []
 
 
@@ -42,7 +42,7 @@ def await_imports() -> None:
 
 
 def _load() -> None:
-    # A failed import is raised where the package is imported again; an interpreter that shuts down is not an error.
+    # A failed import is raised where the package is needed, and a shutdown of the interpreter is not an error.
     with suppress(Exception):
         for name in _HEAVY:
             importlib.import_module(name)

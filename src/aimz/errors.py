@@ -1,4 +1,4 @@
-"""Exceptions a user may catch; each is also the builtin that fits."""
+"""Public exceptions, each of which is also the builtin exception that fits."""
 
 __all__ = [
     "CheckpointError",
@@ -17,36 +17,36 @@ _HERE = str(Path(__file__).parent)
 
 
 class KernelValidationError(ValueError):
-    """The kernel cannot be used as it is written; the text says what to change."""
+    """The kernel is not supported as written; the message explains what to change."""
 
 
 class NotFittedError(ValueError, AttributeError):
-    """A method needs a posterior, and there is none yet.
+    """A method was called that needs a posterior, before there is one.
 
-    Both a :class:`ValueError` and an :class:`AttributeError`, as scikit-learn's exception of that name is.
+    Both a :class:`ValueError` and an :class:`AttributeError`, like scikit-learn's exception of the same name.
     """
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is of another fit than the one that wants to go on from it, or damaged."""
+    """A checkpoint is damaged, or belongs to another fit than the one to be resumed."""
 
 
 class ClusterError(RuntimeError):
-    """A worker, or another process, cannot take part: other versions, no kernel, another place, other data."""
+    """A worker or another process cannot compute rows: its versions, kernel, directory or data differ."""
 
 
 class SavedModelError(ValueError):
-    """A saved model is damaged, of a newer format, or of another kernel, guide or optimizer than those at hand."""
+    """A saved model is damaged, has a newer format, or was saved with another kernel, guide or optimizer."""
 
 
 class IncompleteResultError(OSError):
-    """A stored result is not whole: never finished, or a file of it is missing, truncated or altered."""
+    """A stored result is incomplete: its call did not finish, or a file is missing, truncated or altered."""
 
 
 class StaleResultError(FileNotFoundError):
-    """A stored result is gone: its directory was removed, by ``cleanup`` for one."""
+    """A stored result no longer exists: its directory was removed, for example by ``cleanup``."""
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line of the user's that called us, however deep we are."""
+    """Issue a warning that points to the line of the user's code."""
     warnings.warn(message, category, skip_file_prefixes=(_HERE,))

@@ -1,6 +1,6 @@
-"""Progress bars: the same plain text in a terminal and in a notebook.
+"""Progress bar in plain text, in a terminal as in a notebook.
 
-Bars made of widgets need a package that a notebook may not have, and are gone when it is saved.
+Widgets need another package, and are lost when a notebook is saved.
 """
 
 __all__ = ["ProgressBar"]
@@ -9,6 +9,6 @@ from tqdm.std import tqdm
 
 
 class ProgressBar(tqdm):  # type: ignore[misc,type-arg,unused-ignore]
-    """A progress bar without a thread that watches over it."""
+    """Progress bar without tqdm's monitor thread."""
 
     monitor_interval = 0

@@ -1,4 +1,4 @@
-"""Type aliases shared by the rooms."""
+"""Type aliases shared by the packages."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ type Kernel = Callable[..., Any]
 """A NumPyro model."""
 
 type Arrays = Mapping[str, np.ndarray | jax.Array]
-"""Argument name to array; the first axis is the row axis, unless the array is 0-d."""
+"""Argument name to array, whose first axis is the row axis unless the array is 0-d."""
 
 type Draws = Mapping[str, jax.Array]
 """Site name to array of shape ``(n_draws, ...)``."""
@@ -21,7 +21,7 @@ type Intervention = Mapping[str, Any]
 """Name of a site, an argument or a column to a scalar, an array that broadcasts, or a callable on the factual value."""
 
 type Shape = tuple[int | str, ...]
-"""A shape whose row axes are named, as in ``("n_obs", 3)``."""
+"""A shape with names for the row axes, as in ``("n_obs", 3)``."""
 
 type StatisticsLike = str | float | Iterable[str | float | tuple[str, float]]
-"""What to keep instead of draws."""
+"""Statistics to keep instead of draws."""

@@ -215,7 +215,8 @@ class DaskExecutor:
         uses_dask = any(rows.uses_dask for rows in _readers(task.layout))
 
         def begin(start: int, stop: int) -> "Future[Any]":
-            noted = None if seen is None else {at: seen[at] for at in range(start, stop, self.plan.digest_rows) if at in seen}
+            starts = range(start, stop, self.plan.digest_rows)
+            noted = None if seen is None else {at: seen[at] for at in starts if at in seen}
             one = RowRange(
                 start, stop, _shares(task.layout, start, stop), None if look else sink.part(start, stop), noted
             )

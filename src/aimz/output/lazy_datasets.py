@@ -103,8 +103,9 @@ def open_result(path: "str | os.PathLike[str] | Store | StorePath") -> xr.DataTr
 
     location = read_location(path, "path", call=True)
     check_result(location)
+    root: Any = location.store_path("", read_only=True)
     groups = {}
-    with xr.open_datatree(location.store_path("", read_only=True), engine="zarr") as tree:
+    with xr.open_datatree(root, engine="zarr") as tree:
         for name, node in tree.children.items():
             plain = node.to_dataset().drop_vars(list(node.data_vars))
             variables = {

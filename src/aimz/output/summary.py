@@ -209,7 +209,7 @@ def _sentence(line: dict[Any, Any], about: dict[Any, Any], rope: tuple[float, fl
     null, contrast, mean, n_draws = about["no_effect"], about["contrast"], line["mean"], about["n_draws"]
     low, high = (line[name] for name in Statistic(about["interval_kind"], about["interval_prob"]).labels)
     above = line[f"P(>{null:g})"]
-    scenario, baseline = line.get(SCENARIO) if contrast else None, about["baseline"]
+    scenario, baseline, has_scenario = line.get(SCENARIO), about["baseline"], SCENARIO in line and bool(contrast)
     # Enough significant digits that the spread is visible, and at least three.
     size = max(abs(mean), abs(low), abs(high), 1e-300) / (line["sd"] or math.inf)
     digits = max(3, 2 + math.floor(math.log10(size))) if 0 < size < math.inf else 3
@@ -220,9 +220,9 @@ def _sentence(line: dict[Any, Any], about: dict[Any, Any], rope: tuple[float, fl
     where, what = _subject(line, about)
     between = f"{text(low)} to {text(high)}"
     if math.isnan(above):
-        quantity = "mean" if scenario is None else f"{contrast} under {scenario} against {baseline}"
+        quantity = f"{contrast} under {scenario} against {baseline}" if has_scenario else "mean"
         return f"{where}{what} has no {quantity}: some of its draws have no value."
-    if scenario is None:
+    if not has_scenario:
         claim = f"{what} is {text(mean)} on average"
     elif mean == null and line["sd"] == 0:
         return f"{where}{what} is on average the same under {scenario} and {baseline}."
