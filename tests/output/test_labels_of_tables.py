@@ -1,4 +1,4 @@
-"""Labels in, labels out: indexes of frames, coordinates of arrays and names of columns come back with the results."""
+"""Results are labelled by indexes of data frames, coordinates of arrays, and names of columns."""
 
 import numpy as np
 import numpyro
@@ -21,7 +21,7 @@ def kernel(X, y=None):
     n_obs, n_columns = X.shape
     beta = numpyro.sample("beta", dist.Normal(0, 1).expand([n_columns]).to_event(1))
     table = numpyro.sample("table", dist.Normal().expand([2, n_columns]).to_event(2))
-    other = numpyro.sample("other", dist.Normal().expand([K]).to_event(1))  # as long as the columns, by chance
+    other = numpyro.sample("other", dist.Normal().expand([K]).to_event(1))  # same length as the columns, by chance
     with numpyro.plate("shop", n_obs):
         level = numpyro.sample("level", dist.Normal())
         parts = numpyro.deterministic("parts", X * (beta + table[0] + other[0]))
@@ -53,7 +53,7 @@ INDEXES = {
 
 
 def shown(index):
-    """What a result can say of an index: times without a zone, texts for what has no type of its own."""
+    """Return the labels of an index in a result: times without a time zone, strings for other types."""
     if isinstance(index, pd.PeriodIndex):
         return index.to_timestamp()
     if getattr(index, "tz", None) is not None:
@@ -68,7 +68,7 @@ def model():
 
 @pytest.mark.filterwarnings("ignore:Local latent")
 @pytest.mark.parametrize("name", INDEXES)
-def test_an_index_labels_the_rows_in_memory_and_on_disk(model, tmp_path, name):
+def test_index_labels_rows_in_memory_and_on_disk(model, tmp_path, name):
     index = INDEXES[name]
     expected = np.asarray(shown(index))
     options = {"rng_key": random.key(1), "in_sample": False}
@@ -85,7 +85,7 @@ def test_an_index_labels_the_rows_in_memory_and_on_disk(model, tmp_path, name):
 
 
 @pytest.mark.filterwarnings("ignore:Local latent")
-def test_levels_of_an_index_stand_beside_the_rows(model, tmp_path):
+def test_index_levels_are_coordinates_of_the_rows(model, tmp_path):
     index = pd.MultiIndex.from_product([["n", "s"], range(N // 2)], names=["region", None])
     tree = model.predict(frame(index), in_sample=False, output_dir=tmp_path, progress=False)
     for found in (tree, aimz.open_result(tree.attrs["artifact_path"])):
@@ -98,7 +98,7 @@ def test_levels_of_an_index_stand_beside_the_rows(model, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Local latent")
-def test_fitted_rows_keep_the_labels_of_the_fit(model):
+def test_fitted_rows_have_the_labels_of_the_fit(model):
     texts = list(INDEXES["texts"])
     table = frame(INDEXES["texts"])
     for X in (table, table.to_numpy(), pl.from_pandas(table)):
@@ -117,8 +117,8 @@ def test_fitted_rows_keep_the_labels_of_the_fit(model):
     assert list(effect["posterior_predictive"]["shop"].values) == texts
 
 
-def test_rows_with_other_labels_are_other_observations(model):
-    """A frame in another order is not the fitted one, and the local latents of one shop are not those of another."""
+def test_different_row_labels_are_different_observations(model):
+    """Rows in another order are not the fitted rows, and do not share their local latents."""
     table = frame(INDEXES["texts"])
     with pytest.warns(UserWarning, match="`level` keep their posterior draws"):
         same = model.predict_on_batch(table * 2)
@@ -132,7 +132,7 @@ def test_rows_with_other_labels_are_other_observations(model):
         model.log_likelihood(table.iloc[::-1], Y[::-1], store="memory", progress=False)
 
 
-def test_labels_the_user_gave_hold_where_the_input_has_none():
+def test_user_coords_are_used_for_input_without_labels():
     ids = [f"id {i}" for i in range(N)]
     model = new(coords={"shop": ids}).fit_on_batch(frame(), Y, **QUIET)
     with pytest.warns(UserWarning, match="Local latent"):
@@ -144,8 +144,8 @@ def test_labels_the_user_gave_hold_where_the_input_has_none():
 
 
 @pytest.mark.filterwarnings("ignore:Local latent")
-def test_columns_label_what_runs_along_them_and_nothing_else():
-    """Told by tracing the kernel with one column more, not by comparing lengths."""
+def test_column_names_label_only_axes_along_columns():
+    """Axes along columns are found by tracing the kernel with one more column, not by comparing lengths."""
     model = new(dims={"beta": ["feature"]}).fit_on_batch(frame(), Y, **QUIET)
     tree = model.predict_on_batch(frame().to_numpy(), return_sites=["y", "parts"])
     names = ["age", "income", "price"]
@@ -185,7 +185,7 @@ def test_labelled_arrays(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Local latent")
-def test_every_dimension_has_a_coordinate_and_rows_of_all_sites_align(tmp_path):
+def test_every_dimension_has_coordinates_shared_by_all_sites(tmp_path):
     mcmc = MCMC(NUTS(kernel), num_warmup=3, num_samples=3, num_chains=2, chain_method="sequential", progress_bar=False)
     model = aimz.ImpactModel(kernel, random.key(0), mcmc).fit_on_batch(frame(), Y, progress=False)
     stored = model.predict(frame(), output_dir=tmp_path, progress=False)

@@ -1,4 +1,4 @@
-"""What a result looks like: dimensions, labels, attributes; and that others can read it."""
+"""Result trees: dimensions, labels, attributes, and readability by other packages."""
 
 import json
 
@@ -67,7 +67,7 @@ def test_draws_keep_their_order(tree):
     np.testing.assert_array_equal(tree["posterior_predictive"]["b"].values.reshape(12, 2), DRAWS["b"])
 
 
-def test_labels_of_the_user():
+def test_user_dims_and_coords():
     people = list("abcdef")
     labelled = new_model(
         dims={"b": ["feature"]}, coords={"feature": ["age", "income"], "site": ["x", "y", "z"], "person": people}
@@ -77,13 +77,13 @@ def test_labels_of_the_user():
     assert float(tree["posterior"]["b"].sel(chain=0, draw=0, feature="income")) == 1
     assert tree["posterior"]["a"].sel(site="z").shape == (3, 4)
     assert list(tree["posterior_predictive"]["person"].values) == people
-    # Other people, though as many: the labels are not theirs.
+    # Other observations of the same number do not get the labels.
     with pytest.warns(UserWarning, match="drawn anew"):
         others = labelled.predict_on_batch(X, group=GROUP, in_sample=False)
     assert list(others["predictions"]["person"].values) == list(range(N))
 
 
-def test_labels_that_do_not_fit():
+def test_invalid_dims_and_coords_raise():
     for labels, match in (
         ({"dims": {"b": ["feature", "other"]}}, r"`dims\['b'\]` must name each of the 1 axes"),
         ({"coords": {"site": ["x"]}}, r"`coords\['site'\]` must have 3 labels; got 1"),
@@ -93,7 +93,7 @@ def test_labels_that_do_not_fit():
             new_model(**labels).predict_on_batch(X, group=GROUP)
 
 
-def test_labels_are_refused_before_any_work():
+def test_invalid_dims_raise_before_any_work():
     model = new_model(dims={"mu": ["one", "two"]})
     key = model.rng_key
     with pytest.warns(UserWarning, match="Local latent"), pytest.raises(ValueError, match=r"`dims\['mu'\]` must name"):
@@ -101,7 +101,7 @@ def test_labels_are_refused_before_any_work():
     assert model.rng_key == key
 
 
-def test_labels_of_the_fitted_rows_are_not_given_to_others():
+def test_labels_of_fitted_rows_are_not_used_for_other_rows():
     def simple(X, y=None):
         b = numpyro.sample("b", dist.Normal())
         with numpyro.plate("obs", X.shape[0]):
@@ -116,7 +116,7 @@ def test_labels_of_the_fitted_rows_are_not_given_to_others():
     assert list(model.predict_on_batch(rows + 100)["posterior_predictive"]["obs"].values) == [0, 1, 2, 3, 4]
 
 
-def test_rows_named_by_the_user():
+def test_row_dimension_named_by_dims():
     with pytest.warns(UserWarning, match="Local latent"):
         tree = new_model(dims={"y": ["patient"]}).predict_on_batch(X, group=GROUP)
     assert tree["posterior_predictive"]["mu"].dims == ("chain", "draw", "patient")
@@ -146,7 +146,7 @@ def test_interventions_are_recorded():
     assert done.attrs["drawn_anew"] == ["z"]
 
 
-def test_same_key_same_numbers(quiet_local_latents):
+def test_same_key_gives_same_numbers(quiet_local_latents):
     one, other = new_model(), new_model()
     first = one.predict_on_batch(X, group=GROUP)
     xr.testing.assert_equal(first, other.predict_on_batch(X, group=GROUP))
@@ -159,8 +159,8 @@ def test_same_key_same_numbers(quiet_local_latents):
     assert given["posterior_predictive"].attrs["rng_key"] == again["posterior_predictive"].attrs["rng_key"]
 
 
-def test_fewer_draws_are_the_first_ones(quiet_local_latents):
-    """The draw i does not depend on how many there are."""
+def test_fewer_draws_equal_the_first_draws(quiet_local_latents):
+    """Draw i does not depend on the number of draws."""
     whole = new_model(1).predict_on_batch(X, group=GROUP, rng_key=random.key(8))
     cut = new_model(1).set_posterior_sample({name: draws[:5] for name, draws in DRAWS.items()})
     part = cut.predict_on_batch(X, group=GROUP, rng_key=random.key(8))
@@ -168,7 +168,7 @@ def test_fewer_draws_are_the_first_ones(quiet_local_latents):
     np.testing.assert_allclose(part["posterior_predictive"]["y"], expected, rtol=1e-6, atol=1e-6)
 
 
-def test_observed_data_come_with_the_fitted_rows():
+def test_observed_data_are_included_for_fitted_rows():
     def simple(X, y=None):
         b = numpyro.sample("b", dist.Normal())
         with numpyro.plate("obs", X.shape[0]):
@@ -189,7 +189,7 @@ def test_observed_data_come_with_the_fitted_rows():
 
 @pytest.mark.parametrize("case", QUICK_CASES, ids=lambda case: case.name)
 @pytest.mark.usefixtures("quiet_local_latents")
-def test_arviz_and_netcdf_read_every_result(case: Case, tmp_path):
+def test_results_are_readable_by_arviz_and_netcdf(case: Case, tmp_path):
     model = fitted_model(case, n_draws=8)
     model.set_posterior_sample(model.posterior, num_chains=2)
     tree = model.predict_on_batch(**case.arguments())
@@ -201,7 +201,7 @@ def test_arviz_and_netcdf_read_every_result(case: Case, tmp_path):
         xr.testing.assert_equal(back, tree)
 
 
-def test_differences_of_counts_do_not_wrap():
+def test_difference_of_unsigned_counts_is_signed():
     def counts(X, y=None):
         rate = numpyro.sample("rate", dist.Exponential())
         numpyro.deterministic("small", (rate < X))
@@ -219,7 +219,7 @@ def test_differences_of_counts_do_not_wrap():
         np.testing.assert_array_equal(effect[name].values[0, 0], [1, -1])
 
 
-def test_labels_must_match_between_scenarios():
+def test_difference_raises_for_different_labels():
     model = new_model()
     with pytest.warns(UserWarning, match="Local latent"):
         tree = model.predict_on_batch(X, group=GROUP, rng_key=random.key(1))

@@ -1,4 +1,4 @@
-"""Several processes that write one result: each its own chunks, and none after the call is over."""
+"""Several writers of one result: each writes its own chunks, and none writes after the call has ended."""
 
 import pickle
 import subprocess
@@ -31,10 +31,10 @@ def place(request, tmp_path) -> Location:
     return Directory(tmp_path / "call")
 
 
-def new_sink(place: Location, variables: dict[str, Variable] = VARIABLES) -> ZarrStore:
-    sink = ZarrStore(place, "group", root_attrs={})
-    sink.open(Group(variables))
-    return sink
+def new_result(place: Location, variables: dict[str, Variable] = VARIABLES) -> ZarrStore:
+    result = ZarrStore(place, "group", root_attrs={})
+    result.open(Group(variables))
+    return result
 
 
 def put(writer, *chunks: int) -> None:
@@ -46,9 +46,9 @@ def positions(found) -> list[int]:
     return [position[-1] for position in found]
 
 
-def test_writers_in_threads_fill_one_result(place):
-    sink = new_sink(place)
-    writers = [sink.part(0, N_ROWS), sink]
+def test_writers_in_several_threads_write_one_result(place):
+    result = new_result(place)
+    writers = [result.part(0, N_ROWS), result]
     threads = [
         threading.Thread(target=put, args=(writer, *chunks))
         for writer, chunks in zip(writers, ((0, 2, 4), (1, 3, 5)), strict=True)
@@ -57,9 +57,9 @@ def test_writers_in_threads_fill_one_result(place):
         thread.start()
     for thread in threads:
         thread.join()
-    sink.write("total", TOTAL, 0)
-    sink.finish(N_ROWS)
-    np.testing.assert_array_equal(sink.read("y")[...].reshape(6, -1), Y)
+    result.write("total", TOTAL, 0)
+    result.finish(N_ROWS)
+    np.testing.assert_array_equal(result.read("y")[...].reshape(6, -1), Y)
     assert check_result(place)["complete"]
     assert not place.has(".aimz-owner")
 
@@ -73,25 +73,25 @@ print([position[-1] for position in writer.missing("y")], [p[-1] for p in writer
 """
 
 
-def test_a_writer_in_another_process(tmp_path):
-    sink = new_sink(Directory(tmp_path))
-    put(sink, 3)
+def test_writer_in_another_process_writes_and_lists_missing_chunks(tmp_path):
+    result = new_result(Directory(tmp_path))
+    put(result, 3)
     done = subprocess.run(
         [sys.executable, "-c", IN_ANOTHER_PROCESS],
-        input=pickle.dumps((sink.part(0, N_ROWS), Y[:, 4:8])),
+        input=pickle.dumps((result.part(0, N_ROWS), Y[:, 4:8])),
         capture_output=True,
         timeout=120,
         check=True,
     )
     assert done.stdout.decode().split("\n")[0] == "[0, 2, 4, 5] [2]"
-    put(sink, 0, 2, 4, 5)
-    sink.write("total", TOTAL, 0)
+    put(result, 0, 2, 4, 5)
+    result.write("total", TOTAL, 0)
     drafts = [tmp_path / "group" / "y" / "c" / "0" / "0" / "1.abc.partial", tmp_path / "group" / "zarr.json.partial"]
     for draft in drafts:
-        draft.write_bytes(b"torn")  # as a writer leaves them that is killed
-    sink.finish(N_ROWS)
+        draft.write_bytes(b"torn")  # as left by a writer that was killed
+    result.finish(N_ROWS)
     assert not any(draft.exists() for draft in drafts)
-    np.testing.assert_array_equal(sink.read("y")[...].reshape(6, -1), Y)
+    np.testing.assert_array_equal(result.read("y")[...].reshape(6, -1), Y)
 
 
 @pytest.mark.parametrize(
@@ -107,47 +107,47 @@ def test_a_writer_in_another_process(tmp_path):
         (3, 100, [0, 2, 5]),
     ],
 )
-def test_what_is_missing_of_a_stretch_of_rows(place, start, stop, expected):
-    sink = new_sink(place)
-    put(sink, 1, 3, 4)
-    for writer in (sink, sink.part(0, N_ROWS)):
+def test_missing_lists_chunks_of_a_row_range(place, start, stop, expected):
+    result = new_result(place)
+    put(result, 1, 3, 4)
+    for writer in (result, result.part(0, N_ROWS)):
         assert positions(writer.missing("y", start, stop)) == expected
         assert positions(writer.missing("total", start, stop)) == ([0] if start == 0 else [])
 
 
-def test_what_is_missing_of_a_stretch_of_draws_that_runs_through_the_chains():
+def test_missing_lists_chunks_of_a_draw_range_across_chains():
     variable = Variable(("chain", "draw", "obs"), (2, 10, 5), np.dtype("f4"), (1, 4, 5), 1)
-    writer = new_sink(ObjectStoreLocation(MemoryStore()), {"y": variable}).part(0, N_ROWS)
+    writer = new_result(ObjectStoreLocation(MemoryStore()), {"y": variable}).part(0, N_ROWS)
     writer.write("y", np.zeros((4, 5), np.float32), 0)  # draws 0 to 3 of the first chain
-    writer.write("y", np.zeros((2, 5), np.float32), 18)  # the last two of the second
+    writer.write("y", np.zeros((2, 5), np.float32), 18)  # the last two draws of the second chain
     assert list(writer.missing("y")) == [(0, 1, 0), (0, 2, 0), (1, 0, 0), (1, 1, 0)]
     assert list(writer.missing("y", 0, 8)) == [(0, 1, 0)]
     assert list(writer.missing("y", 9, 11)) == [(0, 2, 0), (1, 0, 0)]
     assert list(writer.missing("y", 10, None)) == [(1, 0, 0), (1, 1, 0)]
 
 
-def test_what_is_missing_of_statistics_whose_rows_come_second():
+def test_missing_lists_chunks_of_statistics_with_rows_as_second_axis():
     variable = Variable(("statistic", "obs"), (3, N_ROWS), np.dtype("f8"), (3, CHUNK), 1)
-    writer = new_sink(ObjectStoreLocation(MemoryStore()), {"y": variable}).part(0, N_ROWS)
+    writer = new_result(ObjectStoreLocation(MemoryStore()), {"y": variable}).part(0, N_ROWS)
     writer.write("y", np.zeros((3, CHUNK)), 8)
     assert list(writer.missing("y", 5, 14)) == [(0, 1), (0, 3)]
 
 
-def test_a_damaged_chunk_is_missing(place):
-    sink = new_sink(place)
-    put(sink, 0, 1)
+def test_missing_lists_damaged_chunks(place):
+    result = new_result(place)
+    put(result, 0, 1)
     name = "group/y/c/0/0/1"
     place.put(name, b"x" + place.get(name)[1:])
-    assert positions(sink.part(0, N_ROWS).missing("y", 0, 8)) == [1]
+    assert positions(result.part(0, N_ROWS).missing("y", 0, 8)) == [1]
 
 
-# ------------------------------------------------------------------------------------------------- refusals
+# ------------------------------------------------------------------------------------------------- errors
 
 
-def test_a_process_that_does_not_see_the_place_is_refused(tmp_path):
-    """It would write to a disk of its own, and nobody would miss it."""
+def test_write_raises_if_the_location_is_not_accessible(tmp_path):
+    """Otherwise it would silently write to its own disk."""
     (tmp_path / "here").mkdir()
-    writer = new_sink(Directory(tmp_path / "here")).part(0, N_ROWS)
+    writer = new_result(Directory(tmp_path / "here")).part(0, N_ROWS)
     (tmp_path / "here").rename(tmp_path / "there")
     with pytest.raises(
         IncompleteResultError, match=r"does not exist for this process.*`output_dir` on a shared disk.*s3://"
@@ -157,38 +157,38 @@ def test_a_process_that_does_not_see_the_place_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("moment", ["another call", "after the end"])
-def test_a_writer_of_another_call_is_refused(place, moment):
-    sink = new_sink(place)
-    old = sink.part(0, N_ROWS)
+def test_write_raises_if_another_run_owns_the_result(place, moment):
+    result = new_result(place)
+    old = result.part(0, N_ROWS)
     if moment == "another call":
-        put(new_sink(place).part(0, N_ROWS), 0)
+        put(new_result(place).part(0, N_ROWS), 0)
     else:
-        put(sink, *range(6))
-        sink.write("total", TOTAL, 0)
-        sink.finish(N_ROWS)
+        put(result, *range(6))
+        result.write("total", TOTAL, 0)
+        result.finish(N_ROWS)
     with pytest.raises(IncompleteResultError, match=r"that call has ended, or another run has resumed it.*resume="):
         put(old, 1)
 
 
-def test_arrays_that_grow_have_one_writer():
+def test_part_raises_for_arrays_of_unknown_length():
     variable = Variable(("chain", "draw", "obs"), (2, 3, None), np.dtype("f4"), (2, 3, CHUNK), 2)
-    sink = new_sink(ObjectStoreLocation(MemoryStore()), {"y": variable})
+    result = new_result(ObjectStoreLocation(MemoryStore()), {"y": variable})
     with pytest.raises(ValueError, match=r"only one process can write arrays that grow. Pass an array"):
-        sink.part(0, N_ROWS)
+        result.part(0, N_ROWS)
 
 
-def test_the_memory_of_a_process_does_not_travel():
-    """A copy would pass for the original."""
-    writer = new_sink(ObjectStoreLocation(MemoryStore(), "call")).part(0, N_ROWS)
+def test_pickling_a_private_memory_store_raises():
+    """The other process would write to a copy of the store."""
+    writer = new_result(ObjectStoreLocation(MemoryStore(), "call")).part(0, N_ROWS)
     with pytest.raises(TypeError, match=r"memory of this process.*s3://bucket/results"):
         pickle.dumps(writer)
     named = ObjectStoreLocation(ManagedMemoryStore("ours"), "call")
     assert pickle.loads(pickle.dumps(named)) == named
 
 
-def test_a_writer_travels_without_what_is_open(tmp_path):
-    sink = new_sink(Directory(tmp_path))
-    writer = sink.part(0, N_ROWS)
+def test_pickled_writer_has_no_open_arrays(tmp_path):
+    result = new_result(Directory(tmp_path))
+    writer = result.part(0, N_ROWS)
     put(writer, 0)
     copy = pickle.loads(pickle.dumps(writer))
     put(copy, 1)
@@ -196,7 +196,20 @@ def test_a_writer_travels_without_what_is_open(tmp_path):
     assert len(pickle.dumps(copy)) < 2000
 
 
-def test_a_place_names_itself(tmp_path):
+def test_unpickled_writer_reads_the_result_and_explains_a_failure(tmp_path):
+    result = new_result(Directory(tmp_path))
+    copy = pickle.loads(pickle.dumps(result.part(0, N_ROWS)))
+    put(copy, *range(6))
+    result.write("total", TOTAL, 0)
+    result.finish(N_ROWS)
+    for name, expected in (("y", Y.reshape(2, 3, -1)), ("total", TOTAL.reshape(2, 3))):
+        np.testing.assert_array_equal(copy.read(name)[...], expected)
+    error = copy.fail(KeyError("rows"))
+    assert error.__notes__ == [Directory(tmp_path).resume_advice]
+    assert f"with `resume='{tmp_path}'`" in Directory(tmp_path).resume_advice
+
+
+def test_locations_as_text(tmp_path):
     store = MemoryStore()
     assert str(Directory(tmp_path)) == str(tmp_path)
     assert str(ObjectStoreLocation(store, "a") / "b") == f"{store}/a/b"
@@ -206,12 +219,12 @@ def test_a_place_names_itself(tmp_path):
     assert (Directory(tmp_path) / "b").resume == f"`resume='{Path(tmp_path, 'b')}'`"
 
 
-def test_zarr_alone_reads_what_lies_in_a_store():
+def test_zarr_opens_a_complete_result_in_a_store():
     store = MemoryStore()
-    sink = new_sink(ObjectStoreLocation(store, "a/call"))
-    put(sink, *range(6))
-    sink.write("total", TOTAL, 0)
+    result = new_result(ObjectStoreLocation(store, "a/call"))
+    put(result, *range(6))
+    result.write("total", TOTAL, 0)
     with pytest.raises(FileNotFoundError):
         zarr.open_group(store, path="a/call", mode="r")
-    sink.finish(N_ROWS)
+    result.finish(N_ROWS)
     np.testing.assert_array_equal(zarr.open_group(store, path="a/call", mode="r")["group/y"][...].reshape(6, -1), Y)

@@ -1,4 +1,4 @@
-"""Results in object stores: a server that speaks S3, on this machine, and other stores of zarr's."""
+"""Results in object stores: a local S3 server, and other zarr stores."""
 
 import asyncio
 import logging
@@ -55,7 +55,7 @@ def new_model() -> ImpactModel:
 
 
 class Slow:
-    """Rows that take their time, as those on a disk do; ``before`` is told of each part that a step reads."""
+    """Rows that are read slowly; ``before`` is called with the first row of each part that a step reads."""
 
     chunks = None
 
@@ -68,7 +68,7 @@ class Slow:
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         part = X[rows]
-        if 0 < len(part) <= 2 * BLOCK:  # not the whole, which is read for its fingerprint
+        if 0 < len(part) <= 2 * BLOCK:  # the whole array is read for its fingerprint
             self._before(rows.start)
         return part
 
@@ -77,7 +77,7 @@ class Slow:
 
 
 class Requests(logging.Handler):
-    """Counts what a server is asked for, by its log."""
+    """Records the requests to a server from its log."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ def requests() -> Iterator[Requests]:
 
 
 class Server:
-    """A server that can be stopped and started again under its address, and still has what it had."""
+    """Server that can be stopped and restarted at the same address with its contents."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -122,7 +122,7 @@ class Server:
 @pytest.fixture(scope="module")
 def server(requests) -> Iterator[Server]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the server's own packages
+        warnings.simplefilter("ignore")  # from packages of the server
         made = Server()
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -141,14 +141,14 @@ def server(requests) -> Iterator[Server]:
 
 @pytest.fixture
 def bucket(server, request) -> str:
-    """A bucket of a test's own."""
+    """New bucket of one test."""
     name = f"bucket-{abs(hash(request.node.nodeid)) % 10**12}"
     filesystem(server).create_dir(name)
     return f"s3://{name}"
 
 
 def filesystem(server: Server) -> pa.fs.S3FileSystem:
-    """What somebody else's package sees of the server."""
+    """Client of the server from another package."""
     return pa.fs.S3FileSystem(
         access_key="someone",
         secret_key="secret",
@@ -161,7 +161,7 @@ def filesystem(server: Server) -> pa.fs.S3FileSystem:
 
 
 def objects(server: Server, url: str) -> dict[str, bytes]:
-    """Everything below a URL, as another client gets it."""
+    """Return all objects under a URL, read by another client."""
     fs, root = filesystem(server), url.removeprefix("s3://").rstrip("/")
     found = fs.get_file_info(pa.fs.FileSelector(root, recursive=True, allow_not_found=True))
     return {f.path.removeprefix(f"{root}/"): fs.open_input_stream(f.path).read() for f in found if f.is_file}
@@ -178,7 +178,7 @@ def files(directory: Path) -> dict[str, bytes]:
 
 
 def numbers(content: dict[str, bytes]) -> dict[str, bytes]:
-    """Chunks only."""
+    """Return the chunks only."""
     return {name: value for name, value in content.items() if re.search(r"/c(/\d+)*$", name)}
 
 
@@ -207,7 +207,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def local(model, tmp_path_factory) -> Path:
-    """The call that everything is compared with."""
+    """Reference call."""
     return Path(model.predict(X, output_dir=tmp_path_factory.mktemp("local"), **OPTIONS).attrs["artifact_path"])
 
 
@@ -216,10 +216,10 @@ def expected(local) -> np.ndarray:
     return draws_of(aimz.open_result(local))
 
 
-# ------------------------------------------------------------------------------------------- a server of S3
+# ------------------------------------------------------------------------------------------- S3 server
 
 
-def test_the_result_is_that_of_a_directory(server, bucket, model, local, expected, requests):
+def test_result_in_a_bucket_equals_result_in_a_directory(server, bucket, model, local, expected, requests):
     del requests.seen[:]
     tree = model.predict(X, output_dir=f"{bucket}/some/results/", **OPTIONS)
     asked = list(requests.seen)
@@ -227,18 +227,18 @@ def test_the_result_is_that_of_a_directory(server, bucket, model, local, expecte
     assert re.fullmatch(rf"{bucket}/some/results/\d{{8}}T\d{{6}}\.\d{{6}}Z_predict", url)
     assert tree.attrs["output_dir"] == f"{bucket}/some/results"
     ours, theirs = objects(server, url), files(local)
-    assert ours.keys() == theirs.keys()  # neither journal nor owner is left
+    assert ours.keys() == theirs.keys()  # journal and owner are deleted
     assert numbers(ours) == numbers(theirs)
     assert len(numbers(ours)) > 2 * N_CHUNKS
     np.testing.assert_array_equal(draws_of(tree), expected)
-    # Each chunk is one request, and completing the result does not ask for each of them.
+    # Each chunk is one request, and completing the result does not request each chunk.
     chunks = [method for method, path in asked if "/posterior_predictive/y/c/" in path]
     assert chunks == ["PUT"] * N_CHUNKS
     assert sum("list-type=2" in path for _, path in asked) <= 4
     assert [method for method, path in asked if path.endswith("_predict/zarr.json")][-1:] == ["PUT"]
 
 
-def test_every_reader_gets_it(server, bucket, model, expected):
+def test_result_is_readable_by_zarr_and_xarray(server, bucket, model, expected):
     url = model.predict(X, output_dir=bucket, **OPTIONS).attrs["artifact_path"]
     store = ObjectStore(obstore.store.from_url(url), read_only=True)
     with xr.open_datatree(store, engine="zarr") as theirs:
@@ -264,29 +264,29 @@ def test_statistics_and_other_methods(server, bucket, model, tmp_path):
     assert scores.attrs["artifact_path"].endswith("_log_likelihood")
 
 
-def test_a_writer_travels_to_where_its_chunks_are_computed(server, bucket):
+def test_unpickled_writer_writes_chunks(server, bucket):
     place = read_location(f"{bucket}/call", "output_dir")
-    sink = ZarrStore(place, "group", root_attrs={})
-    sink.open(Group({"y": Variable(("draw", "obs"), (2, 12), np.dtype("f4"), (2, 4), 1)}))
-    here = sink.part(0, 12)
+    result = ZarrStore(place, "group", root_attrs={})
+    result.open(Group({"y": Variable(("draw", "obs"), (2, 12), np.dtype("f4"), (2, 4), 1)}))
+    here = result.part(0, 12)
     there = pickle.loads(pickle.dumps(here))
     rows = np.arange(24, dtype=np.float32).reshape(2, 12)
     for start in (0, 8):
         there.write("y", rows[:, start : start + 4], start)
     assert list(here.missing("y")) == [(0, 1)]
     assert list(there.missing("y", 8)) == []
-    sink.write("y", rows[:, 4:8], 4)
-    sink.finish(12)
-    np.testing.assert_array_equal(sink.read("y")[...], rows)
+    result.write("y", rows[:, 4:8], 4)
+    result.finish(12)
+    np.testing.assert_array_equal(result.read("y")[...], rows)
     with pytest.raises(IncompleteResultError, match=rf"that call has ended.*`resume='{bucket}/call'`"):
         pickle.loads(pickle.dumps(here)).write("y", rows[:, :4], 0)
 
 
 def refused(url: str) -> None:
-    """Whoever opens the root is told that there is none."""
+    """Check that opening an unfinished result raises."""
     store = ObjectStore(obstore.store.from_url(url), read_only=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # xarray says where else it looked
+        warnings.simplefilter("ignore")  # xarray warns that it falls back to other metadata
         for open_it in (
             lambda: zarr.open_group(store, mode="r"),
             lambda: xr.open_datatree(store, engine="zarr"),
@@ -300,11 +300,11 @@ def refused(url: str) -> None:
 
 
 def work(top: str) -> None:
-    """Predict in a process of its own, slowly."""
+    """Predict slowly in another process."""
     new_model().predict(Slow(lambda _: time.sleep(0.2)), output_dir=top, **OPTIONS)
 
 
-def test_a_process_that_is_killed_and_its_call_finished_by_another(server, bucket, model, local):
+def test_call_of_a_killed_process_is_resumed_by_another(server, bucket, model, local):
     code = "import sys; sys.path[:0] = sys.argv[2:]; import test_object_stores as t; t.work(sys.argv[1])"
     here = Path(__file__).parent
     process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, bucket, str(here), str(here.parent)])
@@ -328,11 +328,11 @@ def test_a_process_that_is_killed_and_its_call_finished_by_another(server, bucke
     assert numbers(ours) == numbers(files(local))
     whole = {n.rpartition("/")[2] for n in done if "/y/" in n} & {n.rpartition("/")[2] for n in done if "/mu/" in n}
     assert {start // BLOCK for start in read} - {0} == {n for n in range(1, N_CHUNKS) if str(n) not in whole}
-    again = model.predict(X, resume=url, output_dir=bucket, **OPTIONS)  # it is complete, and is returned
+    again = model.predict(X, resume=url, output_dir=bucket, **OPTIONS)  # the result is complete and is returned
     np.testing.assert_array_equal(draws_of(again), draws_of(tree))
 
 
-def test_a_server_that_goes_away_and_comes_back(server, bucket, model, expected):
+def test_call_is_resumed_after_the_server_was_down(server, bucket, model, expected):
     store = ObjectStore(obstore.store.from_url(bucket, retry_config={"max_retries": 1}))
 
     def before(start: int) -> None:
@@ -353,7 +353,7 @@ def test_a_server_that_goes_away_and_comes_back(server, bucket, model, expected)
     np.testing.assert_array_equal(draws_of(tree), expected)
 
 
-def test_what_is_gone_or_altered_raises(server, bucket, model, expected):
+def test_reading_missing_or_altered_chunks_raises(server, bucket, model, expected):
     tree = model.predict(X, output_dir=bucket, **OPTIONS)
     url = tree.attrs["artifact_path"]
     place, chunk = read_location(url, "path", call=True), "posterior_predictive/y/c/0/0/1"
@@ -376,7 +376,7 @@ def test_what_is_gone_or_altered_raises(server, bucket, model, expected):
         aimz.open_result(url)
 
 
-def test_inputs_from_the_bucket(server, bucket, model, expected):
+def test_inputs_are_read_from_a_bucket(server, bucket, model, expected):
     store = ObjectStore(obstore.store.from_url(f"{bucket}/rows.zarr"))
     rows = zarr.create_array(store, shape=X.shape, chunks=(5000, 3), dtype="f4")
     rows[...] = X
@@ -393,10 +393,10 @@ def test_inputs_from_the_bucket(server, bucket, model, expected):
     np.testing.assert_array_equal(draws_of(tree), expected)
 
 
-# -------------------------------------------------------------------------------------- other stores of zarr's
+# -------------------------------------------------------------------------------------- other zarr stores
 
 
-def test_memory_by_its_url(model, expected, local):
+def test_memory_url_as_output_dir(model, expected, local):
     tree = model.predict(X, output_dir="memory://aimz-tests/results", **OPTIONS)
     url = tree.attrs["artifact_path"]
     assert url.startswith("memory://aimz-tests/results/")
@@ -406,7 +406,7 @@ def test_memory_by_its_url(model, expected, local):
         np.testing.assert_array_equal(draws_of(theirs), expected)
 
 
-def test_a_store_and_a_path_in_one(model, expected, local):
+def test_store_and_store_path_as_output_dir(model, expected, local):
     store = MemoryStore()
     for given, top in ((store, ""), (StorePath(store, "some/where"), "some/where/")):
         tree = model.predict(X, output_dir=given, **OPTIONS)
@@ -429,7 +429,7 @@ def test_a_store_and_a_path_in_one(model, expected, local):
             np.testing.assert_array_equal(draws_of(again), expected)
 
 
-def test_a_local_store_is_a_directory(model, tmp_path, expected):
+def test_local_store_is_treated_as_a_directory(model, tmp_path, expected):
     for given in (LocalStore(tmp_path), tmp_path.as_uri()):
         tree = model.predict(X, output_dir=given, **OPTIONS)
         assert Path(tree.attrs["artifact_path"]).parent == tmp_path
@@ -437,7 +437,7 @@ def test_a_local_store_is_a_directory(model, tmp_path, expected):
 
 
 class Watched(WrapperStore[MemoryStore]):
-    """A store far away; knows how many writes were under way at once, and fails at one of them."""
+    """Store with slow writes that counts concurrent writes and fails at one of them."""
 
     def __init__(self, store: MemoryStore | None = None, fails: Exception | None = None) -> None:
         super().__init__(MemoryStore() if store is None else store)
@@ -456,7 +456,7 @@ class Watched(WrapperStore[MemoryStore]):
         await super().set(key, value)
 
 
-def test_several_writes_are_under_way_at_once(model, expected):
+def test_chunks_are_written_concurrently(model, expected):
     store = Watched()
     tree = model.predict(X, output_dir=store, **OPTIONS)
     np.testing.assert_array_equal(draws_of(tree), expected)
@@ -470,7 +470,7 @@ def batches(array: np.ndarray = X) -> Iterator[dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize("source", ["array", "iterable"])
-def test_a_write_that_fails_stops_all_and_the_call_can_be_finished(model, expected, local, source):
+def test_failed_write_stops_the_call_and_resume_finishes_it(model, expected, local, source):
     error = PermissionError("the key has expired")
     store = Watched(fails=error)
     with pytest.raises(PermissionError) as caught:
@@ -494,7 +494,7 @@ def test_a_write_that_fails_stops_all_and_the_call_can_be_finished(model, expect
             model.predict(batches(X + 1), resume=call, **OPTIONS)
 
 
-def test_a_call_has_its_place_alone():
+def test_location_can_be_claimed_once():
     store = MemoryStore()
     place = ObjectStoreLocation(store, "call")
     assert place.claim()
@@ -502,7 +502,7 @@ def test_a_call_has_its_place_alone():
     assert (ObjectStoreLocation(store) / "other").claim()
 
 
-# ------------------------------------------------------------------------------------------------- refusals
+# ------------------------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize("argument", ["output_dir", "resume"])
@@ -515,18 +515,18 @@ def test_a_call_has_its_place_alone():
     ],
     ids=["number", "scheme", "path"],
 )
-def test_what_is_no_place_is_refused(model, argument, given, error, said):
+def test_invalid_locations_raise(model, argument, given, error, said):
     with pytest.raises(error, match=f"`{argument}` .*{said}"):
         model.predict(X, **{argument: given}, **OPTIONS)
 
 
-def test_a_call_that_is_not_there_is_refused(model):
+def test_resume_of_a_missing_call_raises(model):
     for given in (StorePath(MemoryStore(), "call"), "memory://aimz-tests/nothing/call"):
         with pytest.raises(FileNotFoundError, match=r"`resume` must be .* of an interrupted call; there is no"):
             model.predict(X, resume=given, **OPTIONS)
 
 
-def test_a_bucket_that_is_not_there_is_refused_before_any_work(server, model):
+def test_missing_bucket_raises_before_any_work(server, model):
     def never(start: int) -> None:
         raise AssertionError
 
@@ -540,12 +540,12 @@ def test_a_bucket_that_is_not_there_is_refused_before_any_work(server, model):
         aimz.open_result("s3://not-there/results")
 
 
-def test_a_store_that_cannot_be_written_is_refused(model):
+def test_read_only_store_raises(model):
     with pytest.raises(ValueError, match=r"`output_dir` must be a store that can be listed, written.*not read-only"):
         model.predict(X, output_dir=MemoryStore(read_only=True), **OPTIONS)
 
 
-def test_a_package_that_is_missing_is_named(model, monkeypatch):
+def test_missing_package_is_named_in_the_error(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "obstore.store", None)
     for ask in (
         lambda: model.predict(X, output_dir="s3://bucket/results", **OPTIONS),
@@ -553,13 +553,13 @@ def test_a_package_that_is_missing_is_named(model, monkeypatch):
     ):
         with pytest.raises(ImportError, match=r"s3://bucket.*needs obstore.*Run `pip install 'aimz\[cloud\]'`"):
             ask()
-    # Of one that fsspec knows and lacks, fsspec's own words.
+    # For a scheme that needs another package, the error has fsspec's message.
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(ImportError, match=r"`output_dir` is 'gcs://bucket/results'.*gcsfs"):
         model.predict(X, output_dir="gcs://bucket/results", **OPTIONS)
 
 
-def test_resume_must_lie_in_output_dir(model):
+def test_resume_outside_output_dir_raises(model):
     tree = model.predict(X[:5], output_dir="memory://aimz-tests/one", **OPTIONS)
     url = tree.attrs["artifact_path"]
     with pytest.raises(ValueError, match=r"`resume` must lie in `output_dir`; got .* Leave `output_dir` out"):

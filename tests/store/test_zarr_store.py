@@ -1,4 +1,4 @@
-"""The format on disk: what is written and how, complete or not at all, and never read wrong afterwards."""
+"""Zarr results: format, completeness, damage, resuming, and the journal."""
 
 import copy
 import io
@@ -46,7 +46,7 @@ def variable(dtype: Any, shape: tuple[int | None, ...] = (2, 3, N_ROWS)) -> Vari
 
 
 def posterior() -> xr.Dataset:
-    """A group that is written at once, with labels of several kinds."""
+    """Return a group that is written as a whole, with labels of several types."""
     days = np.array(["2024-02-28", "2024-02-29", "2024-03-01"], "datetime64[ns]")
     return xr.Dataset(
         {
@@ -66,7 +66,7 @@ def posterior() -> xr.Dataset:
     )
 
 
-def new_sink(directory: Path, *, journal: bool = False, temporary: TemporaryDirectory | None = None) -> ZarrStore:
+def new_store(directory: Path, *, journal: bool = False, temporary: TemporaryDirectory | None = None) -> ZarrStore:
     directory.mkdir(parents=True, exist_ok=True)
     kept = None
     if journal:
@@ -77,28 +77,28 @@ def new_sink(directory: Path, *, journal: bool = False, temporary: TemporaryDire
     return ZarrStore(directory, GROUP, root_attrs={"output_dir": "there"}, journal=kept, temporary=temporary)
 
 
-def start(sink: ZarrStore, shape: tuple[int | None, ...] = (2, 3, N_ROWS)) -> None:
+def start(store: ZarrStore, shape: tuple[int | None, ...] = (2, 3, N_ROWS)) -> None:
     coords = {"chain": (("chain",), np.arange(2), {}), "draw": (("draw",), np.arange(3), {"axis": "sampling"})}
     variables = {name: variable(whole.dtype, shape) for name, whole in WHOLE.items()}
-    sink.open(Group(variables, coords, {"rng_key": "1", "sample_dims": ["chain", "draw"]}))
-    sink.write_group("posterior", *as_group(posterior()))
+    store.open(Group(variables, coords, {"rng_key": "1", "sample_dims": ["chain", "draw"]}))
+    store.write_group("posterior", *as_group(posterior()))
 
 
-def fill(sink: ZarrStore, names: tuple[str, ...] = ("mu", "y"), chunks: tuple[int, ...] = (0, 1, 2)) -> None:
+def fill(store: ZarrStore, names: tuple[str, ...] = ("mu", "y"), chunks: tuple[int, ...] = (0, 1, 2)) -> None:
     for chunk in chunks:
         for name in names:
             part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
-            sink.write(name, WHOLE[name].reshape(6, N_ROWS)[:, part], chunk * CHUNK)
+            store.write(name, WHOLE[name].reshape(6, N_ROWS)[:, part], chunk * CHUNK)
 
 
 @pytest.fixture
 def result(tmp_path):
-    """A complete result."""
-    sink = new_sink(tmp_path / "call")
-    start(sink)
-    fill(sink)
-    sink.finish(N_ROWS)
-    return sink
+    """Complete result."""
+    store = new_store(tmp_path / "call")
+    start(store)
+    fill(store)
+    store.finish(N_ROWS)
+    return store
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -108,15 +108,15 @@ def files(directory: Path) -> dict[str, bytes]:
 # ---------------------------------------------------------------------------------------------------- format
 
 
-def metadata(sink: ZarrStore, name: str) -> dict[str, Any]:
-    return json.loads((sink.location.path / name / "zarr.json").read_text())
+def metadata(store: ZarrStore, name: str) -> dict[str, Any]:
+    return json.loads((store.location.path / name / "zarr.json").read_text())
 
 
-def codecs(sink: ZarrStore, name: str) -> list[str]:
-    return [codec["name"] for codec in metadata(sink, name)["codecs"]]
+def codecs(store: ZarrStore, name: str) -> list[str]:
+    return [codec["name"] for codec in metadata(store, name)["codecs"]]
 
 
-def test_floats_lie_as_they_are(result):
+def test_floats_are_stored_uncompressed(result):
     assert codecs(result, f"{GROUP}/mu") == ["bytes", "crc32c"]
     assert codecs(result, "posterior/beta") == ["bytes", "crc32c"]
     raw = (result.location.path / GROUP / "mu" / "c" / "0" / "0" / "1").read_bytes()
@@ -124,24 +124,24 @@ def test_floats_lie_as_they_are(result):
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint16", "bool"])
-def test_whole_numbers_are_packed(tmp_path, dtype):
-    sink = new_sink(tmp_path)
-    sink.open(Group({"y": variable(dtype)}))
-    found = metadata(sink, f"{GROUP}/y")["codecs"]
+def test_integers_are_compressed(tmp_path, dtype):
+    store = new_store(tmp_path)
+    store.open(Group({"y": variable(dtype)}))
+    found = metadata(store, f"{GROUP}/y")["codecs"]
     assert [codec["name"] for codec in found] == ["bytes", "blosc", "crc32c"]
     settings = found[1]["configuration"]
     assert (settings["cname"], settings["clevel"], settings["shuffle"]) == ("lz4", 5, "bitshuffle")
     assert settings["typesize"] == np.dtype(dtype).itemsize
 
 
-def test_counts_take_less_room_than_their_type(tmp_path):
-    sink = new_sink(tmp_path)
-    sink.open(Group({"y": Variable(("chain", "draw", "obs"), (1, 1, 2**16), np.dtype("int32"), (1, 1, 2**16), 2)}))
-    sink.write("y", np.random.default_rng(0).poisson(2, (1, 2**16)).astype(np.int32), 0)
+def test_compressed_counts_are_smaller_than_their_dtype(tmp_path):
+    store = new_store(tmp_path)
+    store.open(Group({"y": Variable(("chain", "draw", "obs"), (1, 1, 2**16), np.dtype("int32"), (1, 1, 2**16), 2)}))
+    store.write("y", np.random.default_rng(0).poisson(2, (1, 2**16)).astype(np.int32), 0)
     assert (tmp_path / GROUP / "y" / "c" / "0" / "0" / "0").stat().st_size < 2**18 / 4
 
 
-def test_every_array_has_a_checksum_and_names_its_axes(result):
+def test_arrays_have_checksums_and_dimension_names(result):
     arrays = sorted(
         path.parent.relative_to(result.location.path) for path in result.location.path.glob("*/*/zarr.json")
     )
@@ -154,7 +154,7 @@ def test_every_array_has_a_checksum_and_names_its_axes(result):
     assert metadata(result, f"{GROUP}/mu")["dimension_names"] == ["chain", "draw", "obs"]
 
 
-def test_chunks_are_as_they_were_asked_for(result):
+def test_chunk_shapes(result):
     assert metadata(result, f"{GROUP}/mu")["chunk_grid"]["configuration"]["chunk_shape"] == [2, 3, CHUNK]
     chunks = {path.name for path in (result.location.path / GROUP / "mu" / "c" / "0" / "0").iterdir()}
     assert chunks == {"0", "1", "2"}
@@ -173,42 +173,42 @@ def test_chunks_are_as_they_were_asked_for(result):
         ("bool", False),
     ],
 )
-def test_fill_values_are_none_that_a_result_has_by_chance(tmp_path, dtype, fill_value):
-    sink = new_sink(tmp_path)
-    sink.open(Group({"y": variable(dtype)}))
-    found = metadata(sink, f"{GROUP}/y")["fill_value"]
+def test_fill_values_do_not_occur_in_results(tmp_path, dtype, fill_value):
+    store = new_store(tmp_path)
+    store.open(Group({"y": variable(dtype)}))
+    found = metadata(store, f"{GROUP}/y")["fill_value"]
     assert found == fill_value or (fill_value == ["NaN", "NaN"] and found[0] == "NaN")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int32", "uint16", "bool"])
 @pytest.mark.parametrize("what", ["zero", "fill"])
-def test_chunks_of_nothing_but_zeros_or_fill_are_written(tmp_path, dtype, what):
+def test_chunks_of_zeros_or_fill_values_are_written(tmp_path, dtype, what):
     kind = np.dtype(dtype).kind
     fill_value = np.nan if kind == "f" else np.iinfo(dtype).min if kind in "iu" else False
     value = 0 if what == "zero" else fill_value
-    sink = new_sink(tmp_path)
-    sink.open(Group({"y": variable(dtype)}))
+    store = new_store(tmp_path)
+    store.open(Group({"y": variable(dtype)}))
     for at in (0, 4, 8):
-        sink.write("y", np.full((6, min(CHUNK, N_ROWS - at)), value, dtype), at)
+        store.write("y", np.full((6, min(CHUNK, N_ROWS - at)), value, dtype), at)
     assert len([p for p in (tmp_path / GROUP / "y" / "c").rglob("*") if p.is_file()]) == 3
-    sink.finish(N_ROWS)
-    np.testing.assert_array_equal(sink.read("y")[...], np.full((2, 3, N_ROWS), value, dtype))
+    store.finish(N_ROWS)
+    np.testing.assert_array_equal(store.read("y")[...], np.full((2, 3, N_ROWS), value, dtype))
 
 
-def test_no_labels_are_needed_for_a_variable_of_one_number(tmp_path):
+def test_0d_variable_needs_no_labels(tmp_path):
     """A 0-d array has one chunk, which is the file `c` itself."""
-    sink = new_sink(tmp_path)
-    sink.open(Group({"y": variable("float32")}))
-    sink.write_group("constant", *as_group(xr.Dataset({"pi": ((), np.float32(3.14))})))
+    store = new_store(tmp_path)
+    store.open(Group({"y": variable("float32")}))
+    store.write_group("constant", *as_group(xr.Dataset({"pi": ((), np.float32(3.14))})))
     for at in (0, 4, 8):
-        sink.write("y", WHOLE["mu"].reshape(6, -1)[:, at : at + 4], at)
-    sink.finish(N_ROWS)
+        store.write("y", WHOLE["mu"].reshape(6, -1)[:, at : at + 4], at)
+    store.finish(N_ROWS)
     check_result(tmp_path)
     with xr.open_datatree(tmp_path, engine="zarr") as tree:
         assert float(tree["constant"]["pi"]) == np.float32(3.14)
 
 
-# ---------------------------------------------------------------------------------- complete or not at all
+# ---------------------------------------------------------------------------------- completeness
 
 OPENERS: dict[str, Callable[[Path], Any]] = {
     "zarr.open": lambda path: zarr.open(path, mode="r"),
@@ -223,89 +223,89 @@ OPENERS: dict[str, Callable[[Path], Any]] = {
 
 def refuses(open_it: Callable[[Path], Any], path: Path) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # xarray says that it looks for metadata elsewhere
+        warnings.simplefilter("ignore")  # xarray warns that it falls back to other metadata
         with pytest.raises((FileNotFoundError, GroupNotFoundError, KeyError, ValueError)):
             open_it(path)
 
 
 @pytest.mark.parametrize("name", OPENERS)
-def test_nothing_opens_what_is_not_finished(tmp_path, name):
-    sink = new_sink(tmp_path)
+def test_unfinished_result_cannot_be_opened(tmp_path, name):
+    store = new_store(tmp_path)
     refuses(OPENERS[name], tmp_path)
-    start(sink)
+    start(store)
     refuses(OPENERS[name], tmp_path)
-    fill(sink, chunks=(0, 1))
+    fill(store, chunks=(0, 1))
     refuses(OPENERS[name], tmp_path)
-    fill(sink, chunks=(2,))
+    fill(store, chunks=(2,))
     refuses(OPENERS[name], tmp_path)
     assert not (tmp_path / "zarr.json").exists()
-    sink.finish(N_ROWS)
+    store.finish(N_ROWS)
     OPENERS[name](tmp_path)
 
 
-def test_our_own_check_refuses_it_and_says_how_to_go_on(tmp_path):
-    sink = new_sink(tmp_path)
-    start(sink)
-    fill(sink)
+def test_check_result_raises_with_advice_for_an_unfinished_result(tmp_path):
+    store = new_store(tmp_path)
+    start(store)
+    fill(store)
     with pytest.raises(IncompleteResultError, match=f"did not finish.*resume='{tmp_path}'"):
         check_result(tmp_path)
-    sink.finish(N_ROWS)
+    store.finish(N_ROWS)
     assert check_result(tmp_path)["complete"]
 
 
 @pytest.mark.parametrize("chunks", [(), (0,), (0, 2), (1, 2)])
 @pytest.mark.parametrize("shape", [(2, 3, N_ROWS), (2, 3, None)])
-def test_finish_refuses_where_a_chunk_is_missing(tmp_path, chunks, shape):
-    sink = new_sink(tmp_path)
-    start(sink, shape)
-    fill(sink, ("mu",))
-    fill(sink, ("y",), chunks)
+def test_finish_raises_for_missing_chunks(tmp_path, chunks, shape):
+    store = new_store(tmp_path)
+    start(store, shape)
+    fill(store, ("mu",))
+    fill(store, ("y",), chunks)
     with pytest.raises(OSError, match="is missing"):
-        sink.finish(N_ROWS)
+        store.finish(N_ROWS)
     assert not (tmp_path / "zarr.json").exists()
 
 
 @pytest.mark.parametrize("length", [0, 10, 100])
-def test_finish_refuses_where_a_chunk_is_not_whole(tmp_path, length):
-    sink = new_sink(tmp_path)
-    start(sink)
-    fill(sink)
+def test_finish_raises_for_truncated_chunks(tmp_path, length):
+    store = new_store(tmp_path)
+    start(store)
+    fill(store)
     damaged = tmp_path / GROUP / "mu" / "c" / "0" / "0" / "1"
     assert damaged.stat().st_size == 2 * 3 * CHUNK * 4 + 4
     damaged.write_bytes(damaged.read_bytes().ljust(200, b"x")[:length])
     if length == 100:
-        sink.finish(N_ROWS)  # it has just the right length
+        store.finish(N_ROWS)  # the chunk has the right length
         return
     with pytest.raises(OSError, match="is missing"):
-        sink.finish(N_ROWS)
+        store.finish(N_ROWS)
 
 
-def test_finish_refuses_where_labels_or_a_group_beside_are_gone(tmp_path):
+def test_finish_raises_for_missing_labels_or_groups(tmp_path):
     for i, name in enumerate([f"{GROUP}/draw/c/0", "posterior/beta/c/0/0/0", "posterior/feature/c/0"]):
-        sink = new_sink(tmp_path / str(i))
-        start(sink)
-        fill(sink)
-        (sink.location.path / name).unlink()
+        store = new_store(tmp_path / str(i))
+        start(store)
+        fill(store)
+        (store.location.path / name).unlink()
         with pytest.raises(OSError, match="is missing"):
-            sink.finish(N_ROWS)
+            store.finish(N_ROWS)
 
 
-def test_the_root_appears_in_one_step_and_last(tmp_path, monkeypatch):
-    """When its name is there, everything it speaks of is."""
-    sink = new_sink(tmp_path, journal=True)
-    start(sink)
-    fill(sink)
+def test_root_metadata_are_written_atomically_and_last(tmp_path, monkeypatch):
+    """Once the root exists, everything it refers to exists."""
+    store = new_store(tmp_path, journal=True)
+    start(store)
+    fill(store)
     seen = []
 
     def replace(source: Any, target: Any, *args: Any, **kwargs: Any) -> None:
         if Path(target) == tmp_path / "zarr.json":
             seen.append(files(tmp_path))
-            json.loads(Path(source).read_text())  # whole before it gets its name
+            json.loads(Path(source).read_text())  # the draft is complete before it is renamed
         os_replace(source, target, *args, **kwargs)
 
     os_replace = os.replace
     monkeypatch.setattr(os, "replace", replace)
-    sink.finish(N_ROWS)
+    store.finish(N_ROWS)
     (before,) = seen
     after = files(tmp_path)
     assert "zarr.json" not in before
@@ -314,13 +314,13 @@ def test_the_root_appears_in_one_step_and_last(tmp_path, monkeypatch):
     assert JOURNAL not in after
 
 
-def test_partial_files_of_a_process_that_was_killed_are_swept(tmp_path):
-    sink = new_sink(tmp_path, journal=True)
-    start(sink)
-    fill(sink, chunks=(0, 1))
+def test_resume_removes_drafts_of_a_killed_process(tmp_path):
+    store = new_store(tmp_path, journal=True)
+    start(store)
+    fill(store, chunks=(0, 1))
     for name in (f"{GROUP}/mu/c/0/0/2.abc.partial", f"{GROUP}/y/zarr.def.partial", "zarr.json.partial"):
         (tmp_path / name).write_bytes(b"torn")
-    again = new_sink(tmp_path, journal=True)
+    again = new_store(tmp_path, journal=True)
     start(again)
     fill(again, chunks=(2,))
     again.finish(N_ROWS)
@@ -328,11 +328,11 @@ def test_partial_files_of_a_process_that_was_killed_are_swept(tmp_path):
     check_result(tmp_path)
 
 
-# --------------------------------------------------------------------------------- any reader gets all of it
+# --------------------------------------------------------------------------------- other readers
 
 
-def test_xarray_alone_gives_it_back_without_a_warning(result):
-    """Warnings are errors in these tests."""
+def test_xarray_opens_the_result_without_warnings(result):
+    """Warnings are errors in this test suite."""
     with xr.open_datatree(result.location.path, engine="zarr") as tree:
         assert set(tree.children) == {GROUP, "posterior"}
         assert tree.attrs["output_dir"] == "there"
@@ -362,8 +362,8 @@ def test_xarray_alone_gives_it_back_without_a_warning(result):
         assert float(found["beta"].sel(feature="größe")[0, 0]) == 1.0
 
 
-def test_xarray_reads_the_metadata_once(result, monkeypatch):
-    """Consolidated: nothing but the root's metadata is opened."""
+def test_xarray_uses_consolidated_metadata(result, monkeypatch):
+    """Only the metadata of the root are read."""
     opened = []
     original = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: (opened.append(str(path)), original(path))[1])
@@ -377,7 +377,7 @@ def test_xarray_reads_the_metadata_once(result, monkeypatch):
         assert node == {**node, **json.loads((result.location.path / name / "zarr.json").read_text())}, name
 
 
-def test_zarr_alone_reads_the_arrays(result):
+def test_zarr_reads_the_arrays(result):
     root = zarr.open_group(result.location.path, mode="r")
     assert sorted(root.group_keys()) == ["posterior", GROUP]
     for name, whole in WHOLE.items():
@@ -385,18 +385,18 @@ def test_zarr_alone_reads_the_arrays(result):
     assert root["posterior/feature"][...].tolist() == ["age", "größe", "", "Δ"]
 
 
-def test_length_that_is_known_at_the_end(tmp_path):
-    sink = new_sink(tmp_path)
-    start(sink, (2, 3, None))
-    fill(sink)
-    sink.finish(N_ROWS)
+def test_unknown_length(tmp_path):
+    store = new_store(tmp_path)
+    start(store, (2, 3, None))
+    fill(store)
+    store.finish(N_ROWS)
     with xr.open_datatree(tmp_path, engine="zarr") as tree:
         for name, whole in WHOLE.items():
             np.testing.assert_array_equal(tree[GROUP][name].values, whole)
     assert check_result(tmp_path)["chunks"][f"{GROUP}/y"] == 3
 
 
-def test_a_result_may_be_moved(result, tmp_path):
+def test_moved_result_is_readable(result, tmp_path):
     shutil.move(result.location.path, tmp_path / "elsewhere")
     with xr.open_datatree(tmp_path / "elsewhere", engine="zarr") as tree:
         np.testing.assert_array_equal(tree[GROUP]["y"].values, WHOLE["y"])
@@ -438,7 +438,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes | None]] = {
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("name", ["mu", "y"])
 @pytest.mark.parametrize("reopened", [False, True])
-def test_a_damaged_chunk_raises_when_it_is_read(result, damage, name, reopened):
+def test_reading_a_damaged_chunk_raises(result, damage, name, reopened):
     live = StoredArray(result.location.path, f"{GROUP}/{name}") if reopened else result.read(name)
     np.testing.assert_array_equal(live[...], WHOLE[name])
     chunk = result.location.path / GROUP / name / "c" / "0" / "0" / "1"
@@ -455,14 +455,14 @@ def test_a_damaged_chunk_raises_when_it_is_read(result, damage, name, reopened):
     ):
         with pytest.raises(IncompleteResultError, match=f"`{GROUP}/{name}`.*missing data, or they were altered"):
             read()
-    # What is whole is read as before.
+    # Undamaged chunks are still readable.
     np.testing.assert_array_equal(live[:, :, :4], WHOLE[name][:, :, :4])
 
 
 @pytest.mark.parametrize(
     "gone", [f"{GROUP}/mu/c/0/0/2", f"{GROUP}/y/c", f"{GROUP}/y", "posterior/beta/c/0/0/0", "posterior", "zarr.json"]
 )
-def test_a_result_with_something_gone_does_not_open(result, gone):
+def test_check_result_raises_for_missing_files(result, gone):
     check_result(result.location.path)
     path = result.location.path / gone
     path.unlink() if path.is_file() else shutil.rmtree(path)
@@ -470,7 +470,7 @@ def test_a_result_with_something_gone_does_not_open(result, gone):
         check_result(result.location.path)
 
 
-def test_what_is_no_result_does_not_open(tmp_path):
+def test_check_result_raises_for_other_directories(tmp_path):
     zarr.create_group(tmp_path / "other")
     with pytest.raises(IncompleteResultError, match="is no result"):
         check_result(tmp_path / "other")
@@ -479,26 +479,26 @@ def test_what_is_no_result_does_not_open(tmp_path):
 
 
 @pytest.mark.parametrize("reopened", [False, True])
-def test_a_result_whose_directory_is_gone_is_stale(result, reopened):
+def test_reading_a_removed_result_raises_stale_result_error(result, reopened):
     live = StoredArray(result.location.path, f"{GROUP}/mu") if reopened else result.read("mu")
     shutil.rmtree(result.location.path)
     with pytest.raises(StaleResultError, match="no longer exists"):
         live[...]
 
 
-def test_opening_an_array_whose_directory_is_gone_is_stale_too(result):
+def test_opening_a_removed_array_raises_stale_result_error(result):
     shutil.rmtree(result.location.path)
     with pytest.raises(StaleResultError):
         StoredArray(result.location.path, f"{GROUP}/mu")
 
 
-def test_a_temporary_result_is_stale_once_its_home_is_closed():
+def test_temporary_result_is_stale_once_its_directory_is_closed():
     home = TemporaryDirectory()
-    sink = new_sink(home.path / "call", temporary=home)
-    start(sink)
-    fill(sink)
-    sink.finish(N_ROWS)
-    live = sink.read("mu")
+    store = new_store(home.path / "call", temporary=home)
+    start(store)
+    fill(store)
+    store.finish(N_ROWS)
+    live = store.read("mu")
     np.testing.assert_array_equal(live[...], WHOLE["mu"])
     home.close()
     assert not home.path.exists()
@@ -510,11 +510,11 @@ def test_a_temporary_result_is_stale_once_its_home_is_closed():
 
 
 class Killed(BaseException):
-    """Stands for the end of the process: nothing may catch it to tidy up."""
+    """Simulates a killed process; must not be caught."""
 
 
 class Disk:
-    """Counts the operations that change files below a directory, and ends the process at one of them."""
+    """Counts operations that change files below a directory, and simulates a kill at one of them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
@@ -538,33 +538,33 @@ class Disk:
         self.count += 1
         if self.at is not None and self.count == self.at:
             if self.torn:
-                with suppress(FileNotFoundError):  # then it was an attempt, and nothing took place
-                    act()  # the operation took place; what was to be written did not
+                with suppress(FileNotFoundError):  # the operation was an attempt without effect
+                    act()  # the file was opened, but not written
             raise Killed
 
 
 def whole_call(directory: Path, shape: tuple[int | None, ...]) -> None:
-    """Write a result, or what an interrupted run left to be written."""
-    sink = new_sink(directory, journal=True)
-    start(sink, shape)
-    missing = {position[2] for name in WHOLE for position in sink.missing(name)}
+    """Write a result, or the missing parts of an interrupted run."""
+    store = new_store(directory, journal=True)
+    start(store, shape)
+    missing = {position[2] for name in WHOLE for position in store.missing(name)}
     if shape[2] is None:
-        missing |= set(range(min(sink.length(name) for name in WHOLE) // CHUNK, 3))
-    fill(sink, chunks=tuple(sorted(missing)))
-    sink.finish(N_ROWS)
+        missing |= set(range(min(store.length(name) for name in WHOLE) // CHUNK, 3))
+    fill(store, chunks=tuple(sorted(missing)))
+    store.finish(N_ROWS)
 
 
 @pytest.mark.parametrize("torn", [False, True])
 @pytest.mark.parametrize("shape", [(2, 3, N_ROWS), (2, 3, None)])
-def test_whenever_it_is_killed_the_next_run_makes_the_same_files(tmp_path, monkeypatch, shape, torn):
-    """Between any two operations on files, and between opening a file and writing to it."""
+def test_resumed_run_writes_the_same_files_wherever_it_was_killed(tmp_path, monkeypatch, shape, torn):
+    """The kill is between two file operations, or between opening a file and writing to it."""
     disk = Disk(monkeypatch)
     whole_call(tmp_path / "uninterrupted", shape)
     expected, n_operations = files(tmp_path / "uninterrupted"), disk.count
     assert n_operations > 20
     disk.torn = torn
     failures = {}
-    # The first is the journal's own.  All of them, for one of the four cases; samples for the others.
+    # The first operation is that of the journal.  One of the four cases tests all operations, the others a sample.
     for at in range(2, n_operations + 1, 1 if shape[2] and torn else 3):
         directory = tmp_path / str(at)
         disk.count, disk.at = 0, at
@@ -588,14 +588,14 @@ def test_whenever_it_is_killed_the_next_run_makes_the_same_files(tmp_path, monke
     assert failures == {}
 
 
-def test_what_is_whole_is_not_written_again(tmp_path):
-    sink = new_sink(tmp_path, journal=True)
-    start(sink)
-    fill(sink, chunks=(0, 2))
+def test_resume_does_not_rewrite_whole_chunks(tmp_path):
+    store = new_store(tmp_path, journal=True)
+    start(store)
+    fill(store, chunks=(0, 2))
     (tmp_path / GROUP / "y" / "c" / "0" / "0" / "2").unlink()
     damaged = tmp_path / GROUP / "mu" / "c" / "0" / "0" / "0"
     damaged.write_bytes(flipped(damaged.read_bytes(), 0.3))
-    again = new_sink(tmp_path, journal=True)
+    again = new_store(tmp_path, journal=True)
     start(again)
     assert list(again.missing("mu")) == [(0, 0, 0), (0, 0, 1)]
     assert list(again.missing("y")) == [(0, 0, 1), (0, 0, 2)]
@@ -603,32 +603,32 @@ def test_what_is_whole_is_not_written_again(tmp_path):
 
 @pytest.mark.parametrize("damage", [damage for damage in DAMAGE if damage != "deleted"])
 @pytest.mark.parametrize("name", ["mu", "y"])
-def test_a_damaged_chunk_counts_as_missing(tmp_path, damage, name):
-    sink = new_sink(tmp_path, journal=True)
-    start(sink)
-    fill(sink)
+def test_damaged_chunks_count_as_missing(tmp_path, damage, name):
+    store = new_store(tmp_path, journal=True)
+    start(store)
+    fill(store)
     chunk = tmp_path / GROUP / name / "c" / "0" / "0" / "1"
     chunk.write_bytes(DAMAGE[damage](chunk.read_bytes()))
-    again = new_sink(tmp_path, journal=True)
+    again = new_store(tmp_path, journal=True)
     start(again)
     assert list(again.missing(name)) == [(0, 0, 1)]
 
 
-# ------------------------------------------------------------------------------------- failing, and advising
+# ------------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), RuntimeError("device")])
-def test_an_error_comes_back_as_itself_with_a_note(tmp_path, error):
-    sink = new_sink(tmp_path, journal=True)
-    start(sink)
-    assert sink.fail(error) is error
+def test_fail_returns_the_error_with_a_note(tmp_path, error):
+    store = new_store(tmp_path, journal=True)
+    start(store)
+    assert store.fail(error) is error
     assert f"resume='{tmp_path}'" in "".join(error.__notes__)
 
 
-def test_a_full_disk_names_the_path_and_how_to_go_on(tmp_path):
-    sink = new_sink(tmp_path, journal=True)
-    start(sink)
-    error = sink.fail(OSError(28, "No space left on device"))
+def test_full_disk_error_has_path_and_advice(tmp_path):
+    store = new_store(tmp_path, journal=True)
+    start(store)
+    error = store.fail(OSError(28, "No space left on device"))
     assert isinstance(error, OSError)
     assert error.errno == 28
     said = "".join([str(error), *getattr(error, "__notes__", [])])
@@ -637,38 +637,38 @@ def test_a_full_disk_names_the_path_and_how_to_go_on(tmp_path):
     assert "No space left" in said
 
 
-# -------------------------------------------------------------------------------------- zarr's own settings
+# -------------------------------------------------------------------------------------- zarr's configuration
 
 
 @pytest.fixture
 def settings():
-    """Return zarr's settings as a text, whenever it is called; puts them back in the end."""
+    """Return a function that prints zarr's configuration; restore the configuration after the test."""
     before = copy.deepcopy(zarr.config.config)
     yield lambda: json.dumps(zarr.config.config, sort_keys=True, default=str)
     zarr.config.config.clear()
     zarr.config.config.update(before)
 
 
-def test_zarr_s_own_settings_are_left_alone(tmp_path, settings):
+def test_zarr_configuration_is_unchanged(tmp_path, settings):
     before = settings()
-    sink = new_sink(tmp_path)
-    start(sink)
+    store = new_store(tmp_path)
+    start(store)
     assert settings() == before
-    fill(sink)
-    sink.finish(N_ROWS)
+    fill(store)
+    store.finish(N_ROWS)
     StoredArray(tmp_path, f"{GROUP}/mu")[...]
     assert settings() == before
     with pytest.raises(OSError):
         StoredArray(tmp_path / "nothing", "here")
     assert settings() == before
-    # So a store of the user's, with chunks that were left out on purpose, reads as it did.
+    # A user's array with chunks left out on purpose reads as before.
     other = zarr.create_array(tmp_path / "other", shape=(4,), chunks=(2,), dtype="int32", fill_value=7)
     other[:2] = 1
     assert zarr.open_array(tmp_path / "other")[...].tolist() == [1, 1, 7, 7]
 
 
-def test_zarr_s_own_settings_are_left_alone_by_threads(result, settings):
-    """They are global, and threads come and go in any order."""
+def test_zarr_configuration_is_unchanged_by_threads(result, settings):
+    """The configuration is global, and threads change it in any order."""
     before = settings()
     barrier = threading.Barrier(4)
 
@@ -695,7 +695,7 @@ def journal(tmp_path):
     return made
 
 
-def test_a_journal_is_read_as_it_was_written(journal, tmp_path):
+def test_journal_round_trip(journal, tmp_path):
     assert journal.record_all([(0, "a")]) is None
     assert journal.record_all([(1024, "b")]) is None
     read = Journal.read(Directory(tmp_path))
@@ -707,7 +707,7 @@ def test_a_journal_is_read_as_it_was_written(journal, tmp_path):
 
 
 @pytest.mark.parametrize("cut", range(1, 15))
-def test_a_torn_last_line_is_not_there(journal, tmp_path, cut):
+def test_torn_last_line_of_a_journal_is_ignored(journal, tmp_path, cut):
     journal.record_all([(0, "a")])
     journal.record_all([(1024, "digest")])
     whole = (tmp_path / JOURNAL).read_bytes()
@@ -717,7 +717,7 @@ def test_a_torn_last_line_is_not_there(journal, tmp_path, cut):
 
 
 @pytest.mark.parametrize("cut", range(1, 15))
-def test_after_a_torn_line_it_goes_on(journal, tmp_path, cut):
+def test_journal_is_appended_after_a_torn_line(journal, tmp_path, cut):
     journal.record_all([(0, "a")])
     journal.record_all([(1024, "digest")])
     (tmp_path / JOURNAL).write_bytes((tmp_path / JOURNAL).read_bytes()[:-cut])
@@ -727,7 +727,7 @@ def test_after_a_torn_line_it_goes_on(journal, tmp_path, cut):
     assert Journal.read(Directory(tmp_path)).rows == {0: "a", 1024: "digest", 2048: "c"}
 
 
-def test_a_torn_or_absent_first_line_is_no_journal(journal, tmp_path):
+def test_journal_without_a_whole_first_line_is_none(journal, tmp_path):
     (tmp_path / JOURNAL).write_bytes((tmp_path / JOURNAL).read_bytes()[:20])
     assert Journal.read(Directory(tmp_path)) is None
     (tmp_path / JOURNAL).write_bytes(b"")
@@ -736,8 +736,8 @@ def test_a_torn_or_absent_first_line_is_no_journal(journal, tmp_path):
     assert Journal.read(Directory(tmp_path)) is None
 
 
-def test_zeros_where_the_end_was_to_be_are_a_torn_line(journal, tmp_path):
-    """What a power cut leaves of a file that was extended and not yet written."""
+def test_trailing_zeros_of_a_journal_are_ignored(journal, tmp_path):
+    """A power failure may leave a file that was extended but not written."""
     journal.record_all([(0, "a")])
     with (tmp_path / JOURNAL).open("ab") as file:
         file.write(bytes(4096))

@@ -1,6 +1,6 @@
-"""A stream of numbers that a plain function makes, into a sink that watches.
+"""Streams of numbers into a store that records them.
 
-Everything arrives once, in order, bounded; what goes wrong comes out as itself and leaves no thread.
+Pieces are written once, in order, with bounded memory; errors are raised unchanged, and threads end.
 """
 
 import _thread
@@ -25,7 +25,7 @@ MIB = 2**20
 
 
 class Watcher(ResultStore):
-    """Keeps every piece, with its name and its start, in the order they came."""
+    """Store that records every piece, with its name and start, in order."""
 
     def __init__(self, *, whole_chunks: bool = True, before: Callable[[int], None] = lambda _: None) -> None:
         self.whole_chunks = whole_chunks
@@ -33,7 +33,7 @@ class Watcher(ResultStore):
         self.threads: set[str] = set()
         self.calls = 0
         self._before = before
-        """Called with the number of earlier calls, before a piece is kept."""
+        """Called with the number of earlier calls, before a piece is recorded."""
 
     def open(self, group: Group) -> None: ...
 
@@ -55,7 +55,7 @@ class Watcher(ResultStore):
 
 
 class Compute:
-    """Row ``i`` of draw ``d`` of `y` is ``i + d / 8``, of `z` its negative, in three columns; remembers every call."""
+    """Row ``i`` of draw ``d`` of `y` is ``i + d / 8``, of `z` its negative, in three columns; records every call."""
 
     def __init__(self, n_obs: int, *, n_parts: int = 1) -> None:
         self.n_obs = n_obs
@@ -101,12 +101,12 @@ def row_plan(n_obs: int | None, *, step: int, chunk: int) -> Plan:
     return Plan("obs", n_obs, N_DRAWS, 1, 1, step, chunk)
 
 
-def check_rows(sink: Watcher, compute: Compute, chunk: int | None) -> None:
-    """Everything arrived, once and in order; in whole chunks if there are chunks."""
-    assert [start for start, _ in sink.of("w")] == [0]
-    np.testing.assert_array_equal(sink.of("w")[0][1], np.arange(N_DRAWS))
+def check_rows(store: Watcher, compute: Compute, chunk: int | None) -> None:
+    """Check that all rows were written once and in order; in whole chunks if ``chunk`` is given."""
+    assert [start for start, _ in store.of("w")] == [0]
+    np.testing.assert_array_equal(store.of("w")[0][1], np.arange(N_DRAWS))
     for name, axis in (("y", 1), ("z", 2)):
-        found = sink.of(name)
+        found = store.of(name)
         at = 0
         for start, array in found:
             assert start == at
@@ -124,7 +124,7 @@ def no_thread_is_left():
     assert set(threading.enumerate()) == before
 
 
-# ------------------------------------------------------------------------------------------- all goes well
+# ------------------------------------------------------------------------------------------- complete streams
 
 
 @given(
@@ -136,39 +136,39 @@ def no_thread_is_left():
     known=st.booleans(),
 )
 @settings(max_examples=150, deadline=None)
-def test_everything_arrives_once_and_in_order(n_obs, step, chunk, n_parts, whole_chunks, known):
-    compute, sink = Compute(n_obs, n_parts=n_parts), Watcher(whole_chunks=whole_chunks)
+def test_pieces_are_written_once_and_in_order(n_obs, step, chunk, n_parts, whole_chunks, known):
+    compute, store = Compute(n_obs, n_parts=n_parts), Watcher(whole_chunks=whole_chunks)
     plan = row_plan(n_obs if known else None, step=step, chunk=chunk)
-    assert run(compute.request(plan), sink) == n_obs
-    check_rows(sink, compute, chunk if whole_chunks else None)
-    assert sink.threads == {"aimz-writer"}
+    assert run(compute.request(plan), store) == n_obs
+    check_rows(store, compute, chunk if whole_chunks else None)
+    assert store.threads == {"aimz-writer"}
     assert compute.skipped == []
 
 
 @pytest.mark.parametrize("n_obs", [20, 23])
-def test_length_unknown_also_at_the_end_of_a_step(n_obs):
-    compute, sink = Compute(n_obs), Watcher()
-    assert run(compute.request(row_plan(None, step=5, chunk=10)), sink) == n_obs
-    check_rows(sink, compute, 10)
+def test_unknown_length_that_ends_with_a_step(n_obs):
+    compute, store = Compute(n_obs), Watcher()
+    assert run(compute.request(row_plan(None, step=5, chunk=10)), store) == n_obs
+    check_rows(store, compute, 10)
 
 
-def test_pieces_that_need_no_chunks_are_not_copied():
-    handed: list[np.ndarray] = []
-    compute, sink = Compute(20), Watcher(whole_chunks=False)
+def test_pieces_are_not_copied_without_chunks():
+    fetched: list[np.ndarray] = []
+    compute, store = Compute(20), Watcher(whole_chunks=False)
 
     def fetch(handle):
         for start, stop, arrays in compute.fetch(handle):
-            handed.append(arrays["y"])
+            fetched.append(arrays["y"])
             yield start, stop, arrays
 
-    run(compute.request(row_plan(20, step=5, chunk=20), fetch=fetch), sink)
-    assert [id(array) for _, array in sink.of("y")] == [id(array) for array in handed]
+    run(compute.request(row_plan(20, step=5, chunk=20), fetch=fetch), store)
+    assert [id(array) for _, array in store.of("y")] == [id(array) for array in fetched]
 
 
 @pytest.mark.parametrize("n_chains", [1, 2, 3])
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 10, 100])
 @pytest.mark.parametrize("whole_chunks", [True, False])
-def test_a_piece_never_has_draws_of_two_chains(n_chains, batch_size, whole_chunks):
+def test_no_piece_has_draws_of_two_chains(n_chains, batch_size, whole_chunks):
     per_chain, n_rows = 10, 2
     n_draws = n_chains * per_chain
     plan = plan_draws(
@@ -189,10 +189,10 @@ def test_a_piece_never_has_draws_of_two_chains(n_chains, batch_size, whole_chunk
         fetch=lambda handle: [(*handle, {"y": whole[slice(*handle)]})],
         constants=lambda _: {},
     )
-    sink = Watcher(whole_chunks=whole_chunks)
-    assert run(request, sink) == n_draws
+    store = Watcher(whole_chunks=whole_chunks)
+    assert run(request, store) == n_draws
     at = 0
-    for start, array in sink.of("y"):
+    for start, array in store.of("y"):
         stop = start + len(array)
         assert start == at
         assert start // per_chain == (stop - 1) // per_chain
@@ -203,50 +203,50 @@ def test_a_piece_never_has_draws_of_two_chains(n_chains, batch_size, whole_chunk
     assert at == n_draws
 
 
-def test_a_slow_sink_loses_neither_pieces_nor_their_order():
-    compute, sink = Compute(40), Watcher(before=lambda _: time.sleep(0.002))
-    run(compute.request(row_plan(40, step=4, chunk=2)), sink)
-    check_rows(sink, compute, 2)
+def test_slow_store_keeps_pieces_and_order():
+    compute, store = Compute(40), Watcher(before=lambda _: time.sleep(0.002))
+    run(compute.request(row_plan(40, step=4, chunk=2)), store)
+    check_rows(store, compute, 2)
 
 
-def test_slow_steps_neither():
-    compute, sink = Compute(40), Watcher()
+def test_slow_steps_keep_pieces_and_order():
+    compute, store = Compute(40), Watcher()
 
     def fetch(handle):
         time.sleep(0.002)
         return compute.fetch(handle)
 
-    run(compute.request(row_plan(40, step=4, chunk=8), fetch=fetch), sink)
-    check_rows(sink, compute, 8)
+    run(compute.request(row_plan(40, step=4, chunk=8), fetch=fetch), store)
+    check_rows(store, compute, 8)
 
 
-# -------------------------------------------------------------------------------------------- what is done
+# -------------------------------------------------------------------------------------------- skipped steps
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_steps_that_are_done_are_announced_and_not_computed(known):
-    compute, sink = Compute(45), Watcher()
+def test_finished_steps_are_skipped(known):
+    compute, store = Compute(45), Watcher()
     done = {(0, 10), (20, 30)}
-    told: list[tuple[int, int]] = []
+    checked: list[tuple[int, int]] = []
 
     def is_missing(start: int, stop: int) -> bool:
-        told.append((start, stop))
+        checked.append((start, stop))
         return (start, stop) not in done
 
     plan = row_plan(45 if known else None, step=10, chunk=5)
-    assert run(compute.request(plan, is_missing=is_missing), sink) == 45
+    assert run(compute.request(plan, is_missing=is_missing), store) == 45
     assert compute.skipped == sorted(done)
     assert compute.begun == [(10, 20), (30, 40), (40, 45)]
-    assert [start for start, _ in sink.of("y")] == [10, 15, 30, 35, 40]
+    assert [start for start, _ in store.of("y")] == [10, 15, 30, 35, 40]
     whole = compute.whole()
-    for start, array in sink.of("y"):
+    for start, array in store.of("y"):
         np.testing.assert_array_equal(array, whole["y"][:, start : start + 5])
-    assert len(sink.of("w")) == 1
-    assert told == sorted(set(told))  # each step is asked about once, in order
+    assert len(store.of("w")) == 1
+    assert checked == sorted(set(checked))  # each step is checked once, in order
 
 
-def test_rows_are_read_in_order_whether_they_are_done_or_not():
-    """What cannot be read twice is skipped and begun strictly in order."""
+def test_steps_are_skipped_and_begun_in_order():
+    """Rows that can be read only once are skipped and read strictly in order."""
     compute = Compute(60)
     order: list[int] = []
     request = compute.request(
@@ -259,27 +259,27 @@ def test_rows_are_read_in_order_whether_they_are_done_or_not():
     assert order == [0, 10, 20, 30, 40, 50]
 
 
-def test_rows_on_both_sides_of_a_gap_are_not_put_together():
-    """Steps and chunks of different lengths: what is held for a chunk when a gap comes goes out before it."""
-    compute, sink = Compute(48), Watcher()
+def test_chunks_do_not_span_skipped_steps():
+    """An incomplete chunk is written before a gap, also if steps and chunks have different lengths."""
+    compute, store = Compute(48), Watcher()
     request = compute.request(row_plan(48, step=12, chunk=8), is_missing=lambda start, _: start in (0, 36))
-    assert run(request, sink) == 48
-    assert [start for start, _ in sink.of("y")] == [0, 8, 36, 40]
-    for start, array in sink.of("y"):
+    assert run(request, store) == 48
+    assert [start for start, _ in store.of("y")] == [0, 8, 36, 40]
+    for start, array in store.of("y"):
         np.testing.assert_array_equal(array, compute.whole()["y"][:, start : start + array.shape[1]])
 
 
-def test_nothing_to_do():
-    compute, sink = Compute(30), Watcher()
-    assert run(compute.request(row_plan(30, step=10, chunk=10), is_missing=lambda *_: False), sink) == 30
-    assert sink.pieces == []
+def test_all_steps_skipped():
+    compute, store = Compute(30), Watcher()
+    assert run(compute.request(row_plan(30, step=10, chunk=10), is_missing=lambda *_: False), store) == 30
+    assert store.pieces == []
     assert compute.begun == []
 
 
 # -------------------------------------------------------------------------------------------------- bounds
 
 
-def test_few_steps_are_in_flight():
+def test_steps_in_flight_are_bounded():
     compute = Compute(200)
     run(compute.request(row_plan(200, step=2, chunk=10)), Watcher())
     assert compute.fetched == 100
@@ -287,36 +287,36 @@ def test_few_steps_are_in_flight():
 
 
 @pytest.mark.parametrize("whole_chunks", [True, False])
-def test_the_bytes_that_wait_for_a_slow_sink_are_bounded(whole_chunks):
-    """Nothing like a result accumulates in memory: 400 MiB go by."""
-    n_steps, width = 100, MIB  # 4 MiB a step, of which the array holds but one number
-    fetched, most, sink = 0, 0, Watcher(whole_chunks=whole_chunks)
+def test_queued_bytes_are_bounded(whole_chunks):
+    """A stream of 400 MiB keeps only a small part in memory."""
+    n_steps, width = 100, MIB  # 4 MiB per step, broadcast from one number
+    fetched, most, store = 0, 0, Watcher(whole_chunks=whole_chunks)
     stalled = threading.Event()
 
     def before(_: int) -> None:
         nonlocal most
-        if sink.calls == 1:
-            stalled.wait(0.3)  # all that time the stream could run away
-        sink.pieces.clear()
-        most = max(most, fetched - sink.calls + 1)
+        if store.calls == 1:
+            stalled.wait(0.3)  # long enough for the stream to run ahead
+        store.pieces.clear()
+        most = max(most, fetched - store.calls + 1)
 
     def fetch(handle):
         nonlocal fetched
         fetched += 1
         return [(*handle, {"y": np.broadcast_to(np.float32(1), (1, width))})]
 
-    sink._before = before
+    store._before = before
     plan = Plan("obs", n_steps * width, 1, 1, width, width, width)
     request = StreamRequest(plan=plan, axes={"y": 1}, begin=lambda *step: step, fetch=fetch, constants=lambda _: {})
-    run(request, sink)
-    assert sink.calls == n_steps
-    assert 2 <= most <= 16  # it does run ahead, and by no more than 64 MiB
+    run(request, store)
+    assert store.calls == n_steps
+    assert 2 <= most <= 16  # it runs ahead, by at most 64 MiB
 
 
-def test_a_piece_that_is_larger_than_the_bound_passes():
+def test_piece_larger_than_the_queue_is_written():
     big = np.broadcast_to(np.float32(1), (1, 100 * MIB))
     plan = Plan("obs", 3 * big.shape[1], 1, 1, 1, big.shape[1], big.shape[1])
-    sink = Watcher()
+    store = Watcher()
     request = StreamRequest(
         plan=plan,
         axes={"y": 1},
@@ -324,11 +324,11 @@ def test_a_piece_that_is_larger_than_the_bound_passes():
         fetch=lambda handle: [(*handle, {"y": big})],
         constants=lambda _: {},
     )
-    run(request, sink)
-    assert [start for start, _ in sink.of("y")] == [0, big.shape[1], 2 * big.shape[1]]
+    run(request, store)
+    assert [start for start, _ in store.of("y")] == [0, big.shape[1], 2 * big.shape[1]]
 
 
-# ------------------------------------------------------------------------------------------------- failures
+# ------------------------------------------------------------------------------------------------- errors
 
 
 class Trouble(Exception):
@@ -355,26 +355,26 @@ def raising(error: BaseException, at: int) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
 @pytest.mark.parametrize("at", [0, 7, 29])
-def test_a_sink_that_fails(at, error):
-    compute, sink = Compute(100), Watcher(before=raising(error, at))
+def test_store_error_stops_the_stream(at, error):
+    compute, store = Compute(100), Watcher(before=raising(error, at))
     with pytest.raises(type(error)) as caught:
-        run(compute.request(row_plan(100, step=10, chunk=7)), sink)
+        run(compute.request(row_plan(100, step=10, chunk=7)), store)
     assert caught.value is error
-    assert sink.calls == at + 1  # nothing is written after what failed
-    assert len(sink.pieces) == at
+    assert store.calls == at + 1  # nothing is written after the error
+    assert len(store.pieces) == at
 
 
-def test_a_sink_that_fails_at_the_very_last_piece():
+def test_store_error_at_the_last_piece_is_raised():
     n_pieces = 1 + 2 * 10  # `w` once, `y` and `z` ten times
-    compute, sink = Compute(100), Watcher(before=raising(error := Trouble(), n_pieces - 1))
+    compute, store = Compute(100), Watcher(before=raising(error := Trouble(), n_pieces - 1))
     with pytest.raises(Trouble) as caught:
-        run(compute.request(row_plan(100, step=10, chunk=10)), sink)
+        run(compute.request(row_plan(100, step=10, chunk=10)), store)
     assert caught.value is error
-    assert sink.calls == n_pieces
+    assert store.calls == n_pieces
 
 
-def test_a_sink_that_fails_while_the_stream_waits_for_it():
-    """The queue is full and the stream asleep when the error comes: it must wake up."""
+def test_store_error_wakes_the_waiting_stream():
+    """The stream waits for a full queue when the error occurs."""
     error = Trouble()
 
     def before(_: int) -> None:
@@ -400,8 +400,8 @@ def test_a_sink_that_fails_while_the_stream_waits_for_it():
 @pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
 @pytest.mark.parametrize("stage", ["begin", "fetch", "constants", "is_missing", "skip"])
 @pytest.mark.parametrize("at", [0, 4])
-def test_a_stage_that_fails(stage, at, error):
-    compute, sink = Compute(100), Watcher()
+def test_error_of_any_stage_is_raised(stage, at, error):
+    compute, store = Compute(100), Watcher()
     fails = raising(error, 0 if stage == "constants" else at)
     given = {
         "begin": lambda *step: (fails(), compute.begin(*step))[1],
@@ -414,15 +414,15 @@ def test_a_stage_that_fails(stage, at, error):
     if stage == "skip":
         functions["is_missing"] = lambda start, _: start % 20 == 0
     with pytest.raises(type(error)) as caught:
-        run(compute.request(row_plan(100, step=10, chunk=10), **functions), sink)
+        run(compute.request(row_plan(100, step=10, chunk=10), **functions), store)
     assert caught.value is error
-    written = [start for start, _ in sink.of("y")]
+    written = [start for start, _ in store.of("y")]
     assert written == sorted(set(written))
     assert len(written) < 10
 
 
-def test_parts_that_fail_half_way():
-    """`fetch` may be a generator; what it raises after its first part comes out too."""
+def test_error_between_parts_is_raised():
+    """`fetch` may be a generator that raises after its first part."""
     compute, error = Compute(100), Trouble()
 
     def fetch(handle):
@@ -436,15 +436,15 @@ def test_parts_that_fail_half_way():
     assert caught.value is error
 
 
-def test_what_waits_in_the_queue_is_dropped_on_an_error():
-    """Ctrl-C is prompt: of the pieces that wait none is begun any more."""
+def test_queue_is_dropped_on_an_error():
+    """After Ctrl-C, no queued piece is written any more."""
     first, interrupted = threading.Event(), threading.Event()
     compute = Compute(1000)
 
     def before(call: int) -> None:
         first.set()
         assert interrupted.wait(60)
-        time.sleep(0.05)  # the stream has by now said that it ends
+        time.sleep(0.05)  # the stream is ending by now
 
     def begin(start, stop):
         if start == 900:
@@ -453,18 +453,18 @@ def test_what_waits_in_the_queue_is_dropped_on_an_error():
             raise KeyboardInterrupt
         return compute.begin(start, stop)
 
-    sink = Watcher(before=before)
+    store = Watcher(before=before)
     with pytest.raises(KeyboardInterrupt):
-        run(compute.request(row_plan(1000, step=10, chunk=10), begin=begin), sink)
-    assert sink.calls <= 3  # those of the one piece that was being written
+        run(compute.request(row_plan(1000, step=10, chunk=10), begin=begin), store)
+    assert store.calls <= 3  # the arrays of the piece being written
 
 
-def test_ctrl_c_while_the_stream_waits_for_the_sink():
-    """A signal reaches the main thread asleep in the queue, not only between two steps."""
+def test_keyboard_interrupt_while_waiting_for_the_store():
+    """A signal interrupts the main thread while it waits for the queue."""
     big = np.broadcast_to(np.float32(1), (1, 40 * MIB))
 
     def before(_: int) -> None:
-        time.sleep(0.1)  # the stream is asleep in its queue
+        time.sleep(0.1)  # the stream waits for its queue
         _thread.interrupt_main()
         time.sleep(0.1)
 
@@ -476,10 +476,10 @@ def test_ctrl_c_while_the_stream_waits_for_the_sink():
         fetch=lambda handle: [(*handle, {"y": big})],
         constants=lambda _: {},
     )
-    sink = Watcher(before=before)
+    store = Watcher(before=before)
     with pytest.raises(KeyboardInterrupt):
-        run(request, sink)
-    assert sink.calls == 1
+        run(request, store)
+    assert store.calls == 1
 
 
 # ------------------------------------------------------------------------------------------------- progress
@@ -487,7 +487,7 @@ def test_ctrl_c_while_the_stream_waits_for_the_sink():
 
 @pytest.fixture
 def closed(monkeypatch):
-    """Bars that were closed, as they were then; nothing is shown of a stream this short."""
+    """State of each progress bar when it was closed; a short stream prints nothing."""
     found: list[dict[str, Any]] = []
     close = tqdm.close
 
@@ -501,7 +501,7 @@ def closed(monkeypatch):
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_the_bar_counts_rows_done_earlier_too_and_closes(closed, known):
+def test_progress_bar_counts_skipped_rows(closed, known):
     compute = Compute(45)
     plan = row_plan(45 if known else None, step=10, chunk=5)
     run(compute.request(plan, is_missing=lambda start, _: start != 10, progress="predict"), Watcher())
@@ -510,14 +510,14 @@ def test_the_bar_counts_rows_done_earlier_too_and_closes(closed, known):
     assert bar == {"n": 45, "total": 45 if known else None, "unit": "rows"}
 
 
-def test_the_bar_closes_on_an_error(closed):
+def test_progress_bar_is_closed_on_an_error(closed):
     compute = Compute(45)
     with pytest.raises(Trouble) as caught:
         run(compute.request(row_plan(45, step=10, chunk=5), progress="p"), Watcher(before=raising(Trouble(), 3)))
     assert len(closed) == 1, caught.traceback
 
 
-def test_there_is_no_bar_unless_it_is_asked_for(closed, capsys):
+def test_no_progress_bar_by_default(closed, capsys):
     compute = Compute(45)
     run(compute.request(row_plan(45, step=10, chunk=5)), Watcher(before=lambda _: time.sleep(0.05)))
     assert closed == []
@@ -529,7 +529,7 @@ def test_there_is_no_bar_unless_it_is_asked_for(closed, capsys):
 
 @st.composite
 def cuttings(draw):
-    """A stretch that begins anywhere, cut anywhere."""
+    """Boundaries of consecutive pieces of a range."""
     start = draw(st.integers(0, 30))
     stop = start + draw(st.integers(1, 120))
     inner = draw(st.lists(st.integers(start + 1, stop - 1), unique=True)) if stop - start > 1 else []
@@ -538,7 +538,7 @@ def cuttings(draw):
 
 @given(cuts=cuttings(), chunk=st.integers(1, 50))
 @settings(max_examples=300, deadline=None)
-def test_chunks_do_not_depend_on_how_the_pieces_were_cut(cuts, chunk):
+def test_chunks_do_not_depend_on_piece_lengths(cuts, chunk):
     start, stop = cuts[0], cuts[-1]
     axes = {"a": 0, "b": 2}
     whole = {"a": np.arange(stop * 2).reshape(stop, 2), "b": np.arange(stop * 6).reshape(2, 3, stop)}
@@ -547,7 +547,7 @@ def test_chunks_do_not_depend_on_how_the_pieces_were_cut(cuts, chunk):
     for at, end in pairwise(cuts):
         pieces += chunker.add(at, end, {"a": whole["a"][at:end], "b": whole["b"][:, :, at:end]})
     pieces += chunker.end()
-    assert list(chunker.end()) == []  # it was handed out
+    assert list(chunker.end()) == []  # the last chunk was yielded before
 
     borders = [start, *(n for n in range(start + 1, stop) if n % chunk == 0), stop]
     assert [(piece.start, piece.stop) for piece in pieces] == list(pairwise(borders))
@@ -557,7 +557,7 @@ def test_chunks_do_not_depend_on_how_the_pieces_were_cut(cuts, chunk):
         assert piece.nbytes == piece.joined("a").nbytes + piece.joined("b").nbytes
 
 
-def test_a_single_part_is_not_copied():
+def test_single_part_is_not_copied():
     chunker, given = Chunker(4, {"a": 0}), np.arange(8)
     (one,) = chunker.add(0, 4, {"a": given[:4]})
     assert np.shares_memory(one.joined("a"), given)

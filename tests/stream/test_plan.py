@@ -1,4 +1,4 @@
-"""How a stream is cut: pieces tile the axis exactly, budgets are held, and blocks depend on nothing but the rows."""
+"""Plans: steps partition the axis, sizes are within the budget, and blocks depend on rows and draws only."""
 
 from itertools import islice, pairwise
 from math import ceil
@@ -28,7 +28,7 @@ def is_power_of_two(n: int) -> bool:
 
 @given(row_bytes=sizes, n_draws=counts, n_obs=st.none() | st.integers(1, 10**9))
 @few
-def test_a_block_is_the_largest_power_of_two_that_fits(row_bytes, n_draws, n_obs):
+def test_block_is_the_largest_power_of_two_within_the_budget(row_bytes, n_draws, n_obs):
     rows = block_rows(row_bytes, n_draws, n_obs)
 
     def fits(n: int) -> bool:
@@ -54,7 +54,7 @@ def test_blocks_of_common_sizes():
 
 @given(unit=st.integers(1, 4096), unit_bytes=sizes, length=st.none() | st.integers(1, 10**9), target=batch_sizes)
 @few
-def test_chunks_are_whole_units_within_the_budget(unit, unit_bytes, length, target):
+def test_chunks_are_multiples_of_the_unit_within_the_budget(unit, unit_bytes, length, target):
     chunk = chunk_length(unit, unit_bytes, length, target)
     assert chunk > 0
     assert chunk % unit == 0
@@ -68,7 +68,7 @@ def test_chunks_are_whole_units_within_the_budget(unit, unit_bytes, length, targ
 
 @given(unit=st.integers(1, 4096), unit_bytes=sizes, length=st.integers(1, 10**9))
 @few
-def test_chunks_that_nobody_asked_for(unit, unit_bytes, length):
+def test_default_chunks(unit, unit_bytes, length):
     endless = chunk_length(unit, unit_bytes, None, None) // unit
     assert is_power_of_two(endless)
     assert endless * unit_bytes <= 8 * MIB or endless == 1
@@ -76,16 +76,16 @@ def test_chunks_that_nobody_asked_for(unit, unit_bytes, length):
     chunk = chunk_length(unit, unit_bytes, length, None)
     units, n_units = chunk // unit, ceil(length / unit)
     assert is_power_of_two(units) or units == n_units
-    assert units >= min(endless, n_units)  # longer for long streams, shorter only for short ones
+    assert units >= min(endless, n_units)  # longer for long streams, shorter only for short streams
     if ceil(n_units / units) > 2 * 4096:
-        assert 2 * units * unit_bytes > 24 * MIB  # very many files only where larger ones would be too large
+        assert 2 * units * unit_bytes > 24 * MIB  # very many files only if larger files would exceed the budget
 
 
 @given(
     unit=st.integers(1, 4096), unit_bytes=sizes, length=st.none() | st.integers(1, 10**9), target=st.integers(1, 10**6)
 )
 @few
-def test_chunks_that_were_asked_for(unit, unit_bytes, length, target):
+def test_chunks_with_a_target_length(unit, unit_bytes, length, target):
     chunk = chunk_length(unit, unit_bytes, length, target)
     assert chunk < target + unit
     too_large = (chunk // unit + 1) * unit_bytes > 24 * MIB
@@ -114,7 +114,7 @@ def row_plans(draw):
 
 @given(row_plans())
 @few
-def test_steps_tile_the_rows(planned):
+def test_steps_partition_the_rows(planned):
     given, batch_size, n_devices = planned
     plan = plan_rows(**given, batch_size=batch_size, n_devices=n_devices)
     block, n_obs = given["block"], given["n_obs"]
@@ -130,7 +130,7 @@ def test_steps_tile_the_rows(planned):
     else:
         assert steps[-1][1] == n_obs
         assert 0 < steps[-1][1] - steps[-1][0] <= plan.step
-    # Whole blocks, as many on each device, and no more than it computes at once.
+    # Whole blocks, the same number on each device, and not more than a device computes at once.
     each, odd = divmod(plan.step, block * n_devices)
     assert odd == 0
     assert 1 <= each <= given["blocks_per_device"]
@@ -143,7 +143,7 @@ def test_steps_tile_the_rows(planned):
 
 @given(row_plans())
 @few
-def test_chunks_of_rows_hold_the_budget(planned):
+def test_row_chunks_are_within_the_budget(planned):
     given, batch_size, n_devices = planned
     plan = plan_rows(**given, batch_size=batch_size, n_devices=n_devices)
     row = given["row_bytes"]
@@ -153,21 +153,21 @@ def test_chunks_of_rows_hold_the_budget(planned):
 
 @given(row_plans(), batch_sizes, devices)
 @few
-def test_neither_batch_size_nor_devices_show_in_the_blocks(planned, other_batch, other_devices):
+def test_blocks_do_not_depend_on_batch_size_or_devices(planned, other_batch, other_devices):
     given, batch_size, n_devices = planned
     one = plan_rows(**given, batch_size=batch_size, n_devices=n_devices)
     other = plan_rows(**given, batch_size=other_batch, n_devices=other_devices)
     assert one.block == other.block == given["block"]
-    # Every step begins where a block does, so all of them number the blocks alike.
+    # Every step begins with a block, so the numbering of the blocks is the same.
     for plan in (one, other):
         assert all(start % plan.block == 0 for start, _ in islice(plan.steps(), 100))
-    # What lands in one file does not depend on the devices, or a call could not be finished elsewhere.
+    # Chunks do not depend on the devices, so that a call can be resumed on other devices.
     assert plan_rows(**given, batch_size=batch_size, n_devices=other_devices).chunk == one.chunk
 
 
 @given(row_bytes=st.integers(1, 2**20), n_draws=counts, n_obs=st.integers(1, 10**6), batch_size=batch_sizes)
 @few
-def test_from_kernel_to_chunk_the_budget_is_held(row_bytes, n_draws, n_obs, batch_size):
+def test_plan_of_a_kernel_is_within_the_budget(row_bytes, n_draws, n_obs, batch_size):
     block = block_rows(row_bytes, n_draws, n_obs)
     plan = plan_rows(
         block=block,
@@ -201,7 +201,7 @@ def draw_plans(draw):
 
 @given(draw_plans())
 @few
-def test_steps_tile_the_draws_and_no_step_has_draws_of_two_chains(planned):
+def test_steps_partition_the_draws_of_each_chain(planned):
     given, batch_size, n_devices = planned
     plan = plan_draws(**given, batch_size=batch_size, n_devices=n_devices)
     per_chain = given["n_draws"] // given["n_chains"]
@@ -214,7 +214,7 @@ def test_steps_tile_the_draws_and_no_step_has_draws_of_two_chains(planned):
     for start, stop in steps:
         assert 0 < stop - start <= plan.step
         assert start // per_chain == (stop - 1) // per_chain
-        # A step is one chunk: it begins where a chunk of its chain does, and ends there or with the chain.
+        # A step is one chunk: it begins and ends with a chunk of its chain.
         assert start % per_chain % plan.chunk == 0
         assert stop - start == min(plan.chunk, per_chain - start % per_chain)
 
@@ -237,7 +237,7 @@ def test_steps_of_draws_are_whole_groups_within_the_budget(planned):
 
 @given(st.integers(1, 10**4), st.integers(1, 300), st.sampled_from(["obs", "draw"]))
 @few
-def test_a_plan_made_by_hand_tiles_too(length, step, axis):
+def test_steps_of_any_plan_partition_the_axis(length, step, axis):
     assume(length // step < 2000)
     plan = Plan(axis, length, length, 1, None, step, step)
     covered = [i for start, stop in plan.steps() for i in range(start, stop)]
@@ -246,7 +246,7 @@ def test_a_plan_made_by_hand_tiles_too(length, step, axis):
 
 @pytest.mark.parametrize(("row_bytes", "chunk"), [(4 * 1000, 4 * 1024), (2 * 5 * 4, 512 * 1024)])
 def test_ten_billion_rows(row_bytes, chunk):
-    """As the page on that many rows has it: 1,000 draws in single precision, or five statistics in double."""
+    """The numbers in the documentation: 1,000 draws in single precision, or five statistics in double."""
     plan = plan_rows(
         block=1024,
         n_obs=10**10,
