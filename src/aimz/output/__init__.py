@@ -7,7 +7,7 @@ from aimz._imports import await_imports
 
 await_imports()
 
-from aimz.output.datasets import (  # noqa: E402
+from aimz.output.datasets import (
     DrawsInfo,
     GroupTemplate,
     attributes,
@@ -17,12 +17,12 @@ from aimz.output.datasets import (  # noqa: E402
     observed_dataset,
     stats_dataset,
 )
-from aimz.output.differences import difference, recorded_noise  # noqa: E402
-from aimz.output.elpd import import_arviz_stats, leave_one_out, relative_ess  # noqa: E402
-from aimz.output.labels import Labels  # noqa: E402
-from aimz.output.lazy_datasets import as_group, open_result  # noqa: E402
-from aimz.output.scenario_tree import Averages, Contrast, check_by, check_contrast, read_contrast, scenario_tree  # noqa: E402
-from aimz.output.summary import in_words, summary  # noqa: E402
+from aimz.output.differences import difference, recorded_noise
+from aimz.output.elpd import import_arviz_stats, leave_one_out, relative_ess
+from aimz.output.labels import Labels
+from aimz.output.lazy_datasets import as_group, open_result
+from aimz.output.scenario_tree import Averages, Contrast, check_by, check_contrast, read_contrast, scenario_tree
+from aimz.output.summary import in_words, summary
 
 __all__ = [
     "Averages",

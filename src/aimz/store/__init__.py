@@ -7,19 +7,19 @@ from aimz._imports import await_imports
 
 await_imports()
 
-from aimz.store.accumulator import SumAccumulator  # noqa: E402
-from aimz.store.base import Group, ResultStore, StorePart, Variable  # noqa: E402
-from aimz.store.chunk_writer import ChunkWriter  # noqa: E402
-from aimz.store.guest_sink import GuestSink  # noqa: E402
-from aimz.store.journal import JOURNAL, Journal  # noqa: E402
-from aimz.store.location import Directory, Location, as_location, new_call_location  # noqa: E402
-from aimz.store.memory import InMemoryStore  # noqa: E402
-from aimz.store.object_store import ObjectStoreLocation  # noqa: E402
-from aimz.store.stored_array import STATE, StoredArray, check_result  # noqa: E402
-from aimz.store.temporary_directory import TemporaryDirectory  # noqa: E402
-from aimz.store.temporary_file import TemporaryFileStore  # noqa: E402
-from aimz.store.urls import read_location  # noqa: E402
-from aimz.store.zarr_store import ZarrStore  # noqa: E402
+from aimz.store.accumulator import SumAccumulator
+from aimz.store.base import Group, ResultStore, StorePart, Variable
+from aimz.store.chunk_writer import ChunkWriter
+from aimz.store.guest_sink import GuestSink
+from aimz.store.journal import JOURNAL, Journal
+from aimz.store.location import Directory, Location, as_location, new_call_location
+from aimz.store.memory import InMemoryStore
+from aimz.store.object_store import ObjectStoreLocation
+from aimz.store.stored_array import STATE, StoredArray, check_result
+from aimz.store.temporary_directory import TemporaryDirectory
+from aimz.store.temporary_file import TemporaryFileStore
+from aimz.store.urls import read_location
+from aimz.store.zarr_store import ZarrStore
 
 __all__ = [
     "JOURNAL",
