@@ -35,7 +35,7 @@ def test_shares_tile_the_rows_and_processes_meet_as_often(plan, n_processes, sto
 @given(plans, st.integers(1, 70), st.booleans(), st.booleans())
 @settings(max_examples=200, deadline=None)
 def test_stretches_are_whole_chunks_or_blocks_and_shares_are_even(plan, n_processes, stored, sent):
-    unit = max(plan.chunk, plan.digest_rows) if stored else plan.block
+    unit = max(plan.chunk, plan.note) if stored else plan.block
     lengths = []
     for index in range(n_processes):
         share = partition_rows(plan, index, n_processes, stored=stored, sent=sent)

@@ -74,7 +74,7 @@ def new_store(directory: Path, *, journal: bool = False, temporary: TemporaryDir
         if kept is None:
             kept = Journal(Directory(directory), {"kernel": "k", "rng_key": "1"}, "2024-01-01")
             kept.begin()
-    return ZarrStore(directory, GROUP, root_attrs={"output_dir": "there"}, journal=kept, temporary=temporary)
+    return ZarrStore(directory, GROUP, root_attrs={"output_dir": "there"}, journal=kept, home=temporary)
 
 
 def start(store: ZarrStore, shape: tuple[int | None, ...] = (2, 3, N_ROWS)) -> None:

@@ -85,12 +85,12 @@ class Compute:
         y = np.arange(self.n_obs) + np.arange(N_DRAWS)[:, None] / 8
         return {"y": y, "z": -np.stack([y] * 3, axis=1)}
 
-    def constants(self, handle: Any) -> dict[str, np.ndarray]:
+    def once(self, handle: Any) -> dict[str, np.ndarray]:
         assert handle == self.begun[0]
         return {"w": np.arange(N_DRAWS)}
 
     def request(self, plan: Plan, **given: Any) -> StreamRequest:
-        functions = {"begin": self.begin, "fetch": self.fetch, "constants": self.constants, "skip": self.skip, **given}
+        functions = {"begin": self.begin, "fetch": self.fetch, "once": self.once, "skip": self.skip, **given}
         return StreamRequest(plan=plan, axes={"y": 1, "z": 2, "w": 0}, **functions)
 
     def skip(self, start: int, stop: int) -> None:
@@ -187,7 +187,7 @@ def test_no_piece_has_draws_of_two_chains(n_chains, batch_size, whole_chunks):
         axes={"y": 0},
         begin=lambda start, stop: (start, stop),
         fetch=lambda handle: [(*handle, {"y": whole[slice(*handle)]})],
-        constants=lambda _: {},
+        once=lambda _: {},
     )
     store = Watcher(whole_chunks=whole_chunks)
     assert run(request, store) == n_draws
@@ -234,7 +234,7 @@ def test_finished_steps_are_skipped(known):
         return (start, stop) not in done
 
     plan = row_plan(45 if known else None, step=10, chunk=5)
-    assert run(compute.request(plan, is_missing=is_missing), store) == 45
+    assert run(compute.request(plan, wanted=is_missing), store) == 45
     assert compute.skipped == sorted(done)
     assert compute.begun == [(10, 20), (30, 40), (40, 45)]
     assert [start for start, _ in store.of("y")] == [10, 15, 30, 35, 40]
@@ -251,7 +251,7 @@ def test_steps_are_skipped_and_begun_in_order():
     order: list[int] = []
     request = compute.request(
         row_plan(60, step=10, chunk=10),
-        is_missing=lambda start, _: start % 20 == 0,
+        wanted=lambda start, _: start % 20 == 0,
         begin=lambda start, stop: (order.append(start), compute.begin(start, stop))[1],
         skip=lambda start, _: order.append(start),
     )
@@ -262,7 +262,7 @@ def test_steps_are_skipped_and_begun_in_order():
 def test_chunks_do_not_span_skipped_steps():
     """An incomplete chunk is written before a gap, also if steps and chunks have different lengths."""
     compute, store = Compute(48), Watcher()
-    request = compute.request(row_plan(48, step=12, chunk=8), is_missing=lambda start, _: start in (0, 36))
+    request = compute.request(row_plan(48, step=12, chunk=8), wanted=lambda start, _: start in (0, 36))
     assert run(request, store) == 48
     assert [start for start, _ in store.of("y")] == [0, 8, 36, 40]
     for start, array in store.of("y"):
@@ -271,7 +271,7 @@ def test_chunks_do_not_span_skipped_steps():
 
 def test_all_steps_skipped():
     compute, store = Compute(30), Watcher()
-    assert run(compute.request(row_plan(30, step=10, chunk=10), is_missing=lambda *_: False), store) == 30
+    assert run(compute.request(row_plan(30, step=10, chunk=10), wanted=lambda *_: False), store) == 30
     assert store.pieces == []
     assert compute.begun == []
 
@@ -307,7 +307,7 @@ def test_queued_bytes_are_bounded(whole_chunks):
 
     store._before = before
     plan = Plan("obs", n_steps * width, 1, 1, width, width, width)
-    request = StreamRequest(plan=plan, axes={"y": 1}, begin=lambda *step: step, fetch=fetch, constants=lambda _: {})
+    request = StreamRequest(plan=plan, axes={"y": 1}, begin=lambda *step: step, fetch=fetch, once=lambda _: {})
     run(request, store)
     assert store.calls == n_steps
     assert 2 <= most <= 16  # it runs ahead, by at most 64 MiB
@@ -322,7 +322,7 @@ def test_piece_larger_than_the_queue_is_written():
         axes={"y": 1},
         begin=lambda *step: step,
         fetch=lambda handle: [(*handle, {"y": big})],
-        constants=lambda _: {},
+        once=lambda _: {},
     )
     run(request, store)
     assert [start for start, _ in store.of("y")] == [0, big.shape[1], 2 * big.shape[1]]
@@ -339,7 +339,7 @@ class Worse(BaseException):
     pass
 
 
-ERRORS = [Trouble("constants"), OSError(28, "No space left on device"), KeyboardInterrupt(), Worse(), SystemExit(3)]
+ERRORS = [Trouble("once"), OSError(28, "No space left on device"), KeyboardInterrupt(), Worse(), SystemExit(3)]
 
 
 def raising(error: BaseException, at: int) -> Callable[..., Any]:
@@ -389,7 +389,7 @@ def test_store_error_wakes_the_waiting_stream():
         axes={"y": 1},
         begin=lambda start, stop: (begun.append(start), (start, stop))[1],
         fetch=lambda handle: [(*handle, {"y": big})],
-        constants=lambda _: {},
+        once=lambda _: {},
     )
     with pytest.raises(Trouble) as caught:
         run(request, Watcher(before=before))
@@ -398,21 +398,21 @@ def test_store_error_wakes_the_waiting_stream():
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
-@pytest.mark.parametrize("stage", ["begin", "fetch", "constants", "is_missing", "skip"])
+@pytest.mark.parametrize("stage", ["begin", "fetch", "once", "wanted", "skip"])
 @pytest.mark.parametrize("at", [0, 4])
 def test_error_of_any_stage_is_raised(stage, at, error):
     compute, store = Compute(100), Watcher()
-    fails = raising(error, 0 if stage == "constants" else at)
+    fails = raising(error, 0 if stage == "once" else at)
     given = {
         "begin": lambda *step: (fails(), compute.begin(*step))[1],
         "fetch": lambda handle: (fails(), compute.fetch(handle))[1],
-        "constants": fails,
-        "is_missing": lambda *step: (fails(), True)[1],
+        "once": fails,
+        "wanted": lambda *step: (fails(), True)[1],
         "skip": lambda *step: (fails(), compute.skip(*step))[1],
     }
     functions = {stage: given[stage]}
     if stage == "skip":
-        functions["is_missing"] = lambda start, _: start % 20 == 0
+        functions["wanted"] = lambda start, _: start % 20 == 0
     with pytest.raises(type(error)) as caught:
         run(compute.request(row_plan(100, step=10, chunk=10), **functions), store)
     assert caught.value is error
@@ -474,7 +474,7 @@ def test_keyboard_interrupt_while_waiting_for_the_store():
         axes={"y": 1},
         begin=lambda *step: step,
         fetch=lambda handle: [(*handle, {"y": big})],
-        constants=lambda _: {},
+        once=lambda _: {},
     )
     store = Watcher(before=before)
     with pytest.raises(KeyboardInterrupt):
@@ -504,7 +504,7 @@ def closed(monkeypatch):
 def test_progress_bar_counts_skipped_rows(closed, known):
     compute = Compute(45)
     plan = row_plan(45 if known else None, step=10, chunk=5)
-    run(compute.request(plan, is_missing=lambda start, _: start != 10, progress="predict"), Watcher())
+    run(compute.request(plan, wanted=lambda start, _: start != 10, progress="predict"), Watcher())
     (bar,) = closed
     assert bar.pop("title").startswith("predict")
     assert bar == {"n": 45, "total": 45 if known else None, "unit": "rows"}

@@ -258,5 +258,5 @@ def test_ten_billion_rows(row_bytes, chunk):
         batch_size=None,
     )
     assert plan.chunk == chunk
-    assert plan.digest_rows % plan.chunk == 0
-    assert 10**10 / plan.digest_rows <= 2**16
+    assert plan.note % plan.chunk == 0
+    assert 10**10 / plan.note <= 2**16

@@ -215,8 +215,7 @@ class DaskExecutor:
         uses_dask = any(rows.uses_dask for rows in _readers(task.layout))
 
         def begin(start: int, stop: int) -> "Future[Any]":
-            starts = range(start, stop, self.plan.digest_rows)
-            noted = None if seen is None else {at: seen[at] for at in starts if at in seen}
+            noted = None if seen is None else {at: seen[at] for at in range(start, stop, self.plan.note) if at in seen}
             one = RowRange(
                 start, stop, _shares(task.layout, start, stop), None if look else sink.part(start, stop), noted
             )
@@ -275,7 +274,7 @@ class DaskExecutor:
         plan, layout = self.plan, self.task.layout
         assert plan.n_obs is not None
         assert plan.block is not None
-        unit = max(plan.chunk, plan.digest_rows) if sink.whole_chunks else plan.block
+        unit = max(plan.chunk, plan.note) if sink.whole_chunks else plan.block
         sent, held, chunk = 0, 0, 0
         for rows in _readers(layout):
             if rows.uses_dask:

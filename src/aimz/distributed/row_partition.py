@@ -24,7 +24,7 @@ def partition_rows(plan: Plan, index: int, count: int, *, stored: bool, sent: bo
     """
     assert plan.n_obs is not None
     assert plan.block is not None
-    unit = max(plan.chunk, plan.digest_rows) if stored else plan.block
+    unit = max(plan.chunk, plan.note) if stored else plan.block
     n_units = -(-plan.n_obs // unit)
     longest = -(-n_units // count)
     if sent:

@@ -105,7 +105,9 @@ def _place(given: Any, name: str, *, call: bool = False) -> "Location":
     if _is_path(given):
         return Directory(read_output_dir(given, name))
     location = read_location(given, name, call=call)
-    location.check_access(name)
+    if location.local:
+        return Directory(read_output_dir(str(location), name))
+    location.check(name)
     return location
 
 

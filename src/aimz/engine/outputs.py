@@ -64,8 +64,8 @@ class OutputSpec:
             axes=self.axes,
             begin=noted(runner.begin),
             fetch=lambda handle: [(start, stop, self.kept(part)) for start, stop, part in runner.fetch(handle)],
-            constants=(lambda handle: self.kept(runner.once(handle))) if once else (lambda _handle: {}),
-            is_missing=wanted or (lambda _start, _stop: True),
+            once=(lambda handle: self.kept(runner.once(handle))) if once else (lambda _handle: {}),
+            wanted=wanted or (lambda _start, _stop: True),
             skip=noted(runner.skip),
             progress=progress,
         )
@@ -102,7 +102,7 @@ def missing_steps(
             missing.add(chain + position[variable.axis] * chunk)
         if plan.length is None:  # one variable may have been written further than another
             missing |= set(range(stored.length(name) // chunk * chunk, reached, chunk))
-    starts, note = sorted(missing), plan.digest_rows
+    starts, note = sorted(missing), plan.note
 
     def is_wanted(begin: int, end: int) -> bool:
         if end > reached or any(at < end and begin < at + chunk for at in starts):

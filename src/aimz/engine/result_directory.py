@@ -73,7 +73,7 @@ class ResultDirectory:
             group,
             root_attrs=self.root_attrs,
             journal=self._journal,
-            temporary=None if streaming.output_dir else home,
+            home=None if streaming.output_dir else home,
         )
 
     def write_beside(self, groups: "Mapping[str, xr.Dataset]") -> None:

@@ -35,7 +35,7 @@ class RowDigests:
 
     def see(self, start: int, stop: int, rows: Mapping[str, np.ndarray]) -> None:
         """Look at rows that were read."""
-        block, length, n_obs = self._plan.block or 1, self._plan.digest_rows, self._plan.n_obs
+        block, length, n_obs = self._plan.block or 1, self._plan.note, self._plan.n_obs
         arrays = [rows[name] for name in sorted(self.names)]
         for at in range(start, stop, block):
             end = min(at + block, stop)

@@ -78,9 +78,9 @@ def read_scenario(
         msg = f"Exactly one of `output_{name}` and `args_{name}` must be given; got {given}."
         raise TypeError(msg)
     if tree is not None:
-        from aimz.output import recorded_noise
+        from aimz.output import recorded
 
-        key, anew, in_blocks = recorded_noise(tree, f"output_{name}")
+        key, anew, in_blocks = recorded(tree, f"output_{name}")
         return Scenario(tree, None, None if key is None else key_from_text(key), anew, in_blocks)
     if not isinstance(args, Mapping) or param_input not in args:
         got = sorted(args) if isinstance(args, Mapping) else type(args).__name__
@@ -102,9 +102,9 @@ def read_scenario(
         raise ValueError(msg)
     key = rest.pop("rng_key", None)
     if beside is not None and not _STREAMING.keys() & rest.keys():
-        from aimz.output import recorded_noise
+        from aimz.output import recorded
 
-        on_batch = on_batch or not recorded_noise(beside, f"the scenario beside `args_{name}`")[2]
+        on_batch = on_batch or not recorded(beside, f"the scenario beside `args_{name}`")[2]
     options = None if on_batch else {option: rest.pop(option, default) for option, default in _STREAMING.items()}
     request = {
         "X": rest.pop(param_input),

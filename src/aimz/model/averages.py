@@ -206,7 +206,7 @@ def _added_up(engine: KernelEngine, cut: _Cut) -> ScenarioSums:
         codes=groups.codes,
         width=joint.width,
         by_draws=plan.axis == "draw",
-        constants=set(joint.return_sites) - joint.row_axes.keys(),
+        same=set(joint.return_sites) - joint.row_axes.keys(),
     )
     sites = joint.return_sites
     landing = OutputSpec({name: name for name in sites}, dict.fromkeys(sites, 0))

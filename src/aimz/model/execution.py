@@ -169,7 +169,7 @@ def _run(
     beside = order.beside()
     if not options.complete:
         row_dim = None if order.n_obs_known else results.row_dim(prepared)
-        coords = {name: coord for name, coord in frame.stored_coords().items() if name != row_dim}
+        coords = {name: coord for name, coord in frame.packed_coords().items() if name != row_dim}
         try:
             sink.open(Group(variables, coords, {**frame.attrs, **own}))
             if place is not None:
@@ -201,7 +201,7 @@ def _run(
         frame = label(prepared, shapes(length), created_at=frame.attrs["created_at"])
     beside = {name: dataset.assign_attrs(own) if own else dataset for name, dataset in beside.items()}
     return make_tree(
-        {**beside, order.asked.group: frame.dataset(arrays, **own)}, **({} if place is None else place.root_attrs)
+        {**beside, order.asked.group: frame.filled(arrays, **own)}, **({} if place is None else place.root_attrs)
     )
 
 

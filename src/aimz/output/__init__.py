@@ -17,7 +17,7 @@ from aimz.output.datasets import (
     observed_dataset,
     stats_dataset,
 )
-from aimz.output.differences import difference, recorded_noise
+from aimz.output.differences import difference, recorded
 from aimz.output.elpd import import_arviz_stats, leave_one_out, relative_ess
 from aimz.output.labels import Labels
 from aimz.output.lazy_datasets import as_group, open_result
@@ -44,7 +44,7 @@ __all__ = [
     "observed_dataset",
     "open_result",
     "read_contrast",
-    "recorded_noise",
+    "recorded",
     "relative_ess",
     "scenario_tree",
     "stats_dataset",

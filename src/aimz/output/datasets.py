@@ -50,7 +50,7 @@ class GroupTemplate:
     coords: Mapping[Hashable, Any]
     attrs: Mapping[str, Any]
 
-    def dataset(self, arrays: Mapping[str, Any], **attrs: Any) -> xr.Dataset:
+    def filled(self, arrays: Mapping[str, Any], **attrs: Any) -> xr.Dataset:
         """Return the group with its arrays; stored arrays are read lazily."""
         variables = {
             name: (self.dims[name], array if isinstance(array, np.ndarray) else lazy_array(array))
@@ -58,7 +58,7 @@ class GroupTemplate:
         }
         return xr.Dataset(variables, coords=dict(self.coords), attrs={**self.attrs, **attrs})
 
-    def stored_coords(self) -> dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]]:
+    def packed_coords(self) -> dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]]:
         """Return the labels to store; see :func:`stored_coords`."""
         return stored_coords(
             {
@@ -133,7 +133,7 @@ def draws_dataset(draws: Mapping[str, Any], info: DrawsInfo, labels: Labels) -> 
     """Return a dataset with dimensions ``(chain, draw, ...)`` from arrays ``(n_draws, ...)``, chain after chain."""
     arrays = {name: np.asarray(array) for name, array in draws.items()}
     template = group_template(info, {name: array.shape for name, array in arrays.items()}, labels)
-    return template.dataset({name: a.reshape(info.num_chains, -1, *a.shape[1:]) for name, a in arrays.items()})
+    return template.filled({name: a.reshape(info.num_chains, -1, *a.shape[1:]) for name, a in arrays.items()})
 
 
 def stats_dataset(stats: Mapping[str, np.ndarray]) -> xr.Dataset:

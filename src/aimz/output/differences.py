@@ -1,6 +1,6 @@
 """Difference between two predictions: ``intervention - baseline``, draw by draw and row by row."""
 
-__all__ = ["difference", "recorded_noise"]
+__all__ = ["difference", "recorded"]
 
 import json
 
@@ -69,7 +69,7 @@ def difference(baseline: xr.DataTree, intervention: xr.DataTree) -> xr.DataTree:
     return tree
 
 
-def recorded_noise(tree: xr.DataTree, name: str) -> tuple[str | None, frozenset[str], bool]:
+def recorded(tree: xr.DataTree, name: str) -> tuple[str | None, frozenset[str], bool]:
     """Return the key, the resampled sites, and whether rows were drawn in blocks, from the attributes of a result.
 
     Raises

@@ -31,7 +31,7 @@ class SumAccumulator(ResultStore, StorePart):
     """Number of sums of a tile: one for each cell, or one for each cell that occurs in the tile, in order."""
     by_draws: bool
     """Whether a piece has all tiles of some draws, rather than all draws of some tiles."""
-    constants: AbstractSet[str]
+    same: AbstractSet[str]
     """Names of variables without rows, whose values are kept as they are."""
     first_row: int = 0
     """Row of the first entry of ``codes``."""
@@ -44,7 +44,7 @@ class SumAccumulator(ResultStore, StorePart):
     def write(self, name: str, array: np.ndarray, start: int) -> None:
         """Add a piece ``(n_draws, n_tiles, 1 + n_scenarios, ..., width)``, or the values of a constant."""
         draws = slice(start, start + len(array)) if self.by_draws else slice(None)
-        if name in self.constants:
+        if name in self.same:
             whole = self.sums.setdefault(name, np.zeros((self.n_draws, *array.shape[1:])))
             whole[draws] = array
             return
@@ -83,14 +83,14 @@ class SumAccumulator(ResultStore, StorePart):
         cells = self._cells()
         if cells is None:
             return None, self.sums
-        return cells, {n: sums if n in self.constants else sums[..., cells] for n, sums in self.sums.items()}
+        return cells, {n: sums if n in self.same else sums[..., cells] for n, sums in self.sums.items()}
 
     def add(self, payload: Any) -> None:
         """Add sums over other rows."""
         cells, found = payload
         with np.errstate(invalid="ignore"):  # infinite values of both signs
             for name, sums in found.items():
-                if name in self.constants:
+                if name in self.same:
                     self.sums[name] = sums
                     continue
                 whole = self.sums.setdefault(name, np.zeros((*sums.shape[:-1], self.n_cells)))
@@ -99,7 +99,7 @@ class SumAccumulator(ResultStore, StorePart):
     def read(self, name: str) -> np.ndarray:
         """Return the sums ``(n_draws, n_scenarios, ..., n_cells)``, or the values of a constant."""
         sums = self.sums[name]
-        if name in self.constants:
+        if name in self.same:
             return sums
         with np.errstate(invalid="ignore"):
             found: np.ndarray = sums[:, :1] + sums[:, 1:]

@@ -48,7 +48,7 @@ class Location(ABC):
         return f"The result in {self} is incomplete. Finished parts are kept: repeat the call with {self.resume}."
 
     @abstractmethod
-    def check_access(self, argument: str) -> None:
+    def check(self, argument: str) -> None:
         """Check, before any work, that results can be stored here; ``argument`` is named in the error.
 
         Raises
@@ -129,7 +129,7 @@ class Directory(Location):
         """Arguments that resume the call stored here."""
         return f"`resume={str(self.path)!r}`"
 
-    def check_access(self, argument: str) -> None:
+    def check(self, argument: str) -> None:
         """Check that the directory can be created and written."""
         read_output_dir(self.path, argument)
 

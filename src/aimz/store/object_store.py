@@ -73,7 +73,7 @@ class ObjectStoreLocation(Location):
         name = self.path.rpartition("/")[2]
         return f"`resume={self.url!r}`" if self.url else f"the same `output_dir` and `resume={name!r}`"
 
-    def check_access(self, argument: str) -> None:
+    def check(self, argument: str) -> None:
         """List the location, which needs a bucket, its server and valid credentials."""
         try:
             self.list_dir("")

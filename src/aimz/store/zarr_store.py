@@ -41,7 +41,7 @@ class ZarrStore(ResultStore):
         Attributes of the root group.
     journal
         Journal of a call that can be resumed; None in a temporary directory.
-    temporary
+    home
         Temporary directory that contains the location; readers of the result keep it from being removed.
     """
 
@@ -54,13 +54,13 @@ class ZarrStore(ResultStore):
         *,
         root_attrs: Mapping[str, Any],
         journal: Journal | None = None,
-        temporary: TemporaryDirectory | None = None,
+        home: TemporaryDirectory | None = None,
     ) -> None:
         self.location = as_location(location)
         self._name = name
         self._root_attrs = root_attrs
         self._journal = journal
-        self._temporary = temporary
+        self._temporary = home
         self._variables: dict[str, Variable] = {}
         self._chunks: dict[str, int] = {}
         self._resumed = False

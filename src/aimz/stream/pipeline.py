@@ -35,9 +35,9 @@ class StreamRequest:
     """Starts computing the step from ``start`` to ``stop``; returns a handle, or None if there are no more rows."""
     fetch: Callable[[Any], Iterable[Part]]
     """Waits for a handle; returns its parts in order, without padding."""
-    constants: Callable[[Any], Mapping[str, np.ndarray]]
+    once: Callable[[Any], Mapping[str, np.ndarray]]
     """Returns the arrays that are the same in every step, from the handle of the first one."""
-    is_missing: Callable[[int, int], bool] = lambda _start, _stop: True
+    wanted: Callable[[int, int], bool] = lambda _start, _stop: True
     """Returns whether a step has to be computed; ``skip`` is called for any other."""
     skip: Callable[[int, int], None] = lambda _start, _stop: None
     on_rows_read: Callable[[], None] = lambda: None
@@ -80,7 +80,7 @@ def run(request: StreamRequest, store: "ResultStore | StorePart", start: int = 0
                 writer.put(piece)
 
         for first, last in plan.steps(start, stop):
-            if not request.is_missing(first, last):
+            if not request.wanted(first, last):
                 write_all()
                 request.skip(first, last)
                 request.on_rows_read()
@@ -91,7 +91,7 @@ def run(request: StreamRequest, store: "ResultStore | StorePart", start: int = 0
             request.on_rows_read()
             if handle is None:
                 break
-            constants = {} if begun else {name: [array] for name, array in request.constants(handle).items()}
+            constants = {} if begun else {name: [array] for name, array in request.once(handle).items()}
             if constants:
                 writer.put(Piece(0, 0, constants, request.axes))
             begun = True

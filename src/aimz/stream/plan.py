@@ -44,7 +44,7 @@ class Plan:
         return self.n_obs if self.axis == "obs" else self.n_draws
 
     @property
-    def digest_rows(self) -> int:
+    def note(self) -> int:
         """Number of rows per digest: a block, or several chunks if there are more than 65,536 blocks."""
         if self.block is None or self.n_obs is None or self.n_obs <= self.block * _MAX_DIGESTS:
             return self.block or 1
