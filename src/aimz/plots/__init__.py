@@ -1,8 +1,8 @@
-"""Pictures of results, and the numbers behind them.
+"""Plots of results, and the curves they show.
 
-Every ``plot_*`` function returns a :class:`matplotlib.figure.Figure`, which a notebook shows and ``savefig`` writes.
-It is not known to ``pyplot``, so nothing has to be closed.  matplotlib and arviz-plots are imported when a picture is
-drawn.
+Every ``plot_*`` function returns a :class:`matplotlib.figure.Figure`, which a notebook displays and ``savefig`` writes.
+It is not registered with ``pyplot``, so it does not need to be closed.  matplotlib and arviz-plots are imported when a
+plot is drawn.
 """
 
 from aimz.plots.effect import plot_effect

@@ -1,4 +1,4 @@
-"""Effects by group, one below the other."""
+"""Plot of effects by group."""
 
 __all__ = ["plot_groups"]
 
@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from aimz.plots.figure import canvas, numbers, shortened
+from aimz.plots.figure import canvas, set_ticks, shorten_text
 from aimz.plots.forest import LABEL_WIDTH, Line, draw_forest, forest_height
-from aimz.plots.selection import SAMPLE_DIMS, SCENARIO, STATISTIC, intervals, variable
-from aimz.plots.text import about, against, axis_label, effect_axis, interval_name, subject, wanted_interval
+from aimz.plots.selection import SAMPLE_DIMS, SCENARIO, STATISTIC, intervals, select_variable
+from aimz.plots.text import axis_label, describe_comparison, effect_labels, interval_name, read_probability
+from aimz.statistics import Statistic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MOST = 200
+_MAX_GROUPS, _MAX_SCENARIOS = 200, 6
 
 
 def plot_groups(
@@ -28,30 +29,30 @@ def plot_groups(
     ax: Any = None,
     figsize: tuple[float, float] | None = None,
 ) -> "Figure":
-    """Draw the effect on each group of rows with its interval, below the effect on all rows.
+    """Plot the effect on each group of rows with its interval, below the effect on all rows.
 
-    A full mark is an effect whose interval lies on one side of no effect; a hollow one may go either way.  Each
-    interval is right for its own group.  The largest of many estimates is large partly by chance, unless the kernel
-    pools groups; and whether two groups differ is not told by their intervals, but by that of the difference.
+    A filled mark has an interval that excludes no effect; a hollow mark has one that includes it.  Each interval is
+    valid for its own group.  The largest of many estimates is partly due to chance, unless the kernel pools groups; and
+    whether two groups differ is shown by the interval of their difference, not by their own intervals.
 
     Parameters
     ----------
     effects : xarray.DataTree, xarray.Dataset or xarray.DataArray
-        Result of :meth:`ImpactModel.compare_scenarios` with ``by``, or effects with dimensions ``chain``, ``draw`` and
-        those of the groups.
+        Result of :meth:`ImpactModel.compare_scenarios` with ``by``, or effects with the dimensions ``chain``, ``draw``
+        and those of the groups.
     var_name : str, optional
-        Which site, if there are several.
+        Site to plot, if there are several.
     scenario : optional
-        Which scenario, or a list of some; by default all, and at most 6.
+        A scenario, or a list of at most 6; all by default.
     sort : bool
-        Whether the largest effect comes first; otherwise groups keep their order.
+        Whether to sort groups by their effect, the largest first.
     hdi_prob : float, optional
-        Probability of a highest-density interval; by default an interval of the kind and level of
+        Probability of a highest-density interval; by default an interval with the kind and probability of
         ``arviz_base.rcParams``, as in :func:`aimz.summary`.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw on; by default those of a new figure, as high as its groups need.
+        Axes to draw on; by default those of a new figure, whose height depends on the number of groups.
     figsize : (float, float), optional
-        Width and height in inches.  Where it is too low for all labels, some are left out.
+        Width and height in inches.  Some labels are left out if the figure is too low for all of them.
 
     Returns
     -------
@@ -62,7 +63,7 @@ def plot_groups(
     TypeError, ValueError
         If there are no groups, or more than 200.
     ImportError
-        If matplotlib or arviz-plots are not installed.
+        If matplotlib or arviz-plots is not installed.
 
     Examples
     --------
@@ -75,103 +76,102 @@ def plot_groups(
     >>> [label.get_text() for label in plot_groups(effects).axes[0].get_yticklabels()]
     ['West', 'South', 'North']
     """
-    array, overall, rows = _read(effects, var_name)
-    interval = wanted_interval(hdi_prob)
-    if SCENARIO in array.dims:
-        array, overall = _scenarios(array, overall, scenario)
-    names = [str(name) for name in array[SCENARIO].values] if SCENARIO in array.dims else [""]
-    lines = _lines(array, rows, interval, n_names=len(names), sort=sort)
-    if overall is not None:
-        label = "all rows" if rows is None else f"all rows ({int(rows.sum()):,})"
-        top = _stack(overall, [], len(names))
-        low, high = intervals(top[:, 0], interval)
-        lines.insert(0, Line(label, top[:, 0].mean(0), low, high, overall=True))
-    null, contrast, percent = about(array)
-    with canvas("plot_groups", (7.5, forest_height(len(lines), len(names))), ax=ax, figsize=figsize) as drawn:
-        shown = draw_forest(drawn.ax, lines, null, [shortened(name, 1.8) for name in names])
-        drawn.xlabel(effect_axis(array, contrast, percent=percent), beside=LABEL_WIDTH)
-        numbers(drawn.ax.xaxis, percent=percent, most=5)
-        groups = [str(d) for d in array.dims if d not in (*SAMPLE_DIMS, SCENARIO)]
-        drawn.title(f"{subject(array, contrast)} by {' and '.join(axis_label(d, array[d].attrs) for d in groups)}")
-        if len(names) > 1:
-            drawn.legend()
-        drawn.foot(
-            f"Posterior mean and {interval_name(interval)}.",
-            against(array, names),
-            "Hollow: the interval includes no effect.",
-            "In brackets: rows." if rows is not None else "",
-            f"{len(shown)} of {len(lines)} lines are labelled." if len(shown) < len(lines) else "",
-        )
-        return drawn.figure  # type: ignore[no-any-return]
-
-
-def _read(effects: Any, var_name: str | None) -> tuple[xr.DataArray, xr.DataArray | None, xr.DataArray | None]:
-    """Return effects by group, the effect on all rows, and how many rows each group has."""
-    array = variable(effects, ("effect",), var_name, "plot_groups")
-    groups = [dim for dim in array.dims if dim not in (*SAMPLE_DIMS, SCENARIO)]
+    array = select_variable(effects, ("effect",), var_name, "plot_groups")
+    groups = [str(dim) for dim in array.dims if dim not in (*SAMPLE_DIMS, SCENARIO)]
     if not set(SAMPLE_DIMS) <= set(array.dims) or STATISTIC in array.dims or not groups:
         msg = (
             f"`plot_groups` needs draws of effects by group; got the dimensions {array.dims}. Pass what "
             "`compare_scenarios(..., by=...)` returns."
         )
         raise ValueError(msg)
-    overall = rows = None
-    if isinstance(effects, xr.DataTree):
-        if "effect_overall" in effects.children and array.name in effects["effect_overall"].data_vars:
-            overall = effects["effect_overall"].to_dataset()[array.name]
-        if "groups" in effects.children:
-            rows = effects["groups"].to_dataset()["rows"]
-            extra = [dim for dim in groups if dim not in rows.dims]
-            if extra:
-                msg = (
-                    f"`{array.name}` has the dimension {extra[0]!r} besides its groups. Choose, for instance with "
-                    f"`result['effect'][{array.name!r}].isel({extra[0]}=0)`."
-                )
-                raise ValueError(msg)
-    return array, overall, rows
+    overall, n_rows = _read_tree(effects, array, groups)
+    if SCENARIO in array.dims:
+        chosen = _scenario_positions(array[SCENARIO].values.tolist(), scenario)
+        array = array.isel({SCENARIO: chosen})
+        overall = None if overall is None else overall.isel({SCENARIO: chosen})
+    names = [str(name) for name in array[SCENARIO].values] if SCENARIO in array.dims else None
+    interval, labels = read_probability(hdi_prob), effect_labels(array)
+    lines = _lines(array, groups, n_rows, interval)
+    if sort:  # groups without an estimate are last
+        lines.sort(key=lambda line: -np.nan_to_num(line.mean[0], nan=-np.inf))
+    if overall is not None:
+        label = "all rows" if n_rows is None else f"all rows ({int(n_rows.sum()):,})"
+        draws = _stack(overall, [])[:, 0]
+        lines.insert(0, Line(label, draws.mean(axis=0), *intervals(draws, interval), overall=True))
+    n_each = 1 if names is None else len(names)
+    with canvas("plot_groups", (7.5, forest_height(len(lines), n_each)), ax=ax, figsize=figsize) as drawn:
+        shown = draw_forest(drawn.ax, lines, labels.no_effect, [shorten_text(name, 1.8) for name in names or [""]])
+        drawn.xlabel(labels.axis, margin=LABEL_WIDTH)
+        set_ticks(drawn.ax.xaxis, percent=labels.percent, most=5)
+        drawn.title(f"{labels.title} by {' and '.join(axis_label(dim, array[dim].attrs) for dim in groups)}")
+        if n_each > 1:
+            drawn.legend()
+        drawn.caption(
+            f"Posterior mean and {interval_name(interval)}.",
+            describe_comparison(array.attrs, names),
+            "Hollow: the interval includes no effect.",
+            "In brackets: rows." if n_rows is not None else "",
+            f"{shown} of {len(lines)} lines are labelled." if shown < len(lines) else "",
+        )
+        return drawn.figure  # type: ignore[no-any-return]
 
 
-def _scenarios(
-    array: xr.DataArray, overall: xr.DataArray | None, wanted: Any
-) -> tuple[xr.DataArray, xr.DataArray | None]:
-    known = array[SCENARIO].values.tolist()
+def _read_tree(effects: Any, array: xr.DataArray, groups: list[str]) -> tuple[xr.DataArray | None, xr.DataArray | None]:
+    """Return the effect on all rows and the number of rows in each group, if they are in the result."""
+    if not isinstance(effects, xr.DataTree):
+        return None, None
+    overall = n_rows = None
+    if "effect_overall" in effects.children and array.name in effects["effect_overall"].data_vars:
+        overall = effects["effect_overall"].to_dataset()[array.name]
+    if "groups" in effects.children and "rows" in effects["groups"].data_vars:
+        n_rows = effects["groups"].to_dataset()["rows"]
+        extra = [dim for dim in groups if dim not in n_rows.dims]
+        if extra:
+            msg = (
+                f"`plot_groups` draws one value for each group; `{array.name}` also has the dimensions {extra}. "
+                f"Choose, for instance with `result['effect'][{array.name!r}].isel({extra[0]}=0)`."
+            )
+            raise ValueError(msg)
+    return overall, n_rows
+
+
+def _scenario_positions(known: list[Any], wanted: Any) -> list[int]:
+    """Return the positions of the scenarios to plot."""
     chosen = known if wanted is None else list(wanted) if isinstance(wanted, list | tuple) else [wanted]
     unknown = [name for name in chosen if name not in known]
-    if unknown or not 1 <= len(chosen) <= 6:
+    if unknown or not 1 <= len(chosen) <= _MAX_SCENARIOS:
         got = f"{unknown[0]!r}" if unknown else f"{len(chosen)} of them"
         listed = ", ".join(map(str, known[:8])) + (", ..." if len(known) > 8 else "")
-        msg = f"`scenario` must be one or a list of at most 6 of: {listed}; got {got}. Pass `scenario={known[0]!r}`."
-        raise ValueError(msg)
-    where = {SCENARIO: [known.index(name) for name in chosen]}
-    return array.isel(where), None if overall is None else overall.isel(where)
-
-
-def _stack(array: xr.DataArray, groups: list[Any], n_names: int) -> np.ndarray:
-    """Return draws of shape ``(n_draws, n_groups, n_names)``."""
-    own = [SCENARIO] if SCENARIO in array.dims else []
-    values = array.transpose(*SAMPLE_DIMS, *groups, *own).values.astype(np.float64)
-    return values.reshape(values.shape[0] * values.shape[1], -1, n_names)
-
-
-def _lines(array: xr.DataArray, rows: Any, interval: Any, *, n_names: int, sort: bool) -> list[Line]:
-    """Return a line for each group that has rows."""
-    groups = [dim for dim in array.dims if dim not in (*SAMPLE_DIMS, SCENARIO)]
-    sizes = [array.sizes[dim] for dim in groups]
-    n_rows = None if rows is None else rows.transpose(*groups).values.ravel()
-    kept = np.arange(int(np.prod(sizes))) if n_rows is None else np.flatnonzero(n_rows > 0)
-    if not 1 <= len(kept) <= _MOST:
         msg = (
-            f"`plot_groups` draws 1 to {_MOST} groups; got {len(kept):,}. Aggregate them: pass coarser labels as `by`, "
-            "or choose some with `.sel`; `aimz.summary` makes a table of any number."
+            f"`scenario` must be one or a list of at most {_MAX_SCENARIOS} of: {listed}; got {got}. Pass "
+            f"`scenario={known[0]!r}`."
         )
         raise ValueError(msg)
-    draws = _stack(array, groups, n_names)[:, kept]
-    means, (low, high) = draws.mean(axis=0), intervals(draws, interval)
-    lines = []
-    for i, at in enumerate(kept):
-        place = np.unravel_index(at, sizes)
-        values = [array[dim].values[k] if dim in array.coords else k for dim, k in zip(groups, place, strict=True)]
-        label = " · ".join(map(str, values)) + ("" if n_rows is None else f" ({int(n_rows[at]):,})")
-        lines.append(Line(label, means[i], low[i], high[i]))
-    # What cannot be computed comes last.
-    return sorted(lines, key=lambda line: -np.nan_to_num(line.mean[0], nan=-np.inf)) if sort else lines
+    return [known.index(name) for name in chosen]
+
+
+def _stack(array: xr.DataArray, groups: list[str]) -> np.ndarray:
+    """Return draws of shape ``(n_draws, n_groups, n_scenarios)``."""
+    values = array.transpose(*SAMPLE_DIMS, *groups, ...).values.astype(np.float64)
+    n_scenarios = array.sizes.get(SCENARIO, 1)
+    return values.reshape(values.shape[0] * values.shape[1], -1, n_scenarios)
+
+
+def _lines(array: xr.DataArray, groups: list[str], n_rows: xr.DataArray | None, interval: Statistic) -> list[Line]:
+    """Return a line for each group that has rows."""
+    sizes = [array.sizes[dim] for dim in groups]
+    counts = None if n_rows is None else n_rows.transpose(*groups).values.ravel()
+    kept = np.arange(int(np.prod(sizes))) if counts is None else np.flatnonzero(counts > 0)
+    if not 1 <= len(kept) <= _MAX_GROUPS:
+        msg = (
+            f"`plot_groups` draws 1 to {_MAX_GROUPS} groups; got {len(kept):,}. Aggregate them with coarser labels in "
+            "`by`, or choose some with `.sel`; `aimz.summary` makes a table of any number."
+        )
+        raise ValueError(msg)
+    draws = _stack(array, groups)[:, kept]
+    lines, estimates = [], zip(draws.mean(axis=0), *intervals(draws, interval), strict=True)
+    for i, (mean, low, high) in zip(kept, estimates, strict=True):
+        place = zip(groups, np.unravel_index(i, sizes), strict=True)
+        label = " · ".join(str(array[dim].values[k] if dim in array.coords else k) for dim, k in place)
+        lines.append(Line(label + ("" if counts is None else f" ({int(counts[i]):,})"), mean, low, high))
+    return lines

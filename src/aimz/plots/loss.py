@@ -1,33 +1,32 @@
-"""The loss of variational inference, step by step."""
+"""Plot of the loss of variational inference."""
 
 __all__ = ["plot_loss"]
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aimz.plots.figure import BLUE, GREY, ORANGE, canvas, note, numbers
-from aimz.plots.text import number
+from aimz.plots.figure import BLUE, ORANGE, Canvas, canvas, set_ticks
+from aimz.plots.text import format_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_BINS = 600
-"""Points a line has at most."""
+_MAX_POINTS = 600
+"""Maximum number of points of a line."""
 
 
 def plot_loss(source: Any, *, yscale: str | None = None, figsize: tuple[float, float] | None = None) -> "Figure":
-    """Draw the negative ELBO of each step: the whole run, and its end from near by.
+    """Plot the negative ELBO of each step: the whole run, and an enlarged view of its end.
 
-    The pale area is what single steps lost, from the lowest to the highest of neighbouring steps; the line is their
-    average.  The right panel shows the last fifth of the steps with the averages of its halves, which is what
-    :meth:`ImpactModel.diagnose` compares: a loss still falling there wants more steps.
+    The pale area spans the lowest and highest loss of neighbouring steps; the line is their average.  The right panel
+    shows the last fifth of the steps with the averages of its halves, which :meth:`ImpactModel.diagnose` compares: if
+    the loss still decreases there, more steps are needed.
 
     Parameters
     ----------
-    source : ImpactModel, or anything with ``losses``, or array_like of shape (n_steps,)
-        A model that was fitted by SVI, what SVI returned, or losses.
+    source : ImpactModel, object with ``losses``, or array_like of shape (n_steps,)
+        A model fitted by SVI, the result of SVI, or losses.
     yscale : {"linear", "log"}, optional
         Scale of the left panel.  By default logarithmic if all losses are positive and span more than a factor of ten.
     figsize : (float, float), optional
@@ -40,9 +39,9 @@ def plot_loss(source: Any, *, yscale: str | None = None, figsize: tuple[float, f
     Raises
     ------
     TypeError, ValueError
-        If there are no losses, or none that is finite.
+        If there are no losses, or none is finite.
     ImportError
-        If matplotlib or arviz-plots are not installed.
+        If matplotlib or arviz-plots is not installed.
 
     Examples
     --------
@@ -52,56 +51,45 @@ def plot_loss(source: Any, *, yscale: str | None = None, figsize: tuple[float, f
     >>> [ax.get_xlabel() for ax in figure.axes]
     ['step', 'step']
     """
-    losses = _read(source)
+    losses = _read_losses(source)
     finite = np.isfinite(losses)
     if not finite.any():
-        msg = f"`plot_loss` needs losses that are finite; got {len(losses):,} and none that is. Fit again."
+        msg = f"`plot_loss` needs finite losses; got {len(losses):,} and none that is. Fit again."
         raise ValueError(msg)
     if yscale not in (None, "linear", "log"):
-        msg = f"`yscale` must be 'linear' or 'log'; got {yscale!r}. Leave it out to have it chosen."
+        msg = f"`yscale` must be 'linear' or 'log'; got {yscale!r}. Omit it to choose automatically."
         raise ValueError(msg)
     low, high = losses[finite].min(), losses[finite].max()
     if yscale == "log" and low <= 0:
-        msg = f"`yscale='log'` needs positive losses; the lowest is {low:.4g}. Leave it out, or pass 'linear'."
+        msg = f"`yscale='log'` needs positive losses; the lowest is {low:.4g}. Omit it, or pass 'linear'."
         raise ValueError(msg)
     log = low > 0 and high > 10 * low if yscale is None else yscale == "log"
-    steps = np.arange(1, len(losses) + 1)
-    tenth = max(1, len(losses) // 10)
-    tail = slice(max(0, len(losses) - 2 * tenth), None)
     with canvas("plot_loss", (9.0, 3.8), columns=2, figsize=figsize) as drawn:
         whole, end = drawn.axes
-        _line(whole, steps, losses, steep=True)
+        first = _draw_end(drawn, end, losses)
+        _draw_line(whole, np.arange(1, len(losses) + 1), losses, symmetric=True)
         whole.set_yscale("log" if log else "linear")
-        whole.axvspan(steps[tail][0] - 0.5, len(losses) + 0.5, color=ORANGE, alpha=0.12, linewidth=0)
-        note(whole, ["All steps; the shaded end is on the right."])
-        _line(end, steps[tail], losses[tail], steep=False)
-        means = []
-        for part in (slice(tail.start, len(losses) - tenth), slice(len(losses) - tenth, None)):
-            if finite[part].any():
-                means.append(losses[part][finite[part]].mean())
-                end.hlines(means[-1], steps[part][0], steps[part][-1], color=ORANGE, linewidth=2, zorder=3)
-        change = f"The average of the last tenth is {_moved(means)} the tenth before." if len(means) == 2 else ""
-        note(end, [f"The last {len(losses[tail]):,} steps. {change}"])
+        whole.axvspan(first + 0.5, len(losses) + 0.5, color=ORANGE, alpha=0.12, linewidth=0)
+        whole.set_ylabel("negative ELBO" + (", logarithmic" if log else ""))
+        drawn.subtitle(whole, "All steps; the shaded end is on the right.")
         for ax in drawn.axes:
             ax.set_xlabel("step")
-            numbers(ax.xaxis, most=4)
-        whole.set_ylabel("negative ELBO" + (", logarithmic" if log else ""))
-        if not log:
-            numbers(whole.yaxis)
-        numbers(end.yaxis)
+            set_ticks(ax.xaxis, most=4)
+            if ax is end or not log:
+                set_ticks(ax.yaxis)
         drawn.title("Loss of the fit")
         lost = int((~finite).sum())
-        drawn.foot(
+        drawn.caption(
             "Line: running average; pale: single steps; orange: averages of the last two tenths.",
             f"{lost:,} step(s) whose loss is not finite are left out." if lost else "",
         )
         return drawn.figure  # type: ignore[no-any-return]
 
 
-def _read(source: Any) -> np.ndarray:
-    """Return the losses of whatever holds them."""
+def _read_losses(source: Any) -> np.ndarray:
+    """Return the losses of a model or of a result of SVI."""
     found = source.vi_result if hasattr(source, "vi_result") else source
-    found = getattr(found, "losses", None if found is not source or hasattr(source, "vi_result") else source)
+    found = getattr(found, "losses", None if hasattr(source, "vi_result") else source)
     if found is None:
         msg = (
             f"`plot_loss` needs losses of SVI; {type(source).__name__} has none. Pass a model that `fit` or "
@@ -119,40 +107,54 @@ def _read(source: Any) -> np.ndarray:
     return losses
 
 
-def _line(ax: Any, steps: np.ndarray, losses: np.ndarray, *, steep: bool) -> None:
-    """Draw what single steps lost, and their running average; of very many steps, by bins."""
+def _draw_end(drawn: Canvas, ax: Any, losses: np.ndarray) -> int:
+    """Draw the last fifth of the steps with the averages of its halves; return the number of earlier steps."""
+    n, tenth = len(losses), max(1, len(losses) // 10)
+    first = max(0, n - 2 * tenth)
+    _draw_line(ax, np.arange(first + 1, n + 1), losses[first:], symmetric=False)
+    means = []
+    for start, stop in ((first, n - tenth), (n - tenth, n)):
+        part = losses[start:stop][np.isfinite(losses[start:stop])]
+        if part.size:
+            means.append(part.mean())
+            ax.hlines(means[-1], start + 1, stop, color=ORANGE, linewidth=2, zorder=3)
+    change = ""
+    if len(means) == 2:
+        side = "below" if means[1] < means[0] else "above"
+        change = f" The average of the last tenth is {format_number(abs(means[1] - means[0]))} {side} the tenth before."
+    drawn.subtitle(ax, f"The last {n - first:,} steps.{change}")
+    return first
+
+
+def _draw_line(ax: Any, steps: np.ndarray, losses: np.ndarray, *, symmetric: bool) -> None:
+    """Draw the losses and their running average; very many steps are binned."""
     finite = np.isfinite(losses)
     steps, losses = steps[finite], losses[finite]
     if not losses.size:
         return
-    if losses.size <= _BINS:
+    if losses.size <= _MAX_POINTS:
         ax.plot(steps, losses, color=BLUE, alpha=0.35, linewidth=0.8)
-        ax.plot(steps, _smooth(losses, losses.size // 40, steep=steep), color=BLUE, linewidth=1.6)
+        ax.plot(steps, _running_mean(losses, losses.size // 40, symmetric=symmetric), color=BLUE, linewidth=1.6)
         return
-    edges = np.linspace(0, losses.size, _BINS + 1).astype(np.int64)
+    edges = np.linspace(0, losses.size, _MAX_POINTS + 1).astype(np.int64)
     starts, count = edges[:-1], np.diff(edges)
     at = np.add.reduceat(steps.astype(np.float64), starts) / count
     lowest, highest = np.minimum.reduceat(losses, starts), np.maximum.reduceat(losses, starts)
     ax.fill_between(at, lowest, highest, color=BLUE, alpha=0.25, linewidth=0)
     means = np.add.reduceat(losses, starts) / count
-    ax.plot(at, _smooth(means, 6, steep=steep), color=BLUE, linewidth=1.6)
+    ax.plot(at, _running_mean(means, 6, symmetric=symmetric), color=BLUE, linewidth=1.6)
     ax.margins(x=0.02)
-    ax.tick_params(color=GREY)
 
 
-def _smooth(values: np.ndarray, near: int, *, steep: bool) -> np.ndarray:
-    """Return the average of each value with so many before and after it.
+def _running_mean(values: np.ndarray, width: int, *, symmetric: bool) -> np.ndarray:
+    """Return the average of each value with ``width`` values before and after it.
 
-    At the end there are fewer after it; at the start, where a run is ``steep``, as few after as before.
+    There are fewer after it at the end, and fewer before it at the start; if ``symmetric``, then also fewer after it,
+    because a loss decreases steeply at the start.
     """
     place = np.arange(values.size)
-    before = np.minimum(near, place)
-    after = np.minimum(near, values.size - 1 - place)
-    after = np.minimum(after, before) if steep else after
+    before = np.minimum(width, place)
+    after = np.minimum(width, values.size - 1 - place)
+    after = np.minimum(after, before) if symmetric else after
     total = np.concatenate([[0.0], np.cumsum(values - values[-1])])
     return np.asarray((total[place + after + 1] - total[place - before]) / (before + after + 1) + values[-1])
-
-
-def _moved(means: Sequence[float]) -> str:
-    change = means[-1] - means[0]
-    return f"{number(abs(change))} {'below' if change < 0 else 'above'}"

@@ -1,11 +1,11 @@
-"""Effects on rows along a ranking of the rows.
+"""Cumulative effects along a ranking of rows.
 
-Rows are ranked once, by their posterior mean effect, and the ranking is the same for all draws: a rule has to be
-decided on before it is known which draw is true.  Along it the effects are added up in each draw, block of rows by
-block of rows, at no more than 200 places.  Beside a few numbers for each row, memory grows with places and draws only.
+Rows are ranked once, by their posterior mean effect, and the ranking is the same for all draws: a decision is made
+before it is known which draw is true.  Effects are accumulated along it for each draw, block by block, at no more than
+200 cuts.  Apart from a few numbers for each row, memory depends only on the numbers of cuts and draws.
 """
 
-__all__ = ["SHARE", "Ranked", "column", "ranked", "sums"]
+__all__ = ["SHARE", "RankedEffects", "block_sums", "rank_effects", "read_column"]
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,136 +13,146 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from aimz.plots.selection import PREDICTED, SAMPLE_DIMS, STATISTIC, blocks, check_labels, own_dims, thinned, variable
+from aimz.plots.selection import (
+    PREDICTED,
+    SAMPLE_DIMS,
+    STATISTIC,
+    check_labels,
+    read_blocks,
+    remaining_dims,
+    select_variable,
+    thin_draws,
+)
 
-_MOST_CUTS = 200
+_MAX_CUTS = 200
 SHARE = "share"
 
 
 @dataclass(frozen=True)
-class Ranked:
-    """Effects on rows, and where each row is along the ranking."""
+class RankedEffects:
+    """Effects on rows and the position of each row in the ranking."""
 
     array: xr.DataArray
     row_dim: str
     cells: np.ndarray
-    """What each row is counted with, of shape ``(n_obs,)``: a block of rows between two cuts, or rows of one score."""
+    """Cell of each row, of shape ``(n_obs,)``: the block of rows between two cuts, or a cell of tied rows."""
     spread: np.ndarray
-    """The part of each cell that lies in each block, of shape ``(n_cells, n_cuts)``."""
+    """Share of each cell in each block, of shape ``(n_cells, n_cuts)``."""
     cuts: np.ndarray
-    """Rows treated at each cut, of shape ``(n_cuts,)``."""
+    """Number of rows treated at each cut, of shape ``(n_cuts,)``."""
     attrs: dict[str, Any]
 
     @property
     def n_obs(self) -> int:
-        """The number of rows."""
+        """Number of rows."""
         return self.array.sizes[self.row_dim]
 
     @property
-    def n_cuts(self) -> int:
-        """The number of cuts."""
-        return len(self.cuts)
-
-    @property
-    def head(self) -> tuple[str, ...]:
-        """The dimensions of draws, if there are any."""
+    def sample_dims(self) -> tuple[str, ...]:
+        """Dimensions of the draws, if there are any."""
         return SAMPLE_DIMS if set(SAMPLE_DIMS) <= set(self.array.dims) else ()
 
     @property
     def share(self) -> np.ndarray:
-        """The share of rows that are treated at 0 and at each cut."""
+        """Share of rows treated at 0 and at each cut."""
         return np.concatenate([[0.0], self.cuts / self.n_obs])
 
     @property
     def coords(self) -> dict[str, Any]:
-        """Labels of a curve."""
-        draws = {dim: self.array[dim] for dim in self.head if dim in self.array.coords}
+        """Coordinates of a curve."""
+        draws = {dim: self.array[dim] for dim in self.sample_dims if dim in self.array.coords}
         return {**draws, SHARE: self.share, "n_rows": (SHARE, np.concatenate([[0], self.cuts]))}
 
-    def shaped(self, sums: np.ndarray) -> np.ndarray:
-        """Return running sums of shape ``(n_chains, n_draws, n_cuts + 1)``, from those of each block."""
+    def cumulate(self, sums: np.ndarray) -> np.ndarray:
+        """Return cumulative sums of shape ``(n_chains, n_draws, n_cuts + 1)`` from sums of shape ``(.., n_cuts)``."""
         total = np.concatenate([np.zeros((len(sums), 1)), np.cumsum(sums, axis=1)], axis=1)
-        return total.reshape(*(self.array.sizes[dim] for dim in self.head), -1)
+        return total.reshape(*(self.array.sizes[dim] for dim in self.sample_dims), -1)
 
 
-def ranked(effects: Any, var_name: str | None, ranking: Any, n_cuts: int, max_draws: int | None, what: str) -> Ranked:
-    """Return effects on rows with their ranking; ``what`` says which call wants them.
+def rank_effects(
+    effects: Any, var_name: str | None, ranking: Any, n_cuts: int, max_draws: int | None, function: str
+) -> RankedEffects:
+    """Rank the rows of a result by their effects, or by the scores ``ranking``.
 
     Raises
     ------
     TypeError, ValueError
-        If something does not fit together.
+        If an argument is invalid, or there are no effects on rows.
     """
-    if not (isinstance(n_cuts, int | np.integer) and 1 <= n_cuts <= _MOST_CUTS):
-        msg = f"`n_cuts` must be an integer from 1 to {_MOST_CUTS}; got {n_cuts!r}. Leave it out for 100."
+    if not (isinstance(n_cuts, int | np.integer) and 1 <= n_cuts <= _MAX_CUTS):
+        msg = f"`n_cuts` must be an integer from 1 to {_MAX_CUTS}; got {n_cuts!r}. Omit it for 100."
         raise ValueError(msg)
-    array = variable(effects, PREDICTED, var_name, what)
-    own = own_dims(array, most=1, what=what)
-    if not own or "scenario" in own or not array.sizes[own[0]]:
-        msg = f"`{what}` needs effects on rows; got the dimensions {array.dims}. Pass what `estimate_effect` returns."
+    array = select_variable(effects, PREDICTED, var_name, function)
+    dims = remaining_dims(array, most=1, function=function)
+    if not dims or "scenario" in dims or not array.sizes[dims[0]]:
+        msg = (
+            f"`{function}` needs effects on rows; got the dimensions {array.dims}. Pass what `estimate_effect` returns."
+        )
         raise ValueError(msg)
-    said = ""
+    row_dim, note = dims[0], ""
     if STATISTIC in array.dims:
         if "mean" not in array[STATISTIC].values:
-            msg = f"`{what}` needs the mean of each row. Ask `estimate_effect` for `statistics='mean'`, or for draws."
+            msg = (
+                f"`{function}` needs the mean of each row, or draws. Pass `statistics='mean'` to `estimate_effect`, or "
+                "omit it."
+            )
             raise ValueError(msg)
         array = array.sel({STATISTIC: "mean"}, drop=True)
     else:
-        array, said = thinned(array.transpose(*SAMPLE_DIMS, own[0]), max_draws)
-    n_obs = array.sizes[own[0]]
-    score = _means(array, own[0]) if ranking is None else column(ranking, "ranking", array, own[0])
+        array, note = thin_draws(array.transpose(*SAMPLE_DIMS, row_dim), max_draws)
+    n_obs = array.sizes[row_dim]
+    if ranking is None:
+        means = [block.mean(axis=0, dtype=np.float64) for _, block in read_blocks(array, row_dim)]
+        score = _check_finite(np.concatenate(means), "effects")
+    else:
+        score = read_column(ranking, "ranking", array, row_dim)
     cuts = np.unique(np.round(np.linspace(0, n_obs, min(n_cuts, n_obs) + 1)).astype(np.int64))[1:]
     attrs = {
         "n_obs": n_obs,
         "ranked_by": "posterior mean effect" if ranking is None else "ranking",
         "site": str(array.name),
-        "thinned": said,
+        "thinned": note,
         **{key: array.attrs[key] for key in ("units", "long_name", "baseline", "intervention") if key in array.attrs},
     }
-    return Ranked(array, own[0], *_cells(score, cuts), cuts, attrs)
+    return RankedEffects(array, row_dim, *_assign_cells(score, cuts), cuts, attrs)
 
 
-def _cells(score: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cell of each row, and how cells are spread over the blocks that end at ``cuts``.
+def _assign_cells(score: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cell of each row, and the share of each cell in each block that ends at ``cuts``.
 
-    A block is a cell.  Rows of one score that lie in several blocks are a further one: each block has of all of them
-    the same share, which is the average over their orders.  The order of the file would have a say otherwise.
+    Each block is a cell.  Tied rows that span several blocks are another cell, which is divided among these blocks in
+    proportion: the average over all orders of the rows.  Otherwise the order of the file would matter.
     """
     order = np.argsort(-score, kind="stable")
-    sorted_ = score[order]
-    start = np.flatnonzero(np.concatenate([[True], sorted_[1:] != sorted_[:-1]]))
+    ordered = score[order]
+    start = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
     stop = np.append(start[1:], len(score))
     first, last = np.searchsorted(cuts, start, side="right"), np.searchsorted(cuts, stop - 1, side="right")
-    apart = np.flatnonzero(first != last)
-    first[apart] = len(cuts) + np.arange(len(apart))
+    ties = np.flatnonzero(first != last)
+    first[ties] = len(cuts) + np.arange(len(ties))
     cells = np.empty(len(score), np.int64)
     cells[order] = np.repeat(first, stop - start)
-    low, high = start[apart, None], stop[apart, None]
+    low, high = start[ties, None], stop[ties, None]
     inside = np.minimum(high, cuts) - np.maximum(low, np.append(0, cuts[:-1]))
     return cells, np.concatenate([np.eye(len(cuts)), np.maximum(0, inside) / (high - low)])
 
 
-def _means(array: xr.DataArray, row_dim: str) -> np.ndarray:
-    """Return the posterior mean effect of each row."""
-    found = [part.mean(axis=0, dtype=np.float64) for _, part in blocks(array, row_dim)]
-    return _finite(np.concatenate(found), "effects")
-
-
-def _finite(values: np.ndarray, name: str) -> np.ndarray:
+def _check_finite(values: np.ndarray, name: str) -> np.ndarray:
+    """Return values; raise if some are not finite."""
     lost = int((~np.isfinite(values)).sum())
     if lost:
-        msg = f"`{name}` must be finite for every row; {lost:,} of {len(values):,} are not. Leave those rows out."
+        msg = f"`{name}` must be finite for every row; {lost:,} of {len(values):,} are not. Drop those rows."
         raise ValueError(msg)
     return values
 
 
-def column(given: Any, name: str, array: xr.DataArray, row_dim: str) -> np.ndarray:
+def read_column(given: Any, name: str, array: xr.DataArray, row_dim: str) -> np.ndarray:
     """Return one finite number for each row.
 
     Raises
     ------
     TypeError, ValueError
-        If it is something else, or has other labels than the rows.
+        If the values are not finite numbers, one for each row, or have other labels than the rows.
     """
     n_obs = array.sizes[row_dim]
     try:
@@ -154,15 +164,14 @@ def column(given: Any, name: str, array: xr.DataArray, row_dim: str) -> np.ndarr
         msg = f"`{name}` must have one number for each of the {n_obs:,} rows; got shape {values.shape}."
         raise ValueError(msg)
     check_labels(given, name, array, row_dim)
-    return _finite(values, name)
+    return _check_finite(values, name)
 
 
-def sums(rows: Ranked, kept: np.ndarray | None = None) -> np.ndarray:
-    """Return sums of effects over the rows of each block (those ``kept``), of shape ``(n_draws, n_cuts)``."""
-    n_draws = int(np.prod([rows.array.sizes[dim] for dim in rows.head]))
-    total = np.zeros((n_draws, len(rows.spread)))
-    for where, part in blocks(rows.array, rows.row_dim):
-        cells, values = rows.cells[where], part
+def block_sums(rows: RankedEffects, kept: np.ndarray | None = None) -> np.ndarray:
+    """Return sums of effects over the rows of each block, or over its ``kept`` rows, of shape ``(n_draws, n_cuts)``."""
+    total = np.zeros((rows.array.size // rows.n_obs, len(rows.spread)))
+    for where, values in read_blocks(rows.array, rows.row_dim):
+        cells = rows.cells[where]
         if kept is not None:
             cells, values = cells[kept[where]], values[:, kept[where]]
         if not cells.size:

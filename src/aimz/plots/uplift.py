@@ -1,4 +1,4 @@
-"""Whom to treat first, and what it brings, as a picture."""
+"""Plot of uplift curve, Qini curve and policy value."""
 
 __all__ = ["plot_uplift"]
 
@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from aimz.plots.figure import BLUE, DARK, GREY, ORANGE, Canvas, canvas, note, numbers
-from aimz.plots.ranking import ranked
+from aimz.plots.figure import BLUE, DARK, GREY, ORANGE, Canvas, canvas, set_ticks
+from aimz.plots.ranking import rank_effects
 from aimz.plots.selection import SAMPLE_DIMS, intervals
-from aimz.plots.text import against, axis_label, estimate, interval_name, number, wanted_interval
-from aimz.plots.uplift_curves import gains, policy_value, qini
+from aimz.plots.text import (
+    axis_label,
+    describe_comparison,
+    estimate,
+    format_number,
+    interval_name,
+    plain_name,
+    read_probability,
+)
+from aimz.plots.uplift_curves import compute_gain, compute_qini, policy_value
 from aimz.statistics import Statistic
 
 if TYPE_CHECKING:
@@ -32,38 +40,38 @@ def plot_uplift(
     max_draws: int | None = None,
     figsize: tuple[float, float] | None = None,
 ) -> "Figure":
-    """Draw what it brings to treat the rows with the largest effects first.
+    """Plot the gain of treating the rows with the largest effects first.
 
-    The first panel is the uplift curve: the gain, as the model has it, of treating the top share of rows, beside the
-    gain of treating as many chosen by lot.  With ``treated`` and ``outcome`` of an experiment a second panel is the
-    Qini curve: what treatment added in fact, with its bootstrap interval, beside what the model says it should have.
-    With ``cost`` a last panel is the expected value of each share, with the best one marked.
+    The first panel is the uplift curve: the gain, according to the model, of treating the top share of rows, and the
+    gain of treating as many rows chosen at random.  With ``treated`` and ``outcome`` of an experiment, a second panel
+    is the Qini curve: the outcome that treatment added, with its bootstrap interval, and the one that the model
+    expects.  With ``cost``, a last panel is the expected value of each share, with the best one marked.
 
-    Large effects are taken to be good; where small ones are, pass the negated variable.  The numbers are those of
+    Large effects are assumed to be good; if small ones are, pass the negated variable.  The numbers are those of
     :func:`uplift_curve`, :func:`qini_curve` and :func:`policy_value`.
 
     Parameters
     ----------
     effects : xarray.DataTree, xarray.Dataset or xarray.DataArray
-        Effects on rows: what :meth:`ImpactModel.estimate_effect` returns, of any size.  With row statistics the curve
-        of means is drawn, and no band: bounds of rows do not tell how rows vary together.
+        Effects on rows: the result of :meth:`ImpactModel.estimate_effect`, of any size.  For row statistics the curve
+        of their means is plotted without a band, because intervals of rows do not determine how rows vary together.
     treated, outcome : array_like of shape (n_obs,), optional
-        Of an experiment: whether a row was treated, by lot, and what was observed.  Labels must be those of the rows.
+        Randomized treatment and observed outcome of an experiment.  Labels must be those of the rows.
     cost : float, optional
-        What it costs to treat one row.
+        Cost of treating one row.
     value : float
-        What one unit of the effect is worth, in the same currency.
+        Value of one unit of the effect, in the same currency.
     ranking : array_like of shape (n_obs,), optional
         Scores of the rows, the highest treated first; by default posterior mean effects.
     var_name : str, optional
-        Which site, if there are several.
+        Site to plot, if there are several.
     hdi_prob : float, optional
-        Probability of a highest-density interval; by default an interval of the kind and level of
+        Probability of a highest-density interval; by default an interval with the kind and probability of
         ``arviz_base.rcParams``.
     n_cuts : int
-        Shares to compute the curves at; at most 200.
+        Number of shares at which the curves are computed; at most 200.
     max_draws : int, optional
-        Use at most so many draws; by default all.
+        Maximum number of draws to use; all by default.
     figsize : (float, float), optional
         Width and height in inches.
 
@@ -74,15 +82,15 @@ def plot_uplift(
     Raises
     ------
     TypeError, ValueError
-        If there are no effects on rows, or one of ``treated`` and ``outcome`` comes without the other.
+        If there are no effects on rows, or only one of ``treated`` and ``outcome`` is given.
     ImportError
-        If matplotlib or arviz-plots are not installed.
+        If matplotlib or arviz-plots is not installed.
 
     Notes
     -----
-    The first and the last panel rank and evaluate with the same posterior, which is optimistic: they are as good as the
-    kernel, and a kernel that fits noise makes them too good.  The observed Qini curve does not rest on the kernel, if
-    treatment was by lot; draw it for rows that were not fitted to.
+    The first and the last panel rank and evaluate with the same posterior, which is optimistic: they are only as good
+    as the kernel, and too good for a kernel that overfits.  The observed Qini curve does not depend on the kernel if
+    treatment was randomized; plot it for rows that were not fitted.
 
     Examples
     --------
@@ -97,116 +105,105 @@ def plot_uplift(
         given, other = ("treated", "outcome") if outcome is None else ("outcome", "treated")
         msg = f"`plot_uplift` got `{given}` without `{other}`. Pass both for a Qini curve, or neither."
         raise ValueError(msg)
-    interval = wanted_interval(hdi_prob)
-    rows = ranked(effects, var_name, ranking, n_cuts, max_draws, "plot_uplift")
-    curve = gains(rows)
-    seen = None if treated is None else qini(rows, treated, outcome)
+    interval = read_probability(hdi_prob)
+    rows = rank_effects(effects, var_name, ranking, n_cuts, max_draws, "plot_uplift")
+    curve = compute_gain(rows)
+    observed = None if treated is None else compute_qini(rows, treated, outcome)
     worth = None if cost is None else policy_value(curve, cost=cost, value=value)
-    columns = 1 + (seen is not None) + (worth is not None)
+    columns = 1 + (observed is not None) + (worth is not None)
     size = (6.4, 4.6) if columns == 1 else (4.6 * columns, 4.8)
     with canvas("plot_uplift", size, columns=columns, figsize=figsize) as drawn:
-        axes = list(drawn.axes)
-        _draw_gain(drawn, axes.pop(0), curve, interval)
-        if seen is not None:
-            _draw_qini(drawn, axes.pop(0), seen, interval)
+        axes = iter(drawn.axes)
+        _draw_gain(drawn, next(axes), curve, interval)
+        if observed is not None:
+            _draw_qini(drawn, next(axes), observed, interval)
         if worth is not None:
-            _draw_value(drawn, axes.pop(0), worth, interval)
+            _draw_value(drawn, next(axes), worth, interval)
         for ax in drawn.axes:
+            ax.axhline(0, color=DARK, linewidth=0.8)
             ax.set_xlim(0, 1)
-            numbers(ax.xaxis, percent=True, most=4 if columns > 1 else 5)
-            numbers(ax.yaxis, most=6)
+            set_ticks(ax.xaxis, percent=True, most=4 if columns > 1 else 5)
+            set_ticks(ax.yaxis)
             drawn.xlabel("share of rows treated", ax)
-        drawn.title(f"Treating first where the effect on {_name(curve)} is largest")
-        sampled = "draw" in curve.sizes
-        drawn.foot(
-            f"Bands: {interval_name(interval)}." if sampled else "No band: bounds of rows do not tell of their sums.",
-            f"{curve.attrs['n_obs']:,} rows, ranked by {_ranked_by(curve)}.",
-            against(xr.DataArray(0.0, attrs=curve.attrs)),
-            curve.attrs["thinned"],
+            ax.legend(loc="best", frameon=True, facecolor="white", edgecolor="none", framealpha=0.8)
+        attrs = curve.attrs
+        ranked_by = "a given ranking" if attrs["ranked_by"] == "ranking" else "posterior mean effect"
+        drawn.title(f"Treating first where the effect on {plain_name(attrs['site'], attrs)} is largest")
+        drawn.caption(
+            f"Bands: {interval_name(interval)}." if "draw" in curve.sizes else "No band, because draws are not known.",
+            f"{attrs['n_obs']:,} rows, ranked by {ranked_by}.",
+            describe_comparison(attrs),
+            attrs["thinned"],
         )
         return drawn.figure  # type: ignore[no-any-return]
 
 
-def _ranked_by(curve: xr.Dataset) -> str:
-    return "a ranking that was given" if curve.attrs["ranked_by"] == "ranking" else "posterior mean effect"
-
-
-def _name(curve: xr.Dataset) -> str:
-    return str(curve.attrs.get("long_name") or curve.attrs["site"].replace("_", " "))
-
-
-def _draws(array: xr.DataArray) -> np.ndarray:
-    """Return draws of shape ``(n_draws, ...)``; what has none is one."""
+def _flatten_draws(array: xr.DataArray) -> np.ndarray:
+    """Return values of shape ``(n_draws, ...)``; without dimensions of draws, there is one draw."""
     if "draw" not in array.dims:
         return array.values[None]
     values = array.transpose(*SAMPLE_DIMS, ...).values
     return values.reshape(-1, *values.shape[2:])
 
 
-def _band(ax: Any, share: np.ndarray, draws: np.ndarray, interval: Statistic, colour: str, label: str) -> None:
-    """Draw the mean of curves with its band; of one curve, the curve alone."""
+def _draw_band(ax: Any, share: np.ndarray, draws: np.ndarray, interval: Statistic, label: str) -> None:
+    """Draw the mean of curves and their interval; a single curve has no interval."""
     if len(draws) > 1:
-        low, high = intervals(draws, interval)
-        ax.fill_between(share, low, high, color=colour, alpha=0.2, linewidth=0)
-    ax.plot(share, draws.mean(axis=0), color=colour, linewidth=1.8, label=label)
+        ax.fill_between(share, *intervals(draws, interval), color=BLUE, alpha=0.2, linewidth=0)
+    ax.plot(share, draws.mean(axis=0), color=BLUE, linewidth=1.8, label=label)
 
 
 def _draw_gain(drawn: Canvas, ax: Any, curve: xr.Dataset, interval: Statistic) -> None:
-    share, gain, lot = curve["share"].values, _draws(curve["gain"]), _draws(curve["random"])
-    _band(ax, share, gain, interval, BLUE, "largest effects first")
-    ax.plot(share, lot.mean(axis=0), color=GREY, linewidth=1.4, linestyle="--", label="by lot")
-    ax.axhline(0, color=DARK, linewidth=0.8)
-    drawn.ylabel(axis_label(_name(curve), curve.attrs, prefix="gain per row in "), ax)
+    """Draw the uplift curve."""
+    share, gain, random = curve["share"].values, _flatten_draws(curve["gain"]), _flatten_draws(curve["random"])
+    _draw_band(ax, share, gain, interval, "largest effects first")
+    ax.plot(share, random.mean(axis=0), color=GREY, linewidth=1.4, linestyle="--", label="at random")
+    drawn.ylabel(axis_label(curve.attrs["site"], curve.attrs, "gain per row in "), ax)
     half = int(np.argmin(np.abs(share - 0.5)))
-    words = f"Treating the top {100 * share[half]:.3g} % gains {estimate(gain[:, half], interval)} per row; all, "
-    note(ax, ["Uplift, by the model", words + f"{estimate(gain[:, -1], interval)}."])
-    ax.legend(loc="best", frameon=True, facecolor="white", edgecolor="none", framealpha=0.8)
+    drawn.subtitle(
+        ax,
+        "Uplift, according to the model",
+        f"Treating the top {100 * share[half]:.3g} % gains {estimate(gain[:, half], interval)} per row; all, "
+        f"{estimate(gain[:, -1], interval)}.",
+    )
 
 
 def _draw_qini(drawn: Canvas, ax: Any, found: xr.Dataset, interval: Statistic) -> None:
-    share, seen, model = found["share"].values, found["qini"].values, _draws(found["qini_model"])
-    _band(ax, share, model, interval, BLUE, "expected by the model")
-    if "qini_boot" in found:
-        boot = found["qini_boot"].values
-        known = np.isfinite(boot).all(axis=0)
-        low, high = intervals(boot[:, known], interval)
-        ax.fill_between(share[known], low, high, color=ORANGE, alpha=0.18, linewidth=0)
-    ax.plot(share, seen, color=ORANGE, linewidth=1.8, label="observed (band: bootstrap)")
-    ax.plot([0, 1], [0, seen[-1]], color=GREY, linewidth=1.4, linestyle="--", label="by lot")
-    ax.axhline(0, color=DARK, linewidth=0.8)
-    drawn.ylabel(axis_label(_name(found), found.attrs, prefix="added among the treated: total "), ax)
-    coefficient = number(found["coefficient"].item())
-    if "coefficient_boot" in found:
-        ends = (number(float(bound)) for bound in intervals(found["coefficient_boot"].values, interval))
-        coefficient += f" ({' to '.join(ends)})"
-    by_model = estimate(_draws(found["coefficient_model"]), interval)
-    note(ax, ["Qini curve, as observed", f"Coefficient {coefficient}; expected by the model {by_model}."])
-    ax.legend(loc="best", frameon=True, facecolor="white", edgecolor="none", framealpha=0.8)
+    """Draw the observed Qini curve, and the one that the model expects."""
+    share, observed = found["share"].values, found["qini"].values
+    _draw_band(ax, share, _flatten_draws(found["qini_model"]), interval, "expected by the model")
+    boot = found["qini_boot"].values
+    known = np.isfinite(boot).all(axis=0)
+    ax.fill_between(share[known], *intervals(boot[:, known], interval), color=ORANGE, alpha=0.18, linewidth=0)
+    ax.plot(share, observed, color=ORANGE, linewidth=1.8, label="observed (band: bootstrap)")
+    ax.plot([0, 1], [0, observed[-1]], color=GREY, linewidth=1.4, linestyle="--", label="at random")
+    drawn.ylabel(axis_label(found.attrs["site"], found.attrs, "added among the treated: total "), ax)
+    low, high = (format_number(float(bound)) for bound in intervals(found["coefficient_boot"].values, interval))
+    coefficient = format_number(found["coefficient"].item())
+    expected = estimate(_flatten_draws(found["coefficient_model"]), interval)
+    drawn.subtitle(
+        ax,
+        "Qini curve, as observed",
+        f"Coefficient {coefficient} ({low} to {high}); expected by the model {expected}.",
+    )
 
 
 def _draw_value(drawn: Canvas, ax: Any, worth: xr.Dataset, interval: Statistic) -> None:
-    share, draws = worth["share"].values, _draws(worth["value"])
-    _band(ax, share, draws, interval, BLUE, "expected value")
-    ax.axhline(0, color=DARK, linewidth=0.8)
-    best = worth["best_share"].item()
-    by_draw = _draws(worth["best_share_by_draw"])
-    if len(by_draw) > 1:
-        low, high = (float(bound) for bound in intervals(by_draw, interval))
-        if high > low:
-            ax.axvspan(
-                low,
-                high,
-                color=ORANGE,
-                alpha=0.12,
-                linewidth=0,
-                label=f"best share, {100 * interval.at:.3g} % interval",
-            )
+    """Draw the expected value of each share, and the best share."""
+    share, draws, best = worth["share"].values, _flatten_draws(worth["value"]), worth["best_share"].item()
+    _draw_band(ax, share, draws, interval, "expected value")
+    by_draw = _flatten_draws(worth["best_share_by_draw"])
+    low, high = (float(bound) for bound in intervals(by_draw, interval)) if len(by_draw) > 1 else (best, best)
+    if high > low:
+        label = f"best share, {100 * interval.at:.3g} % interval"
+        ax.axvspan(low, high, color=ORANGE, alpha=0.12, linewidth=0, label=label)
     ax.axvline(best, color=ORANGE, linewidth=1.4)
-    ax.plot(
-        [best], [worth["best_value"].mean().item()], marker="o", color=ORANGE, label=f"best: top {100 * best:.3g} %"
-    )
+    label = f"best: top {100 * best:.3g} %"
+    ax.plot([best], [worth["best_value"].mean().item()], marker="o", color=ORANGE, label=label)
     drawn.ylabel("expected value per row", ax)
-    words = f"The top {100 * best:.3g} % is worth {estimate(_draws(worth['best_value']), interval)} per row; all, "
-    cost = f"{worth.attrs['cost']:,.6g}"
-    note(ax, [f"Value, at a cost of {cost} for each treated row", words + f"{estimate(draws[:, -1], interval)}."])
-    ax.legend(loc="best", frameon=True, facecolor="white", edgecolor="none", framealpha=0.8)
+    drawn.subtitle(
+        ax,
+        f"Value, at a cost of {worth.attrs['cost']:,.6g} for each treated row",
+        f"The top {100 * best:.3g} % is worth {estimate(_flatten_draws(worth['best_value']), interval)} per row; all, "
+        f"{estimate(draws[:, -1], interval)}.",
+    )
