@@ -1,4 +1,4 @@
-"""One picture of each kind, made from numbers with a fixed seed, and awkward ones beside them."""
+"""Example plots from random numbers with a fixed seed: one of each kind, and edge cases."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +25,7 @@ def draws(means: Any, sd: Any, n_draws: int = 400, **dims: Any) -> xr.DataArray:
 
 
 def compared(means: Any, sd: Any, *, name: str = "spent", baseline: str = "no mail", **dims: Any) -> xr.DataTree:
-    """Return what `compare_scenarios` returns, as far as pictures look."""
+    """Return the parts of a `compare_scenarios` result that plots use."""
     about = {"contrast": "difference", "no_effect": 0.0, "baseline": baseline}
     effect = draws(means, sd, **dims).assign_attrs(about)
     groups = [dim for dim in dims if dim != "scenario"]
@@ -54,7 +54,7 @@ def row_statistics(means: Any, sd: Any, *, name: str = "spent", **attrs: Any) ->
 
 
 def experiment(n: int = 4000) -> tuple[xr.DataArray, np.ndarray, np.ndarray]:
-    """Effects on rows that an experiment bears out, who was treated, and the outcome."""
+    """Return effects on rows, the treatment, and an outcome that agrees with the effects."""
     true = rng().gamma(2.0, 1.0, n) - 0.8
     treated = np.random.default_rng(1).integers(0, 2, n)
     outcome = 5 + true * treated + np.random.default_rng(2).normal(0, 3, n)
@@ -123,7 +123,7 @@ REFERENCES: dict[str, Callable[[], Any]] = {
     "groups": _groups,
     "uplift": _uplift,
 }
-"""Pictures that are kept, to be compared with."""
+"""Plots that are compared with reference images."""
 
 
 def _ratio() -> Any:
@@ -155,7 +155,7 @@ def _long_effect() -> Any:
     return plots.plot_effect(compared([-1.0, 0.0, 1.0], 0.3, name="w" * 120, scenario=names, baseline=SENTENCE))
 
 
-AWKWARD: dict[str, Callable[[], Any]] = {
+EDGE_CASES: dict[str, Callable[[], Any]] = {
     "loss_of_two_steps": lambda: plots.plot_loss([3.0, 2.0]),
     "loss_with_gaps": lambda: plots.plot_loss(np.where(np.arange(900) % 100 == 3, np.nan, losses(900))),
     "loss_explodes": lambda: plots.plot_loss(np.concatenate([[3e12], losses(2000)])),
@@ -188,4 +188,4 @@ AWKWARD: dict[str, Callable[[], Any]] = {
         on_rows([1.0, 2.0, 3.0], 0.5), treated=[1, 0, 1], outcome=[2e6, 1e6, 5e6], cost=1e6, value=2e6
     ),
 }
-"""Pictures of inputs that tempt text out of its place."""
+"""Plots of edge cases in which text is likely to overlap or be cut off."""

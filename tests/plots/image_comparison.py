@@ -1,4 +1,4 @@
-"""Judging a picture without an eye: whether its text can be read, and whether it looks like another."""
+"""Checks of a figure's text, and comparison of images."""
 
 from pathlib import Path
 from typing import Any
@@ -11,26 +11,26 @@ from matplotlib.text import Text
 
 REFERENCE = Path(__file__).parent / "reference"
 DPI = 50
-_BLOCK, _NEAR = 6, 4
+_BLOCK, _SHIFT = 6, 4
 
 
 def texts(figure: Figure) -> list[tuple[str, Any]]:
-    """Return every text that is seen, and where it is in pixels."""
+    """Return each visible text and its bounding box in pixels."""
     renderer = FigureCanvasAgg(figure).get_renderer()
-    unseen = set()
+    hidden = set()
     for ax in figure.axes:
         for axis in (ax.xaxis, ax.yaxis):
             low, high = sorted(axis.get_view_interval())
             margin = 1e-9 * (high - low)
             ticks = axis.get_major_ticks() + axis.get_minor_ticks()
-            gone = [tick for tick in ticks if not low - margin <= tick.get_loc() <= high + margin]
-            unseen |= {text for tick in gone for text in (tick.label1, tick.label2)}
-    found = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text() and text not in unseen]
+            outside = [tick for tick in ticks if not low - margin <= tick.get_loc() <= high + margin]
+            hidden |= {text for tick in outside for text in (tick.label1, tick.label2)}
+    found = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text() and text not in hidden]
     return [(text.get_text(), text.get_window_extent(renderer)) for text in found]
 
 
-def out_of_place(figure: Figure, dpi: int = 72) -> list[str]:
-    """Return what is wrong with the texts of a figure: cut off at its edge, or one on top of another."""
+def misplaced_texts(figure: Figure, dpi: int = 72) -> list[str]:
+    """Return the texts of a figure that are cut off at its edge or overlap."""
     figure.set_dpi(dpi)
     figure.draw_without_rendering()
     found = texts(figure)
@@ -55,7 +55,7 @@ def pixels(picture: Any) -> np.ndarray:
     picture.set_dpi(DPI)
     written = [(text, text.get_alpha()) for text in picture.findobj(Text)]
     for text, _ in written:
-        text.set_alpha(0.25)  # fonts are drawn a little differently by each version, and are looked at elsewhere
+        text.set_alpha(0.25)  # the rendering of fonts varies with versions; texts are checked separately
     canvas = FigureCanvasAgg(picture)
     canvas.draw()
     for text, alpha in written:
@@ -63,26 +63,26 @@ def pixels(picture: Any) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3] / 255
 
 
-def distance(one: np.ndarray, other: np.ndarray) -> float:
-    """Return how much two pictures differ where they differ most, seen from afar.
+def distance(image: np.ndarray, other: np.ndarray) -> float:
+    """Return the largest difference between two images at low resolution.
 
-    Colours are averaged over squares of a few pixels, and a square is compared with the most similar one nearby: lines
-    may move by a few pixels where letters are a little wider.
+    Colours are averaged over blocks of a few pixels, and a block is compared with the most similar one nearby: lines
+    may move by a few pixels if letters are slightly wider.
     """
-    if one.shape != other.shape:
+    if image.shape != other.shape:
         return 1.0
-    return max(_lacking(one, other), _lacking(other, one))
+    return max(_missing(image, other), _missing(other, image))
 
 
-def _lacking(here: np.ndarray, there: np.ndarray) -> float:
-    """Return how much of one picture is not in the other, nor near its place there."""
-    height, width = here.shape[:2]
-    padded = np.pad(there, ((_NEAR, _NEAR), (_NEAR, _NEAR), (0, 0)), mode="edge")
-    seen, least = _blurred(here), np.inf
-    for i in range(0, 2 * _NEAR + 1, 2):
-        for j in range(0, 2 * _NEAR + 1, 2):
+def _missing(image: np.ndarray, other: np.ndarray) -> float:
+    """Return how much of an image is not in the other one, at or near the same place."""
+    height, width = image.shape[:2]
+    padded = np.pad(other, ((_SHIFT, _SHIFT), (_SHIFT, _SHIFT), (0, 0)), mode="edge")
+    blurred, least = _blurred(image), np.inf
+    for i in range(0, 2 * _SHIFT + 1, 2):
+        for j in range(0, 2 * _SHIFT + 1, 2):
             shifted = _blurred(padded[i : i + height, j : j + width])
-            least = np.minimum(least, np.abs(seen - shifted).max(-1))
+            least = np.minimum(least, np.abs(blurred - shifted).max(-1))
     return float(np.sort(least, axis=None)[-3:].mean())
 
 

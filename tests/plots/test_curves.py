@@ -1,4 +1,4 @@
-"""Numbers of uplift and Qini curves: closed forms, and NumPy row by row."""
+"""Uplift and Qini curves, compared with closed forms and with sums over rows."""
 
 from itertools import permutations
 
@@ -27,23 +27,23 @@ def effects(values, **attrs):
 
 @pytest.fixture
 def some():
-    """Effects of 37 rows that are in no order, 2 chains of 11 draws."""
+    """Effects on 37 unordered rows, in 2 chains of 11 draws."""
     rng = np.random.default_rng(0)
     return effects(rng.normal(rng.permutation(37) / 10 - 1, 0.5, (2, 11, 37)))
 
 
-def by_hand(draws, score, counts):
-    """Return gains of treating the first rows of a ranking, one draw and one number of rows at a time."""
+def expected_gain(draws, score, counts):
+    """Return gains of treating the first rows of a ranking, from a sum for each draw and number of rows."""
     n = draws.shape[-1]
     ranking = sorted(range(n), key=lambda i: -score[i])
     return np.array([[sum(draw[i] for i in ranking[:k]) / n for k in counts] for draw in draws])
 
 
 @pytest.mark.parametrize("n_cuts", [1, 5, 36, 37, 200])
-def test_gain_is_the_sum_of_the_largest_effects(some, n_cuts):
+def test_gain_sums_the_largest_effects(some, n_cuts):
     curve = uplift_curve(some, n_cuts=n_cuts)
     draws = some.values.reshape(22, 37)
-    expected = by_hand(draws, draws.mean(axis=0), curve["n_rows"].values)
+    expected = expected_gain(draws, draws.mean(axis=0), curve["n_rows"].values)
     np.testing.assert_allclose(curve["gain"].values.reshape(22, -1), expected, atol=1e-12)
     np.testing.assert_allclose(curve["gain"].isel(share=-1), some.mean("row"), atol=1e-12)
     xr.testing.assert_allclose(
@@ -53,15 +53,15 @@ def test_gain_is_the_sum_of_the_largest_effects(some, n_cuts):
     assert curve["share"].values[[0, -1]].tolist() == [0.0, 1.0]
 
 
-def test_gain_along_a_ranking_of_the_users_own(some):
+def test_gain_with_user_ranking(some):
     score = np.random.default_rng(1).normal(size=37)
     curve = uplift_curve(some, ranking=score, n_cuts=37)
-    expected = by_hand(some.values.reshape(22, 37), score, range(38))
+    expected = expected_gain(some.values.reshape(22, 37), score, range(38))
     np.testing.assert_allclose(curve["gain"].values.reshape(22, -1), expected, atol=1e-12)
 
 
-def test_rows_of_one_score_count_with_the_average_over_their_orders(some):
-    """Written out: all orders of the tied rows, one after the other."""
+def test_tied_rows_average_over_their_orders(some):
+    """Compares with the average over all orders of the tied rows."""
     rng = np.random.default_rng(5)
     y = some.isel(row=slice(6))
     score = np.array([1.0, 0.0, 2.0, 1.0, 1.0, 1.0])
@@ -70,25 +70,27 @@ def test_rows_of_one_score_count_with_the_average_over_their_orders(some):
         found = uplift_curve(y, ranking=score, n_cuts=n_cuts)
         each = [uplift_curve(y, ranking=order, n_cuts=n_cuts)["gain"] for order in orders]
         np.testing.assert_allclose(found["gain"], np.mean(each, axis=0), atol=1e-12)
-    # And the order of the rows does not matter.
+    # The order of the rows does not matter.
     treated, outcome, coarse = np.arange(37) % 2, rng.normal(size=37), np.arange(37) // 5
-    one = qini_curve(some, treated=treated, outcome=outcome, ranking=coarse, n_cuts=8, n_boot=0)
+    original = qini_curve(some, treated=treated, outcome=outcome, ranking=coarse, n_cuts=8, n_boot=0)
     p = rng.permutation(37)
-    other = qini_curve(some.isel(row=p), treated=treated[p], outcome=outcome[p], ranking=coarse[p], n_cuts=8, n_boot=0)
-    xr.testing.assert_allclose(one, other)
+    permuted = qini_curve(
+        some.isel(row=p), treated=treated[p], outcome=outcome[p], ranking=coarse[p], n_cuts=8, n_boot=0
+    )
+    xr.testing.assert_allclose(original, permuted)
 
 
-def test_a_ranking_that_says_nothing_has_no_coefficient():
-    """Also where the file is sorted by treatment or outcome."""
-    one = effects(np.ones((1, 10, 100)))
+def test_constant_ranking_has_zero_coefficient():
+    """Also if the rows are sorted by treatment or outcome."""
+    constant = effects(np.ones((1, 10, 100)))
     treated = np.tile([1, 0], 50)
     for order in (np.arange(100), np.argsort(treated)):
         arm = treated[order]
         outcome = np.r_[np.full(50, 10.0), np.zeros(50)] * arm
-        found = qini_curve(one, treated=arm, outcome=outcome, n_cuts=4, n_boot=20)
+        found = qini_curve(constant, treated=arm, outcome=outcome, n_cuts=4, n_boot=20)
         assert found["coefficient"].item() == pytest.approx(0, abs=1e-9)
         np.testing.assert_allclose(found["coefficient_boot"], 0, atol=1e-9)
-        # 50 were treated; what they had, less what as many untreated ones had, who had nothing.
+        # The outcome of the 50 treated rows, less that of the untreated rows, which is zero.
         assert found["qini"].values[-1] == pytest.approx(outcome.sum())
 
 
@@ -102,8 +104,8 @@ LABELS = {
 
 
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
-def test_labels_must_be_those_of_the_rows(some, labels):
-    """The rows are labelled as the model labels them, with the same index."""
+def test_labels_must_match_the_rows(some, labels):
+    """The result has labels from the same index."""
     sampler = MCMC(NUTS(line), num_warmup=1, num_samples=1)
     model = ImpactModel(line, random.key(0), sampler).set_posterior_sample({"a": np.arange(3.0)})
     result = model.predict_on_batch(pd.DataFrame({"x": np.arange(37.0)}, index=labels))
@@ -122,7 +124,7 @@ def test_labels_must_be_those_of_the_rows(some, labels):
             call()
 
 
-def test_labels_of_an_array_and_of_rows_that_are_counted(some):
+def test_labels_of_data_arrays_and_plain_ranges(some):
     score = xr.DataArray(np.random.default_rng(6).normal(size=37), dims="row")
     plain = uplift_curve(some, ranking=score)  # no labels
     labelled = score.assign_coords(row=np.arange(37))
@@ -133,8 +135,8 @@ def test_labels_of_an_array_and_of_rows_that_are_counted(some):
         uplift_curve(some, ranking=labelled.to_series()[::-1])
 
 
-def test_effects_spread_evenly_have_a_parabola():
-    """With effects uniform on 0 to 1, the top share s gains s - s^2/2, and the area above lots is 1/12."""
+def test_gain_of_uniform_effects_is_a_parabola():
+    """With effects uniform on 0 to 1, the top share s gains s - s^2/2, and the area above random is 1/12."""
     n = 100_000
     curve = uplift_curve(effects((np.arange(n)[None, None] + 0.5) / n))
     share = curve["share"].values
@@ -142,23 +144,23 @@ def test_effects_spread_evenly_have_a_parabola():
     assert curve["area"].item() == pytest.approx(1 / 12, abs=1e-4)
 
 
-def test_equal_effects_leave_nothing_to_choose():
+def test_gain_of_equal_effects_is_random():
     curve = uplift_curve(effects(np.full((2, 3, 50), 0.7)))
     np.testing.assert_allclose(curve["gain"], curve["random"], atol=1e-12)
     np.testing.assert_allclose(curve["area"], 0.0, atol=1e-12)
 
 
-def test_pieces_of_a_result_have_the_curve_of_the_whole(some, monkeypatch):
-    from aimz.plots import selection as reading
+def test_curve_does_not_depend_on_blocks(some, monkeypatch):
+    from aimz.plots import selection
 
     whole = uplift_curve(some)
-    monkeypatch.setattr(reading, "_AT_ONCE", 22 * 4)
+    monkeypatch.setattr(selection, "_BLOCK_SIZE", 22 * 4)
     xr.testing.assert_allclose(uplift_curve(some), whole)
     xr.testing.assert_allclose(uplift_curve(some.transpose("row", "draw", "chain")), whole)
     xr.testing.assert_allclose(uplift_curve(some.chunk(row=3)), whole)
 
 
-def test_means_of_rows_have_the_mean_curve(some):
+def test_curve_of_row_means(some):
     stats = xr.concat([some.mean(("chain", "draw")), some.std(("chain", "draw"))], "statistic")
     stats = stats.assign_coords(statistic=["mean", "sd"])
     curve = uplift_curve(stats)
@@ -166,7 +168,7 @@ def test_means_of_rows_have_the_mean_curve(some):
     np.testing.assert_allclose(curve["gain"], uplift_curve(some)["gain"].mean(("chain", "draw")), atol=1e-12)
 
 
-def test_qini_is_radcliffes_formula_row_by_row(some):
+def test_qini_matches_radcliffe_formula(some):
     rng = np.random.default_rng(2)
     treated, outcome = rng.integers(0, 2, 37), rng.normal(5, 2, 37)
     found = qini_curve(some, treated=treated, outcome=outcome, n_cuts=37, n_boot=0)
@@ -180,8 +182,8 @@ def test_qini_is_radcliffes_formula_row_by_row(some):
         np.testing.assert_allclose(found["qini_model"].values.reshape(22, -1)[:, k], draws[:, yes].sum(axis=1))
 
 
-def test_qini_of_an_experiment_is_what_the_model_says():
-    """Where the effects are the true ones, observed and expected curve agree within the bootstrap's error."""
+def test_qini_of_true_effects_agrees_with_the_model():
+    """Observed and expected curve agree within the bootstrap's error if the effects are the true ones."""
     rng = np.random.default_rng(3)
     true = rng.gamma(2.0, 1.0, 20_000)
     treated = rng.integers(0, 2, 20_000)
@@ -190,25 +192,25 @@ def test_qini_of_an_experiment_is_what_the_model_says():
     error = found["qini_boot"].std("replication").values[1:]
     z = (found["qini"] - found["qini_model"].isel(chain=0, draw=0)).values[1:] / error
     assert np.abs(z).max() < 4
-    # At the end it is a difference of two means, whose error is known.
+    # The end of the curve is a difference of two means, whose error is known.
     y1, y0 = outcome[treated == 1], outcome[treated == 0]
     assert found["qini"].values[-1] == pytest.approx(len(y1) * (y1.mean() - y0.mean()))
     mean_error = found["qini_boot"].isel(share=-1).std().item()
     n1 = len(y1)
-    # A bootstrap of rows also varies how many were treated.
+    # A bootstrap of rows also varies the number of treated rows.
     closed = n1 * np.sqrt(y1.var() / len(y1) + y0.var() / len(y0) + (y1.mean() - y0.mean()) ** 2 / n1)
     assert mean_error == pytest.approx(closed, rel=4 / np.sqrt(2 * 200))
     assert found["coefficient"].item() > 0
 
 
-def test_ranking_by_noise_has_no_qini():
+def test_qini_of_random_ranking_is_zero():
     rng = np.random.default_rng(4)
     treated, outcome = rng.integers(0, 2, 5000), rng.normal(0, 1, 5000)
     found = qini_curve(effects(rng.normal(size=(1, 1, 5000))), treated=treated, outcome=outcome)
     assert abs(found["coefficient"]) < 4 * found["coefficient_boot"].std()
 
 
-def test_value_is_gain_minus_cost_and_best_where_an_effect_pays_for_itself():
+def test_policy_value_of_uniform_effects():
     """With effects uniform on 0 to 1, worth 4 each, those above 1/4 pay a cost of 1."""
     n = 10_000
     curve = uplift_curve(effects((np.arange(n)[None, None] + 0.5) / n))
@@ -219,7 +221,7 @@ def test_value_is_gain_minus_cost_and_best_where_an_effect_pays_for_itself():
     assert worth["best_value"].item() == pytest.approx(4 * (0.75 - 0.75**2 / 2) - 0.75)
 
 
-def test_best_share_of_each_draw_is_its_own(some):
+def test_best_share_by_draw(some):
     worth = policy_value(uplift_curve(some, n_cuts=37), cost=0.6)
     values = worth["value"].values
     share = worth["share"].values
@@ -228,7 +230,7 @@ def test_best_share_of_each_draw_is_its_own(some):
     assert len(np.unique(worth["best_share_by_draw"])) > 1
 
 
-def test_nothing_is_best_where_nothing_pays(some):
+def test_best_share_is_zero_if_cost_exceeds_effects(some):
     assert policy_value(uplift_curve(some), cost=100.0)["best_share"].item() == 0.0
 
 
@@ -239,14 +241,14 @@ def test_nothing_is_best_where_nothing_pays(some):
         ({"ranking": [1.0, 2.0]}, ValueError, "each of the 37 rows"),
         ({"ranking": ["a"] * 37}, TypeError, "`ranking` must be numbers"),
         ({"ranking": np.full(37, np.nan)}, ValueError, "must be finite"),
-        ({"var_name": "z", "effects": "dataset"}, ValueError, r"must say which of \['y'\]"),
+        ({"var_name": "z", "effects": "dataset"}, ValueError, r"must be one of \['y'\]"),
         ({"effects": "averaged"}, ValueError, "needs effects on rows"),
         ({"effects": "nan"}, ValueError, "1 of 37 are not"),
         ({"effects": [1.0, 2.0]}, TypeError, "got list"),
         ({"max_draws": 0}, ValueError, "positive integer"),
     ],
 )
-def test_what_is_no_curve_is_refused(some, arguments, error, words):
+def test_uplift_curve_rejects_invalid_arguments(some, arguments, error, words):
     given = arguments.pop("effects", some)
     if isinstance(given, str):
         holed = some.where(np.arange(37) != 5)
@@ -259,22 +261,22 @@ def test_what_is_no_curve_is_refused(some, arguments, error, words):
     ("treated", "outcome", "words"),
     [
         (np.ones(37), np.ones(37), "some of each; got 1"),
-        (np.arange(37), np.ones(37), "1 for rows that were treated and 0 for others"),
+        (np.arange(37), np.ones(37), "1 for treated rows and 0 for others"),
         (np.ones(5), np.ones(37), "`treated` must have one number for each"),
         (np.arange(37) % 2, np.full(37, np.inf), "`outcome` must be finite"),
     ],
 )
-def test_what_is_no_experiment_is_refused(some, treated, outcome, words):
+def test_qini_curve_rejects_invalid_experiments(some, treated, outcome, words):
     with pytest.raises(ValueError, match=words):
         qini_curve(some, treated=treated, outcome=outcome)
 
 
-def test_half_an_experiment_is_refused(some):
+def test_plot_uplift_needs_treatment_and_outcome(some):
     with pytest.raises(ValueError, match="`treated` without `outcome`"):
         plots.plot_uplift(some, treated=np.ones(37))
 
 
 @pytest.mark.parametrize("cost", [np.nan, "1", None, [1.0, 2.0]])
-def test_a_cost_that_is_no_number_is_refused(some, cost):
+def test_policy_value_rejects_invalid_cost(some, cost):
     with pytest.raises(ValueError, match="`cost` must be a finite number"):
         policy_value(uplift_curve(some), cost=cost)

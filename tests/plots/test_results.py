@@ -1,4 +1,4 @@
-"""Pictures of results as the model returns them, of any size, and what cannot be drawn."""
+"""Plots of results from a model, of results larger than memory, and of invalid input."""
 
 import tracemalloc
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
-from image_comparison import out_of_place
+from image_comparison import misplaced_texts
 from jax import random
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
@@ -38,46 +38,46 @@ def model():
     return made.set_posterior_sample({"level": rng.normal(0, 0.1, 80), "gain": rng.normal(0.5, 0.1, 80)})
 
 
-def said(figure):
-    """Return all that a figure says, in one line."""
+def text_of(figure):
+    """Return all texts of a figure in one line."""
     figure.draw_without_rendering()
     found = [text.get_text() for text in figure.findobj(lambda a: hasattr(a, "get_text"))]
     return " ".join(" ".join(found).split())
 
 
-def test_pictures_of_what_the_model_returns(model, tmp_path):
+def test_plots_of_model_results(model, tmp_path):
     rows = {"X": X, "t": T, "progress": False, "output_dir": tmp_path}
     seen = X * T
     predicted = model.predict(**rows)
-    assert "50 of 80 posterior draws" in said(plots.plot_predictive(predicted, observed=seen))
+    assert "50 of 80 posterior draws" in text_of(plots.plot_predictive(predicted, observed=seen))
     numbers = model.predict(**rows, statistics=("mean", 0.05, 0.95))
-    assert "90 % interval between quantiles of each row" in said(plots.plot_predictive(numbers, observed=seen))
+    assert "90 % interval between quantiles of each row" in text_of(plots.plot_predictive(numbers, observed=seen))
 
     sides = {"args_baseline": {**rows, **OFF}, "args_intervention": {**rows, **ON}}
     effect = model.estimate_effect(**sides)
-    words = said(plots.plot_effect(effect))
+    words = text_of(plots.plot_effect(effect))
     assert "With t = 1 against t = 0." in words
     assert "Average over 60 rows within each draw." in words
     figure = plots.plot_uplift(effect, treated=T, outcome=seen, cost=0.2)
     assert len(figure.axes) == 3
-    assert out_of_place(figure) == []
+    assert misplaced_texts(figure) == []
     by_row = model.estimate_effect(**sides, statistics=("mean", "interval"))
-    assert "customer" in said(plots.plot_effect(by_row))
+    assert "customer" in text_of(plots.plot_effect(by_row))
 
     shared = {"baseline": "off", "X": X, "t": T, "progress": False}
     found = model.compare_scenarios({"off": OFF, "on": ON}, by={"half": X > 0}, **shared)
-    words = said(plots.plot_groups(found))
+    words = text_of(plots.plot_groups(found))
     assert "all rows (60)" in words
     assert "True (30)" in words
     assert "on against off." in words
-    assert "against off" in said(plots.plot_effect(found))
+    assert "against off" in text_of(plots.plot_effect(found))
     doses = {dose: {"intervention": {"t": dose}} for dose in (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)}
     sweep = model.compare_scenarios(doses, **(shared | {"baseline": 0.0}))
     assert plots.plot_effect(sweep).axes[0].get_xlabel() == "t"
 
 
-def test_the_average_effect_is_averaged_within_draws(model):
-    """Its interval is that of the average, and not that of a row."""
+def test_average_effect_is_averaged_within_draws(model):
+    """The interval is that of the average, not that of a row."""
     rng = np.random.default_rng(1)
     effect = example_plots.on_rows(rng.normal(0, 5, 2000), 0.1)
     (bar,) = [
@@ -87,22 +87,22 @@ def test_the_average_effect_is_averaged_within_draws(model):
     np.testing.assert_allclose(bar.get_xdata(), expected, rtol=1e-9)
 
 
-def test_rows_without_numbers_are_counted_apart():
+def test_rows_without_numbers_are_left_out():
     numbers = example_plots.row_statistics([2.0, 3.0, 4.0, 5.0, -9.0, 1.0, 1.0, 1.0, 1.0, 1.0], 0.1)
     numbers[:, 5:] = np.nan
-    words = said(plots.plot_effect(numbers))
+    words = text_of(plots.plot_effect(numbers))
     assert "above no effect for 80 % of rows (blue), below for 20 % (orange)" in words
     assert "5 of 10 rows have no numbers and are left out." in words
-    assert "no numbers" not in said(plots.plot_effect(numbers[:, :5]))
+    assert "no numbers" not in text_of(plots.plot_effect(numbers[:, :5]))
     observed = [2.0, 3.0, 4.0, 0.0, -9.0, 1.0, 1.0, 1.0, 1.0, 1.0]
-    words = said(plots.plot_predictive(numbers, observed=observed))
+    words = text_of(plots.plot_predictive(numbers, observed=observed))
     assert "80 % of the observations lie inside." in words
     assert "5 of 10 rows have no numbers and are left out." in words
     with pytest.raises(ValueError, match="none of 5 has any"):
         plots.plot_effect(numbers[:, 5:])
 
 
-def test_loss_of_a_model_of_its_result_and_of_an_array():
+def test_plot_loss_of_model_result_and_array():
     fitted = ImpactModel(kernel, random.key(0), SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.05), Trace_ELBO()))
     with pytest.raises(ValueError, match="ImpactModel has none"):
         plots.plot_loss(fitted)
@@ -112,27 +112,27 @@ def test_loss_of_a_model_of_its_result_and_of_an_array():
         np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), np.arange(40.0, 0.0, -1.0))
 
 
-def test_loss_of_millions_of_steps_has_few_points():
+def test_plot_loss_of_millions_of_steps_has_few_points():
     figure = plots.plot_loss(np.linspace(3.0, 1.0, 2_000_000))
     line = figure.axes[0].lines[0]
     assert len(line.get_xdata()) <= 1000
-    # At the end an average has more before it than after.
+    # At the end an average covers more steps before than after.
     at, mean = (values[:-6] for values in line.get_data())
     np.testing.assert_allclose(mean, np.interp(at, [1, 2e6], [3, 1]), atol=1e-5)
 
 
-def test_the_interval_is_arvizs_or_the_one_asked_for():
+def test_interval_is_from_arviz_or_hdi_prob():
     from arviz_base import rc_context
 
     effect = example_plots.compared([1.0, 2.0], 0.3, scenario=["a", "b"])
     with rc_context({"stats.ci_prob": 0.6, "stats.ci_kind": "hdi"}):
-        assert "60 % highest-density interval" in said(plots.plot_effect(effect))
-    assert "95 % highest-density interval" in said(plots.plot_effect(effect, hdi_prob=0.95))
+        assert "60 % highest-density interval" in text_of(plots.plot_effect(effect))
+    assert "95 % highest-density interval" in text_of(plots.plot_effect(effect, hdi_prob=0.95))
     with pytest.raises(ValueError, match="between 0 and 1"):
         plots.plot_effect(effect, hdi_prob=95)
 
 
-def test_groups_are_sorted_and_empty_ones_left_out():
+def test_plot_groups_sorts_and_drops_empty_groups():
     tree = example_plots.compared([[1.0, 3.0, 2.0]], 0.1, scenario=["up"], region=["a", "b", "c"])
     tree["groups"]["rows"].values[:] = [10, 20, 0]
     ticks = [label.get_text() for label in plots.plot_groups(tree).axes[0].get_yticklabels()]
@@ -141,8 +141,8 @@ def test_groups_are_sorted_and_empty_ones_left_out():
     assert ticks == ["all rows (30)", "a (10)", "b (20)"]
 
 
-class Stored:
-    """Draws that are somewhere else: 1,000 of 50,000 rows, handed out by the piece; 200 MB together."""
+class LazyDraws:
+    """Lazy array of 1,000 draws of 50,000 rows (200 MB), which records the largest part that is read."""
 
     shape, dtype, ndim = (2, 500, 50_000), np.dtype(np.float64), 3
 
@@ -158,7 +158,7 @@ class Stored:
 
 @pytest.fixture
 def stored():
-    source = Stored()
+    source = LazyDraws()
     chunked = da.from_array(source, chunks=(2, 500, 2000), meta=np.empty((0, 0, 0), np.float32))
     return source, xr.DataArray(chunked, dims=("chain", "draw", "row"), name="y")
 
@@ -172,35 +172,35 @@ def stored():
     ],
     ids=["predictive", "effect", "uplift"],
 )
-def test_what_does_not_fit_in_memory_is_read_by_the_piece(stored, plot):
+def test_large_results_are_read_in_blocks(stored, plot):
     source, array = stored
-    plots.plot_loss([2.0, 1.0])  # imports are no part of it
+    plots.plot_loss([2.0, 1.0])  # import before measuring
     tracemalloc.start()
     figure = plot(array)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert source.largest <= 2 * 500 * 2000
     assert peak < 100e6, f"{peak / 1e6:.0f} MB for a result of 200 MB"
-    assert out_of_place(figure) == []
+    assert misplaced_texts(figure) == []
 
 
-def test_a_subsample_is_said_and_always_the_same(stored):
+def test_subsample_is_reported_and_reproducible(stored):
     _, array = stored
     seen = np.linspace(0, 1, 50_000)
     first, second = (plots.plot_predictive(array, observed=seen, max_rows=300, max_draws=20) for _ in range(2))
-    assert "Drawn from 20 of 1,000 posterior draws. 300 of 50,000 rows, chosen at random." in said(first)
+    assert "Drawn from 20 of 1,000 posterior draws. 300 of 50,000 rows, chosen at random." in text_of(first)
     lines = [np.concatenate([line.get_xydata() for line in f.axes[0].lines]) for f in (first, second)]
     np.testing.assert_array_equal(*lines)
 
 
-def test_runs_of_very_many_rows_are_spread_over_all():
-    from aimz.plots.selection import some_rows
+def test_subsample_rows_spreads_runs_over_all_rows():
+    from aimz.plots.selection import subsample_rows
 
-    chosen, words = some_rows(10_000_000, 5000)
+    chosen, words = subsample_rows(10_000_000, 5000)
     assert len(chosen) == len(np.unique(chosen)) == 5000
     assert np.histogram(chosen, 10, (0, 10_000_000))[0].tolist() == [500] * 10
     assert words.startswith("5,000 of 10,000,000 rows")
-    assert some_rows(100, 5000) == (slice(None), "")
+    assert subsample_rows(100, 5000) == (slice(None), "")
 
 
 @pytest.mark.parametrize(
@@ -247,11 +247,11 @@ def test_runs_of_very_many_rows_are_spread_over_all():
         ),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(call, error, words):
+def test_plots_reject_invalid_input(call, error, words):
     with pytest.raises(error, match=words):
         call()
 
 
-def test_a_model_of_mcmc_has_no_losses(model):
+def test_plot_loss_rejects_mcmc(model):
     with pytest.raises(ValueError, match="for chains of MCMC call `diagnose`"):
         plots.plot_loss(model)

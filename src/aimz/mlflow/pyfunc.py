@@ -2,11 +2,9 @@
 
 __all__ = ["PyFuncWrapper"]
 
-import copy
 import warnings
 from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import replace
 from threading import Lock
 from typing import Any
 
@@ -149,21 +147,17 @@ class PyFuncWrapper:
 
     def _with_draws(self, num_samples: int | None) -> ImpactModel:
         """Return the model with ``num_samples`` of its draws, evenly spaced."""
-        posterior = self._model._posterior
-        if num_samples is None or posterior is None or num_samples == posterior.n_draws:
+        n_draws = len(next(iter((self._model.posterior or {}).values())))
+        if num_samples is None or num_samples == n_draws:
             return self._model
-        if num_samples > posterior.n_draws:
+        if num_samples > n_draws:
             msg = (
-                f"`num_samples` must be at most the number of posterior draws, {posterior.n_draws}; got {num_samples}. "
-                "Omit it to use all of them."
+                f"`num_samples` must be at most the number of posterior draws, {n_draws}; got {num_samples}. Omit it "
+                "to use all of them."
             )
             raise ValueError(msg)
         if num_samples not in self._thinned:
-            chosen = np.linspace(0, posterior.n_draws - 1, num_samples).round().astype(int)
-            thinned = copy.copy(self._model)
-            draws = {name: array[chosen] for name, array in posterior.draws.items()}
-            thinned._posterior = replace(posterior, draws=draws, num_chains=1, sample_stats=None)
-            self._thinned[num_samples] = thinned
+            self._thinned[num_samples] = self._model.thin_posterior(num_samples)
             if len(self._thinned) > _MAX_THINNED:
                 self._thinned.popitem(last=False)
         self._thinned.move_to_end(num_samples)

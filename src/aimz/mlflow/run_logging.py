@@ -176,15 +176,12 @@ def log_losses(model: ImpactModel, first: int, start_ms: int, end_ms: int) -> No
 
 def log_results(model: ImpactModel) -> None:
     """Log the numbers of draws, rows and divergences, and the table of sites."""
-    posterior, observed = model._posterior, model._observed
-    params: dict[str, Any] = {}
-    if posterior is not None:
-        params["n_draws"] = posterior.n_draws
-        diverging = (posterior.sample_stats or {}).get("diverging")
-        if diverging is not None:
-            mlflow.log_metric("divergences", float(np.sum(diverging)))
-    if observed is not None and observed.output is not None:
-        params["n_obs"] = int(observed.output.shape[0])
+    tree = model.posterior_tree()
+    params = {"n_draws": tree["posterior"].sizes["chain"] * tree["posterior"].sizes["draw"]}
+    if "sample_stats" in tree.children and "diverging" in tree["sample_stats"]:
+        mlflow.log_metric("divergences", float(tree["sample_stats"]["diverging"].sum()))
+    if model.inputs.n_obs is not None:
+        params["n_obs"] = model.inputs.n_obs
     _log_params(params)
     if model.kernel_spec is not None:
         mlflow.log_text(f"{model.kernel_spec}\n", "kernel_sites.txt")
@@ -205,19 +202,16 @@ def log_figures(model: ImpactModel) -> None:
 
 def log_posterior(model: ImpactModel) -> None:
     """Log mean, spread and diagnostics of each latent site, if ArviZ is installed and they are not very many."""
-    posterior = model._posterior
-    if posterior is None:
-        return
-    sizes = {name: int(np.prod(shape)) for name, shape in posterior.shapes.items()}
+    posterior = model.posterior_tree()["posterior"].to_dataset()
+    sizes = {name: int(np.prod(array.shape[2:])) for name, array in posterior.data_vars.items()}
     small = [name for name, size in sizes.items() if size <= _MAX_TABLE]
-    if not small or sum(sizes[name] for name in small) > _MAX_TABLE:
+    if not 0 < sum(sizes[name] for name in small) <= _MAX_TABLE:
         return
     try:
         import arviz_stats
     except ImportError:
         return
-    group = model._beside()["posterior"]
-    tree = xr.DataTree.from_dict({"posterior": group[[name for name in small if name in group]]})
+    tree = xr.DataTree.from_dict({"posterior": posterior[small]})
     mlflow.log_text(arviz_stats.summary(tree, round_to="none").to_csv(), "posterior.csv")
 
 
@@ -245,7 +239,7 @@ def log_dataset(model: ImpactModel, arguments: Mapping[str, Any]) -> None:
 def _arrays_in_memory(model: ImpactModel, arguments: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
     """Return the numeric arrays of a fit by name; None if one of them is not in memory."""
     given = {model.param_input: arguments["X"], model.param_output: arguments.get("y")}
-    extra = {name: value for name, value in arguments.items() if name in model._engine.signature.extra}
+    extra = {name: value for name, value in arguments.items() if name in model.inputs.extra}
     arrays = {}
     for name, value in {**given, **extra}.items():
         if value is None or not np.ndim(value):
@@ -261,7 +255,7 @@ def _arrays_in_memory(model: ImpactModel, arguments: Mapping[str, Any]) -> dict[
 
 def first_rows(model: ImpactModel, arguments: Mapping[str, Any], n_rows: int) -> Any:
     """Return the first rows of the input, of the frame that was passed or of the fitted data."""
-    X, extra = arguments["X"], model._engine.signature.extra
+    X, extra = arguments["X"], model.inputs.extra
     alone = not any(name in extra and np.ndim(value) for name, value in arguments.items())
     if alone and hasattr(X, "columns") and (hasattr(X, "iloc") or hasattr(X, "to_pandas")):
         return X.head(n_rows) if hasattr(X, "head") else X.slice(0, n_rows)

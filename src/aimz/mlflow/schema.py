@@ -69,8 +69,7 @@ class InputSchema:
 
 def input_schema(model: ImpactModel, example: Any) -> InputSchema:
     """Return the schema of an example, or of the last fit as far as its data are known."""
-    called = model._engine.example
-    static = {name: value for name, value in (called.static if called else {}).items() if _is_json(value)}
+    static = {name: value for name, value in model.inputs.static.items() if _is_json(value)}
     if example is None:
         example = rows_of_fit(model, _EXAMPLE_ROWS)
     if example is None:
@@ -103,7 +102,7 @@ def _request_dtype(dtype: Any) -> str:
 
 def _column_dtypes(model: ImpactModel, frame: Any) -> dict[str, str]:
     """Return the dtype of each column; columns of one matrix are all double if one of them is."""
-    matrix = model._engine.tables.get(model.param_input, ())
+    matrix = model.inputs.columns
     dtypes = {str(name): _request_dtype(frame[name].dtype) for name in frame.columns}
     double = any(dtypes.get(name) == "float64" for name in matrix)
     return {name: "float64" if double and name in matrix else dtype for name, dtype in dtypes.items()}
@@ -121,10 +120,10 @@ def normalize_example(model: ImpactModel, given: Any) -> Any:
     frame = given if not hasattr(given, "to_pandas") or hasattr(given, "iloc") else given.to_pandas()
     if not hasattr(frame, "iloc"):
         return _to_numpy(frame)
-    matrix = model._engine.tables.get(model.param_input, ())
-    if not matrix or not set(matrix) <= set(map(str, frame.columns)):
+    inputs = model.inputs
+    if not inputs.columns or not set(inputs.columns) <= set(map(str, frame.columns)):
         return frame
-    return frame[[name for name in frame.columns if name in matrix or name in model._engine.signature.extra]]
+    return frame[[name for name in frame.columns if name in (*inputs.columns, *inputs.extra)]]
 
 
 def _to_numpy(value: Any) -> Any:
@@ -134,17 +133,16 @@ def _to_numpy(value: Any) -> Any:
 
 def rows_of_fit(model: ImpactModel, n_rows: int) -> Any:
     """Return the first rows of the fitted data in the form of a request; None if they are not in memory."""
-    observed = model._observed
-    if observed is None or observed.call is None:
+    inputs = model.inputs
+    if inputs.arrays is None:
         return None
-    arrays = {name: np.asarray(array[:n_rows]) for name, array in observed.call.arrays.items() if array.ndim}
-    arrays.pop(model.param_output, None)
-    if not observed.call.columns:
+    arrays = {name: np.asarray(array[:n_rows]) for name, array in inputs.arrays.items()}
+    if not inputs.columns:
         return arrays[model.param_input] if set(arrays) == {model.param_input} else arrays
     matrix = arrays.pop(model.param_input)
     if any(array.ndim != 1 for array in arrays.values()):
         return None
-    return pd.DataFrame({**dict(zip(observed.call.columns, matrix.T, strict=True)), **arrays})
+    return pd.DataFrame({**dict(zip(inputs.columns, matrix.T, strict=True)), **arrays})
 
 
 def model_signature(model: ImpactModel, schema: InputSchema) -> ModelSignature | None:

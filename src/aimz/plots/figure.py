@@ -185,8 +185,9 @@ def shorten_text(text: Any, inches: float, size: float = 9.0) -> str:
 def _fit(text: Any, inches: float, size: float) -> tuple[str, int]:
     """Return text with single blanks, and how many of its characters fit into ``inches``."""
     text = " ".join(str(text).replace(r"\$", "$").split())
-    # Lines with many wide letters are wider than average.
-    return text, max(4, int(0.95 * len(text) * inches / max(_inches(text, size), 1e-9)))
+    width = _inches(text, size)
+    # A line with many wide letters is wider than the average line.
+    return text, len(text) + 1 if width <= inches else max(4, int(0.95 * len(text) * inches / width))
 
 
 @lru_cache(maxsize=4096)

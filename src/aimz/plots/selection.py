@@ -200,9 +200,12 @@ def sort_rows(array: xr.DataArray, row_dim: str, most: int, function: str) -> So
     order = np.argsort(values[0], kind="stable")
     order = order[finite[order]]
     n, lost = len(order), int((~finite).sum())
+    middle, lower, upper = values[:, order]
     missing = f"{lost:,} of {finite.size:,} rows have no numbers and are left out." if lost else ""
     return SortedRows(
-        *values[:, order],
+        middle,
+        lower,
+        upper,
         rows=order if isinstance(chosen, slice) else chosen[order],
         drawn=np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.intp)),
         centre_name="mean" if centre == "mean" else "median",
