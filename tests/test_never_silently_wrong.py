@@ -326,7 +326,7 @@ def test_a_static_intervention_that_changes_a_shape_is_refused():
         numpyro.sample("y", dist.Normal(a.sum() * X), obs=y)
 
     model = injected(kernel, a=np.ones((5, 3)))
-    with pytest.raises(ValueError, match="Cannot tell which sites descend from argument `n_groups`"):
+    with pytest.raises(ValueError, match="Cannot determine the sites that descend from argument `n_groups`"):
         model.predict_on_batch(np.ones(4), n_groups=3, intervention={"n_groups": 2})
     with pytest.raises(ValueError, match=r"site `a` must have shape \('n_draws', 2\)"):
         model.predict_on_batch(np.ones(4), n_groups=2)
@@ -463,7 +463,7 @@ def test_interventions_inside_a_scan():
         done = model.predict_on_batch(X, intervention={"level": np.full(8, 2.0)})["posterior_predictive"]
     assert abs(float(done["y"].mean()) - 2) < 0.05
     for bad in ({"level": lambda v: v}, {"mu": 0.0}, {"mu": lambda v: v}):
-        with pytest.raises(ValueError, match="inside a `scan` or `cond`: NumPyro hands only values"):
+        with pytest.raises(ValueError, match="inside a `scan` or `cond`: NumPyro substitutes only values"):
             model.predict_on_batch(X, intervention=bad)
     with pytest.raises(ValueError, match="`med` descend from the intervention and are observed inside"):
         model.predict_on_batch(X, seen=X, intervention={"start": 0.0})

@@ -397,7 +397,7 @@ def test_missing_funsor_raises(model, monkeypatch):
 
 def test_log_likelihood_without_class_draws_raises():
     poisson = given(latent(dist.Poisson(2.0), mark={}), {"b": np.zeros(2)})
-    with pytest.raises(ValueError, match=r"depend on chance.*`m`.*cannot be listed.*MixtureSameFamily"):
+    with pytest.raises(ValueError, match=r"would be random.*`m`.*cannot be enumerated.*MixtureSameFamily"):
         poisson.log_likelihood(X, Y)
     common = given(latent(dist.Bernoulli(0.5)), {"b": np.zeros(2)})
     with pytest.raises(ValueError, match=r"depend on chance.*its shape"):

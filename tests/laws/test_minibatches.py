@@ -24,7 +24,7 @@ REFUSED = {
     "gaussian_process": "rows of site `y` have one joint distribution",
     "state_space": "it takes one number of rows only|`AutoDelta` has a value of `level` for each row",
     "nested_plates": "`AutoDelta` has a value of `e` for each row",
-    "factor_only": "it makes one of all rows",
+    "factor_only": "it reduces over rows",
     "masked": "`AutoDelta` has a value of `y_unobserved` for each row",
 }
 """What a batch cannot stand for, and the reason that is given."""

@@ -380,8 +380,8 @@ def _refuse_unknown(names: Iterable[str], known: Iterable[str], what: str) -> No
 def _attrs(substitution: Substitution, intervention: Intervention | None) -> dict[str, Any]:
     """Return what a group records of the decision; texts and lists of texts, which every format can store."""
     attrs: dict[str, Any] = {"intervention": json.dumps({k: _plain(v) for k, v in (intervention or {}).items()})}
-    if substitution.drawn_anew:
-        attrs["drawn_anew"] = list(substitution.drawn_anew)
+    if substitution.resampled:
+        attrs["drawn_anew"] = list(substitution.resampled)
     ways = {ValueSource.POSTERIOR_ROWS: "posterior", ValueSource.RESAMPLED_NEW_ROWS: "drawn anew"}
     found = [way for source, way in ways.items() if substitution.sites_from(source)]
     if found:

@@ -143,11 +143,11 @@ def probe_first_step(
     engine: KernelEngine, step: TracedStep, runner: StepRunner, feed: RowFeed, plan: "Plan"
 ) -> str | None:
     """Return why a step must not be one of many, going by what it computes for the first rows, or None."""
-    if feed.n_obs == plan.block or runner.task.use.waits:
+    if feed.n_obs == plan.block or runner.task.use.rejection_sampler:
         return None
 
     def apart(program: CompiledProgram, inputs: tuple[Any, ...], n_obs: int) -> str | None:
-        return engine.programs.apart(step, program, inputs, n_obs, runner.task.layout.row_axes)
+        return engine.programs.interacting_site(step, program, inputs, n_obs, runner.task.layout.row_axes)
 
     seen = runner.try_first(apart, next(plan.steps())[1])
     if seen is not None and feed.reader is not None:

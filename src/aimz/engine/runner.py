@@ -271,7 +271,7 @@ class StepRunner:
         at = None
         if self._layout.with_rows:
             within = np.tile(np.arange(block, dtype=np.int32), (n_blocks, 1))
-            beyond = self._use.beyond
+            beyond = self._use.uses_global_index
             at = np.minimum(within + numbers[:, None] * block, stop - 1, dtype=np.int32) if beyond else within
         groups = self._layout.groups
 

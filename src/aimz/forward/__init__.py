@@ -1,8 +1,8 @@
-"""The arithmetic, pure JAX: (kernel, posterior, rows) -> draws."""
+"""Compiled passes of a kernel: (posterior draws, rows) -> predictive draws or log densities."""
 
 from aimz.forward.compilation import CompiledPrograms, TracedStep
 from aimz.forward.joint_scenarios import TILE, InputKey, JointPass, ScenarioGroup
-from aimz.forward.predictive import CompiledProgram, PassSpec, RowBlock, RowGroups, over_draws
+from aimz.forward.predictive import CompiledProgram, PassSpec, RowBlock, RowGroups, map_over_draws
 from aimz.forward.row_blocks import StreamAxis
 
 __all__ = [
@@ -17,5 +17,5 @@ __all__ = [
     "ScenarioGroup",
     "StreamAxis",
     "TracedStep",
-    "over_draws",
+    "map_over_draws",
 ]

@@ -1,7 +1,7 @@
-"""Map a function of one draw over all draws, as many at a time as the hardware likes.
+"""Map a function of one draw over all draws, in groups of a size that suits the device.
 
-One draw at a time leaves vector units idle; all at once spills every intermediate out of the cache.  The best
-group is the one whose largest intermediate just fits, and the jaxpr of one draw says how large that is.
+One draw at a time leaves vector units idle; all draws at once move every intermediate out of the cache. The best group
+is the largest one whose largest intermediate still fits, and its size follows from the jaxpr of one draw.
 """
 
 __all__ = ["TracedFunction", "group_size", "map_draws", "trace"]
@@ -16,30 +16,30 @@ from jax import lax
 from jax.extend import core
 
 _BUDGET_BYTES = {"cpu": 2**19, "gpu": 2**29, "tpu": 2**29}
-"""Bytes the largest intermediate of a group may take: a share of the L2 cache, or of an accelerator's memory."""
+"""Maximal size in bytes of the largest intermediate of a group: a part of the L2 cache, or of the device memory."""
 
 
 @dataclass(frozen=True)
 class TracedFunction:
-    """A function whose Python has run; calling it runs what was recorded."""
+    """A traced function; calling it evaluates its jaxpr."""
 
     jaxpr: Any
-    """A closed jaxpr."""
+    """The closed jaxpr."""
     outputs: Any
-    """Structure of what it returns."""
+    """Tree structure of the result."""
 
     def __call__(self, *args: Any) -> Any:
-        """Return what the function returns for arguments of the traced structure."""
+        """Return the result for arguments of the traced structure."""
         return jax.tree.unflatten(self.outputs, core.jaxpr_as_fun(self.jaxpr)(*jax.tree.leaves(args)))
 
 
 def trace(function: Callable[..., Any], *args: Any) -> TracedFunction:
-    """Run ``function`` once on abstract arguments, with random numbers at half the work.
+    """Trace ``function`` with abstract arguments, without partitionable random numbers.
 
-    JAX's default hashes a 64-bit counter for each 32 bits, so that a compiler may cut one array among devices and get
-    the same bits.  Here each device has whole blocks or whole draws, with keys of their own: the same bits come out
-    without it.  A 32-bit counter and two words a hash, the default before JAX 0.5, is the same generator (Threefry,
-    Salmon et al. 2011) and takes 0.4 of the time.  What is in force when an operation is traced counts.
+    JAX's default hashes a 64-bit counter for each 32 bits, so that an array can be partitioned among devices without a
+    change of its bits. Here each device has whole blocks or whole draws with their own keys, so the bits are the same
+    without it. A 32-bit counter and two words per hash, the default before JAX 0.5, is the same generator (Threefry,
+    Salmon et al. 2011) and takes 0.4 of the time. The setting applies when an operation is traced.
     """
     with jax.threefry_partitionable(False):  # noqa: FBT003 (its name is not public)
         jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
@@ -47,7 +47,7 @@ def trace(function: Callable[..., Any], *args: Any) -> TracedFunction:
 
 
 def _intermediates(jaxpr: core.Jaxpr) -> Iterator[int]:
-    """Yield the size in bytes of every value computed in ``jaxpr``, also inside loops and calls."""
+    """Yield the size in bytes of each value computed in ``jaxpr``, including loops and calls."""
     for equation in jaxpr.eqns:
         for variable in equation.outvars:
             aval = variable.aval
@@ -59,9 +59,9 @@ def _intermediates(jaxpr: core.Jaxpr) -> Iterator[int]:
 
 
 def group_size(jaxpr: Any, n_draws: int, backend: str) -> int:
-    """Return how many draws to compute side by side.
+    """Return the number of draws to compute at once.
 
-    A divisor of ``n_draws`` is preferred where one is near, so that the loop has no odd last turn.
+    A divisor of ``n_draws`` is preferred if there is one nearby, so that the last group of the loop is not smaller.
     """
     largest = max(_intermediates(jaxpr.jaxpr), default=1)
     fits = max(1, min(n_draws, _BUDGET_BYTES.get(backend, 2**29) // max(largest, 1)))
@@ -69,9 +69,9 @@ def group_size(jaxpr: Any, n_draws: int, backend: str) -> int:
 
 
 def map_draws(one_draw: Callable[[Any], Any], draws: Any, n_draws: int, group: int) -> Any:
-    """Apply ``one_draw`` to each element along the leading axis of ``draws`` and stack what it returns.
+    """Apply ``one_draw`` to each element along the leading axis of ``draws`` and stack the results.
 
-    Equals ``jax.vmap(one_draw)(draws)`` up to the last bits, which depend on ``group`` alone.
+    Equals ``jax.vmap(one_draw)(draws)`` up to the last bits, which depend only on ``group``.
     """
     if group >= n_draws:
         return jax.vmap(one_draw)(draws)

@@ -1,7 +1,7 @@
-"""Several scenarios in one pass, added up over rows: what is compared is never stored row by row.
+"""Several scenarios in one pass, summed over rows, so that results are not stored row by row.
 
-Scenarios that differ in values only are an axis that is mapped, with the key outside of it, so that their noise is
-drawn once.  Others have a pass of their own beside it, with the same keys.
+Scenarios that differ only in values are mapped over an axis, with the key outside of it, so that their noise is drawn
+once. Scenarios of another structure have their own pass, with the same keys.
 """
 
 __all__ = ["TILE", "InputKey", "JointPass", "ScenarioGroup", "joint_pass"]
@@ -18,7 +18,7 @@ from aimz.kernel import Message
 from aimz.types import Kernel
 
 TILE = 1024
-"""Rows that are added up together where all rows are seen at once."""
+"""Number of rows per partial sum in a pass over all rows at once."""
 
 
 class InputKey(NamedTuple):
@@ -34,11 +34,11 @@ class InputKey(NamedTuple):
 
 @dataclass(frozen=True)
 class ScenarioGroup:
-    """Scenarios that differ in values only."""
+    """Scenarios that differ only in values."""
 
     plan: PassSpec
     members: tuple[int, ...]
-    """Which of the scenarios they are."""
+    """Numbers of the scenarios."""
     draws: Mapping[str, InputKey]
     """Key of the draws of each site among the inputs of all scenarios."""
     values: Mapping[str, InputKey]
@@ -46,37 +46,37 @@ class ScenarioGroup:
     arrays: Mapping[str, InputKey]
     """Key of each argument."""
     mapped: frozenset[InputKey] = frozenset()
-    """Inputs with an axis of scenarios, the last one."""
+    """Keys of the inputs whose last axis is the scenarios."""
 
 
 @dataclass(frozen=True)
 class JointPass:
-    """What a joint pass does, apart from numbers."""
+    """The static part of a joint pass."""
 
-    worlds: tuple[ScenarioGroup, ...]
+    scenario_groups: tuple[ScenarioGroup, ...]
     n_scenarios: int
     baseline: int
-    """Which of the scenarios the others are compared with."""
+    """Number of the scenario that the others are compared with."""
     width: int | None
-    """Most groups the rows of a block can belong to; None where rows are not added up, but the second of two scenarios
-    less the baseline is taken row by row."""
+    """Largest number of row groups in a block; None if rows are not summed, and the result is the second of two
+    scenarios minus the baseline, row by row."""
     return_sites: tuple[str, ...]
     row_axes: Mapping[str, int] = field(default_factory=dict)
-    """Return sites with a row axis, and which axis of one draw it is."""
+    """Row axis of one draw, by return site, of the sites that have one."""
 
 
 def joint_pass(
-    kernel: Kernel, joint: JointPass, read: Callable[[Message], Any], noticed: set[str] | None = None
+    kernel: Kernel, joint: JointPass, read: Callable[[Message], Any], flags: set[str] | None = None
 ) -> SingleDrawPass:
     """Return ``f(draw_key, draws, values, arrays, rows) -> {site: sums, or differences}`` for one draw.
 
     ``rows`` is a block, or the groups and weights of all rows.
 
-    Sums over rows have shape ``(n_tiles, 1 + n_scenarios, ..., width)``: first those of the baseline (its infinite
-    values left out), then of what each scenario adds to them.  A block is one tile.  The effect of a scenario is thus
-    added up as itself, and not lost in the rounding of two large sums.  A site without rows has ``(n_scenarios, ...)``.
+    Sums over rows have shape ``(n_tiles, 1 + n_scenarios, ..., width)``: first the sums of the baseline, without its
+    infinite values, then the sums of each scenario's difference from it. A block is one tile. Summing differences keeps
+    an effect from being lost in the rounding of two large sums. A site without rows has shape ``(n_scenarios, ...)``.
     """
-    ones = [one_pass(kernel, world.plan, read, noticed) for world in joint.worlds]
+    passes = [one_pass(kernel, group.plan, read, flags) for group in joint.scenario_groups]
 
     def run(
         draw_key: jax.Array,
@@ -86,11 +86,11 @@ def joint_pass(
         rows: RowBlock | RowGroups | None = None,
     ) -> dict[str, Any]:
         block = rows if isinstance(rows, RowBlock) else None
-        groups = rows.groups if isinstance(rows, RowBlock) else rows
-        order = [member for world in joint.worlds for member in world.members]
+        row_groups = rows.row_groups if isinstance(rows, RowBlock) else rows
+        order = [member for group in joint.scenario_groups for member in group.members]
         parts: dict[str, list[jax.Array]] = {name: [] for name in joint.return_sites}
-        for world, one in zip(joint.worlds, ones, strict=True):
-            outputs = _run_world(world, one, draw_key, draws, values, arrays, block)
+        for group, one in zip(joint.scenario_groups, passes, strict=True):
+            outputs = _run_group(group, one, draw_key, draws, values, arrays, block)
             for name, value in outputs.items():
                 parts[name].append(value)
         found = {}
@@ -98,20 +98,20 @@ def joint_pass(
             value = given[0] if len(given) == 1 else jnp.concatenate(given)
             if order != sorted(order):
                 value = value[jnp.argsort(jnp.asarray(order))]
-            if groups is None:
+            if row_groups is None:
                 found[name] = _signed(value[1 - joint.baseline]) - _signed(value[joint.baseline])
                 continue
             assert joint.width is not None
-            counting = groups if block is None else _without_padding(groups, block.n_rows)
+            weighted = row_groups if block is None else _without_padding(row_groups, block.n_rows)
             axis = joint.row_axes.get(name)
-            found[name] = _added_up(value, joint.baseline, axis, counting, joint.width, whole=block is None)
+            found[name] = _sum_rows(value, joint.baseline, axis, weighted, joint.width, tiled=block is None)
         return found
 
     return run
 
 
-def _run_world(
-    world: ScenarioGroup,
+def _run_group(
+    group: ScenarioGroup,
     one: SingleDrawPass,
     draw_key: jax.Array,
     draws: Any,
@@ -119,33 +119,33 @@ def _run_world(
     arrays: Any,
     block: RowBlock | None,
 ) -> dict[str, Any]:
-    """Return the sites of one world, ``(n_members, ...)``."""
+    """Return the sites of one scenario group, of shape ``(n_members, ...)``."""
 
     def own(given: Mapping[InputKey, Any], keys: Mapping[str, InputKey]) -> dict[str, Any]:
         return {name: given[key] for name, key in keys.items() if key in given}
 
     def axes(given: Mapping[InputKey, Any], keys: Mapping[str, InputKey]) -> dict[str, Any]:
-        return {name: -1 if key in world.mapped else None for name, key in keys.items() if key in given}
+        return {name: -1 if key in group.mapped else None for name, key in keys.items() if key in given}
 
     def inputs(pick: Callable[[Any, Mapping[str, InputKey]], dict[str, Any]]) -> tuple[Any, Any, Any]:
         cut = None
         if block is not None:
             number, numbers = (None, None) if pick is axes else (block.number, block.rows)
-            rows = [pick(block.draws, world.draws), pick(block.values, world.values), pick(block.arrays, world.arrays)]
+            rows = [pick(block.draws, group.draws), pick(block.values, group.values), pick(block.arrays, group.arrays)]
             cut = RowBlock(number, numbers, rows[0], rows[1], rows[2])
-        return pick(values, world.values), pick(arrays, world.arrays), cut
+        return pick(values, group.values), pick(arrays, group.arrays), cut
 
-    mine = own(draws, world.draws)
-    if not world.mapped:
+    mine = own(draws, group.draws)
+    if not group.mapped:
         found = one(draw_key, mine, *inputs(own))
-        shape = (len(world.members),)
+        shape = (len(group.members),)
         return {name: jnp.broadcast_to(value, shape + jnp.shape(value)) for name, value in found.items()}
     mapped: dict[str, Any] = jax.vmap(one, in_axes=(None, None, *inputs(axes)))(draw_key, mine, *inputs(own))
     return mapped
 
 
 def _signed(value: jax.Array) -> jax.Array:
-    """Return what can be subtracted: truth values have no minus, and unsigned numbers would wrap."""
+    """Cast boolean and unsigned values to a type in which they can be subtracted."""
     kind, size = value.dtype.kind, value.dtype.itemsize
     if kind not in "bu":
         return value
@@ -157,34 +157,34 @@ def _without_padding(groups: RowGroups, n_rows: Any) -> RowGroups:
     return groups._replace(weights=jnp.where(jnp.arange(groups.weights.shape[-1]) < n_rows, groups.weights, 0))
 
 
-def _added_up(
-    found: jax.Array, baseline: int, axis: int | None, groups: RowGroups, width: int, *, whole: bool
+def _sum_rows(
+    found: jax.Array, baseline: int, axis: int | None, groups: RowGroups, width: int, *, tiled: bool
 ) -> jax.Array:
-    """Add up a site over the rows of each group; ``found`` has shape ``(n_scenarios, ...)``."""
+    """Sum a site of shape ``(n_scenarios, ...)`` over the rows of each group; ``tiled`` splits all rows into tiles."""
     found = found.astype(jnp.promote_types(found.dtype, jnp.float32))
     if axis is None:
         return found
-    # Both sums below read these values; without a fence the compiler would rather compute, and draw, them twice.
+    # Both sums below use these values; without a barrier the compiler would compute, and draw, them twice.
     found = jax.lax.optimization_barrier(found)
     base = found[baseline]
     shared = jnp.where(jnp.isfinite(base), base, 0)
     parts = [
-        _sums(jnp.moveaxis(part, 1 + axis, -1), groups, width, whole=whole) for part in (shared[None], found - shared)
+        _sums(jnp.moveaxis(part, 1 + axis, -1), groups, width, tiled=tiled) for part in (shared[None], found - shared)
     ]
     return jnp.concatenate(parts, axis=1)
 
 
-def _sums(values: jax.Array, groups: RowGroups, width: int, *, whole: bool) -> jax.Array:
+def _sums(values: jax.Array, groups: RowGroups, width: int, *, tiled: bool) -> jax.Array:
     """Return the weighted sums of ``(..., n_rows)`` over the rows of each group: ``(n_tiles, ..., width)``."""
-    if not whole:
+    if not tiled:
         return _sum(values, groups, width)[None]
     short = -values.shape[-1] % TILE
 
-    def tiled(array: Any) -> jax.Array:
+    def tiles(array: Any) -> jax.Array:
         padded = jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, short)])
         return jnp.moveaxis(padded.reshape(*array.shape[:-1], -1, TILE), -2, 0)
 
-    return jax.vmap(lambda tile, own: _sum(tile, own, width))(tiled(values), jax.tree.map(tiled, groups))
+    return jax.vmap(lambda tile, own: _sum(tile, own, width))(tiles(values), jax.tree.map(tiles, groups))
 
 
 def _sum(values: jax.Array, groups: RowGroups, width: int) -> jax.Array:

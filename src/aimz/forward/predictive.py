@@ -1,16 +1,17 @@
-"""One predictive pass: draws of every return site, given posterior draws, parameters and rows."""
+"""One pass of a kernel for one draw, and its map over all draws."""
 
 __all__ = [
+    "READERS",
     "CompiledProgram",
     "PassSpec",
     "RowBlock",
     "RowGroups",
     "SingleDrawPass",
     "draw_keys",
+    "map_over_draws",
     "one_pass",
-    "over_draws",
     "per_draw",
-    "whole",
+    "unblocked",
 ]
 
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 
 from aimz.forward.draw_batching import TracedFunction, group_size, map_draws, trace
 from aimz.kernel import Message, PredictiveHandler
@@ -32,7 +34,7 @@ type CompiledProgram = Callable[..., dict[str, jax.Array]]
 
 @dataclass(frozen=True)
 class PassSpec:
-    """What a pass does, apart from numbers: the part a compiled program is made for."""
+    """The static part of a pass, for which a program is compiled."""
 
     n_obs: int
     n_draws: int
@@ -40,20 +42,19 @@ class PassSpec:
     """Arguments of the kernel that are not arrays."""
     return_sites: tuple[str, ...] = ()
     transforms: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
-    """Callable interventions, by site."""
+    """Callable interventions by site."""
     unobserve: frozenset[str] = frozenset()
-    """Observed sites that are drawn although there are data."""
+    """Names of observed sites that are drawn although they have data."""
     row_plates: frozenset[str] = frozenset()
-    """Plates that run along the rows at hand."""
+    """Names of the plates along the rows of the input."""
     row_axes: Mapping[str, int] = field(default_factory=dict)
-    """Sites with a row axis, and which axis of one draw it is."""
+    """Row axis of one draw, by site, of the sites that have one."""
     summed: Mapping[str, int] = field(default_factory=dict)
-    """Discrete sites over which the one return site, a log density, is summed, and how many values 0, 1, ... each
-    has."""
+    """Number of values 0, 1, ... of each discrete site over which the only return site, a log density, is summed."""
 
 
 class RowGroups(NamedTuple):
-    """What a sum over rows needs to know of each row."""
+    """Weights and groups of rows, for sums over rows."""
 
     weights: Any
     """Weight of each row."""
@@ -62,12 +63,12 @@ class RowGroups(NamedTuple):
 
 
 class RowBlock(NamedTuple):
-    """What differs from one block of rows to the next."""
+    """The inputs of a pass that differ between blocks of rows."""
 
     number: Any
-    """Which block it is, or None if there is no other."""
+    """Number of the block, or None if there is only one."""
     rows: Any
-    """Number of each row, or None where no plate runs along the rows."""
+    """Number of each row, or None if no plate runs along the rows."""
     draws: Mapping[str, Any]
     """Posterior draws of sites with a row axis."""
     values: Mapping[str, Any]
@@ -76,33 +77,33 @@ class RowBlock(NamedTuple):
     """Arguments with a row axis."""
     n_rows: Any = None
     """Number of rows without padding; None unless rows are summed."""
-    groups: RowGroups | None = None
+    row_groups: RowGroups | None = None
     """Weights and groups of the rows; None unless rows are summed."""
 
 
 def draw_keys(key: jax.Array, numbers: Any) -> jax.Array:
-    """Return the key of each draw, which depends on its number alone."""
+    """Return the key of each draw, which depends only on the number of the draw."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(numbers))
 
 
 def _block_key(draw_key: jax.Array, number: Any) -> jax.Array:
-    """Return the key of a block: the first has that of the draw, as all rows together have."""
+    """Return the key of a block; the first block has the key of the draw, as all rows together do."""
     if number is None:
         return draw_key
-    return jax.numpy.where(number == 0, draw_key, jax.random.fold_in(draw_key, number))
+    return jnp.where(number == 0, draw_key, jax.random.fold_in(draw_key, number))
 
 
 def one_pass(
-    kernel: Kernel, plan: PassSpec, read: Callable[[Message], Any], noticed: set[str] | None = None
+    kernel: Kernel, plan: PassSpec, read: Callable[[Message], Any], flags: set[str] | None = None
 ) -> SingleDrawPass:
-    """Return ``f(draw_key, draws, values, arrays, block) -> {site: value}`` for one draw, and one block or all rows.
+    """Return ``f(draw_key, draws, values, arrays, block) -> {site: value}`` for one draw and one block, or all rows.
 
-    ``draws`` are values that differ from draw to draw (the posterior's), ``values`` are the same in all (fitted
-    parameters, interventions); ``read`` takes what is wanted from the message of a return site.  What the kernel did
-    that matters to whoever cuts it into blocks is added to ``noticed``.
+    ``draws`` are values that differ between draws (the posterior's), ``values`` are the same in all draws (fitted
+    parameters, interventions), and ``read`` returns the result for a return site from its message. If the kernel draws
+    noise that belongs to no site, "anonymous noise" is added to ``flags``.
 
-    The law: the draw ``i`` of a site depends on ``key``, ``i``, the site's name, the block if the site has a row axis,
-    and the values the site depends on, and on nothing else.
+    Draw ``i`` of a site depends only on ``key``, ``i``, the name of the site, the block if the site has a row axis, and
+    the values that the site depends on.
     """
 
     def run(
@@ -115,7 +116,7 @@ def one_pass(
         own = block or RowBlock(None, None, {}, {}, {})
 
         def sites(fixed: Mapping[str, Callable[[Any], Any]]) -> dict[str, Message]:
-            execution = PredictiveHandler(
+            handler = PredictiveHandler(
                 kernel,
                 draw_key,
                 n_obs=plan.n_obs,
@@ -127,25 +128,25 @@ def one_pass(
                 row_sites=frozenset(plan.row_axes),
                 rows=own.rows,
             )
-            found = execution.run({**plan.static, **arrays, **own.arrays})
-            if noticed is not None and execution.anonymous_noise:
-                noticed.add("anonymous noise")
+            found = handler.run({**plan.static, **arrays, **own.arrays})
+            if flags is not None and handler.anonymous_noise:
+                flags.add("anonymous noise")
             return found
 
         if plan.summed:
-            return _summed(sites, plan, read)
+            return _marginal(sites, plan, read)
         found = sites({})
         return {name: read(found[name]) for name in plan.return_sites}
 
     return run
 
 
-def _summed(
+def _marginal(
     sites: Callable[[Mapping[str, Callable[[Any], Any]]], dict[str, Message]],
     plan: PassSpec,
     read: Callable[[Message], Any],
 ) -> dict[str, Any]:
-    """Return log densities summed over discrete sites: ``log sum_z p(z) p(y | z)``, observation by observation."""
+    """Return log densities summed over discrete sites, ``log sum_z p(z) p(y | z)``, for each observation."""
 
     def joint(codes: tuple[jax.Array, ...]) -> dict[str, Any]:
         pairs = zip(plan.summed, codes, strict=True)
@@ -161,23 +162,23 @@ def _summed(
 def per_draw(one: SingleDrawPass) -> CompiledProgram:
     """Return ``f(key, numbers, draws, values, arrays) -> {site: array of shape (n_draws, ...)}`` over all rows at once.
 
-    ``numbers`` are those of the draws.
+    ``numbers`` are the numbers of the draws.
     """
 
     def run(
         key: jax.Array, numbers: Any, draws: Mapping[str, Any], values: Mapping[str, Any], arrays: Mapping[str, Any]
     ) -> dict[str, jax.Array]:
         first = {name: jax.ShapeDtypeStruct(value.shape[1:], value.dtype) for name, value in draws.items()}
-        # The kernel is traced once, for the group size and the computation alike.
+        # The kernel is traced once, both for the group size and for the computation.
         traced = trace(one, key, first, values, arrays, None)
         group = group_size(traced.jaxpr, len(numbers), jax.default_backend())
-        return whole(traced, group)(key, numbers, draws, values, arrays)
+        return unblocked(traced, group)(key, numbers, draws, values, arrays)
 
     return run
 
 
-def whole(traced: TracedFunction, group: int) -> CompiledProgram:
-    """Return the program of :func:`per_draw` for a pass that was traced already."""
+def unblocked(traced: TracedFunction, group: int) -> CompiledProgram:
+    """Return the program of :func:`per_draw` for a traced pass."""
 
     def run(
         key: jax.Array,
@@ -185,20 +186,20 @@ def whole(traced: TracedFunction, group: int) -> CompiledProgram:
         draws: Mapping[str, Any],
         values: Mapping[str, Any],
         arrays: Mapping[str, Any],
-        blocks: None = None,
+        row_groups: RowGroups | None = None,
     ) -> dict[str, jax.Array]:
         def one_draw(draw: tuple[jax.Array, Mapping[str, Any]]) -> dict[str, Any]:
-            return dict(traced(*draw, values, arrays, blocks))
+            return dict(traced(*draw, values, arrays, row_groups))
 
         return dict(map_draws(one_draw, (draw_keys(key, numbers), dict(draws)), len(numbers), group))
 
     return run
 
 
-def over_draws(
+def map_over_draws(
     one: SingleDrawPass, key: jax.Array, draws: Mapping[str, Any], *same: Any, n_draws: int
 ) -> dict[str, Any]:
-    """Return ``one(draw_key, draw, *same)`` for each draw, compiled, as many side by side as the hardware likes."""
+    """Return ``one(draw_key, draw, *same)`` for each draw, compiled, in groups of a size that suits the device."""
 
     @jax.jit
     def run(key: jax.Array, draws: Mapping[str, Any], same: tuple[Any, ...]) -> dict[str, Any]:
@@ -209,3 +210,40 @@ def over_draws(
         return dict(map_draws(lambda draw: traced(*draw, *same), (keys, dict(draws)), n_draws, group))
 
     return dict(run(key, dict(draws), same))
+
+
+def _value(message: Message) -> Any:
+    """Return the value of a site."""
+    return jnp.asarray(message["value"])
+
+
+def _log_density(message: Message) -> Any:
+    """Return the pointwise log density of an observed site.
+
+    As in :func:`numpyro.infer.log_likelihood`, it is scaled neither by a subsampled plate nor by
+    ``numpyro.handlers.scale``; masks apply.
+    """
+    # Transformed distributions need their intermediate results, if there are any.
+    extra = (message["intermediates"],) if message["intermediates"] else ()
+    return message["fn"].log_prob(message["value"], *extra)
+
+
+def _batch_density(message: Message) -> Any:
+    """Return the log density that a fit uses, per event before ``to_event``, and the scale if it is an array.
+
+    Scalar scales do not depend on the rows and are left out.
+    """
+    fn, scale = message["fn"], message.get("scale")
+    while isinstance(fn, dist.Independent):
+        fn = fn.base_dist
+    density = _log_density({**message, "fn": fn})
+    # A scale applies to a whole event, and may have fewer axes than the density.
+    return density if not hasattr(scale, "shape") else (density, scale)
+
+
+READERS: Mapping[str, Callable[[Message], Any]] = {
+    "predictive": _value,
+    "log_density": _log_density,
+    "batch_density": _batch_density,
+}
+"""Functions, by kind of pass, that return the result for a return site from its message."""

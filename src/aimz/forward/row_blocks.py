@@ -1,10 +1,10 @@
-"""Many blocks of rows, many draws: the program a stream runs step by step.
+"""Programs over several blocks of rows and many draws, which compute one step of a stream.
 
-Draws are the outer axis and blocks the inner one, so that stitching blocks together is a reshape.  On several devices
-either axis may be cut: each device then runs the same program on its share, and none waits for another.
+Draws are the outer axis and blocks the inner one, so that blocks are concatenated by a reshape. On several devices
+either axis may be sharded: each device then runs the same program on its shard, without communication.
 """
 
-__all__ = ["StreamAxis", "blocked", "rows_apart", "sharded"]
+__all__ = ["StreamAxis", "blocked", "interacting_site", "sharded"]
 
 from collections.abc import Mapping
 from enum import Enum
@@ -21,16 +21,16 @@ from aimz.forward.predictive import CompiledProgram, RowBlock, draw_keys
 
 
 class StreamAxis(Enum):
-    """What is cut into steps, and on several devices into shares."""
+    """The axis that is divided into steps, and sharded among devices."""
 
     ROWS = "obs"
     DRAWS = "draw"
 
 
-def _stitch(value: jax.Array, axis: int | None) -> jax.Array:
+def _concatenate(value: jax.Array, axis: int | None) -> jax.Array:
     """Turn ``(n_draws, n_blocks, ..., block, ...)`` into ``(n_draws, ..., n_blocks * block, ...)``."""
     if axis is None:
-        return value[:, :1]  # the same in every block; one stays, for each device to hand back
+        return value[:, :1]  # the same in every block; one is kept for each device
     moved = jnp.moveaxis(value, 1, 1 + axis)
     return moved.reshape(*moved.shape[: 1 + axis], -1, *moved.shape[3 + axis :])
 
@@ -38,9 +38,10 @@ def _stitch(value: jax.Array, axis: int | None) -> jax.Array:
 def blocked(traced: TracedFunction, row_axes: Mapping[str, int], group: int) -> CompiledProgram:
     """Return ``f(key, numbers, draws, values, arrays, blocks) -> {site: array}`` for many blocks.
 
-    ``traced`` is one pass over one block, ``row_axes`` the axis of each of its outputs along which blocks are put end
-    to end.  Each leaf of ``blocks`` has the blocks as its leading axis, those of ``blocks.draws`` as the one after the
-    draws.  Arrays come back as ``(n_draws, ..., n_blocks * block, ...)``, others as ``(n_draws, 1, ...)``.
+    ``traced`` is a pass over one block, and ``row_axes`` the axis of each output along which blocks are concatenated.
+    The blocks are the leading axis of each leaf of ``blocks``, and the second axis, after the draws, of each leaf of
+    ``blocks.draws``. Outputs with rows have shape ``(n_draws, ..., n_blocks * block, ...)``, others ``(n_draws, 1,
+    ...)``.
     """
 
     def run(
@@ -63,7 +64,7 @@ def blocked(traced: TracedFunction, row_axes: Mapping[str, int], group: int) -> 
 
         per_draw = (draw_keys(key, numbers), dict(draws), own)
         found = map_draws(one_draw, per_draw, len(numbers), group)
-        return {name: _stitch(value, row_axes.get(name)) for name, value in found.items()}
+        return {name: _concatenate(value, row_axes.get(name)) for name, value in found.items()}
 
     return run
 
@@ -78,17 +79,17 @@ def sharded(
     by_block: bool,
     sums_rows: bool,
 ) -> CompiledProgram:
-    """Return ``program`` with the blocks, or the draws, shared out among the devices of ``mesh``.
+    """Return ``program`` with its blocks or its draws sharded over the devices of ``mesh``.
 
-    ``by_block`` says that it has blocks; one that sees all rows at once has none, and its draws are shared out.
-    ``sums_rows`` says that the rows of each block are summed.
+    A program over all rows at once (not ``by_block``) has its draws sharded. ``sums_rows`` is whether the rows of each
+    block are summed.
     """
     axis = mesh.axis_names[0]
     draws: Any = P(axis)
     if cut is StreamAxis.ROWS:
-        share: Any = P(axis)
+        rows: Any = P(axis)
         draws = P(None, axis)
-        blocks = RowBlock(share, share, draws, share, share, *(share, share) if sums_rows else ())
+        blocks = RowBlock(rows, rows, draws, rows, rows, *(rows, rows) if sums_rows else ())
         inputs = (P(), P(), P(), P(), P(), blocks)
         outputs = {name: P(*[None] * (1 + row_axes.get(name, 0)), axis) for name in sites}
     else:
@@ -99,56 +100,58 @@ def sharded(
     return jax.shard_map(program, mesh=mesh, in_specs=inputs, out_specs=outputs, check_vma=False)
 
 
-def rows_apart(
+def interacting_site(
     program: CompiledProgram,
     inputs: tuple[Any, ...],
     n_obs: int,
     row_axes: Mapping[str, int],
     output_axes: Mapping[str, int],
 ) -> str | None:
-    """Return the site in which a row saw another, or None.
+    """Return a site in which a row depends on other rows, or None.
 
-    The program runs on the rows at hand and on the same with most rows changed, in the arguments and in whatever else
-    has rows; those left alone, chosen by chance, must keep their bits.  Rows get the values of others, so that whatever
-    the kernel computes of them it could have had to compute.  ``row_axes`` are those of the inputs, by site.  Where
-    rows are summed, only those left alone have a weight.
+    The program runs twice on the rows of ``inputs``: as they are, and with most rows changed in all inputs that have
+    rows. The rows that did not change, chosen at random, must keep their bits. Changed rows get the values of other
+    rows, so that the kernel is run only on values that occur. ``row_axes`` are the row axes of the inputs by site. If
+    rows are summed, only rows that did not change have a weight.
     """
     given: RowBlock = inputs[-1]
     n_blocks, size = np.shape(next(iter(given.arrays.values())))[:2]
-    chance = np.random.default_rng(0)
-    before: dict[str, jax.Array] = program(*inputs) if given.groups is None else {}
+    rng = np.random.default_rng(0)
+    before: dict[str, jax.Array] = program(*inputs) if given.row_groups is None else {}
     for _ in range(2):
-        kept = np.sort(chance.permutation(n_obs)[: max(1, n_obs // 8)])
+        kept = np.sort(rng.permutation(n_obs)[: max(1, n_obs // 8)])
         blocks = given
-        if given.groups is not None:
+        if given.row_groups is not None:
             counting = np.isin(np.arange(n_blocks * size), kept).astype(np.float32).reshape(n_blocks, size)
-            blocks = given._replace(groups=given.groups._replace(weights=counting))
+            blocks = given._replace(row_groups=given.row_groups._replace(weights=counting))
             before = program(*inputs[:-1], blocks)
-        rows = chance.permutation(n_blocks * size)
+        rows = rng.permutation(n_blocks * size)
         rows[kept] = kept
         changed = blocks._replace(
-            draws={name: _exchanged(value, 1, row_axes[name] + 2, rows, kept) for name, value in blocks.draws.items()},
-            values={
-                name: _exchanged(value, 0, row_axes[name] + 1, rows, kept) for name, value in blocks.values.items()
+            draws={
+                name: _exchange_rows(value, 1, row_axes[name] + 2, rows, kept) for name, value in blocks.draws.items()
             },
-            arrays={name: _exchanged(value, 0, 1, rows, kept) for name, value in blocks.arrays.items()},
+            values={
+                name: _exchange_rows(value, 0, row_axes[name] + 1, rows, kept) for name, value in blocks.values.items()
+            },
+            arrays={name: _exchange_rows(value, 0, 1, rows, kept) for name, value in blocks.arrays.items()},
         )
         after = program(*inputs[:-1], changed)
         for name, value in before.items():
             one, other = np.asarray(value), np.asarray(after[name])
-            if name in output_axes and given.groups is None:
+            if name in output_axes and given.row_groups is None:
                 one, other = (array.take(kept, 1 + output_axes[name]) for array in (one, other))
             if not np.array_equal(one, other, equal_nan=one.dtype.kind in "fc"):
                 return name
     return None
 
 
-def _exchanged(value: Any, blocks: int, axis: int, rows: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Give each row, of all blocks, the values of the row ``rows`` names; those that would not change are moved."""
+def _exchange_rows(value: Any, blocks: int, axis: int, rows: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Replace each row, over all blocks, by the row ``rows[i]``; shift values that would not change."""
     array = np.moveaxis(np.asarray(value), (blocks, axis), (0, 1))
     flat = array.reshape(-1, *array.shape[2:])
     new = flat[rows]
-    moved = new + np.asarray(1, new.dtype) / 16 if new.dtype.kind in "fc" else new
+    shifted = new + np.asarray(1, new.dtype) / 16 if new.dtype.kind in "fc" else new
     same = (new == flat) & ~np.isin(np.arange(len(flat)), kept).reshape(-1, *[1] * (flat.ndim - 1))
-    new = np.where(same, moved, new).astype(new.dtype)
+    new = np.where(same, shifted, new).astype(new.dtype)
     return np.moveaxis(new.reshape(array.shape), (0, 1), (blocks, axis))

@@ -28,7 +28,7 @@ from numpyro.primitives import Messenger
 
 from aimz.data import KernelArguments
 from aimz.errors import KernelValidationError, warn
-from aimz.forward import over_draws
+from aimz.forward import map_over_draws
 from aimz.inference.minibatch_scaling import HOLDS_DATA, enumerates_discrete, guide_parts, run_sites
 from aimz.kernel import KernelSpec, Role
 
@@ -272,7 +272,7 @@ def draw_discrete(
 
     arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
     key = jax.random.fold_in(key, _FOLD)
-    return over_draws(one_draw, key, draws, dict(params), arrays, n_draws=n_draws)
+    return map_over_draws(one_draw, key, draws, dict(params), arrays, n_draws=n_draws)
 
 
 def _site_value(message: Mapping[str, Any]) -> jax.Array:

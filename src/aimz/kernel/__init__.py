@@ -1,18 +1,17 @@
-"""The user's model, read once: callable -> :class:`KernelSpec`, and what a call does with each of its sites."""
+"""The structure of a kernel, the handlers that run it, and the source of each site's value in a call."""
 
 from aimz.kernel.caching import LRUCache, freeze
-from aimz.kernel.example import AbstractCall, kernel_digest
 from aimz.kernel.handlers import Message, PredictiveHandler
-from aimz.kernel.hashing import digest_program
+from aimz.kernel.hashing import AbstractCall, digest_program, kernel_digest
 from aimz.kernel.inspection import InputColumns, KernelReader, is_storable, read_kernel
 from aimz.kernel.intervention import ResolvedIntervention, read_intervention
 from aimz.kernel.row_independence import site_obstacle
 from aimz.kernel.row_jaxpr import RowUse, row_use
 from aimz.kernel.signature import KernelSignature, kernel_name, read_signature
-from aimz.kernel.spec import KernelSpec, Role, Site
+from aimz.kernel.spec import COLUMNS, KernelSpec, Role, Site, site_cells
 from aimz.kernel.substitution import Scored, Substitution, ValueSource, substitute
-from aimz.kernel.text_tables import COLUMNS, WIDTH, format_shape, html_block, html_table, site_cells, text_table
-from aimz.kernel.tracing import AbstractHandler
+from aimz.kernel.text_tables import WIDTH, format_shape, html_block, html_table, text_table
+from aimz.kernel.tracing import AbstractHandler, strip_wrappers
 
 __all__ = [
     "COLUMNS",
@@ -47,6 +46,7 @@ __all__ = [
     "row_use",
     "site_cells",
     "site_obstacle",
+    "strip_wrappers",
     "substitute",
     "text_table",
 ]

@@ -1,4 +1,4 @@
-"""Arguments that are not arrays: what is read or compiled for their values, and kept."""
+"""A small LRU cache, and hashable keys for it."""
 
 __all__ = ["LRUCache", "freeze"]
 
@@ -13,10 +13,10 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None), type, Enum, np.dtyp
 
 
 def freeze(value: object) -> Hashable:
-    """Return something hashable that is equal for equal values of the same type.
+    """Return a hashable key that is equal for equal values of the same type.
 
-    What might be changed in place is equal to nothing, not even to itself later: a program made for it would then
-    be silently out of date.
+    A mutable object gets a key that equals no other, not even a later one of its own: it may have changed in place,
+    and a program compiled for it would be silently out of date.
     """
     if isinstance(value, Mapping):
         return (type(value), frozenset((key, freeze(item)) for key, item in value.items()))
@@ -26,27 +26,27 @@ def freeze(value: object) -> Hashable:
 
 
 class LRUCache[T]:
-    """What was made for the most recent handles; the least recently used goes first."""
+    """Cache that evicts the least recently used entry."""
 
-    def __init__(self, most: int = 64) -> None:
-        self._most = most
-        self._made: OrderedDict[Hashable, T] = OrderedDict()
+    def __init__(self, max_size: int = 64) -> None:
+        self._max_size = max_size
+        self._entries: OrderedDict[Hashable, T] = OrderedDict()
 
-    def get(self, handle: Hashable, make: Callable[[], T]) -> T:
-        """Return what was made for ``handle``, made now if it was not."""
-        if handle in self._made:
-            found = self._made[handle]
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return the entry of ``key``, calling ``make`` if there is none."""
+        if key in self._entries:
+            found = self._entries[key]
         else:
-            found = self._made[handle] = make()
-            if len(self._made) > self._most:
-                self._made.popitem(last=False)
-        if handle in self._made:  # which another thread may have dropped
-            self._made.move_to_end(handle)
+            found = self._entries[key] = make()
+            if len(self._entries) > self._max_size:
+                self._entries.popitem(last=False)
+        if key in self._entries:  # another thread may have dropped it
+            self._entries.move_to_end(key)
         return found
 
-    def __contains__(self, handle: Hashable) -> bool:
-        return handle in self._made
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._entries
 
-    def drop(self, handle: Hashable) -> None:
-        """Forget what was made for ``handle``, if anything was."""
-        self._made.pop(handle, None)
+    def drop(self, key: Hashable) -> None:
+        """Remove the entry of ``key``, if there is one."""
+        self._entries.pop(key, None)

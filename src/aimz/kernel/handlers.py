@@ -1,14 +1,14 @@
-"""Run a kernel once: the one place where a kernel of the user's is called to predict.
+"""The NumPyro handler that runs a kernel for prediction.
 
-Three things differ from NumPyro's ``seed`` and ``substitute``, and each keeps a promise:
+It differs from NumPyro's ``seed`` and ``substitute`` in four ways:
 
-* The key of a site is made from the site's *name*, not from how many sites were drawn before it.  Two worlds
-  (a baseline and an intervention in which other sites are drawn anew) therefore share their noise site by
-  site, and the difference between them is the effect.
-* A subsampled plate yields the rows at hand, in order: nothing is permuted when predicting.
-* Rows may come in blocks.  What has a row axis is then drawn with the key of the block; what has none keeps the
-  key of the draw, so that it is the same in every block.
-* What the kernel closes over stays untouched: the dictionary of a ``mutable`` site is copied.
+* The key of a site is derived from the site's *name*, not from the number of sites drawn before it.  A baseline and an
+  intervention, in which other sites are resampled, therefore share their noise site by site, and their difference is
+  the effect.
+* A subsampled plate yields the rows of the input in order: prediction permutes nothing.
+* Rows may be computed in blocks.  A site with a row axis is drawn with the key of the block; a site without one with
+  the key of the draw, so that it is the same in every block.
+* Objects that the kernel closes over stay unchanged: the dictionary of a ``mutable`` site is copied.
 """
 
 __all__ = ["Message", "PredictiveHandler"]
@@ -31,7 +31,7 @@ type Message = dict[str, Any]
 
 @lru_cache(maxsize=4096)
 def _name_words(name: str) -> tuple[int, int]:
-    """Return 64 bits that stand for a name, the same in every process."""
+    """Return a 64-bit hash of a name that is the same in every process."""
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return int.from_bytes(digest[:4]), int.from_bytes(digest[4:])
 
@@ -43,7 +43,7 @@ def site_key(key: jax.Array, name: str) -> jax.Array:
 
 
 class PredictiveHandler(Messenger):
-    """One run of a kernel, with every site's message kept in ``sites``.
+    """Run a kernel once and keep the message of every site in ``sites``.
 
     Parameters
     ----------
@@ -54,19 +54,20 @@ class PredictiveHandler(Messenger):
     n_obs
         Number of rows of the input.
     values
-        Site name to the value it takes: posterior draws, fitted parameters, interventions.
+        Values by site name: posterior draws, fitted parameters, interventions.
     transforms
-        Site name to a function of the value the site would have had (a callable intervention).
+        Callable interventions by site name: functions of the value that the site would otherwise have.
     unobserve
-        Names of observed sites that are drawn although the kernel has data for them.
+        Names of observed sites to draw although the kernel has data for them.
     row_plates
-        Subsampled plates whose subsample is the rows at hand; None to go by its length, which is how they are found.
+        Names of the plates whose subsample is the rows of the input. None selects plates by their length, which is
+        how these plates are found.
     block_key
-        Key of what has a row axis, where the rows are one block of many.
+        Key for sites with a row axis, if the rows are one block of several.
     row_sites
-        Names of the sites that have one.
+        Names of the sites with a row axis.
     rows
-        Numbers of the rows at hand among all rows; counted from 0 if None.
+        Indices of the rows in the whole data set; counted from 0 if None.
     """
 
     def __init__(
@@ -95,20 +96,20 @@ class PredictiveHandler(Messenger):
         self._row_sites = row_sites
         self._rows = rows
         self.anonymous_noise = False
-        """Whether the kernel drew with a key of its own (``numpyro.prng_key``), which belongs to no site."""
+        """Whether the kernel drew with ``numpyro.prng_key``, whose noise belongs to no site."""
         self.long_as_rows: set[str] = set()
-        """Subsampled plates whose subsample is as long as the rows."""
+        """Names of the plates whose subsample is as long as the rows."""
         self._n_unnamed = 0
         self._scan = 0
 
     def process_message(self, msg: Message) -> None:
-        """Give the site its value, or the key to draw it with."""
+        """Set the value of a site, or the key to draw it with."""
         kind, name = msg["type"], msg.get("name")
         if msg.get("_control_flow_done", False):
             msg["_scan"] = self._scan
             return
         if kind == "plate":
-            self._whole_plate(msg)
+            self._fill_plate(msg)
             return
         if kind == "control_flow":
             self._scan += 1
@@ -132,30 +133,30 @@ class PredictiveHandler(Messenger):
                 self.draw(msg)
 
     def draw(self, msg: Message) -> None:
-        """Leave the draw to NumPyro; a subclass may supply a value where there is no sampler."""
+        """Leave the draw to NumPyro. A subclass may set a value for a distribution without a sampler."""
 
     def postprocess_message(self, msg: Message) -> None:
-        """Apply a callable intervention and keep the message."""
+        """Apply a callable intervention and store the message."""
         name = msg.get("name")
         if name is None or msg["type"] == "plate":
             return
         if name in self.sites and msg["type"] in ("sample", "deterministic"):
-            # A module asks for its parameters twice, so `param` and `mutable` names may recur.
-            text = f"Two sites of the kernel are named `{name}`. Give each site a name of its own."
+            # A module reads its parameters twice, so `param` and `mutable` names may recur.
+            text = f"Two sites of the kernel are named `{name}`. Give each site its own name."
             raise KernelValidationError(text)
         if name in self._transforms:
             msg["value"] = self._transforms[name](msg["value"])
         self.sites[name] = dict(msg)
 
-    def _whole_plate(self, msg: Message) -> None:
-        """Make a subsampled plate yield every row at hand, in order."""
+    def _fill_plate(self, msg: Message) -> None:
+        """Make a subsampled plate yield every row of the input, in order."""
         size, subsample_size = msg["args"]
         if msg["value"] is not None:
             return
         if subsample_size == self._n_obs:
             self.long_as_rows.add(msg["name"])
         if msg["name"] in (self.long_as_rows if self._row_plates is None else self._row_plates):
-            # The batch is the subsample; `size` is that of the whole data set.
+            # The batch is the subsample; `size` is the size of the whole data set.
             msg["value"] = jnp.arange(subsample_size) if self._rows is None else self._rows
         else:
             msg["args"] = (size, size)

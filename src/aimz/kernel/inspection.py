@@ -1,9 +1,10 @@
-"""From a kernel and the arguments of a call to a :class:`KernelSpec`."""
+"""From a kernel and the arguments of a call to a :class:`KernelSpec`, cached by shapes."""
 
 __all__ = ["InputColumns", "KernelReader", "is_storable", "read_kernel"]
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -12,50 +13,49 @@ from aimz.errors import KernelValidationError
 from aimz.kernel.caching import LRUCache, freeze
 from aimz.kernel.signature import KernelSignature, kernel_name
 from aimz.kernel.spec import KernelSpec, Role, Site, merge_specs
-from aimz.kernel.tracing import Abstract, TracedSite, n_rows, trace_kernel, traced_shapes
+from aimz.kernel.tracing import Abstract, AbstractKernel, KernelTrace
 from aimz.types import Arrays, Kernel
 
 
 class InputColumns(NamedTuple):
-    """The columns of an input with names, and what runs along them."""
+    """The columns of an input with named columns, and the site axes along them."""
 
     names: tuple[str, ...]
+    """Names of the columns."""
     axes: Mapping[str, tuple[int, ...]]
-    """Site name to the axes that grow with the number of columns, counted from the last, -1."""
+    """Axes, by site name, that grow with the number of columns, counted from the last, -1."""
 
 
 class KernelReader:
-    """Reads one kernel, once for each kind of call, and remembers what all calls said together."""
+    """Reads the structure of one kernel, once for each kind of call, and merges the results of all calls."""
 
     def __init__(self, kernel: Kernel, signature: KernelSignature) -> None:
         self.kernel = kernel
         self.signature = signature
         self.spec: KernelSpec | None = None
-        """What every call so far said together; None before the first."""
-        self._read = LRUCache[KernelSpec]()
+        """Structure merged over all calls; None before the first call."""
+        self._specs = LRUCache[KernelSpec]()
         self._columns = LRUCache[InputColumns]()
 
     def read(self, arrays: Arrays, static: Mapping[str, object]) -> KernelSpec:
         """Return the structure of the kernel in a call with these arguments."""
-        shapes = tuple((name, array.shape, str(array.dtype)) for name, array in sorted(arrays.items()))
-        return self._read.get((shapes, freeze(static)), lambda: self._read_anew(arrays, static))
+        return self._specs.get(_call_key(arrays, static), lambda: self._read_uncached(arrays, static))
 
     def columns(self, names: tuple[str, ...], arrays: Arrays, static: Mapping[str, object]) -> InputColumns:
-        """Return which axes of which sites run along the columns: those that change when there is one more."""
-        shapes = tuple((name, array.shape, str(array.dtype)) for name, array in sorted(arrays.items()))
+        """Return the site axes along the columns of the input: the axes that change if a column is added."""
 
         def read() -> InputColumns:
             return InputColumns(names, self._column_axes(arrays, static))
 
-        return self._columns.get((names, shapes, freeze(static)), read)
+        return self._columns.get((names, _call_key(arrays, static)), read)
 
     def _column_axes(self, arrays: Arrays, static: Mapping[str, object]) -> dict[str, tuple[int, ...]]:
-        spec, given = self.read(arrays, static), self.signature.param_input
-        abstract = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in arrays.items()}
-        n_rows, n_columns = abstract[given].shape
-        wider = {**abstract, given: jax.ShapeDtypeStruct((n_rows, n_columns + 1), abstract[given].dtype)}
+        spec, param_input = self.read(arrays, static), self.signature.param_input
+        abstract = _abstract(arrays)
+        n_rows, n_columns = abstract[param_input].shape
+        abstract[param_input] = jax.ShapeDtypeStruct((n_rows, n_columns + 1), abstract[param_input].dtype)
         try:
-            found, _ = traced_shapes(self.kernel, wider, static, given, spec.row_plates)
+            found, _ = AbstractKernel(self.kernel, self.signature, static).shapes(abstract, spec.row_plates)
         except Exception:  # noqa: BLE001, RUF100 (a kernel may be written for this number of columns)
             return {}
         axes: dict[str, tuple[int, ...]] = {}
@@ -68,17 +68,17 @@ class KernelReader:
         return axes
 
     def param_shapes(self, arrays: Abstract, static: Mapping[str, object], spec: KernelSpec) -> dict[str, Any]:
-        """Return name to the tree of shapes of each parameter and module."""
-        shapes, _ = traced_shapes(self.kernel, arrays, static, self.signature.param_input, spec.row_plates)
+        """Return the tree of shapes of each parameter and module by name."""
+        shapes, _ = AbstractKernel(self.kernel, self.signature, static).shapes(arrays, spec.row_plates)
         return {name: shapes[name] for name in spec.param_sites if name in shapes}
 
-    def _read_anew(self, arrays: Arrays, static: Mapping[str, object]) -> KernelSpec:
+    def _read_uncached(self, arrays: Arrays, static: Mapping[str, object]) -> KernelSpec:
         try:
             spec = read_kernel(self.kernel, self.signature, arrays, static)
         except Exception as error:
             if self.spec is not None and self.spec.fixed_size:
                 error.add_note(
-                    "The kernel took one number of rows before and no other; it may close over arrays as long as "
+                    "The kernel accepted one number of rows before and no other; it may close over arrays as long as "
                     "those data. Pass them as arguments instead."
                 )
             raise
@@ -86,8 +86,24 @@ class KernelReader:
         return spec
 
 
-type _Resized = tuple[int, dict[str, Any], frozenset[str]]
-"""Another number of rows, the shapes at it, and the plates as long as those rows."""
+def _call_key(arrays: Arrays, static: Mapping[str, object]) -> Hashable:
+    """Return a key that two calls of equal shapes, dtypes and other arguments share."""
+    shapes = tuple((name, array.shape, str(array.dtype)) for name, array in sorted(arrays.items()))
+    return shapes, freeze(static)
+
+
+def _abstract(arrays: Arrays) -> dict[str, jax.ShapeDtypeStruct]:
+    return {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in arrays.items()}
+
+
+class _Resized(NamedTuple):
+    """The shapes of a kernel's sites at another number of rows."""
+
+    n_rows: int
+    shapes: dict[str, Any]
+    plates: frozenset[str]
+    """Names of the plates that are as long as the rows."""
+
 
 _RESERVED_DIMS = frozenset({"chain", "draw", "sample", "pred_id"})
 
@@ -101,199 +117,166 @@ def read_kernel(
 ) -> KernelSpec:
     """Trace ``kernel`` abstractly at two numbers of rows and return its structure.
 
-    Whatever the kernel raises is raised as itself, with a note that says what was being done.  Names that cannot stand
-    in a result are refused, or added to ``faults`` if it is given.
+    An exception of the kernel is raised unchanged, with a note about the call. A site or plate name that cannot be
+    stored raises an error, or is added to ``faults`` if that is given.
     """
-    n_obs = n_rows(arrays, signature.param_input)
-    abstract = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in arrays.items()}
+    run = AbstractKernel(kernel, signature, static)
+    n_obs, abstract = run.n_rows(arrays), _abstract(arrays)
     try:
-        row_plates, shapes, resized = _two_sizes(kernel, abstract, static, signature.param_input, n_obs)
-        sites = trace_kernel(kernel, abstract, static, signature.param_input, row_plates, shapes)
+        row_plates, shapes, resized = _two_sizes(run, abstract, n_obs)
+        trace = run.trace(abstract, row_plates, shapes)
     except KernelValidationError:
         raise
     except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
         msg = (
             f"Kernel `{kernel_name(kernel)}` depends on the values of its arrays, not only on their shapes and "
-            "types, so it cannot be compiled. Compute such values beforehand (a number of groups, say) and pass "
-            "them as plain Python numbers."
+            "types, so it cannot be compiled. Compute such values beforehand (the number of groups, for example) and "
+            "pass them as plain Python numbers."
         )
         raise KernelValidationError(msg) from error
     except Exception as error:
         given = ", ".join(f"{name}: {a.dtype}{list(a.shape)}" for name, a in abstract.items())
         error.add_note(f"This was raised by kernel `{kernel_name(kernel)}`, called with {given}.")
         raise
-    for fault in _faulty_names(sites, signature):
+    for fault in _name_faults(trace, signature):
         if faults is None:
             raise KernelValidationError(fault)
         faults.append(fault)
     if faults is None:
-        _check_repeated(kernel, abstract, static, signature.param_input, row_plates, sites)
-    if resized is not None and set(resized[1]) != {site.name for site in sites}:
-        resized = None  # a site for each row: there is no shape to compare
-    read = tuple(_site(site, signature.param_output, n_obs, resized, sites) for site in sites)
+        _check_broadcast_data(run, abstract, row_plates, trace)
+    if resized is not None and set(resized.shapes) != {site.name for site in trace.sites}:
+        resized = None  # the kernel makes a site for each row, so there is no shape to compare
     output = signature.param_output
+    if resized is None:
+        sites = _sites_of_fixed_size(trace.sites, output, n_obs)
+    else:
+        sites = tuple(_with_row_axes(site, n_obs, resized) for site in trace.sites)
     return KernelSpec(
-        sites=read,
+        sites=sites,
         param_input=signature.param_input,
         param_output=output,
-        output_observed=any(output in s.data for s in read if s.name in (output, f"{output}_observed")),
-        output_scored=any(output in (s.parents if s.role is Role.FACTOR else s.data) for s in read if output in arrays),
+        output_observed=any(output in s.data for s in sites if s.name in (output, f"{output}_observed")),
+        output_scored=any(
+            output in (s.parents if s.role is Role.FACTOR else s.data) for s in sites if output in arrays
+        ),
         fixed_size=resized is None,
-        row_dim=_row_dim(read, output),
+        row_dim=_row_dim(sites, output),
         row_plates=row_plates,
         arguments_by_row=frozenset(name for name, array in arrays.items() if array.ndim),
     )
 
 
-def _check_repeated(
-    kernel: Kernel,
-    arrays: Mapping[str, jax.ShapeDtypeStruct],
-    static: Mapping[str, object],
-    param_input: str,
-    row_plates: frozenset[str],
-    sites: Sequence[TracedSite],
+def _check_broadcast_data(
+    run: AbstractKernel, arrays: Abstract, row_plates: frozenset[str], trace: KernelTrace
 ) -> None:
-    """Refuse data that broadcast against the rows of their distribution: all would be compared with all."""
-    suspects = [s for s in sites if s.data and s.density_shape != s.value.shape]
+    """Raise if data broadcast against the rows of their distribution, so that all rows are compared with all."""
+    suspects = [s for s in trace.sites if s.data and trace.density_shapes[s.name] != s.traced_shape]
     if not suspects:
         return
-    n_obs = int(arrays[param_input].shape[0])
+    n_obs = run.n_rows(arrays)
     grown = {n: jax.ShapeDtypeStruct((n_obs + 1, *a.shape[1:]) if a.shape else (), a.dtype) for n, a in arrays.items()}
     try:
-        values, _ = traced_shapes(kernel, grown, static, param_input, row_plates)
-        found = {s.name: s for s in trace_kernel(kernel, grown, static, param_input, row_plates, values)}
-    except Exception:  # noqa: BLE001, RUF100 (a kernel may take one number of rows only, and then says nothing)
+        shapes, _ = run.shapes(grown, row_plates)
+        larger = run.trace(grown, row_plates, shapes)
+    except Exception:  # noqa: BLE001, RUF100 (a kernel that accepts one number of rows only cannot be compared)
         return
     for site in suspects:
-        other = found.get(site.name)
-        if other is None:
+        if site.name not in larger.density_shapes:
             continue
-        density = sum(a != b for a, b in zip(site.density_shape, other.density_shape, strict=False))
-        data = sum(a != b for a, b in zip(site.value.shape, other.value.shape, strict=False))
+        here, there = trace.density_shapes[site.name], larger.density_shapes[site.name]
+        density = sum(a != b for a, b in zip(here, there, strict=False))
+        data = sum(a != b for a, b in zip(site.traced_shape, shapes[site.name].shape, strict=False))
         if density > data > 0:
             msg = (
-                f"Site `{site.name}` of kernel `{kernel_name(kernel)}` has data of shape {site.value.shape} and a "
-                f"distribution with which they make {site.density_shape}: each observation would be compared with all "
-                "others. Give both one shape: of a column, input or output, pass `y[:, 0]` and not shape (n_obs, 1)."
+                f"Site `{site.name}` of kernel `{kernel_name(run.kernel)}` has data of shape {site.traced_shape}, "
+                f"which broadcast with the distribution to {here}: each observation would be compared with all "
+                "others. Give both the same shape: for a column, input or output, pass `y[:, 0]` instead of shape "
+                "(n_obs, 1)."
             )
             raise KernelValidationError(msg)
 
 
 def _two_sizes(
-    kernel: Kernel,
-    arrays: Mapping[str, jax.ShapeDtypeStruct],
-    static: Mapping[str, object],
-    param_input: str,
-    n_obs: int,
+    run: AbstractKernel, arrays: Abstract, n_obs: int
 ) -> tuple[frozenset[str], dict[str, Any], _Resized | None]:
     """Return the plates along the rows, and the shapes of all sites at two numbers of rows.
 
-    A plate runs along the rows if it is as long as they are at both.
+    A plate runs along the rows if it is as long as the rows at both.
     """
-    shapes, here = traced_shapes(kernel, arrays, static, param_input, None)
-    resized = _trace_resized(kernel, arrays, static, param_input, n_obs, None)
-    row_plates = here if resized is None else here & resized[2]
-    # A plate that happens to be as long as the rows at one of them was taken for one; not so when told.
-    if row_plates != here:
-        shapes, _ = traced_shapes(kernel, arrays, static, param_input, row_plates)
-    if resized is None or row_plates != resized[2]:
-        resized = _trace_resized(kernel, arrays, static, param_input, n_obs, row_plates)
+    shapes, plates = run.shapes(arrays, None)
+    resized = _shapes_resized(run, arrays, n_obs, None)
+    row_plates = plates if resized is None else plates & resized.plates
+    # A plate that is by coincidence as long as the rows at one size was treated as a row plate: trace again.
+    if row_plates != plates:
+        shapes, _ = run.shapes(arrays, row_plates)
+    if resized is None or row_plates != resized.plates:
+        resized = _shapes_resized(run, arrays, n_obs, row_plates)
     return row_plates, shapes, resized
 
 
-def _trace_resized(
-    kernel: Kernel,
-    arrays: Mapping[str, jax.ShapeDtypeStruct],
-    static: Mapping[str, object],
-    param_input: str,
-    n_obs: int,
-    row_plates: frozenset[str] | None,
+def _shapes_resized(
+    run: AbstractKernel, arrays: Abstract, n_obs: int, row_plates: frozenset[str] | None
 ) -> _Resized | None:
-    """Return another number of rows and the shapes at it, or None if the kernel takes no other.
+    """Return the shapes at another number of rows, or None if the kernel accepts no other.
 
-    One row more, else twice as many: a kernel may fold its rows into pairs, or close over arrays as long as
-    the data.  What it raises then is no news to the user, who did not ask for that size.
+    One more row is tried first, then twice as many: a kernel may fold its rows into pairs, or close over arrays as long
+    as the data. An exception at a size that the user did not pass is not reported.
     """
     for size in (n_obs + 1, 2 * n_obs):
         grown = {
-            # A call of a model has arrays of one length only; what is merely looked at may have others, too.
+            # In a call of a model all arrays have one length; in `validate_model` they may have others, too.
             name: jax.ShapeDtypeStruct((size, *a.shape[1:]) if a.shape[:1] == (n_obs,) else a.shape, a.dtype)
             for name, a in arrays.items()
         }
         try:
-            return size, *traced_shapes(kernel, grown, static, param_input, row_plates)
-        except Exception:  # noqa: BLE001, S112, PERF203, RUF100 (a user's kernel may raise anything here)
+            return _Resized(size, *run.shapes(grown, row_plates))
+        except Exception:  # noqa: BLE001, S112, PERF203, RUF100 (a kernel may raise anything)
             continue
     return None
 
 
-def _site(
-    traced: TracedSite,
-    output: str,
-    n_obs: int,
-    resized: _Resized | None,
-    sites: Sequence[TracedSite],
-) -> Site:
-    """Turn a traced site into what the house keeps of it."""
-    leaves = jax.tree_util.tree_flatten_with_path(traced.value)[0]
-    is_tree = not isinstance(traced.value, jax.ShapeDtypeStruct)
-    shape = () if is_tree else tuple(traced.value.shape)
-    axes: tuple[int, ...] = ()
-    named: tuple[int | str, ...] = shape
-    if resized is not None and not is_tree:
-        size, shapes, _ = resized
-        pairs = list(zip(shape, shapes[traced.name].shape, strict=True))
-        axes = tuple(i for i, (here, there) in enumerate(pairs) if here != there)
-        named = tuple(_symbol(here, there, n_obs, size) for here, there in pairs)
-    elif not is_tree:
-        axes = _fixed_rows(traced, output, n_obs, sites)
-        named = tuple("n_obs" if i in axes else size for i, size in enumerate(shape))
-    # The sites of one `scan` are taken to depend on one another: the graph inside it is not seen.
-    siblings = {s.name for s in sites if traced.scan and s.scan == traced.scan}
-    n_batch = len(shape) - traced.event_dim
-    return Site(
-        name=traced.name,
-        role=_role(traced, output),
-        shape=named,
-        traced_shape=shape,
-        row_axes=axes,
-        maybe_rows=resized is None and not axes and n_obs in shape and traced.kind == "sample",
-        in_control_flow=traced.scan > 0,
-        dtype=str(leaves[0][1].dtype) if leaves else "",
-        distribution=traced.distribution,
-        event_dim=traced.event_dim,
-        core_event_dim=traced.core_event_dim,
-        plates=tuple((name, n_batch + dim) for name, dim in traced.frames if n_batch + dim >= 0),
-        parents=(traced.parents | siblings) - {traced.name},
-        data=traced.data if traced.is_observed and not traced.is_factor else frozenset(),
-        drawable=traced.drawable,
-        is_discrete=traced.is_discrete,
-        n_values=traced.n_values,
-        leaves=tuple((jax.tree_util.keystr(p), tuple(x.shape)) for p, x in leaves) if is_tree else (),
+def _with_row_axes(site: Site, n_obs: int, resized: _Resized) -> Site:
+    """Return a site with its row axes, the axes that differ between the two numbers of rows."""
+    if site.leaves or not site.dtype:  # a tree of parameters
+        return site
+    pairs = list(zip(site.shape, resized.shapes[site.name].shape, strict=True))
+    return replace(
+        site,
+        shape=tuple(_axis_length(here, there, n_obs, resized.n_rows) for here, there in pairs),
+        row_axes=tuple(i for i, (here, there) in enumerate(pairs) if here != there),
     )
 
 
-def _fixed_rows(traced: TracedSite, output: str, n_obs: int, sites: Sequence[TracedSite]) -> tuple[int, ...]:
-    """Return the row axes of a site where the kernel takes one number of rows only.
+def _sites_of_fixed_size(sites: Sequence[Site], output: str, n_obs: int) -> tuple[Site, ...]:
+    """Return the sites of a kernel that accepts one number of rows, with the row axes that can be inferred.
 
-    The plates around the output that are as long as the data are the rows; a site that is computed has its rows
-    first.  Of a latent outside those plates nothing is said: see ``Site.maybe_rows``.
+    The plates around the output that are as long as the data are the rows; the rows of a computed site are its first
+    axis. Nothing is known about a latent outside of those plates: see ``Site.maybe_rows``.
     """
-    shape = traced.value.shape
-    around = {name for s in sites if s.name in (output, f"{output}_observed") for name, _ in s.frames}
-    start = len(shape) - traced.event_dim
-    axes = tuple(start + dim for name, dim in traced.frames if name in around and shape[start + dim] == n_obs)
-    computed = traced.kind == "deterministic" or traced.name == output
-    return axes or ((0,) if computed and shape[:1] == (n_obs,) else ())
+    around = {name for site in sites if site.name in (output, f"{output}_observed") for name, _ in site.plates}
+
+    def with_rows(site: Site) -> Site:
+        axes = tuple(axis for name, axis in site.plates if name in around and site.shape[axis] == n_obs)
+        computed = site.role is Role.DETERMINISTIC or site.name == output
+        if not axes and computed and site.shape[:1] == (n_obs,):
+            axes = (0,)
+        return replace(
+            site,
+            shape=tuple("n_obs" if i in axes else size for i, size in enumerate(site.shape)),
+            row_axes=axes,
+            maybe_rows=not axes and n_obs in site.shape and (site.is_sample or site.role is Role.FACTOR),
+        )
+
+    return tuple(map(with_rows, sites))
 
 
-def _symbol(here: int, there: int, n_obs: int, size: int) -> int | str:
-    """Name an axis that is ``here`` long for ``n_obs`` rows and ``there`` for ``size``."""
+def _axis_length(here: int, there: int, n_obs: int, n_rows: int) -> int | str:
+    """Return the length of an axis in terms of ``n_obs``, from its lengths for ``n_obs`` and ``n_rows`` rows."""
     if here == there:
         return here
-    if (here, there) == (n_obs, size):
+    if (here, there) == (n_obs, n_rows):
         return "n_obs"
-    slope, rest = divmod(there - here, size - n_obs)
+    slope, rest = divmod(there - here, n_rows - n_obs)
     offset = here - slope * n_obs
     if rest:
         return "f(n_obs)"
@@ -301,20 +284,8 @@ def _symbol(here: int, there: int, n_obs: int, size: int) -> int | str:
     return scaled if offset == 0 else f"{scaled} {'+' if offset > 0 else '-'} {abs(offset)}"
 
 
-def _role(traced: TracedSite, output: str) -> Role:
-    """Return the role of a site; the output is observed by what it is for, with or without data."""
-    if traced.kind != "sample":
-        return Role(traced.kind)
-    if traced.is_factor and traced.is_observed:
-        return Role.FACTOR
-    # NumPyro splits `sample(output, ..., obs_mask=)` in two; the `_observed` half is where the data go.
-    if traced.is_observed or traced.name in (output, f"{output}_observed"):
-        return Role.OBSERVED
-    return Role.LATENT
-
-
 def _row_dim(sites: Sequence[Site], output: str) -> str:
-    """Name the dimension along the rows after the plate around them, the output's first."""
+    """Return the name of the plate along the rows, preferably around the output, or a free default."""
     ordered = sorted(sites, key=lambda site: site.name not in (output, f"{output}_observed"))
     for site in ordered:
         for plate, axis in site.plates:
@@ -325,30 +296,30 @@ def _row_dim(sites: Sequence[Site], output: str) -> str:
 
 
 def is_storable(name: object) -> bool:
-    """Return whether a site can have this name: results are stored under it, in a directory of its own."""
+    """Return whether a result can be stored under this site name, in a directory of its own."""
     return isinstance(name, str) and bool(name) and "/" not in name and not re.fullmatch(r"\.{1,2}|__.*", name)
 
 
-def _faulty_names(sites: Sequence[TracedSite], signature: KernelSignature) -> Iterator[str]:
-    """Yield what is wrong with names that cannot stand in a result."""
-    plates = {name for site in sites for name, _ in site.frames}
-    for site in sites:
+def _name_faults(trace: KernelTrace, signature: KernelSignature) -> Iterator[str]:
+    """Yield an error text for each site or plate whose name cannot be used in a result."""
+    for site in trace.sites:
         name = site.name
         if not is_storable(name):
             yield (
                 f"Site name {name!r} cannot be stored: a name must not be empty, '.' or '..', begin with '__', "
-                "or hold a '/'. Rename the site; `random_nnx_module` and `random_eqx_module` take `scope_divider='.'`."
+                "or contain a '/'. Rename the site; `random_nnx_module` and `random_eqx_module` take "
+                "`scope_divider='.'`."
             )
         elif name in (signature.param_input, *signature.extra):
             yield (
                 f"Site `{name}` has the name of a kernel parameter, so an intervention on `{name}` could mean "
                 "either. Rename the site or the parameter."
             )
-        elif name in plates or name in _RESERVED_DIMS:
+        elif name in trace.plates or name in _RESERVED_DIMS:
             yield (
                 f"Site `{name}` has the name of a dimension of the results (a plate, or one of "
                 f"{', '.join(sorted(_RESERVED_DIMS))}). Rename the site or the plate."
             )
-    reserved = sorted(plates & _RESERVED_DIMS)
+    reserved = sorted(trace.plates & _RESERVED_DIMS)
     if reserved:
-        yield f"Plate name `{reserved[0]}` is taken by the sampling dimensions of every result. Rename the plate."
+        yield f"Plate name `{reserved[0]}` is reserved for a sampling dimension of every result. Rename the plate."

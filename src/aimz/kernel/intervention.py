@@ -1,4 +1,4 @@
-"""From ``intervention={name: value}`` to what the engine does with it."""
+"""Resolve ``intervention={name: value}`` to values, transforms, arguments and descendants."""
 
 __all__ = ["ResolvedIntervention", "read_intervention"]
 
@@ -13,24 +13,24 @@ import numpy as np
 
 from aimz.kernel.signature import KernelSignature
 from aimz.kernel.spec import KernelSpec, Role, Site
-from aimz.kernel.tracing import downstream_of_static
+from aimz.kernel.tracing import AbstractKernel
 from aimz.types import Arrays, Intervention, Kernel
 
 
 @dataclass(frozen=True)
 class ResolvedIntervention:
-    """An intervention, sorted by what it acts on."""
+    """An intervention, sorted into sites and arguments."""
 
     values: dict[str, Any] = field(default_factory=dict)
-    """Site name to the array it is set to, of the site's own shape."""
+    """Values that sites are set to, in the shape of the site."""
     transforms: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
-    """Site name to a function of the value the site would have had."""
+    """Functions of the value that a site would otherwise have."""
     arrays: dict[str, Any] = field(default_factory=dict)
-    """Array argument to its new value."""
+    """New values of array arguments."""
     static: dict[str, Any] = field(default_factory=dict)
-    """Other argument to its new value."""
+    """New values of other arguments."""
     downstream: frozenset[str] = frozenset()
-    """Sites that descend from what the intervention sets."""
+    """Sites that descend from a site or argument of the intervention."""
 
 
 def read_intervention(
@@ -43,14 +43,14 @@ def read_intervention(
     static: Mapping[str, object],
     columns: Sequence[str] = (),
 ) -> ResolvedIntervention:
-    """Sort an intervention into sites, arguments and columns of the input, and find what descends from it.
+    """Sort an intervention into sites, arguments and columns of the input, and find its descendants.
 
     Raises
     ------
     TypeError
         If ``intervention`` is not a mapping.
     ValueError
-        If a name is neither a site nor an argument nor a column (the known ones are listed), or a value does not fit.
+        If a name is neither a site nor an argument nor a column, or a value does not fit.
     """
     if intervention is None:
         return ResolvedIntervention()
@@ -74,7 +74,7 @@ def read_intervention(
         elif str(name) in columns:
             by_column[str(name)] = value
             if columns.count(str(name)) > 1:
-                msg = f"Cannot intervene on column {name!r}: there are several of that name. Give each its own."
+                msg = f"Cannot intervene on column {name!r}: several columns have this name. Rename them."
                 raise ValueError(msg)
         else:
             known = f" Columns: {', '.join(columns)}." if columns else ""
@@ -88,7 +88,10 @@ def read_intervention(
     if by_column:
         given = signature.param_input
         if given in names:
-            msg = f"Cannot intervene on `{given}` and on its column {next(iter(by_column))!r} together. Do it in one."
+            msg = (
+                f"Cannot intervene on `{given}` and on its column {next(iter(by_column))!r} together. Set the column "
+                f"in the new `{given}`."
+            )
             raise ValueError(msg)
         names.add(given)
         table: Any = arrays[given]
@@ -97,18 +100,18 @@ def read_intervention(
         else:
             table = _with_columns(np.asarray(table), columns, by_column)
         hit |= _set_argument(read, given, table, kernel, signature, spec, arrays, static)
-    # A site that is set depends on nothing any more; one that is transformed still has a value of its own.
+    # A site that is set no longer depends on anything; a site that is transformed is still drawn or computed first.
     return replace(read, downstream=(spec.descendants(names | hit) | hit) - frozenset(read.values))
 
 
 def _with_columns(table: np.ndarray, columns: Sequence[str], values: Mapping[str, Any]) -> np.ndarray:
-    """Return the input with some of its columns set."""
+    """Return the input with new values in some of its columns."""
     new = {}
     for name, value in values.items():
         place, old = columns.index(name), table[:, columns.index(name)]
         given = np.asarray(value(old)) if callable(value) else value
         new[place] = fit_to_shape(given, old.shape, str(old.dtype), f"column `{name}`")
-    # A copy, since the data stay as they are; in JAX's types, in which an int32 and a float32 make a float32.
+    # A copy, since the user's data must not change. JAX's promotion keeps int32 and float32 at float32.
     wide = table.astype(reduce(jnp.promote_types, [array.dtype for array in new.values()], table.dtype))
     for place, column in new.items():
         wide[:, place] = column
@@ -119,8 +122,8 @@ def _set_site(read: ResolvedIntervention, site: Site, value: Any) -> None:
     if site.in_control_flow and (callable(value) or not site.is_sample):
         how = "by a callable" if callable(value) else "that is computed"
         msg = (
-            f"Cannot intervene on site `{site.name}` {how} inside a `scan` or `cond`: NumPyro hands only values of "
-            "sample sites into it. Set a sample site to a value."
+            f"Cannot intervene on site `{site.name}` {how} inside a `scan` or `cond`: NumPyro substitutes only values "
+            "of sample sites there. Set a sample site to a value."
         )
         raise ValueError(msg)
     if not callable(value):
@@ -131,7 +134,7 @@ def _set_site(read: ResolvedIntervention, site: Site, value: Any) -> None:
     except jax.errors.TracerArrayConversionError as error:
         msg = (
             f"A callable intervention on site `{site.name}` is compiled, so it must use `jax.numpy`; it uses `numpy`, "
-            "which is for callables on arguments."
+            "which works in callables on arguments only."
         )
         raise TypeError(msg) from error
     if getattr(result, "shape", None) != site.traced_shape:
@@ -153,11 +156,11 @@ def _set_argument(
     arrays: Arrays,
     static: Mapping[str, object],
 ) -> set[str]:
-    """Record the new value of an argument; return the sites it reaches directly, where a trace does not tell."""
+    """Record the new value of an argument; return the sites that depend on it directly, unless the spec has them."""
     if name in arrays:
         new = value(arrays[name]) if callable(value) else value
         if hasattr(new, "is_lazy") and new.shape[:1] == arrays[name].shape[:1]:
-            read.arrays[name] = new  # rows that will be had in parts
+            read.arrays[name] = new  # rows that are read in parts
             return set()
         read.arrays[name] = fit_to_shape(new, arrays[name].shape, str(arrays[name].dtype), f"argument `{name}`")
         return set()
@@ -170,18 +173,18 @@ def _set_argument(
     read.static[name] = value(static[name]) if callable(value) else value
     try:
         abstract = {key: jax.ShapeDtypeStruct(a.shape, a.dtype) for key, a in arrays.items()}
-        return set(downstream_of_static(kernel, abstract, static, signature.param_input, spec.row_plates, name))
+        return set(AbstractKernel(kernel, signature, static).sites_reached_by(name, abstract, spec.row_plates))
     except Exception as error:
         msg = (
-            f"Cannot tell which sites descend from argument `{name}`, which is not an array: the kernel must "
-            f"know its value in advance. Pass the new value itself, `{name}={read.static[name]!r}`, without an "
+            f"Cannot determine the sites that descend from argument `{name}`, which is not an array: the kernel needs "
+            f"its value when it is traced. Pass the new value itself, `{name}={read.static[name]!r}`, without an "
             "intervention; all latent sites then keep their posterior draws."
         )
         raise ValueError(msg) from error
 
 
 def fit_to_shape(value: Any, shape: tuple[int, ...], dtype: str, what: str) -> np.ndarray | jax.Array:
-    """Broadcast a value of an intervention to ``shape``; a leading axis of the rows may stand alone."""
+    """Broadcast the value of an intervention to ``shape``; a vector with one value per row is allowed, too."""
     array = _cast(value if isinstance(value, jax.Array) else np.asarray(value), np.dtype(dtype))
     padded = array.shape + (1,) * (len(shape) - array.ndim)
     trailing = _broadcasts(array.shape, shape)
@@ -190,27 +193,27 @@ def fit_to_shape(value: Any, shape: tuple[int, ...], dtype: str, what: str) -> n
         reversed_padding = (1,) * (len(shape) - array.ndim) + array.shape
         msg = (
             f"An intervention on {what} of shape {array.shape} could run along the first or the last axes of "
-            f"{shape}. Reshape it to say which: {padded} or {reversed_padding}."
+            f"{shape}. Reshape it to {padded} or {reversed_padding}."
         )
         raise ValueError(msg)
     if not trailing and not by_row:
         msg = f"An intervention on {what} must broadcast to its shape {shape}; got shape {array.shape}."
         raise ValueError(msg)
     aligned = array if trailing else array.reshape(padded)
-    # A view of NumPy's shows where rows are all the same, and takes no memory for them.
+    # A NumPy view with stride 0 marks rows that are all the same, and takes no memory for them.
     return aligned if aligned.shape == shape else np.broadcast_to(np.asarray(aligned), shape)
 
 
 def _cast(array: np.ndarray | jax.Array, dtype: np.dtype) -> np.ndarray | jax.Array:
-    """Give a value the dtype of what it replaces, unless that would change it: half a dose stays a half."""
+    """Cast a value to the dtype of the value it replaces, unless that would change it: 0.5 stays 0.5."""
     wide = jnp.promote_types(dtype, array.dtype)
-    with np.errstate(invalid="ignore"):  # NaN has no integer, and then stays what it is
+    with np.errstate(invalid="ignore"):  # NaN cannot be cast to an integer, and stays a float
         same = wide == dtype or bool((array == array.astype(dtype)).all())
     return array.astype(dtype if same else wide)
 
 
 def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
-    """Whether an array of ``shape`` broadcasts to exactly ``target``."""
+    """Return whether an array of ``shape`` broadcasts to exactly ``target``."""
     try:
         return np.broadcast_shapes(shape, target) == target
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the equations of JAX's programs do: which move something along an axis, draw, or hold programs themselves."""
+"""Properties of the equations of a jaxpr: movement along an axis, random keys, and jaxprs inside an equation."""
 
 __all__ = ["SubJaxpr", "carries", "is_sampler", "keys_of", "live_equations", "moves_along_axis", "subjaxprs"]
 
@@ -15,7 +15,10 @@ _MATRICES = frozenset({"cholesky", "lu", "eigh", "eig", "qr", "svd", "householde
 
 
 def moves_along_axis(name: str, here: Any, place: int, axis: int, ins: list[int | None]) -> bool:
-    """Whether an equation moves something along ``axis`` of its input at ``place``; ``ins`` are the axes of all."""
+    """Return whether an equation moves values along ``axis`` of its input number ``place``.
+
+    ``ins`` are the row axes of all inputs.
+    """
     params, shape = here.params, here.invars[place].aval.shape
     match name:
         case _ if name.endswith("callback"):
@@ -35,7 +38,7 @@ def moves_along_axis(name: str, here: Any, place: int, axis: int, ins: list[int 
         case "reshape":
             moved = _folded(shape, here.outvars[0].aval.shape, axis)
         case "triangular_solve":
-            # Right-hand sides do not see each other.
+            # The right-hand sides are independent of each other.
             moved = axis >= len(shape) - 2 and (place == 0 or (axis == len(shape) - 2) == params["left_side"])
         case _ if name in _MATRICES:
             moved = axis >= len(shape) - 2
@@ -47,63 +50,64 @@ def moves_along_axis(name: str, here: Any, place: int, axis: int, ins: list[int 
 
 
 def _folded(before: tuple[int, ...], after: tuple[int, ...], axis: int) -> bool:
-    """Whether a reshape folds the axis of the rows into others."""
-    ahead, size = int(np.prod(before[:axis])), before[axis]
-    return not any(after[i] == size and int(np.prod(after[:i])) == ahead for i in range(len(after)))
+    """Return whether a reshape merges or splits the axis of the rows."""
+    n_before, size = int(np.prod(before[:axis])), before[axis]
+    return not any(after[i] == size and int(np.prod(after[:i])) == n_before for i in range(len(after)))
 
 
 def is_sampler(name: Any) -> bool:
-    """Whether a function inside a program is one of JAX's or NumPyro's that draw by rejection."""
+    """Return whether a function name is one of the rejection samplers of JAX or NumPyro."""
     return isinstance(name, str) and any(kind in name for kind in ("poisson", "binomial", "von_mises", "gamma"))
 
 
 def carries(scan: Any) -> bool:
-    """Whether a loop hands anything on from turn to turn; one that does not is a map."""
+    """Return whether a `scan` carries values between iterations; a scan without a carry is a map."""
     inner = getattr(scan.params["jaxpr"], "jaxpr", scan.params["jaxpr"])
-    # What is carried comes out as it is inside; what is not is stacked.
+    # A carried value has the same rank outside and inside; other outputs are stacked.
     pairs = zip(scan.outvars, inner.outvars, strict=True)
     return any(len(outer.aval.shape) == len(within.aval.shape) for outer, within in pairs)
 
 
 @dataclass(frozen=True)
 class SubJaxpr:
-    """A program inside an equation, in both traces."""
+    """A jaxpr inside an equation, in both traces."""
 
     small: core.Jaxpr
     large: core.Jaxpr
     consts: tuple[list[Any], list[Any]]
-    taken: list[Any] | None
-    """The values it begins with, where they are known."""
+    """Constants of each."""
+    operands: list[Any] | None
+    """Inputs of the equation that are passed to the jaxpr, or None if unknown."""
     is_condition: bool = False
-    """Whether it says that a loop goes on."""
+    """Whether it is the condition of a loop."""
 
 
 def subjaxprs(name: str, here: Any, there: Any) -> Iterator[SubJaxpr]:
-    """Yield the programs inside an equation, but for what merely says how two numbers become one."""
+    """Yield the jaxprs inside an equation, except those that combine two numbers in a reduction."""
     if name.startswith(("reduce", "scatter", "select_and")):
         return
-    for key, ours in here.params.items():
-        for one, other in zip(_programs(ours), _programs(there.params.get(key)), strict=True):
-            inner, outer = getattr(one, "jaxpr", one), getattr(other, "jaxpr", other)
+    for key, value in here.params.items():
+        for one, other in zip(_jaxprs(value), _jaxprs(there.params.get(key)), strict=True):
+            inner, larger = getattr(one, "jaxpr", one), getattr(other, "jaxpr", other)
             consts = getattr(one, "consts", []), getattr(other, "consts", [])
-            taken: list[Any] | None = None
+            operands: list[Any] | None = None
             if name == "while":
                 first, second = here.params["cond_nconsts"], here.params["body_nconsts"]
                 start = here.invars[first + second :]
-                taken = (here.invars[:first] if key == "cond_jaxpr" else here.invars[first : first + second]) + start
+                operands = (here.invars[:first] if key == "cond_jaxpr" else here.invars[first : first + second]) + start
             elif name in ("cond", "scan") or key in ("jaxpr", "call_jaxpr"):
-                taken = here.invars[len(here.invars) - len(inner.invars) :]
-            yield SubJaxpr(inner, outer, consts, taken, key == "cond_jaxpr")
+                operands = here.invars[len(here.invars) - len(inner.invars) :]
+            yield SubJaxpr(inner, larger, consts, operands, key == "cond_jaxpr")
 
 
-def _programs(value: Any) -> list[Any]:
-    """Return the programs in a parameter of an equation."""
+def _jaxprs(value: Any) -> list[Any]:
+    """Return the jaxprs in a parameter of an equation."""
     found = value if isinstance(value, tuple | list) else (value,)
-    return [program for program in found if isinstance(getattr(program, "jaxpr", program), core.Jaxpr)]
+    return [jaxpr for jaxpr in found if isinstance(getattr(jaxpr, "jaxpr", jaxpr), core.Jaxpr)]
 
 
 def keys_of(name: str, equation: Any) -> list[int]:
-    """Return which inputs of an equation are keys."""
+    """Return the positions of the inputs of an equation that are random keys."""
     if name == "threefry2x32":
         return [0, 1]
     atoms = enumerate(equation.invars)
@@ -111,7 +115,7 @@ def keys_of(name: str, equation: Any) -> list[int]:
 
 
 def live_equations(jaxpr: Any) -> Iterator[Any]:
-    """Yield the equations that matter to the outputs."""
+    """Yield the equations that the outputs depend on."""
     needed = {v for v in jaxpr.outvars if not isinstance(v, core.Literal)}
     kept = []
     for equation in reversed(jaxpr.eqns):

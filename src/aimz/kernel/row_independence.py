@@ -1,8 +1,9 @@
-"""May the rows of a kernel be computed in blocks?  Only if no row sees another, or how many there are.
+"""Check that the sites of a kernel allow its rows to be computed in blocks.
 
-Three tests, and a kernel must pass them all: its sites must not have joint distributions over rows (here), its program
-must not carry anything across rows (:mod:`aimz.kernel.row_jaxpr`), and when it runs, rows that are left alone must keep
-their bits whatever becomes of the others (:func:`aimz.forward.rows_apart`).
+Rows may be computed in blocks if no row depends on another row or on the number of rows. A kernel must pass three
+tests: no site has a joint distribution over rows (this module), its program moves nothing across rows
+(:mod:`aimz.kernel.row_jaxpr`), and when it runs, rows that do not change keep their bits when other rows change
+(``interacting_site`` in :mod:`aimz.forward`).
 """
 
 __all__ = ["site_obstacle"]
@@ -13,9 +14,10 @@ from aimz.kernel.spec import KernelSpec, Role, Site
 
 
 def site_obstacle(spec: KernelSpec, *, drawn: frozenset[str], returned: Iterable[str], scored: bool) -> str | None:
-    """Return why the sites of a kernel do not allow it to be cut into rows, or None.
+    """Return why the sites of a kernel do not allow its rows to be computed in blocks, or None.
 
-    ``drawn`` are the sites whose value is drawn in this call; ``scored`` says that ``returned`` are scored instead.
+    ``drawn`` are the sites that are drawn in this call. If ``scored``, the log densities of ``returned`` are computed
+    instead of their values.
     """
     if spec.fixed_size:
         return "it takes one number of rows only"
@@ -24,7 +26,7 @@ def site_obstacle(spec: KernelSpec, *, drawn: frozenset[str], returned: Iterable
     for site in spec.sites:
         if site.role in (Role.FACTOR, Role.MUTABLE) or (site.role is Role.DETERMINISTIC and site.name not in returned):
             continue
-        reason = _of_site(site, drawn=site.name in drawn, returned=site.name in returned, scored=scored)
+        reason = _obstacle(site, drawn=site.name in drawn, returned=site.name in returned, scored=scored)
         if reason is None and not site.row_axes and site.parents & with_rows and site.name in (drawn | returned):
             reason = f"site `{site.name}`, which has no row axis, is computed from the rows"
         if reason is not None:
@@ -32,7 +34,7 @@ def site_obstacle(spec: KernelSpec, *, drawn: frozenset[str], returned: Iterable
     return None
 
 
-def _of_site(site: Site, *, drawn: bool, returned: bool, scored: bool) -> str | None:
+def _obstacle(site: Site, *, drawn: bool, returned: bool, scored: bool) -> str | None:
     if not site.row_axes:
         inside = drawn and site.in_control_flow
         return f"site `{site.name}`, which has no row axis, is drawn inside a `scan` or `cond`" if inside else None

@@ -1,4 +1,4 @@
-"""What a kernel can be called with, and the one door for keyword arguments."""
+"""The parameters of a kernel, and the check of the keyword arguments of a call."""
 
 __all__ = ["RESERVED", "KernelSignature", "kernel_name", "read_signature"]
 
@@ -13,25 +13,25 @@ from aimz.types import Kernel
 
 RESERVED = frozenset(
     {
-        # parameters of our methods that hand further arguments on to the kernel, built or in the contract ...
+        # parameters of our methods that pass further arguments to the kernel, existing or planned ...
         *("X", "y", "batch_size", "checkpoint_dir", "client", "epochs", "in_sample", "intervention", "num_samples"),
         *("num_steps", "on_epoch_end", "output_dir", "progress", "resume", "return_datatree", "return_sites"),
         *("rng_key", "self", "shard_axis", "shuffle", "statistics", "store", "total_size"),
-        # ... and of the NumPyro methods behind them
+        # ... and of the NumPyro methods that they call
         *("extra_fields", "forward_mode_differentiation", "init_params", "sample_shape"),
     }
 )
-"""Names a kernel parameter must not have: a call could never reach it."""
+"""Names that a kernel parameter must not have, since a call could never set it."""
 
 
 def kernel_name(kernel: Kernel) -> str:
-    """Return a name for ``kernel`` that a reader of a message will recognise."""
+    """Return the name of ``kernel`` in messages."""
     kernel = _unwrapped(kernel)
     return getattr(kernel, "__name__", None) or type(kernel).__name__
 
 
 def _unwrapped(kernel: Kernel) -> Kernel:
-    """Return the function inside NumPyro's handlers; used as decorators they hide its signature."""
+    """Return the function inside NumPyro handlers, which hide its signature when used as decorators."""
     while isinstance(kernel, Messenger) and kernel.fn is not None:
         kernel = kernel.fn
     return kernel
@@ -39,37 +39,37 @@ def _unwrapped(kernel: Kernel) -> Kernel:
 
 @dataclass(frozen=True)
 class KernelSignature:
-    """The parameters of a kernel by their role."""
+    """The parameters of a kernel by role."""
 
     kernel: str
     """Name of the kernel, for messages."""
     param_input: str
     param_output: str
     required: tuple[str, ...]
-    """Further parameters without a default."""
+    """Names of further parameters without a default."""
     optional: tuple[str, ...]
-    """Further parameters with a default."""
+    """Names of further parameters with a default."""
 
     @property
     def extra(self) -> tuple[str, ...]:
-        """Every parameter but the input and the output."""
+        """Names of all parameters except the input and the output."""
         return self.required + self.optional
 
     def check_call(self, kwargs: Mapping[str, object]) -> None:
-        """Refuse keyword arguments the kernel cannot take, in the words every method uses."""
+        """Raise if the kernel cannot take the keyword arguments of a call."""
         for name in (self.param_input, self.param_output):
             if name in kwargs:
                 msg = (
                     f"`{name}` is a reserved kernel parameter and cannot be passed as a keyword argument; "
-                    f"got it among {sorted(kwargs)}. The method's own first parameters carry the input and, "
-                    "where data are fitted or scored, the output."
+                    f"got {sorted(kwargs)}. Pass the input, and to methods that fit or score also the output, as the "
+                    "first arguments of the method."
                 )
                 raise TypeError(msg)
         unknown = sorted(set(kwargs) - set(self.extra))
         if unknown:
             msg = (
                 f"Unknown kernel argument(s) {_quoted(unknown)}; kernel `{self.kernel}` takes "
-                f"{_quoted(self.extra) or 'no further argument'} besides `{self.param_input}` and "
+                f"{_quoted(self.extra) or 'no further argument'} in addition to `{self.param_input}` and "
                 f"`{self.param_output}`."
             )
             raise TypeError(msg)
@@ -82,19 +82,18 @@ class KernelSignature:
             raise TypeError(msg)
 
     def check_apart(self, given: Mapping[str, object]) -> None:
-        """Refuse options of a method that are parameters of the kernel too, where it cannot be told which is meant.
+        """Raise if an option that is given is also the name of a kernel parameter, so that the call is ambiguous.
 
         Raises
         ------
         TypeError
-            If one that is given is.
+            If an option that is not None has the name of a kernel parameter.
         """
         for name, value in given.items():
             if value is not None and name in self.extra:
                 msg = (
                     f"`{name}` could be the option of `compare_scenarios` or the argument of kernel `{self.kernel}`. "
-                    "Rename the kernel's parameter, or pass it among the arguments of each scenario and do without "
-                    "the option."
+                    "Rename the kernel's parameter, or pass it in the arguments of each scenario and omit the option."
                 )
                 raise TypeError(msg)
 
@@ -104,14 +103,14 @@ def _quoted(names: Iterable[str]) -> str:
 
 
 def read_signature(kernel: Kernel, param_input: str, param_output: str) -> KernelSignature:
-    """Check that ``kernel`` can be called as ``kernel(X, y, **extra)``.
+    """Return the parameters of ``kernel``, after checking that it can be called as ``kernel(X, y, **extra)``.
 
     Raises
     ------
     TypeError
         If ``kernel`` is not callable.
     KernelValidationError
-        If the signature does not fit; the text says what to change.
+        If the signature does not fit.
     """
     if not callable(kernel):
         msg = f"`kernel` must be a NumPyro model, that is, a callable; got {type(kernel).__name__}."
@@ -158,7 +157,7 @@ def read_signature(kernel: Kernel, param_input: str, param_output: str) -> Kerne
 
 
 def _check_kind(parameter: inspect.Parameter) -> None:
-    """Refuse parameters that cannot be passed, or checked, by name."""
+    """Raise if a parameter cannot be passed, or checked, by name."""
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
         msg = (
             f"Kernel must not take `{parameter}`: its arguments could not be checked by name. Write each "

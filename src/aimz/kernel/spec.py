@@ -1,18 +1,24 @@
-"""The frozen structure of a kernel, as the rest of the house reads it."""
+"""The structure of a kernel: its sites and their roles."""
 
-__all__ = ["KernelSpec", "Role", "Site", "merge_specs"]
+__all__ = ["COLUMNS", "KernelSpec", "Role", "Site", "merge_specs", "site_cells"]
 
+import html
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
+from aimz.kernel.text_tables import WIDTH, format_shape, html_block, html_table, text_table
 from aimz.types import Shape
+
+COLUMNS = ("site", "role", "shape", "distribution", "depends on")
+"""Columns of a table of sites."""
 
 
 class Role(StrEnum):
-    """What a site is to the engine."""
+    """Role of a site in prediction and inference."""
 
     LATENT = "latent"
     OBSERVED = "observed"
@@ -29,39 +35,39 @@ class Site:
     name: str
     """Name in the kernel."""
     role: Role
-    """What it is to the engine."""
+    """Role in prediction and inference."""
     shape: Shape
-    """Row axes by name: ``("n_obs", 3)``.  Empty for a tree of parameters (see ``leaves``)."""
+    """Shape with the row axes by name: ``("n_obs", 3)``. Empty for a tree of parameters (see ``leaves``)."""
     traced_shape: tuple[int, ...] = ()
-    """The shape at the number of rows of the trace."""
+    """Shape at the number of rows of the trace."""
     row_axes: tuple[int, ...] = ()
-    """Axes that grow with the rows."""
+    """Axes that grow with the number of rows."""
     maybe_rows: bool = False
-    """Whether it may have a row axis, in a kernel that takes one number of rows only."""
+    """Whether the site may have a row axis, in a kernel that accepts one number of rows only."""
     in_control_flow: bool = False
-    """Whether it stands inside a `scan` or `cond`."""
+    """Whether the site is inside a `scan` or `cond`."""
     dtype: str = "float32"
-    """Type of the numbers."""
+    """Type of the values."""
     distribution: str | None = None
     """Name of the distribution of a ``sample`` site."""
     event_dim: int = 0
-    """Number of axes, from the right, that make up one event."""
+    """Number of axes, counted from the right, of one event."""
     core_event_dim: int = 0
-    """The same with ``to_event`` taken off: axes along which values are dependent."""
+    """Number of event axes without ``to_event``: the axes along which values are dependent."""
     plates: tuple[tuple[str, int], ...] = ()
-    """Enclosing plates: name and the axis of the value it runs along."""
+    """Enclosing plates, as pairs of the name and the axis of the value along the plate."""
     parents: frozenset[str] = frozenset()
-    """Sites and arguments this site directly depends on."""
+    """Sites and arguments that this site depends on directly."""
     data: frozenset[str] = frozenset()
-    """At an observed site, the arguments its data come from."""
+    """Arguments that contain the data of an observed site."""
     drawable: bool = True
-    """Whether its distribution can be sampled; an improper prior cannot."""
+    """Whether the distribution has a sampler; an improper prior does not."""
     is_discrete: bool = False
-    """Whether its values are separate ones (counts, classes), so that no gradient leads from one to the next."""
+    """Whether the support of the distribution is discrete."""
     n_values: int | None = None
-    """Of a discrete site that can be summed over: the number of its values 0, 1, ..."""
+    """Number of values 0, 1, ... of a discrete site that can be summed over; else None."""
     leaves: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    """For a tree of parameters: the path and shape of each leaf."""
+    """Path and shape of each leaf of a tree of parameters."""
 
     @property
     def is_sample(self) -> bool:
@@ -73,8 +79,8 @@ class Site:
 class KernelSpec:
     """The structure of a kernel: its sites, their roles, shapes and dependencies.
 
-    Read from abstract runs of the kernel, which do no arithmetic on data, at the number of rows of the call
-    and at another one: the axes that change are the row axes.  Seen as :attr:`ImpactModel.kernel_spec`.
+    It is read from abstract runs of the kernel, which compute nothing, at the number of rows of the call and at another
+    one: the axes that change are the row axes. Available as :attr:`ImpactModel.kernel_spec`.
 
     Attributes
     ----------
@@ -85,18 +91,17 @@ class KernelSpec:
     param_input, param_output : str
         Names of the kernel's input and output parameters.
     output_observed : bool
-        Whether some trace saw data at the output, so that it can be fitted and scored.
+        Whether a trace had data at the output, so that it can be fitted and scored.
     output_scored : bool
-        Whether something that counts in the joint density (an observed site or a factor) depends on the
-        output's data.
+        Whether a term of the joint density (an observed site or a factor) depends on the output's data.
     fixed_size : bool
-        Whether the kernel could only be traced at the number of rows of the call.  Row axes are then unknown.
+        Whether the kernel could be traced at the number of rows of the call only. Row axes are then unknown.
     row_dim : str
         Name of the dimension along the rows: the plate around the rows, else ``obs``.
     row_plates : frozenset of str
-        Subsampled plates whose subsample is the rows at hand.
+        Subsampled plates whose subsample is the rows of the input.
     arguments_by_row : frozenset of str
-        Arguments of the kernel that are arrays with a row axis.
+        Arguments that are arrays with a row axis.
 
     Examples
     --------
@@ -148,17 +153,17 @@ class KernelSpec:
 
     @property
     def sample_sites(self) -> tuple[str, ...]:
-        """Names of every ``sample`` site, the output among them; factors are not samples."""
+        """Names of all ``sample`` sites, including the output but no factors."""
         return self.names(Role.LATENT, Role.OBSERVED)
 
     @property
     def latent_sites(self) -> tuple[str, ...]:
-        """Names of the sites that inference has to find."""
+        """Names of the sites to infer."""
         return self.names(Role.LATENT)
 
     @property
     def observed_sites(self) -> tuple[str, ...]:
-        """Names of the sites that have, or are meant to have, data."""
+        """Names of the sites with data, and of the output."""
         return self.names(Role.OBSERVED)
 
     @property
@@ -168,32 +173,32 @@ class KernelSpec:
 
     @property
     def param_sites(self) -> tuple[str, ...]:
-        """Names of the ``param``, ``mutable`` and module sites: what is optimised rather than sampled."""
+        """Names of the ``param``, ``mutable`` and module sites, which are optimised rather than sampled."""
         return self.names(Role.PARAM, Role.MUTABLE)
 
     @property
     def local_sites(self) -> tuple[str, ...]:
-        """Names of the latent sites with a row axis: one value, or more, for each observation."""
+        """Names of the latent sites with a row axis, which have values for each observation."""
         return tuple(site.name for site in self.sites if site.role is Role.LATENT and site.row_axes)
 
     @property
     def discrete_latents(self) -> tuple[str, ...]:
-        """Names of the latent sites whose values are discrete: inference sums over them, or draws them."""
+        """Names of the latent sites with discrete support."""
         return tuple(site.name for site in self.sites if site.role is Role.LATENT and site.is_discrete)
 
     @property
     def return_sites(self) -> tuple[str, ...]:
-        """Names of what a predictive method returns unless told otherwise: output, then deterministics."""
+        """Names of the sites that predictive methods return by default: the output, then deterministic sites."""
         output = (self.param_output,) if self.param_output in self else ()
         return output + tuple(name for name in self.deterministic_sites if name != self.param_output)
 
     @property
     def shapes(self) -> dict[str, Any]:
-        """Site name to shape, row axes named; for a tree of parameters, path to shape."""
+        """Shapes by site name, with row axes by name; for a tree of parameters, shapes by path."""
         return {site.name: dict(site.leaves) if site.leaves else site.shape for site in self.sites}
 
     def descendants(self, names: Iterable[str]) -> frozenset[str]:
-        """Return the sites that depend, at any remove, on the sites or arguments in ``names``."""
+        """Return the sites that depend, directly or indirectly, on the sites or arguments in ``names``."""
         reached = set(names)
         found: set[str] = set()
         grows = True
@@ -205,23 +210,34 @@ class KernelSpec:
         return frozenset(found)
 
     def __repr__(self) -> str:
-        """Return a table of the sites; those of a :class:`Site` are at ``spec[name]``."""
-        from aimz.kernel.text_tables import spec_text
-
-        return spec_text(self)
+        """Return a heading and a table of the sites, at most 80 columns wide."""
+        heading = textwrap.wrap(f"<KernelSpec: {self._heading}>", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        return "\n".join([*heading, *text_table(COLUMNS, map(site_cells, self.sites), WIDTH)])
 
     def _repr_html_(self) -> str:
-        from aimz.kernel.text_tables import spec_html
+        table = html_table(COLUMNS, map(site_cells, self.sites))
+        return html_block(f"<b>KernelSpec</b>: {html.escape(self._heading)}{table}")
 
-        return spec_html(self)
+    @property
+    def _heading(self) -> str:
+        count = f"{len(self.sites)} site{'' if len(self.sites) == 1 else 's'}"
+        sizes = ", known at one number of rows only" if self.fixed_size else ""
+        return f"{count} of a kernel of {self.param_input} and {self.param_output}, rows along '{self.row_dim}'{sizes}"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the cached look-up table out of a pickle."""
+        """Return the state to pickle, without the cached look-up table."""
         return {key: value for key, value in self.__dict__.items() if key != "_by_name"}
 
 
+def site_cells(site: Site) -> tuple[str, ...]:
+    """Return the cells of a site in a table with :data:`COLUMNS`."""
+    role = str(site.role) + (", local" if site.role is Role.LATENT and site.row_axes else "")
+    shape = f"{len(site.leaves)} arrays" if site.leaves else format_shape(site.shape)
+    return site.name, role, shape, site.distribution or "-", ", ".join(sorted(site.parents)) or "-"
+
+
 def merge_specs(known: KernelSpec | None, new: KernelSpec) -> KernelSpec:
-    """Return what both traces of one kernel say together: seen observed once is observed."""
+    """Merge two traces of one kernel; a site that is observed in one of them counts as observed."""
     if known is None:
         return new
     observed = {*known.observed_sites, *new.observed_sites}

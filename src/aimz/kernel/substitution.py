@@ -1,6 +1,6 @@
-"""What is substituted and what is drawn anew: one decision per site, made in one place."""
+"""Where the value of each site comes from in a call, and which discrete latents can be marginalised."""
 
-__all__ = ["Scored", "Substitution", "ValueSource", "substitute"]
+__all__ = ["Scored", "Substitution", "ValueSource", "marginal_obstacle", "substitute"]
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from aimz.kernel.marginal import marginal_obstacle
 from aimz.kernel.spec import KernelSpec, Role, Site
 
 
@@ -21,8 +20,8 @@ class ValueSource(StrEnum):
     POSTERIOR_ROWS = "its rows of the posterior draw"
     PRIOR = "drawn from its prior"
     PRIOR_MISSING = "drawn from its prior: the posterior has no such site"
-    RESAMPLED_NEW_ROWS = "drawn anew given the other sites: these are not the fitted observations"
-    RESAMPLED_DOWNSTREAM = "drawn anew: it descends from an intervention"
+    RESAMPLED_NEW_ROWS = "resampled given the other sites: these are not the fitted observations"
+    RESAMPLED_DOWNSTREAM = "resampled: it descends from an intervention"
     INTERVENED = "set by the intervention"
     COMPUTED = "computed"
     FITTED = "the fitted value"
@@ -33,30 +32,30 @@ class ValueSource(StrEnum):
 
 
 class Scored(StrEnum):
-    """Which discrete local latents the density of the output is summed over."""
+    """Discrete local latents that the density of the output is summed over."""
 
-    NEW = "those that would be drawn"
-    ALL = "all that can be summed over"
+    NEW = "latents that would otherwise be drawn"
+    ALL = "all latents that can be summed over"
 
 
 @dataclass(frozen=True)
 class Substitution:
-    """The decision for every site of a kernel in one call."""
+    """The source of the value of every site of a kernel in one call."""
 
     sources: tuple[tuple[str, ValueSource], ...]
 
     def sites_from(self, *sources: ValueSource) -> tuple[str, ...]:
-        """Return the names of the sites whose value comes from one of ``sources``."""
+        """Return the names of the sites whose value has one of ``sources``."""
         return tuple(name for name, source in self.sources if source in sources)
 
     @property
     def from_posterior(self) -> tuple[str, ...]:
-        """Sites that take their posterior draws."""
+        """Names of the sites that take their posterior draws."""
         return self.sites_from(ValueSource.POSTERIOR, ValueSource.POSTERIOR_ROWS)
 
     @property
-    def drawn_anew(self) -> tuple[str, ...]:
-        """Sites with posterior draws, or data, that are drawn anew all the same."""
+    def resampled(self) -> tuple[str, ...]:
+        """Names of the sites that are drawn although they have posterior draws or data."""
         return self.sites_from(ValueSource.RESAMPLED_NEW_ROWS, ValueSource.RESAMPLED_DOWNSTREAM)
 
 
@@ -72,34 +71,34 @@ def substitute(
     downstream: frozenset[str] = frozenset(),
     scored: Scored | None = None,
 ) -> Substitution:
-    """Decide where the value of each site comes from.
+    """Return the source of the value of each site.
 
     Parameters
     ----------
     spec
         Structure of the kernel in this call.
     posterior
-        Site name to the shape of one of its draws; None for a prior predictive pass.
+        Shape of one posterior draw by site name; None for a prior predictive pass.
     fitted
-        Parameter name to its fitted value.
+        Fitted value by parameter name.
     observed
-        Sites that some other call, the fit for one, had data for.
+        Sites that had data in another call, such as the fit.
     fitted_rows
         Whether the rows are the fitted observations.
     other_rows
-        Local sites for which they are not, whatever ``fitted_rows`` says: what they depend on has changed.
+        Local sites whose inputs have changed, so that their rows count as new even if ``fitted_rows`` is true.
     intervened
-        Sites the intervention sets.
+        Sites that the intervention sets.
     downstream
         Sites that descend from the intervention.
     scored
-        Where the output is scored: which discrete latents its density is summed over.
+        Discrete latents to sum over, if the density of the output is computed; else None.
 
     Raises
     ------
     ValueError
-        If a posterior draw or a fitted value has not the shape of its site, or a site would have to be drawn
-        whose distribution cannot be sampled, or that the output's density would be as random as.
+        If a posterior draw or a fitted value does not have the shape of its site, if a site must be drawn whose
+        distribution has no sampler, or if a drawn discrete site would make the density of the output random.
     """
     known = frozenset(observed)
     sources: list[tuple[str, ValueSource]] = []
@@ -113,20 +112,20 @@ def substitute(
         elif site.role is Role.LATENT and site.name in known and site.name not in (posterior or {}):
             source = ValueSource.DRAWN
         elif site.role is Role.LATENT:
-            source = _latent(
+            source = _latent_source(
                 site, posterior, fitted_rows=fitted_rows and site.name not in other_rows, downstream=downstream
             )
             if scored is not None and site.is_discrete:
-                source = _scored(spec, site, source, scored)
+                source = _scored_source(spec, site, source, scored)
         elif site.role in (Role.PARAM, Role.MUTABLE):
-            source = _parameter(site, posterior, fitted)
+            source = _parameter_source(site, posterior, fitted)
         else:
             source = ValueSource.COMPUTED
         sources.append((site.name, source))
     return Substitution(tuple(sources))
 
 
-def _latent(
+def _latent_source(
     site: Site,
     posterior: Mapping[str, tuple[int, ...]] | None,
     *,
@@ -147,29 +146,28 @@ def _latent(
             )
         else:
             other_rows = True
-        _check_shape(site, shape, but_for=site.row_axes if other_rows else ())
+        _check_shape(site, shape, free_axes=site.row_axes if other_rows else ())
         if not other_rows:
             return ValueSource.POSTERIOR_ROWS if site.row_axes else ValueSource.POSTERIOR
         if site.maybe_rows:
             msg = (
                 f"Cannot tell whether site `{site.name}` of shape {site.shape} has a value for each observation: the "
-                "kernel takes one number of rows only, perhaps since it closes over an array of that length. Pass "
-                "that array as an argument, so that other observations can be told from the fitted ones."
+                "kernel accepts one number of rows only, perhaps because it closes over an array of that length. Pass "
+                "that array as an argument, so that new observations can be distinguished from the fitted ones."
             )
             raise ValueError(msg)
         source = ValueSource.RESAMPLED_NEW_ROWS
     if not site.drawable:
         msg = (
-            f"Site `{site.name}` would have to be drawn ({source}), but its distribution "
-            f"{site.distribution} is improper and cannot be sampled. Give it a proper distribution, or draws "
-            "of its own with `set_posterior_sample`."
+            f"Site `{site.name}` must be drawn ({source}), but its distribution {site.distribution} is improper and "
+            "cannot be sampled. Give it a proper distribution, or pass draws of it to `set_posterior_sample`."
         )
         raise ValueError(msg)
     return source
 
 
-def _scored(spec: KernelSpec, site: Site, source: ValueSource, scored: Scored) -> ValueSource:
-    """Decide for a discrete latent where densities are wanted: a sum has no noise, and needs no data of its own."""
+def _scored_source(spec: KernelSpec, site: Site, source: ValueSource, scored: Scored) -> ValueSource:
+    """Return the source of a discrete latent in a density: where possible a sum over its values, which has no noise."""
     drawn = source in (ValueSource.PRIOR_MISSING, ValueSource.RESAMPLED_NEW_ROWS)
     if not drawn and not (scored is Scored.ALL and source is ValueSource.POSTERIOR_ROWS):
         return source
@@ -179,17 +177,17 @@ def _scored(spec: KernelSpec, site: Site, source: ValueSource, scored: Scored) -
     if not drawn:
         return source
     msg = (
-        f"The density of `{spec.param_output}` would depend on chance: the discrete site `{site.name}` would be drawn "
-        f"({source}), and it cannot be summed over ({obstacle}). Score the data of the fit with a posterior that has "
+        f"The density of `{spec.param_output}` would be random: the discrete site `{site.name}` would be drawn "
+        f"({source}), and it cannot be summed over ({obstacle}). Score the fitted data with a posterior that contains "
         f"`{site.name}` (`fit_on_batch`, `set_posterior_sample`), or write the output as its marginal "
         "(`MixtureSameFamily`)."
     )
     raise ValueError(msg)
 
 
-def _check_shape(site: Site, shape: tuple[int, ...], but_for: Iterable[int] = ()) -> None:
-    """Refuse a draw that does not have the site's shape: NumPyro would broadcast it, and be silently wrong."""
-    free = frozenset(but_for)
+def _check_shape(site: Site, shape: tuple[int, ...], free_axes: Iterable[int] = ()) -> None:
+    """Check that a draw has the shape of its site; NumPyro would broadcast it, and silently return wrong numbers."""
+    free = frozenset(free_axes)
     fits = len(shape) == len(site.traced_shape) and all(
         here == there for i, (here, there) in enumerate(zip(shape, site.traced_shape, strict=True)) if i not in free
     )
@@ -202,24 +200,49 @@ def _check_shape(site: Site, shape: tuple[int, ...], but_for: Iterable[int] = ()
         raise ValueError(msg)
 
 
-def _parameter(site: Site, posterior: Mapping[str, tuple[int, ...]] | None, fitted: Mapping[str, Any]) -> ValueSource:
+def _parameter_source(
+    site: Site, posterior: Mapping[str, tuple[int, ...]] | None, fitted: Mapping[str, Any]
+) -> ValueSource:
+    """Return the source of a parameter."""
     if posterior is not None and site.name in posterior:
         _check_shape(site, posterior[site.name])
         return ValueSource.POSTERIOR
     if site.name not in fitted:
         return ValueSource.INITIAL
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(fitted[site.name])]
-    # A module whose weights are all random sites keeps no array of its own.
+    # A module whose weights are all sample sites has no array of its own.
     expected = [shape for _, shape in site.leaves] if site.leaves or not site.dtype else [site.traced_shape]
     if shapes != expected:
+        expected_text, given_text = (s[0] if len(s) == 1 else s for s in (expected, shapes))
         msg = (
-            f"The fitted value of parameter `{site.name}` must have shape {_one(expected)} for this input; got "
-            f"{_one(shapes)}. A parameter per observation holds for the fitted observations only: pass those, or "
-            "make it a `sample` site, which is drawn anew for other ones."
+            f"The fitted value of parameter `{site.name}` must have shape {expected_text} for this input; got "
+            f"{given_text}. A parameter with one value per observation is valid for the fitted observations only: pass "
+            "those, or make it a `sample` site, which is resampled for new ones."
         )
         raise ValueError(msg)
     return ValueSource.FITTED
 
 
-def _one(shapes: list[tuple[int, ...]]) -> object:
-    return shapes[0] if len(shapes) == 1 else shapes
+def marginal_obstacle(spec: KernelSpec, name: str) -> str | None:
+    """Return why the density of each observation cannot be summed over the discrete site ``name``, or None."""
+    site = spec[name]
+    outputs = {spec.param_output, f"{spec.param_output}_observed"}
+    scored = next((s for s in spec.sites if s.name in outputs and s.data), None)
+    if scored is None:
+        return "the output has no data of its own"
+    if site.n_values is None:
+        return f"the values of {site.distribution} cannot be enumerated"
+    if site.in_control_flow or scored.in_control_flow:
+        return "it is inside a `scan` or `cond`"
+    batch = scored.traced_shape[: len(scored.traced_shape) - scored.event_dim]
+    if site.traced_shape != batch or {p for p, _ in site.plates} != {p for p, _ in scored.plates}:
+        return f"its shape is {site.shape}, and the observations have shape {scored.shape}"
+    reached = {name}
+    for other in spec.sites:
+        if other.name == name or not other.parents & reached:
+            continue
+        if other.role is Role.DETERMINISTIC:
+            reached.add(other.name)
+        elif other.name not in outputs and not (other.role is Role.LATENT and other.is_discrete):
+            return f"site `{other.name}` depends on it too"
+    return None

@@ -1,14 +1,6 @@
-"""Read a kernel's structure from abstract runs: no arithmetic on data, whatever their size."""
+"""Abstract runs of a kernel: its sites, their shapes, and what they depend on."""
 
-__all__ = [
-    "Abstract",
-    "AbstractHandler",
-    "TracedSite",
-    "downstream_of_static",
-    "n_rows",
-    "trace_kernel",
-    "traced_shapes",
-]
+__all__ = ["Abstract", "AbstractHandler", "AbstractKernel", "KernelTrace", "strip_wrappers"]
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -25,51 +17,20 @@ from numpyro.ops.provenance import eval_provenance
 from numpyro.ops.pytree import PytreeTrace
 
 from aimz.kernel.handlers import Message, PredictiveHandler
-from aimz.types import Kernel
+from aimz.kernel.signature import KernelSignature
+from aimz.kernel.spec import Role, Site
+from aimz.types import Arrays, Kernel
 
 type Abstract = Mapping[str, jax.ShapeDtypeStruct]
 
 
-@dataclass(frozen=True)
-class TracedSite:
-    """One site of one abstract run."""
-
-    name: str
-    kind: str
-    """NumPyro's type of the message: sample, deterministic, param, mutable."""
-    value: Any
-    """The value as a tree of ``ShapeDtypeStruct``."""
-    is_observed: bool
-    is_factor: bool
-    distribution: str | None
-    event_dim: int
-    core_event_dim: int
-    """The same with ``Independent`` taken off: axes along which values are dependent."""
-    frames: tuple[tuple[str, int], ...]
-    """Enclosing plates: name and (negative) batch dimension."""
-    drawable: bool
-    """Whether the distribution can be sampled at all; an improper one cannot."""
-    scan: int
-    """Number of the control flow the site was made in; 0 outside."""
-    density_shape: tuple[int, ...] = ()
-    """At an observed site, the shape that its data and its distribution make together, event axes included."""
-    is_discrete: bool = False
-    """Whether the values are separate ones."""
-    n_values: int | None = None
-    """Number of values 0, 1, ... of a discrete site that can be summed over."""
-    parents: frozenset[str] = frozenset()
-    """Sites and arguments the site's distribution, or a deterministic site's value, depends on."""
-    data: frozenset[str] = frozenset()
-    """Sites and arguments the site's value depends on; for an observed site, where its data come from."""
-
-
 class AbstractHandler(PredictiveHandler):
-    """A run in which sites without a sampler get some value of their support."""
+    """Run a kernel in which a site without a sampler takes some value of its support."""
 
     undrawable: frozenset[str] = frozenset()
 
     def draw(self, msg: Message) -> None:
-        """Draw, or take some value of the support where there is no sampler."""
+        """Draw, or take some value of the support if there is no sampler."""
         try:
             msg["value"] = msg["fn"](**msg["kwargs"])
         except NotImplementedError:
@@ -77,30 +38,11 @@ class AbstractHandler(PredictiveHandler):
             self.undrawable |= {msg["name"]}
 
 
-def _base(fn: Any) -> Any:
-    """Strip the wrappers that do not change what kind of distribution this is."""
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
-        fn = fn.base_dist
-    return fn
-
-
-def _site_inputs(message: Message) -> list[Any]:
-    """Return what the site is computed from: its value if deterministic, else its distribution's numbers."""
-    if message["type"] != "sample":
-        return jax.tree.leaves(message["value"])
-    # The log density too: a distribution written by hand may hide parameters from JAX's pytrees.  It is taken
-    # at a constant, since data at an observed site say nothing about what its distribution depends on.
-    leaves = [leaf for leaf in jax.tree.leaves(message["fn"]) if hasattr(leaf, "dtype")]
-    with suppress(NotImplementedError):
-        leaves.append(message["fn"].log_prob(jnp.zeros_like(message["value"])))
-    return leaves
-
-
 class ProvenanceHandler(AbstractHandler):
-    """A run in which the value of each site also depends on an input of the site's own name.
+    """Run a kernel in which the value of each site also depends on an input named after the site.
 
     Tracking which inputs reach which site then gives the graph of the kernel, arguments included;
-    ``numpyro.infer.inspect.get_dependencies`` knows neither arguments nor deterministic sites.
+    ``numpyro.infer.inspect.get_dependencies`` covers neither arguments nor deterministic sites.
     """
 
     def __init__(self, *args: Any, marks: Mapping[str, jax.Array], **kwargs: Any) -> None:
@@ -123,7 +65,7 @@ class ProvenanceHandler(AbstractHandler):
             msg["value"] = self._marked(msg["value"], [name])
 
     def _mark_control_flow(self, msg: Message) -> None:
-        """Let what comes out of a `scan` or `cond` depend on each of the sites inside it."""
+        """Make the results of a `scan` or `cond` depend on each of the sites inside it."""
 
         def is_trace(leaf: object) -> bool:
             return isinstance(leaf, PytreeTrace)
@@ -138,99 +80,167 @@ class ProvenanceHandler(AbstractHandler):
         return lax.optimization_barrier((value, marks))[0]
 
 
-def n_rows(arrays: Mapping[str, Any], param_input: str) -> int:
-    """Return the number of rows of the input; 0 if there is none, or it has no rows."""
-    shape = arrays[param_input].shape if param_input in arrays else ()
-    return int(shape[0]) if shape else 0
+def _site_inputs(message: Message) -> list[Any]:
+    """Return the arrays that determine a site: the value of a deterministic site, else those of its distribution."""
+    if message["type"] != "sample":
+        return jax.tree.leaves(message["value"])
+    # The log density is included because a user's distribution may hide parameters from JAX's pytrees. It is taken at
+    # a constant, since the data of an observed site do not affect what its distribution depends on.
+    leaves = [leaf for leaf in jax.tree.leaves(message["fn"]) if hasattr(leaf, "dtype")]
+    with suppress(NotImplementedError):
+        leaves.append(message["fn"].log_prob(jnp.zeros_like(message["value"])))
+    return leaves
 
 
-def traced_shapes(
-    kernel: Kernel,
-    arrays: Abstract,
-    static: Mapping[str, object],
-    param_input: str,
-    row_plates: frozenset[str] | None,
-) -> tuple[dict[str, Any], frozenset[str]]:
-    """Return site name to the tree of ``ShapeDtypeStruct`` of its value, and the plates as long as the rows."""
-    found: set[str] = set()
+@dataclass(frozen=True)
+class KernelTrace:
+    """The sites of one abstract run, at one number of rows."""
 
-    def run(abstract: Abstract) -> dict[str, Any]:
-        execution = AbstractHandler(kernel, random.key(0), n_obs=n_rows(arrays, param_input), row_plates=row_plates)
-        sites = execution.run({**static, **abstract})
-        found.update(execution.long_as_rows)
-        return {name: message["value"] for name, message in sites.items()}
-
-    return dict(jax.eval_shape(run, dict(arrays))), frozenset(found)
+    sites: tuple[Site, ...]
+    """Sites in the order in which the kernel makes them, without row axes."""
+    plates: frozenset[str]
+    """Names of all plates around sites."""
+    density_shapes: Mapping[str, tuple[int, ...]]
+    """Shape to which the data and the distribution of each observed site broadcast, event axes included."""
 
 
-def trace_kernel(
-    kernel: Kernel,
-    arrays: Abstract,
-    static: Mapping[str, object],
-    param_input: str,
-    row_plates: frozenset[str],
-    values: Mapping[str, Any],
-) -> tuple[TracedSite, ...]:
-    """Run ``kernel`` abstractly and return its sites in the order in which they are made; ``values`` are its shapes."""
-    marks = {f"site {name}": jax.ShapeDtypeStruct((), "float32") for name in values}
-    sites: list[TracedSite] = []
+@dataclass(frozen=True)
+class AbstractKernel:
+    """A kernel and its arguments that are not arrays; its methods run it on shapes instead of data."""
 
-    def run(**inputs: Any) -> dict[str, dict[str, list[Any]]]:
-        execution = ProvenanceHandler(
-            kernel,
-            random.key(0),
-            n_obs=n_rows(arrays, param_input),
-            row_plates=row_plates,
-            marks={name: inputs[f"site {name}"] for name in values},
-        )
-        messages = execution.run({**static, **{name: inputs[name] for name in arrays}})
-        sites.extend(
-            _read(message, values[name], drawable=name not in execution.undrawable)
-            for name, message in messages.items()
-        )
-        return execution.inputs
+    kernel: Kernel
+    signature: KernelSignature
+    static: Mapping[str, object]
 
-    provenance = eval_provenance(run, **arrays, **marks)
-    none = {"parents": frozenset[str](), "data": frozenset[str]()}
-    found = {site.name: _sources(provenance.get(site.name, {})) or none for site in sites}
-    return tuple(replace(s, parents=found[s.name]["parents"], data=found[s.name]["data"]) for s in sites)
+    def n_rows(self, arrays: Arrays) -> int:
+        """Return the number of rows of the input; 0 if there is no input or it has no rows."""
+        param_input = self.signature.param_input
+        shape = arrays[param_input].shape if param_input in arrays else ()
+        return int(shape[0]) if shape else 0
+
+    def shapes(self, arrays: Abstract, row_plates: frozenset[str] | None) -> tuple[dict[str, Any], frozenset[str]]:
+        """Return the tree of ``ShapeDtypeStruct`` of each site's value, and the plates that are as long as the rows."""
+        found: set[str] = set()
+
+        def run(abstract: Abstract) -> dict[str, Any]:
+            handler = AbstractHandler(self.kernel, random.key(0), n_obs=self.n_rows(arrays), row_plates=row_plates)
+            sites = handler.run({**self.static, **abstract})
+            found.update(handler.long_as_rows)
+            return {name: message["value"] for name, message in sites.items()}
+
+        return dict(jax.eval_shape(run, dict(arrays))), frozenset(found)
+
+    def trace(self, arrays: Abstract, row_plates: frozenset[str], shapes: Mapping[str, Any]) -> KernelTrace:
+        """Return the sites and their dependencies; ``shapes`` are the shapes that :meth:`shapes` returns."""
+        marks = {f"site {name}": jax.ShapeDtypeStruct((), "float32") for name in shapes}
+        sites: list[Site] = []
+        plates: set[str] = set()
+        scans: dict[str, int] = {}
+        density_shapes: dict[str, tuple[int, ...]] = {}
+
+        def run(**inputs: Any) -> dict[str, dict[str, list[Any]]]:
+            handler = ProvenanceHandler(
+                self.kernel,
+                random.key(0),
+                n_obs=self.n_rows(arrays),
+                row_plates=row_plates,
+                marks={name: inputs[f"site {name}"] for name in shapes},
+            )
+            messages = handler.run({**self.static, **{name: inputs[name] for name in arrays}})
+            for name, message in messages.items():
+                drawable = name not in handler.undrawable
+                sites.append(_site(message, shapes[name], self.signature.param_output, drawable=drawable))
+                plates.update(frame.name for frame in message.get("cond_indep_stack", ()))
+                scans[name] = int(message.get("_scan", 0))
+                if message.get("is_observed", False):
+                    density_shapes[name] = _density_shape(message)
+            return handler.inputs
+
+        provenance = eval_provenance(run, **arrays, **marks)
+
+        def linked(site: Site) -> Site:
+            sources = _sources(provenance.get(site.name, {}))
+            # Sites of one `scan` count as dependent on one another: the graph inside it is not known.
+            siblings = {name for name, scan in scans.items() if scan and scan == scans[site.name]}
+            parents = (sources.get("parents", frozenset()) | siblings) - {site.name}
+            has_data = site.role is Role.OBSERVED and site.name in density_shapes
+            return replace(site, parents=parents, data=sources.get("data", frozenset()) if has_data else frozenset())
+
+        return KernelTrace(tuple(map(linked, sites)), frozenset(plates), density_shapes)
+
+    def sites_reached_by(self, name: str, arrays: Abstract, row_plates: frozenset[str]) -> frozenset[str]:
+        """Return the sites that depend directly on the argument ``name``, a plain number.
+
+        Raises
+        ------
+        Exception
+            Whatever the kernel raises if that number is abstract.
+        """
+        number = jax.ShapeDtypeStruct((), jnp.result_type(self.static[name]))
+        other = replace(self, static={key: value for key, value in self.static.items() if key != name})
+        given = {**arrays, name: number}
+        shapes, _ = other.shapes(given, row_plates)
+        return frozenset(site.name for site in other.trace(given, row_plates, shapes).sites if name in site.parents)
 
 
 def _sources(provenance: Mapping[str, list[frozenset[str]]]) -> dict[str, frozenset[str]]:
-    """Return the names of the sites and arguments that reach a site, by the way they reach it."""
+    """Return the names of the sites and arguments that reach a site as its parents or its data."""
     return {
         kind: frozenset(source.removeprefix("site ") for leaf in leaves for source in leaf)
         for kind, leaves in provenance.items()
     }
 
 
-def _read(message: Message, value: Any, *, drawable: bool) -> TracedSite:
-    """Keep of a message what outlives the trace it was made in."""
+def _site(message: Message, value: Any, output: str, *, drawable: bool) -> Site:
+    """Return a site from its message, with ``value`` as a tree of ``ShapeDtypeStruct``."""
     fn = message["fn"] if message["type"] == "sample" else None
-    base = _base(fn)
+    base = strip_wrappers(fn)
     is_discrete = bool(getattr(getattr(fn, "support", None), "is_discrete", False))
-    return TracedSite(
+    leaves = jax.tree_util.tree_flatten_with_path(value)[0]
+    is_tree = not isinstance(value, jax.ShapeDtypeStruct)
+    shape = () if is_tree else tuple(value.shape)
+    event_dim = 0 if fn is None else int(fn.event_dim)
+    frames = [(frame.name, len(shape) - event_dim + frame.dim) for frame in message.get("cond_indep_stack", ())]
+    return Site(
         name=message["name"],
-        kind=message["type"],
-        value=value,
-        is_observed=bool(message.get("is_observed", False)),
-        is_factor=isinstance(base, dist.Unit),
+        role=_role(message, base, output),
+        shape=shape,
+        traced_shape=shape,
+        in_control_flow=message.get("_scan", 0) > 0,
+        dtype=str(leaves[0][1].dtype) if leaves else "",
         distribution=None if fn is None else type(base).__name__,
-        event_dim=0 if fn is None else int(fn.event_dim),
+        event_dim=event_dim,
         core_event_dim=0 if base is None else int(base.event_dim),
-        frames=tuple((frame.name, frame.dim) for frame in message.get("cond_indep_stack", ())),
+        plates=tuple((name, axis) for name, axis in frames if axis >= 0),
         drawable=drawable,
-        scan=int(message.get("_scan", 0)),
-        density_shape=_density_shape(fn, message) if message.get("is_observed", False) else (),
         is_discrete=is_discrete,
         n_values=_n_values(fn) if is_discrete else None,
+        leaves=tuple((jax.tree_util.keystr(p), tuple(x.shape)) for p, x in leaves) if is_tree else (),
     )
 
 
-def _n_values(fn: Any) -> int | None:
-    """Return how many values NumPyro can sum over, or None.
+def _role(message: Message, base: Any, output: str) -> Role:
+    """Return the role of a site; the output counts as observed with or without data."""
+    if message["type"] != "sample":
+        return Role(message["type"])
+    is_observed, name = bool(message.get("is_observed", False)), message["name"]
+    if is_observed and isinstance(base, dist.Unit):
+        return Role.FACTOR
+    # NumPyro splits `sample(output, ..., obs_mask=)` in two; the `_observed` half has the data.
+    return Role.OBSERVED if is_observed or name in (output, f"{output}_observed") else Role.LATENT
 
-    It takes them to be 0, 1, ... whatever the support is, and those of a vector to be the same throughout.
+
+def strip_wrappers(fn: Any) -> Any:
+    """Return a distribution without the wrappers that only change its shape or mask it."""
+    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
+        fn = fn.base_dist
+    return fn
+
+
+def _n_values(fn: Any) -> int | None:
+    """Return the number of values that NumPyro can sum over, or None.
+
+    NumPyro takes the values to be 0, 1, ... whatever the support is, and the values of a vector to be equal.
     """
     if not fn.has_enumerate_support or fn.event_dim:
         return None
@@ -242,32 +252,10 @@ def _n_values(fn: Any) -> int | None:
     return len(values) if np.array_equal(values, np.arange(len(values))) else None
 
 
-def _density_shape(fn: Any, message: Message) -> tuple[int, ...]:
-    shape = jnp.shape(message["value"])
+def _density_shape(message: Message) -> tuple[int, ...]:
+    """Return the shape to which the data and the distribution of an observed site broadcast."""
+    shape, fn = jnp.shape(message["value"]), message["fn"]
     try:
         return tuple(jnp.broadcast_shapes(shape, fn.batch_shape + fn.event_shape))
-    except ValueError:  # what does not broadcast, the density itself refuses
+    except ValueError:  # the log density raises for shapes that do not broadcast
         return shape
-
-
-def downstream_of_static(
-    kernel: Kernel,
-    arrays: Abstract,
-    static: Mapping[str, object],
-    param_input: str,
-    row_plates: frozenset[str],
-    name: str,
-) -> frozenset[str]:
-    """Return the sites that depend directly on the argument ``name``, a plain number.
-
-    Raises
-    ------
-    Exception
-        Whatever the kernel raises when that number is not known in advance.
-    """
-    number = jax.ShapeDtypeStruct((), jnp.result_type(static[name]))
-    rest = {key: value for key, value in static.items() if key != name}
-    given = {**arrays, name: number}
-    values, _ = traced_shapes(kernel, given, rest, param_input, row_plates)
-    sites = trace_kernel(kernel, given, rest, param_input, row_plates, values)
-    return frozenset(site.name for site in sites if name in site.parents)

@@ -112,10 +112,10 @@ def _cut_rows(engine: KernelEngine, comparison: ScenarioRequest, key: jax.Array,
         if isinstance(judged, str):
             return judged
         uses.append(judged.use)
-    local, beyond = any(use.local for use in uses), any(use.beyond for use in uses)
+    local, beyond = any(use.uses_local_index for use in uses), any(use.uses_global_index for use in uses)
     if local and beyond:
         return "row numbers are used within the rows at hand in one scenario, and beyond them in another"
-    use = RowUse(None, local, beyond, any(use.waits for use in uses))
+    use = RowUse(None, local, beyond, any(use.rejection_sampler for use in uses))
     joint, layout = joint_of(comparison, first.call.n_obs, block)
     alone = mesh is None and n_obs is not None and n_obs <= block
     task = StepSpec("joint", joint, layout, key, use, alone)

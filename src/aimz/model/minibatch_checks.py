@@ -136,6 +136,6 @@ def _mixing_in(programs: CompiledPrograms, call: KernelArguments, spec: KernelSp
         use = programs.use("batch_density", plan, one, two, other)
     except Exception as error:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
         return f"for {other} rows it raises {type(error).__name__}"
-    if use.obstacle is None and spec.row_plates and (use.local or use.beyond):
+    if use.obstacle is None and spec.row_plates and (use.uses_local_index or use.uses_global_index):
         return "the row numbers of its plate are drawn by chance, and are not those of the batch"
     return use.obstacle
