@@ -11,7 +11,7 @@ from aimz.kernel.signature import KernelSignature, kernel_name, read_signature
 from aimz.kernel.spec import COLUMNS, KernelSpec, Role, Site, site_cells
 from aimz.kernel.substitution import Scored, Substitution, ValueSource, substitute
 from aimz.kernel.text_tables import WIDTH, format_shape, html_block, html_table, text_table
-from aimz.kernel.tracing import AbstractHandler, strip_wrappers
+from aimz.kernel.tracing import AbstractHandler, is_discrete, strip_wrappers
 
 __all__ = [
     "COLUMNS",
@@ -37,6 +37,7 @@ __all__ = [
     "freeze",
     "html_block",
     "html_table",
+    "is_discrete",
     "is_storable",
     "kernel_digest",
     "kernel_name",

@@ -1,6 +1,6 @@
 """Abstract runs of a kernel: its sites, their shapes, and what they depend on."""
 
-__all__ = ["Abstract", "AbstractHandler", "AbstractKernel", "KernelTrace", "strip_wrappers"]
+__all__ = ["Abstract", "AbstractHandler", "AbstractKernel", "KernelTrace", "is_discrete", "strip_wrappers"]
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -195,7 +195,7 @@ def _site(message: Message, value: Any, output: str, *, drawable: bool) -> Site:
     """Return a site from its message, with ``value`` as a tree of ``ShapeDtypeStruct``."""
     fn = message["fn"] if message["type"] == "sample" else None
     base = strip_wrappers(fn)
-    is_discrete = bool(getattr(getattr(fn, "support", None), "is_discrete", False))
+    discrete = is_discrete(fn)
     leaves = jax.tree_util.tree_flatten_with_path(value)[0]
     is_tree = not isinstance(value, jax.ShapeDtypeStruct)
     shape = () if is_tree else tuple(value.shape)
@@ -213,8 +213,8 @@ def _site(message: Message, value: Any, output: str, *, drawable: bool) -> Site:
         core_event_dim=0 if base is None else int(base.event_dim),
         plates=tuple((name, axis) for name, axis in frames if axis >= 0),
         drawable=drawable,
-        is_discrete=is_discrete,
-        n_values=_n_values(fn) if is_discrete else None,
+        is_discrete=discrete,
+        n_values=_n_values(fn) if discrete else None,
         leaves=tuple((jax.tree_util.keystr(p), tuple(x.shape)) for p, x in leaves) if is_tree else (),
     )
 
@@ -235,6 +235,14 @@ def strip_wrappers(fn: Any) -> Any:
     while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
         fn = fn.base_dist
     return fn
+
+
+def is_discrete(fn: Any) -> bool:
+    """Return whether a distribution has discrete support; False if it does not define its support."""
+    try:
+        return bool(fn.support.is_discrete)
+    except (AttributeError, NotImplementedError):
+        return False
 
 
 def _n_values(fn: Any) -> int | None:

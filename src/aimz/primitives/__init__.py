@@ -1,7 +1,7 @@
-"""NumPyro's primitives, and what a model made of them looks like before any data are touched.
+"""NumPyro's primitives, and functions that validate models without computing anything.
 
-The primitives are NumPyro's own objects, so that ``from aimz.primitives import sample`` and ``numpyro.sample`` are the
-same.  Modules of neural networks are imported from NumPyro when they are asked for.
+The primitives are NumPyro's own objects: ``from aimz.primitives import sample`` and ``numpyro.sample`` are the same.
+Helpers for neural networks are imported from NumPyro on first access.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ _MODULES = (
     "random_haiku_module",
     "random_nnx_module",
 )
-"""Helpers for neural networks; which of them there are is up to the version of NumPyro."""
+"""Helpers for neural networks; the version of NumPyro determines which of them exist."""
 
 __all__ = [
     "CondIndepStackFrame",
@@ -59,7 +59,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a helper for neural networks when it is asked for."""
+    """Import a helper for neural networks on first access."""
     if name in _MODULES:
         from numpyro.contrib import module as helpers
 

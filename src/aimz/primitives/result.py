@@ -1,26 +1,30 @@
-"""What there is to say of a model: its sites, what depends on what, and what was found."""
+"""The result of a validation: sites, plates and findings, printed as a report."""
 
 __all__ = ["Finding", "PlateInfo", "SiteInfo", "ValidationResult"]
 
+import html
+import shutil
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from aimz.primitives.report import html, text
+from aimz.kernel import WIDTH, format_shape, html_block, html_table, text_table
 from aimz.types import Kernel, Shape
 
 
 class Finding(str):
-    """A sentence or two: what was found, where, and what to change.
+    """A text that describes a problem, its place, and the change that removes it.
 
     Attributes
     ----------
     kind : str
-        What kind of finding it is, in a word or two that do not change: ``"shapes"``, ``"discrete latent"``.
+        Identifier of the kind of problem, such as ``"shapes"`` or ``"discrete latent"``.
     site : str or None
-        The site it is about.
+        Name of the site that has the problem.
     """
 
     __slots__ = ("kind", "site")
@@ -28,13 +32,13 @@ class Finding(str):
     site: str | None
 
     def __new__(cls, text: str, kind: str, site: str | None = None) -> "Finding":
-        """Return the text, with what it is about."""
+        """Return the text with its kind and site."""
         finding = super().__new__(cls, text)
         finding.kind, finding.site = kind, site
         return finding
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str | None]]:
-        """Return what it is made of, for a pickle."""
+        """Return the arguments to rebuild the finding from a pickle."""
         return Finding, (str(self), self.kind, self.site)
 
 
@@ -45,54 +49,54 @@ class PlateInfo:
     name: str
     size: int
     dim: int | None
-    """The batch dimension it takes, counted from the right; None if it was never entered around a site."""
+    """Batch dimension of the plate, counted from the right; None if no site is inside."""
     subsample_size: int
     is_rows: bool = False
-    """Whether it runs along the rows."""
+    """Whether the plate runs along the rows."""
 
 
 @dataclass(frozen=True)
 class SiteInfo:
-    """A site of a model, in which every array is a shape and a type (``jax.ShapeDtypeStruct``)."""
+    """A site of a model, with shapes and types (``jax.ShapeDtypeStruct``) instead of arrays."""
 
     name: str
     type: str
-    """NumPyro's type of it: sample, deterministic, param, mutable; and factor."""
+    """NumPyro's type of the site (sample, deterministic, param, mutable), or factor."""
     fn: Any = field(repr=False)
-    """Its distribution, whose parameters are shapes; None where there is none."""
+    """Distribution of the site, with shapes as parameters; None if it has none."""
     args: tuple[Any, ...] = field(repr=False)
     kwargs: dict[str, Any] = field(repr=False)
     value: Any
     is_observed: bool
     infer: dict[str, Any] = field(repr=False)
     scale: Any
-    """What its log density is multiplied with, or None."""
+    """Factor of the log density, or None."""
     role: str = ""
-    """What it is to a model: latent, local, observed, deterministic, param, mutable, factor."""
+    """Role in the model: latent, local, observed, deterministic, param, mutable or factor."""
     shape: Shape = ()
-    """Its shape, with the rows by name."""
+    """Shape with the row axes by name."""
     dtype: str = ""
     distribution: str | None = None
     plates: tuple[str, ...] = ()
     parents: tuple[str, ...] = ()
-    """Sites and arguments it directly depends on."""
+    """Names of the sites and arguments that the site depends on directly."""
     n_arrays: int = 1
-    """Number of arrays its value is made of; those of a network are a tree."""
+    """Number of arrays of the value, which is a tree for a neural network."""
     is_discrete: bool = False
-    """Whether its distribution has discrete support."""
+    """Whether the support of the distribution is discrete."""
     can_enumerate: bool = False
-    """Whether its support is finite, so that it can be summed over."""
+    """Whether the support is finite, so that it can be summed over."""
     fn_shape: tuple[int, ...] | None = None
-    """The shape of one draw of its distribution."""
+    """Shape of one draw of the distribution."""
     in_control_flow: bool = False
-    """Whether it stands inside a `scan` or `cond`."""
+    """Whether the site is inside a `scan` or `cond`."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class ValidationResult(Mapping[str, Any]):
-    """What :func:`validate_model` and :func:`inspect_fn` return; printed, it is a report.
+    """Result of :func:`validate_model` and :func:`inspect_fn`, printed as a report.
 
-    Every attribute is a key, too: ``result["sites"]``.
+    Every attribute is also a key: ``result["sites"]``.
 
     Attributes
     ----------
@@ -101,15 +105,15 @@ class ValidationResult(Mapping[str, Any]):
     sites : dict of str to SiteInfo
         Sites in the order in which they are made.
     dependencies : dict of str to list of str
-        Site to the sites and arguments it directly depends on.
+        Direct dependencies, sites and arguments, by site.
     plate_stack : list of PlateInfo
         Plates in the order in which they are made.
     is_valid : bool
         Whether there is no error.
     warnings, errors : list of Finding
-        Texts that say what was found, where, and what to change.
+        Problems, with their place and the change that removes them.
     returned : object
-        What the function returns, in shapes and types.
+        Result of the function, as shapes and types.
     """
 
     name: str
@@ -120,9 +124,9 @@ class ValidationResult(Mapping[str, Any]):
     errors: list[Finding]
     returned: Any = None
     judged: bool = True
-    """Whether anything beyond what was raised was looked for."""
+    """Whether the model was checked, or only run."""
     call: tuple[Kernel, Mapping[str, jax.ShapeDtypeStruct]] | None = None
-    """The function and the shapes it was called with, to draw its graph."""
+    """The function and the shapes of its arguments, to draw the graph."""
 
     @property
     def is_valid(self) -> bool:
@@ -140,14 +144,94 @@ class ValidationResult(Mapping[str, Any]):
         return iter(_KEYS)
 
     def __len__(self) -> int:
-        """Return how many attributes there are."""
+        """Return the number of attributes."""
         return len(_KEYS)
 
     def __repr__(self) -> str:
-        return text(self)
+        return _text(self)
 
     def _repr_html_(self) -> str:
-        return html(self)
+        return _html(self)
 
 
 _KEYS = ("sites", "dependencies", "plate_stack", "is_valid", "warnings", "errors", "returned")
+_TEXT_COLUMNS = ("site", "role", "shape", "distribution", "depends on")
+_HTML_COLUMNS = ("site", "role", "shape", "distribution", "plates", "depends on")
+
+
+def _text(result: ValidationResult) -> str:
+    """Return a report at most 80 columns wide: the findings, then the sites and plates."""
+    lines = textwrap.wrap(_verdict(result), WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    for label, findings in (("error", result.errors), ("warning", result.warnings)):
+        for finding in findings:
+            paragraph = f"{label} ({finding.kind}): {' '.join(finding.split())}"
+            lines += textwrap.wrap(
+                paragraph, WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
+            )
+    if result.sites:
+        rows = [(*cells[:4], cells[5]) for cells in map(_cells, result.sites.values())]
+        lines += ["", *text_table(_TEXT_COLUMNS, rows, WIDTH)]
+    if result.plate_stack:
+        plates = "Plates: " + "; ".join(_plates(result)) + "."
+        lines += ["", *textwrap.wrap(plates, WIDTH, subsequent_indent="  ", break_on_hyphens=False)]
+    return "\n".join(lines)
+
+
+def _verdict(result: ValidationResult) -> str:
+    """Return the first line of a report."""
+    if not result.judged:
+        return f"{result.name}: {_count(len(result.sites), 'site')}" + (", then it raised" if result.errors else "")
+    found = [_count(len(f), k) for k, f in (("error", result.errors), ("warning", result.warnings)) if f]
+    return f"{result.name}: " + ", ".join(["valid" if result.is_valid else "not valid", *found])
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _cells(site: SiteInfo) -> tuple[str, ...]:
+    """Return the cells of a site in a table."""
+    shape = format_shape(site.shape) if site.n_arrays == 1 else f"{site.n_arrays} arrays"
+    lists = (", ".join(names) or "-" for names in (site.plates, site.parents))
+    return site.name, site.role, shape, site.distribution or "-", *lists
+
+
+def _plates(result: ValidationResult) -> Iterator[str]:
+    for plate in result.plate_stack:
+        size = str(plate.size)
+        if plate.subsample_size != plate.size:
+            size = f"{plate.subsample_size} of {plate.size}"
+        where = "not entered" if plate.dim is None else f"dim {plate.dim}"
+        yield f"{plate.name}, {size} ({where}{', the rows' if plate.is_rows else ''})"
+
+
+def _html(result: ValidationResult) -> str:
+    """Return findings, a table of sites, and the graph if Graphviz can draw it."""
+    found = "".join(
+        f"<li><b>{label}</b> ({html.escape(finding.kind)}): {html.escape(finding)}</li>"
+        for label, findings in (("error", result.errors), ("warning", result.warnings))
+        for finding in findings
+    )
+    listed = f"<ul>{found}</ul>" if found else ""
+    sites = html_table(_HTML_COLUMNS, map(_cells, result.sites.values())) if result.sites else ""
+    plates = f"<p>Plates: {html.escape('; '.join(_plates(result)))}.</p>" if result.plate_stack else ""
+    return html_block(f"<b>{html.escape(_verdict(result))}</b>{listed}{sites}{plates}{_graph(result)}")
+
+
+def _graph(result: ValidationResult) -> str:
+    """Return NumPyro's drawing of the model as SVG, or an empty text if it cannot be drawn."""
+    if result.call is None or not result.sites or shutil.which("dot") is None:
+        return ""
+    kernel, shapes = result.call
+
+    def model() -> Any:
+        # The arrays are made inside the trace, so that their memory is never allocated.
+        return kernel(**{name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()})
+
+    try:
+        from numpyro.infer.inspect import render_model
+
+        picture = render_model(model, render_distributions=True).pipe(format="svg", encoding="utf-8")
+    except Exception:  # noqa: BLE001, RUF100 (the drawing is optional, and the model or Graphviz may raise anything)
+        return ""
+    return str(picture[picture.index("<svg") :])

@@ -1,6 +1,6 @@
-"""A model with data and without: what each abstract run shows."""
+"""Abstract runs of a model with and without data."""
 
-__all__ = ["DATA", "Traced", "spec_with_data_apart", "trace_model"]
+__all__ = ["DATA_PREFIX", "TracedModel", "spec_with_renamed_data", "trace_model"]
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,56 +11,55 @@ import numpyro.distributions as dist
 from numpyro.primitives import Messenger
 
 from aimz.kernel import KernelSignature, KernelSpec, Role, kernel_name, read_kernel
-from aimz.primitives.example_arguments import Bound
-from aimz.primitives.recording import Recorded, record
+from aimz.primitives.example_arguments import BoundCall, Roles
+from aimz.primitives.recording import Recording, record, visible_shape
 from aimz.primitives.result import PlateInfo, SiteInfo
-from aimz.primitives.roles import Roles
 from aimz.types import Kernel
 
-DATA = "(data) "
-"""Begins the names of the output's data, where they must not be taken for the site of that name."""
+DATA_PREFIX = "(data) "
+"""Prefix of the names of the output's data, which distinguishes them from the site of the same name."""
 _ROWS = "(rows)"
-"""Stands for the rows among the arguments: a model may have no input, or one of another name."""
+"""Name of an additional argument with the rows, since a model may have no input."""
 
 
 @dataclass(frozen=True)
-class Traced:
-    """A model in one kind of call."""
+class TracedModel:
+    """A model, traced for one kind of call."""
 
-    bound: Bound
+    call: BoundCall
     roles: Roles
-    recorded: Recorded
+    recording: Recording
     spec: KernelSpec | None
-    """Its structure; None if it raised."""
+    """Structure of the model; None if it raised."""
     faults: tuple[str, ...]
-    """What is wrong with its names."""
+    """Errors in the names of its sites and plates."""
     raised: Exception | None
 
     @property
     def n_obs(self) -> int:
-        """Number of rows, 0 if there are none."""
-        return self.roles.n_obs(self.bound)
+        """Number of rows; 0 if there are none."""
+        return self.roles.n_obs(self.call)
 
     @property
     def kernel(self) -> Kernel:
-        """The model, called with its arrays by name."""
-        return _with_rows(self.bound.kernel)
+        """The model as a kernel that takes its arrays and the rows by name."""
+        return _ignoring_rows(self.call.kernel)
 
     @property
     def arrays(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """What it is called with, the rows as such among it."""
-        return {_ROWS: jax.ShapeDtypeStruct((self.n_obs,), "float32"), **self.bound.arrays}
+        """Shapes of the arguments, including the rows."""
+        return {_ROWS: jax.ShapeDtypeStruct((self.n_obs,), "float32"), **self.call.arrays}
 
-    def reaches(self, names: frozenset[str]) -> bool:
-        """Whether the output is among these arguments."""
-        return any(self.bound.parameter_of(name) == self.roles.output for name in names if name != _ROWS)
+    def has_output(self, names: frozenset[str]) -> bool:
+        """Return whether the output is among these arguments."""
+        return any(self.call.parameter_of(name) == self.roles.output for name in names if name != _ROWS)
 
     @property
     def sites(self) -> dict[str, SiteInfo]:
-        """The sites, with what the structure adds to them."""
+        """The recorded sites, with roles, shapes and parents from the structure."""
         if self.spec is None:
-            return self.recorded.sites
-        order = [*self.bound.arrays, *self.recorded.sites]
+            return self.recording.sites
+        order = [*self.call.arrays, *self.recording.sites]
 
         def full(info: SiteInfo) -> SiteInfo:
             site = self.spec.get(info.name) if self.spec is not None else None
@@ -70,68 +69,70 @@ class Traced:
             return replace(
                 info,
                 role="local" if local else str(site.role),
-                # The value of a factor is empty: NumPyro gives it an axis of length 0.
-                shape=site.shape[:-1] if site.role is Role.FACTOR else site.shape,
+                shape=visible_shape(site.role, site.shape),
                 parents=tuple(sorted((str(p) for p in site.parents if str(p) in order), key=order.index)),
             )
 
-        return {name: full(info) for name, info in self.recorded.sites.items()}
+        return {name: full(info) for name, info in self.recording.sites.items()}
 
     @property
     def plates(self) -> list[PlateInfo]:
-        """The plates, with which of them run along the rows."""
+        """The recorded plates, with whether they run along the rows."""
         along = {
             plate
             for site in (self.spec.sites if self.spec is not None else ())
             for plate, axis in site.plates
             if axis in site.row_axes
         }
-        return [replace(plate, is_rows=plate.name in along) for plate in self.recorded.plates]
+        return [replace(plate, is_rows=plate.name in along) for plate in self.recording.plates]
 
 
-def trace_model(bound: Bound, roles: Roles) -> Traced:
-    """Run a model abstractly, at its number of rows and at another one; nothing is raised."""
-    arrays, n_obs = bound.arrays, roles.n_obs(bound)
-    recorded = record(bound.kernel, arrays, n_obs)
-    if recorded.raised is not None:
-        return Traced(bound, roles, recorded, None, (), recorded.raised)
-    if recorded.twice:
-        return Traced(bound, roles, recorded, None, tuple(_named_twice(name) for name in recorded.twice), None)
-    others = tuple(name for name in bound.parameters if name != roles.output)
-    signature = KernelSignature(kernel_name(bound.function), _ROWS, roles.output or "", others, ())
-    given: dict[str, Any] = {_ROWS: jax.ShapeDtypeStruct((n_obs,), "float32"), **arrays}
-    faults: list[str] = []
+def trace_model(call: BoundCall, roles: Roles) -> TracedModel:
+    """Run a model abstractly at its number of rows and at another one, without raising its exceptions."""
+    recording = record(call.kernel, call.arrays, roles.n_obs(call))
+    faults = [f"Two sites are named `{name}`. Give each site its own name." for name in recording.duplicates]
+    traced = TracedModel(call, roles, recording, None, tuple(faults), recording.raised)
+    if recording.raised is not None or faults:
+        return traced
     try:
-        spec = read_kernel(_with_rows(bound.kernel), signature, given, {}, faults)
+        spec = _read(traced, traced.kernel, traced.arrays, tuple(call.parameters), faults)
     except Exception as error:  # noqa: BLE001, RUF100 (a model may raise anything)
-        return Traced(bound, roles, recorded, None, tuple(faults), error)
-    return Traced(bound, roles, recorded, spec, tuple(faults), None)
+        return replace(traced, faults=tuple(faults), raised=error)
+    return replace(traced, spec=spec, faults=tuple(faults))
 
 
-def spec_with_data_apart(traced: Traced) -> KernelSpec | None:
-    """Return the structure with the data of the output called :data:`DATA`, which tells them from their site.
+def _read(
+    traced: TracedModel, kernel: Kernel, arrays: dict[str, Any], parameters: tuple[str, ...], faults: list[str]
+) -> KernelSpec:
+    """Return the structure of a kernel whose input is the rows; errors in names are added to ``faults``."""
+    output = traced.roles.output
+    others = tuple(name for name in parameters if name not in (_ROWS, output))
+    signature = KernelSignature(kernel_name(traced.call.function), _ROWS, output or "", others, ())
+    return read_kernel(kernel, signature, arrays, {}, faults)
 
-    Nothing depends on them for where a parameter starts or what is masked.  None if it cannot be read.
+
+def spec_with_renamed_data(traced: TracedModel) -> KernelSpec | None:
+    """Return the structure with :data:`DATA_PREFIX` in the names of the output's data, or None if it cannot be read.
+
+    Initial values of parameters and masks do not count as dependencies.
     """
-    bound, output = traced.bound, traced.roles.output
-    names = {name: DATA + name for name in bound.arrays if bound.parameter_of(name) == output}
+    call, output = traced.call, traced.roles.output
+    names = {name: DATA_PREFIX + name for name in call.arrays if call.parameter_of(name) == output}
     back = {new: name for name, new in names.items()}
 
-    def call(**arrays: Any) -> Any:
-        with _Distributions():
+    def run(**arrays: Any) -> Any:
+        with _DistributionsOnly():
             return traced.kernel(**{back.get(name, name): array for name, array in arrays.items()})
 
-    given: dict[str, Any] = {names.get(name, name): array for name, array in traced.arrays.items()}
-    others = tuple(name for name in given if name != _ROWS)
-    signature = KernelSignature(kernel_name(bound.function), _ROWS, output or "", others, ())
+    arrays: dict[str, Any] = {names.get(name, name): array for name, array in traced.arrays.items()}
     try:
-        return read_kernel(call, signature, given, {}, [])
+        return _read(traced, run, arrays, tuple(arrays), [])
     except Exception:  # noqa: BLE001, RUF100 (a model may raise anything)
         return None
 
 
-class _Distributions(Messenger):
-    """Leaves of each site what its distribution is computed from: no mask, and of a parameter only the shape."""
+class _DistributionsOnly(Messenger):
+    """Removes masks from distributions, and the initial values of parameters."""
 
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "sample":
@@ -142,7 +143,7 @@ class _Distributions(Messenger):
 
 
 def _unmasked(fn: Any) -> Any:
-    """Return a distribution without its masks, which may be inside others."""
+    """Return a distribution without its masks, also inside other wrappers."""
     if isinstance(fn, dist.MaskedDistribution):
         return _unmasked(fn.base_dist)
     if isinstance(fn, dist.ExpandedDistribution | dist.Independent):
@@ -153,14 +154,10 @@ def _unmasked(fn: Any) -> Any:
     return fn
 
 
-def _with_rows(kernel: Kernel) -> Kernel:
-    """Return a model that is told how many rows there are, and does not listen."""
+def _ignoring_rows(kernel: Kernel) -> Kernel:
+    """Return a kernel that accepts the argument with the rows and ignores it."""
 
-    def call(**arrays: Any) -> Any:
+    def run(**arrays: Any) -> Any:
         return kernel(**{name: array for name, array in arrays.items() if name != _ROWS})
 
-    return call
-
-
-def _named_twice(name: str) -> str:
-    return f"Two sites are named `{name}`. Give each site a name of its own."
+    return run

@@ -1,4 +1,4 @@
-"""Look at a model, or at any function with primitives in it, before any data are touched."""
+"""Validate a model, or inspect any function with NumPyro primitives, without computing anything."""
 
 __all__ = ["inspect_fn", "validate_model"]
 
@@ -10,35 +10,41 @@ import jax
 
 from aimz.errors import KernelValidationError
 from aimz.kernel import kernel_name, read_signature
-from aimz.primitives.checks import Findings, judge
-from aimz.primitives.example_arguments import Bound, bind
-from aimz.primitives.raised import describe_raised
+from aimz.primitives.checks import Findings, check_model, describe_exception
+from aimz.primitives.example_arguments import (
+    BoundCall,
+    Roles,
+    bind,
+    guess_roles,
+    observed_argument,
+    optional_parameters,
+    roles_for_output,
+)
 from aimz.primitives.result import ValidationResult
-from aimz.primitives.roles import Roles, guess, left_out, observed_argument, with_output
-from aimz.primitives.tracing import Traced, trace_model
+from aimz.primitives.tracing import TracedModel, trace_model
 from aimz.types import Kernel
 
 
 def validate_model(model: Kernel, *args: Any, **kwargs: Any) -> ValidationResult:
-    """Return the structure of a model, and what is wrong with it.
+    """Return the structure of a model and its problems.
 
-    The model is only traced: with data and without, at its number of rows and at others.  Nothing is computed, and
-    nothing is raised, however bad the model.
+    The model is traced with and without data, at its number of rows and at others. Nothing is computed, and exceptions
+    of the model are reported instead of raised.
 
     Parameters
     ----------
     model : callable
-        A NumPyro model.  The parameters ``X`` and ``y`` are its input and its output; where it has no such, what is
-        observed is the output, and the first other array is the input.
+        A NumPyro model. The parameters ``X`` and ``y`` are its input and output; without these names, the observed
+        parameter is the output, and the first other array is the input.
     *args, **kwargs
-        What it is to be called with.  Of arrays only shape and type are looked at, and ``jax.ShapeDtypeStruct`` will
-        do.  The output may be left out.
+        Arguments of the model. Only the shapes and types of arrays matter, so that ``jax.ShapeDtypeStruct`` can be
+        passed instead. The output may be omitted.
 
     Returns
     -------
     ValidationResult
-        Printed, it is a report.  ``errors`` say what keeps the model from being used, ``warnings`` what it may do
-        otherwise than one expects, and what :class:`aimz.ImpactModel` has to be told.
+        Structure and findings, printed as a report. ``errors`` are problems that prevent the use of the model,
+        ``warnings`` are behaviour that a user may not expect, and options that :class:`aimz.ImpactModel` needs.
 
     Examples
     --------
@@ -61,43 +67,41 @@ def validate_model(model: Kernel, *args: Any, **kwargs: Any) -> ValidationResult
     ['shapes']
     """
     found = Findings()
-    bound = _bound(found, model, args, kwargs)
-    if bound is None:
+    call = _bind(found, model, args, kwargs)
+    if call is None:
         return ValidationResult(_name(model), {}, {}, [], found.warnings, found.errors)
-    roles = guess(bound)
-    asked = trace_model(bound, roles)
-    if "y" not in bound.parameters and (told := _told_by_data(asked)) != roles:
-        asked = trace_model(bound, told)
-    _judge_signature(found, asked)
-    if asked.raised is not None:
-        told_raised = describe_raised(asked.raised, model, "when it is called")
-        found.error(told_raised, told_raised.kind)
-    for warned in asked.recorded.warned:
-        found.warn(f"When the model runs, it is warned: {warned}", "warned")
-    if asked.spec is None:
-        for fault in asked.faults:
+    roles = guess_roles(call)
+    called = trace_model(call, roles)
+    if "y" not in call.parameters and (inferred := _roles_by_data(called)) != roles:
+        called = trace_model(call, inferred)
+    _check_signature(found, called)
+    _add_exception(found, called)
+    for text in called.recording.warned:
+        found.warn(f"The model warns when it runs: {text}", "warned")
+    if called.spec is None:
+        for fault in called.faults:
             found.error(fault, "names")
     else:
-        judge(found, asked, *_with_and_without(asked))
-    return _result(asked, found)
+        check_model(found, called, *_with_and_without_data(called))
+    return _result(called, found)
 
 
 def inspect_fn(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> ValidationResult:
-    """Return the sites any function makes, what they depend on, and what it returns.
+    """Return the sites of any function, their dependencies, and the result of the function.
 
-    Nothing is judged: what the function raises is the only error there can be.
+    Nothing is checked: the only possible error is an exception of the function.
 
     Parameters
     ----------
     fn : callable
-        A function that calls primitives; it need not be a model.
+        Function that calls primitives; it need not be a model.
     *args, **kwargs
-        What it is to be called with; see :func:`validate_model`.
+        Arguments of the function; see :func:`validate_model`.
 
     Returns
     -------
     ValidationResult
-        If the function raised, with the sites it had made until then.
+        Sites and dependencies; if the function raised, the sites up to the exception.
 
     Examples
     --------
@@ -110,13 +114,11 @@ def inspect_fn(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> ValidationR
     ({'slope': [], 'mu': ['x', 'slope']}, (7,))
     """
     found = Findings()
-    bound = _bound(found, fn, args, kwargs)
-    if bound is None:
+    call = _bind(found, fn, args, kwargs)
+    if call is None:
         return ValidationResult(_name(fn), {}, {}, [], [], found.errors, judged=False)
-    traced = trace_model(bound, guess(bound))
-    if traced.raised is not None:
-        told = describe_raised(traced.raised, fn, "when it is called")
-        found.error(told, told.kind)
+    traced = trace_model(call, guess_roles(call))
+    _add_exception(found, traced)
     return replace(_result(traced, found), judged=False)
 
 
@@ -124,69 +126,74 @@ def _name(function: object) -> str:
     return kernel_name(function) if callable(function) else repr(function)
 
 
-def _bound(found: Findings, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bound | None:
-    """Return the call, or None if it cannot be made."""
+def _add_exception(found: Findings, traced: TracedModel) -> None:
+    """Add the exception of a model as an error, if it raised."""
+    if traced.raised is not None:
+        raised = describe_exception(traced.raised, traced.call.function, "when it is called")
+        found.error(raised, raised.kind)
+
+
+def _bind(found: Findings, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundCall | None:
+    """Return the call; if the arguments do not fit the function, add an error and return None."""
     if not callable(function):
-        found.error(f"A model is a function; got {type(function).__name__}.", "call")
+        found.error(f"A model must be a function; got {type(function).__name__}.", "call")
         return None
     try:
         return bind(function, args, kwargs)
     except (TypeError, ValueError) as error:
         found.error(
-            f"`{_name(function)}` cannot be called with these arguments: {str(error).rstrip('.')}. Pass what "
-            "it takes after the function; of arrays a shape will do, as in "
-            "`jax.ShapeDtypeStruct((100, 3), 'float32')`.",
+            f"`{_name(function)}` cannot be called with these arguments: {str(error).rstrip('.')}. Pass its arguments "
+            "after the function; arrays can be shapes, such as `jax.ShapeDtypeStruct((100, 3), 'float32')`.",
             "call",
         )
         return None
 
 
-def _with_and_without(asked: Traced) -> tuple[Traced, Traced | None]:
-    """Return the model as it is called to predict, and with data of its output if they can be made up."""
-    output, bound = asked.roles.output, asked.bound
+def _with_and_without_data(called: TracedModel) -> tuple[TracedModel, TracedModel | None]:
+    """Return the model as called for prediction, and with data of its output if their shape is known."""
+    output, call = called.roles.output, called.call
     if output is None:
-        return asked, asked
-    if bound.values.get(output) is not None:
-        empty = bound.sites_from(output, None)
-        rows = asked.roles.n_obs(empty)
-        # Where the output is all that has rows, there is nothing to predict it from.
-        return (trace_model(empty, asked.roles) if rows or not asked.n_obs else asked), asked
-    return asked, _with_data(asked, output)
+        return called, called
+    if call.values.get(output) is not None:
+        empty = call.with_value(output, None)
+        rows = called.roles.n_obs(empty)
+        # If only the output has rows, there is no input to predict from.
+        return (trace_model(empty, called.roles) if rows or not called.n_obs else called), called
+    return called, _with_data(called, output)
 
 
-def _with_data(asked: Traced, output: str) -> Traced | None:
-    """Return the model with data shaped like the site of that name, or like what is made last; None without either."""
-    known = asked.recorded.sites
+def _with_data(called: TracedModel, output: str) -> TracedModel | None:
+    """Return the model with data shaped like the site named ``output``, else like the last latent site, or None."""
+    known = called.recording.sites
     latent = [name for name, site in known.items() if site.type == "sample" and not site.is_observed]
     for name in (output, *reversed(latent)):
         if name in known and isinstance(known[name].value, jax.ShapeDtypeStruct):
-            return trace_model(asked.bound.sites_from(output, known[name].value), with_output(asked.bound, output))
+            return trace_model(called.call.with_value(output, known[name].value), roles_for_output(called.call, output))
     return None
 
 
-def _told_by_data(asked: Traced) -> Roles:
-    """Return which argument is the output where none is called `y`: the one that is observed, or would be."""
-    if asked.spec is None:
-        return asked.roles
-    bound, absent = asked.bound, [name for name in left_out(asked.bound) if asked.bound.values.get(name) is None]
-    output = observed_argument(bound, asked.spec) or next((name for name in absent if name in asked.spec), None)
+def _roles_by_data(called: TracedModel) -> Roles:
+    """Return the roles of a model without a parameter `y`, whose output is the parameter that is observed."""
+    if called.spec is None:
+        return called.roles
+    call, absent = called.call, [n for n in optional_parameters(called.call) if called.call.values.get(n) is None]
+    output = observed_argument(call, called.spec) or next((name for name in absent if name in called.spec), None)
     for name in absent if output is None else ():
-        full = _with_data(asked, name)
-        if full is not None and full.spec is not None and observed_argument(full.bound, full.spec) == name:
+        full = _with_data(called, name)
+        if full is not None and full.spec is not None and observed_argument(full.call, full.spec) == name:
             output = name
             break
-    return with_output(bound, output)
+    return roles_for_output(call, output)
 
 
-def _judge_signature(found: Findings, asked: Traced) -> None:
-    """Say what :class:`aimz.ImpactModel` has to be told, or cannot take."""
-    roles, function = asked.roles, asked.bound.function
+def _check_signature(found: Findings, called: TracedModel) -> None:
+    """Report options that :class:`aimz.ImpactModel` needs, or a signature that it does not accept."""
+    roles, function = called.roles, called.call.function
     missing = [what for what, name in (("input", roles.input), ("output", roles.output)) if name is None]
     if missing:
         found.warn(
             f"The model has no parameter for its {' and its '.join(missing)}, so `ImpactModel` cannot predict with it. "
-            f"Write `def {_name(function)}({roles.input or 'X'}, {roles.output or 'y'}=None)`, where the output is "
-            "observed.",
+            f"Write `def {_name(function)}({roles.input or 'X'}, {roles.output or 'y'}=None)` and observe the output.",
             "signature",
         )
         return
@@ -195,7 +202,7 @@ def _judge_signature(found: Findings, asked: Traced) -> None:
     try:
         read_signature(function, roles.input, roles.output)
     except KernelValidationError as error:
-        found.warn(f"`ImpactModel` cannot take this signature. {error}", "signature")
+        found.warn(f"`ImpactModel` does not accept this signature. {error}", "signature")
         return
     options = [
         f"`{option}='{name}'`"
@@ -203,18 +210,18 @@ def _judge_signature(found: Findings, asked: Traced) -> None:
         if name != default
     ]
     if options:
-        found.warn(f"To make an `ImpactModel` of it, pass {' and '.join(options)}.", "signature")
+        found.warn(f"Pass {' and '.join(options)} to `ImpactModel`.", "signature")
 
 
-def _result(traced: Traced, found: Findings) -> ValidationResult:
+def _result(traced: TracedModel, found: Findings) -> ValidationResult:
     sites = traced.sites
     return ValidationResult(
-        name=_name(traced.bound.function),
+        name=_name(traced.call.function),
         sites=sites,
         dependencies={name: list(site.parents) for name, site in sites.items()},
         plate_stack=traced.plates,
         warnings=found.warnings,
         errors=found.errors,
-        returned=traced.recorded.returned,
-        call=(traced.bound.kernel, traced.bound.arrays),
+        returned=traced.recording.returned,
+        call=(traced.call.kernel, traced.call.arrays),
     )
