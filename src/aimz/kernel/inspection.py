@@ -239,7 +239,7 @@ def _with_row_axes(site: Site, n_obs: int, resized: _Resized) -> Site:
     """Return a site with its row axes, the axes that differ between the two numbers of rows."""
     if site.leaves or not site.dtype:  # a tree of parameters
         return site
-    pairs = list(zip(site.shape, resized.shapes[site.name].shape, strict=True))
+    pairs = list(zip(site.traced_shape, resized.shapes[site.name].shape, strict=True))
     return replace(
         site,
         shape=tuple(_axis_length(here, there, n_obs, resized.n_rows) for here, there in pairs),

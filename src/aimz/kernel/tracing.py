@@ -19,7 +19,7 @@ from numpyro.ops.pytree import PytreeTrace
 from aimz.kernel.handlers import Message, PredictiveHandler
 from aimz.kernel.signature import KernelSignature
 from aimz.kernel.spec import Role, Site
-from aimz.types import Arrays, Kernel
+from aimz.types import Kernel
 
 type Abstract = Mapping[str, jax.ShapeDtypeStruct]
 
@@ -112,7 +112,7 @@ class AbstractKernel:
     signature: KernelSignature
     static: Mapping[str, object]
 
-    def n_rows(self, arrays: Arrays) -> int:
+    def n_rows(self, arrays: Mapping[str, Any]) -> int:
         """Return the number of rows of the input; 0 if there is no input or it has no rows."""
         param_input = self.signature.param_input
         shape = arrays[param_input].shape if param_input in arrays else ()

@@ -2,6 +2,8 @@
 
 __all__ = ["density_obstacle", "predictive_obstacle"]
 
+from typing import Any
+
 import jax
 
 from aimz.engine import InputLayout
@@ -42,15 +44,18 @@ def _program_obstacle(
     size, larger = traced.n_obs, 2 * traced.n_obs
     plan = PassSpec(n_obs=size, n_draws=1, static={}, return_sites=sites, row_plates=spec.row_plates, row_axes=axes)
     programs = CompiledPrograms(traced.kernel)
-    draws = {name: jax.ShapeDtypeStruct((1, *spec[name].traced_shape), spec[name].dtype) for name in latents}
-    is_by_row = {name: array.shape[:1] == (size,) for name, array in traced.arrays.items()}
+    draws: dict[str, Any] = {
+        name: jax.ShapeDtypeStruct((1, *spec[name].traced_shape), spec[name].dtype) for name in latents
+    }
+    arrays: dict[str, Any] = dict(traced.arrays)
+    by_row = {name for name, array in arrays.items() if array.shape[:1] == (size,)}
     layout = InputLayout(
         draws={name: value for name, value in draws.items() if name not in axes},
         row_draws={name: value for name, value in draws.items() if name in axes},
         values={name: traced.recording.sites[name].value for name in spec.param_sites if name not in axes},
         row_values={},
-        arrays={name: array for name, array in traced.arrays.items() if not is_by_row[name]},
-        row_arrays={name: array for name, array in traced.arrays.items() if is_by_row[name]},
+        arrays={name: array for name, array in arrays.items() if name not in by_row},
+        row_arrays={name: array for name, array in arrays.items() if name in by_row},
         row_axes=axes,
         with_rows=bool(spec.row_plates),
     )
