@@ -226,7 +226,8 @@ def test_file_changed_during_a_call_raises(where, rows, size, tmp_path):
     assert_rows(read(pieces, 0, 29), 0, 29)  # these files did not change
     assert_rows(read(pieces.starting(60), 60, N), 60, N)
     now = "has been written to since" if rows == 30 else f"had 30 rows and now has {rows}"
-    with pytest.raises(ValueError, match=rf"when the call began; file '.*1\.parquet' {now}\. Call again when no other process"):
+    expected = rf"when the call began; file '.*1\.parquet' {now}\. Call again when no other process"
+    with pytest.raises(ValueError, match=expected):
         read(pieces.starting(40), 40, 50)
 
 
