@@ -101,21 +101,13 @@ class InMemorySource(ArraySource):
         return InMemorySource(self.rows[start - self.start : stop - self.start], start, stop, self.length)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        start, stop, _ = rows.indices(self.length)
-        if start >= stop:
-            return np.asarray(self.rows[0:0])
-        if start < self.start or stop > self.stop:
-            msg = (
-                f"Rows {start} to {stop} were requested; this source has rows {self.start} to {self.stop} only. Read "
-                "rows of the source."
-            )
-            raise IndexError(msg)
         if self.rows.shape[0] != self.stop - self.start:
             msg = (
                 f"An array has {self.rows.shape[0]} rows, but its chunks declare {self.stop - self.start}. Check the "
                 "`chunks` that were passed to the function that made it."
             )
             raise ValueError(msg)
+        start, stop, _ = rows.indices(self.length)
         return np.asarray(self.rows[start - self.start : stop - self.start])
 
 

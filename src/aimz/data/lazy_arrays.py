@@ -80,7 +80,7 @@ class LazyArray(RowReader):
     def read(self, start: int, stop: int, batch: Batch | None = None) -> np.ndarray:
         return self._converted(self._raw(start, stop))
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 (NumPy's protocol)
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.asarray(self[:] if self.ndim else check_array(self._given, self.name), dtype)
 
     def pieces(self) -> Iterator[np.ndarray]:

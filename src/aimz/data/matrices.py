@@ -69,7 +69,7 @@ class Matrix(ArraySource):
                 check_integers_fit(part, self.dtype, f"The column {self.columns[i]!r} of `{self.name}`")
         return matrix
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 (NumPy's protocol)
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.asarray(self[:], dtype)
 
     @override

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, override
 
 import numpy as np
 
@@ -231,7 +231,8 @@ class IterableBatches(Batches):
         self._first_reader.rewind()
         return found
 
-    def epoch(self, number: int) -> EpochReader:  # noqa: ARG002 (an iterable has its own order)
+    @override
+    def epoch(self, number: int) -> EpochReader:
         """Begin the next epoch; the first one continues the reader whose first batch was read."""
         reader, self._unread = self._unread or BatchReader(self._batches, self._parameters), None
         return _Iterated(reader)

@@ -79,7 +79,7 @@ class RowReader(ABC):
         start, stop, _ = rows.indices(self.shape[self.axis])
         return self.read(start, stop)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 (NumPy's protocol)
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.asarray(self[:], dtype)
 
 
@@ -207,10 +207,6 @@ class BatchField(RowReader):
         self.function = function
         self._sample = sample
 
-    def __len__(self) -> int:
-        """Return the number of rows, as far as it is known."""
-        return int(self.shape[0])
-
     @override
     def read(self, start: int, stop: int, batch: Batch | None = None) -> np.ndarray:
         if batch is None:
@@ -223,7 +219,7 @@ class BatchField(RowReader):
     def apply(self, function: Callable[[Any], Any]) -> "BatchField":
         check_acts_by_row(function, self._sample, self.name)
         sample = np.asarray(check_array(np.asarray(function(self._sample)), self.name))
-        return BatchField(self.name, sample, len(self), function)
+        return BatchField(self.name, sample, self.shape[0], function)
 
     @override
     def slice_for_worker(self, start: int, stop: int) -> "BatchField":

@@ -24,14 +24,16 @@ from aimz.data.row_readers import RowReader
 class Table(ABC):
     """Named columns."""
 
+    name: str
+    """Name of the table in error messages."""
     names: tuple[str, ...]
     """Names of the columns."""
     index: Any = None
     """Labels of the rows, a :class:`pandas.Index`; None without labels."""
 
     @abstractmethod
-    def column(self, name: str, of: str) -> Any:
-        """Return a column as an array; ``of`` is the name of the table in error messages."""
+    def column(self, name: str) -> Any:
+        """Return a column as an array."""
 
     @abstractmethod
     def non_numeric(self, names: Sequence[str]) -> Mapping[str, str]:
@@ -39,32 +41,33 @@ class Table(ABC):
 
     def labels(self, name: str) -> Any:
         """Return a column unconverted, as labels of groups."""
-        return self.column(name, "X")
+        return self.column(name)
 
-    def matrix(self, names: Sequence[str], of: str) -> Matrix:
+    def matrix(self, names: Sequence[str]) -> Matrix:
         """Return columns as a matrix; raise ``TypeError`` if a column is not numeric."""
-        self.check_numeric(names, of)
-        return Matrix.of_columns({name: self.column(name, of) for name in names}, of, self.index)
+        self.check_numeric(names)
+        return Matrix.of_columns({name: self.column(name) for name in names}, self.name, self.index)
 
-    def check_numeric(self, names: Sequence[str], of: str) -> None:
+    def check_numeric(self, names: Sequence[str]) -> None:
         """Raise ``TypeError`` if a column is not numeric."""
         found = self.non_numeric(names)
         if found:
             listed = ", ".join(f"{name!r} ({kind})" for name, kind in found.items())
-            msg = f"The columns of `{of}` must be numeric; got {listed}. {HOW_TO_ENCODE} Or leave them out."
+            msg = f"The columns of `{self.name}` must be numeric; got {listed}. {HOW_TO_ENCODE} Or leave them out."
             raise TypeError(msg)
 
 
 class _Frame(Table):
     """A data frame in memory."""
 
-    def __init__(self, frame: Any, index: Any) -> None:
+    def __init__(self, name: str, frame: Any, index: Any) -> None:
+        self.name = name
         self._columns = {str(column): frame.get_column(column) for column in frame.columns}
         self.names = tuple(self._columns)
         self.index = index
 
-    def column(self, name: str, of: str) -> np.ndarray:
-        return column_values(self._columns[name], f"{of}[{name!r}]")
+    def column(self, name: str) -> np.ndarray:
+        return column_values(self._columns[name], f"{self.name}[{name!r}]")
 
     def non_numeric(self, names: Sequence[str]) -> Mapping[str, str]:
         return non_numeric_columns({name: self._columns[name].dtype for name in names})
@@ -76,12 +79,13 @@ class _Frame(Table):
 class _Arrays(Table):
     """Named arrays, which may be lazy: an xarray data set, a Zarr group."""
 
-    def __init__(self, arrays: Mapping[str, Any], index: Any = None) -> None:
+    def __init__(self, name: str, arrays: Mapping[str, Any], index: Any = None) -> None:
+        self.name = name
         self._arrays = arrays
         self.names = tuple(arrays)
         self.index = index
 
-    def column(self, name: str, of: str) -> Any:  # noqa: ARG002
+    def column(self, name: str) -> Any:
         return self._arrays[name]
 
     def non_numeric(self, names: Sequence[str]) -> Mapping[str, str]:
@@ -101,21 +105,22 @@ class _Arrays(Table):
 class _Named(Table):
     """A matrix whose columns have names."""
 
-    def __init__(self, array: Any, names: Sequence[Any]) -> None:
+    def __init__(self, name: str, array: Any, names: Sequence[Any]) -> None:
+        self.name = name
         self._array = array
         self.names = tuple(map(str, names))
         self.index = index_of(array)
 
-    def column(self, name: str, of: str) -> Any:  # noqa: ARG002
+    def column(self, name: str) -> Any:
         return self._array[:, self.names.index(name)]
 
     def non_numeric(self, names: Sequence[str]) -> Mapping[str, str]:
         numeric = np.dtype(self._array.dtype).kind in "biuf"
         return {} if numeric else dict.fromkeys(names, str(self._array.dtype))
 
-    def matrix(self, names: Sequence[str], of: str) -> Matrix:
-        self.check_numeric(names, of)
-        return Matrix.of_matrix(self._array, {name: self.names.index(name) for name in names}, of, self.index)
+    def matrix(self, names: Sequence[str]) -> Matrix:
+        self.check_numeric(names)
+        return Matrix.of_matrix(self._array, {name: self.names.index(name) for name in names}, self.name, self.index)
 
 
 def open_table(value: Any, name: str) -> Table | None:
@@ -130,23 +135,23 @@ def open_table(value: Any, name: str) -> Table | None:
         return value
     kind = f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}"
     if kind == "zarr.Group":
-        return _Arrays(dict(value.arrays()))
+        return _Arrays(name, dict(value.arrays()))
     if kind == "xarray.Dataset":
         first = next(iter(value.data_vars.values()), None)
         index = None if first is None or not first.dims else value.indexes.get(first.dims[0])
-        return _Arrays({str(n): array for n, array in value.data_vars.items()}, index)
+        return _Arrays(name, {str(n): array for n, array in value.data_vars.items()}, index)
     if kind == "xarray.DataArray":
         labels = value.indexes.get(value.dims[1]) if value.ndim == 2 else None
-        return None if labels is None or is_plain_range(labels) else named_columns(value, labels, name)
+        return None if labels is None or is_plain_range(labels) else named_columns(name, value, labels)
     frame = open_frame(value, name)
-    return None if frame is None else _Frame(frame, index_of(value))
+    return None if frame is None else _Frame(name, frame, index_of(value))
 
 
-def named_columns(array: Any, names: Sequence[Any], of: str) -> Table:
+def named_columns(name: str, array: Any, columns: Sequence[Any]) -> Table:
     """Return a table of a matrix with named columns; raise ``ValueError`` if two have the same name."""
-    found = _Named(array, names)
+    found = _Named(name, array, columns)
     if len(set(found.names)) < len(found.names):
-        msg = f"The columns of `{of}` must have different names; got {list(found.names)}. Rename them."
+        msg = f"The columns of `{name}` must have different names; got {list(found.names)}. Rename them."
         raise ValueError(msg)
     return found
 
@@ -172,7 +177,7 @@ def matrix_or_value(value: Any, name: str, known: Mapping[str, tuple[str, ...]])
             f"{', '.join(map(repr, table.names))}. Pass every column that the model was fitted with, in any order."
         )
         raise ValueError(msg)
-    return table.matrix(columns, name)
+    return table.matrix(columns)
 
 
 def table_columns(given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -206,11 +211,11 @@ class KernelParameters:
             If a column of the input is not numeric.
         """
         named = [name for name in (self.output, *self.further) if name in table.names]
-        found = {name: table.column(name, self.input) for name in named if name not in leave}
+        found = {name: table.column(name) for name in named if name not in leave}
         columns = tuple(name for name in table.names if name not in named)
         known = self.known.get(self.input)
         if self.input in table.names and (known is None or not set(known) <= set(table.names)):
-            given = table.column(self.input, self.input)
+            given = table.column(self.input)
             nested = open_table(given, self.input)
             if nested is None and len(columns) > 1 and len(given.shape) == 1:
                 msg = (

@@ -73,7 +73,7 @@ class ArrayDataset:
     @property
     def labelled(self) -> dict[str, Any]:
         """Arrays by field name, as tables with named columns where they were data frames."""
-        return {n: named_columns(a, self._columns[n], n) if n in self._columns else a for n, a in self._arrays.items()}
+        return {n: named_columns(n, a, self._columns[n]) if n in self._columns else a for n, a in self._arrays.items()}
 
     def __len__(self) -> int:
         return self._n_obs
@@ -129,7 +129,7 @@ class ArrayDataset:
 
 def _plain(value: Any, table: Table | None, name: str) -> Any:
     """Return the columns of a table as one array, and anything else unchanged."""
-    return value if table is None else np.asarray(table.matrix(table.names, name))
+    return value if table is None else np.asarray(table.matrix(table.names))
 
 
 def _as_supplied(value: Any, name: str) -> np.ndarray | jax.Array:
