@@ -26,6 +26,18 @@ class TableReader(ABC):
     """Number of rows; None if it is unknown."""
     same_order = True
     """Whether rows have the same order in each pass."""
+    bound: str | None = None
+    """Description of a table that only this process can read."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Raise ``TypeError`` if another process cannot read the table."""
+        if self.bound is not None:
+            msg = (
+                f"{self.bound} cannot be read by another process. Write its rows to Parquet files that every process "
+                "can open, and pass `pyarrow.dataset.dataset(path)`."
+            )
+            raise TypeError(msg)
+        return self.__dict__
 
     @abstractmethod
     def read(self, columns: Sequence[str], first: int = 0) -> Iterable[Any]:
@@ -271,14 +283,11 @@ class _ArrowDataSet(TableReader):
         self._value = value = _with_absolute_paths(value)
         self.known = tuple(value.schema.names)
         self.n_obs = int(value.count_rows())
+        if getattr(value, "_scan_options", None) or _in_memory(value):
+            self.bound = "A data set that is filtered or in memory"
 
     def read(self, columns: Sequence[str], first: int = 0) -> Iterator[Any]:
         return _skip_rows(self._value.to_batches(columns=list(columns), batch_size=_ROWS), first)
-
-    def __getstate__(self) -> dict[str, Any]:
-        if getattr(self._value, "_scan_options", None) or _in_memory(self._value):
-            raise _not_shareable("A data set that is filtered or in memory")
-        return self.__dict__
 
 
 def _in_memory(value: Any) -> bool:
@@ -289,6 +298,8 @@ def _in_memory(value: Any) -> bool:
 class _ArrowScanner(TableReader):
     """An Arrow scanner, which has its own columns and chunk size."""
 
+    bound = "A scanner"
+
     def __init__(self, value: Any) -> None:
         self._value = value
         self.known = tuple(value.projected_schema.names)
@@ -297,12 +308,11 @@ class _ArrowScanner(TableReader):
     def read(self, columns: Sequence[str], first: int = 0) -> Iterator[Any]:
         return _skip_rows((chunk.select(list(columns)) for chunk in self._value.to_batches()), first)
 
-    def __getstate__(self) -> dict[str, Any]:
-        raise _not_shareable("A scanner")
-
 
 class _ParquetFile(TableReader):
     """An open Parquet file."""
+
+    bound = "An open `ParquetFile`"
 
     def __init__(self, value: Any) -> None:
         self._value = value
@@ -319,17 +329,6 @@ class _ParquetFile(TableReader):
                 first -= rows
         return _skip_rows(self._value.iter_batches(_ROWS, row_groups=groups, columns=list(columns)), first)
 
-    def __getstate__(self) -> dict[str, Any]:
-        raise _not_shareable("An open `ParquetFile`")
-
-
-def _not_shareable(what: str) -> TypeError:
-    msg = (
-        f"{what} cannot be read by another process. Write its rows to Parquet files that every process can open, and "
-        "pass `pyarrow.dataset.dataset(path)`."
-    )
-    return TypeError(msg)
-
 
 class _HuggingFace(TableReader):
     """A Hugging Face data set, or a stream, which has no length."""
@@ -339,18 +338,15 @@ class _HuggingFace(TableReader):
         self.known = tuple(value.column_names or ())
         self.same_order = hasattr(value, "__len__")
         self.n_obs = len(value) if self.same_order else None
+        table = getattr(self._arrow, "data", None)
+        blocks = [block for row in getattr(table, "blocks", [[table]]) for block in row]
+        if any(type(block).__name__ == "InMemoryTable" for block in blocks):
+            self.bound = "A Hugging Face data set in memory"
 
     def read(self, columns: Sequence[str], first: int = 0) -> Iterator[Any]:
         # The columns of a stream from a generator are unknown until it is read.
         chosen = self._arrow.select_columns(list(columns)) if columns else self._arrow
         yield from (chosen.skip(first) if first else chosen).iter(_ROWS)
-
-    def __getstate__(self) -> dict[str, Any]:
-        table = getattr(self._arrow, "data", None)
-        blocks = [block for row in getattr(table, "blocks", [[table]]) for block in row]
-        if any(type(block).__name__ == "InMemoryTable" for block in blocks):
-            raise _not_shareable("A Hugging Face data set in memory")
-        return self.__dict__
 
 
 class _Polars(TableReader):

@@ -103,8 +103,7 @@ class ArrayBatches(Batches):
     def _reader(self, number: int, n_rows: int) -> EpochReader:
         if self._ordered is None or self._ordered[0] != number:
             self._ordered = number, self._order(number)
-        order = self._ordered[1]
-        return _InOrder(self.rows, self.n_obs) if order is None else _Permuted(self.rows, order, n_rows)
+        return _ArrayReader(self.rows, self._ordered[1], self.n_obs, n_rows)
 
     def skip_epoch(self, number: int) -> None:
         """Count the epoch, whose order depends on its number alone."""
@@ -112,41 +111,30 @@ class ArrayBatches(Batches):
 
 
 @dataclass
-class _InOrder(EpochReader):
+class _ArrayReader(EpochReader):
     rows: Mapping[str, RowReader]
+    order: np.ndarray | None
     n_obs: int
-    at: int = 0
-
-    def fill(self, buffers: Buffers, start: int, stop: int) -> int:
-        taken = slice(self.at, min(self.at + stop - start, self.n_obs))
-        got = taken.stop - taken.start
-        for name, array in self.rows.items():
-            buffers[name][start : start + got] = array[taken]
-            array.release(taken.start, taken.stop)
-        self.at = taken.stop
-        return got
-
-
-@dataclass
-class _Permuted(EpochReader):
-    rows: Mapping[str, RowReader]
-    order: np.ndarray
     n_rows: int
     """Number of rows that are read at most."""
     at: int = 0
     _window: "_Window | None" = None
 
     def fill(self, buffers: Buffers, start: int, stop: int) -> int:
-        got = min(stop - start, len(self.order) - self.at)
-        index = self.order[self.at : self.at + got]
+        begin, self.at = self.at, min(self.at + stop - start, self.n_obs)
+        got = self.at - begin
+        to = {name: buffers[name][start : start + got] for name in self.rows}
+        if self.order is None:
+            for name, array in self.rows.items():
+                to[name][:] = array.read(begin, self.at)
+                array.release(begin, self.at)
+            return got
         lazy: dict[str, Any] = {name: array for name, array in self.rows.items() if array.is_lazy}
         for name in self.rows.keys() - lazy.keys():  # mode "clip" avoids a copy; no index is out of range
-            np.take(np.asarray(self.rows[name]), index, axis=0, out=buffers[name][start : start + got], mode="clip")
-        if lazy and self._window is None:
-            self._window = _Window(lazy, self.order[: self.n_rows])
-        if self._window is not None:
-            self._window.fill(buffers, start, self.at, self.at + got)
-        self.at += got
+            np.take(np.asarray(self.rows[name]), self.order[begin : self.at], axis=0, out=to[name], mode="clip")
+        if lazy:
+            self._window = self._window or _Window(lazy, self.order[: self.n_rows])
+            self._window.fill(buffers, start, begin, self.at)
         return got
 
 
@@ -218,7 +206,7 @@ class IterableBatches(Batches):
         self._parameters = parameters
         self.n_obs = n_obs()
         self._first_reader = BatchReader(batches, parameters)
-        self.tables = self._first_reader.tables
+        self.tables = self._first_reader.parameters.known
         first = self._first_reader.first or {}
         size = batch_size(self.n_obs) if callable(batch_size) else batch_size or len(next(iter(first.values())))
         self.batch_size = min(size, self.n_obs)

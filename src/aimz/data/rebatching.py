@@ -40,7 +40,8 @@ class BatchReader:
         types: Mapping[str, np.dtype] | None = None,
     ) -> None:
         self._batches = iter(batches)
-        self._parameters = parameters
+        self.parameters = parameters
+        """Parameters of the kernel, with the columns of the tables that were read."""
         self._fields = parameters.input, parameters.output
         self.named = False
         """Whether batches are tables, whose columns are matched by name with the parameters."""
@@ -56,20 +57,10 @@ class BatchReader:
         self.types = {name: array.dtype for name, array in self.first.items()}
         self._ready.append(self.first)
 
-    @property
-    def parameters(self) -> KernelParameters:
-        """Parameters of the kernel, with the columns of the tables that were read."""
-        return self._parameters
-
-    @property
-    def tables(self) -> Mapping[str, tuple[str, ...]]:
-        """Names of the columns of arguments that are tables."""
-        return self._parameters.known
-
     def fields(self, n_obs: int) -> dict[str, BatchField]:
         """Return a placeholder of each field."""
         return {
-            name: BatchField(name, array[:64], n_obs, columns=self._parameters.known.get(name, ()))
+            name: BatchField(name, array[:64], n_obs, columns=self.parameters.known.get(name, ()))
             for name, array in (self.first or {}).items()
         }
 
@@ -132,7 +123,7 @@ class BatchReader:
             given, n_pad = given[0], int(given[1])
         table = open_table(given, self._fields[0])
         if table is not None:
-            given, self.named = self._parameters.fields(table), True
+            given, self.named = self.parameters.fields(table), True
         if is_array(given):
             given = (given,)
         if isinstance(given, tuple | list):
@@ -149,9 +140,9 @@ class BatchReader:
                 f"tuples of arrays; got {type(given).__name__}. Yield a mapping."
             )
             raise TypeError(msg)
-        given = {str(name): self._parameters.matched(str(name), value) for name, value in given.items()}
+        given = {str(name): self.parameters.matched(str(name), value) for name, value in given.items()}
         tables = table_columns(given)
-        self._parameters = replace(self._parameters, known={**tables, **self._parameters.known})
+        self.parameters = replace(self.parameters, known={**tables, **self.parameters.known})
         # Copies, since an iterable may reuse the memory for its next batch.
         batch = {n: np.array(check_array(np.asarray(a) if n in tables else a, n)) for n, a in given.items()}
         lengths = {name: array.shape[0] if array.ndim else None for name, array in batch.items()}

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aimz.data import Table, check_array, named_columns, open_table, read_call
+from aimz.data import check_array, named_columns, open_table, read_call
 
 
 class ArrayDataset:
@@ -59,7 +59,8 @@ class ArrayDataset:
             raise ValueError(msg)
         tables = {name: open_table(value, name) for name, value in arrays.items()}
         self._columns = {name: table.names for name, table in tables.items() if table is not None}
-        kept = {name: _as_supplied(_plain(value, tables[name], name), name) for name, value in arrays.items()}
+        matrices = {n: np.asarray(table.matrix(table.names)) for n, table in tables.items() if table is not None}
+        kept = {name: _as_supplied(value, name) for name, value in {**arrays, **matrices}.items()}
         # Only shapes are left to check.  Views of one element avoid reading and casting the arrays.
         shapes = {name: np.broadcast_to(np.False_, array.shape) for name, array in kept.items()}
         self._n_obs = read_call(shapes, {}).n_obs
@@ -125,11 +126,6 @@ class ArrayDataset:
             return operator.index(rows[()])
         rows = rows.astype(np.intp, copy=False)  # the sum may overflow a narrow type
         return np.where(rows < 0, rows + self._n_obs, rows)
-
-
-def _plain(value: Any, table: Table | None, name: str) -> Any:
-    """Return the columns of a table as one array, and anything else unchanged."""
-    return value if table is None else np.asarray(table.matrix(table.names))
 
 
 def _as_supplied(value: Any, name: str) -> np.ndarray | jax.Array:
