@@ -367,7 +367,10 @@ def drawing(X, y=None):
         (lambda: by_svi(unmarked, ["z"]), "not marked for enumeration.*config_enumerate"),
         (lambda: by_svi(mixture, [], lambda _: drawing, Trace_ELBO()), "has no gradient. Choose `TraceGraph_ELBO"),
         (lambda: by_svi(mixture, ["z"], AutoLaplaceApproximation), "evaluates its own model.*Choose `AutoNormal`"),
-        (lambda: by_svi(mixture, ["z"], AutoDiagonalNormal), "`AutoDiagonalNormal` does not support.*Choose `AutoNormal`"),
+        (
+            lambda: by_svi(mixture, ["z"], AutoDiagonalNormal),
+            "`AutoDiagonalNormal` does not support.*Choose `AutoNormal`",
+        ),
     ],
     ids=["Trace", "TraceGraph", "not hidden", "unmarked", "drawn", "Laplace", "diagonal"],
 )

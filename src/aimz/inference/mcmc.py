@@ -4,7 +4,7 @@ __all__ = ["MCMCFit"]
 
 from collections.abc import Iterable, Mapping
 from copy import copy
-from typing import Any
+from typing import Any, override
 
 import jax
 import jax.numpy as jnp
@@ -58,14 +58,15 @@ class MCMCFit(Fit):
                 "chain. Set `num_samples` there."
             )
 
+    @override
     def run(
         self,
         call: KernelArguments,
         spec: KernelSpec,
         key: jax.Array,
         *,
-        num_steps: int,  # noqa: ARG002
-        num_samples: int,  # noqa: ARG002
+        num_steps: int,
+        num_samples: int,
         progress: bool,
     ) -> Posterior:
         """Warm up and sample with the settings of the MCMC object."""
@@ -121,7 +122,8 @@ class MCMCFit(Fit):
             "last_state": state,
         }
 
-    def read(self, node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], context: KernelContext) -> None:  # noqa: ARG002
+    @override
+    def read(self, node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], context: KernelContext) -> None:
         """Restore the last state of the chains."""
         mcmc, state = self.inference, node["last_state"]
         if state is None:

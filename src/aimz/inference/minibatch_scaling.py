@@ -95,9 +95,8 @@ def _scaling_with_rows(
         other_site = others.get(name, site)
         if site.kind == "param" and site.shapes != other_site.shapes:
             msg = (
-                f"Parameter `{name}` of the {kind} has a value for each row of a batch, so that one batch would use "
-                "the values of another. Make it a function of the rows (amortised), or fit all rows with "
-                "`fit_on_batch`."
+                f"Parameter `{name}` of the {kind} has a value for each row of a batch, so that batches would share "
+                "values. Make it a function of the rows (amortised), or fit all rows with `fit_on_batch`."
             )
             raise ValueError(msg)
         if site.kind != "sample":
@@ -187,33 +186,26 @@ def check_minibatches(svi: SVI, spec: KernelSpec) -> None:
         If the guide has a value for each row or stores the data, the loss cannot be scaled, or the optimizer runs to
         the optimum in one step.
     """
-    if isinstance(svi.optim, Minimize):
-        msg = (
-            "The optimizer `Minimize` runs to the optimum of one batch in one step. Choose one that takes steps "
-            "(`numpyro.optim.Adam`, optax), or fit all rows with `fit_on_batch`."
-        )
-        raise ValueError(msg)  # noqa: TRY004 (a valid type, but not for minibatches)
-    if isinstance(svi.loss, RenyiELBO):
-        msg = (
-            "The bound of `RenyiELBO` is not a sum over rows, so that a batch cannot be scaled to all rows. Choose "
-            "`Trace_ELBO`, or fit all rows with `fit_on_batch`."
-        )
-        raise ValueError(msg)  # noqa: TRY004 (as above)
     with_data = next((guide for guide in guide_parts(svi.guide) if isinstance(guide, HOLDS_DATA)), None)
-    if with_data is not None:
-        msg = (
-            f"The guide `{type(with_data).__name__}` computes with the data it was set up with, which would be one "
-            "batch. Choose another guide, such as `AutoNormal`, or fit all rows with `fit_on_batch`."
-        )
-        raise ValueError(msg)
-    local = _local_sites(spec, enumerated=enumerates_discrete(svi))
-    if isinstance(svi.guide, AutoGuide) and local:
-        msg = (
-            f"The guide `{type(svi.guide).__name__}` has a value of `{local[0]}` for each row, so that one batch would "
-            "use the values of another. Write a guide in which it is a function of the rows (amortised), marginalise "
-            "it, or fit all rows with `fit_on_batch`."
-        )
-        raise ValueError(msg)
+    local = _local_sites(spec, enumerated=enumerates_discrete(svi)) if isinstance(svi.guide, AutoGuide) else []
+    if isinstance(svi.optim, Minimize):
+        reason = "The optimizer `Minimize` runs to the optimum of one batch in one step"
+        advice = "Choose one that takes steps (`numpyro.optim.Adam`, optax)"
+    elif isinstance(svi.loss, RenyiELBO):
+        reason = "The bound of `RenyiELBO` is not a sum over rows, so that a batch cannot be scaled to all rows"
+        advice = "Choose `Trace_ELBO`"
+    elif with_data is not None:
+        name = type(with_data).__name__
+        reason = f"The guide `{name}` computes with the data it was set up with, which would be one batch"
+        advice = "Choose another guide, such as `AutoNormal`"
+    elif local:
+        name = type(svi.guide).__name__
+        reason = f"The guide `{name}` has a value of `{local[0]}` for each row, so that batches would share values"
+        advice = "Write a guide in which it is a function of the rows (amortised), marginalise it"
+    else:
+        return
+    msg = f"{reason}. {advice}, or fit all rows with `fit_on_batch`."
+    raise ValueError(msg)
 
 
 def guide_parts(guide: Any) -> Iterator[Any]:

@@ -5,7 +5,7 @@ __all__ = ["MinibatchPlan", "SVIFit"]
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, override
 
 import jax
 import numpy as np
@@ -124,7 +124,8 @@ class SVIFit(Fit):
         mutable = None if self.vi_state is None else self.vi_state.mutable_state
         return {**params, **(mutable or {})}
 
-    def check_run(self, call: KernelArguments, spec: KernelSpec, *, num_samples: int = 1) -> None:  # noqa: ARG002
+    @override
+    def check_run(self, call: KernelArguments, spec: KernelSpec, *, num_samples: int = 1) -> None:
         """Raise if a discrete site can be neither enumerated nor drawn, or the guide has values for other rows."""
         enumerated = self._enumerated(spec, call.arrays, call.static)
         local = [name for name in spec.local_sites if name not in enumerated]

@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 import numpy as np
 from numpyro.infer.svi import SVIState
 
@@ -139,7 +138,8 @@ class EpochRun:
     def __iter__(self) -> Iterator[Epoch]:
         """Run the steps; yield each epoch when it has ended."""
         running: tuple[_Stack, Any, float] | None = None
-        state, bad = self.state, jax.numpy.asarray(False)  # noqa: FBT003
+        state: SVIState = self.state
+        bad: Any = np.False_
         per_epoch = self._feed.per_epoch if self._feed.across else _NO_END
         with closing(_EpochBar(self._epochs, self._feed.per_epoch, show=self._progress)) as bar:
             try:

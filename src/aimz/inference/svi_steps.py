@@ -25,7 +25,9 @@ from aimz.inference.minibatch_scaling import RowScale, enumerates_discrete, guid
 from aimz.kernel import LRUCache, freeze
 from aimz.progress import ProgressBar
 
-type Loop = Callable[..., tuple[SVIState, jax.Array, jax.Array, jax.Array]]
+type _Carry = tuple[SVIState, jax.Array, jax.Array, jax.Array]
+"""State, losses, number of steps, and whether a step was not finite."""
+type Loop = Callable[..., _Carry]
 """``f(state, arrays, scale, n_steps, at, per_epoch, bad) -> (state, losses, taken, bad)``."""
 
 MAX_STEPS = 1000
@@ -105,7 +107,7 @@ class SVIPrograms:
             while done < num_steps:
                 started = time.perf_counter()
                 n_steps = min(pace.steps, num_steps - done)
-                state, values, taken, bad = loop(state, arrays, 1.0, n_steps, 0, 1, False)  # noqa: FBT003
+                state, values, taken, bad = loop(state, arrays, 1.0, n_steps, 0, 1, np.False_)
                 losses.append(np.asarray(values)[: int(taken)])
                 done += int(taken)
                 bar.update(int(taken))
@@ -166,21 +168,13 @@ class SVIPrograms:
         step = self._step(static, names)
 
         def loop(
-            state: SVIState,
-            arrays: Mapping[str, jax.Array],
-            scale: Any,
-            n_steps: Any,
-            at: Any,
-            per_epoch: Any,
-            bad: Any,
-        ) -> tuple[SVIState, jax.Array, jax.Array, jax.Array]:
-            def unfinished(carry: tuple[Any, jax.Array, jax.Array, jax.Array]) -> jax.Array:
+            state: SVIState, arrays: Mapping[str, Any], scale: Any, n_steps: Any, at: Any, per_epoch: Any, bad: Any
+        ) -> _Carry:
+            def unfinished(carry: _Carry) -> jax.Array:
                 _, _, i, bad = carry
                 return jnp.logical_and(i < n_steps, ~(bad & ((at + i) % per_epoch == 0)))
 
-            def body(
-                carry: tuple[Any, jax.Array, jax.Array, jax.Array],
-            ) -> tuple[Any, jax.Array, jax.Array, jax.Array]:
+            def body(carry: _Carry) -> _Carry:
                 state, losses, i, bad = carry
                 batch = arrays
                 if stacked:
@@ -189,7 +183,7 @@ class SVIPrograms:
                 return state, losses.at[i].set(loss), i + 1, bad | ~is_finite
 
             start = (state, jnp.zeros(MAX_STEPS), jnp.asarray(0), jnp.asarray(bad))
-            result: tuple[SVIState, jax.Array, jax.Array, jax.Array] = lax.while_loop(unfinished, body, start)
+            result: _Carry = lax.while_loop(unfinished, body, start)
             return result
 
         return loop
