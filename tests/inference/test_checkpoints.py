@@ -177,17 +177,17 @@ def test_more_epochs_continue(tmp_path):
 def test_checkpoint_of_another_fit_raises(tmp_path, make, data, options, named):
     interrupted_fit(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(CheckpointError, match=rf"is of another fit: .*\b{named}\b.* differ") as refusal:
+    with pytest.raises(CheckpointError, match=rf"is of another fit: .*\b{named}\b.* differ") as raised:
         make().fit(*data, checkpoint_dir=tmp_path, **OPTIONS | options)
-    assert "Pass another `checkpoint_dir`" in str(refusal.value)
+    assert "Pass another `checkpoint_dir`" in str(raised.value)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_error_names_only_what_differs(tmp_path):
     interrupted_fit(tmp_path)
-    with pytest.raises(CheckpointError) as refusal:
+    with pytest.raises(CheckpointError) as raised:
         new_model(optimizer=optax.adam(0.01)).fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS)
-    assert "another fit: optimizer differ(s)" in str(refusal.value)
+    assert "another fit: optimizer differ(s)" in str(raised.value)
 
 
 def test_fewer_epochs_than_completed_raise(tmp_path):

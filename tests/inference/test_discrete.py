@@ -207,8 +207,8 @@ def test_discrete_samplers_keep_their_draws(sampler):
 def test_classes_are_kept_for_fitted_rows_and_resampled_for_others(fitted):
     kept = fitted.predict_on_batch(X, return_sites="z", return_datatree=False)["z"]
     np.testing.assert_array_equal(kept, fitted.posterior["z"])
-    anew = np.asarray(fitted.predict_on_batch(X, in_sample=False, return_sites="z", return_datatree=False)["z"])
-    assert abs(anew.mean() - WEIGHTS[1]) < 4 * np.sqrt(WEIGHTS.prod() / anew.size)
+    resampled = np.asarray(fitted.predict_on_batch(X, in_sample=False, return_sites="z", return_datatree=False)["z"])
+    assert abs(resampled.mean() - WEIGHTS[1]) < 4 * np.sqrt(WEIGHTS.prod() / resampled.size)
     blocks = fitted.predict(np.zeros(5000), in_sample=False, store="memory", progress=False)["predictions"]["y"]
     expected = fitted.posterior["mu"] @ WEIGHTS
     sd = np.sqrt(1 + WEIGHTS.prod() * float(np.ptp(fitted.posterior["mu"], axis=1).max()) ** 2)

@@ -58,11 +58,11 @@ def by_factor(X, y=None):
         numpyro.factor("y_likelihood", -0.5 * (y - mu) ** 2)
 
 
-def second_site(X, y=None, beside=None):
+def second_site(X, y=None, second=None):
     mu = coefficients(X)
     with numpyro.plate("obs", X.shape[0]):
         numpyro.sample("y", dist.Normal(mu), obs=y)
-        numpyro.sample("also", dist.Normal(mu, 2.0), obs=beside)
+        numpyro.sample("also", dist.Normal(mu, 2.0), obs=second)
 
 
 def nested(X, y=None):
@@ -85,7 +85,7 @@ CLOSED = {
     "knows_its_size": (knows_its_size, Y, {}, 1.0, Y),
     "scaled_by_hand": (scaled_by_hand, Y, {}, 1.0, Y),
     "by_factor": (by_factor, Y, {}, 1.0, Y),
-    "second_site": (second_site, Y, {"beside": ALSO}, 1.25, (Y + ALSO / 4) / 1.25),
+    "second_site": (second_site, Y, {"second": ALSO}, 1.25, (Y + ALSO / 4) / 1.25),
     "nested": (nested, np.stack([Y, ALSO], 1), {}, 2.0, (Y + ALSO) / 2),
     "weighted": (weighted, Y, {"weight": np.full(N, 3.0, np.float32)}, 3.0, Y),
 }
@@ -227,7 +227,7 @@ def per_row(X, y=None):
         numpyro.sample("z", dist.Normal(loc, 1.0))
 
 
-def otherwise(X, y=None):
+def reweighted(X, y=None):
     """Guide that weights the latent of a row differently from the model."""
     numpyro.sample("b", dist.Normal(numpyro.param("b_loc", jnp.zeros(3)), 0.1).to_event(1))
     with numpyro.plate("obs", N, subsample_size=X.shape[0]):
@@ -275,7 +275,7 @@ def mixes_rows(X, y=None):
         numpyro.sample("z", dist.Normal(numpyro.param("w", 1.0) * jnp.cumsum(y), 1.0))
 
 
-def holding(kernel):
+def guide_with_data(kernel):
     guide = AutoGuideList(kernel)
     guide.append(AutoLaplaceApproximation(kernel))
     return guide
@@ -293,7 +293,7 @@ def picks_rows(X, y=None):
     [
         (with_latent_rows, None, {}, "`AutoNormal` has a value of `z` for each row"),
         (with_latent_rows, per_row, {}, "`z_loc` of the guide has a value for each row"),
-        (with_latent_rows, otherwise, {}, "`z` is proportional to the rows in the model, but constant in the guide"),
+        (with_latent_rows, reweighted, {}, "`z` is proportional to the rows in the model, but constant in the guide"),
         (centred, None, {}, "cannot be fitted in minibatches"),
         (prior_of_the_data, None, {}, "site `b`, which has no row axis, is computed from the rows"),
         (summed, None, {}, "cannot be fitted in minibatches"),
@@ -302,7 +302,7 @@ def picks_rows(X, y=None):
         (half_scaled, None, {}, "neither proportional to the rows nor constant"),
         (plated, reads_the_batch, {}, "in its guide"),
         (with_latent_rows, mixes_rows, {}, "in its guide"),
-        (plated, holding(plated), {}, "computes with the data it was set up with"),
+        (plated, guide_with_data(plated), {}, "computes with the data it was set up with"),
         (plated, AutoLaplaceApproximation(plated), {}, "computes with the data it was set up with"),
     ],
 )
@@ -312,12 +312,12 @@ def test_biased_minibatch_fits_raise(kernel, guide, more, reason):
         lambda: model.fit(X, Y, batch_size=100, progress=False, **more),
         lambda: model.train_on_batch(X[:100], Y[:100], total_size=N, **{k: v[:100] for k, v in more.items()}),
     ):
-        with pytest.raises(ValueError, match=reason) as refusal:
+        with pytest.raises(ValueError, match=reason) as raised:
             train()
         assert (
-            "fit_on_batch" in str(refusal.value)
-            or "Leave the scaling to `fit`" in str(refusal.value)
-            or ("under the same plates" in str(refusal.value))
+            "fit_on_batch" in str(raised.value)
+            or "Leave the scaling to `fit`" in str(raised.value)
+            or ("under the same plates" in str(raised.value))
         )
         assert model.vi_state is None
         assert (random.key_data(model.rng_key) == random.key_data(random.key(0))).all()
@@ -396,15 +396,15 @@ def small_fit(*data, model=None, **options):
     return np.asarray(model.fit(*data, **options).posterior["b"])
 
 
-class Again:
+class Reiterable:
     """Iterable that can be read repeatedly."""
 
     def __init__(self, *sizes, make=lambda x, y: {"X": x, "y": y}):
         self.cuts, self.make = np.cumsum([0, *sizes]), make
-        self.begun = 0
+        self.n_passes = 0
 
     def __iter__(self):
-        self.begun += 1
+        self.n_passes += 1
         for start, stop in zip(self.cuts, self.cuts[1:], strict=False):
             yield self.make(SMALL_X[start:stop], SMALL_Y[start:stop])
 
@@ -438,12 +438,12 @@ SOURCES = {
     "float64": lambda _: [SMALL_X.astype(float), SMALL_Y.astype(float)],
     "data set": lambda _: [ArrayDataset(X=SMALL_X, y=SMALL_Y)],
     "loader": lambda _: [ArrayLoader(ArrayDataset(X=SMALL_X, y=SMALL_Y), random.key(9), batch_size=100)],
-    "mappings": lambda _: [Again(100, 100, 50)],
-    "other batches": lambda _: [Again(100, 1, 49, 90, 10)],
+    "mappings": lambda _: [Reiterable(100, 100, 50)],
+    "other batches": lambda _: [Reiterable(100, 1, 49, 90, 10)],
     "pairs with padding": lambda _: [
-        Again(100, 100, 50, make=lambda x, y: ({"X": np.r_[x, x[:1]], "y": np.r_[y, y[:1]]}, 1))
+        Reiterable(100, 100, 50, make=lambda x, y: ({"X": np.r_[x, x[:1]], "y": np.r_[y, y[:1]]}, 1))
     ],
-    "tuples": lambda _: [Again(100, 100, 50, make=lambda x, y: (x, y))],
+    "tuples": lambda _: [Reiterable(100, 100, 50, make=lambda x, y: (x, y))],
     "PyTorch": torch_loader,
 }
 
@@ -489,24 +489,24 @@ def test_shuffling_loader_keeps_its_order():
 
 
 def test_iterable_length_is_counted_or_given():
-    counted = Again(100, 100, 50)
+    counted = Reiterable(100, 100, 50)
     expected = small_fit(SMALL_X, SMALL_Y)
     np.testing.assert_array_equal(small_fit(counted), expected)
-    assert counted.begun == 3  # one pass to count rows, and one per epoch
-    told = Again(100, 100, 50)
-    np.testing.assert_array_equal(small_fit(told, total_size=250), expected)
-    assert told.begun == 2
+    assert counted.n_passes == 3  # one pass to count rows, and one per epoch
+    iterable = Reiterable(100, 100, 50)
+    np.testing.assert_array_equal(small_fit(iterable, total_size=250), expected)
+    assert iterable.n_passes == 2
     np.testing.assert_array_equal(
-        small_fit(iter(Again(100, 100, 50)), total_size=250, epochs=1), small_fit(SMALL_X, SMALL_Y, epochs=1)
+        small_fit(iter(Reiterable(100, 100, 50)), total_size=250, epochs=1), small_fit(SMALL_X, SMALL_Y, epochs=1)
     )
 
 
 def test_iterator_needs_size_and_one_epoch():
     model = model_of(plated)
     with pytest.raises(ValueError, match="`total_size` must be given with an iterator"):
-        model.fit(iter(Again(100)), progress=False)
+        model.fit(iter(Reiterable(100)), progress=False)
     with pytest.raises(ValueError, match="`epochs` must be 1 for an iterator"):
-        model.fit((batch for batch in Again(100)), epochs=2, total_size=100, progress=False)
+        model.fit((batch for batch in Reiterable(100)), epochs=2, total_size=100, progress=False)
     assert model.vi_state is None
 
 
@@ -530,7 +530,7 @@ def test_invalid_arguments_raise():
     with pytest.raises(ValueError, match="same number of rows"):
         model.fit(X, Y[:-1], progress=False)
     with pytest.raises(TypeError, match="`weight` has rows, and so has each batch"):
-        model_of(weighted).fit(Again(100), weight=np.ones(100, np.float32), progress=False)
+        model_of(weighted).fit(Reiterable(100), weight=np.ones(100, np.float32), progress=False)
     with pytest.raises(ValueError, match="`total_size` must be at least the rows of the batch"):
         model.train_on_batch(X, Y, total_size=5)
     assert model.vi_state is None

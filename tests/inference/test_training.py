@@ -151,16 +151,16 @@ def test_result_is_independent_of_loop_lengths(options, monkeypatch):
 
 
 def test_on_epoch_end_can_stop_the_fit():
-    told = []
+    calls = []
 
-    def listen(epoch, loss):
-        told.append((epoch, loss))
+    def record(epoch, loss):
+        calls.append((epoch, loss))
         return np.bool_(epoch == 2)
 
-    model = fit(new_model(), epochs=10, on_epoch_end=listen)
-    assert [epoch for epoch, _ in told] == [0, 1, 2]
+    model = fit(new_model(), epochs=10, on_epoch_end=record)
+    assert [epoch for epoch, _ in calls] == [0, 1, 2]
     losses = model.vi_result.losses.reshape(3, 4)
-    np.testing.assert_allclose([loss for _, loss in told], losses.mean(1), rtol=1e-6)
+    np.testing.assert_allclose([loss for _, loss in calls], losses.mean(1), rtol=1e-6)
     assert model.is_fitted()
 
 

@@ -464,7 +464,7 @@ def test_concurrent_readers_and_writers(tmp_path):
         with contextlib.suppress(BlockingIOError):
             write_bundle(tmp_path / "model", {"i": i}, {"a": np.full(2**18, i)}, overwrite=True)
             return "wrote"
-        return "refused"
+        return "raised"
 
     def read(_):
         content, arrays = read_bundle(tmp_path / "model")
