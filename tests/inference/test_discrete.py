@@ -319,7 +319,7 @@ def in_scan(X, y=None):
     scan(step, 0, y, length=X.shape[0])
 
 
-def untouched(model, error, match, method="fit_on_batch", **kwargs):
+def assert_raises_before_fit(model, error, match, method="fit_on_batch", **kwargs):
     with pytest.raises(error, match=match):
         getattr(model, method)(X, Y, **kwargs)
     assert not model.is_fitted()
@@ -337,13 +337,15 @@ def untouched(model, error, match, method="fit_on_batch", **kwargs):
     ids=["Poisson", "offset", "vector", "plate"],
 )
 def test_invalid_enumeration_raises(kernel, match):
-    untouched(by_mcmc(kernel), KernelValidationError, match, progress=False)
-    untouched(by_svi(kernel, ["m"]), KernelValidationError, match, progress=False)
+    assert_raises_before_fit(by_mcmc(kernel), KernelValidationError, match, progress=False)
+    assert_raises_before_fit(by_svi(kernel, ["m"]), KernelValidationError, match, progress=False)
 
 
 def test_discrete_sampler_checks_values():
     kernel = latent(dist.DiscreteUniform(3, 7), mark={})
-    untouched(by_mcmc(kernel, lambda k: DiscreteHMCGibbs(NUTS(k))), KernelValidationError, "do not start at 0")
+    assert_raises_before_fit(
+        by_mcmc(kernel, lambda k: DiscreteHMCGibbs(NUTS(k))), KernelValidationError, "do not start at 0"
+    )
 
 
 def unmarked(X, y=None):
@@ -375,18 +377,20 @@ def drawing(X, y=None):
     ids=["Trace", "TraceGraph", "not hidden", "unmarked", "drawn", "Laplace", "diagonal"],
 )
 def test_unsuitable_elbo_or_guide_raises(model, match):
-    untouched(model(), ValueError, match)
+    assert_raises_before_fit(model(), ValueError, match)
 
 
 @pytest.mark.parametrize("method", ["fit", "train_on_batch"])
 def test_every_method_raises(method):
-    untouched(by_svi(mixture, ["z"], loss=Trace_ELBO()), ValueError, "`Trace_ELBO` does not sum", method)
+    assert_raises_before_fit(by_svi(mixture, ["z"], loss=Trace_ELBO()), ValueError, "`Trace_ELBO` does not sum", method)
 
 
 def test_minibatches_with_global_class_raise():
     model = by_svi(latent(dist.Bernoulli(0.5)), ["m"])
-    untouched(model, ValueError, "`m` has no row axis.*`fit_on_batch`", "fit", batch_size=20)
-    untouched(model, ValueError, "`m` has no row axis.*`fit_on_batch`", "train_on_batch", total_size=2 * N)
+    assert_raises_before_fit(model, ValueError, "`m` has no row axis.*`fit_on_batch`", "fit", batch_size=20)
+    assert_raises_before_fit(
+        model, ValueError, "`m` has no row axis.*`fit_on_batch`", "train_on_batch", total_size=2 * N
+    )
     model.train_on_batch(X, Y)  # all rows
     assert len(model.vi_result.losses) == 1
 
@@ -395,7 +399,7 @@ def test_minibatches_with_global_class_raise():
 def test_missing_funsor_raises(model, monkeypatch):
     made = model()
     monkeypatch.setitem(sys.modules, "funsor", None)
-    untouched(made, ImportError, r'`z` has to be summed over.*pip install "aimz\[discrete\]"')
+    assert_raises_before_fit(made, ImportError, r'`z` must be summed over.*pip install "aimz\[discrete\]"')
 
 
 def test_log_likelihood_without_class_draws_raises():
