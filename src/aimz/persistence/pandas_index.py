@@ -43,10 +43,10 @@ def write_labels(labels: Any, name: str, arrays: dict[str, np.ndarray]) -> dict[
         added[unique] = np.asarray(values)
         return unique
 
-    def below(kind: str, part: Any) -> dict[str, Any]:
+    def write_child(kind: str, part: Any) -> dict[str, Any]:
         return write_labels(part, f"{name}/{kind}", added)
 
-    node = _write(index, put, below)
+    node = _write(index, put, write_child)
     if node is None or not _round_trips({**node, "names": names}, added, index):
         added.clear()
         kind = type(index[0]).__name__ if len(index) else str(index.dtype)
@@ -67,18 +67,22 @@ def _round_trips(node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], inde
 
 
 def _write(
-    index: "pd.Index", put: Callable[[str, Any], str], below: Callable[[str, Any], dict[str, Any]]
+    index: "pd.Index", put: Callable[[str, Any], str], write_child: Callable[[str, Any], dict[str, Any]]
 ) -> dict[str, Any] | None:
     import pandas as pd
 
     if isinstance(index, pd.RangeIndex):
         return {"range": [index.start, index.stop, index.step]}
     if isinstance(index, pd.MultiIndex):
-        levels = [below(f"level {i}", level) for i, level in enumerate(index.levels)]
+        levels = [write_child(f"level {i}", level) for i, level in enumerate(index.levels)]
         return {"levels": levels, "codes": [put(f"codes {i}", np.asarray(c)) for i, c in enumerate(index.codes)]}
     if isinstance(index, pd.CategoricalIndex):
         codes = put("codes", index.codes)
-        return {"categories": below("categories", index.categories), "codes": codes, "ordered": bool(index.ordered)}
+        return {
+            "categories": write_child("categories", index.categories),
+            "codes": codes,
+            "ordered": bool(index.ordered),
+        }
     if isinstance(index, pd.DatetimeIndex):
         dates = {"dates": put("dates", index.asi8), "unit": index.unit, "zone": _zone(index.tz)}
         return {**dates, "freq": index.freqstr if _has_name(index.freq) else None}
@@ -87,7 +91,11 @@ def _write(
     if isinstance(index, pd.PeriodIndex):
         return {"periods": put("periods", index.asi8), "freq": index.freqstr}
     if isinstance(index, pd.IntervalIndex):
-        return {"left": below("left", index.left), "right": below("right", index.right), "closed": index.closed}
+        return {
+            "left": write_child("left", index.left),
+            "right": write_child("right", index.right),
+            "closed": index.closed,
+        }
     if isinstance(index.dtype, np.dtype) and index.dtype.kind in "biufc":
         return {"numbers": put("numbers", index.to_numpy())}
     items = index.tolist()
