@@ -97,7 +97,7 @@ def visits(X: Any, plan: Any, health: Any, y: Any = None) -> None:
 
 
 def make_model(inference: SVI | MCMC, seed: int) -> ImpactModel:
-    """Return an unfitted model whose results are labelled with plans and health states."""
+    """Return an unfitted model whose results are labeled with plans and health states."""
     return ImpactModel(
         visits,
         jax.random.key(seed),
