@@ -49,7 +49,7 @@ def tmp(tmp_path, monkeypatch):
 def read(request, monkeypatch):
     """How arrays are read; the small ones of these tests would all be read as wholes."""
     if request.param == "by Dask":
-        monkeypatch.setattr("aimz.output.lazy_datasets._SMALL", 0)
+        monkeypatch.setattr("aimz.output.lazy_datasets._SMALL_BYTES", 0)
     return request.param
 
 
