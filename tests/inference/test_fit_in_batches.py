@@ -298,7 +298,7 @@ def picks_rows(X, y=None):
         (prior_of_the_data, None, {}, "site `b`, which has no row axis, is computed from the rows"),
         (summed, None, {}, "cannot be fitted in minibatches"),
         (normalised_weights, None, {"weight": np.ones(N, np.float32)}, "cannot be fitted in minibatches"),
-        (picks_rows, None, {}, "the row numbers of its plate are drawn by chance"),
+        (picks_rows, None, {}, "the row numbers of its plate are drawn at random"),
         (half_scaled, None, {}, "neither proportional to the rows nor constant"),
         (plated, reads_the_batch, {}, "in its guide"),
         (with_latent_rows, mixes_rows, {}, "in its guide"),

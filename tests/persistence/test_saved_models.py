@@ -251,7 +251,7 @@ def linked(X, y=None, *, link, power=(1, 2.0), name="a"):
 def test_static_arguments(tmp_path):
     model = ImpactModel(linked, random.key(1), svi(linked))
     model.fit_on_batch(X, Y, link=Link(), name="c", num_steps=5, num_samples=5, **QUIET).save(tmp_path / "model")
-    with pytest.raises(TypeError, match=r"`link`, which no file .* arguments=\{'link': ...\}"):
+    with pytest.raises(TypeError, match=r"`link`, which cannot be saved .* arguments=\{'link': ...\}"):
         ImpactModel.load(tmp_path / "model", linked)
     loaded = ImpactModel.load(tmp_path / "model", linked, svi(linked), arguments={"link": Link()})
     with pytest.raises(TypeError, match="got `name`, which was saved with the model"):

@@ -229,7 +229,7 @@ class FittingMethods(ModelBase):
         try:
             fit.run_minibatches(plan, start)
         finally:
-            training.end()
+            training.advance_loader()
         self._posterior = fit.draw_after(
             training.all_rows, plan.first, spec, key_draws, num_samples=num_samples, n_obs=training.n_obs
         )

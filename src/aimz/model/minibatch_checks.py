@@ -1,4 +1,4 @@
-"""May a batch stand for the whole data?  What is scaled then, and what is refused."""
+"""Check that minibatch SVI is unbiased for a kernel and its guide, and list the sites to scale."""
 
 __all__ = ["batch_scale", "check_batch"]
 
@@ -18,10 +18,7 @@ from aimz.kernel import KernelSpec, Role, freeze, site_obstacle
 def batch_scale(
     engine: KernelEngine, fit: SVIFit, call: KernelArguments, spec: KernelSpec, n_obs: int
 ) -> frozenset[str]:
-    """Return the sites to scale where ``call`` is a batch of ``n_obs`` rows; none if it is all of them.
-
-    Found out once for batches of a kind.
-    """
+    """Return the sites to scale if ``call`` is a batch of ``n_obs`` rows, cached by shapes and static arguments."""
     if n_obs <= call.n_obs:
         return frozenset()
     shapes = tuple((name, array.shape, str(array.dtype)) for name, array in sorted(call.arrays.items()))
@@ -31,16 +28,16 @@ def batch_scale(
 def check_batch(
     engine: KernelEngine, fit: SVIFit, call: KernelArguments, spec: KernelSpec, n_obs: int
 ) -> frozenset[str]:
-    """Return the sites to scale, and refuse a kernel or a guide of which a batch cannot stand for all rows.
+    """Return the sites to scale; raise if the loss of a batch is not an unbiased estimate of that of all rows.
 
     Raises
     ------
     ValueError
-        If a site cannot be scaled, or rows see one another.
+        If a site cannot be scaled, or the density combines values of several rows.
     """
-    given = tuple(_shapes(call, rows) for rows in _sizes(call.n_obs))
-    names = fit.check_minibatches(spec, (given[0], given[1]), call.static, n_obs)
-    reason = _mixing(engine, fit, call, spec)
+    size, other = _sizes(call.n_obs)
+    names = fit.check_minibatches(spec, (_shapes(call, size), _shapes(call, other)), call.static, n_obs)
+    reason = _row_coupling(engine, fit, call, spec)
     if reason is not None:
         msg = (
             f"Kernel `{engine.signature.kernel}` cannot be fitted in minibatches ({reason}): a batch would not stand "
@@ -52,22 +49,23 @@ def check_batch(
 
 
 def _sizes(n_rows: int) -> tuple[int, int]:
-    """Return the number of rows of a batch, and another."""
+    """Return the number of rows of a batch, and another one to compare with."""
     return n_rows, max(1, n_rows // 2) if n_rows > 1 else 2
 
 
 def _shapes(call: KernelArguments, n_rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return the shapes of the arrays of a call with ``n_rows`` rows."""
     return {
         name: jax.ShapeDtypeStruct((n_rows, *array.shape[1:]) if array.ndim else (), array.dtype)
         for name, array in call.arrays.items()
     }
 
 
-def _mixing(engine: KernelEngine, fit: SVIFit, call: KernelArguments, spec: KernelSpec) -> str | None:
+def _row_coupling(engine: KernelEngine, fit: SVIFit, call: KernelArguments, spec: KernelSpec) -> str | None:
     """Return why the density of a batch is not a sum over its rows, or None.
 
-    A kernel with mutable state, which takes statistics of each batch on purpose, or with noise of its own (dropout) is
-    taken as it is, but for its sites.
+    Only the sites are checked of kernels with mutable state, which compute statistics of each batch on purpose, and of
+    kernels with noise of their own (dropout).
     """
     scored = tuple(site.name for site in spec.sites if site.is_sample or site.role is Role.FACTOR)
     with_rows = frozenset(site.name for site in spec.sites if site.row_axes)
@@ -78,7 +76,7 @@ def _mixing(engine: KernelEngine, fit: SVIFit, call: KernelArguments, spec: Kern
     params = engine.reader.param_shapes(_shapes(call, call.n_obs), call.static, spec)
     axes = {site.name: site.row_axes[0] for site in spec.sites if site.row_axes}
     if not spec.names(Role.MUTABLE):
-        obstacle = _mixing_in(engine.programs, call, spec, _Function(scored, latent, params, axes))
+        obstacle = _program_coupling(engine.programs, call, spec, _Function(scored, latent, params, axes))
     guide = fit.inference.guide
     if obstacle is not None or isinstance(guide, AutoGuide):
         return obstacle
@@ -90,23 +88,25 @@ def _mixing(engine: KernelEngine, fit: SVIFit, call: KernelArguments, spec: Kern
         for name, shape in drawn.items()
         if name in other and shape.shape != other[name].value.shape
     }
-    obstacle = _mixing_in(CompiledPrograms(guide), call, spec, _Function(tuple(drawn), drawn, params, axes))
+    obstacle = _program_coupling(CompiledPrograms(guide), call, spec, _Function(tuple(drawn), drawn, params, axes))
     return None if obstacle is None else f"in its guide: {obstacle}"
 
 
 class _Function(NamedTuple):
-    """A model or a guide, and its values, abstractly."""
+    """Sites and parameters of a model or a guide, as shapes."""
 
     scored: tuple[str, ...]
     latent: Mapping[str, jax.ShapeDtypeStruct]
-    """Values of its sites in one batch."""
+    """Shapes of its sites in one batch."""
     params: Mapping[str, Any]
     axes: Mapping[str, int]
-    """Row axis of those that have one."""
+    """Row axis of each site that has one."""
 
 
-def _mixing_in(programs: CompiledPrograms, call: KernelArguments, spec: KernelSpec, function: _Function) -> str | None:
-    """Return how the density of a model, or of a guide, carries something across the rows of a batch, or None."""
+def _program_coupling(
+    programs: CompiledPrograms, call: KernelArguments, spec: KernelSpec, function: _Function
+) -> str | None:
+    """Return how the density of a model or a guide combines rows of a batch, or None."""
     size, other = _sizes(call.n_obs)
     latent = function.latent.items()
     draws: dict[str, Any] = {n: jax.ShapeDtypeStruct((1, *shape.shape), shape.dtype) for n, shape in latent}
@@ -134,8 +134,8 @@ def _mixing_in(programs: CompiledPrograms, call: KernelArguments, spec: KernelSp
         if programs.step("batch_density", plan, one).own_noise:
             return None
         use = programs.use("batch_density", plan, one, two, other)
-    except Exception as error:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
+    except Exception as error:  # noqa: BLE001, RUF100 (a kernel may raise anything at this size)
         return f"for {other} rows it raises {type(error).__name__}"
     if use.obstacle is None and spec.row_plates and (use.uses_local_index or use.uses_global_index):
-        return "the row numbers of its plate are drawn by chance, and are not those of the batch"
+        return "the row numbers of its plate are drawn at random, and are not those of the batch"
     return use.obstacle

@@ -1,4 +1,4 @@
-"""Fitting in minibatches: where the rows come from, and what the fit is to do with them."""
+"""Data, options and plan of a fit in minibatches."""
 
 __all__ = ["plan_fit", "read_options", "read_training"]
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import jax
 import numpy as np
@@ -36,31 +36,31 @@ from aimz.kernel import KernelSpec
 from aimz.model.minibatch_checks import batch_scale, check_batch
 from aimz.utils.data import ArrayDataset, ArrayLoader
 
-_MUCH = 2**28
-"""Bytes in files that are read once more to be remembered."""
+_MAX_DIGEST_BYTES = 2**28
+"""Bytes in files that are read once more for their fingerprints."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a fit in minibatches is given."""
+    """Data of a fit in minibatches."""
 
     batches: Batches
     static: Mapping[str, object]
     rows: Mapping[str, LazyArray] | None
-    """The arrays, if the data are arrays."""
+    """Arrays with a row axis by argument name; None for an iterable."""
     tables: Mapping[str, tuple[str, ...]]
-    """Names of the columns of arguments that are tables."""
+    """Column names of arguments that are tables."""
     order: Mapping[str, str]
-    """What the order of the rows depends on, for a checkpoint."""
+    """Description of the order of the rows, for checkpoints."""
     loader: ArrayLoader | None = None
-    """The loader whose epochs are taken."""
+    """Loader whose epochs are used, if there is one."""
     index: Any = None
-    """Labels of the rows, where the input has some."""
+    """Labels of the rows, if the input has any."""
     reordered: bool = False
-    """Whether rows may come in another order in each epoch, even if they come all at once."""
+    """Whether the order of the rows may differ between epochs, even within a single batch of all rows."""
 
     def all_rows(self, call: KernelArguments) -> KernelArguments | None:
-        """Return every row, for a guide that has a value for each; None if they cannot be read in order once more."""
+        """Return a call with all rows, for guides with a value for each; None if they cannot be read again in order."""
         if self.rows is not None:
             rows: dict[str, Any] = {name: np.asarray(array) for name, array in self.rows.items()}
         else:
@@ -71,17 +71,17 @@ class TrainingData:
         return replace(call, arrays={**call.arrays, **rows}, n_obs=len(next(iter(rows.values()))))
 
     def observed(self, call: KernelArguments, param_output: str) -> FitData | None:
-        """Return what is remembered of the data: nothing of an iterable, or of files too large to be read again."""
+        """Return the record of the data; None for an iterable, or for files that are too large to read again."""
         if self.rows is None:
             return None
         lazy = sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in self.rows.values() if a.is_lazy)
-        if lazy > _MUCH:
+        if lazy > _MAX_DIGEST_BYTES:
             return None
         call = replace(call, arrays={**call.arrays, **self.rows}, n_obs=self.n_obs, index=self.index)
         return FitData.of(call, param_output)
 
-    def end(self) -> None:
-        """Let the loader know how many epochs of it were taken."""
+    def advance_loader(self) -> None:
+        """Record in the loader how many of its epochs were used."""
         if self.loader is not None:
             self.loader.begin(self.batches.begun)
 
@@ -93,7 +93,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What a fit in minibatches is asked for besides its data; checked."""
+    """Options of a fit in minibatches, checked."""
 
     batch_size: int | None
     epochs: int
@@ -114,12 +114,12 @@ def read_options(
     on_epoch_end: Any,
     checkpoint_dir: Any,
 ) -> FitOptions:
-    """Check the options of a fit, before its data are looked at.
+    """Check the options of a fit.
 
     Raises
     ------
     TypeError, ValueError, OSError
-        If one is of the wrong kind or unfit, or the directory cannot be written.
+        If an option has the wrong type or value, or the directory cannot be written.
     """
     if on_epoch_end is not None and not callable(on_epoch_end):
         msg = f"`on_epoch_end` must be a function of the epoch and its loss; got {on_epoch_end!r}. Pass one, or None."
@@ -138,36 +138,38 @@ def read_options(
 def read_training(
     engine: KernelEngine, X: Any, y: Any, kwargs: Mapping[str, Any], options: FitOptions, key: jax.Array
 ) -> TrainingData:
-    """Check the data of a fit; nothing is loaded whole, and nothing is read of an iterable but its first batch.
+    """Check the data of a fit; arrays in files are not loaded, and only the first batch of an iterable is read.
 
     Raises
     ------
     TypeError, ValueError
-        If data or arguments do not fit.
+        If data or arguments are invalid.
     """
-    names = engine.signature.param_input, engine.signature.param_output
+    param_input, param_output = engine.signature.param_input, engine.signature.param_output
     batch_size, total_size = options.batch_size, options.total_size
-    fields: Mapping[str, Any] = {names[0]: X} | ({} if y is None else {names[1]: y})
+    fields: Mapping[str, Any] = {param_input: X} | ({} if y is None else {param_output: y})
     order: Callable[[int], np.ndarray | None] | None = None
     if isinstance(X, ArrayDataset | ArrayLoader):
-        _refuse_twice({names[1]: y} if y is not None else {}, names)
+        if y is not None:
+            _raise_passed_twice(param_output, param_input)
         fields = (X if isinstance(X, ArrayDataset) else X.dataset).labelled
         if isinstance(X, ArrayLoader):
             batch_size = batch_size or X.batch_size
             order = partial(_order_of_loader, X, X.epoch)
-    elif _yields_batches(X := open_chunked_table(X, engine.parameters) or X, names[0]):
+    elif _yields_batches(X := open_chunked_table(X, engine.parameters) or X, param_input):
         if y is not None:
             msg = (
-                f"`{names[1]}` must come with the batches of `{names[0]}`: which of its rows belong to which batch is "
-                "not known. Let them yield it, as a field or a column of that name."
+                f"`{param_output}` must come with the batches of `{param_input}`, since its rows cannot be assigned to "
+                "them otherwise. Add it to each batch, as a field or a column of that name."
             )
             raise TypeError(msg)
         return _of_iterable(engine, X, kwargs, options)
-    twice = sorted(set(fields) & set(kwargs))
-    if twice:
-        _refuse_twice({twice[0]: kwargs[twice[0]]}, names)
-    rest = {name: value for name, value in fields.items() if name not in names}
-    call = engine.read_call(fields.get(names[0]), {**rest, **kwargs}, in_parts=True, output=fields.get(names[1]))
+    if twice := sorted(set(fields) & set(kwargs)):
+        _raise_passed_twice(twice[0], param_input)
+    extra = {name: value for name, value in fields.items() if name not in (param_input, param_output)}
+    call = engine.read_call(
+        fields.get(param_input), {**extra, **kwargs}, in_parts=True, output=fields.get(param_output)
+    )
     rows = {name: array for name, array in call.arrays.items() if array.ndim}
     if total_size not in (None, call.n_obs):
         msg = f"`total_size` must be the number of rows, {call.n_obs}; got {total_size}. Leave it out with arrays."
@@ -175,63 +177,60 @@ def read_training(
     if order is None and options.shuffle:
         words = tuple(int(word) for word in np.asarray(jax.random.key_data(key)).ravel())
         order = partial(_order_of_key, words, call.n_obs)
-    size = batch_size or _batch_size(call.n_obs)
+    size = batch_size or _default_batch_size(call.n_obs)
     if size >= call.n_obs:
-        order = None  # one batch of all rows, each in its place
+        order = None  # one batch of all rows, in their own order
     batches = ArrayBatches(rows, size, order) if order is not None else ArrayBatches(rows, size)
-    scalars = {name: array for name, array in call.arrays.items() if not array.ndim}
+    scalars = {name: np.asarray(array).item() for name, array in call.arrays.items() if not array.ndim}
     loader = X if isinstance(X, ArrayLoader) else None
     described = "the order given" if order is None else "shuffled"
     if loader is not None and loader.shuffle:
         described = f"shuffled by the loader, {key_to_text(loader.rng_key)}, from epoch {loader.epoch}"
-    static = {**call.static, **_plain(scalars)}
-    return TrainingData(batches, static, rows, call.tables, {"order": described}, loader, index=call.index)
+    return TrainingData(
+        batches, {**call.static, **scalars}, rows, call.tables, {"order": described}, loader, index=call.index
+    )
 
 
 def _yields_batches(X: Any, name: str) -> bool:
+    """Return whether the input is read as an iterable of batches."""
     return isinstance(X, ChunkedTable) or (open_table(X, name) is None and is_batches(X))
 
 
-def _plain(scalars: Mapping[str, Any]) -> dict[str, Any]:
-    """Return 0-d arrays as plain numbers, which every step is given alike."""
-    return {name: np.asarray(value).item() for name, value in scalars.items()}
-
-
-def _refuse_twice(given: Mapping[str, Any], names: tuple[str, str]) -> None:
-    if given:
-        msg = (
-            f"`{next(iter(given))}` must be given once; it comes with the data set or the batches of `{names[0]}`. "
-            "Leave one out."
-        )
-        raise TypeError(msg)
+def _raise_passed_twice(name: str, param_input: str) -> Never:
+    """Raise because an argument is also a field of the data set or the loader."""
+    msg = (
+        f"`{name}` must be given once; got it as an argument and in the data set passed as `{param_input}`. Leave one "
+        "out."
+    )
+    raise TypeError(msg)
 
 
 def _of_iterable(engine: KernelEngine, X: Any, kwargs: Mapping[str, Any], options: FitOptions) -> TrainingData:
-    """Check an iterable of batches."""
+    """Return the data of a fit to an iterable of batches, after checking the arguments."""
     aligned = [name for name, value in kwargs.items() if is_array(value) and np.ndim(value)]
     if aligned:
         msg = (
-            f"`{aligned[0]}` has rows, and so has each batch; which belongs to which is not known. Let the iterable "
-            "yield it with its batches, as a field of that name."
+            f"`{aligned[0]}` has rows, and so has each batch, and they cannot be matched. Add it to each batch, as a "
+            "field of that name."
         )
         raise TypeError(msg)
     once = isinstance(X, Iterator)
     if once and options.epochs > 1:
         msg = (
-            f"`epochs` must be 1 for an iterator, which can be gone through once; got {options.epochs}. Pass something "
-            "that begins anew with each `iter(...)`: a loader, a list, an object whose `__iter__` makes the generator."
+            f"`epochs` must be 1 for an iterator, which can be read only once; got {options.epochs}. Pass an iterable "
+            "that can be read repeatedly: a loader, a list, an object whose `__iter__` returns a new generator."
         )
         raise ValueError(msg)
     n_obs = options.total_size or _length(X)
     if n_obs is None and once:
         msg = (
-            "`total_size` must be given with an iterator: how much a batch stands for depends on the number of all "
-            "rows, and counting them would use them up. Pass `total_size=`, the number of rows of the whole data."
+            "`total_size` must be given with an iterator: the scale of a batch depends on the number of all rows, and "
+            "counting them would exhaust the iterator. Pass `total_size=`, the number of rows of the whole data."
         )
         raise ValueError(msg)
     count = partial(count_rows, X, engine.parameters) if n_obs is None else lambda: n_obs
-    # How a table is read says nothing of how to fit it.
-    size = options.batch_size or (_batch_size if isinstance(X, ChunkedTable) else None)
+    # The chunks of a table are chosen for reading, not for fitting.
+    size = options.batch_size or (_default_batch_size if isinstance(X, ChunkedTable) else None)
     batches = IterableBatches(X, engine.parameters, size, count)
     shuffled = is_shuffled(X)
     order = {"order": "of the iterable, shuffled" if shuffled else "of the iterable"}
@@ -240,7 +239,7 @@ def _of_iterable(engine: KernelEngine, X: Any, kwargs: Mapping[str, Any], option
 
 
 def _length(X: Iterable[Any]) -> int | None:
-    """Return the number of rows an epoch has: of a loader those its sampler picks, else those of its data set."""
+    """Return the number of rows in an epoch, of a table or a loader (sampler or data set); None if not known."""
     if isinstance(X, ChunkedTable):
         return X.n_obs
     for source in (getattr(X, "sampler", None), getattr(X, "dataset", None)):
@@ -249,42 +248,43 @@ def _length(X: Iterable[Any]) -> int | None:
     return None
 
 
-def _batch_size(n_obs: int) -> int:
-    """Return a batch size: a hundredth of the data, as a power of two from 64 to 4,096."""
+def _default_batch_size(n_obs: int) -> int:
+    """Return the default batch size: about a hundredth of the rows, as a power of two from 64 to 4,096."""
     return int(min(n_obs, 2 ** int(np.clip(np.round(np.log2(max(1, n_obs / 100))), 6, 12))))
 
 
 def _order_of_key(words: tuple[int, ...], n_obs: int, epoch: int) -> np.ndarray:
-    """Return the order of the rows in an epoch, drawn on the host, where the rows are."""
+    """Return the order of the rows in an epoch; computed on the host, where the rows are."""
     return np.random.Generator(np.random.PCG64([*words, epoch])).permutation(n_obs)
 
 
 def _order_of_loader(loader: ArrayLoader, first: int, epoch: int) -> np.ndarray | None:
+    """Return the order of the rows in an epoch of a loader."""
     return loader.order(first + epoch)
 
 
 def plan_fit(
     engine: KernelEngine, fit: SVIFit, training: TrainingData, options: FitOptions, key_text: str
 ) -> tuple[MinibatchPlan, KernelSpec]:
-    """Return what the fit is to do, and the structure of the kernel; refuse what cannot be right.
+    """Return the plan of the fit and the structure of the kernel.
 
     Raises
     ------
     KernelValidationError
         If the kernel does not observe the output.
     ValueError
-        If a batch cannot stand for its share of the data.
+        If the loss of a batch is not an unbiased estimate of the loss of all rows.
     """
-    batches = training.batches
-    first, names = batches.first(), _main(engine)
-    rest = {name: array for name, array in first.items() if name not in names} | dict(training.static)
-    engine.signature.check_call(rest)
-    call = replace(read_call({name: first.get(name) for name in names}, rest), tables=training.tables)
-    call = replace(call, columns=training.tables.get(names[0], ()))
+    batches, tables = training.batches, training.tables
+    first, names = batches.first(), (engine.signature.param_input, engine.signature.param_output)
+    extra = {name: array for name, array in first.items() if name not in names} | dict(training.static)
+    engine.signature.check_call(extra)
+    call = read_call({name: first.get(name) for name in names}, extra)
+    call = replace(call, tables=tables, columns=tables.get(names[0], ()))
     spec = engine.read_fit(call)
     scaled = batch_scale(engine, fit, call, spec, training.n_obs)
     if training.reordered and training.n_obs <= call.n_obs:
-        check_batch(engine, fit, call, spec, training.n_obs)  # for what it refuses: rows that have places of their own
+        check_batch(engine, fit, call, spec, training.n_obs)  # raises if the order of the rows matters
     fit.check_run(replace(call, n_obs=training.n_obs), spec)
     kinds = {name: f"{array.dtype}{list(array.shape[1:])}" for name, array in sorted(batches.templates.items())}
     described = {
@@ -308,7 +308,3 @@ def plan_fit(
         described=described,
     )
     return plan, spec
-
-
-def _main(engine: KernelEngine) -> tuple[str, str]:
-    return engine.signature.param_input, engine.signature.param_output

@@ -1,4 +1,4 @@
-"""A model in words: for the prompt, for notebooks, and at length."""
+"""Representations of a model: ``repr``, HTML and ``describe()``."""
 
 __all__ = ["ModelSummary", "describe", "html", "summary"]
 
@@ -24,35 +24,33 @@ from aimz.kernel import (
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """What there is to say of a model."""
+    """Facts about a model that its representations show."""
 
     signature: KernelSignature
     inference: SVI | MCMC | None
     posterior: Posterior | None
     spec: KernelSpec | None
     directory: str | None
-    """Where results lie that were given no place of their own, if there are any."""
+    """Temporary directory of results stored without ``output_dir``, if there is one."""
 
 
 def _facts(model: ModelSummary) -> list[tuple[str, str]]:
-    """Return what the short forms say, as pairs of a label and a text."""
+    """Return the facts of the short representations, as pairs of label and text."""
     inference = model.inference
-    how = "none: loaded to predict" if inference is None else type(inference).__name__
     if isinstance(inference, SVI):
         guide = inference.guide
-        how += f" with guide {getattr(guide, '__name__', type(guide).__name__)}"
+        how = f"{type(inference).__name__} with guide {getattr(guide, '__name__', type(guide).__name__)}"
     elif inference is not None:
-        how += f" with {type(inference.sampler).__name__}, {inference.num_chains} chain(s)"
-    spec = model.spec
-    # Results that were given a directory say themselves where they are.
-    lying = [("Results", f"{model.directory} (temporary)")] if model.directory else []
+        how = f"{type(inference).__name__} with {type(inference.sampler).__name__}, {inference.num_chains} chain(s)"
+    else:
+        how = "none: loaded to predict"
     return [
         ("Kernel", model.signature.kernel),
         ("Input, output", f"{model.signature.param_input}, {model.signature.param_output}"),
         ("Inference", how),
         ("Fitted", f"yes, {model.posterior.n_draws} posterior draws" if model.posterior else "no"),
-        *lying,
-        ("Sites", ", ".join(_label(s) for s in spec.sites) if spec else "not traced yet"),
+        *([("Results", f"{model.directory} (temporary)")] if model.directory else []),
+        ("Sites", ", ".join(map(_label, model.spec.sites)) if model.spec else "not traced yet"),
     ]
 
 
@@ -64,7 +62,7 @@ def _label(site: Site) -> str:
 
 
 def summary(model: ModelSummary) -> str:
-    """Return a text of a few lines."""
+    """Return the text of ``repr``: a few lines of at most 80 characters."""
     lines = ["<ImpactModel>"]
     for label, text in _facts(model):
         lines += textwrap.wrap(
@@ -74,7 +72,7 @@ def summary(model: ModelSummary) -> str:
 
 
 def html(model: ModelSummary) -> str:
-    """Return a table for a notebook, with one row a site."""
+    """Return the HTML of a notebook: the facts, and a table of the sites."""
     facts = "".join(
         f"<tr><th style='text-align:left'>{escape.escape(label)}</th>"
         f"<td style='text-align:left'>{escape.escape(text)}</td></tr>"
@@ -87,20 +85,20 @@ def html(model: ModelSummary) -> str:
 
 
 def describe(model: ModelSummary) -> str:
-    """Return the full text, at most 80 columns wide."""
+    """Return the text of ``describe()``, in lines of at most 80 characters."""
     spec = model.spec
     if spec is None:
-        said = (
+        hint = (
             "The kernel has not been traced yet: call a method with data, or "
             f"`describe({model.signature.param_input}, {model.signature.param_output}, ...)`."
         )
-        return "\n".join([summary(model), "", *textwrap.wrap(said, WIDTH, break_on_hyphens=False)])
+        return "\n".join([summary(model), "", *textwrap.wrap(hint, WIDTH, break_on_hyphens=False)])
     lines = text_table(COLUMNS, map(site_cells, spec.sites), WIDTH)
     return "\n".join([summary(model), "", *lines, "", *_returns(spec)])
 
 
 def _returns(spec: KernelSpec) -> list[str]:
-    """Return a line for each question about what a method gives back."""
+    """Return lines about what the methods return for this kernel."""
     default = ", ".join(spec.return_sites) or "nothing: the kernel has no output and no deterministic site"
     facts = [
         f"A predictive method returns {default}, with dimensions (chain, draw, ...); rows run along '{spec.row_dim}'.",
@@ -111,13 +109,13 @@ def _returns(spec: KernelSpec) -> list[str]:
     if spec.local_sites:
         facts.append(
             f"Local latent sites ({', '.join(spec.local_sites)}) keep their posterior draws for the fitted "
-            "observations, and are drawn anew for others."
+            "observations, and are resampled for others."
         )
     if spec.param_sites:
         facts.append(f"Parameters ({', '.join(spec.param_sites)}) take their fitted values.")
     if spec.fixed_size:
         facts.append(
             "The kernel could only be traced at the number of rows it was called with (it may close over arrays "
-            "as long as the data), so its rows are taken to be the plate around the output."
+            "as long as the data), so its rows are assumed to be the plate around the output."
         )
     return [line for fact in facts for line in textwrap.wrap(fact, WIDTH, subsequent_indent="  ")]

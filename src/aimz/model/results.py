@@ -1,4 +1,4 @@
-"""From computed arrays to the trees users get."""
+"""Build trees with the user's labels from computed arrays."""
 
 __all__ = ["ResultBuilder"]
 
@@ -23,37 +23,36 @@ if TYPE_CHECKING:
 
 
 class ResultBuilder:
-    """Makes trees, with the user's labels.
+    """Builder of datasets and trees with the user's ``dims`` and ``coords``.
 
-    The room :mod:`aimz.output` is imported when the first result is made: it brings xarray, and with it pandas.
+    :mod:`aimz.output` is imported with the first result, because it imports xarray and pandas.
     """
 
     def __init__(self, dims: Mapping[str, Sequence[str]] | None, coords: Mapping[str, Any] | None) -> None:
-        self.given = (dims, coords)
+        self.dims_and_coords = (dims, coords)
+        """``dims`` and ``coords`` as the user passed them."""
         if dims is not None or coords is not None:
             self._labels()
 
     def _labels(self, columns: InputColumns | None = None, index: Any = None) -> Any:
+        """Return the user's labels, checked, with those of columns and rows."""
         from aimz.output import Labels
 
-        return replace(Labels.check(*self.given), columns=columns, index=index)
+        return replace(Labels.check(*self.dims_and_coords), columns=columns, index=index)
 
     def _labels_of(self, prepared: PreparedCall) -> Any:
-        """Return the labels of a call, those of its rows and columns among them."""
+        """Return the labels of a call, including those of its rows and columns."""
         return self._labels(prepared.columns, prepared.call.index)
 
     def check(self, prepared: PreparedCall) -> None:
-        """Refuse labels that do not fit the sites of a call, before it is computed."""
-        if self.given[0]:
+        """Raise if the labels do not fit the sites of a call, before it is computed."""
+        if self.dims_and_coords[0]:
             self._axes_of(prepared)
 
     def posterior(
         self, posterior: Posterior, spec: KernelSpec | None, columns: InputColumns | None, index: Any
     ) -> "dict[str, xr.Dataset]":
-        """Return the group ``posterior``, and ``sample_stats`` where chains made it.
-
-        ``columns`` and ``index`` label the input of the fit.
-        """
+        """Return the group ``posterior``, and ``sample_stats`` of MCMC; ``columns`` and ``index`` label the input."""
         from aimz.output import DrawsInfo, draws_dataset, stats_dataset
 
         spec = spec or KernelSpec(sites=(), param_input="X", param_output="y")
@@ -82,7 +81,7 @@ class ResultBuilder:
         statistics: Reduction | None = None,
         **attrs: Any,
     ) -> "GroupTemplate":
-        """Return the group of a call without its arrays; ``row_block`` says how many rows were drawn together."""
+        """Return the group of a call without its arrays; ``row_block`` is the number of rows of a block."""
         from aimz.output import group_template
 
         info = self._info(prepared, key, row_block=row_block, **attrs)
@@ -91,7 +90,7 @@ class ResultBuilder:
     def averages(
         self, compared: ScenarioSums, comparison: ScenarioRequest, contrast: "Contrast", key: str
     ) -> "xr.DataTree":
-        """Return the tree of a comparison."""
+        """Return the tree of a comparison of scenarios."""
         from aimz.output import Averages, scenario_tree
 
         groups, prepared = comparison.groups, comparison.first
@@ -124,7 +123,7 @@ class ResultBuilder:
         return scenario_tree(averages, contrast)
 
     def _axes_of(self, prepared: PreparedCall) -> dict[str, tuple[str, ...]]:
-        """Return the names of the axes of one draw of each return site."""
+        """Return the axis names of one draw of each return site."""
         labels, call = self._labels_of(prepared), prepared.call
         return {
             name: labels.axes(prepared.spec, name, prepared.spec[name].traced_shape, call.n_obs)
@@ -132,14 +131,14 @@ class ResultBuilder:
         }
 
     def _coords_of(self, prepared: PreparedCall) -> dict[str, Any]:
-        """Return the labels of dimensions: the user's, and those of the columns."""
+        """Return the coordinates of dimensions: the user's, and the column names."""
         labels = self._labels_of(prepared)
         names = () if prepared.columns is None else prepared.columns.names
         along = labels.along_columns(self._axes_of(prepared))
         return {**{dim: np.asarray(names) for dim in along}, **labels.coords}
 
     def dims_beside_rows(self, prepared: PreparedCall) -> dict[str, tuple[str, ...]]:
-        """Return the names of the axes of each return site, that of the rows left out."""
+        """Return the axis names of each return site, without the row axis."""
         rows = prepared.plan.row_axes
         return {
             name: tuple(axis for i, axis in enumerate(axes) if i != rows.get(name))
@@ -147,7 +146,7 @@ class ResultBuilder:
         }
 
     def observed(self, prepared: PreparedCall, observed: Any) -> "dict[str, xr.Dataset]":
-        """Return the group ``observed_data``, where there are any."""
+        """Return the group ``observed_data``, if there are observed data."""
         from aimz.output import observed_dataset
 
         if observed is None:
@@ -157,6 +156,7 @@ class ResultBuilder:
         return {"observed_data": dataset}
 
     def _info(self, prepared: PreparedCall, key: str | None, *, row_block: int = 0, **attrs: Any) -> "DrawsInfo":
+        """Return the kernel, rows, chains and attributes that describe the draws of a call."""
         from aimz.output import DrawsInfo
 
         return DrawsInfo(
@@ -177,7 +177,7 @@ class ResultBuilder:
         key: str | None,
         observed: Any = None,
     ) -> "xr.DataTree":
-        """Return a tree with ``group``, the groups ``beside`` it, and ``observed_data`` where there are any."""
+        """Return a tree with ``group``, the groups in ``beside``, and ``observed_data`` if there are observed data."""
         from aimz.output import draws_dataset, make_tree
 
         group_of_draws = draws_dataset(arrays, self._info(prepared, key), self._labels_of(prepared))

@@ -1,4 +1,4 @@
-"""A model as a directory without code, and back."""
+"""Write a model to a directory without code, and read it back."""
 
 __all__ = ["ModelState", "read_model", "write_model"]
 
@@ -40,14 +40,14 @@ from aimz.persistence import (
 from aimz.types import Kernel
 
 _STRUCTURE = ("role", "distribution", "traced_shape", "row_axes", "dtype", "event_dim", "plates", "n_values", "leaves")
-"""What two sites of one name must have alike."""
+"""Site attributes that are compared when a saved model is loaded."""
 _NUMBERS = ("jax_enable_x64", "jax_threefry_partitionable")
-"""Settings of JAX that change what is drawn."""
+"""JAX settings that change the random numbers."""
 
 
 @dataclass(frozen=True)
 class ModelState:
-    """What a model is made of, besides code."""
+    """State of a model: everything that is saved, with the objects that hold it."""
 
     key: jax.Array
     engine: KernelEngine
@@ -58,14 +58,14 @@ class ModelState:
 
 
 def write_model(path: Path, model: ModelState, *, overwrite: bool) -> None:
-    """Write a model.
+    """Write a model to a directory.
 
     Raises
     ------
     FileExistsError
-        If there is something else, or a model and not ``overwrite``.
+        If ``path`` contains a model and ``overwrite`` is False, or anything other than a model.
     ValueError
-        If parameters are of classes of the user's and no call of the kernel is known to find these by.
+        If parameters are objects of custom classes and there is no recorded call of the kernel to restore them.
     """
     check_target(path, overwrite=overwrite)
     arrays: dict[str, np.ndarray] = {}
@@ -73,11 +73,11 @@ def write_model(path: Path, model: ModelState, *, overwrite: bool) -> None:
     fit = model.fit.write(arrays)
     if engine.example is None and any(needs_template(fit.get(part)) for part in ("params", "state")):
         msg = (
-            "Parameters of this kernel are objects of classes, which are known again by a call of the kernel; there "
-            "was none yet. Call `predict_on_batch` once, and save then."
+            "Some parameters of this kernel are objects of custom classes, which can only be restored with a recorded "
+            "call of the kernel; there was none yet. Call `predict_on_batch` once before `save`."
         )
         raise ValueError(msg)
-    dims, coords = model.results.given
+    dims, coords = model.results.dims_and_coords
     content = {
         "versions": _versions(),
         "settings": {name: bool(getattr(jax.config, name)) for name in _NUMBERS},
@@ -104,31 +104,35 @@ def write_model(path: Path, model: ModelState, *, overwrite: bool) -> None:
 
 
 def _versions() -> dict[str, str]:
+    """Return the versions that are stored with a model."""
     packages = ("aimz", "numpyro", "jax", "jaxlib", "numpy", "safetensors")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
-def _alike_in_arithmetic(versions: Mapping[str, str]) -> bool:
-    """Return whether equal kernels give equal programs here and there."""
-    here = _versions()
-    return all(versions.get(name) == here[name] for name in ("aimz", "numpyro", "jax", "jaxlib"))
+def _traces_identically(versions: Mapping[str, str]) -> bool:
+    """Return whether the same kernel has the same digest under the saved versions and the installed ones."""
+    installed = _versions()
+    return all(versions.get(name) == installed[name] for name in ("aimz", "numpyro", "jax", "jaxlib"))
 
 
 def _digest(kernel: Kernel, example: AbstractCall | None, static: Mapping[str, Any] | None = None) -> str | None:
+    """Return the digest of the kernel's program; None if not all arguments of the call are known."""
     if example is None or (example.left_out and static is None):
         return None
     return kernel_digest(kernel, example, static or example.static)
 
 
 def _write_posterior(posterior: Posterior, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return the JSON node of the posterior; its draws are added to ``arrays``."""
+
     def put(group: str, values: Mapping[str, Any]) -> list[str]:
         arrays.update({f"{group}/{name}": np.asarray(value) for name, value in values.items()})
         return list(values)
 
     for name in filterfalse(is_storable, posterior.draws):
         msg = (
-            f"The posterior has draws of {name!r}, which is no name of a site and cannot be stored. Set it again "
-            "without, `set_posterior_sample`."
+            f"The posterior has draws of {name!r}, which is not a valid site name and cannot be stored. Call "
+            "`set_posterior_sample` without these draws."
         )
         raise ValueError(msg)
     stats = posterior.sample_stats
@@ -140,6 +144,7 @@ def _write_posterior(posterior: Posterior, arrays: dict[str, np.ndarray]) -> dic
 
 
 def _write_observed(observed: FitData, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return the JSON node of the fitted data; the output and the row labels are added to ``arrays``."""
     if observed.output is not None:
         arrays["observed"] = np.asarray(observed.output)
     return {
@@ -151,22 +156,25 @@ def _write_observed(observed: FitData, arrays: dict[str, np.ndarray]) -> dict[st
     }
 
 
-def read_model(path: Path, kernel: Kernel, fit: Fit, given: Mapping[str, Any]) -> ModelState:
-    """Return what a model is made of; ``fit`` goes on, and ``given`` are arguments of the kernel that no file can hold.
+def read_model(path: Path, kernel: Kernel, fit: Fit, arguments: Mapping[str, Any]) -> ModelState:
+    """Read the state of a model; the state of the fit is restored in ``fit``.
+
+    ``arguments`` are arguments of the kernel that are not in the files, such as functions.
 
     Raises
     ------
     SavedModelError
-        If a file is torn, altered or of a newer format, or the kernel or the fit is another than was saved.
+        If a file is damaged, modified or of a newer format, or the kernel or the fit differs from the saved one.
     TypeError
-        If an argument of the kernel is missing that was left out.
+        If an entry of ``arguments`` is missing or unknown.
     """
     content, arrays = read_bundle(path)
-    with _understanding(path):
+    with _reporting_damage(path):
         about, settings, versions = (dict(content[name]) for name in ("kernel", "settings", "versions"))
         signature_of = str(about["param_input"]), str(about["param_output"])
         saved = f"`{about['name']}`, saved by aimz {versions['aimz']} with NumPyro {versions['numpyro']}"
-        spec, example = _read_structure(about)
+        spec = None if about["spec"] is None else read_spec(about["spec"])
+        example = None if about["example"] is None else read_example(about["example"])
         tables = {name: tuple(columns) for name, columns in content["tables"].items()}
         columns = read_columns(content["columns"])
         kind, digest = str(content["fit"]["kind"]), about["digest"]
@@ -176,140 +184,136 @@ def read_model(path: Path, kernel: Kernel, fit: Fit, given: Mapping[str, Any]) -
         observed = _read_observed(content["observed"], arrays)
         _check_settings(settings)
     engine = KernelEngine(kernel, read_signature(kernel, *signature_of))
-    static = _read_static(example, given, engine.signature)
+    static = _read_static(example, arguments, engine.signature)
     params: dict[str, Any] = {}
     _check_kind(fit, kind)
     if example is not None:
         _check_kernel(engine, example, static, saved)
         params = engine.reader.param_shapes(example.arrays, static, example.spec)
-    with _understanding(path):
+    with _reporting_damage(path):
         fit.read(content["fit"], arrays, KernelContext(example, static, params))
-    if example is not None and digest is not None and _alike_in_arithmetic(versions):
-        _compare_arithmetic(digest, kernel, example, static)
+    if example is not None and digest is not None and _traces_identically(versions):
+        _warn_if_other_program(digest, kernel, example, static)
     engine.reader.spec, engine.example = spec, example
     engine.tables, engine.columns = tables, columns
     return ModelState(key, engine, fit, results, posterior, observed)
 
 
 @contextmanager
-def _understanding(path: Path) -> Iterator[None]:
-    """Read what cannot be taken to be as we wrote it."""
+def _reporting_damage(path: Path) -> Iterator[None]:
+    """Raise ``SavedModelError`` for any other error that an invalid ``model.json`` causes."""
     try:
         yield
     except SavedModelError:
         raise
     except Exception as error:
-        raise damaged(path / "model.json", f"it cannot be understood ({type(error).__name__}: {error})") from error
-
-
-def _read_structure(about: Mapping[str, Any]) -> tuple[KernelSpec | None, AbstractCall | None]:
-    return (
-        None if about["spec"] is None else read_spec(about["spec"]),
-        None if about["example"] is None else read_example(about["example"]),
-    )
+        raise damaged(path / "model.json", f"its content is invalid ({type(error).__name__}: {error})") from error
 
 
 def _check_settings(settings: Mapping[str, bool]) -> None:
-    """Refuse to predict with other numbers than those that were fitted with."""
+    """Check that JAX computes with the same precision and random bits as when the model was saved."""
     for name in _NUMBERS:
         if settings[name] is not bool(getattr(jax.config, name)):
             msg = (
-                f"The model was saved with `{name}` set to {settings[name]}; here it is {not settings[name]}, and "
-                f"would give other numbers. Call `jax.config.update({name!r}, {settings[name]})` first."
+                f"The model was saved with `{name}` set to {settings[name]}; here it is {not settings[name]}, which "
+                f"changes the numbers. Call `jax.config.update({name!r}, {settings[name]})` first."
             )
             raise SavedModelError(msg)
 
 
 def _check_kind(fit: Fit, saved: str) -> None:
-    """Refuse another way of fitting; a posterior alone can be handed on by `set_posterior_sample`."""
+    """Check that the inference object is of the saved kind."""
     if fit.inference is not None and fit.kind != saved:
         msg = (
-            f"The model was fitted by {saved}; got {fit.kind}. Pass inference made as for the fit, or none; to fit "
-            "anew, make a new ImpactModel."
+            f"The model was fitted by {saved}; got {fit.kind}. Pass an inference object constructed as for the fit, or "
+            "None; for another inference, create a new ImpactModel."
         )
         raise SavedModelError(msg)
 
 
-def _read_static(example: AbstractCall | None, given: Mapping[str, Any], signature: KernelSignature) -> dict[str, Any]:
-    """Return the arguments of the kernel that are no arrays."""
+def _read_static(
+    example: AbstractCall | None, arguments: Mapping[str, Any], signature: KernelSignature
+) -> dict[str, Any]:
+    """Return the arguments of the kernel that are not arrays: the saved ones and ``arguments``."""
     if example is None:
-        return dict(given)
+        return dict(arguments)
     of_kernel = {*example.arrays, *example.static, *example.left_out} - {signature.param_input, signature.param_output}
-    signature.check_call({**dict.fromkeys(of_kernel), **given})
-    known = sorted(set(given) - set(example.left_out))
-    if known:
+    signature.check_call({**dict.fromkeys(of_kernel), **arguments})
+    saved = sorted(set(arguments) - set(example.left_out))
+    if saved:
         msg = (
-            f"`arguments` must be what no file can hold: {', '.join(example.left_out) or 'nothing here'}; got "
-            f"`{known[0]}`, which was saved with the model. Leave it out."
+            f"`arguments` must contain only what is not saved with the model: "
+            f"{', '.join(example.left_out) or 'nothing'}; got `{saved[0]}`, which is saved. Leave it out."
         )
         raise TypeError(msg)
-    missing = [name for name in example.left_out if name not in given]
+    missing = [name for name in example.left_out if name not in arguments]
     if missing:
         msg = (
-            f"The kernel was called with {', '.join(f'`{name}`' for name in missing)}, which no file without code can "
-            f"hold. Pass what it was: `ImpactModel.load(path, kernel, arguments={{{missing[0]!r}: ...}})`."
+            f"The kernel was called with {', '.join(f'`{name}`' for name in missing)}, which cannot be saved without "
+            f"code. Pass the same value: `ImpactModel.load(path, kernel, arguments={{{missing[0]!r}: ...}})`."
         )
         raise TypeError(msg)
-    return {**example.static, **{name: given[name] for name in example.left_out}}
+    return {**example.static, **{name: arguments[name] for name in example.left_out}}
 
 
 def _check_kernel(engine: KernelEngine, example: AbstractCall, static: Mapping[str, Any], saved: str) -> None:
-    """Refuse a kernel that has other sites than the one that was saved."""
+    """Check that the kernel has the same sites as the saved one."""
     try:
-        here = engine.reader.read(example.arrays, static)  # type: ignore[arg-type]
+        spec = engine.reader.read(example.arrays, static)  # type: ignore[arg-type]
     except Exception as error:
         error.add_note(f"This was raised when the kernel was compared with {saved}.")
         raise
-    unlike = list(_unlike_sites(example.spec, here))
-    if unlike:
-        more = f" and {len(unlike) - 5} more" if len(unlike) > 5 else ""
+    differences = _site_differences(example.spec, spec)
+    if differences:
+        more = f" and {len(differences) - 5} more" if len(differences) > 5 else ""
         msg = (
-            f"Kernel `{engine.signature.kernel}` is not {saved}: {'; '.join(unlike[:5])}{more}. Pass the kernel that "
-            "was fitted."
+            f"Kernel `{engine.signature.kernel}` is not {saved}: {'; '.join(differences[:5])}{more}. Pass the kernel "
+            "that was fitted."
         )
         raise SavedModelError(msg)
 
 
-def _unlike_sites(saved: KernelSpec, here: KernelSpec) -> list[str]:
+def _site_differences(saved: KernelSpec, new: KernelSpec) -> list[str]:
+    """Return a text for each site that differs, with the first attribute that does."""
     found = []
-    for name in dict.fromkeys([*(s.name for s in saved.sites), *(s.name for s in here.sites)]):
-        one, other = saved.get(name), here.get(name)
-        if one is None or other is None:
-            found.append(f"site `{name}` is {'new' if one is None else 'missing'}")
+    for name in dict.fromkeys(site.name for site in (*saved.sites, *new.sites)):
+        before, after = saved.get(name), new.get(name)
+        if before is None or after is None:
+            found.append(f"site `{name}` is {'new' if before is None else 'missing'}")
             continue
-        for what in _STRUCTURE:
-            was, is_ = getattr(one, what), getattr(other, what)
+        for attribute in _STRUCTURE:
+            was, is_ = getattr(before, attribute), getattr(after, attribute)
             if was != is_:
-                named = {"traced_shape": "shape", "leaves": "parameters"}.get(what, what)
-                found.append(f"site `{name}` has {named} {is_!s}, and had {was!s}")
+                label = {"traced_shape": "shape", "leaves": "parameters"}.get(attribute, attribute)
+                found.append(f"site `{name}` has {label} {is_!s}, and had {was!s}")
                 break
     return found
 
 
-def _compare_arithmetic(saved: str, kernel: Kernel, example: AbstractCall, static: Mapping[str, Any]) -> None:
-    """Warn of a kernel with the same sites that computes something else, as far as this can be told."""
-    here = _digest(kernel, example, static)
-    if here is not None and here != saved:
+def _warn_if_other_program(saved: str, kernel: Kernel, example: AbstractCall, static: Mapping[str, Any]) -> None:
+    """Warn if a kernel with the same sites computes something else, as far as its digest shows."""
+    digest = _digest(kernel, example, static)
+    if digest is not None and digest != saved:
         warn(
-            "The kernel has the sites of the one that was saved, but computes something else: a prior, a constant or "
-            "an array it closes over has changed. Predictions will differ from those of the model that was saved."
+            "The kernel has the same sites as the saved one, but computes something else: a prior, a constant or an "
+            "array it closes over has changed. Predictions will differ from those of the saved model."
         )
 
 
 def _read_results(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> ResultBuilder:
+    """Return the builder of results with the saved ``dims`` and ``coords``."""
     dims, coords = content["dims"], content["coords"]
     if coords is not None:
-        coords = {dim: _plain_array(read_labels(node, arrays).to_numpy()) for dim, node in coords.items()}
+        coords = {dim: read_labels(node, arrays).to_numpy() for dim, node in coords.items()}
+        # NumPy makes a string array of a list of strings, and so it was before the model was saved.
+        for dim, labels in coords.items():
+            if labels.dtype == object and all(type(label) is str for label in labels):
+                coords[dim] = labels.astype(str)
     return ResultBuilder(dims, coords)
 
 
-def _plain_array(labels: np.ndarray) -> np.ndarray:
-    """Return texts as NumPy has them of a list."""
-    texts = labels.dtype == object and all(type(label) is str for label in labels)
-    return labels.astype(str) if texts else labels
-
-
 def _read_posterior(node: Any, arrays: Mapping[str, np.ndarray], output: str) -> Posterior | None:
+    """Return the saved posterior, after checking it as draws from the user."""
     if node is None:
         return None
     for name in filterfalse(is_storable, node["sites"]):
@@ -323,6 +327,7 @@ def _read_posterior(node: Any, arrays: Mapping[str, np.ndarray], output: str) ->
 
 
 def _read_observed(node: Any, arrays: Mapping[str, np.ndarray]) -> FitData | None:
+    """Return the record of the fitted data; the data themselves are not saved."""
     if node is None:
         return None
     digests = {name: (tuple(shape), str(digest)) for name, (shape, digest) in node["digests"].items()}
