@@ -242,8 +242,8 @@ def _read_static(
     saved = sorted(set(arguments) - set(example.left_out))
     if saved:
         msg = (
-            f"`arguments` must contain only what is not saved with the model: "
-            f"{', '.join(example.left_out) or 'nothing'}; got `{saved[0]}`, which is saved. Leave it out."
+            f"`arguments` must name only arguments that are not saved: {', '.join(example.left_out) or 'none'}; got "
+            f"`{saved[0]}`, which was saved with the model. Leave it out."
         )
         raise TypeError(msg)
     missing = [name for name in example.left_out if name not in arguments]
