@@ -1,4 +1,4 @@
-"""Results live as long as someone holds them, and no longer than they should."""
+"""Lifetime of stored results: temporary directories, cleanup, damage, pickling and the end of a process."""
 
 import gc
 import os
@@ -27,7 +27,7 @@ OPTIONS = {"batch_size": 1024, "progress": False, "rng_key": random.key(5)}
 
 
 def kernel(X, y=None):
-    # Each model compiles its own, and these tests make many.
+    # A small kernel: each model compiles its own programs, and these tests make many models.
     b = numpyro.sample("b", dist.Normal())
     with numpyro.plate("obs", X.shape[0]):
         numpyro.sample("y", dist.Normal(b * X), obs=y)
@@ -40,14 +40,14 @@ def new_model() -> ImpactModel:
 
 @pytest.fixture
 def tmp(tmp_path, monkeypatch):
-    """Where temporary directories go, and nothing else."""
+    """Parent of all temporary directories; otherwise empty."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return tmp_path
 
 
 @pytest.fixture(params=["as a whole", "by Dask"])
 def read(request, monkeypatch):
-    """How arrays are read; the small ones of these tests would all be read as wholes."""
+    """Way in which arrays are read. Without the change, small arrays are always read as a whole."""
     if request.param == "by Dask":
         monkeypatch.setattr("aimz.output.lazy_datasets._SMALL_BYTES", 0)
     return request.param
@@ -60,7 +60,7 @@ def compiled():
 
 @pytest.fixture
 def model(compiled):
-    """A model that need not go, and has no directory yet."""
+    """A shared model without a temporary directory."""
     compiled.cleanup()
     yield compiled
     compiled.cleanup()
@@ -75,19 +75,20 @@ def expected(compiled):
     return draws_of(compiled.predict(X, store="memory", **OPTIONS))
 
 
-def only(directory: Path) -> Path:
+def only_entry(directory: Path) -> Path:
+    """Return the only entry of a directory."""
     (path,) = directory.iterdir()
     return path
 
 
-# ------------------------------------------------------------------------------------------------ who holds it
+# ------------------------------------------------------------------------------------- references to a result
 
 
-def test_a_result_outlives_its_model(tmp, expected):
+def test_result_is_readable_after_its_model_is_deleted(tmp, expected):
     model = new_model()
     tree = model.predict(X, **OPTIONS)
     home = Path(model.temp_dir)
-    assert home == only(tmp)
+    assert home == only_entry(tmp)
     del model
     gc.collect()
     assert home.is_dir()
@@ -95,7 +96,7 @@ def test_a_result_outlives_its_model(tmp, expected):
 
 
 @pytest.mark.usefixtures("read")
-def test_the_last_to_go_turns_off_the_light(tmp):
+def test_directory_is_removed_with_the_last_reference(tmp):
     model = new_model()
     one, other = (model.predict(X, **OPTIONS) for _ in range(2))
     part = one["posterior_predictive"]["y"][:, 2:4]
@@ -117,7 +118,7 @@ def test_the_last_to_go_turns_off_the_light(tmp):
     assert list(tmp.iterdir()) == []
 
 
-def test_a_model_that_goes_before_it_predicts_leaves_nothing(tmp):
+def test_model_without_stored_results_leaves_no_directory(tmp):
     model = new_model()
     assert model.temp_dir is None
     model.predict(X, store="memory", **OPTIONS)
@@ -127,17 +128,17 @@ def test_a_model_that_goes_before_it_predicts_leaves_nothing(tmp):
     assert list(tmp.iterdir()) == []
 
 
-def test_a_model_without_results_takes_its_directory_with_it(tmp):
+def test_directory_without_results_is_removed_with_the_model(tmp):
     model = new_model()
     model.predict(X, **OPTIONS)
     gc.collect()
-    assert Path(model.temp_dir).is_dir()  # the model holds it, also where nobody holds a result
+    assert Path(model.temp_dir).is_dir()  # the model alone keeps the directory
     del model
     gc.collect()
     assert list(tmp.iterdir()) == []
 
 
-def test_a_difference_of_two_results_holds_both(tmp):
+def test_lazy_difference_keeps_both_results(tmp):
     model = new_model()
     given = {"X": X, **OPTIONS}
     effect = model.estimate_effect(
@@ -154,7 +155,7 @@ def test_a_difference_of_two_results_holds_both(tmp):
     assert list(tmp.iterdir()) == []
 
 
-def test_models_have_directories_of_their_own(tmp):
+def test_models_do_not_share_a_directory(tmp):
     one, other = new_model(), new_model()
     trees = [model.predict(X, **OPTIONS) for model in (one, other)]
     assert one.temp_dir != other.temp_dir
@@ -167,7 +168,7 @@ def test_models_have_directories_of_their_own(tmp):
 # ---------------------------------------------------------------------------------------------------- cleanup
 
 
-def test_after_cleanup_reading_raises(model, tmp, read):
+def test_reading_after_cleanup_raises(model, tmp, read):
     tree = model.predict(X, **OPTIONS)
     y = tree["posterior_predictive"]["y"]
     assert (y.chunks is not None) == (read == "by Dask")
@@ -191,16 +192,16 @@ def test_after_cleanup_reading_raises(model, tmp, read):
     model.cleanup()  # twice is no error
 
 
-def test_after_cleanup_the_model_goes_on(model, tmp, expected):
+def test_model_predicts_after_cleanup(model, tmp, expected):
     stale = model.predict(X, **OPTIONS)
     model.cleanup()
     tree = model.predict(X, **OPTIONS)
     np.testing.assert_array_equal(draws_of(tree), expected)
-    with pytest.raises(StaleResultError):  # also if there is a directory again
+    with pytest.raises(StaleResultError):  # also after a new directory was created
         draws_of(stale)
 
 
-def test_what_was_loaded_or_kept_elsewhere_stays(tmp_path, tmp, expected):
+def test_cleanup_keeps_loaded_results_and_output_dir(tmp_path, tmp, expected):
     model = new_model()
     loaded = model.predict(X, **OPTIONS).load()
     memory = model.predict(X, store="memory", **OPTIONS)
@@ -211,10 +212,10 @@ def test_what_was_loaded_or_kept_elsewhere_stays(tmp_path, tmp, expected):
     gc.collect()
     for tree in (loaded, memory, kept):
         np.testing.assert_array_equal(draws_of(tree), expected)
-    assert only(tmp_path).name == "kept"
+    assert only_entry(tmp_path).name == "kept"
 
 
-def test_cleanup_models_is_for_all_of_them(tmp):
+def test_cleanup_models_removes_the_results_of_all_models(tmp):
     models = [new_model()]
     models.append(pickle.loads(pickle.dumps(models[0])))
     trees = [model.predict(X, **OPTIONS) for model in models]
@@ -226,15 +227,15 @@ def test_cleanup_models_is_for_all_of_them(tmp):
             draws_of(tree)
 
 
-def test_cleanup_models_is_not_for_results_of_models_that_are_gone(tmp, expected):
-    """They are the holder's."""
+def test_cleanup_models_keeps_results_of_deleted_models(tmp, expected):
+    """Only the remaining references decide about them."""
     tree = new_model().predict(X, **OPTIONS)
     gc.collect()
     ImpactModel.cleanup_models()
     np.testing.assert_array_equal(draws_of(tree), expected)
 
 
-def test_a_copy_of_a_model_does_not_share_its_directory(model, tmp):
+def test_unpickled_model_does_not_share_the_directory(model, tmp):
     tree = model.predict(X, **OPTIONS)
     restored = pickle.loads(pickle.dumps(model))
     assert restored.temp_dir is None
@@ -244,12 +245,12 @@ def test_a_copy_of_a_model_does_not_share_its_directory(model, tmp):
     assert draws_of(tree).shape[-1] == len(X)
 
 
-# --------------------------------------------------------------------------------- files that go or are altered
+# ------------------------------------------------------------------------------------ deleted or damaged files
 
 
 @pytest.mark.parametrize("where", ["temporary", "output_dir"])
 @pytest.mark.parametrize("damage", ["deleted", "truncated", "flipped", "zeros"])
-def test_damaged_files_raise_and_never_read_as_zeros(model, tmp_path, where, damage):
+def test_damaged_chunks_raise_instead_of_reading_as_zeros(model, tmp_path, where, damage):
     tree = model.predict(X, output_dir=tmp_path if where == "output_dir" else None, **OPTIONS)
     chunk = Path(tree.attrs["artifact_path"]) / "posterior_predictive" / "y" / "c" / "0" / "0" / "1"
     content = chunk.read_bytes()
@@ -269,9 +270,9 @@ def test_damaged_files_raise_and_never_read_as_zeros(model, tmp_path, where, dam
     assert np.isfinite(y[:, :, :1024].values).all()  # another chunk
 
 
-def test_a_directory_that_somebody_removed_is_stale(model, tmp_path):
+def test_reading_a_removed_directory_raises(model, tmp_path):
     tree = model.predict(X, output_dir=tmp_path, **OPTIONS)
-    shutil.rmtree(only(tmp_path))
+    shutil.rmtree(only_entry(tmp_path))
     with pytest.raises(StaleResultError, match="no longer exists"):
         draws_of(tree)
 
@@ -279,7 +280,7 @@ def test_a_directory_that_somebody_removed_is_stale(model, tmp_path):
 # ---------------------------------------------------------------------------------------------- names and labels
 
 
-def test_names_of_directories(model, tmp_path):
+def test_directories_are_named_by_time_and_method(model, tmp_path):
     calls = {
         "predict": {},
         "sample_posterior_predictive": {},
@@ -289,23 +290,23 @@ def test_names_of_directories(model, tmp_path):
     for method, more in calls.items():
         before = datetime.now(UTC)
         tree = getattr(model, method)(X, output_dir=tmp_path / method, **OPTIONS, **more)
-        path = only(tmp_path / method)
+        path = only_entry(tmp_path / method)
         assert tree.attrs["artifact_path"] == str(path)
         stamp, _, name = path.name.partition("_")
         assert name == method
         made = datetime.strptime(stamp, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC)
         assert before <= made <= datetime.now(UTC)
-    tree = (lambda: model.predict(X, **OPTIONS))()  # whoever calls
+    tree = (lambda: model.predict(X, **OPTIONS))()  # also when called from a lambda
     assert re.fullmatch(r"\d{8}T\d{6}\.\d{6}Z_predict", Path(tree.attrs["artifact_path"]).name)
     assert Path(tree.attrs["artifact_path"]).parent == Path(model.temp_dir)
 
 
 @pytest.mark.parametrize("given", [str, Path, lambda path: path.relative_to(Path.cwd())])
-def test_where_a_result_lies_is_said_on_it(model, tmp_path, monkeypatch, given):
+def test_attributes_contain_output_dir_and_artifact_path(model, tmp_path, monkeypatch, given):
     monkeypatch.chdir(tmp_path)
-    top = tmp_path / "some" / "where"  # neither is there yet
+    top = tmp_path / "some" / "where"  # neither directory exists yet
     tree = model.predict(X, output_dir=given(top), **OPTIONS)
-    path = str(only(top))
+    path = str(only_entry(top))
     with xr.open_datatree(path, engine="zarr") as stored:
         for found in (tree, stored):
             assert found.attrs["output_dir"] == str(top)
@@ -318,7 +319,7 @@ def test_where_a_result_lies_is_said_on_it(model, tmp_path, monkeypatch, given):
             assert attrs == dict(tree[group].attrs)
 
 
-def test_where_a_temporary_result_lies_is_said_on_it(model):
+def test_attributes_of_a_temporary_result(model):
     tree = model.predict(X, **OPTIONS)
     assert tree.attrs["output_dir"] == model.temp_dir
     assert Path(tree.attrs["artifact_path"]).parent == Path(model.temp_dir)
@@ -328,9 +329,9 @@ def test_where_a_temporary_result_lies_is_said_on_it(model):
             assert not {"output_dir", "artifact_path"} & set(tree[group].attrs)
 
 
-def test_the_stored_tree_is_the_live_one(model, tmp_path):
+def test_stored_tree_equals_the_returned_one(model, tmp_path):
     tree = model.predict(X, output_dir=tmp_path, **OPTIONS)
-    with xr.open_datatree(only(tmp_path), engine="zarr") as stored:
+    with xr.open_datatree(only_entry(tmp_path), engine="zarr") as stored:
         assert set(stored.children) == set(tree.children)
         for group in tree.children:
             one, other = stored[group].to_dataset(), tree[group].to_dataset()
@@ -343,24 +344,24 @@ def test_the_stored_tree_is_the_live_one(model, tmp_path):
 # ---------------------------------------------------------------------------------------------- other processes
 
 
-def test_a_pickled_result_is_read_where_it_lies(model, tmp_path, expected):
+def test_unpickled_result_reads_the_same_files(model, tmp_path, expected):
     tree = model.predict(X, output_dir=tmp_path, **OPTIONS)
     copy = pickle.loads(pickle.dumps(tree))
     np.testing.assert_array_equal(draws_of(copy), expected)
     assert copy.attrs == tree.attrs
-    shutil.rmtree(only(tmp_path))
+    shutil.rmtree(only_entry(tmp_path))
     with pytest.raises(StaleResultError):
         draws_of(copy)
 
 
-def test_a_pickled_result_that_is_gone_is_stale(model, tmp):
+def test_unpickled_result_raises_after_cleanup(model, tmp):
     pickled = pickle.dumps(model.predict(X, **OPTIONS))
     model.cleanup()
     with pytest.raises(StaleResultError):
         draws_of(pickle.loads(pickled))
 
 
-def test_a_pickled_result_does_not_take_the_directory_with_it(model, tmp, expected):
+def test_deleting_an_unpickled_result_keeps_the_directory(model, tmp, expected):
     tree = model.predict(X, **OPTIONS)
     copy = pickle.loads(pickle.dumps(tree))
     np.testing.assert_array_equal(draws_of(copy), expected)
@@ -396,9 +397,9 @@ def predict():
 ENDS = """
 import gc
 gc.disable()
-model, tree = predict()  # held by the main module to the end
-sys.modules["kept"] = tree["posterior_predictive"]["y"].mean("draw")  # to be read some time
-loop = [predict()[1]]  # a tree whose model went first, held by nothing but itself
+model, tree = predict()  # referenced by the main module until the end
+sys.modules["kept"] = tree["posterior_predictive"]["y"].mean("draw")  # a lazy array that is never read
+loop = [predict()[1]]  # a tree without its model, in a reference cycle
 loop.append(loop)
 del loop
 assert len(os.listdir(os.environ["TMPDIR"])) == 2
@@ -410,7 +411,7 @@ model, tree = predict()
 pid = os.fork()
 if pid == 0:
     import atexit
-    atexit._run_exitfuncs()  # what the end of a process does, short of ending the threads a child does not have
+    atexit._run_exitfuncs()  # as at the end of a process, but without joining threads, which a child does not have
     os._exit(0)
 os.waitpid(pid, 0)
 assert float(tree["posterior_predictive"]["y"].mean()) > 0
@@ -432,15 +433,15 @@ def start(code: str, tmp: Path, *args: str, warn: str = "error") -> subprocess.P
     )
 
 
-def test_the_end_of_a_process_leaves_nothing_and_says_nothing(tmp_path):
+def test_process_end_removes_directories_silently(tmp_path):
     ending = start(ENDS, tmp_path / "one")
-    # JAX warns of forks, and rightly so; this child does nothing with it.
+    # JAX warns about forks; this child does not use JAX.
     forking = start(FORKED, tmp_path / "other", str(tmp_path / "pickled"), warn="ignore")
     try:
         while not (tmp_path / "pickled").exists():
             assert forking.poll() is None, forking.stderr.read()
             time.sleep(0.01)
-        # A result is read in another process while its own is there, also if a child of that has ended.
+        # Another process can read the result while its own process runs, even after a child of it has ended.
         here = pickle.loads((tmp_path / "pickled").read_bytes())
         assert np.isfinite(here["y"].values).all()
     finally:
@@ -449,4 +450,4 @@ def test_the_end_of_a_process_leaves_nothing_and_says_nothing(tmp_path):
     assert (ending.returncode, forking.returncode) == (3, 0)
     assert list((tmp_path / "one").iterdir()) == list((tmp_path / "other").iterdir()) == []
     with pytest.raises(StaleResultError):
-        here["y"].values  # noqa: B018 (reading is the point)
+        here["y"].values  # noqa: B018 (the read raises)

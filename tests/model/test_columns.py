@@ -1,4 +1,4 @@
-"""Columns of a data frame: interventions find them by name, and so do groups."""
+"""Interventions on columns of a data frame, and groups by a column."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +39,7 @@ def changed(table, **columns):
 
 
 @pytest.mark.parametrize(
-    ("intervention", "by_hand"),
+    ("intervention", "apply"),
     [
         ({"price": 1.5}, lambda t: changed(t, price=1.5)),
         ({"price": lambda p: 2 * p}, lambda t: changed(t, price=2 * t["price"])),
@@ -47,16 +47,16 @@ def changed(table, **columns):
         ({"age": 30.5}, lambda t: changed(t, age=30.5)),
     ],
 )
-def test_a_column_is_set_by_its_name(model, table, intervention, by_hand):
-    expected = model.predict_on_batch(by_hand(table), **KEY)["posterior_predictive"]["y"]
+def test_intervention_on_a_column_equals_a_changed_table(model, table, intervention, apply):
+    expected = model.predict_on_batch(apply(table), **KEY)["posterior_predictive"]["y"]
     before = table.copy()
     for tree in (
         model.predict_on_batch(table, intervention=intervention, **KEY),
         model.predict(table, intervention=intervention, store="memory", progress=False, **KEY),
     ):
-        # Streams draw blocks of rows with keys of their own, so only the mean is the same in both.
+        # Streaming methods have keys for blocks of rows, so only the mean is equal to that of one pass.
         found = tree["posterior_predictive"]
-        expected_mu = model.predict_on_batch(by_hand(table), return_sites="mu", **KEY)["posterior_predictive"]["mu"]
+        expected_mu = model.predict_on_batch(apply(table), return_sites="mu", **KEY)["posterior_predictive"]["mu"]
         np.testing.assert_allclose(found["mu"], expected_mu, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(
         model.predict_on_batch(table, intervention=intervention, **KEY)["posterior_predictive"]["y"],
@@ -67,15 +67,15 @@ def test_a_column_is_set_by_its_name(model, table, intervention, by_hand):
     pd.testing.assert_frame_equal(table, before)
 
 
-def test_whole_numbers_stay_whole_unless_they_cannot(model):
-    """A column of integers set to a half would be cut down to 0 without a word."""
+def test_fraction_in_an_integer_column_is_not_truncated(model):
+    """The column becomes floating point; 0.5 must not silently become 0."""
     counts = pd.DataFrame({"a": [1, 2, 3], "b": [4, 5, 6], "c": [7, 8, 9]})
     found = model.predict_on_batch(counts, intervention={"a": 0.5}, return_sites="mu", **KEY)
     expected = np.array([[1.0, 2.0, -1.0], [0.5, 2.5, 0.0]]) @ np.array([[0.5, 0.5, 0.5], [4, 5, 6], [7, 8, 9]])
     np.testing.assert_allclose(found["posterior_predictive"]["mu"].values[0], expected, rtol=1e-6)
 
 
-def test_effects_by_a_column(model, table):
+def test_compare_scenarios_by_a_column(model, table):
     tree = model.compare_scenarios(
         {"as is": {}, "dearer": {"intervention": {"price": lambda price: price + 1}}},
         baseline="as is",
@@ -89,7 +89,7 @@ def test_effects_by_a_column(model, table):
     assert '"price": "callable' in tree["effect"].attrs["interventions"]
 
 
-def test_names_that_are_nowhere_are_refused(model, table):
+def test_unknown_columns_raise(model, table):
     with pytest.raises(ValueError, match="Columns: age, price, region"):
         model.predict(table, intervention={"prize": 1.0})
     with pytest.raises(ValueError, match="together"):

@@ -1,4 +1,4 @@
-"""The face of the model: what it says of itself, and small things users rely on."""
+"""Representations, properties and small conveniences of ``ImpactModel``."""
 
 import inspect
 from html.parser import HTMLParser
@@ -19,7 +19,7 @@ from kernels import BY_NAME, CASES, fitted_model, new_model
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_describe_is_readable_at_80_columns(case):
+def test_describe_fits_80_columns_and_names_all_sites(case):
     model = new_model(case)
     assert "not traced yet" in repr(model)
     assert "has not been traced yet" in model.describe()
@@ -35,7 +35,7 @@ def test_describe_is_readable_at_80_columns(case):
     assert model.rng_key == random.key(1)
 
 
-def test_what_describe_says():
+def test_describe_mentions_local_sites_and_parameters():
     text = new_model(BY_NAME["local_latents"]).describe(BY_NAME["local_latents"].X)
     assert "latent, local" in text
     assert "there was none yet" in text
@@ -46,22 +46,22 @@ def test_what_describe_says():
     assert "could only be traced at the number of rows" in new_model(closed).describe(closed.X)
 
 
-class AStudentWithTailsAsHeavyAsTheNameThatItWasGivenByItsMakersWhoWantedToSayAllOfIt(dist.StudentT):
-    """Its name fills a line."""
+class StudentTDistributionWithANameThatIsLongEnoughToFillAWholeLineOfTheTableOfSites(dist.StudentT):
+    """Distribution with a name as long as a line."""
 
 
-def awkward(the_input_which_has_a_name_of_its_own_that_is_too_long_for_a_line, an_output_that_is_no_shorter=None):
-    """Long names, many parents, no space to break a line at."""
-    X, y = the_input_which_has_a_name_of_its_own_that_is_too_long_for_a_line, an_output_that_is_no_shorter
+def awkward(input_with_a_name_that_is_much_too_long_for_a_single_line_of_text, output_with_another_long_name=None):
+    """Kernel with long names, many parents and no spaces where lines could be broken."""
+    X, y = input_with_a_name_that_is_much_too_long_for_a_single_line_of_text, output_with_another_long_name
     mu = X
     for i in range(30):
         mu = mu + numpyro.sample(
-            f"a_site_with_a_name_that_leaves_no_room_for_anything_else_on_its_line_{i}", dist.Normal()
+            f"a_site_with_a_name_that_leaves_no_room_for_other_columns_of_the_table_{i}", dist.Normal()
         )
     numpyro.sample("a" * 200, dist.Normal().expand([2, 3, 4, 5, 6, 7, 8]))
-    with numpyro.plate("a_plate_with_a_long_name_that_says_what_it_runs_along_and_on_and_on", X.shape[0]):
-        tail = AStudentWithTailsAsHeavyAsTheNameThatItWasGivenByItsMakersWhoWantedToSayAllOfIt(3.0, mu, 1.0)
-        numpyro.sample("an_output_that_is_no_shorter", tail, obs=y)
+    with numpyro.plate("a_plate_with_a_long_name_that_describes_its_rows_in_every_detail", X.shape[0]):
+        tail = StudentTDistributionWithANameThatIsLongEnoughToFillAWholeLineOfTheTableOfSites(3.0, mu, 1.0)
+        numpyro.sample("output_with_another_long_name", tail, obs=y)
 
 
 def html_named(X, y=None):
@@ -73,17 +73,17 @@ def make(kernel, **names):
     return ImpactModel(kernel, random.key(0), MCMC(NUTS(kernel), num_warmup=1, num_samples=1), **names)
 
 
-def test_no_name_is_too_long_for_80_columns():
-    given, made = inspect.signature(awkward).parameters
-    model = make(awkward, param_input=given, param_output=made)
+def test_long_names_fit_80_columns():
+    param_input, param_output = inspect.signature(awkward).parameters
+    model = make(awkward, param_input=param_input, param_output=param_output)
     texts = [model.describe(), repr(model), model.describe(np.zeros(3)), repr(model), repr(model.kernel_spec)]
     for text in texts:
         assert max(map(len, text.splitlines())) <= 80
-    for i in range(30):  # what tells a name from others is at its ends
+    for i in range(30):  # shortened names keep both ends, which distinguish them
         assert any(line.split()[0].endswith(f"_{i}") for line in texts[2].splitlines() if line.startswith("a_site"))
 
 
-def test_html_escapes_what_the_user_wrote():
+def test_html_escapes_names():
     model = make(html_named)
     model.describe(np.zeros(3))
     for shown in (model, model.kernel_spec):
@@ -94,7 +94,7 @@ def test_html_escapes_what_the_user_wrote():
 
 
 class Balanced(HTMLParser):
-    """Whether each tag that is opened is closed."""
+    """Parser that checks that every open tag is closed."""
 
     def __init__(self):
         super().__init__()
@@ -107,20 +107,20 @@ class Balanced(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_html_says_the_whole_story():
+def test_html_contains_facts_and_table_of_sites():
     case = BY_NAME["linear"]
     model = fitted_model(case)
     assert "Results" not in model._repr_html_()
     model.predict(**case.arguments(), progress=False)
     page = model._repr_html_()
-    for said in ("linear", "X, y", "MCMC with NUTS", "6 posterior draws", model.temp_dir, "<td>sigma</td>", "(n_obs,)"):
-        assert said in page
+    for text in ("linear", "X, y", "MCMC with NUTS", "6 posterior draws", model.temp_dir, "<td>sigma</td>", "(n_obs,)"):
+        assert text in page
     assert model.temp_dir in repr(model)
     model.cleanup()
     assert "Results" not in repr(model)
 
 
-def test_a_spec_in_short_is_a_table():
+def test_repr_of_a_spec_is_a_table():
     model = new_model(BY_NAME["hierarchical"])
     model.describe(**BY_NAME["hierarchical"].arguments())
     lines = repr(model.kernel_spec).splitlines()
@@ -214,7 +214,7 @@ def test_other_names_of_input_and_output():
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**31])
-def test_keys_are_recorded_and_read_back(seed):
+def test_keys_survive_conversion_to_text(seed):
     for key in (random.key(seed), random.key(seed, impl="rbg")):
         back = key_from_text(key_to_text(key))
         assert back == key
@@ -224,15 +224,15 @@ def test_keys_are_recorded_and_read_back(seed):
 def test_return_sites():
     case = BY_NAME["linear"]
     model = fitted_model(case)
-    for asked, got in (
+    for return_sites, expected in (
         (None, {"y", "mu"}),
         ("mu", {"mu"}),
         (["b", "y", "b"], {"b", "y"}),
         ([], set()),
         (iter(["a"]), {"a"}),
     ):
-        tree = model.predict_on_batch(case.X, return_sites=asked)
-        assert set(tree["posterior_predictive"].data_vars) == got
+        tree = model.predict_on_batch(case.X, return_sites=return_sites)
+        assert set(tree["posterior_predictive"].data_vars) == expected
 
 
 def test_intervention_values():
@@ -256,14 +256,14 @@ def test_intervention_values():
         model.predict_on_batch(**two)
 
 
-def test_half_a_dose_of_a_binary_treatment_is_half():
+def test_intervention_on_an_integer_site_keeps_fractions():
     case = BY_NAME["logistic"]
     for value, dtype in ((0.5, np.float32), (1.0, np.int32), (1, np.int32), (True, np.int32)):
         got = fitted_model(case).predict_on_batch(case.X, intervention={"y": value}, return_datatree=False)["y"]
         assert (got.dtype, float(got[0, 0])) == (dtype, float(value))
 
 
-def test_callable_on_a_latent_site_acts_on_its_posterior_draw():
+def test_callable_intervention_receives_posterior_draws():
     case = BY_NAME["linear"]
     model = fitted_model(case)
     got = model.predict_on_batch(
@@ -274,7 +274,7 @@ def test_callable_on_a_latent_site_acts_on_its_posterior_draw():
     np.testing.assert_allclose(got["mu"], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_arguments_that_are_not_arrays():
+def test_static_arguments_reach_the_kernel_as_plain_values():
     import numpyro
     import numpyro.distributions as dist
 
@@ -295,7 +295,7 @@ def test_arguments_that_are_not_arrays():
     assert all(arguments == (3, int, 3, int, ["b", "c"], 0.5) for arguments in seen)
 
 
-def test_callables_are_checked_before_any_work():
+def test_invalid_callables_raise_before_the_key_is_split():
     model = fitted_model(BY_NAME["linear"])
     key = model.rng_key
     for value, error, match in (
