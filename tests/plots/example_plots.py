@@ -90,8 +90,8 @@ def _groups() -> Any:
 def _predictive(kind: str | None) -> Any:
     centre = rng().normal(20, 4, 600)
     predicted = on_rows(centre, 0.0) + np.random.default_rng(3).normal(0, 2, (2, 150, 600))
-    seen = centre + np.random.default_rng(4).normal(0, 2, 600)
-    return plots.plot_predictive(predicted.assign_attrs(units="EUR"), observed=seen, kind=kind)
+    observed = centre + np.random.default_rng(4).normal(0, 2, 600)
+    return plots.plot_predictive(predicted.assign_attrs(units="EUR"), observed=observed, kind=kind)
 
 
 def _counts(rate: float = 2.5) -> Any:
@@ -101,8 +101,8 @@ def _counts(rate: float = 2.5) -> Any:
 
 def _predicted_rows() -> Any:
     centre = rng().normal(20, 4, 2000)
-    seen = centre + np.random.default_rng(6).normal(0, 2, 2000)
-    return plots.plot_predictive(row_statistics(centre, 2.0, units="EUR"), observed=seen)
+    observed = centre + np.random.default_rng(6).normal(0, 2, 2000)
+    return plots.plot_predictive(row_statistics(centre, 2.0, units="EUR"), observed=observed)
 
 
 def _uplift() -> Any:

@@ -47,18 +47,18 @@ def text_of(figure):
 
 def test_plots_of_model_results(model, tmp_path):
     rows = {"X": X, "t": T, "progress": False, "output_dir": tmp_path}
-    seen = X * T
+    observed = X * T
     predicted = model.predict(**rows)
-    assert "50 of 80 posterior draws" in text_of(plots.plot_predictive(predicted, observed=seen))
+    assert "50 of 80 posterior draws" in text_of(plots.plot_predictive(predicted, observed=observed))
     numbers = model.predict(**rows, statistics=("mean", 0.05, 0.95))
-    assert "90 % interval between quantiles of each row" in text_of(plots.plot_predictive(numbers, observed=seen))
+    assert "90 % interval between quantiles of each row" in text_of(plots.plot_predictive(numbers, observed=observed))
 
     sides = {"args_baseline": {**rows, **OFF}, "args_intervention": {**rows, **ON}}
     effect = model.estimate_effect(**sides)
     words = text_of(plots.plot_effect(effect))
     assert "With t = 1 against t = 0." in words
     assert "Average over 60 rows within each draw." in words
-    figure = plots.plot_uplift(effect, treated=T, outcome=seen, cost=0.2)
+    figure = plots.plot_uplift(effect, treated=T, outcome=observed, cost=0.2)
     assert len(figure.axes) == 3
     assert misplaced_texts(figure) == []
     by_row = model.estimate_effect(**sides, statistics=("mean", "interval"))
@@ -186,8 +186,8 @@ def test_large_results_are_read_in_blocks(stored, plot):
 
 def test_subsample_is_reported_and_reproducible(stored):
     _, array = stored
-    seen = np.linspace(0, 1, 50_000)
-    first, second = (plots.plot_predictive(array, observed=seen, max_rows=300, max_draws=20) for _ in range(2))
+    observed = np.linspace(0, 1, 50_000)
+    first, second = (plots.plot_predictive(array, observed=observed, max_rows=300, max_draws=20) for _ in range(2))
     assert "Drawn from 20 of 1,000 posterior draws. 300 of 50,000 rows, chosen at random." in text_of(first)
     lines = [np.concatenate([line.get_xydata() for line in f.axes[0].lines]) for f in (first, second)]
     np.testing.assert_array_equal(*lines)

@@ -110,7 +110,7 @@ def plot_effect(
     if has_scenarios and draws.shape[1] >= _MIN_CURVE and array[SCENARIO].dtype.kind in "iuf":
         with canvas("plot_effect", (7.0, 4.2), ax=ax, figsize=figsize) as drawn:
             _draw_curve(drawn, array, draws, interval, note)
-            return drawn.figure  # type: ignore[no-any-return]
+            return drawn.figure
     n = draws.shape[1]
     if n > _MAX_SCENARIOS:
         msg = (
@@ -121,7 +121,7 @@ def plot_effect(
     size = (7.5, 1.9 + max(1.1, 0.75 * n) if n <= _MAX_DENSITIES else forest_height(n))
     with canvas("plot_effect", size, ax=ax, figsize=figsize) as drawn:
         _draw_scenarios(drawn, array, draws, interval, note)
-        return drawn.figure  # type: ignore[no-any-return]
+        return drawn.figure
 
 
 def _draw_scenarios(drawn: Canvas, array: xr.DataArray, draws: np.ndarray, interval: Statistic, note: str) -> None:
@@ -221,9 +221,9 @@ def _plot_rows(array: xr.DataArray, ax: Any, figsize: Any) -> "Figure":
         drawn.title(f"{labels.title}, row by row")
         drawn.caption(
             f"Line and bars: posterior {rows.centre_name} and {interval_name(rows.interval)} of a row.",
-            f"It lies above no effect for {100 * above.mean():.3g} % of rows (blue), below for "
+            f"It is above no effect for {100 * above.mean():.3g} % of rows (blue), below for "
             f"{100 * below.mean():.3g} % (orange).",
             *rows.notes,
             f"Bars of {len(rows.drawn):,} rows are drawn." if len(rows.drawn) < len(rows.rows) else "",
         )
-        return drawn.figure  # type: ignore[no-any-return]
+        return drawn.figure

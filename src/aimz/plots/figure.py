@@ -13,7 +13,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # The palette of Okabe and Ito (2008), which is distinguishable with any colour vision.
 BLUE, ORANGE, DARK, GREY = "#0072B2", "#D55E00", "#222222", "#767676"
@@ -39,7 +42,7 @@ _STYLE: Mapping[str, Any] = {
 class Canvas:
     """A figure and the axes to draw on."""
 
-    figure: Any
+    figure: "Figure"
     axes: tuple[Any, ...]
     own: bool
     """True for a new figure, False for axes that the user passed."""
@@ -111,6 +114,7 @@ def canvas(
             importlib.import_module(module)
         import matplotlib.style
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         msg = (
             f"`{function}` draws with matplotlib and arviz-plots, which are not installed. Call "
@@ -127,8 +131,7 @@ def canvas(
         if ax is not None:
             yield Canvas(ax.get_figure(), (ax,), own=False)
             return
-        figure = Figure(figsize=size, layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # type: ignore[call-arg, union-attr]
+        figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
         # Notebooks display figures of pyplot; others need a representation.
         figure._repr_png_ = partial(_to_png, figure)  # type: ignore[attr-defined]
         axes = tuple(figure.subplots(1, columns, squeeze=False)[0])

@@ -113,7 +113,7 @@ def plot_groups(
             "In brackets: rows." if n_rows is not None else "",
             f"{shown} of {len(lines)} lines are labelled." if shown < len(lines) else "",
         )
-        return drawn.figure  # type: ignore[no-any-return]
+        return drawn.figure
 
 
 def _read_tree(effects: Any, array: xr.DataArray, groups: list[str]) -> tuple[xr.DataArray | None, xr.DataArray | None]:
@@ -135,9 +135,9 @@ def _read_tree(effects: Any, array: xr.DataArray, groups: list[str]) -> tuple[xr
     return overall, n_rows
 
 
-def _scenario_positions(known: list[Any], wanted: Any) -> list[int]:
+def _scenario_positions(known: list[Any], scenario: Any) -> list[int]:
     """Return the positions of the scenarios to plot."""
-    chosen = known if wanted is None else list(wanted) if isinstance(wanted, list | tuple) else [wanted]
+    chosen = known if scenario is None else list(scenario) if isinstance(scenario, list | tuple) else [scenario]
     unknown = [name for name in chosen if name not in known]
     if unknown or not 1 <= len(chosen) <= _MAX_SCENARIOS:
         got = f"{unknown[0]!r}" if unknown else f"{len(chosen)} of them"

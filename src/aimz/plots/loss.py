@@ -83,7 +83,7 @@ def plot_loss(source: Any, *, yscale: str | None = None, figsize: tuple[float, f
             "Line: running average; pale: single steps; orange: averages of the last two tenths.",
             f"{lost:,} step(s) whose loss is not finite are left out." if lost else "",
         )
-        return drawn.figure  # type: ignore[no-any-return]
+        return drawn.figure
 
 
 def _read_losses(source: Any) -> np.ndarray:

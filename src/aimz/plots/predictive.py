@@ -14,8 +14,8 @@ from aimz.plots.selection import (
     PREDICTED,
     SAMPLE_DIMS,
     STATISTIC,
-    check_labels,
     intervals,
+    read_column,
     remaining_dims,
     select_variable,
     sort_rows,
@@ -99,11 +99,16 @@ def plot_predictive(
     if not row_dim or not array.sizes[row_dim]:
         msg = f"`plot_predictive` needs predictions of rows; `{array.name}` has none. Pass what `predict` returns."
         raise ValueError(msg)
-    seen = _read_observed(predictions, observed, str(array.name), array.sizes[row_dim])
-    check_labels(observed, "observed", array, row_dim)
+    if observed is None and isinstance(predictions, xr.DataTree) and "observed_data" in predictions.children:
+        stored = predictions["observed_data"].data_vars.get(array.name)
+        observed = None if stored is None else stored.values
+    observed = None if observed is None else read_column(observed, "observed", array, row_dim, finite=False)
+    if observed is not None and not np.isfinite(observed).any():
+        msg = f"`observed` must have a finite number for some row; got {len(observed):,} others. Omit it."
+        raise ValueError(msg)
     with canvas("plot_predictive", (7.0, 4.4), ax=ax, figsize=figsize) as drawn:
         if STATISTIC in array.dims:
-            _draw_sorted_rows(drawn, array, row_dim, seen)
+            _draw_sorted_rows(drawn, array, row_dim, observed)
         else:
             chosen, rows_note = subsample_rows(array.sizes[row_dim], max_rows)
             if kind is None and array.dtype.kind in "iub":
@@ -111,32 +116,15 @@ def plot_predictive(
             few, note = thin_draws(array, max_draws if kind == "counts" else min(max_draws, _MAX_LINES))
             values = few.isel({row_dim: chosen}).transpose(*SAMPLE_DIMS, row_dim).values
             values = values.reshape(-1, values.shape[-1]).astype(np.float64)
-            text = _draw_distribution(drawn, values, None if seen is None else seen[chosen], kind)
+            text = _draw_distribution(drawn, values, None if observed is None else observed[chosen], kind)
             drawn.xlabel(axis_label(array.name, array.attrs))
             drawn.caption(text, note, rows_note)
-        drawn.title(f"{plain_name(array.name, array.attrs)}: predicted" + ("" if seen is None else " and observed"))
+        drawn.title(f"{plain_name(array.name, array.attrs)}: predicted" + ("" if observed is None else " and observed"))
         drawn.legend()
-        return drawn.figure  # type: ignore[no-any-return]
+        return drawn.figure
 
 
-def _read_observed(tree: Any, given: Any, name: str, n_obs: int) -> np.ndarray | None:
-    """Return the observations, from the argument or the result, or None."""
-    if given is None and isinstance(tree, xr.DataTree) and "observed_data" in tree.children:
-        given = tree["observed_data"].to_dataset().get(name)
-    if given is None:
-        return None
-    try:
-        values = np.asarray(given, np.float64)
-    except (TypeError, ValueError) as error:
-        msg = f"`observed` must be numbers, one for each row; got {type(given).__name__}."
-        raise TypeError(msg) from error
-    if values.shape != (n_obs,) or not np.isfinite(values).any():
-        msg = f"`observed` must have one number for each of the {n_obs:,} rows; got shape {values.shape}."
-        raise ValueError(msg)
-    return values
-
-
-def _draw_distribution(drawn: Canvas, values: np.ndarray, seen: np.ndarray | None, kind: str | None) -> str:
+def _draw_distribution(drawn: Canvas, values: np.ndarray, observed: np.ndarray | None, kind: str | None) -> str:
     """Draw the distribution over rows, of predictions of shape ``(n_draws, n_rows)``; return a caption."""
     lost = int((~np.isfinite(values)).any(axis=0).sum())
     if lost:
@@ -146,23 +134,25 @@ def _draw_distribution(drawn: Canvas, values: np.ndarray, seen: np.ndarray | Non
         # If some predictions are far from the others, a density would be a single spike.
         quarter, three_quarters = np.quantile(values, [0.25, 0.75])
         kind = "ecdf" if np.ptp(values) > 30 * (three_quarters - quarter) > 0 else "density"
-    seen = None if seen is None or not np.isfinite(seen).any() else seen[np.isfinite(seen)]
-    text = _draw_counts(drawn.ax, values, seen) if kind == "counts" else _draw_lines(drawn.ax, values, seen, kind)
+    observed = None if observed is None or not np.isfinite(observed).any() else observed[np.isfinite(observed)]
+    text = (
+        _draw_counts(drawn.ax, values, observed) if kind == "counts" else _draw_lines(drawn.ax, values, observed, kind)
+    )
     drawn.ylabel(_YLABELS[kind])
     set_ticks(drawn.ax.yaxis, percent=kind != "density")
     drawn.ax.set_ylim(bottom=0)
     return text
 
 
-def _draw_lines(ax: Any, values: np.ndarray, seen: np.ndarray | None, kind: str) -> str:
+def _draw_lines(ax: Any, values: np.ndarray, observed: np.ndarray | None, kind: str) -> str:
     """Draw a density or an empirical distribution function for each draw, with ArviZ; return a caption."""
     from arviz_plots import plot_ppc_dist
     from arviz_plots.plot_collection import PlotCollection
 
-    group = "prior_predictive" if seen is None else "posterior_predictive"
+    group = "prior_predictive" if observed is None else "posterior_predictive"
     tree = xr.DataTree.from_dict({group: xr.Dataset({"y": (("chain", "draw", "row"), values[None])})})
-    if seen is not None:
-        tree["observed_data"] = xr.DataTree(xr.Dataset({"y": ("row", seen)}))
+    if observed is not None:
+        tree["observed_data"] = xr.DataTree(xr.Dataset({"y": ("row", observed)}))
     # ArviZ is given our axes; otherwise it would create a figure with pyplot.
     axes = {"/": xr.Dataset({"figure": ((), ax.get_figure())}), "plot": xr.Dataset({"y": ((), ax)})}
     collection = PlotCollection(
@@ -181,14 +171,14 @@ def _draw_lines(ax: Any, values: np.ndarray, seen: np.ndarray | None, kind: str)
             plot_collection=collection,
             visuals={
                 "predictive_dist": {"color": BLUE, "alpha": 0.25, "width": 0.8},
-                "observed_dist": False if seen is None else {"color": DARK, "width": 2.0},
+                "observed_dist": False if observed is None else {"color": DARK, "width": 2.0},
                 "title": False,
                 "remove_axis": False,
             },
         )
     lines = ax.lines[before:]
     lines[0].set_label("predicted, a line for each draw")
-    if seen is not None:
+    if observed is not None:
         lines[-1].set_label("observed")
     set_ticks(ax.xaxis)
     # A few distant predictions must not compress the rest of the plot.
@@ -197,18 +187,18 @@ def _draw_lines(ax: Any, values: np.ndarray, seen: np.ndarray | None, kind: str)
     if distance > 0:
         low, high = max(low, quarter - distance), min(high, three_quarters + distance)
     both = values.ravel()
-    if seen is not None:
-        both = np.concatenate([both, seen])
-        low, high = min(low, seen.min()), max(high, seen.max())
+    if observed is not None:
+        both = np.concatenate([both, observed])
+        low, high = min(low, observed.min()), max(high, observed.max())
     if high > low:
         ax.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     cut = float(((both < low) | (both > high)).mean())
     return f"{100 * cut:.2g} % of the predictions are outside the axes." if cut > 0.0005 else ""
 
 
-def _draw_counts(ax: Any, values: np.ndarray, seen: np.ndarray | None) -> str:
+def _draw_counts(ax: Any, values: np.ndarray, observed: np.ndarray | None) -> str:
     """Draw the share of rows with each count, or range of counts if there are many; return a caption."""
-    both = values.ravel() if seen is None else np.concatenate([values.ravel(), seen])
+    both = values.ravel() if observed is None else np.concatenate([values.ravel(), observed])
     low, most = np.floor(both.min()), np.ceil(both.max())
     # The last bar includes the tail.
     top = most if most - low < _MAX_BARS else max(np.quantile(both, 0.995), low + 1)
@@ -223,8 +213,8 @@ def _draw_counts(ax: Any, values: np.ndarray, seen: np.ndarray | None) -> str:
 
     interval = read_probability(None)
     predicted = np.stack([shares(draw) for draw in values])
-    if seen is not None:
-        ax.bar(middle, shares(seen), width=0.8 * width, color=GREY, alpha=0.45, label="observed")
+    if observed is not None:
+        ax.bar(middle, shares(observed), width=0.8 * width, color=GREY, alpha=0.45, label="observed")
     ax.vlines(middle, *intervals(predicted, interval), color=BLUE, linewidth=2.2)
     ax.plot(middle, predicted.mean(axis=0), "o", color=BLUE, markersize=4.5, label="predicted")
     if width == 1:
@@ -239,21 +229,26 @@ def _draw_counts(ax: Any, values: np.ndarray, seen: np.ndarray | None) -> str:
     return about + each + (f" The last one holds all from {edges[-1]:,.0f}." if tail else "")
 
 
-def _draw_sorted_rows(drawn: Canvas, array: xr.DataArray, row_dim: str, seen: np.ndarray | None) -> None:
+def _draw_sorted_rows(drawn: Canvas, array: xr.DataArray, row_dim: str, observed: np.ndarray | None) -> None:
     """Draw rows sorted by their prediction, each with its interval and its observation."""
     rows = sort_rows(array, row_dim, _MAX_ROWS, "plot_predictive")
     draw_rows(drawn, rows, [BLUE] * len(rows.drawn))
     label = f"predicted, {rows.centre_name} and interval"
     drawn.ax.plot(rows.share, rows.centre[rows.drawn], color=BLUE, linewidth=1.6, label=label)
     inside = ""
-    if seen is not None:
-        seen = seen[rows.rows]
-        known = np.isfinite(seen)
-        within = (seen >= rows.low) & (seen <= rows.high)
+    if observed is not None:
+        observed = observed[rows.rows]
+        known = np.isfinite(observed)
+        within = (observed >= rows.low) & (observed <= rows.high)
         for part, colour, where in ((within, DARK, "inside"), (~within & known, ORANGE, "outside")):
             kept = part[rows.drawn]
             drawn.ax.plot(
-                rows.share[kept], seen[rows.drawn][kept], ".", color=colour, markersize=4, label=f"observed, {where}"
+                rows.share[kept],
+                observed[rows.drawn][kept],
+                ".",
+                color=colour,
+                markersize=4,
+                label=f"observed, {where}",
             )
         inside = f"{100 * within[known].mean():.3g} % of the observations lie inside."
     drawn.xlabel(f"share of rows ({row_dim.replace('_', ' ')}), smallest prediction first")

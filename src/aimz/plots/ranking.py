@@ -5,7 +5,7 @@ before it is known which draw is true.  Effects are accumulated along it for eac
 200 cuts.  Apart from a few numbers for each row, memory depends only on the numbers of cuts and draws.
 """
 
-__all__ = ["SHARE", "RankedEffects", "block_sums", "rank_effects", "read_column"]
+__all__ = ["SHARE", "RankedEffects", "block_sums", "rank_effects"]
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +17,9 @@ from aimz.plots.selection import (
     PREDICTED,
     SAMPLE_DIMS,
     STATISTIC,
-    check_labels,
+    check_finite,
     read_blocks,
+    read_column,
     remaining_dims,
     select_variable,
     thin_draws,
@@ -103,7 +104,7 @@ def rank_effects(
     n_obs = array.sizes[row_dim]
     if ranking is None:
         means = [block.mean(axis=0, dtype=np.float64) for _, block in read_blocks(array, row_dim)]
-        score = _check_finite(np.concatenate(means), "effects")
+        score = check_finite(np.concatenate(means), "effects")
     else:
         score = read_column(ranking, "ranking", array, row_dim)
     cuts = np.unique(np.round(np.linspace(0, n_obs, min(n_cuts, n_obs) + 1)).astype(np.int64))[1:]
@@ -135,36 +136,6 @@ def _assign_cells(score: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.n
     low, high = start[ties, None], stop[ties, None]
     inside = np.minimum(high, cuts) - np.maximum(low, np.append(0, cuts[:-1]))
     return cells, np.concatenate([np.eye(len(cuts)), np.maximum(0, inside) / (high - low)])
-
-
-def _check_finite(values: np.ndarray, name: str) -> np.ndarray:
-    """Return values; raise if some are not finite."""
-    lost = int((~np.isfinite(values)).sum())
-    if lost:
-        msg = f"`{name}` must be finite for every row; {lost:,} of {len(values):,} are not. Drop those rows."
-        raise ValueError(msg)
-    return values
-
-
-def read_column(given: Any, name: str, array: xr.DataArray, row_dim: str) -> np.ndarray:
-    """Return one finite number for each row.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the values are not finite numbers, one for each row, or have other labels than the rows.
-    """
-    n_obs = array.sizes[row_dim]
-    try:
-        values = np.asarray(given, np.float64)
-    except (TypeError, ValueError) as error:
-        msg = f"`{name}` must be numbers, one for each row; got {type(given).__name__}."
-        raise TypeError(msg) from error
-    if values.shape != (n_obs,):
-        msg = f"`{name}` must have one number for each of the {n_obs:,} rows; got shape {values.shape}."
-        raise ValueError(msg)
-    check_labels(given, name, array, row_dim)
-    return _check_finite(values, name)
 
 
 def block_sums(rows: RankedEffects, kept: np.ndarray | None = None) -> np.ndarray:

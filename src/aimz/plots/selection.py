@@ -11,9 +11,10 @@ __all__ = [
     "STATISTIC",
     "SortedRows",
     "average_rows",
-    "check_labels",
+    "check_finite",
     "intervals",
     "read_blocks",
+    "read_column",
     "remaining_dims",
     "select_variable",
     "sort_rows",
@@ -101,14 +102,38 @@ def remaining_dims(array: xr.DataArray, *, most: int, function: str, known: Iter
     return dims
 
 
-def check_labels(given: Any, name: str, array: xr.DataArray, row_dim: str) -> None:
-    """Check that values by row have the labels of the result's rows, if they have any other than a plain range.
+def read_column(given: Any, name: str, array: xr.DataArray, row_dim: str, *, finite: bool = True) -> np.ndarray:
+    """Return one number for each row.
 
     Raises
     ------
-    ValueError
-        If the labels differ or are in another order.
+    TypeError, ValueError
+        If the values are not numbers, one for each row, have other labels than the rows, or are not finite.
     """
+    n_obs = array.sizes[row_dim]
+    try:
+        values = np.asarray(given, np.float64)
+    except (TypeError, ValueError) as error:
+        msg = f"`{name}` must be numbers, one for each row; got {type(given).__name__}."
+        raise TypeError(msg) from error
+    if values.shape != (n_obs,):
+        msg = f"`{name}` must have one number for each of the {n_obs:,} rows; got shape {values.shape}."
+        raise ValueError(msg)
+    _check_labels(given, name, array, row_dim)
+    return check_finite(values, name) if finite else values
+
+
+def check_finite(values: np.ndarray, name: str) -> np.ndarray:
+    """Return values; raise if some are not finite."""
+    lost = int((~np.isfinite(values)).sum())
+    if lost:
+        msg = f"`{name}` must be finite for every row; {lost:,} of {len(values):,} are not. Drop those rows."
+        raise ValueError(msg)
+    return values
+
+
+def _check_labels(given: Any, name: str, array: xr.DataArray, row_dim: str) -> None:
+    """Check that values have the labels of the result's rows, in the same order, unless theirs are a plain range."""
     dims, index = getattr(given, "dims", None), getattr(given, "index", None)
     if isinstance(dims, tuple) and dims:
         index = given.indexes.get(dims[0])

@@ -135,7 +135,7 @@ def plot_uplift(
             describe_comparison(attrs),
             attrs["thinned"],
         )
-        return drawn.figure  # type: ignore[no-any-return]
+        return drawn.figure
 
 
 def _flatten_draws(array: xr.DataArray) -> np.ndarray:

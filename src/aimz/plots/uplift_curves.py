@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from aimz.plots.ranking import SHARE, RankedEffects, block_sums, rank_effects, read_column
-from aimz.plots.selection import SAMPLE_DIMS
+from aimz.plots.ranking import SHARE, RankedEffects, block_sums, rank_effects
+from aimz.plots.selection import SAMPLE_DIMS, read_column
 
 
 def uplift_curve(
