@@ -1,11 +1,11 @@
-"""Arguments in: what the user passes -> arrays, rows and keys that are safe to hand on."""
+"""Arguments of users, checked and converted: arrays, tables, batches, keys, paths, and readers of their rows."""
 
 from aimz.data.arrays import check_array, check_count, differences, fingerprint, is_array
 from aimz.data.chunked_tables import ChunkedTable, open_chunked_table
 from aimz.data.dataframes import is_plain_range
 from aimz.data.kernel_arguments import KernelArguments, check_aligned, read_call, read_rows
 from aimz.data.keys import check_key, key_from_text, key_to_text
-from aimz.data.lazy_arrays import LazyArray, LazySlice
+from aimz.data.lazy_arrays import LazyArray
 from aimz.data.minibatches import ArrayBatches, Batches, IterableBatches, count_rows
 from aimz.data.paths import read_input_dir, read_output_dir
 from aimz.data.posterior import Posterior, read_draws
@@ -23,7 +23,6 @@ __all__ = [
     "KernelArguments",
     "KernelParameters",
     "LazyArray",
-    "LazySlice",
     "Posterior",
     "RowReader",
     "RowSlice",
