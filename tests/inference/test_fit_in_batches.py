@@ -461,8 +461,8 @@ def test_files_are_shuffled_like_arrays(tmp_path, monkeypatch):
 
     expected = small_fit(SMALL_X, SMALL_Y, shuffle=True)
     assert (expected != small_fit(SMALL_X, SMALL_Y)).any()
-    monkeypatch.setattr(batches, "_WINDOW", 16 * 70)
-    monkeypatch.setattr(batches, "_STRETCH", 12 * 30)
+    monkeypatch.setattr(batches, "_WINDOW_BYTES", 16 * 70)
+    monkeypatch.setattr(batches, "_PIECE_BYTES", 12 * 30)
     np.testing.assert_array_equal(small_fit(*on_disk(tmp_path), shuffle=True), expected)
 
 
