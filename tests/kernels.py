@@ -1,6 +1,6 @@
-"""The catalogue: one kernel of each kind people write, with data, and what is expected of it.
+"""The kernel catalogue: one kernel of each common kind, with data and expected properties.
 
-Laws run over all of it.  A case says what cannot be read off a kernel by machine; the rest a law finds out.
+The laws are tested on all of it. A case contains the properties that a test cannot derive from the kernel.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ N_DRAWS = 6
 
 @dataclass(frozen=True)
 class Case:
-    """A kernel, data for it, and what is expected."""
+    """A kernel with data and expected properties."""
 
     kernel: Callable[..., Any]
     y: Any
@@ -43,15 +43,15 @@ class Case:
     """Latent sites with a row axis."""
     params: tuple[str, ...] = ()
     returns: tuple[str, ...] = ("y",)
-    """What a predictive method returns by default."""
+    """Sites that predictive methods return by default."""
     intervention: Mapping[str, Any] = field(default_factory=dict)
-    """An intervention that moves the output."""
+    """An intervention that changes the output."""
     scored: bool = True
     """Whether `log_likelihood` applies."""
     has_mean: bool = True
     """Whether the output has a mean and an sd to compare."""
-    witness: Callable[..., Any] | None = None
-    """The kernel NumPyro's own functions are asked about, where theirs permute the rows."""
+    reference: Callable[..., Any] | None = None
+    """Kernel to run with NumPyro's functions, if these would permute the rows of `kernel`."""
     fixed_size: bool = False
     improper: bool = False
     """Whether a prior is improper, so that there is no prior predictive."""
@@ -61,12 +61,12 @@ class Case:
         return self.kernel.__name__
 
     @property
-    def asked(self) -> Callable[..., Any]:
-        """The kernel NumPyro's own functions are asked about."""
-        return self.witness or self.kernel
+    def numpyro_kernel(self) -> Callable[..., Any]:
+        """The kernel to run with NumPyro's functions."""
+        return self.reference or self.kernel
 
     def arguments(self, rows: slice = slice(None)) -> dict[str, Any]:
-        """Input and further arguments, some of the rows."""
+        """Return the input and further arguments for some of the rows."""
         cut = {k: v[rows] if hasattr(v, "shape") else v for k, v in self.extra.items()}
         return {"X": self.X[rows], **cut}
 
@@ -228,7 +228,7 @@ def horseshoe(X, y=None):
 
 
 def gaussian_process(X, y=None):
-    """Rows see one another: the covariance couples them."""
+    """Rows interact through their covariance."""
     scale = numpyro.sample("scale", dist.HalfNormal())
     distance = jnp.sum((X[:, None] - X[None]) ** 2, -1)
     covariance = scale * jnp.exp(-0.5 * distance) + jnp.eye(X.shape[0])
@@ -236,7 +236,7 @@ def gaussian_process(X, y=None):
 
 
 def state_space(X, y=None):
-    """Rows see one another: a walk through time."""
+    """Rows interact: a random walk in time."""
     drift = numpyro.sample("drift", dist.Normal())
 
     def step(level, x):
@@ -248,7 +248,7 @@ def state_space(X, y=None):
 
 
 def factor_only(X, y=None):
-    """A likelihood written by hand: data enter by a factor, predictions are drawn."""
+    """A custom likelihood: the data are in a factor, and predictions are drawn."""
     b = numpyro.sample("b", dist.Normal())
     mu = numpyro.deterministic("mu", b * X[:, 0])
     if y is None:
@@ -285,7 +285,7 @@ def masked(X, seen, y=None):
 
 
 def closed_over(X, y=None):
-    """Closes over an array as long as the data, so it takes no other number of rows."""
+    """Closes over an array as long as the data, so it accepts no other number of rows."""
     b = numpyro.sample("b", dist.Normal())
     with numpyro.plate("obs", N_OBS):
         numpyro.sample("y", dist.Normal(b * X[:, 0] + OFFSET), obs=y)
@@ -329,7 +329,7 @@ CASES = [
     Case(gaussian_process, Y, X, intervention={"scale": 4.0}),
     Case(state_space, Y, X, row_sites=("level", "y"), local=("level",), intervention={"X": 1.0}),
     Case(factor_only, Y, X, row_sites=("mu", "y"), returns=("y", "mu"), intervention={"b": 1.0}, scored=False),
-    Case(subsampled, Y, X, intervention={"b": 1.0}, witness=_subsampled_whole),
+    Case(subsampled, Y, X, intervention={"b": 1.0}, reference=_subsampled_whole),
     Case(nested_plates, _normal(N_OBS, 2), X, row_sites=("e", "y"), local=("e",), intervention={"c": 1.0}),
     Case(
         masked,
@@ -344,35 +344,35 @@ CASES = [
     Case(improper, Y, X, intervention={"b": 1.0}, improper=True),
 ]
 QUICK_CASES = [case for case in CASES if case.name != "negative_binomial"]
-"""Without the kernel that takes longest to compile by far, for laws in which the Poisson stands for it."""
+"""The catalogue without the kernel that compiles longest, for laws in which the Poisson kernel replaces it."""
 
 BY_NAME = {case.name: case for case in CASES}
 
 
 def on_device(case: Case) -> dict[str, Any]:
-    """Arguments as NumPyro's own functions want them."""
+    """Return the arguments as JAX arrays, for NumPyro's functions."""
     return {k: jnp.asarray(v) if isinstance(v, np.ndarray) else v for k, v in case.arguments().items()}
 
 
 def latent_names(case: Case) -> list[str]:
-    """Latent sites, found with NumPyro's own trace rather than with ours."""
-    model = handlers.substitute(handlers.seed(case.asked, 0), substitute_fn=init_to_uniform)
+    """Return the latent sites according to a NumPyro trace."""
+    model = handlers.substitute(handlers.seed(case.numpyro_kernel, 0), substitute_fn=init_to_uniform)
     trace = handlers.trace(model).get_trace(**on_device(case), y=jnp.asarray(case.y))
     return [name for name, site in trace.items() if site["type"] == "sample" and not site["is_observed"]]
 
 
 def posterior_draws(case: Case, n_draws: int = N_DRAWS) -> dict[str, np.ndarray]:
-    """Draws that stand for a posterior: NumPyro's own from the prior (around 1 where it is improper)."""
+    """Return draws used as a posterior: NumPyro's prior draws, or values around 1 for an improper prior."""
     names = latent_names(case)
     if case.improper:
         return {name: 1 + 0.1 * np.asarray(random.normal(random.key(3), (n_draws,))) for name in names}
-    predictive = Predictive(case.asked, params=fitted_params(case), num_samples=n_draws)
+    predictive = Predictive(case.numpyro_kernel, params=fitted_params(case), num_samples=n_draws)
     drawn = predictive(random.key(7), **on_device(case), y=jnp.asarray(case.y))
     return {name: np.asarray(drawn[name]) for name in names}
 
 
 def fitted_params(case: Case) -> dict[str, Any]:
-    """Parameter values other than the initial ones."""
+    """Return parameter values that differ from the initial ones."""
     if not case.params:
         return {}
     trace = handlers.trace(handlers.seed(case.kernel, 11)).get_trace(**on_device(case))
@@ -380,7 +380,7 @@ def fitted_params(case: Case) -> dict[str, Any]:
 
 
 def new_model(case: Case, key: int = 1) -> ImpactModel:
-    """An unfitted model."""
+    """Return an unfitted model."""
     if case.params:
         guide = AutoNormal(case.kernel)
         return ImpactModel(
@@ -391,7 +391,7 @@ def new_model(case: Case, key: int = 1) -> ImpactModel:
 
 
 def fitted_model(case: Case, key: int = 1, n_draws: int = N_DRAWS) -> ImpactModel:
-    """A model with the draws and parameters above."""
+    """Return a model with the draws and parameters above."""
     model = new_model(case, key)
     if case.params:
         model.vi_result = SimpleNamespace(params=fitted_params(case), losses=[])
@@ -399,7 +399,7 @@ def fitted_model(case: Case, key: int = 1, n_draws: int = N_DRAWS) -> ImpactMode
 
 
 def long(case: Case, n_obs: int) -> Case:
-    """The same kernel with `n_obs` rows: those of the case again and again, no two alike where they are floats."""
+    """Return the case with `n_obs` rows: its rows repeated, with different values for floats."""
 
     def tiled(array: Any) -> Any:
         if not hasattr(array, "shape"):
@@ -414,7 +414,7 @@ def long(case: Case, n_obs: int) -> Case:
 
 
 def long_draws(case: Case, n_obs: int, n_draws: int = N_DRAWS) -> dict[str, np.ndarray]:
-    """Draws for `n_obs` rows; those of local latents differ from row to row."""
+    """Return draws for `n_obs` rows; draws of local latents differ between rows."""
     draws = posterior_draws(case, n_draws)
     for name in case.local:
         if name in draws:
@@ -424,7 +424,7 @@ def long_draws(case: Case, n_obs: int, n_draws: int = N_DRAWS) -> dict[str, np.n
 
 
 def long_model(case: Case, n_obs: int, key: int = 1, n_draws: int = N_DRAWS) -> ImpactModel:
-    """A model with the draws above, and the fitted parameters."""
+    """Return a model with the draws above and the fitted parameters."""
     model = new_model(case, key)
     if case.params:
         model.vi_result = SimpleNamespace(params=fitted_params(case), losses=[])

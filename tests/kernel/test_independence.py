@@ -1,8 +1,8 @@
-"""May the rows of this kernel be computed in blocks?  Each kernel here is judged, and its numbers show it.
+"""Tests of whether the rows of a kernel may be computed in blocks.
 
-A kernel whose rows see one another, or how many they are, or where they stand, must be computed over all rows
-together, and a warning says so; the numbers are then those of ``predict_on_batch``.  Every other kernel must be cut
-without a word, and what it computes without noise must be the same as over all rows at once.
+A kernel in which a row depends on other rows, on their number or on its position must be computed for all rows
+together, with a warning, and gives the numbers of ``predict_on_batch``. Every other kernel must be computed in blocks
+without a warning, and its values without noise must equal those computed for all rows at once.
 """
 
 import warnings
@@ -42,20 +42,20 @@ def new_model(kernel, posterior: Mapping[str, Any] | None) -> ImpactModel:
 
 
 def streamed(model: ImpactModel, *args, method="predict", **options) -> tuple[bool, dict[str, np.ndarray]]:
-    """Return whether the rows were kept together, and what was computed."""
+    """Return whether all rows were computed together, and the result."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         options = {"rng_key": KEY, "store": "memory", "progress": False, **options}
         tree = getattr(model, method)(*args, **options)
-    said = [w for w in caught if "cannot be split along its rows" in str(w.message)]
-    assert all(w.category is UserWarning for w in said)
-    assert len(said) <= 1
+    warned = [w for w in caught if "cannot be split along its rows" in str(w.message)]
+    assert all(w.category is UserWarning for w in warned)
+    assert len(warned) <= 1
     group = next(tree[g] for g in tree.children if g not in ("posterior", "observed_data", "constant_data"))
-    return bool(said), {name: array.values.reshape(-1, *array.shape[2:]) for name, array in group.items()}
+    return bool(warned), {name: array.values.reshape(-1, *array.shape[2:]) for name, array in group.items()}
 
 
 def at_once(model: ImpactModel, *args, method="predict", **options) -> dict[str, np.ndarray]:
-    """Return what the method computes over all rows at once."""
+    """Return the result of the method for all rows at once."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         options = {"rng_key": KEY, "return_datatree": False, **options}
@@ -64,7 +64,7 @@ def at_once(model: ImpactModel, *args, method="predict", **options) -> dict[str,
 
 
 def assert_same(ours: np.ndarray, theirs: np.ndarray, what: str = "") -> None:
-    """Equal but for the rounding of sums in another order."""
+    """Check equality up to the rounding of sums in another order."""
     assert ours.shape == theirs.shape, what
     if ours.dtype.kind == "f":
         scale = np.nanmax(np.abs(theirs), initial=1.0)
@@ -84,7 +84,7 @@ def computing(function: Callable[..., Any]):
 
 
 SERIES = jnp.sin(jnp.arange(5000.0))
-"""Closed over, and longer than the data."""
+"""An array that a kernel closes over, longer than the data."""
 KNOTS = jnp.linspace(-3, 3, 20)
 TOGETHER: dict[str, Callable[..., Any]] = {
     # Rows see others.
@@ -184,7 +184,7 @@ def _group(X):
 
 
 @pytest.mark.parametrize("name", TOGETHER)
-def test_rows_stay_together(name):
+def test_interacting_rows_are_computed_together(name):
     model = new_model(computing(TOGETHER[name]), B)
     together, ours = streamed(model, X)
     assert together, "the kernel was cut"
@@ -251,7 +251,7 @@ APART: dict[str, Callable[..., Any]] = {
 
 
 @pytest.mark.parametrize("name", APART)
-def test_rows_are_cut(name):
+def test_independent_rows_are_computed_in_blocks(name):
     model = new_model(computing(APART[name]), B)
     together, ours = streamed(model, X)
     assert not together
@@ -263,7 +263,7 @@ def test_rows_are_cut(name):
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel, and how it is asked."""
+    """A kernel, and the call to make."""
 
     function: Callable[..., Any]
     posterior: Mapping[str, Any] | None = None
@@ -271,15 +271,15 @@ class Kernel:
     prior: bool = False
 
     @property
-    def how(self) -> dict[str, Any]:
-        """The options, and the method if it is not `predict`."""
+    def call_options(self) -> dict[str, Any]:
+        """Options of the call, and the method if it is not `predict`."""
         prior = {"method": "sample_prior_predictive", "num_samples": D} if self.prior else {}
         return {**self.options, **prior}
 
     def stream(self) -> tuple[bool, dict[str, np.ndarray], ImpactModel]:
-        """Return whether rows were kept together, what was computed, and the model."""
+        """Return whether all rows were computed together, the result, and the model."""
         model = new_model(self.function, self.posterior)
-        return *streamed(model, X, **self.how), model
+        return *streamed(model, X, **self.call_options), model
 
 
 def drawing(function: Callable[..., Any]):
@@ -323,14 +323,14 @@ LATENTS_MIX = {
 
 @pytest.mark.parametrize(
     ("name", "how"),
-    [(n, how) for n in LATENTS_MIX for how in ("in sample", "drawn anew")] + [("random walk", "prior")],
+    [(n, how) for n in LATENTS_MIX for how in ("in sample", "resampled")] + [("random walk", "prior")],
 )
-def test_rows_of_latents_stay_together(name, how):
-    """Whether the latents of the rows are the posterior's or noise."""
+def test_interacting_rows_of_latents_are_computed_together(name, how):
+    """The latents of the rows are posterior draws or resampled."""
     kernel = drawing(LATENTS_MIX[name])
     asked = {
         "in sample": Kernel(kernel, E, {"return_sites": "mu"}),
-        "drawn anew": Kernel(kernel, E, {"return_sites": "mu", "in_sample": False}),
+        "resampled": Kernel(kernel, E, {"return_sites": "mu", "in_sample": False}),
         "prior": Kernel(kernel, prior=True, options={"return_sites": ["mu", "e", "b"]}),
     }[how]
     together, ours, model = asked.stream()
@@ -409,7 +409,7 @@ def own_seed(X, y=None):
 
 
 def scale_of_data(X, y=None):
-    """A prior that borrows its scale from all rows, drawn anew; through a site between them."""
+    """A resampled prior whose scale depends on all rows, through a site in between."""
     s = numpyro.deterministic("s", X[:, 0].std())
     b = numpyro.sample("b", dist.Normal(0, 1 / s))
     with numpyro.plate("obs", X.shape[0]):
@@ -469,7 +469,7 @@ def head_of_latents(X, y=None):
 
 
 def one_draw(X, y=None):
-    """A regression, to be intervened upon."""
+    """A regression for interventions."""
     b = numpyro.sample("b", dist.Normal())
     with numpyro.plate("obs", X.shape[0]):
         e = numpyro.sample("e", dist.Normal())
@@ -478,7 +478,7 @@ def one_draw(X, y=None):
 
 
 def numbered(size, function):
-    """A kernel that uses the row numbers a plate hands out."""
+    """A kernel that uses the row numbers of a plate."""
 
     def kernel(X, y=None):
         b = numpyro.sample("b", dist.Normal())
@@ -496,7 +496,7 @@ def _look_up(array, index):
 
 
 def looking_up_twice(X, y=None):
-    """What is known of a function's input in one call is not known of it in the next."""
+    """Labels of a function's input in one call do not hold in the next call."""
     b = numpyro.sample("b", dist.Normal())
     with numpyro.plate("obs", 9999, subsample_size=X.shape[0]) as index:
         e = numpyro.sample("e", dist.Normal())
@@ -552,7 +552,7 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_kernels_that_stay_together(name):
+def test_interacting_kernels_are_computed_together(name):
     together, ours, model = WHOLE[name].stream()
     assert together, "the kernel was cut"
     theirs = at_once(model, X, **WHOLE[name].how)
@@ -616,7 +616,7 @@ def reparametrised(X, y=None):
 
 
 def masked(X, y=None):
-    """A total that enters the joint density only does not enter a prediction."""
+    """A total in the joint density only is not part of a prediction."""
     b = numpyro.sample("b", dist.Normal())
     numpyro.factor("penalty", -(X**2).sum() / X.shape[0])
     mu = numpyro.deterministic("mu", b * X[:, 0])
@@ -691,7 +691,7 @@ CUT = {
 
 
 @pytest.mark.parametrize("name", CUT)
-def test_kernels_that_are_cut(name):
+def test_independent_kernels_are_computed_in_blocks(name):
     asked = CUT[name]
     together, ours, model = asked.stream()
     assert not together
@@ -703,8 +703,8 @@ def test_kernels_that_are_cut(name):
             assert_same(ours[site], theirs[site], site)
 
 
-def test_a_network_is_cut():
-    """A layer that normalises with stored averages sees its row only."""
+def test_network_with_stored_averages_is_computed_in_blocks():
+    """A layer that normalises with stored averages depends on its own row only."""
     from types import SimpleNamespace
 
     from numpyro.infer import SVI, Trace_ELBO
@@ -723,8 +723,8 @@ def test_a_network_is_cut():
 
 @pytest.mark.parametrize("n_obs", [1, 2, 3, 5])
 @pytest.mark.parametrize("name", ["vector Normal", "multinomial", "categorical", "nested plates", "event of rows"])
-def test_few_rows_are_cut_too(name, n_obs):
-    """A program for one row looks unlike one for two; that says nothing of its rows."""
+def test_few_rows_are_computed_in_blocks(name, n_obs):
+    """A program for one row differs from one for two rows even if its rows are independent."""
     asked = CUT[name]
     model = new_model(asked.function, asked.posterior)
     together, ours = streamed(model, X[:n_obs], return_sites="mu", **asked.options)
@@ -743,25 +743,25 @@ def spill_over(X, y=None):
 
 
 def assert_right(model, X, **options) -> None:
-    """Cut or not, what has no noise must be right."""
+    """Values without noise are right in blocks and for all rows together."""
     _, ours = streamed(model, X, return_sites="mu", **options)
     assert_same(ours["mu"], at_once(model, X, return_sites="mu", **options)["mu"])
 
 
-def test_another_posterior_is_judged_anew():
-    """Where the effect of other rows is zero in one posterior, it need not be in the next."""
+def test_new_posterior_is_checked_again():
+    """The effect of other rows may be zero in one posterior and not in the next."""
     model = new_model(spill_over, {"b": np.zeros(D, np.float32)})
     assert_right(model, X)
     assert_right(model.set_posterior_sample(B), X)
 
 
-def test_another_dose_is_judged_anew():
+def test_new_intervention_is_checked_again():
     model = new_model(spill_over, B)
     assert_right(model, X, intervention={"b": 0.0})
     assert_right(model, X, intervention={"b": 1.0})
 
 
-def test_other_data_are_judged_anew():
+def test_new_data_are_checked_again():
     def kernel(X, y=None):
         numpyro.sample("b", dist.Normal())
         numpyro.deterministic("mu", X[:, 0] * jnp.maximum(X[:, 1].sum(), 0.0))
@@ -773,8 +773,8 @@ def test_other_data_are_judged_anew():
     assert_right(model, X + 20.0)
 
 
-def test_few_rows_say_nothing_of_many():
-    """One block holds all rows of a small data set; what it computes is right however they mix."""
+def test_few_rows_do_not_decide_for_many():
+    """One block contains all rows of a small data set, so its result is right even if rows interact."""
 
     def kernel(X, y=None):
         b = numpyro.sample("b", dist.Normal())
@@ -794,7 +794,7 @@ def test_few_rows_say_nothing_of_many():
 
 
 def scored(kernel, posterior):
-    """Return whether the rows were kept together, and the scores beside NumPyro's own."""
+    """Return whether all rows were computed together, the scores, and NumPyro's scores."""
     model = new_model(kernel, posterior)
     y = np.asarray(random.normal(random.key(9), (N,)))
     together, ours = streamed(model, X, y, method="log_likelihood")
@@ -818,25 +818,25 @@ def given_the_last(X, y=None):
 
 
 @pytest.mark.parametrize("kernel", [seasonal, given_the_last, event_of_rows])
-def test_scores_of_rows_that_stay_together(kernel):
+def test_scores_of_interacting_rows(kernel):
     together, ours, theirs = scored(kernel, B)
     assert together
     np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("kernel", [masked, hierarchical])
-def test_scores_of_rows_that_are_cut(kernel):
+def test_scores_of_independent_rows(kernel):
     posterior = {**B, "effect": np.arange(8, dtype=np.float32).reshape(2, 4)} if kernel is hierarchical else B
     together, ours, theirs = scored(kernel, posterior)
     assert not together
     np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5)
 
 
-def test_what_the_warning_says():
-    """It names the kernel and the reason, and once."""
+def test_warning_contains_kernel_and_reason():
+    """The warning contains the kernel and the reason, and is issued once."""
     model = new_model(gaussian_process, {"b": np.ones(2, np.float32)})
     with pytest.warns(UserWarning, match="`gaussian_process` cannot be split along its rows .*one joint distribution"):
         model.predict(X[:20], store="memory", progress=False)
     model = new_model(computing(lambda X, b: b * X[:, 0] / X.shape[0]), B)
-    with pytest.warns(UserWarning, match=r"cannot be split along its rows \(the number of rows enters"):
+    with pytest.warns(UserWarning, match=r"cannot be split along its rows \(it computes with the number of rows"):
         model.predict(X[:20], store="memory", progress=False)

@@ -1,4 +1,4 @@
-"""What is read off a kernel, and at what cost."""
+"""Tests of the structure that is read from a kernel, and of its cost."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def names(case: Case) -> str:
 
 
 @pytest.mark.parametrize("case", CASES, ids=names)
-def test_what_the_catalogue_expects(case):
+def test_catalogue(case):
     model = new_model(case)
     model.describe(**case.arguments(), y=case.y)
     spec = model.kernel_spec
@@ -42,8 +42,8 @@ def test_what_the_catalogue_expects(case):
         assert spec["y"].traced_shape[0] == N_OBS
 
 
-def test_ten_million_rows_cost_nothing():
-    """No arithmetic on data: the arrays do not even exist."""
+def test_ten_million_rows_allocate_nothing():
+    """The kernel is read from shapes: the arrays do not exist."""
 
     def kernel(X, y=None):
         b = numpyro.sample("b", dist.Normal().expand([X.shape[1]]))
@@ -56,7 +56,7 @@ def test_ten_million_rows_cost_nothing():
     assert spec.shapes == {"b": (20,), "mu": ("n_obs",), "y": ("n_obs",)}
 
 
-def test_symbols():
+def test_symbolic_shapes():
     def kernel(X, y=None):
         n = X.shape[0]
         numpyro.deterministic("steps", jnp.diff(X[:, 0]))
@@ -74,8 +74,8 @@ def test_symbols():
     assert spec.row_dim == "obs"
 
 
-def test_rows_come_in_pairs():
-    """A kernel that takes an even number of rows only is tried at twice as many."""
+def test_even_number_of_rows():
+    """A kernel that takes an even number of rows only is traced at twice as many."""
 
     def kernel(X, y=None):
         if X.shape[0] % 2:
@@ -134,7 +134,7 @@ def test_specs_of_several_calls_are_merged():
 
 
 @pytest.mark.parametrize("name", ["a/b", ".", "..", "", "__a", "c", "draw", "rows"])
-def test_names_that_cannot_stand(name):
+def test_names_that_cannot_be_stored(name):
     def kernel(X, c=None, y=None):
         with numpyro.plate("rows", X.shape[0]):
             numpyro.sample("y", dist.Normal(), obs=y)
@@ -144,7 +144,7 @@ def test_names_that_cannot_stand(name):
         read(kernel, X=((3,), "float32"))
 
 
-def test_one_name_twice():
+def test_duplicate_site_name_raises():
     def kernel(X, y=None):
         numpyro.sample("a", dist.Normal())
         numpyro.sample("a", dist.Normal())
@@ -153,7 +153,7 @@ def test_one_name_twice():
         read(kernel, X=((3,), "float32"))
 
 
-def test_plate_of_a_reserved_name():
+def test_reserved_plate_name_raises():
     def kernel(X, y=None):
         with numpyro.plate("chain", X.shape[0]):
             numpyro.sample("y", dist.Normal(), obs=y)
@@ -162,8 +162,8 @@ def test_plate_of_a_reserved_name():
         read(kernel, X=((3,), "float32"))
 
 
-def test_values_that_must_be_known():
-    """As in a kernel that counts its groups itself."""
+def test_dependence_on_values_raises():
+    """The kernel computes its number of groups from values."""
 
     def kernel(X, y=None):
         with numpyro.plate("groups", len(jnp.unique(X))):
@@ -173,7 +173,7 @@ def test_values_that_must_be_known():
         read(kernel, X=((3,), "int32"))
 
 
-def test_errors_of_the_kernel_are_its_own():
+def test_kernel_errors_are_raised_unchanged():
     def kernel(X, y=None):
         raise ZeroDivisionError("mine")
 
@@ -182,7 +182,7 @@ def test_errors_of_the_kernel_are_its_own():
     assert any("kernel `kernel`, called with X: float32[3, 2]" in note for note in caught.value.__notes__)
 
 
-def test_a_plate_keeps_its_dimension():
+def test_plate_keeps_its_dimension():
     def kernel(X, y=None):
         with numpyro.plate("items", 3, dim=-1), numpyro.plate("obs", X.shape[0], dim=-2):
             numpyro.sample("y", dist.Normal(jnp.zeros((1, 1, 2)), 1.0).to_event(1), obs=y)
@@ -193,8 +193,8 @@ def test_a_plate_keeps_its_dimension():
 
 
 @pytest.mark.parametrize("n_obs", [9, 10, 11])
-def test_a_subsampled_plate_is_not_taken_for_the_rows_by_its_length(n_obs):
-    """Ten of fifty groups, whatever the number of rows; and a batch that is the subsample, whatever its length."""
+def test_subsampled_plate_as_long_as_the_rows(n_obs):
+    """A plate of ten of fifty groups at any number of rows, and a batch of any length as the subsample."""
 
     def kernel(X, y=None):
         with numpyro.plate("groups", 50, subsample_size=10):
@@ -208,7 +208,7 @@ def test_a_subsampled_plate_is_not_taken_for_the_rows_by_its_length(n_obs):
     assert spec.local_sites == ()
 
 
-def test_nothing_leaks_from_a_trace():
+def test_no_tracer_leaks():
     case = CASES[0]
     with jax.checking_leaks():
         read(case.kernel, X=np.asarray(case.X), y=np.asarray(case.y))

@@ -70,7 +70,7 @@ def changed_children(case: Case) -> dict[str, set[str]]:
     Every other sample site is held, so these are the children, with deterministic sites in between seen
     through.  NumPyro's own handlers; nothing of ours.
     """
-    kernel = handlers.substitute(case.asked, data=fitted_params(case))
+    kernel = handlers.substitute(case.numpyro_kernel, data=fitted_params(case))
 
     def run(held):
         model = handlers.substitute(handlers.seed(kernel, 0), data=held)

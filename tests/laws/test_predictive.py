@@ -27,7 +27,7 @@ def test_log_likelihood_is_numpyros(case):
     model = fitted_model(case)
     ours = model.log_likelihood(**case.arguments(), y=case.y)["log_likelihood"]["y"].values[0]
 
-    asked = numpyro.handlers.substitute(case.asked, data=fitted_params(case))
+    asked = numpyro.handlers.substitute(case.numpyro_kernel, data=fitted_params(case))
     theirs = numpyro.infer.log_likelihood(asked, draws, **on_device(case), y=jnp.asarray(case.y))
     theirs = theirs.get("y", theirs.get("y_observed"))
 
@@ -77,7 +77,7 @@ def test_mean_and_sd_are_those_of_predictive(case):
     ours = model.predict_on_batch(**case.arguments(), return_datatree=False)
 
     predictive = numpyro.infer.Predictive(
-        case.asked, draws, params=fitted_params(case), return_sites=list(case.returns), batch_ndims=1
+        case.numpyro_kernel, draws, params=fitted_params(case), return_sites=list(case.returns), batch_ndims=1
     )
     theirs = predictive(random.key(5), **on_device(case))
 
@@ -92,7 +92,7 @@ def test_prior_predictive_is_that_of_predictive(case):
     ours = model.sample_prior_predictive_on_batch(
         **case.arguments(), num_samples=N, return_sites=sites, return_datatree=False
     )
-    predictive = numpyro.infer.Predictive(case.asked, params=fitted_params(case), num_samples=N, return_sites=sites)
+    predictive = numpyro.infer.Predictive(case.numpyro_kernel, params=fitted_params(case), num_samples=N, return_sites=sites)
     theirs = predictive(random.key(6), **on_device(case))
     for site in sites:
         # The prior of a horseshoe has no mean; the ranks of the two samples do.

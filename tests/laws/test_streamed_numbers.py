@@ -31,7 +31,7 @@ def test_scores_are_numpyros(case):
     """Over several blocks, local latents cut with their rows."""
     case, model = shared(case.name)
     scores = arrays(model.log_likelihood(**case.arguments(), y=case.y, store="memory", progress=False))
-    asked = handlers.substitute(case.asked, data=fitted_params(BY_NAME[case.name]))
+    asked = handlers.substitute(case.numpyro_kernel, data=fitted_params(BY_NAME[case.name]))
     given = {k: jnp.asarray(v) if isinstance(v, np.ndarray) else v for k, v in case.arguments().items()}
     draws = {name: jnp.asarray(value) for name, value in model.posterior.items()}
     theirs = numpyro.infer.log_likelihood(asked, draws, **given, y=jnp.asarray(case.y))

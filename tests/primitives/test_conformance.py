@@ -1,8 +1,8 @@
-"""Primitives in small kernels that go through the whole life of a model.
+"""Tests of primitives in small kernels through the whole workflow of a model: fit, predict, score, save.
 
-What the catalogue of kernels has is not here again: networks, masks, nested and subsampled plates.
+They cover primitives that the kernel catalogue lacks: networks, masks, nested and subsampled plates.
 
-In all of them `a` is added to the location of a Normal output, so what setting it does is known.
+In all kernels `a` is added to the location of a Normal output, so that the effect of setting it is known.
 """
 
 from collections.abc import Callable, Mapping
@@ -150,20 +150,20 @@ def random_networks(X, y=None):
 
 @dataclass(frozen=True)
 class Use:
-    """A kernel, and what of its life differs from that of others."""
+    """A kernel, and how its workflow differs from the default."""
 
     kernel: Callable[..., Any]
     y: Any = field(default_factory=lambda: Y)
     extra: Mapping[str, Any] = field(default_factory=dict)
     params: tuple[str, ...] = ()
     minibatches: bool = False
-    """Whether it is fitted in minibatches; else all rows at once."""
+    """Whether the kernel is fitted in minibatches instead of all rows at once."""
     witness: bool = True
     """Whether NumPyro's own `log_likelihood` can score it with all rows in order, with the same numbers."""
     scored: bool = True
-    """Whether it has a density by row."""
+    """Whether the kernel has a density for each row."""
     warned: tuple[str, ...] = ()
-    """What is found in it."""
+    """Kinds of the warnings of `validate_model`."""
 
 
 USES = [
@@ -187,7 +187,7 @@ def new_model(use):
 
 @cache
 def fitted(name):
-    """A model after two steps, in minibatches where that is legal."""
+    """Return a model after two steps, in minibatches if the kernel allows them."""
     use = next(use for use in USES if use.kernel.__name__ == name)
     model = new_model(use)
     given = {"num_samples": N_DRAWS, "progress": False, **use.extra}
@@ -226,14 +226,14 @@ def test_fits_and_predicts(use):
 
 
 @EACH
-def test_setting_a_site_does_what_it_must(use):
+def test_intervention_on_a_site(use):
     model = fitted(use.kernel.__name__)
     low, high = (predict(model, use, {"a": value}) for value in (0.0, 2.0))
     np.testing.assert_allclose(high - low, 2.0, atol=1e-5)
 
 
 @EACH
-def test_scores_are_those_of_numpyro(use):
+def test_scores_equal_numpyro(use):
     model = fitted(use.kernel.__name__)
     if not use.scored:
         with pytest.raises(ValueError, match="by a factor"):
@@ -258,7 +258,7 @@ def test_scores_are_those_of_numpyro(use):
     [use for use in USES if use.kernel in (params, mutable_state, module_haiku, random_networks)],
     ids=lambda use: use.kernel.__name__,
 )
-def test_is_kept_in_a_pickle_and_on_disk(use, tmp_path):
+def test_pickle_and_save(use, tmp_path):
     model = fitted(use.kernel.__name__)
     loaded = cloudpickle.loads(cloudpickle.dumps(model))
     np.testing.assert_array_equal(predict(loaded, use, None), predict(model, use, None))
@@ -285,7 +285,7 @@ def test_is_valid(use):
     assert tuple(warning.kind for warning in result.warnings) == use.warned
 
 
-def test_weights_with_a_slash_in_their_names_are_found():
+def test_weights_with_a_slash_in_their_name():
     def kernel(X, y=None):
         net = random_flax_module("net", linen.Dense(1), dist.Normal(), input_shape=(1, X.shape[1]))
         observe(net(X)[:, 0], y)
@@ -295,8 +295,8 @@ def test_weights_with_a_slash_in_their_names_are_found():
     assert "'net/kernel'" in errors[-1]
 
 
-def test_the_effect_on_a_network_is_that_of_its_input():
-    """Setting the input of a network is passing another."""
+def test_effect_on_a_network_equals_effect_of_its_input():
+    """Intervening on the input of a network equals passing another input."""
     use = next(use for use in USES if use.kernel is module_haiku)
     model = fitted("module_haiku")
     given = {"rng_key": random.key(5), "return_sites": "y", "return_datatree": False}
@@ -308,7 +308,7 @@ def test_the_effect_on_a_network_is_that_of_its_input():
     assert np.abs(set_["y"] - predict(model, use, None)).max() > 1e-3
 
 
-def test_the_key_of_a_kernel_is_told_where_rows_would_be_cut():
+def test_prng_key_warns_and_prevents_blocks():
     """A key that belongs to no site gives the same numbers in every block, so there is one block only."""
     use = next(use for use in USES if use.kernel is with_prng_key)
     long = np.concatenate([X] * 700)

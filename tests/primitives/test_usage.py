@@ -24,12 +24,12 @@ from aimz.primitives import inspect_fn, validate_model
 
 
 def run(function, *args, **kwargs):
-    """Run a snippet as NumPyro does, and return its trace."""
+    """Return the NumPyro trace of a snippet."""
     return handlers.trace(handlers.seed(function, 0)).get_trace(*args, **kwargs)
 
 
 def shapes(function, *args):
-    """Run a snippet as NumPyro does, abstractly, and return the shapes of its sites."""
+    """Return the shapes of the sites of a snippet, traced abstractly by NumPyro."""
     return jax.eval_shape(lambda: {name: jnp.asarray(site["value"]) for name, site in run(function, *args).items()})
 
 
@@ -119,7 +119,7 @@ def test_plate():
     assert (plates["batch"].dim, plates["features"].dim) == (-2, -1)
 
 
-def test_plate_stack_is_one_context_and_no_list():
+def test_plate_stack_is_one_context():
     def as_documented():
         plates = numpyro.plate_stack("data", [20, 30, 40], rightmost_dim=-3)
         with plates[0], plates[1], plates[2]:
@@ -166,7 +166,7 @@ def test_mutable():
     assert run(handlers.substitute(snippet, data={"counter": {"count": 5}}))["counter"]["value"]["count"] == 6
 
 
-def test_module_takes_a_pair_of_functions_and_haiku_another():
+def test_module_and_haiku_module():
     def net_fn(x):
         return hk.nets.MLP([64, 32, 1])(x)
 
@@ -243,7 +243,7 @@ Y = 1 + 2 * X + 0.1 * np.sin(40 * X)
 
 
 def test_linear_regression():
-    """Runs as it stands once `constraints` is imported from `numpyro.distributions`."""
+    """The snippet runs unchanged if `constraints` is imported from `numpyro.distributions`."""
     assert validate_model(linear_regression, X, Y).warnings == []
     model = by_svi(linear_regression)
     model.fit_on_batch(X, Y, num_steps=400, num_samples=50, progress=False)
@@ -359,7 +359,7 @@ def custom_likelihood_model(data):
 
 
 def test_custom_likelihood_model():
-    """A sound NumPyro model, of which there is nothing to predict until it has an output."""
+    """A valid NumPyro model without an output, so that it cannot predict."""
     tosses = np.array([1, 0, 1, 1, 0, 1, 1, 1])
     theta = jnp.array([0.2, 0.5, 0.7, 0.9])
     density = [log_density(custom_likelihood_model, (tosses,), {}, {"theta": value})[0] for value in theta]

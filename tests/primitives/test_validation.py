@@ -1,4 +1,4 @@
-"""A model looked at before any data are touched: what is found, and what is not."""
+"""Tests of the findings of `validate_model` and `inspect_fn`."""
 
 import copy
 import pickle
@@ -56,7 +56,7 @@ GIVEN = [BY_NAME[name] for name in ("multi_output", "hierarchical", "factor_only
     [*((case, False) for case in CASES), *((case, True) for case in GIVEN)],
     ids=lambda v: getattr(v, "name", "with data" if v else "without data"),
 )
-def test_nothing_is_wrong_with_good_models(case, with_data):
+def test_valid_models_have_no_findings(case, with_data):
     arguments = {
         name: shape(*value.shape, dtype=value.dtype) if hasattr(value, "shape") else value
         for name, value in {**case.arguments(), **({"y": case.y} if with_data else {})}.items()
@@ -71,8 +71,8 @@ def test_nothing_is_wrong_with_good_models(case, with_data):
 
 
 @pytest.mark.parametrize("name", ["linear", "hierarchical", "chain", "param_site", "nested_plates"])
-def test_sites_are_those_of_numpyro(name):
-    """The same names, types, shapes, distributions and scales as in a trace of NumPyro's."""
+def test_sites_equal_numpyro(name):
+    """Names, types, shapes, distributions and scales equal those of a NumPyro trace."""
     case = BY_NAME[name]
     arguments = {k: jnp.asarray(v) if isinstance(v, np.ndarray) else v for k, v in case.arguments().items()}
     y = jnp.asarray(case.y)
@@ -92,8 +92,8 @@ def test_sites_are_those_of_numpyro(name):
 
 
 @pytest.mark.parametrize("name", ["hierarchical", "local_latents", "mixture", "horseshoe", "nested_plates"])
-def test_dependencies_are_those_of_numpyro(name):
-    """Among sites; NumPyro does not follow arguments."""
+def test_dependencies_equal_numpyro(name):
+    """Only among sites, since NumPyro does not track arguments."""
     case = BY_NAME[name]
     arguments = {k: jnp.asarray(v) if isinstance(v, np.ndarray) else v for k, v in case.arguments().items()}
     theirs = get_dependencies(case.kernel, model_kwargs={**arguments, "y": jnp.asarray(case.y)})["prior_dependencies"]
@@ -234,7 +234,7 @@ def leaks(X, y=None):
 
 
 def leaks_at_once(X, y=None):
-    """Site and data have one name, and are not taken for one another."""
+    """Site and data have the same name and are distinguished."""
     b = numpyro.sample("b", dist.Normal())
     before = 0.0 if y is None else jnp.concatenate([jnp.zeros(1), y[:-1]])
     with numpyro.plate("obs", X.shape[0]):
@@ -296,7 +296,7 @@ BAD = [
 @pytest.mark.parametrize(
     ("model", "args", "kwargs", "degree", "kind", "site"), BAD, ids=lambda v: getattr(v, "__name__", None)
 )
-def test_each_fault_is_found(model, args, kwargs, degree, kind, site):
+def test_each_problem_is_found(model, args, kwargs, degree, kind, site):
     result = validate_model(model, *args, **kwargs)
     found = result.errors if degree == "error" else result.warnings
     assert (kind, site) in kinds(found), result
@@ -311,8 +311,8 @@ def test_each_fault_is_found(model, args, kwargs, degree, kind, site):
     [bad for bad in BAD if bad[3] == "error" and bad[4] in ("values", "names", "unobserved")],
     ids=lambda v: getattr(v, "__name__", None),
 )
-def test_what_is_an_error_is_refused_by_the_model(model, args, kwargs, degree, kind, site):
-    """The verdict is that of the engine."""
+def test_model_raises_for_each_error(model, args, kwargs, degree, kind, site):
+    """The engine raises for the same models."""
     given = {k: np.zeros(12, v.dtype) for k, v in kwargs.items()}
     sampler = MCMC(NUTS(model), num_warmup=1, num_samples=1, progress_bar=False)
     with pytest.raises(ValueError):
@@ -340,7 +340,7 @@ def starts_at_data(X, y=None):
 
 
 def goes_on_from_data(X, y=None):
-    """What is computed from the site itself is drawn with it, and a residual changes nothing."""
+    """Values computed from the site are drawn with it, and a residual has no effect."""
     b = numpyro.sample("b", dist.Normal())
     with numpyro.plate("obs", X.shape[0]):
         seen = numpyro.sample("y", dist.Normal(b + X), obs=y)
@@ -359,18 +359,18 @@ def walks(X, y=None):
 
 
 @pytest.mark.parametrize("model", [missing_by_mask, missing_by_obs_mask, starts_at_data, goes_on_from_data, walks])
-def test_data_that_are_only_observed_are_not_in_the_model(model):
+def test_observed_data_are_no_dependency(model):
     found = validate_model(model, ROWS, ROWS)
     assert found.is_valid, found
     assert "data in the model" not in {kind for kind, _ in kinds(found.warnings)}
 
 
-def test_every_name_at_fault_is_told():
+def test_all_invalid_names_are_reported():
     assert len(validate_model(not_storable, ROWS).errors) == 2
     assert len(validate_model(named_twice, ROWS).errors) == 1
 
 
-def test_the_line_of_the_model_is_named():
+def test_error_contains_the_line_of_the_model():
     (error,) = validate_model(branches, ROWS).errors
     assert re.search(r"line \d+ of test_validation\.py, `if slope > 0:`", error)
     (error,) = validate_model(raises, ROWS).errors
@@ -378,7 +378,7 @@ def test_the_line_of_the_model_is_named():
     assert list(validate_model(raises, ROWS).sites) == ["a"]
 
 
-def test_shapes_are_advised_upon():
+def test_advice_on_shapes():
     assert "`y[:, 0]`" in validate_model(column_of_data, ROWS, shape(12, 1)).errors[0]
     assert "`mu[:, 0]`" in validate_model(column_of_data, shape(12, 1), ROWS).errors[0]
 
@@ -405,7 +405,7 @@ def required_output(X, y):
 
 
 @pytest.mark.parametrize(
-    ("model", "args", "told"),
+    ("model", "args", "warned"),
     [
         (no_arguments, (), "no parameter for its input and its output"),
         (other_names, (ROWS,), "`param_input='area'` and `param_output='price'`"),
@@ -414,13 +414,13 @@ def required_output(X, y):
         (required_output, (ROWS, ROWS), "Write `y=None`"),
     ],
 )
-def test_any_signature_is_a_model(model, args, told):
-    """What a model has to be told of a signature is a warning, and no error."""
+def test_any_signature_is_a_model(model, args, warned):
+    """An option that `ImpactModel` needs is a warning, not an error."""
     result = validate_model(model, *args)
     assert result.is_valid, result
     (warning,) = result.warnings
     assert warning.kind == "signature"
-    assert told in warning
+    assert warned in warning
 
 
 def with_options(area, group=None, offset=None, *, price=None):
@@ -436,14 +436,14 @@ def without_output(area, group=None):
 
 
 @pytest.mark.parametrize("given", [{}, {"group": ROWS}, {"price": ROWS}, {"group": ROWS, "price": ROWS}], ids=sorted)
-def test_the_output_is_what_is_observed(given):
+def test_observed_parameter_is_the_output(given):
     result = validate_model(with_options, ROWS, **given)
     assert result.is_valid
     assert kinds(result.warnings) == {("signature", None), ("observed elsewhere", "observed")}
     assert "`param_input='area'` and `param_output='price'`" in result.warnings[0]
 
 
-def test_an_option_is_no_output():
+def test_option_with_default_none_is_no_output():
     result = validate_model(without_output, ROWS)
     assert result.is_valid
     (warning,) = result.warnings
@@ -466,7 +466,7 @@ def test_frames_and_lists_are_arrays():
             assert result.warnings == []
 
 
-def test_what_is_no_number_reaches_the_model_as_it_is():
+def test_non_numeric_arguments_are_passed_unchanged():
     def model(X, y=None, *, names, key, flag=True):
         assert names.dtype.kind == "U"
         assert flag is False
@@ -476,7 +476,7 @@ def test_what_is_no_number_reaches_the_model_as_it_is():
     assert validate_model(model, ROWS, names=np.array(["a", "b"]), key=random.key(0), flag=np.bool_(False)).is_valid
 
 
-def test_the_names_that_are_told_are_right():
+def test_reported_names_work_in_the_model():
     sampler = MCMC(NUTS(other_names), num_warmup=1, num_samples=1, progress_bar=False)
     ImpactModel(other_names, random.key(0), sampler, param_input="area", param_output="price")
 
@@ -492,7 +492,7 @@ def test_tables_of_another_length_and_arrays_inside_arguments():
     assert result.dependencies["y"] == ["X", "table", "more['z']"]
 
 
-def test_what_numpyro_warns_of_is_told_once_and_not_raised():
+def test_numpyro_warnings_are_reported_once():
     def model(X, y=None):
         warnings.warn("mind the gap", stacklevel=2)
         with numpyro.plate("obs", X.shape[0]):
@@ -503,15 +503,15 @@ def test_what_numpyro_warns_of_is_told_once_and_not_raised():
     assert "mind the gap" in warning
 
 
-def test_no_data_are_touched():
-    """A million million rows are as good as twelve, and values are never looked at."""
+def test_no_data_are_read():
+    """The number of rows does not matter, and values are never read."""
     huge = shape(10**12)
     assert validate_model(column_of_data, huge, huge).is_valid
     nans = np.full(12, np.nan)
     assert str(validate_model(column_of_data, nans, nans)) == str(validate_model(column_of_data, ROWS, ROWS))
 
 
-def test_a_model_of_a_handler_and_of_an_object():
+def test_handler_and_callable_object_as_model():
     class Model:
         def __call__(self, X, y=None):
             column_of_data(X, y)
@@ -520,7 +520,7 @@ def test_a_model_of_a_handler_and_of_an_object():
     assert validate_model(handlers.scale(column_of_data, scale=2.0), ROWS, ROWS).sites["y"].scale == 2.0
 
 
-def test_sites_in_control_flow_are_there():
+def test_sites_in_control_flow():
     def model(X, y=None):
         def step(level, x):
             level = numpyro.sample("level", dist.Normal(level, 0.1))
@@ -533,7 +533,7 @@ def test_sites_in_control_flow_are_there():
     assert result.errors == []
 
 
-def test_a_function_need_not_be_a_model():
+def test_inspect_function_that_is_no_model():
     def function(x, *rest, **named):
         slope = numpyro.sample("slope", dist.Normal().expand([2]))
         return {"sum": slope.sum() * x + rest[0], "named": named["z"]}
@@ -546,7 +546,7 @@ def test_a_function_need_not_be_a_model():
     assert str(result).startswith("function: 1 site\n")
 
 
-def test_what_a_function_raises_is_its_only_error():
+def test_exception_is_the_only_error_of_inspect_fn():
     result = inspect_fn(raises, ROWS)
     assert [error.kind for error in result.errors] == ["raises"]
     assert list(result.sites) == ["a"]
@@ -604,15 +604,15 @@ class Refuses:
     ],
     ids=lambda model: getattr(model, "__name__", str(type(model))),
 )
-def test_nothing_is_raised(model, args):
-    """However strange the model; and whatever is returned can be printed."""
+def test_validation_never_raises(model, args):
+    """No model makes the validation raise, and every result can be printed."""
     for found in (validate_model(model, *args), inspect_fn(model, *args)):
         assert max(map(len, str(found).splitlines())) <= 80
         assert found._repr_html_().startswith("<div ")
         assert found.is_valid == (not found.errors)
 
 
-def test_importing_the_primitives_is_light():
+def test_import_of_primitives_is_light():
     code = "import sys, numpyro.infer.autoguide, aimz.primitives; print(*{m.split('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert "aimz" in done.stdout.split()
@@ -632,13 +632,13 @@ def test_attributes_are_keys():
     assert dict(result)["dependencies"] == {"x": [], "y": ["x"]}
 
 
-def test_findings_survive_copies():
+def test_findings_pickle_and_copy():
     (error,) = validate_model(branches, ROWS).errors
     for other in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
         assert (other, other.kind, other.site) == (error, error.kind, error.site)
 
 
-def test_the_report_keeps_its_width_whatever_the_names():
+def test_report_width():
     def model(X, y=None):
         mu = X
         for i in range(6):
@@ -652,7 +652,7 @@ def test_the_report_keeps_its_width_whatever_the_names():
     assert all(any(f"good_{i}" in line for line in lines) for i in range(6))
 
 
-def test_html_shows_findings_first_and_escapes_what_it_shows():
+def test_html_escapes_text():
     def model(X, y=None):
         numpyro.sample("<script>alert(1)</script>", dist.Bernoulli(0.5))
         with numpyro.plate("<b>", X.shape[0]):
@@ -667,7 +667,7 @@ def test_html_shows_findings_first_and_escapes_what_it_shows():
         assert f"<th>{column}</th>" in html
 
 
-def test_the_graph_is_shown_where_graphviz_can_draw_it(monkeypatch):
+def test_graph_is_shown_if_graphviz_is_installed(monkeypatch):
     graphviz = pytest.importorskip("graphviz")
     result = validate_model(column_of_data, ROWS)
     monkeypatch.setattr(shutil, "which", lambda name: None)
@@ -692,7 +692,7 @@ def test_the_graph_is_shown_where_graphviz_can_draw_it(monkeypatch):
     assert "<svg" not in result._repr_html_()
 
 
-def test_the_primitives_are_those_of_numpyro():
+def test_primitives_are_numpyro_objects():
     from numpyro.contrib import module
 
     from aimz import primitives
@@ -710,8 +710,8 @@ def test_the_primitives_are_those_of_numpyro():
             primitives.haiku_module  # noqa: B018
 
 
-def test_the_verdict_on_rows_is_that_of_the_engine():
-    """Where minibatches are said to be refused, they are; kernels they are not said of are fitted elsewhere."""
+def test_minibatch_warning_agrees_with_the_engine():
+    """The engine raises for minibatches if there is a warning; other kernels are fitted in `test_conformance`."""
     from numpyro.infer import SVI, Trace_ELBO
     from numpyro.infer.autoguide import AutoNormal
 
