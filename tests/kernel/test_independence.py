@@ -335,7 +335,7 @@ def test_interacting_rows_of_latents_are_computed_together(name, how):
     }[how]
     together, ours, model = asked.stream()
     assert together, "the kernel was cut"
-    theirs = at_once(model, X, **asked.how)
+    theirs = at_once(model, X, **asked.call_options)
     for site in ours:
         assert_same(ours[site], theirs[site], site)
 
@@ -555,7 +555,7 @@ WHOLE = {
 def test_interacting_kernels_are_computed_together(name):
     together, ours, model = WHOLE[name].stream()
     assert together, "the kernel was cut"
-    theirs = at_once(model, X, **WHOLE[name].how)
+    theirs = at_once(model, X, **WHOLE[name].call_options)
     assert ours.keys() == theirs.keys()
     for site in ours:
         assert_same(ours[site], theirs[site], site)
@@ -698,7 +698,7 @@ def test_independent_kernels_are_computed_in_blocks(name):
     # Noise has the key of its block; what has none is the same, and so is what is drawn for all rows.
     compared = sorted(ours.keys() - {"y", "z"})
     if compared:
-        theirs = at_once(model, X, **{**asked.how, "return_sites": compared})
+        theirs = at_once(model, X, **{**asked.call_options, "return_sites": compared})
         for site in compared:
             assert_same(ours[site], theirs[site], site)
 

@@ -92,7 +92,9 @@ def test_prior_predictive_is_that_of_predictive(case):
     ours = model.sample_prior_predictive_on_batch(
         **case.arguments(), num_samples=N, return_sites=sites, return_datatree=False
     )
-    predictive = numpyro.infer.Predictive(case.numpyro_kernel, params=fitted_params(case), num_samples=N, return_sites=sites)
+    predictive = numpyro.infer.Predictive(
+        case.numpyro_kernel, params=fitted_params(case), num_samples=N, return_sites=sites
+    )
     theirs = predictive(random.key(6), **on_device(case))
     for site in sites:
         # The prior of a horseshoe has no mean; the ranks of the two samples do.

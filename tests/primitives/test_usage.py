@@ -1,6 +1,6 @@
-"""The usual ways to write with the primitives, as documentation shows them; what does not run is named with the reason.
+"""Tests of common uses of the primitives, as documentation shows them; uses that do not run have the reason.
 
-Snippets are kept as people write them; a model of them is fitted and asked where it can be.
+Snippets are kept as users write them; where possible, a model of the snippet is fitted and used to predict.
 """
 
 import haiku as hk
