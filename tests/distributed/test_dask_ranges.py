@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aimz.distributed import AdaptiveRanges
+from aimz.distributed.dask_ranges import AdaptiveRanges
 
 few = settings(max_examples=200, deadline=None)
 

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aimz.distributed import partition_rows
+from aimz.distributed.row_partition import partition_rows
 from aimz.stream import plan_rows
 
 plans = st.builds(

@@ -1,7 +1,7 @@
-"""Ranges of rows on the workers of a Dask cluster: which, how many at a time, and what to do if some are lost.
+"""Ranges of rows on a Dask cluster: their length, how many run at a time, and retries of lost ranges.
 
-Dask schedules, moves data and runs a range again whose worker has died; here ranges are cut, long enough that handing
-them out costs little and short enough that losing one costs little.
+Dask schedules ranges, moves their data and runs a range again if its worker has died.  Ranges are long enough that
+scheduling them costs little, and short enough that losing one costs little.
 """
 
 __all__ = ["AdaptiveRanges", "LostJobError", "RangeResult", "run_on_cluster"]
@@ -19,46 +19,46 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 _AHEAD = 2
-"""Ranges for each worker: one it works at, and the next, whose data travel meanwhile."""
+"""Ranges submitted per worker: one that runs, and the next, whose data are sent in the meantime."""
 _SECONDS = 2.0
-"""How long a range should take."""
+"""Target duration of a range."""
 _TRIES = 3
-"""How often a range is handed out again whose job or data the cluster has lost."""
+"""How often a range is submitted again if the cluster has lost its job or data."""
 _FETCHED = 30.0
-"""Seconds in which what was found of a range should have come; if not, it is asked whether there still is a client."""
+"""Seconds to wait for the result of a finished range before checking that the client is still open."""
 _PATIENCE = 60.0
-"""Seconds without any worker after which to give up."""
+"""Seconds without any worker after which the call fails."""
 
 
 class RangeResult(NamedTuple):
-    """What a worker says of a range."""
+    """Result of a range on a worker."""
 
     seconds: float | None
-    """How long it took; None if something else, a compilation say, took time as well."""
+    """Duration; None if it includes something else, such as compilation."""
     found: Any
 
 
 class LostJobError(RuntimeError):
-    """A worker was asked for a range of a job that it does not have."""
+    """A worker received a range of a job that it does not have."""
 
 
 @dataclass(frozen=True)
 class AdaptiveRanges:
-    """How rows are handed out."""
+    """Division of rows into ranges whose length follows the speed of the workers."""
 
     length: int
     unit: int
-    """Ranges begin at multiples of it, so that no two write to one chunk."""
+    """Ranges begin at multiples of this number of rows, so that no two write to one chunk."""
     least: int
-    """Rows of the first ranges, and of any but the last ones."""
+    """Smallest number of rows of a range, except at the end; also the length of the first ranges."""
     most: int
 
     def next(self, at: int, rate: float | None, n_workers: int) -> tuple[int, int]:
-        """Return the range that begins at a row; ``rate`` is how many rows a worker does in a second."""
-        wanted = self.least if rate is None else max(self.least, int(rate * _SECONDS))
-        # Towards the end they become shorter, so that no worker is alone with a long one.
+        """Return the range that begins at a row; ``rate`` is the number of rows per second of a worker."""
+        target = self.least if rate is None else max(self.least, int(rate * _SECONDS))
+        # Ranges become shorter towards the end, so that all workers finish at about the same time.
         fair = -(-(self.length - at) // (_AHEAD * n_workers))
-        rows = max(1, min(wanted, self.most, fair))
+        rows = max(1, min(target, self.most, fair))
         return at, min(self.length, at + -(-rows // self.unit) * self.unit)
 
 
@@ -73,88 +73,88 @@ def run_on_cluster(
     ranges: AdaptiveRanges,
     *,
     begin: "Callable[[int, int], Future[Any]]",
-    land: Callable[[Any], None],
+    receive: Callable[[Any], None],
     renew: Callable[[], None],
     progress: str | None = None,
 ) -> None:
-    """Let the workers do all ranges; the first exception stops everything, and is raised as itself.
+    """Compute all ranges on the workers; the first exception stops the call and is raised unchanged.
 
     Parameters
     ----------
     client
         Client of the cluster.
     ranges
-        How rows are handed out.
+        Division of the rows.
     begin
-        Hands out one range; the result of the future is :class:`RangeResult`.
-    land
-        Takes what was found of a range, as they come, in any order.
+        Submits one range; the result of the future is a :class:`RangeResult`.
+    receive
+        Receives the results of ranges, in any order.
     renew
-        Tells the workers of the job again.
+        Sends the job to the workers again.
     progress
         Title of the progress bar; None for no bar.
     """
     from distributed import rejoin, secede
 
-    away = False
-    with suppress(ValueError):  # in a task of the cluster: its thread is needed for the ranges
+    seceded = False
+    with suppress(ValueError):  # this call runs in a task of the cluster, whose thread is needed for the ranges
         secede()
-        away = True
-    flying: dict[Future[Any], _Range] = {}
-    again: deque[_Range] = deque()
+        seceded = True
+    running: dict[Future[Any], _Range] = {}
+    retries: deque[_Range] = deque()
     at, rate, workers = 0, None, _Workers(client)
     bar = ProgressBar(total=ranges.length, unit=" rows", desc=progress, disable=progress is None, delay=0.5)
     with bar:
         try:
-            while flying or again or at < ranges.length:
-                while (again or at < ranges.length) and len(flying) < _AHEAD * workers.count:
-                    if again:
-                        one = again.popleft()
+            while running or retries or at < ranges.length:
+                while (retries or at < ranges.length) and len(running) < _AHEAD * workers.count:
+                    if retries:
+                        one = retries.popleft()
                     else:
                         one = _Range(*ranges.next(at, rate, workers.count))
                         at = one.stop
-                    flying[begin(one.start, one.stop)] = one
-                for future in _ended(client, flying):
-                    one = flying.pop(future)
+                    running[begin(one.start, one.stop)] = one
+                for future in _ended(client, running):
+                    one = running.pop(future)
                     try:
                         done = _result(client, future, one)
-                    finally:  # or the cluster would compute it again for us, should the worker die later
+                    finally:  # otherwise the cluster would recompute the range if its worker died later
                         future.release()
                     if done is None:
                         renew()
-                        again.append(one._replace(tries=one.tries + 1))
+                        retries.append(one._replace(tries=one.tries + 1))
                         continue
                     rows = one.stop - one.start
                     if done.seconds:
                         rate = rows / done.seconds
-                    land(done.found)
+                    receive(done.found)
                     bar.update(rows)
-                workers.look()
+                workers.update()
         except (RuntimeError, OSError) as error:
             if client.status == "running":
                 raise
             msg = (
-                "The connection to the cluster is gone. Connect again (`Client(address)`), and go on with that client."
+                "The connection to the cluster is lost. Connect again (`Client(address)`), and resume with that client."
             )
             raise ConnectionError(msg) from error
         finally:
-            if away:
+            if seceded:
                 rejoin()
-            if flying and client.status == "running":  # something went wrong: what has not begun never will
-                with suppress(Exception):  # what is raised says what went wrong
-                    client.cancel(list(flying), force=True)
+            if running and client.status == "running":  # an error: cancel the ranges that have not begun
+                with suppress(Exception):  # the first error is raised
+                    client.cancel(list(running), force=True)
 
 
 class _Workers:
-    """How many there are; asked for now and then."""
+    """Number of workers, updated about once a second."""
 
     def __init__(self, client: "Client") -> None:
         self._client = client
         self._alive = self._asked = monotonic()
         self.count = max(1, len(client.nthreads()))
 
-    def look(self) -> None:
-        """Ask again; give up if there have been none for long."""
+    def update(self) -> None:
+        """Count the workers; raise if there have been none for a minute."""
         now = monotonic()
         if now - self._asked < 1:
             return
@@ -166,45 +166,45 @@ class _Workers:
             raise RuntimeError(msg)
 
 
-def _ended(client: "Client", flying: "dict[Future[Any], _Range]") -> "list[Future[Any]]":
-    """Wait a while for futures; return those that have ended in any way."""
+def _ended(client: "Client", running: "dict[Future[Any], _Range]") -> "list[Future[Any]]":
+    """Wait up to a second for a future; return all that have ended."""
     from distributed import as_completed
 
-    # `wait` would ask the client that happens to be the active one.
-    first = as_completed(list(flying), loop=client.loop, timeout=1)
+    # `distributed.wait` would use the active client, which may be another one.
+    first = as_completed(list(running), loop=client.loop, timeout=1)
     with suppress(TimeoutError):
         next(first)
     first.clear()
-    return [future for future in flying if future.done()]
+    return [future for future in running if future.done()]
 
 
 def _result(client: "Client", future: "Future[Any]", one: _Range) -> RangeResult | None:
-    """Return what a worker says; None if the range has to be handed out again."""
+    """Return the result of a range; None if the range has to be submitted again."""
     from distributed import CancelledError, KilledWorker
 
     try:
         done: RangeResult = _waited(client, future)
     except (CancelledError, LostJobError) as error:
         if client.status != "running" or one.tries >= _TRIES:
-            msg = f"Rows {one.start} to {one.stop} are lost ({error}): workers come and go too often. Call again."
+            msg = f"Rows {one.start} to {one.stop} are lost ({error}): workers leave the cluster too often. Call again."
             raise ConnectionError(msg) from error
         return None
     except KilledWorker as error:
         error.add_note(
-            f"Each worker that was given rows {one.start} to {one.stop} died. Have they enough memory? A smaller "
-            "`batch_size` takes less."
+            f"Each worker that computed rows {one.start} to {one.stop} died. Do they have enough memory? A smaller "
+            "`batch_size` needs less."
         )
         raise
     return done
 
 
 def _waited(client: "Client", future: "Future[Any]") -> Any:
-    """Return the result of a future that has ended; a client that is closed meanwhile would let us wait for ever."""
+    """Return the result of a future that has ended; raise if the client is closed in the meantime."""
     while client.status == "running":
         try:
             return future.result(timeout=_FETCHED)
         except TimeoutError:
-            if future.status == "error":  # which is what the block raised
+            if future.status == "error":  # the error of the range itself
                 raise
     msg = "the client was closed"
     raise ConnectionError(msg)

@@ -1,20 +1,18 @@
-"""A call as a worker of a cluster needs it, and how it computes a range of its rows.
+"""A call on a worker of a Dask cluster: receives the job once, then computes ranges of rows.
 
-The job has everything but the rows and travels once to each worker, where it stays until the call has ended.  What
-depends on the kernel alone, its compiled programs, stays longer.
+A job holds everything but the rows.  Compiled programs depend on the kernel alone and are kept between jobs.
 """
 
 __all__ = [
     "JobSpec",
     "RowRange",
     "SerializedJob",
-    "can_do",
+    "check_worker",
+    "compute_rows",
     "forget_job",
     "hold_job",
-    "pack",
-    "settings",
+    "serialize_job",
     "without_rows",
-    "work",
 ]
 
 import asyncio
@@ -22,13 +20,13 @@ import hashlib
 import os
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import cloudpickle
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,14 +34,17 @@ from jax.sharding import Mesh
 
 from aimz.data import BatchReader, ChunkedTable, KernelParameters, key_from_text
 from aimz.distributed.allocator import give_back, keep_freed
-from aimz.distributed.device import own_device
+from aimz.distributed.dask_ranges import LostJobError, RangeResult
+from aimz.distributed.settings import jax_settings, use_jax_settings
 from aimz.engine import (
     InputLayout,
     OutputSpec,
+    RangeDigests,
     RowFeed,
     StepRunner,
     StepSpec,
     blocks_per_device,
+    compute_range,
     digests_for,
     local_mesh,
     missing_steps,
@@ -51,365 +52,311 @@ from aimz.engine import (
     versions,
 )
 from aimz.errors import ClusterError
-from aimz.forward import CompiledProgram, CompiledPrograms, JointPass, PassSpec, StreamAxis, TracedStep
-from aimz.kernel import LRUCache, RowUse, digest_program
+from aimz.forward import CompiledProgram, CompiledPrograms, StreamAxis, TracedStep
+from aimz.kernel import LRUCache, digest_program
 
 if TYPE_CHECKING:
-    from aimz.distributed.dask_ranges import RangeResult
-    from aimz.store import StorePart, Variable
+    from aimz.store import ChunkWriter, StorePart, Variable
     from aimz.stream import Plan
-
-_SETTINGS = (
-    "jax_enable_x64",
-    "jax_default_matmul_precision",
-    "jax_default_prng_impl",
-    "jax_numpy_dtype_promotion",
-    "jax_threefry_partitionable",
-)
-"""Of JAX, on which the numbers depend."""
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    """Everything but the rows."""
+    """A call without its rows."""
 
     kernel: bytes
-    """The kernel, pickled: programs are kept for as long as the same comes again."""
+    """The pickled kernel; compiled programs are kept by its digest."""
     digest: str
-    """What one pass is known by, as the client traced it."""
-    kind: str
-    plan: PassSpec | JointPass
-    layout: InputLayout
-    """Without what has rows."""
+    """Digest of the step, as the client traced it."""
+    spec: StepSpec
+    """Without inputs that have rows, and without the key."""
     key: str | None
-    use: RowUse
-    alone: bool
-    cut: "Plan"
-    """How the call is cut; how many rows are computed at once is the worker's own affair."""
+    plan: "Plan"
+    """Plan of the client; each worker chooses the length of its steps."""
     batch_size: int | None
-    landing: OutputSpec
-    variables: "Mapping[str, Variable]" = field(default_factory=dict)
-    """What is stored, if it may be there already in part."""
-    noted: bool = False
-    """Whether rows are to be known again."""
-    pieces: ChunkedTable | None = None
-    """The table that the rows are read from, where they do not come with each range."""
+    output: OutputSpec
+    resumed: "Mapping[str, Variable] | None" = None
+    """Variables of the interrupted call that this one resumes."""
+    digested: bool = False
+    """Whether rows are digested."""
+    table: ChunkedTable | None = None
+    """Table that the rows are read from, if they are not sent with each range."""
     parameters: KernelParameters | None = None
-    """Those of the kernel, to match its columns with."""
+    """Parameters of the kernel, for matching columns of the table."""
     types: Mapping[str, Any] | None = None
-    """What types its columns have."""
+    """Dtypes of the columns of the table."""
 
 
 @dataclass(frozen=True)
 class SerializedJob:
-    """A job on its way; what it was made with can be read before it is opened."""
+    """A pickled job, and what a worker checks before it unpickles the job."""
 
     token: str
     versions: str
     settings: Mapping[str, Any]
+    """Settings of JAX in the client."""
     device: str
-    """What kind the workers compute on."""
+    """Kind of device of all workers."""
     job: bytes
 
 
 @dataclass(frozen=True)
 class RowRange:
-    """Some rows, and where what is made of them goes."""
+    """Rows to compute, and the part of the store that receives their outputs."""
 
     start: int
     stop: int
     rows: Mapping[str, Any]
-    """Fields of a layout to their arrays, of which these rows can be read."""
+    """Field of the layout to its arrays, from which these rows can be read."""
     part: "StorePart | None"
-    """None where they are only looked at."""
-    seen: Mapping[int, str] | None = None
-    """What an interrupted run has noted of them, by first row; None if all that is there counts."""
+    """None to digest the rows without computing anything."""
+    known: Mapping[int, str] | None = None
+    """Digests that an interrupted run recorded, by first row; None if every stored chunk counts."""
 
 
 @dataclass(frozen=True)
 class LoadedJob:
-    """A job that was opened."""
+    """An unpickled job with its programs."""
 
     job: JobSpec
     programs: CompiledPrograms
-    made: dict[Mesh | None, tuple[TracedStep, CompiledProgram]] = field(default_factory=dict)
-    """Its program; found again by the kernel's arguments, an object among them would be another one each time."""
+    compiled: dict[Mesh | None, tuple[TracedStep, CompiledProgram]] = field(default_factory=dict)
 
 
-def settings() -> dict[str, Any]:
-    """Return the settings of JAX on which numbers depend."""
-    return {name: getattr(jax.config, name) for name in _SETTINGS if hasattr(jax.config, name)}
-
-
-@contextmanager
-def _under(given: Mapping[str, Any]) -> Iterator[None]:
-    """Compute under settings of JAX, and leave those there were."""
-    before = {name: getattr(jax.config, name) for name in given}
-    changed = [name for name, value in given.items() if before[name] != value]
-    for name in changed:
-        jax.config.update(name, given[name])
-    try:
-        yield
-    finally:
-        for name in changed:
-            jax.config.update(name, before[name])
-
-
-def pack(job: JobSpec, device: str) -> SerializedJob:
-    """Pickle a job, functions by value where no module has them."""
-    import cloudpickle
-
-    return SerializedJob(uuid4().hex, versions(), settings(), device, cloudpickle.dumps(job))
-
-
-_PACKED = LRUCache[SerializedJob](16)
-_READY = LRUCache[LoadedJob](16)
-"""Of calls that are at work at the same time, and of those whose client was lost."""
+_SERIALIZED = LRUCache[SerializedJob](16)
+_LOADED = LRUCache[LoadedJob](16)
+"""Jobs of calls that run at the same time, and of clients that were lost."""
 _PROGRAMS = LRUCache[CompiledPrograms](16)
-_AT_WORK: set[str] = set()
-"""The job of the range that is computed."""
-_PATIENCE = 30.0
+_RUNNING: set[str] = set()
+"""Token of the job whose range is being computed."""
+_STEP_TIMEOUT = 30.0
 """Seconds to wait for the end of a step."""
-_ONE = threading.Lock()
-"""One range at a time in a process: each takes all cores there are, or the device."""
+_LOCK = threading.Lock()
+"""Held while a range is computed: one range uses all cores, or the device."""
+_PROCESS = os.getpid()
+"""Process that imported JAX."""
 
 
-def hold_job(packed: SerializedJob) -> None:
-    """Keep a job until ranges of it come."""
-    _PACKED.get(packed.token, lambda: packed)
+def serialize_job(job: JobSpec, device: str) -> SerializedJob:
+    """Pickle a job; functions that no module has are pickled by value."""
+    return SerializedJob(uuid4().hex, versions(), jax_settings(), device, cloudpickle.dumps(job))
+
+
+def hold_job(serialized: SerializedJob) -> None:
+    """Keep a job until its ranges arrive."""
+    _SERIALIZED.get(serialized.token, lambda: serialized)
 
 
 async def forget_job(token: str) -> None:
-    """Let go of a job, and of the posterior with it; a range that is at work ends with its step, and is waited for.
+    """Drop a job and its posterior.  A range being computed finishes its current step first; we wait for it.
 
-    It would otherwise write into a directory that is gone, or that another run has taken up.
+    Otherwise it would write into a directory that is removed, or that another run resumes.
     """
-    _PACKED.drop(token)
-    _READY.drop(token)
-    end = monotonic() + _PATIENCE
-    while token in _AT_WORK and monotonic() < end:
+    _SERIALIZED.drop(token)
+    _LOADED.drop(token)
+    end = monotonic() + _STEP_TIMEOUT
+    while token in _RUNNING and monotonic() < end:
         await asyncio.sleep(0.01)
     give_back()
 
 
-def can_do(kernel: bytes, given: Mapping[str, Any]) -> str:
-    """Make sure that this process can compute for others, under settings of JAX; return the kind of its device.
+def check_worker(kernel: bytes, settings: Mapping[str, Any]) -> str:
+    """Check that this process can load the kernel, under settings of JAX; return the kind of its device.
 
-    A kernel that is large is left out: it comes with the job.
+    A large kernel is passed as empty bytes: it is loaded with the job.
 
     Raises
     ------
     ClusterError
-        If it cannot: the kernel cannot be imported, or it was forked from a process that uses JAX.
+        If the kernel cannot be imported, or the process was forked from a process that uses JAX.
     """
-    own_device()
-    # One that is at work has shown what it can; and this runs in the worker's event loop, which must not wait.
-    if kernel and _ONE.acquire(blocking=False):
+    # A worker that is computing has shown that it can; this runs in its event loop, which must not wait.
+    if kernel and _LOCK.acquire(blocking=False):
         try:
-            with _under(given):
-                _open_kernel(kernel)
+            with use_jax_settings(settings):
+                _load_kernel(kernel)
         finally:
-            _ONE.release()
+            _LOCK.release()
     return str(jax.default_backend())
 
 
-def _open_kernel(content: bytes) -> CompiledPrograms:
-    """Return the programs of a kernel, kept from call to call."""
-    import cloudpickle
-
+def _load_kernel(content: bytes) -> CompiledPrograms:
+    """Return the programs of a kernel, kept between calls."""
     if os.getpid() != _PROCESS:
         msg = (
-            "A worker was forked from a process that had JAX, which then stands still or dies. Let Dask start workers "
-            "anew: `dask.config.set({'distributed.worker.multiprocessing-method': 'spawn'})`, as is its default."
+            "A worker was forked from a process that had imported JAX, which can then deadlock or crash. Let Dask "
+            "spawn its workers, as is its default: `dask.config.set({'distributed.worker.multiprocessing-method': "
+            "'spawn'})`."
         )
         raise ClusterError(msg)
 
-    def make() -> CompiledPrograms:
+    def load() -> CompiledPrograms:
         try:
             return CompiledPrograms(cloudpickle.loads(content))
         except (ImportError, AttributeError) as error:
             msg = (
                 f"A worker cannot import the kernel ({error}). Install its module on the workers (`client.upload_file` "
-                "takes a single one), or define the kernel in the script itself."
+                "sends a single file), or define the kernel in the script itself."
             )
             raise ClusterError(msg) from error
 
-    # Programs, and arrays that a kernel closes over, are made under the settings there are.
-    return _PROGRAMS.get((hashlib.sha256(content).hexdigest(), *settings().items()), make)
+    # Programs, and arrays that a kernel closes over, depend on the settings.
+    return _PROGRAMS.get((hashlib.sha256(content).hexdigest(), *jax_settings().items()), load)
 
 
-_PROCESS = os.getpid()
-"""The process that has imported JAX."""
-
-
-def _held(token: str) -> SerializedJob:
-    """Return a job that this process has.
+def _held_job(token: str) -> SerializedJob:
+    """Return a job of this process, checked against its versions and its device.
 
     Raises
     ------
     LostJobError
-        If it does not have it (any more).
+        If the process does not have the job.
     ClusterError
-        If it cannot do it.
+        If it cannot compute the job.
     """
-    from aimz.distributed.dask_ranges import LostJobError
 
     def missing() -> SerializedJob:
         msg = "this worker does not have the job"
         raise LostJobError(msg)
 
-    packed = _PACKED.get(token, missing)
-    if packed.versions != versions():
+    serialized = _SERIALIZED.get(token, missing)
+    if serialized.versions != versions():
         msg = (
-            f"A worker has {versions()}, and the client {packed.versions}: their numbers could differ. Install the "
+            f"A worker has {versions()}, and the client {serialized.versions}: their numbers could differ. Install the "
             "same versions on all machines."
         )
         raise ClusterError(msg)
-    own_device()
-    if packed.device != jax.default_backend():
+    if serialized.device != jax.default_backend():
         msg = (
-            f"A worker computes on {jax.default_backend()}, and those that were there when the call began on "
-            f"{packed.device}: the last bits would differ. Use workers of one kind for one call."
+            f"A worker computes on {jax.default_backend()}, and the workers that were checked when the call began on "
+            f"{serialized.device}: the last bits would differ. Use workers of one kind for one call."
         )
         raise ClusterError(msg)
     keep_freed()
-    return packed
+    return serialized
 
 
-def _opened(packed: SerializedJob) -> LoadedJob:
+def _load_job(serialized: SerializedJob) -> LoadedJob:
     """Return a job, unpickled once."""
 
-    def make() -> LoadedJob:
-        import cloudpickle
+    def load() -> LoadedJob:
+        job: JobSpec = cloudpickle.loads(serialized.job)
+        layout = job.spec.layout
+        on_device = {n: jax.tree.map(jnp.asarray, getattr(layout, n)) for n in ("draws", "values", "arrays")}
+        job = replace(job, spec=replace(job.spec, layout=replace(layout, **on_device)))
+        return LoadedJob(job, _load_kernel(job.kernel))
 
-        job: JobSpec = cloudpickle.loads(packed.job)
-        on_device = {n: jax.tree.map(jnp.asarray, getattr(job.layout, n)) for n in ("draws", "values", "arrays")}
-        return LoadedJob(replace(job, layout=replace(job.layout, **on_device)), _open_kernel(job.kernel))
-
-    return _READY.get(packed.token, make)
+    return _LOADED.get(serialized.token, load)
 
 
-def work(token: str, part: RowRange) -> "RangeResult":
-    """Compute some rows of a job; runs on a worker."""
-    with _ONE:
-        packed = _held(token)
-        _AT_WORK.add(token)
+def compute_rows(token: str, rows: RowRange) -> RangeResult:
+    """Compute a range of rows of a job; runs on a worker."""
+    with _LOCK:
+        serialized = _held_job(token)
+        _RUNNING.add(token)
         try:
-            with _under(packed.settings):
-                fresh, began = token not in _READY, monotonic()
-                done = _work(_opened(packed), part, token)
+            with use_jax_settings(serialized.settings):
+                fresh, began = token not in _LOADED, monotonic()
+                found = _compute(_load_job(serialized), rows, token)
         except Exception as error:
-            other = _that_travels(error)
-            if other is None:
+            other = _picklable(error)
+            if other is error:
                 raise
             raise other from None
         finally:
-            _AT_WORK.discard(token)
-        return done._replace(seconds=None if fresh or done.seconds is None else monotonic() - began)
+            _RUNNING.discard(token)
+        # Compilation, or a range that was only digested, says nothing about the speed of the next range.
+        seconds = None if fresh or rows.part is None else monotonic() - began
+        return RangeResult(seconds, found)
 
 
-def _work(ready: LoadedJob, part: RowRange, token: str) -> "RangeResult":
-    """Compute some rows, or look at them."""
-    from aimz.distributed.dask_ranges import LostJobError, RangeResult
-    from aimz.stream import run
+def _compute(loaded: LoadedJob, rows: RowRange, token: str) -> tuple[Any, list[tuple[int, str]]]:
+    """Compute a range of rows, or only digest them; return the payload for the store and the digests."""
+    job = loaded.job
+    runner = _runner(loaded, rows)
+    digests = RangeDigests(runner, rows.known or {})
 
-    job, sink = ready.job, part.part
-    runner, cut = _runner(ready, part)
-    taken: list[tuple[int, str]] = []
-
-    def note() -> None:
-        """Before a step is written: make sure that its rows are those an interrupted run had, and are still wanted."""
-        taken.extend([] if runner.notes is None else runner.notes.take())
-        if any((part.seen or {}).get(start, digest) != digest for start, digest in taken):
-            raise _OtherRowsError
-        if token not in _READY:
+    def check() -> None:
+        digests.check()
+        if token not in _LOADED:
             msg = "the call is over"
             raise LostJobError(msg)
 
-    if sink is None:
-        for start, stop in cut.steps(part.start, part.stop):
+    if rows.part is None:
+        for start, stop in runner.plan.steps(rows.start, rows.stop):
             runner.skip(start, stop)
-            note()
-        return RangeResult(None, (None, taken))
-    request = job.landing.request(cut, runner, noting=note, wanted=_wanted(job, cut, part), once=part.start == 0)
-    try:
-        reached = run(request, sink, part.start, part.stop)
-    except _OtherRowsError:
-        return RangeResult(None, (None, taken))  # the client refuses them in its own words
-    if reached != part.stop:
+            check()
+        return None, digests.collected
+    is_missing = None
+    if job.resumed is not None:
+        written: ChunkWriter = rows.part  # type: ignore[assignment]  # only stored calls are resumed
+        is_missing = missing_steps(runner.plan, job.resumed, written, rows.start, rows.stop, rows.known)
+    reached = compute_range(
+        runner, job.output, rows.part, rows.start, rows.stop, is_missing=is_missing, on_rows_read=check
+    )
+    if reached != rows.stop:
         msg = (
-            f"The table must have {cut.n_obs} rows, as it had when the call began; now it ends at row {reached}. "
-            "Call again when nothing writes to it."
+            f"The table must have {runner.plan.n_obs} rows, as it had when the call began; now it ends at row "
+            f"{reached}. Call again when nothing writes to it."
         )
         raise ValueError(msg)
-    return RangeResult(0.0, (sink.payload(), taken))
+    return rows.part.payload(), digests.collected
 
 
-class _OtherRowsError(Exception):
-    """Rows are not those an interrupted run had."""
-
-
-def _that_travels(error: Exception) -> Exception | None:
-    """Return an exception that tells of one that cannot be pickled; None for one that can."""
-    import cloudpickle
-
+def _picklable(error: Exception) -> Exception:
+    """Return an exception, or one with its text if it cannot be pickled."""
     try:
         cloudpickle.loads(cloudpickle.dumps(error))
     except Exception:  # noqa: BLE001, RUF100 (whatever a class of errors does when it is pickled)
         text = "".join(traceback.format_exception(error))
         return RuntimeError(f"{type(error).__name__}: {error}\n\nOn the worker, where it could not be pickled:\n{text}")
-    return None
+    return error
 
 
-def _wanted(job: JobSpec, cut: "Plan", part: RowRange) -> Callable[[int, int], bool] | None:
-    """Return which steps of a range are not there yet, or were made of rows that nobody has noted; None for all."""
-    if not job.variables:
-        return None
-    stored: Any = part.part  # a writer of chunks, which can say what is there
-    return missing_steps(cut, job.variables, stored, part.start, part.stop, part.seen)
-
-
-def _runner(ready: LoadedJob, part: RowRange) -> "tuple[StepRunner, Plan]":
-    """Return what computes the steps of a range, and how they are cut here."""
+def _runner(loaded: LoadedJob, rows: RowRange) -> StepRunner:
+    """Return a runner of the steps of a range."""
     from aimz.stream import step_rows
 
-    job, mesh = ready.job, local_mesh()
-    block = job.cut.block
-    assert block is not None  # rows are cut
-    step_length = step_rows(block, job.cut.n_obs, n_devices(mesh), blocks_per_device(), job.batch_size)
-    cut = replace(job.cut, step=step_length)
-    layout = replace(job.layout, **part.rows)
-    key = None if job.key is None else key_from_text(job.key)
-    task = StepSpec(job.kind, job.plan, layout, key, job.use, job.alone and mesh is None)
-    if mesh not in ready.made:
-        step = task.traced(ready.programs, block)
-        if task.alone == job.alone and digest_program(step.traced.jaxpr) != job.digest:
+    job, mesh = loaded.job, local_mesh()
+    block, n_obs = job.plan.block, job.plan.n_obs
+    assert block is not None  # only rows are distributed
+    plan = replace(job.plan, step=step_rows(block, n_obs, n_devices(mesh), blocks_per_device(), job.batch_size))
+    spec = replace(
+        job.spec,
+        layout=replace(job.spec.layout, **rows.rows),
+        key=None if job.key is None else key_from_text(job.key),
+        alone=job.spec.alone and mesh is None,
+    )
+    if mesh not in loaded.compiled:
+        step = spec.trace(loaded.programs, block)
+        if spec.alone == job.spec.alone and digest_program(step.traced.jaxpr) != job.digest:
             msg = (
                 "A worker finds another kernel under the name of the client's: its arithmetic differs. Give all of "
-                "them the same files, and let workers with an older one start again (`client.restart()`)."
+                "them the same files, and restart workers that imported an older one (`client.restart()`)."
             )
             raise ClusterError(msg)
-        ready.made[mesh] = step, ready.programs.compiled(step, group=step.group, cut=StreamAxis.ROWS, mesh=mesh)
-    step, program = ready.made[mesh]
+        program = loaded.programs.compiled(step, group=step.group, cut=StreamAxis.ROWS, mesh=mesh)
+        loaded.compiled[mesh] = step, program
+    step, program = loaded.compiled[mesh]
     reader = None
-    if job.pieces is not None:
+    if job.table is not None:
         assert job.parameters is not None
-        reader = BatchReader(job.pieces.starting(part.start), job.parameters, first_row=part.start, types=job.types)
-    feed = RowFeed(
-        layout.row_arrays, cut.n_obs, reader, digests_for(layout.row_arrays, reader, cut) if job.noted else None
-    )
-    return StepRunner(task, step, program, feed, cut, mesh=mesh), cut
+        reader = BatchReader(job.table.starting(rows.start), job.parameters, first_row=rows.start, types=job.types)
+    arrays = spec.layout.row_arrays
+    digests = digests_for(arrays, reader, plan) if job.digested else None
+    return StepRunner(spec, step, program, RowFeed(arrays, n_obs, reader, digests), plan, mesh)
 
 
 def without_rows(layout: InputLayout) -> InputLayout:
-    """Return a layout that can be pickled: arrays on the host, and none that has rows."""
+    """Return a layout that can be pickled: arrays on the host, and no inputs with rows."""
     values, draws, arrays = (
         {name: jax.tree.map(_on_host, value) for name, value in given.items()}
         for given in (layout.values, layout.draws, layout.arrays)
     )
-    none: Any = {"row_draws": {}, "row_values": {}, "row_arrays": {}, "groups": None}
-    return replace(layout, draws=draws, values=values, arrays=arrays, **none)
+    empty: Any = {"row_draws": {}, "row_values": {}, "row_arrays": {}, "groups": None}
+    return replace(layout, draws=draws, values=values, arrays=arrays, **empty)
 
 
 def _on_host(leaf: Any) -> Any:
+    """Return an array of JAX as NumPy's."""
     return np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf

@@ -1,160 +1,80 @@
-"""A call that several processes make together, one on each host: which rows each computes, and how they become one."""
+"""One call in several processes of `jax.distributed`, each on its own host: every process computes some rows."""
 
-__all__ = [
-    "Guest",
-    "MultiHostExecutor",
-    "await_others",
-    "check_can_be_divided",
-    "check_same_call",
-    "choose_executor",
-    "place_for_all",
-]
+__all__ = ["MultiHostExecutor", "await_others", "check_same_call", "share_location"]
 
 import json
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
-from aimz.data import BatchReader, KernelArguments, differences, fingerprint
+from aimz.data import BatchReader, KernelArguments, fingerprint
+from aimz.data import differences as differing_names
 from aimz.distributed.collectives import process_group
-from aimz.distributed.dask_client import DaskExecutor, dask_executor_for
-from aimz.distributed.dask_worker import settings
+from aimz.distributed.row_partition import partition_rows
+from aimz.distributed.settings import jax_settings
 from aimz.engine import (
-    Given,
-    KernelEngine,
+    CallLocation,
     OutputSpec,
-    ResultDirectory,
-    RowDigests,
+    PredictionRequest,
+    RangeDigests,
     StepRunner,
+    compute_range,
     missing_steps,
-    noted_before,
 )
-from aimz.errors import warn
 from aimz.progress import ProgressBar
 
 if TYPE_CHECKING:
-    import xarray as xr
-
-    from aimz.store import Journal, Location, ResultStore, StorePart, Variable
-    from aimz.stream import Plan
+    from aimz.store import ChunkWriter, ResultStore, StorePart, Variable
 
 _ENDS = 64
-"""Rows at both ends of an array in a file that are compared."""
+"""Rows at both ends of a lazily read array that are compared."""
+_READABLE = ("versions", "method", "number of rows", "device", "kind of device", "number of devices", "output_dir")
+"""Names of compared texts that an error message can show as they are."""
 
 
-class _Options(Protocol):
-    @property
-    def client(self) -> Any: ...
+def check_same_call(known: Mapping[str, str], request: PredictionRequest) -> str:
+    """Check that all processes make the same call; return the time at which it began.
 
-    @property
-    def batch_size(self) -> int | None: ...
-
-
-def check_can_be_divided(client: Any, *, stored_at_home: bool = False) -> None:
-    """Refuse what several processes cannot do together.
-
-    Raises
-    ------
-    ValueError
-        If a Dask cluster was asked for as well, or the result would lie in a temporary directory.
-    """
-    if process_group.is_single_process:
-        return
-    if client:
-        msg = (
-            f"`client` hands rows to a Dask cluster, and {process_group.count} processes of `jax.distributed` share "
-            "them already. Leave `client` out, or start one process."
-        )
-        raise ValueError(msg)
-    if stored_at_home:
-        msg = (
-            f"The result would lie in a temporary directory, of which each of the {process_group.count} processes has "
-            "another. Pass an `output_dir` that all of them reach under one name, or `store='memory'`."
-        )
-        raise ValueError(msg)
-
-
-def choose_executor(
-    engine: KernelEngine, options: _Options, runner: StepRunner, plan: "Plan", landing: OutputSpec, given: Given
-) -> "DaskExecutor | MultiHostExecutor | None":
-    """Return how to compute a call elsewhere too, on several hosts or a cluster; None to compute all of it here.
-
-    Raises
-    ------
-    TypeError
-        If there are several processes, and nobody knows how many rows there are to divide.
-
-    Warns
-    -----
-    UserWarning
-        If there are several processes, and all rows have to be computed together.
-    """
-    if process_group.is_single_process:
-        return dask_executor_for(engine, options, runner, plan, landing, given)
-    if plan.axis != "obs":
-        # A process that waited for another to do all of it could wait for longer than a collective does.
-        warn(f"All rows have to be computed together, so each of the {process_group.count} processes computes all.")
-        return None
-    if plan.n_obs is None:
-        msg = (
-            f"{process_group.count} processes share the rows, and this iterable does not say how many it has. Pass an "
-            "array, or `pyarrow.dataset.dataset(path)`; or start one process."
-        )
-        raise TypeError(msg)
-    return MultiHostExecutor(runner, plan, landing, given)
-
-
-def check_same_call(
-    known: Callable[[], Mapping[str, str]], calls: Iterable[KernelArguments], reader: BatchReader | None
-) -> str | None:
-    """Make sure that all processes make the same call; return when it began, None if there is but one.
-
-    ``known`` returns what the call is known by; of arrays in ``calls`` that are too large to be read for that the ends
-    are compared, and of what ``reader`` reads the first batch.
+    ``known`` is the identity of the call in this process.  Of lazily read arrays the ends are compared, and of an
+    iterable the first batch.
 
     Raises
     ------
     ClusterError
-        If something differs; it is named, in all processes.
+        In all processes, naming the inputs that differ.
     """
-    if process_group.is_single_process:
-        return None
     here = {
-        **known(),
-        **{f"data of `{name}`": text for call in calls for name, text in _ends(call).items()},
-        "settings of JAX": json.dumps(settings(), default=str),
+        **known,
+        **{f"data of `{name}`": text for one in request.scenarios.values() for name, text in _ends(one.call).items()},
+        "settings of JAX": json.dumps(jax_settings(), default=str),
         "kind of device": jax.local_devices()[0].device_kind,
         "number of devices": str(jax.local_device_count()),
     }
-    if reader is not None:
-        here["first batch"] = fingerprint(array for _, array in sorted((reader.first or {}).items()))
+    if request.source.reader is not None:
+        first = request.source.reader.first or {}
+        here["first batch"] = fingerprint(array for _, array in sorted(first.items()))
     began = datetime.now(UTC).isoformat()
-    sent = [
-        json.loads(content) for content in process_group.all("what is computed", json.dumps([here, began]).encode())
-    ]
-    first, began = sent[0]
-    for number, (there, _) in enumerate(sent):
-        unlike = differences(first, there)
+    content = json.dumps([here, began]).encode()
+    calls = [json.loads(sent) for sent in process_group.allgather("comparison of the calls", content)]
+    coordinator, began = calls[0]
+    for number, (there, _) in enumerate(calls):
+        unlike = differing_names(coordinator, there)
         if unlike:
-            told = "; ".join(f"{name}: {first.get(name)} and {there.get(name)}" for name in unlike if name in _READABLE)
-            process_group.refuse(
+            shown = "; ".join(f"{n}: {coordinator.get(n)} and {there.get(n)}" for n in unlike if n in _READABLE)
+            process_group.fail(
                 f"Process {number} does not make the call of process 0: {', '.join(unlike)} differ(s)"
-                f"{f' ({told})' if told else ''}. Let every process run the same script, with the same versions, data, "
-                "key and posterior (`ImpactModel.load` gives all of them one), or do without `jax.distributed`."
+                f"{f' ({shown})' if shown else ''}. Let every process run the same script, with the same versions, "
+                "data, key and posterior (`ImpactModel.load` gives all of them one), or do without `jax.distributed`."
             )
     return str(began)
 
 
-_READABLE = ("versions", "method", "number of rows", "device", "kind of device", "number of devices", "output_dir")
-"""What can be shown as it is."""
-
-
 def _ends(call: KernelArguments) -> dict[str, str]:
-    """Return what arrays are known by that lie elsewhere, where all of them would have to be read to know them."""
+    """Return the identity of lazily read arrays: shape, dtype and a digest of both ends."""
     found = {}
     for name, array in call.rows.items():
         if array.by_reference:
@@ -165,162 +85,85 @@ def _ends(call: KernelArguments) -> dict[str, str]:
 
 
 def await_others(stage: str) -> None:
-    """Wait until every process has come so far."""
+    """Wait until every process has reached a stage of the call."""
     if not process_group.is_single_process:
-        process_group.all(stage)
+        process_group.allgather(stage)
 
 
-class Guest:
-    """The place of a call that another process stores; what this one has to say of it is said there.
-
-    Parameters
-    ----------
-    location
-        Where the call lies.
-    group
-        Name of the streamed group.
-    attrs, root_attrs
-        Attributes of the groups and of the root.
-    journal
-        What an earlier run left behind, if one did some of it.
-    """
-
-    def __init__(
-        self,
-        location: "Location",
-        group: str,
-        attrs: dict[str, Any],
-        root_attrs: dict[str, Any],
-        journal: "Journal | None",
-    ) -> None:
-        from aimz.store import GuestSink
-
-        self.location = location
-        self.attrs = attrs
-        self.root_attrs = root_attrs
-        self.resumed = journal is not None
-        self._journal = journal
-        self.sink = GuestSink(location, group)
-
-    def write_beside(self, groups: "Mapping[str, xr.Dataset]") -> None:
-        """Do nothing."""
-
-    def wanted(self, variables: "Mapping[str, Variable]", notes: RowDigests | None) -> Callable[[int, int], bool]:  # noqa: ARG002 (as a place)
-        """Return that every step is to be computed, though another process keeps it."""
-        return lambda _start, _stop: True
-
-    def note(self, notes: list[tuple[int, str]]) -> None:
-        """Do nothing."""
-
-    def seen(self, notes: RowDigests | None) -> Mapping[int, str] | None:
-        """Return the stretches, by first row, that an earlier run noted, as a place does."""
-        return noted_before(self._journal, notes)
-
-    def look(self, skip: Callable[[int, int], bool], notes: RowDigests) -> None:
-        """Do nothing."""
-
-    def restore(self, notes: list[tuple[int, str]]) -> None:
-        """Do nothing."""
-
-    def check_same_rows(self, known: str) -> None:
-        """Do nothing."""
-
-    def check_end(self, length: int) -> None:
-        """Do nothing."""
-
-    def leave(self) -> None:
-        """Do nothing."""
-
-
-def place_for_all(
-    make: Callable[[], ResultDirectory | None], group: str, journal: "Journal | None"
-) -> ResultDirectory | Guest | None:
-    """Return where a call is stored, made by one process for all; ``journal`` is that of the call to be finished."""
+def share_location(where: CallLocation | None) -> CallLocation | None:
+    """Return the coordinator's location of the call, in every process."""
     if process_group.is_single_process:
-        return make()
-    place = make() if process_group.is_coordinator else None
-    about = None if place is None else (place.location, place.attrs, place.root_attrs)
-    sent = pickle.loads(process_group.all("where the result lies", pickle.dumps(about))[0])
-    if place is not None or sent is None:
-        return place
-    location, attrs, root_attrs = sent
-    return Guest(location, group, attrs, root_attrs, journal)
+        return where
+    content = pickle.dumps(where if process_group.is_coordinator else None)
+    shared: CallLocation | None = pickle.loads(process_group.allgather("location of the result", content)[0])
+    return shared
 
 
-class _Message(NamedTuple):
-    """What a process says after some of its rows."""
+class _Progress(NamedTuple):
+    """Message of a process after some of its rows."""
 
     rows: int
-    notes: list[tuple[int, str]]
+    digests: list[tuple[int, str]]
     payload: Any
 
 
 @dataclass(frozen=True)
 class MultiHostExecutor:
-    """A call that is cut along its rows, ready to be computed by all processes."""
+    """Computes a call in all processes; each writes or sends its rows."""
 
     runner: StepRunner
-    plan: "Plan"
-    landing: OutputSpec
-    given: Given
-    device = None
-    """What kind others compute on: the same as here."""
+    output: OutputSpec
+    request: PredictionRequest
+    device: str | None = None
 
     def run(
         self,
-        sink: "ResultStore",
+        store: "ResultStore | None",
         *,
-        note: Callable[[list[tuple[int, str]]], None] | None = None,
-        variables: "Mapping[str, Variable] | None" = None,
-        seen: Mapping[int, str] | None = None,
-        look: bool = False,
+        record: Callable[[list[tuple[int, str]]], None] | None = None,
+        resumed: "Mapping[str, Variable] | None" = None,
+        known: Mapping[int, str] | None = None,
+        verify_only: bool = False,
         progress: str | None = None,
     ) -> int:
-        """Compute the rows of this process; take what the others found of theirs; return how many there are in all.
-
-        ``note`` takes digests of the rows, if they are to be known again; ``variables`` are those of which parts may be
-        there already, and ``seen`` are the stretches, by first row, that were noted with them; ``look`` says that
-        nothing is to be computed.
-        """
-        from aimz.distributed.row_partition import partition_rows
-
-        n_obs = self.plan.n_obs
+        """Compute the rows of this process and receive those of the others, as in `aimz.engine.Executor`."""
+        plan, n_obs = self.runner.plan, self.runner.plan.n_obs
         assert n_obs is not None
-        # Sums are sent once; of rows that are kept in memory, some at a time.
-        summed = self.runner.task.layout.groups is not None
-        sent = not (sink.whole_chunks or summed)
-        stretches = partition_rows(
-            self.plan, process_group.index, process_group.count, stored=sink.whole_chunks, sent=sent
-        )
-        first, last = stretches[0][0], stretches[-1][1]
-        runner = self._starting(*stretches[0])
-        part = None if look else self._part(sink, first, last)
+        stored = self.request.options.store == "persistent"
+        # Sums are sent once, at the end; rows that are kept in memory are sent in short ranges.
+        summed = self.runner.spec.layout.groups is not None
+        sent = not (stored or summed)
+        ranges = partition_rows(plan, process_group.index, process_group.count, stored=stored, sent=sent)
+        first, last = ranges[0][0], ranges[-1][1]
+        runner = self._runner_from(*ranges[0])
+        part = None
+        if not verify_only:
+            part = _shared_writer(store, first, last) if stored else _part(store, first, last)
         hidden = progress is None or not process_group.is_coordinator
         with ProgressBar(total=n_obs, unit=" rows", desc=progress, disable=hidden, delay=0.5) as bar:
-            for number, (start, stop) in enumerate(stretches, 1):
-                taken: list[tuple[int, str]] = []
-                if sent and not look:
-                    part = sink.part(start, stop)
+            for number, (start, stop) in enumerate(ranges, 1):
+                digests = RangeDigests(runner, known or {})
+                if sent and not verify_only:
+                    part = _part(store, start, stop)
                 if part is None:
-                    for begin, end in self.plan.steps(start, stop):
+                    for begin, end in plan.steps(start, stop):
                         runner.skip(begin, end)
                 elif start < stop:
-                    stored: Any = part  # a writer of chunks, which can say what is there
-                    wanted = missing_steps(self.plan, variables, stored, start, stop, seen) if variables else None
-                    self._compute(runner, part, start, stop, wanted, _same_as(runner, seen or {}, taken))
-                # The first step was looked at by every process, and is noted by one.
-                taken += [] if runner.notes is None else runner.notes.take()
-                notes = [(at, digest) for at, digest in taken if start <= at < stop]
-                due = part is not None and (not summed or number == len(stretches))
-                mine = _Message(stop - start, notes, part.payload() if part is not None and due else None)
-                for process, content in enumerate(process_group.all("rows", pickle.dumps(mine, protocol=5))):
-                    told: _Message = mine if process == process_group.index else pickle.loads(content)
-                    if note is not None and told.notes:
-                        note(told.notes)
-                    if told.payload is not None:
-                        sink.add(told.payload)
-                    bar.update(told.rows)
-        runner.check_rows(n_obs)
+                    self._compute(runner, part, start, stop, digests, resumed, known)
+                # Every process reads the first step to test it; the process whose rows these are records its digest.
+                digests.collected.extend([] if runner.digests is None else runner.digests.take())
+                own = [(at, digest) for at, digest in digests.collected if start <= at < stop]
+                due = part is not None and (not summed or number == len(ranges))
+                mine = _Progress(stop - start, own, part.payload() if part is not None and due else None)
+                for process, content in enumerate(process_group.allgather("rows", pickle.dumps(mine, protocol=5))):
+                    theirs: _Progress = mine if process == process_group.index else pickle.loads(content)
+                    if record is not None and theirs.digests:
+                        record(theirs.digests)
+                    if theirs.payload is not None:
+                        assert store is not None
+                        store.add(theirs.payload)
+                    bar.update(theirs.rows)
+        runner.check_length(n_obs)
         return n_obs
 
     def _compute(
@@ -329,60 +172,49 @@ class MultiHostExecutor:
         part: "StorePart",
         start: int,
         stop: int,
-        wanted: Callable[[int, int], bool] | None,
-        noting: Callable[[], None],
+        digests: RangeDigests,
+        resumed: "Mapping[str, Variable] | None",
+        known: Mapping[int, str] | None,
     ) -> None:
-        """Compute some rows."""
-        from aimz.stream import run
-
-        request = self.landing.request(self.plan, runner, wanted=wanted, once=start == 0, noting=noting)
-        reached = run(request, part, start, stop)
+        """Compute a range of rows."""
+        is_missing = None
+        if resumed is not None:
+            written: ChunkWriter = part  # type: ignore[assignment]  # only stored calls are resumed
+            is_missing = missing_steps(runner.plan, resumed, written, start, stop, known)
+        reached = compute_range(
+            runner, self.output, part, start, stop, is_missing=is_missing, on_rows_read=digests.check
+        )
         if reached != stop:
             msg = (
-                f"The rows must be {self.plan.n_obs}, as when the call began; now they end at row {reached}. Call "
+                f"The rows must be {runner.plan.n_obs}, as when the call began; now they end at row {reached}. Call "
                 "again when nothing writes to them."
             )
             raise ValueError(msg)
 
-    def _starting(self, start: int, stop: int) -> StepRunner:
-        """Return what computes the rows from one on; what lies before is read only where it has to be."""
-        pieces, reader, n_obs = self.given.pieces, self.given.reader, self.plan.n_obs
-        if start == 0 and stop >= next(self.plan.steps())[1]:
+    def _runner_from(self, start: int, stop: int) -> StepRunner:
+        """Return a runner that reads rows from ``start`` on; earlier rows are read only if the source requires it."""
+        source, plan = self.request.source, self.runner.plan
+        table, reader = source.chunked_table, source.reader
+        if start == 0 and stop >= next(plan.steps())[1]:
             return self.runner
-        # The first step was looked at, and has rows that others compute.
-        if pieces is not None and reader is not None and 0 < start < (n_obs or 0):
-            reader = BatchReader(pieces.starting(start), reader.parameters, first_row=start, types=reader.types)
+        # The first step was tested in every process, and its rows belong to another one.
+        if table is not None and reader is not None and 0 < start < (plan.n_obs or 0):
+            reader = BatchReader(table.starting(start), reader.parameters, first_row=start, types=reader.types)
         elif reader is not None:
             reader.rewind()
-        if self.runner.notes is not None:
-            self.runner.notes.take()
-        return self.runner.reading(reader)
-
-    def _part(self, sink: "ResultStore", start: int, stop: int) -> "StorePart":
-        """Return what takes the rows of this process."""
-        if not sink.whole_chunks:
-            return sink.part(start, stop)
-        from aimz.store import GuestSink
-
-        content = pickle.dumps(sink.part(start, stop)) if process_group.is_coordinator else b""
-        sent = process_group.all("who writes", content)
-        if isinstance(sink, GuestSink):
-            sink.receive(pickle.loads(sent[0]))
-        return sink.part(start, stop)
+        if self.runner.digests is not None:
+            self.runner.digests.take()
+        return self.runner.with_reader(reader)
 
 
-def _same_as(runner: StepRunner, seen: Mapping[int, str], taken: list[tuple[int, str]]) -> Callable[[], None]:
-    """Return what makes sure, before a step is written, that its rows are those an interrupted run had."""
+def _part(store: "ResultStore | None", start: int, stop: int) -> "StorePart":
+    """Return the part of a store in memory that receives some rows."""
+    assert store is not None
+    return store.part(start, stop)
 
-    def note() -> None:
-        found = [] if runner.notes is None else runner.notes.take()
-        taken.extend(found)
-        other = next((start for start, digest in found if seen.get(start, digest) != digest), None)
-        if other is not None:
-            msg = (
-                f"The call cannot be resumed by this one: the data from row {other} on are not those of the "
-                "interrupted run. Make the call that was interrupted, or predict anew."
-            )
-            raise ValueError(msg)
 
-    return note
+def _shared_writer(store: "ResultStore | None", start: int, stop: int) -> "StorePart":
+    """Return the coordinator's chunk writer, sent to every process."""
+    content = b"" if store is None else pickle.dumps(store.part(start, stop))
+    writer: StorePart = pickle.loads(process_group.allgather("chunk writer", content)[0])
+    return writer

@@ -1,4 +1,4 @@
-"""Rows divided among processes, and where on their way these meet: integers only."""
+"""Division of rows among processes, and the points at which the processes synchronise: integers only."""
 
 __all__ = ["partition_rows"]
 
@@ -8,19 +8,19 @@ from math import gcd
 from aimz.stream import Plan
 
 _ROUNDS = 32
-"""How often processes that store or add up tell each other how far they are, at most."""
+"""Largest number of collectives of a call that stores rows or sums over them."""
 _STEPS = 8
-"""Steps between, at least."""
+"""Smallest number of steps between two collectives."""
 _CHUNKS = 16
-"""Chunks of a result in memory that all processes together send at once."""
+"""Chunks of a result in memory that all processes together send in one collective."""
 
 
 def partition_rows(plan: Plan, index: int, count: int, *, stored: bool, sent: bool) -> list[tuple[int, int]]:
-    """Return the rows of one of ``count`` processes, cut where all processes meet; as many stretches in each.
+    """Return the ranges of rows of one of ``count`` processes, separated by collectives; every process has as many.
 
-    A process has neighbouring rows: whole chunks, and what is known by one digest, if the result is ``stored``, else
-    whole blocks.  Where rows are ``sent``, stretches are short, so that few wait to be sent; elsewhere they are long,
-    so that meeting costs little.  Some may be empty.
+    A process computes contiguous rows: whole chunks and whole digested ranges if the result is ``stored``, else whole
+    blocks.  If rows are ``sent``, ranges are short, so that little memory is needed; otherwise they are long, so that
+    collectives cost little.  Some ranges may be empty.
     """
     assert plan.n_obs is not None
     assert plan.block is not None

@@ -1,92 +1,79 @@
 """Plans and executes one call."""
 
-from aimz.engine.fingerprint import fingerprint_of, versions
-from aimz.engine.inputs import Given, check_order, read_given
-from aimz.engine.joint_request import ScenarioRequest, group_by_structure, joint_of
-from aimz.engine.kernel_engine import KernelEngine, PreparedCall, SharedResampling
-from aimz.engine.options import StreamingOptions, read_streaming
-from aimz.engine.outputs import OutputSpec, missing_steps
-from aimz.engine.planning import (
-    block_of,
-    blocks_per_device,
-    check_row_split,
-    local_mesh,
-    n_chains,
-    n_devices,
-    plan_by_draws,
-    plan_by_rows,
-    plan_step_by_draws,
-    probe_first_step,
-    shapes_of,
-)
-from aimz.engine.request import Asked, Order
-from aimz.engine.result_directory import ResultDirectory, noted_before
-from aimz.engine.row_digests import RowDigests, digests_for
+from aimz.engine.fingerprint import digests_for, fingerprint_of, known_digests, versions
+from aimz.engine.inputs import InputSource, check_order, open_source
+from aimz.engine.kernel_engine import KernelEngine
+from aimz.engine.layout import InputLayout, RowFeed
+from aimz.engine.options import StreamingOptions, read_options
+from aimz.engine.outputs import OutputSpec, missing_steps, output_shapes, output_variables
+from aimz.engine.planning import blocks_per_device, local_mesh, n_devices, plan_request
+from aimz.engine.prepared_call import PredictionSettings, PreparedCall, SharedResampling
+from aimz.engine.request import PredictionRequest
+from aimz.engine.result_directory import CallLocation, ResultDirectory
 from aimz.engine.row_groups import read_groups_of
-from aimz.engine.runner import InputLayout, RowFeed, StepRunner, StepSpec
+from aimz.engine.row_range import Executor, LocalExecutor, RangeDigests, compute_range
+from aimz.engine.runner import StepRunner, StepSpec
 from aimz.engine.scenarios import (
     Scenario,
-    check_alike,
     check_columns,
     check_inputs,
+    check_return_sites,
+    check_same_rows,
     check_same_sites,
-    check_sites,
-    open_sources,
+    open_arguments,
     read_pair,
-    read_requests,
     read_scenario,
+    read_scenarios,
     share_labels,
     share_rows,
 )
+from aimz.engine.warnings import warn_about_substitution
 
 __all__ = [
-    "Asked",
-    "Given",
+    "CallLocation",
+    "Executor",
     "InputLayout",
+    "InputSource",
     "KernelEngine",
-    "Order",
+    "LocalExecutor",
     "OutputSpec",
+    "PredictionRequest",
+    "PredictionSettings",
     "PreparedCall",
+    "RangeDigests",
     "ResultDirectory",
-    "RowDigests",
     "RowFeed",
     "Scenario",
-    "ScenarioRequest",
     "SharedResampling",
     "StepRunner",
     "StepSpec",
     "StreamingOptions",
-    "block_of",
     "blocks_per_device",
-    "check_alike",
     "check_columns",
     "check_inputs",
     "check_order",
-    "check_row_split",
+    "check_return_sites",
+    "check_same_rows",
     "check_same_sites",
-    "check_sites",
+    "compute_range",
     "digests_for",
     "fingerprint_of",
-    "group_by_structure",
-    "joint_of",
+    "known_digests",
     "local_mesh",
     "missing_steps",
-    "n_chains",
     "n_devices",
-    "noted_before",
-    "open_sources",
-    "plan_by_draws",
-    "plan_by_rows",
-    "plan_step_by_draws",
-    "probe_first_step",
-    "read_given",
+    "open_arguments",
+    "open_source",
+    "output_shapes",
+    "output_variables",
+    "plan_request",
     "read_groups_of",
+    "read_options",
     "read_pair",
-    "read_requests",
     "read_scenario",
-    "read_streaming",
-    "shapes_of",
+    "read_scenarios",
     "share_labels",
     "share_rows",
     "versions",
+    "warn_about_substitution",
 ]

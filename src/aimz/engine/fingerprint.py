@@ -1,10 +1,10 @@
-"""What a stored call is known by, so that only the same call may finish it."""
+"""Identity of a call: fingerprints of its inputs, and digests of rows that are read while they are streamed."""
 
-__all__ = ["check_resumable", "fingerprint_of", "versions"]
+__all__ = ["RowDigests", "check_resumable", "digests_for", "fingerprint_of", "known_digests", "versions"]
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -13,76 +13,141 @@ from weakref import WeakKeyDictionary
 import jax
 import numpy as np
 
-from aimz.data import differences, is_plain_range
-from aimz.engine.kernel_engine import PreparedCall
+from aimz.data import BatchReader, RowReader, differences, fingerprint, is_plain_range
+from aimz.engine.prepared_call import PreparedCall
 from aimz.forward import TracedStep
 from aimz.kernel import digest_program
 
 if TYPE_CHECKING:
+    from aimz.store import Journal
     from aimz.stream import Plan
 
 
+class RowDigests:
+    """Digests of ranges of rows, computed while the rows are streamed (for data too expensive to read twice).
+
+    Parameters
+    ----------
+    names
+        Names of the arguments that are digested.
+    plan
+        Plan of the call, which sets the length of a range: one block, or several chunks if there are very many blocks.
+    """
+
+    def __init__(self, names: frozenset[str], plan: "Plan") -> None:
+        self.names = names
+        self._plan = plan
+        self._reached: int | None = None
+        """Row up to which the current range was read."""
+        self._current = hashlib.sha256()
+        self._finished: list[tuple[int, str]] = []
+
+    def add(self, start: int, stop: int, rows: Mapping[str, np.ndarray]) -> None:
+        """Digest rows that were read."""
+        block, length, n_obs = self._plan.block or 1, self._plan.note, self._plan.n_obs
+        arrays = [rows[name] for name in sorted(self.names)]
+        for at in range(start, stop, block):
+            end = min(at + block, stop)
+            if at % length == 0:
+                self._current, self._reached = hashlib.sha256(), at
+            if self._reached != at:  # the range began in another process, which digests it
+                continue
+            self._current.update(fingerprint(array[at - start : end - start] for array in arrays).encode())
+            self._reached = end
+            if end % length == 0 or end == n_obs or n_obs is None:
+                self._finished.append((at // length * length, self._current.hexdigest()))
+
+    def take(self) -> list[tuple[int, str]]:
+        """Return the first row and the digest of each range finished since the last call."""
+        finished, self._finished = self._finished, []
+        return finished
+
+
+def digests_for(arrays: Mapping[str, RowReader], reader: BatchReader | None, plan: "Plan") -> RowDigests | None:
+    """Return digests of the arguments that are read lazily; None if there are none."""
+    names = frozenset(name for name, array in arrays.items() if reader is not None or array.by_reference)
+    return RowDigests(names, plan) if names else None
+
+
+def known_digests(journal: "Journal | None", digests: RowDigests | None) -> Mapping[int, str] | None:
+    """Return the digests that an interrupted run recorded, by first row; None if every stored chunk counts.
+
+    Chunks whose rows have no digest do not count, unless the data were fingerprinted beforehand: a run that was killed
+    may have written them from other data before it recorded the digest.
+    """
+    if journal is None or digests is None or all(f"data of `{n}`" in journal.fingerprint for n in digests.names):
+        return None
+    return journal.rows
+
+
 def fingerprint_of(
-    prepared: PreparedCall,
+    scenarios: Iterable[tuple[str, PreparedCall]],
     plan: "Plan",
     step: TracedStep,
     *,
     method: str,
     group: str,
     key: str | None,
-    statistics: tuple[str, ...],
-    before: Mapping[str, str],
+    statistics: tuple[str, ...] = (),
+    before: Mapping[str, str] | None = None,
     device: str | None = None,
 ) -> dict[str, str]:
-    """Return texts that are the same for the same call, by what they are of.
+    """Return what identifies a call, as texts that are equal for equal calls.
 
-    ``before`` are those of the call that is to be finished.
+    ``scenarios`` are pairs of a suffix for the names and a prepared call; ``before`` is the fingerprint of the call to
+    resume, if there is one; ``device`` is the kind of device that computes the call, if not this process.
     """
-    call = prepared.call
-    found = {
-        "kernel": _of_program(step),
-        "posterior": _of_arrays({**prepared.draws}),
-        "parameters and interventions": _of_arrays({**prepared.values}),
-        "rng_key": key or "",
-        "number of rows": str(plan.n_obs),
-        "batching": json.dumps([plan.axis, plan.block, plan.chunk, plan.n_draws, plan.n_chains]),
-        "sites": json.dumps(list(prepared.plan.return_sites)),
-        "method": method,
-        "statistics": json.dumps(statistics),
-        "in_sample": group,
-        "versions": versions(),
-        "device": device or jax.default_backend(),
-    }
-    # Rows of an iterable, and rows that are read from their source, are digested while they are streamed; but the
-    # interrupted call may have had them in memory.
-    streamed = set(call.batch_fields)
-    if plan.axis == "obs":
-        streamed |= {n for n, rows in call.rows.items() if rows.by_reference and f"data of `{n}`" not in before}
-    found |= {f"data of `{name}`": call.fingerprint(name) for name in call.arrays if name not in streamed}
-    if call.index is not None and not is_plain_range(call.index):
-        found["labels of rows"] = hashlib.sha256("\n".join(map(str, call.index)).encode()).hexdigest()
+    found: dict[str, str] = {}
+    for suffix, prepared in scenarios:
+        texts = {
+            "kernel": _of_program(step),
+            "posterior": _of_arrays(prepared.draws),
+            "parameters and interventions": _of_arrays(prepared.values),
+            "rng_key": key or "",
+            "number of rows": str(plan.n_obs),
+            "batching": json.dumps([plan.axis, plan.block, plan.chunk, plan.n_draws, plan.n_chains]),
+            "sites": json.dumps(list(prepared.plan.return_sites)),
+            "method": method,
+            "statistics": json.dumps(statistics),
+            "in_sample": group,
+            "versions": versions(),
+            "device": device or jax.default_backend(),
+        }
+        call = prepared.call
+        # Rows that are read from batches or from their source are digested while they are streamed, but the call to
+        # resume may have had them in memory.
+        streamed = set(call.batch_fields)
+        if plan.axis == "obs":
+            known = before or {}
+            streamed |= {
+                n for n, rows in call.rows.items() if rows.by_reference and f"data of `{n}`{suffix}" not in known
+            }
+        texts |= {f"data of `{name}`": call.fingerprint(name) for name in call.arrays if name not in streamed}
+        if call.index is not None and not is_plain_range(call.index):
+            texts["labels of rows"] = hashlib.sha256("\n".join(map(str, call.index)).encode()).hexdigest()
+        found |= {name + suffix: text for name, text in texts.items()}
     return found
 
 
 @cache
 def versions() -> str:
-    """Return what the bits of a result depend on besides the call."""
+    """Return the versions of the packages that the bits of a result depend on."""
     return ", ".join(f"{name} {version(name)}" for name in ("aimz", "jax", "jaxlib", "numpyro"))
 
 
-def check_resumable(here: Mapping[str, str], there: Mapping[str, str], place: object) -> None:
-    """Refuse to finish what another call began.
+def check_resumable(here: Mapping[str, str], there: Mapping[str, str], location: object) -> None:
+    """Raise if a call differs from the interrupted call that it should finish.
 
     Raises
     ------
     ValueError
-        If something differs; it is named.
+        Naming the inputs that differ.
     """
     unlike = differences(here, there)
     if unlike:
         msg = (
-            f"The call in {place} cannot be resumed by this one: {', '.join(unlike)} differ(s). Make the call that "
-            "was interrupted, or predict anew."
+            f"The call in {location} cannot be resumed by this one: {', '.join(unlike)} differ(s). Repeat the "
+            "interrupted call, or predict again without `resume`."
         )
         raise ValueError(msg)
 
@@ -91,7 +156,7 @@ _DIGESTS: WeakKeyDictionary[TracedStep, str] = WeakKeyDictionary()
 
 
 def _of_program(step: TracedStep) -> str:
-    """Digest the arithmetic itself, once: it changes whenever the kernel does, and with what it closes over."""
+    """Digest the traced program, which changes with the kernel and with everything it closes over."""
     found = _DIGESTS.get(step)
     if found is None:
         found = _DIGESTS[step] = digest_program(step.traced.jaxpr, step.group)
@@ -99,6 +164,7 @@ def _of_program(step: TracedStep) -> str:
 
 
 def _of_arrays(arrays: Mapping[str, Any]) -> str:
+    """Digest trees of arrays by name."""
     digest = hashlib.sha256()
     for name, tree in sorted(arrays.items()):
         for leaf in jax.tree.leaves(tree):

@@ -1,11 +1,11 @@
-"""From a checked call to draws: the steps every predictive method shares."""
+"""A kernel with its structure and its compiled programs: checks and prepares every call."""
 
-__all__ = ["KernelEngine", "PreparedCall", "SharedResampling"]
+__all__ = ["KernelEngine"]
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -14,14 +14,15 @@ import numpy as np
 from aimz.data import (
     KernelArguments,
     KernelParameters,
-    Posterior,
     RowReader,
     check_aligned,
     check_array,
     open_table,
     read_call,
 )
-from aimz.engine.warnings import refuse_data_in_control_flow, warn_about
+from aimz.engine.options import RESERVED_PARAMETERS
+from aimz.engine.prepared_call import PredictionSettings, PreparedCall
+from aimz.engine.warnings import check_control_flow
 from aimz.errors import KernelValidationError
 from aimz.forward import CompiledPrograms, PassSpec
 from aimz.kernel import (
@@ -31,70 +32,18 @@ from aimz.kernel import (
     KernelSignature,
     KernelSpec,
     ResolvedIntervention,
-    Scored,
     Substitution,
     ValueSource,
     read_intervention,
+    read_signature,
     substitute,
 )
 from aimz.persistence import is_plain
 from aimz.types import Intervention, Kernel
 
 
-@dataclass(frozen=True)
-class PreparedCall:
-    """A call that was checked and decided; nothing has been computed yet."""
-
-    spec: KernelSpec
-    call: KernelArguments
-    """The arguments the kernel gets, interventions on them included."""
-    changed: frozenset[str]
-    """Arguments known not to be those of the fit."""
-    posterior: Posterior | None
-    """The posterior the call is made with; None for the prior."""
-    in_sample: bool
-    """Whether the rows are the fitted observations."""
-    substitution: Substitution
-    plan: PassSpec
-    draws: Mapping[str, jax.Array]
-    """Posterior draws that are substituted."""
-    values: Mapping[str, Any]
-    """Fitted parameters and interventions on sites."""
-    attrs: Mapping[str, Any]
-    """What the group of the result says about how it was made."""
-    columns: InputColumns | None = None
-    """Columns of the input, and the axes of sites along them."""
-
-    @property
-    def needs_key(self) -> bool:
-        """Whether a site other than the output, which may be scored, is drawn."""
-        drawn = self.substitution.sites_from(
-            ValueSource.RESAMPLED_NEW_ROWS,
-            ValueSource.PRIOR_MISSING,
-            ValueSource.RESAMPLED_DOWNSTREAM,
-            ValueSource.DRAWN,
-        )
-        output = self.spec.param_output
-        return bool(set(drawn) - {output, f"{output}_observed"})
-
-
-@dataclass(frozen=True)
-class SharedResampling:
-    """Sites that scenarios to be compared must all draw anew, since one of them does."""
-
-    downstream: frozenset[str] = frozenset()
-    other_rows: frozenset[str] = frozenset()
-
-    @staticmethod
-    def of(substitutions: Iterable[Substitution], recorded: frozenset[str]) -> "SharedResampling":
-        """Return what any of ``substitutions`` draws anew, and ``recorded``, which a result says was."""
-        down = [s.sites_from(ValueSource.RESAMPLED_DOWNSTREAM) for s in substitutions]
-        rows = [s.sites_from(ValueSource.RESAMPLED_NEW_ROWS) for s in substitutions]
-        return SharedResampling(recorded.union(*down), frozenset().union(*rows))
-
-
 class KernelEngine:
-    """A kernel, what is known of it, and its compiled programs."""
+    """A kernel with its structure, its compiled programs and the columns of the last fit."""
 
     def __init__(self, kernel: Kernel, signature: KernelSignature) -> None:
         self.kernel = kernel
@@ -102,27 +51,32 @@ class KernelEngine:
         self.reader = KernelReader(kernel, signature)
         self.programs = CompiledPrograms(kernel)
         self.tables: Mapping[str, tuple[str, ...]] = {}
-        """Columns of arguments as the last fit saw them; those of later tables are matched with them by name."""
+        """Columns of each tabular argument of the last fit; columns of later tables are matched by name."""
         self.columns: InputColumns | None = None
-        """Those of the input, and what runs along them."""
+        """Columns of the input of the last fit, and the axes of sites along them."""
         self.example: AbstractCall | None = None
-        """The last fit's call of the kernel, or the first there was: what it is known by when it is loaded."""
+        """Abstract arguments of the last fit, or of the first call; a loaded kernel is traced with them."""
+
+    @staticmethod
+    def of(kernel: Kernel, param_input: str, param_output: str) -> "KernelEngine":
+        """Return the engine of a kernel whose signature has been checked."""
+        return KernelEngine(kernel, read_signature(kernel, param_input, param_output, reserved=RESERVED_PARAMETERS))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave compiled programs out of a pickle; what was read of the kernel stays."""
+        """Leave compiled programs out of a pickle."""
         return {key: value for key, value in self.__dict__.items() if key != "programs"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Start with no compiled programs."""
+        """Start without compiled programs."""
         self.__dict__ |= state
         self.programs = CompiledPrograms(self.kernel)
 
     def read_call(
         self, X: Any, extra: Mapping[str, Any], *, in_parts: bool = False, index: Any = None, **output: Any
     ) -> KernelArguments:
-        """Pass the arguments of a call through the doors; ``output=y`` where the method takes the output.
+        """Check the arguments of a call; ``output=y`` if the method takes the output.
 
-        What is not passed may be a column of ``X``; ``index`` labels its rows, if it does not do so itself.
+        Arguments that are not passed may be columns of ``X``.  ``index`` labels the rows of an ``X`` without an index.
         """
         names = self.signature.param_input, self.signature.param_output
         given = {name for name, value in output.items() if value is not None}
@@ -140,15 +94,15 @@ class KernelEngine:
 
     @property
     def parameters(self) -> KernelParameters:
-        """The kernel's parameters, as columns of a table are matched with them."""
+        """Parameters of the kernel, for matching columns of a table."""
         signature = self.signature
         return KernelParameters(signature.param_input, signature.param_output, signature.extra, self.tables)
 
     @contextmanager
-    def reading_fit(self, *, anew: bool) -> Iterator[None]:
-        """Read the data of a fit: one that starts anew may have other columns than the last."""
+    def reading_fit(self, *, restart: bool) -> Iterator[None]:
+        """Read the data of a fit; only a fit that restarts may have other columns than the last one."""
         before = self.tables, self.columns
-        if anew:
+        if restart:
             self.tables, self.columns = {}, None
         try:
             yield
@@ -156,30 +110,30 @@ class KernelEngine:
             self.tables, self.columns = before
             raise
 
-    def learn(self, call: KernelArguments) -> None:
-        """Remember what a fit was called with, its columns among it."""
+    def remember_fit_data(self, call: KernelArguments) -> None:
+        """Record the abstract arguments and the columns of a fit."""
         self.example = AbstractCall.of(call.arrays, call.static, self.read_spec(call), is_plain)
         self.tables = {**call.tables, **self.tables}
         self.columns = self.read_columns(call)
 
     def read_columns(self, call: KernelArguments) -> InputColumns | None:
-        """Return the columns of the input and what runs along them: those of the call, else those of the fit."""
+        """Return the columns of the input and the axes of sites along them, from the call or else from the fit."""
         return self.reader.columns(call.columns, call.arrays, call.static) if call.columns else self.columns
 
     def read_spec(self, call: KernelArguments) -> KernelSpec:
-        """Return the structure of the kernel in this call."""
+        """Return the structure of the kernel for these arguments."""
         spec = self.reader.read(call.arrays, call.static)
         if self.example is None:
             self.example = AbstractCall.of(call.arrays, call.static, spec, is_plain)
         return spec
 
     def read_fit(self, call: KernelArguments) -> KernelSpec:
-        """Return the structure of the kernel with data, and refuse one that cannot be fitted.
+        """Return the structure of the kernel with data, checked to be one that can be fitted.
 
         Raises
         ------
         KernelValidationError
-            If the data of the output reach nothing in the joint density, or a site of another name.
+            If the output's data do not enter the joint density, or are observed at a site of another name.
         """
         spec = self.read_spec(call)
         output = spec.param_output
@@ -201,12 +155,12 @@ class KernelEngine:
         raise KernelValidationError(msg)
 
     def read_scored(self, call: KernelArguments, *, one_by_one: bool = False) -> str:
-        """Return the site whose density is that of the output's data; ``one_by_one``, that of each observation.
+        """Return the site that scores the output's data; ``one_by_one`` if each observation needs a density.
 
         Raises
         ------
         KernelValidationError
-            If the output is not an observed ``sample`` site, or all observations have one density together.
+            If the output is not an observed ``sample`` site, or all observations have one joint density.
         """
         spec = self.read_fit(call)
         output = spec.param_output
@@ -227,12 +181,12 @@ class KernelEngine:
         raise KernelValidationError(msg)
 
     def read_latents(self, spec: KernelSpec | None, return_sites: str | Iterable[str] | None) -> tuple[str, ...] | None:
-        """Return the names of latent sites to return and refuse others; None is all that there are."""
+        """Return the names of the latent sites to return; None for all."""
         known = () if spec is None else spec.latent_sites
         if return_sites is None:
             return known or None
         names = (return_sites,) if isinstance(return_sites, str) else tuple(return_sites)
-        _refuse_unknown(names, known, "latent sites")
+        _check_known(names, known, "latent sites")
         return tuple(dict.fromkeys(names))
 
     def read_return_sites(self, spec: KernelSpec, return_sites: str | Iterable[str] | None) -> tuple[str, ...]:
@@ -253,61 +207,38 @@ class KernelEngine:
             return spec.return_sites
         names = (return_sites,) if isinstance(return_sites, str) else tuple(return_sites)
         known = spec.sample_sites + spec.deterministic_sites
-        _refuse_unknown(names, known, "sites")
+        _check_known(names, known, "sites")
         return tuple(dict.fromkeys(names))
 
-    def prepare(
-        self,
-        call: KernelArguments,
-        *,
-        posterior: Posterior | None,
-        params: Mapping[str, Any],
-        n_draws: int,
-        return_sites: str | Iterable[str] | None = None,
-        intervention: Intervention | None = None,
-        in_sample: bool = True,
-        changed: frozenset[str] = frozenset(),
-        has_other_index: bool = False,
-        alike: SharedResampling | None = None,
-        quiet: bool = False,
-        scored: Scored | None = None,
-    ) -> PreparedCall:
-        """Check a call and decide where the value of each site comes from; warn of what is not as fitted.
-
-        ``changed`` are arguments that are not those of the fit, so that local latents which descend from them are
-        not the fitted ones, as none are where rows are ``relabelled``; ``alike`` are sites that a scenario to compare
-        with draws anew.
-        """
-        alike = alike or SharedResampling()
+    def prepare(self, call: KernelArguments, settings: PredictionSettings) -> PreparedCall:
+        """Check a call and decide where the value of each site comes from."""
         spec = self.read_spec(call)
-        return_sites = self.read_return_sites(spec, return_sites)
-        acts = self._read_intervention(intervention, spec, call)
+        return_sites = self.read_return_sites(spec, settings.return_sites)
+        acts = self._read_intervention(settings.intervention, spec, call)
         call = replace(call, arrays={**call.arrays, **acts.arrays}, static={**call.static, **acts.static})
-        spec = self.read_spec(call) if acts.static else spec  # a plain number may change what the sites are
-        known = self.reader.spec
+        spec = self.read_spec(call) if acts.static else spec  # a plain number may change the sites
+        known = self.reader.spec or spec
+        posterior, params, shared = settings.posterior, settings.params, settings.shared
         substitution = substitute(
             spec,
             posterior=None if posterior is None else posterior.shapes,
             fitted=params,
-            observed=known.observed_sites if known is not None else (),
-            fitted_rows=in_sample,
-            other_rows=_other_rows(spec, known or spec, None if has_other_index else changed, alike),
+            observed=known.observed_sites,
+            fitted_rows=settings.in_sample,
+            other_rows=_resampled_latents(spec, known, settings),
             intervened=frozenset(acts.values),
-            downstream=(acts.downstream | alike.downstream) - frozenset(acts.values),
-            scored=scored,
+            downstream=(acts.downstream | shared.downstream) - frozenset(acts.values),
+            scored=settings.scored,
         )
-        refuse_data_in_control_flow(spec, substitution)
-        warn_about(None if quiet else posterior, substitution, spec, known, {*acts.arrays, *acts.static})
+        check_control_flow(spec, substitution)
         return PreparedCall(
+            settings=replace(settings, return_sites=return_sites),
             spec=spec,
             call=call,
-            changed=changed,
-            posterior=posterior,
-            in_sample=in_sample,
             substitution=substitution,
             plan=PassSpec(
                 n_obs=call.n_obs,
-                n_draws=n_draws,
+                n_draws=settings.n_draws,
                 static=call.static,
                 return_sites=return_sites,
                 transforms=acts.transforms,
@@ -318,12 +249,13 @@ class KernelEngine:
             ),
             draws={} if posterior is None else {n: posterior.draws[n] for n in substitution.from_posterior},
             values={name: params[name] for name in substitution.sites_from(ValueSource.FITTED)} | acts.values,
-            attrs=_attrs(substitution, intervention),
+            attrs=_attrs(substitution, settings.intervention),
             columns=self.read_columns(call),
+            intervened_arguments=frozenset({*acts.arrays, *acts.static}),
         )
 
     def run(self, kind: str, prepared: PreparedCall, key: jax.Array) -> dict[str, jax.Array]:
-        """Compute a prepared call: ``kind`` is "predictive" or "log_density"."""
+        """Compute a prepared call in one pass; ``kind`` is "predictive" or "log_density"."""
         return self.programs.run(kind, prepared.plan, key, prepared.draws, prepared.values, prepared.call.arrays)
 
     def _read_intervention(
@@ -342,7 +274,7 @@ class KernelEngine:
         )
 
     def _read_act(self, name: str, value: Any, call: KernelArguments) -> Any:
-        """Return one value of an intervention, checked; a function of rows that come in parts is put off."""
+        """Check one value of an intervention; a callable on streamed rows is applied as they are read."""
         if callable(value):
             rows = call.arrays.get(name)
             if name in call.columns and rows is None:
@@ -355,18 +287,18 @@ class KernelEngine:
         return check_array(np.asarray(value) if hasattr(value, "columns") else value, f"intervention[{name!r}]")
 
 
-def _other_rows(
-    spec: KernelSpec, known: KernelSpec, changed: frozenset[str] | None, alike: SharedResampling
-) -> frozenset[str]:
-    """Return the local latents that are not those of the fit; all of them where nothing is as in the fit."""
+def _resampled_latents(spec: KernelSpec, known: KernelSpec, settings: PredictionSettings) -> frozenset[str]:
+    """Return the local latents whose rows are not the fitted ones."""
     local = frozenset(site.name for site in spec.sites if site.maybe_rows or site.name in spec.local_sites)
-    if changed is None:
+    if settings.has_other_index:
         return local
-    # An argument of the fit that this call leaves out is known to earlier calls only.
-    return local & (spec.descendants(changed) | known.descendants(changed) | alike.other_rows)
+    # An argument of the fit that this call leaves out is known from earlier calls only.
+    reached = spec.descendants(settings.changed) | known.descendants(settings.changed)
+    return local & (reached | settings.shared.new_rows)
 
 
-def _refuse_unknown(names: Iterable[str], known: Iterable[str], what: str) -> None:
+def _check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Raise if a return site is unknown."""
     known = tuple(known)
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -378,7 +310,7 @@ def _refuse_unknown(names: Iterable[str], known: Iterable[str], what: str) -> No
 
 
 def _attrs(substitution: Substitution, intervention: Intervention | None) -> dict[str, Any]:
-    """Return what a group records of the decision; texts and lists of texts, which every format can store."""
+    """Return the attributes that record the substitution: strings and lists of strings, which every format stores."""
     attrs: dict[str, Any] = {"intervention": json.dumps({k: _plain(v) for k, v in (intervention or {}).items()})}
     if substitution.resampled:
         attrs["drawn_anew"] = list(substitution.resampled)
@@ -390,7 +322,7 @@ def _attrs(substitution: Substitution, intervention: Intervention | None) -> dic
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of an intervention as JSON can hold it."""
+    """Return a value of an intervention as JSON."""
     if callable(value):
         return f"callable {getattr(value, '__name__', type(value).__name__)}"
     if isinstance(value, str) or value is None:

@@ -1,10 +1,9 @@
-"""How a call is to be streamed: the one door for the options that streaming methods share."""
+"""Options of a streamed call: one definition for defaults, checks and reserved names."""
 
-__all__ = ["StreamingOptions", "read_streaming"]
+__all__ = ["OPTION_NAMES", "RESERVED_PARAMETERS", "ResumableCall", "StreamingOptions", "pop_options", "read_options"]
 
 import os
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from aimz._imports import begin_imports
@@ -14,7 +13,19 @@ from aimz.statistics import Reduction, read_statistics
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from aimz.store import Location
+    from aimz.store import Journal, Location
+
+
+@dataclass(frozen=True)
+class ResumableCall:
+    """An interrupted or complete call in an output directory."""
+
+    location: "Location"
+    journal: "Journal"
+    complete: bool = False
+    """Whether nothing is left to compute."""
+    rows: str = ""
+    """Digest of the rows of a complete call whose rows were digested while they were streamed."""
 
 
 @dataclass(frozen=True)
@@ -25,81 +36,94 @@ class StreamingOptions:
     batch_size: int | None = None
     store: str = "persistent"
     output_dir: "Location | Path | None" = None
-    resume: "Location | None" = None
-    """Where a call lies that is to be finished."""
-    journal: Any = None
-    """What that call left behind."""
-    complete: bool = False
-    """Whether it has nothing left to compute."""
-    rows: str = ""
-    """Digest of the rows of a complete call, if they came from an iterable."""
+    resume: "ResumableCall | None" = None
     progress: bool = True
     statistics: Reduction | None = None
-    """What is kept instead of draws."""
+    """Statistics over draws to keep instead of the draws."""
     client: Any = None
-    """Of the cluster to compute on."""
+    """Client of the Dask cluster to compute on; False for no cluster."""
 
 
-def read_streaming(
-    shard_axis: Any,
-    batch_size: Any,
-    store: Any,
-    output_dir: Any,
-    resume: Any,
-    progress: Any,
-    statistics: Any = None,
-    client: Any = None,
+OPTION_NAMES = tuple(field.name for field in fields(StreamingOptions))
+"""Names of the options, as the public methods spell them."""
+
+RESERVED_PARAMETERS = frozenset(
+    {
+        *OPTION_NAMES,
+        # Other parameters of public methods that pass further arguments on to the kernel ...
+        *("X", "y", "checkpoint_dir", "epochs", "in_sample", "intervention", "num_samples", "num_steps"),
+        *("on_epoch_end", "return_datatree", "return_sites", "rng_key", "self", "shuffle", "total_size"),
+        # ... and of the NumPyro methods that they call.
+        *("extra_fields", "forward_mode_differentiation", "init_params", "sample_shape"),
+    }
+)
+"""Names that a kernel parameter must not have, because no call could reach it."""
+
+
+def pop_options(arguments: dict[str, Any]) -> StreamingOptions:
+    """Remove the streaming options from keyword arguments and return them, checked."""
+    return read_options(**{name: arguments.pop(name) for name in OPTION_NAMES if name in arguments})
+
+
+def read_options(
+    *,
+    shard_axis: Any = StreamingOptions.shard_axis,
+    batch_size: Any = StreamingOptions.batch_size,
+    store: Any = StreamingOptions.store,
+    output_dir: Any = StreamingOptions.output_dir,
+    resume: Any = StreamingOptions.resume,
+    progress: Any = StreamingOptions.progress,
+    statistics: Any = StreamingOptions.statistics,
+    client: Any = StreamingOptions.client,
 ) -> StreamingOptions:
     """Check options before any work, and before any directory is made.
 
     Raises
     ------
     TypeError, ValueError
-        If a choice is unknown, or two do not go together.
+        If a choice is unknown, or two options exclude each other.
     OSError
-        If ``output_dir`` cannot be reached or written, or ``resume`` is not there.
+        If ``output_dir`` cannot be reached or written, or ``resume`` does not exist.
     ImportError
-        If a package for their kind of URL is missing.
+        If the package for a kind of URL is missing.
     """
     begin_imports()
     for name, value, known in (("store", store, ("persistent", "memory")), ("shard_axis", shard_axis, ("obs", "draw"))):
         if value not in known:
             msg = f"`{name}` must be {known[0]!r} or {known[1]!r}; got {value!r}."
             raise ValueError(msg)
-    batch_size = None if batch_size is None else check_count(batch_size, "batch_size")
-    make = partial(
-        StreamingOptions,
-        shard_axis,
-        batch_size,
-        store,
+    options = StreamingOptions(
+        shard_axis=shard_axis,
+        batch_size=None if batch_size is None else check_count(batch_size, "batch_size"),
+        store=store,
         progress=bool(progress),
         statistics=read_statistics(statistics),
-        client=_read_client(client, shard_axis),
+        client=_check_client(client, shard_axis),
     )
     if store == "memory":
         for name, value in (("output_dir", output_dir), ("resume", resume)):
             if value is not None:
                 msg = f"`{name}` must be left out where `store='memory'`, which writes nothing; got {str(value)!r}."
                 raise ValueError(msg)
-        return make()
-    if output_dir is None and resume is None:
-        return make()
-    top: Any = None
-    if output_dir is not None:  # of a plain path no package is needed yet
-        top = read_output_dir(output_dir) if _is_path(output_dir) else _place(output_dir, "output_dir")
-    if resume is None:
-        return make(output_dir=top)
-    from aimz.store import as_location
+        return options
+    if output_dir is not None:
+        # A plain path is checked without importing zarr.
+        output_dir = read_output_dir(output_dir) if _is_path(output_dir) else _read_location(output_dir, "output_dir")
+    if resume is not None:
+        from aimz.store import as_location
 
-    return make(**_taken_up(_interrupted(resume, None if top is None else as_location(top))))
+        resume = _read_resumable(_find_resumable(resume, None if output_dir is None else as_location(output_dir)))
+        output_dir = resume.location.parent
+    return replace(options, output_dir=output_dir, resume=resume)
 
 
 def _is_path(given: Any) -> bool:
+    """Return whether a value is a local path."""
     return isinstance(given, str | os.PathLike) and "://" not in str(given)
 
 
-def _place(given: Any, name: str, *, call: bool = False) -> "Location":
-    """Return where results are to go to, or a call lies, and refuse a place that cannot be reached."""
+def _read_location(given: Any, name: str, *, call: bool = False) -> "Location":
+    """Return the location that an option names, checked to be reachable."""
     from aimz.store import Directory, read_location
 
     if _is_path(given):
@@ -111,58 +135,53 @@ def _place(given: Any, name: str, *, call: bool = False) -> "Location":
     return location
 
 
-def _interrupted(resume: Any, top: "Location | None") -> "Location":
-    """Return where the call lies that is to be finished."""
+def _find_resumable(resume: Any, top: "Location | None") -> "Location":
+    """Return the location of the call to finish."""
     if top is not None and not top.local and isinstance(resume, str) and "/" not in resume:
-        location = top / resume  # by its name, in the store it lies in
+        location = top / resume  # the name of the call in the store of `output_dir`
     else:
-        location = _place(resume, "resume", call=True)
+        location = _read_location(resume, "resume", call=True)
     if not location.exists():
         msg = f"`resume` must be the directory of an interrupted call; there is no {location}. Its error named it."
         raise FileNotFoundError(msg)
     if top is not None and str(location.parent) != str(top):
-        msg = f"`resume` must lie in `output_dir`; got {location} and {top}. Leave `output_dir` out."
+        msg = f"`resume` must be inside `output_dir`; got {location} and {top}. Leave `output_dir` out."
         raise ValueError(msg)
     return location
 
 
-def _taken_up(location: "Location") -> dict[str, Any]:
-    """Return what a call left behind, as options of the one that goes on with it."""
+def _read_resumable(location: "Location") -> ResumableCall:
+    """Return the journal of a call and whether the call is complete."""
     from aimz.store import Journal, check_result
 
-    complete, rows = location.has("zarr.json"), ""
-    if complete:
+    if location.has("zarr.json"):
         state = check_result(location)
-        rows = state["rows"]
-        journal: Any = Journal(location, state["fingerprint"], state["created_at"])
-    else:
-        journal = Journal.read(location)
-    if journal is None or not journal.fingerprint:
-        msg = f"`resume` must be the directory of an interrupted call; {location} has no journal of one. Predict anew."
+        journal = Journal(location, state["fingerprint"], state["created_at"])
+        return ResumableCall(location, journal, complete=True, rows=state["rows"])
+    unfinished = Journal.read(location)
+    if unfinished is None or not unfinished.fingerprint:
+        msg = (
+            f"`resume` must be the directory of an interrupted call; {location} has no journal. Call again without "
+            "`resume`."
+        )
         raise ValueError(msg)
-    return {
-        "output_dir": location.parent,
-        "resume": location,
-        "journal": journal,
-        "complete": complete,
-        "rows": rows,
-    }
+    return ResumableCall(location, unfinished)
 
 
-def _read_client(client: Any, shard_axis: str) -> Any:
-    """Return the client of a cluster, and refuse one that cannot be waited for."""
+def _check_client(client: Any, shard_axis: str) -> Any:
+    """Raise if the client of a cluster is asynchronous or cannot be used for this call."""
     if client is None or client is False:
         return client
     if not all(hasattr(client, name) for name in ("register_plugin", "submit", "scheduler")):
         msg = (
-            f"`client` must be a `distributed.Client`, or False for none; got {type(client).__name__}. Make one: "
+            f"`client` must be a `distributed.Client`, or False for none; got {type(client).__name__}. Create one: "
             "`Client(cluster)`."
         )
         raise TypeError(msg)
     if client.asynchronous:
-        msg = "`client` must be one that waits; got an asynchronous one. Make it by `Client(address)`."
+        msg = "`client` must be synchronous; got an asynchronous one. Create it by `Client(address)`."
         raise TypeError(msg)
     if shard_axis == "draw":
-        msg = "`client` hands out rows, so it does not go with `shard_axis='draw'`. Leave one of them out."
+        msg = "`client` distributes rows, so it excludes `shard_axis='draw'`. Leave one of them out."
         raise ValueError(msg)
     return client

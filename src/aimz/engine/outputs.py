@@ -1,77 +1,99 @@
-"""What becomes of what steps compute, on its way into a sink; the same here and on a worker."""
+"""Selects, renames and reduces step outputs before they are written; used locally and on workers."""
 
-__all__ = ["OutputSpec", "missing_steps"]
+__all__ = ["OutputSpec", "missing_steps", "output_shapes", "output_variables"]
 
 import os
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from aimz.engine.runner import StepRunner
+from aimz.engine.prepared_call import PreparedCall
+from aimz.forward import TracedStep
 from aimz.statistics import Reduction, reduce_rows
 
 if TYPE_CHECKING:
     from aimz.store import Variable
-    from aimz.stream import Plan, StreamRequest
+    from aimz.stream import Plan
 
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """Names, axes, and statistics in place of draws."""
+    """Names and axes of the outputs in the result, and the statistics that replace draws."""
 
     names: Mapping[str, str]
-    """Site to its name in the sink."""
+    """Site to its name in the result."""
     axes: Mapping[str, int]
-    """Name in the sink to the axis of an array that is cut."""
+    """Name in the result to the axis of an output along which steps follow one another."""
     statistics: Reduction | None = None
-    """Where a step has all draws of its rows, these can take their place at once."""
+    """Statistics over draws, if each step has all draws of its rows."""
 
-    def kept(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return what is kept of arrays, under the names it is kept by."""
+    def select(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return outputs as they are stored, by their names in the result."""
         reduction = self.statistics
         if reduction is None:
             return {self.names[n]: a for n, a in arrays.items()}
-        # The cores of a CPU compute the next step meanwhile; beside another device they are free.
+        # On a CPU the other cores compute the next step; next to an accelerator they are free.
         n_threads = 1 if jax.default_backend() == "cpu" else os.cpu_count() or 1
         return {self.names[n]: reduce_rows(reduction, a, n_threads) for n, a in arrays.items()}
 
-    def request(
-        self,
-        plan: "Plan",
-        runner: StepRunner,
-        *,
-        noting: Callable[[], None] = lambda: None,
-        wanted: Callable[[int, int], bool] | None = None,
-        once: bool = True,
-        progress: str | None = None,
-    ) -> "StreamRequest":
-        """Return what is to be streamed; ``noting`` is called after rows were read."""
-        from aimz.stream import StreamRequest
 
-        def noted(act: Callable[[int, int], Any]) -> Callable[[int, int], Any]:
-            def act_and_note(start: int, stop: int) -> Any:
-                done = act(start, stop)
-                noting()
-                return done
-
-            return act_and_note
-
-        return StreamRequest(
-            plan=plan,
-            axes=self.axes,
-            begin=noted(runner.begin),
-            fetch=lambda handle: [(start, stop, self.kept(part)) for start, stop, part in runner.fetch(handle)],
-            once=(lambda handle: self.kept(runner.once(handle))) if once else (lambda _handle: {}),
-            wanted=wanted or (lambda _start, _stop: True),
-            skip=noted(runner.skip),
-            progress=progress,
-        )
+def output_shapes(step: TracedStep, prepared: PreparedCall, n_obs: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Return shape of one draw and stored dtype of each return site, for ``n_obs`` rows."""
+    avals = jax.tree.unflatten(step.traced.outputs, step.traced.jaxpr.out_avals)
+    axes = prepared.plan.row_axes if step.by_block else {}
+    found = {}
+    for name, aval in avals.items():
+        shape = tuple(n_obs if axes.get(name) == i else size for i, size in enumerate(aval.shape))
+        narrow = jnp.issubdtype(aval.dtype, jnp.floating) and aval.dtype.itemsize < 4
+        found[name] = shape, np.dtype(np.float32) if narrow else np.dtype(aval.dtype)
+    return found
 
 
-class _Stored(Protocol):
+def output_variables(
+    prepared: PreparedCall,
+    names: Mapping[str, str],
+    plan: "Plan",
+    step: TracedStep,
+    dims: Mapping[str, tuple[str, ...]],
+    statistics: Reduction | None,
+) -> "dict[str, Variable]":
+    """Return shape, dtype and chunks of each array of the result."""
+    from aimz.store import Variable
+    from aimz.stream import chunk_length
+
+    per_chain = plan.n_draws // plan.n_chains
+    head = [plan.n_chains, per_chain] if statistics is None else [len(statistics.labels)]
+    found = {}
+    for site, (shape, drawn) in output_shapes(step, prepared, prepared.call.n_obs).items():
+        dtype = drawn if statistics is None else np.dtype(np.float64)
+        row = prepared.plan.row_axes.get(site)
+        row = None if row is None or row >= len(shape) else row  # one score may belong to all rows together
+        whole: list[int | None] = [*head, *shape]
+        chunks = [*head, *shape]
+        axis = None
+        if plan.axis == "draw":
+            if statistics is None:
+                axis, chunks[0], chunks[1] = 1, 1, plan.chunk
+            if row is not None:
+                row_bytes = max(1, prod(shape) // shape[row]) * dtype.itemsize * prod(chunks[: len(head)])
+                chunks[len(head) + row] = min(shape[row], chunk_length(1, row_bytes, shape[row], None))
+        elif row is not None:
+            axis = len(head) + row
+            chunks[axis] = min(plan.chunk, plan.n_obs or plan.chunk)
+            whole[axis] = plan.n_obs
+        name = names[site]
+        found[name] = Variable(dims[name], tuple(whole), dtype, tuple(chunks), axis)
+    return found
+
+
+class _StoredChunks(Protocol):
+    """Arrays whose chunks may be stored already."""
+
     def length(self, name: str) -> int: ...
 
     def missing(self, name: str, start: int = 0, stop: int | None = None) -> Any: ...
@@ -80,14 +102,15 @@ class _Stored(Protocol):
 def missing_steps(
     plan: "Plan",
     variables: "Mapping[str, Variable]",
-    stored: _Stored,
+    stored: _StoredChunks,
     start: int = 0,
     stop: int | None = None,
-    seen: Container[int] | None = None,
+    digested: Container[int] | None = None,
 ) -> Callable[[int, int], bool]:
-    """Return which steps have something to compute, going by the chunks that are there; of some rows only, if given.
+    """Return a predicate for the steps still to compute: missing chunks, or chunks whose input rows have no digest.
 
-    ``seen`` are the stretches of rows, by first row, whose data are known; what was made of others is made again.
+    ``start`` and ``stop`` restrict it to some rows; ``digested`` are the first rows of ranges with a digest, or None
+    if every stored chunk counts.
     """
     chunk, streamed = plan.chunk, {name: v for name, v in variables.items() if v.axis is not None}
     reached = plan.length or max(map(stored.length, streamed), default=0)
@@ -102,11 +125,11 @@ def missing_steps(
             missing.add(chain + position[variable.axis] * chunk)
         if plan.length is None:  # one variable may have been written further than another
             missing |= set(range(stored.length(name) // chunk * chunk, reached, chunk))
-    starts, note = sorted(missing), plan.note
+    starts, length = sorted(missing), plan.note
 
-    def is_wanted(begin: int, end: int) -> bool:
+    def is_missing(begin: int, end: int) -> bool:
         if end > reached or any(at < end and begin < at + chunk for at in starts):
             return True
-        return seen is not None and any(at not in seen for at in range(begin // note * note, end, note))
+        return digested is not None and any(at not in digested for at in range(begin // length * length, end, length))
 
-    return is_wanted
+    return is_missing

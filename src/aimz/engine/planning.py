@@ -1,44 +1,51 @@
-"""How a call is cut: along its rows if no row sees another, else along its draws."""
+"""Plans a call: by rows if no row depends on another, else by draws; traces, tests and compiles its step."""
 
-__all__ = [
-    "block_of",
-    "blocks_per_device",
-    "check_row_split",
-    "local_mesh",
-    "n_chains",
-    "n_devices",
-    "plan_by_draws",
-    "plan_by_rows",
-    "plan_step_by_draws",
-    "probe_first_step",
-    "shapes_of",
-]
+__all__ = ["blocks_per_device", "local_mesh", "n_devices", "plan_request"]
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from aimz.engine.kernel_engine import KernelEngine, PreparedCall
-from aimz.engine.request import Order
-from aimz.engine.row_digests import digests_for
-from aimz.engine.runner import InputLayout, RowFeed, StepRunner, StepSpec
-from aimz.forward import CompiledProgram, PassSpec, StreamAxis, TracedStep
+from aimz.engine.fingerprint import digests_for
+from aimz.engine.joint_inputs import group_by_structure, joint_pass_of
+from aimz.engine.kernel_engine import KernelEngine
+from aimz.engine.layout import InputLayout, RowFeed
+from aimz.engine.outputs import output_shapes
+from aimz.engine.prepared_call import PreparedCall
+from aimz.engine.request import PredictionRequest
+from aimz.engine.runner import StepRunner, StepSpec
+from aimz.errors import warn
+from aimz.forward import StreamAxis, TracedStep
 from aimz.kernel import RowUse, ValueSource, site_obstacle
 
 if TYPE_CHECKING:
     from aimz.stream import Plan
 
 _BLOCKS_PER_DEVICE = {"cpu": 2}
-"""Blocks a device computes at once: enough to be worth a dispatch, few enough to stay in the cache of a CPU."""
+"""Blocks a device computes at once: enough to outweigh a dispatch, few enough to stay in the cache of a CPU."""
+
+_DRAWN = (
+    ValueSource.PRIOR,
+    ValueSource.PRIOR_MISSING,
+    ValueSource.RESAMPLED_NEW_ROWS,
+    ValueSource.RESAMPLED_DOWNSTREAM,
+    ValueSource.DRAWN,
+    ValueSource.DATA,
+)
+"""Sources of values that are drawn, or may be."""
+
+
+class RowsInteractError(Exception):
+    """Rows cannot be computed in blocks; the text is the reason."""
 
 
 def local_mesh() -> Mesh | None:
-    """Return all local devices in a row, or None if there is but one."""
+    """Return a mesh of all local devices, or None if there is only one."""
     devices = jax.local_devices()
     return None if len(devices) == 1 else Mesh(np.array(devices), ("share",))
 
@@ -53,39 +60,71 @@ def n_devices(mesh: Mesh | None) -> int:
     return 1 if mesh is None else mesh.size
 
 
-def _bytes_by_row(prepared: PreparedCall) -> int:
-    """Return what one draw of all sites takes for one row; the same for whatever is returned of them."""
-    n_obs = prepared.call.n_obs
-    return sum(
-        prod(site.traced_shape) // n_obs * jnp.dtype(site.dtype).itemsize
-        for site in prepared.spec.sites
-        if site.row_axes and site.dtype and (site.is_sample or site.name in prepared.spec.deterministic_sites)
-    )
+def plan_request(engine: KernelEngine, request: PredictionRequest) -> tuple[PredictionRequest, StepRunner]:
+    """Return how to compute a call, and the call with the rows that this takes.
+
+    Warns
+    -----
+    UserWarning
+        If rows depend on one another, so that all rows are computed together.
+    """
+    by_draws = request.options.shard_axis == "draw"
+    if by_draws:
+        request = request.with_all_rows(engine)
+    try:
+        return request, _plan_by_rows(engine, request)
+    except RowsInteractError as reason:
+        setting = "" if len(request.scenarios) > 1 else " (`shard_axis='draw'`)"
+        warn(
+            f"Kernel `{engine.signature.kernel}` cannot be split along its rows ({reason}), so all rows are computed "
+            f"together, some draws at a time{setting}."
+        )
+    request = request.with_all_rows(engine)
+    spec = _step_spec(request, None)
+    step = spec.trace(engine.programs, None)
+    batch_size = request.options.batch_size if by_draws else None
+    return request, _runner(engine, request, spec, step, _plan_draws(request, step, None, batch_size), local_mesh())
 
 
-@dataclass(frozen=True)
-class RowSplit:
-    """What is known of a pass over one block before anything is computed."""
+def _plan_by_rows(engine: KernelEngine, request: PredictionRequest) -> StepRunner:
+    """Return a runner of row blocks; raise RowsInteractError if rows depend on one another."""
+    n_obs, mesh, scenarios = request.n_obs, local_mesh(), list(request.scenarios.values())
+    block = min(_block_rows(prepared, n_obs) for prepared in scenarios)
+    kind = "predictive" if request.scored is None else "log_density"
+    uses = [
+        _check_rows_independent(engine, scenarios[numbers[0]], block, n_obs, kind)
+        for numbers in group_by_structure(scenarios)
+    ]
+    local, beyond = any(use.local for use in uses), any(use.beyond for use in uses)
+    if len(uses) > 1 and local and beyond:
+        msg = "row numbers are used within a block in one scenario, and across blocks in another"
+        raise RowsInteractError(msg)
+    use = uses[0] if len(uses) == 1 else RowUse(None, local, beyond, any(use.waits for use in uses))
+    alone = mesh is None and n_obs is not None and n_obs <= block
+    spec = replace(_step_spec(request, block), use=use, alone=alone)
+    try:
+        step = spec.trace(engine.programs, block)
+    except Exception as error:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
+        msg = f"for {block} rows it raises {type(error).__name__}"
+        raise RowsInteractError(msg) from error
+    runner = _runner(engine, request, spec, step, _plan_blocks(request, step, block, n_obs, mesh), mesh)
+    if n_obs != block and not use.waits:
+        site = runner.interacting_site(engine.programs)
+        if site is not None:
+            msg = f"a row of site `{site}` changes with other rows"
+            raise RowsInteractError(msg)
+    return runner
 
-    step: TracedStep
-    use: RowUse
-    plan: PassSpec
-    """The pass over a block."""
 
+def _check_rows_independent(
+    engine: KernelEngine, prepared: PreparedCall, block: int, n_obs: int | None, kind: str
+) -> RowUse:
+    """Return how the kernel uses row numbers, read from its sites and its jaxprs at two numbers of rows.
 
-def check_row_split(
-    engine: KernelEngine,
-    prepared: PreparedCall,
-    layout: InputLayout,
-    block: int,
-    n_obs: int | None,
-    *,
-    kind: str,
-    alone: bool,
-) -> RowSplit | str:
-    """Return a pass over one block and what it does with rows, or why it must not be one of many.
-
-    ``n_obs`` is None where it is not known; ``alone`` says that there is one block and no other.
+    Raises
+    ------
+    RowsInteractError
+        If rows depend on one another, or the kernel cannot be traced at another number of rows.
     """
     obstacle = site_obstacle(
         prepared.spec,
@@ -93,176 +132,116 @@ def check_row_split(
         returned=prepared.plan.return_sites,
         scored=kind == "log_density",
     )
+    if obstacle is None and n_obs != block:  # else the kernel sees all its rows
+        # A kernel may do something else for many rows than for few, so the other size is that of the data.
+        other, layout = n_obs or 2 * block, InputLayout.of(prepared)
+        small, large = (layout.one_block(rows, alone=False) for rows in (block, other))
+        try:
+            use = engine.programs.use(kind, replace(prepared.plan, n_obs=block), small, large, other)
+        except Exception as error:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
+            obstacle = f"for {block} rows it raises {type(error).__name__}"
+        else:
+            if use.obstacle is None:
+                return use
+            obstacle = use.obstacle
     if obstacle is not None:
-        return obstacle
-    by_block = replace(prepared.plan, n_obs=block)
-    try:
-        step = engine.programs.step(kind, by_block, layout.one_block(block, alone=alone))
-        use = RowUse()
-        if n_obs != block:  # else the kernel sees all its rows
-            # Beside all the rows, since a kernel may do something else for many than for few.
-            other = n_obs or 2 * block
-            one, two = (layout.one_block(rows, alone=False) for rows in (block, other))
-            use = engine.programs.use(kind, by_block, one, two, other)
-    except Exception as error:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
-        return f"for {block} rows it raises {type(error).__name__}"
-    return RowSplit(step, use, by_block) if use.obstacle is None else use.obstacle
+        raise RowsInteractError(obstacle)
+    return RowUse()
 
 
-def block_of(prepared: PreparedCall, n_obs: int | None) -> int:
-    """Return how many rows a block has."""
+def _step_spec(request: PredictionRequest, block: int | None) -> StepSpec:
+    """Return what a step computes: a pass over a block, or over all rows if ``block`` is None."""
+    if len(request.scenarios) > 1:
+        joint, layout = joint_pass_of(request, request.first.call.n_obs, block)
+        return StepSpec("joint", joint, layout, request.key)
+    prepared = request.first
+    passes = prepared.plan if block is None else replace(prepared.plan, n_obs=block)
+    kind = "predictive" if request.scored is None else "log_density"
+    return StepSpec(kind, passes, InputLayout.of(prepared), request.key)
+
+
+def _runner(
+    engine: KernelEngine, request: PredictionRequest, spec: StepSpec, step: TracedStep, plan: "Plan", mesh: Mesh | None
+) -> StepRunner:
+    """Compile a step and return its runner."""
+    axis = StreamAxis(plan.axis)
+    group = step.group if axis is StreamAxis.ROWS else _draws_side_by_side(step, plan.n_draws)
+    program = engine.programs.compiled(step, group=group, cut=axis, mesh=mesh)
+    rows, reader, options = spec.layout.row_arrays, request.source.reader, request.options
+    digested = options.output_dir is not None and options.shard_axis == "obs" and plan.axis == "obs"
+    digests = digests_for(rows, reader, plan) if digested else None
+    return StepRunner(spec, step, program, RowFeed(rows, plan.n_obs, reader, digests), plan, mesh)
+
+
+def _block_rows(prepared: PreparedCall, n_obs: int | None) -> int:
+    """Return the number of rows of a block; it does not depend on the return sites."""
     from aimz.stream import block_rows
 
-    return block_rows(_bytes_by_row(prepared), prepared.plan.n_draws, n_obs)
-
-
-def plan_by_rows(
-    engine: KernelEngine, order: Order, layout: InputLayout
-) -> "tuple[Plan, StepRunner, TracedStep] | str":
-    """Return how to compute a call block by block, or why that cannot be done."""
-    prepared = order.prepared
-    n_obs, mesh = prepared.call.n_obs if order.n_obs_known else None, local_mesh()
-    block = block_of(prepared, n_obs)
-    alone = mesh is None and n_obs is not None and n_obs <= block
-    judged = check_row_split(engine, prepared, layout, block, n_obs, kind=order.kind, alone=alone)
-    if isinstance(judged, str):
-        return judged
-    step = judged.step
-    plan, group = _plan_blocks(order, step, block, n_obs, mesh)
-    program = engine.programs.compiled(step, group=group, cut=StreamAxis(plan.axis), mesh=mesh)
-    noted = order.streaming.output_dir is not None and order.streaming.shard_axis == "obs"
-    notes = digests_for(layout.row_arrays, order.reader, plan) if noted else None
-    feed = RowFeed(layout.row_arrays, n_obs, order.reader, notes)
-    task = StepSpec(order.kind, judged.plan, layout, order.key, judged.use, alone)
-    runner = StepRunner(task, step, program, feed, plan, mesh=mesh)
-    seen = probe_first_step(engine, step, runner, feed, plan)
-    return (plan, runner, step) if seen is None else seen
-
-
-def probe_first_step(
-    engine: KernelEngine, step: TracedStep, runner: StepRunner, feed: RowFeed, plan: "Plan"
-) -> str | None:
-    """Return why a step must not be one of many, going by what it computes for the first rows, or None."""
-    if feed.n_obs == plan.block or runner.task.use.rejection_sampler:
-        return None
-
-    def apart(program: CompiledProgram, inputs: tuple[Any, ...], n_obs: int) -> str | None:
-        return engine.programs.interacting_site(step, program, inputs, n_obs, runner.task.layout.row_axes)
-
-    seen = runner.try_first(apart, next(plan.steps())[1])
-    if seen is not None and feed.reader is not None:
-        feed.reader.rewind()
-    return None if seen is None else f"a row of site `{seen}` changes with other rows"
-
-
-_DRAWN = (
-    ValueSource.PRIOR,
-    ValueSource.PRIOR_MISSING,
-    ValueSource.RESAMPLED_NEW_ROWS,
-    ValueSource.RESAMPLED_DOWNSTREAM,
-    ValueSource.DRAWN,
-    ValueSource.DATA,
-)
-"""Where a value comes from if it is, or may be, drawn."""
+    rows = prepared.call.n_obs
+    row_bytes = sum(
+        prod(site.traced_shape) // rows * jnp.dtype(site.dtype).itemsize
+        for site in prepared.spec.sites
+        if site.row_axes and site.dtype and (site.is_sample or site.name in prepared.spec.deterministic_sites)
+    )
+    return block_rows(row_bytes, prepared.plan.n_draws, n_obs)
 
 
 def _plan_blocks(
-    order: Order, step: TracedStep, block: int, n_obs: int | None, mesh: Mesh | None
-) -> "tuple[Plan, int]":
-    """Return the plan of a call that is computed block by block, and how many draws go side by side."""
-    from aimz.stream import plan_draws, plan_rows
+    request: PredictionRequest, step: TracedStep, block: int, n_obs: int | None, mesh: Mesh | None
+) -> "Plan":
+    """Return the plan of a call that is computed in row blocks."""
+    from aimz.stream import plan_rows
 
-    prepared, options = order.prepared, order.streaming
-    n_draws, sizes = prepared.plan.n_draws, _sizes(step, prepared)
-    if options.shard_axis == "draw":
-        assert n_obs is not None  # all rows are there
-        group = _group_of_draws(step, n_draws)
-        plan = plan_draws(
-            block=block,
-            n_obs=n_obs,
-            n_draws=n_draws,
-            n_chains=n_chains(prepared),
-            group=group,
-            draw_bytes=sum(sizes.values()),
-            n_devices=n_devices(mesh),
-            batch_size=options.batch_size,
-        )
-        return plan, group
-    plan = plan_rows(
+    if request.options.shard_axis == "draw":
+        return _plan_draws(request, step, block, request.options.batch_size)
+    return plan_rows(
         block=block,
         n_obs=n_obs,
-        n_draws=n_draws,
-        n_chains=n_chains(prepared),
-        row_bytes=max(_kept(order, size) // prepared.call.n_obs for size in sizes.values()) if sizes else 1,
+        n_draws=request.first.plan.n_draws,
+        n_chains=request.first.n_chains,
+        row_bytes=_stored_row_bytes(request, step),
         n_devices=n_devices(mesh),
         blocks_per_device=blocks_per_device(),
-        batch_size=options.batch_size,
+        batch_size=request.options.batch_size,
     )
-    return plan, step.group
 
 
-def _kept(order: Order, draw_bytes: int) -> int:
-    """Return the bytes that are kept of a site of which one draw takes ``draw_bytes``."""
-    statistics = order.streaming.statistics
-    return draw_bytes * (order.prepared.plan.n_draws if statistics is None else 2 * len(statistics.labels))
-
-
-def _group_of_draws(step: TracedStep, n_draws: int) -> int:
-    """Return how many draws go side by side where draws are cut.
-
-    At most an eighth of them, on however many devices, so that these do not show in the numbers.
-    """
-    return min(step.group, -(-n_draws // 8))
-
-
-def plan_by_draws(engine: KernelEngine, order: Order, layout: InputLayout) -> "tuple[Plan, StepRunner, TracedStep]":
-    """Return how to compute a call with all rows together, some draws at a time."""
-    step = engine.programs.step(order.kind, order.prepared.plan, layout.one_pass())
-    wanted = order.streaming.batch_size if order.streaming.shard_axis == "draw" else None
-    task = StepSpec(order.kind, order.prepared.plan, layout, order.key)
-    return *plan_step_by_draws(engine, task, step, order.prepared, wanted), step
-
-
-def plan_step_by_draws(
-    engine: KernelEngine, task: StepSpec, step: TracedStep, prepared: PreparedCall, batch_size: int | None
-) -> "tuple[Plan, StepRunner]":
-    """Return how to run a step over all rows, some draws at a time."""
+def _plan_draws(request: PredictionRequest, step: TracedStep, block: int | None, batch_size: int | None) -> "Plan":
+    """Return the plan of a call that is computed some draws at a time."""
     from aimz.stream import plan_draws
 
-    mesh, group = local_mesh(), _group_of_draws(step, prepared.plan.n_draws)
-    plan = plan_draws(
-        block=None,
+    prepared, mesh = request.first, local_mesh()
+    shapes = output_shapes(step, prepared, prepared.call.n_obs)
+    return plan_draws(
+        block=block,
         n_obs=prepared.call.n_obs,
         n_draws=prepared.plan.n_draws,
-        n_chains=n_chains(prepared),
-        group=group,
-        draw_bytes=sum(_sizes(step, prepared).values()),
+        n_chains=prepared.n_chains,
+        group=_draws_side_by_side(step, prepared.plan.n_draws),
+        draw_bytes=sum(max(1, prod(shape)) * dtype.itemsize for shape, dtype in shapes.values()),
         n_devices=n_devices(mesh),
         batch_size=batch_size,
     )
-    program = engine.programs.compiled(step, group=group, cut=StreamAxis.DRAWS, mesh=mesh)
-    feed = RowFeed(task.layout.row_arrays, prepared.call.n_obs)
-    return plan, StepRunner(task, step, program, feed, plan, mesh=mesh)
 
 
-def n_chains(prepared: PreparedCall) -> int:
-    """Return in how many chains the draws are."""
-    return 1 if prepared.posterior is None else prepared.posterior.num_chains
+def _stored_row_bytes(request: PredictionRequest, step: TracedStep) -> int:
+    """Return the bytes that the largest array of the result has per row."""
+    if request.groups is not None:
+        return 1  # sums over rows
+    prepared, statistics = request.first, request.options.statistics
+    n_obs = prepared.call.n_obs
+    if len(request.scenarios) > 1:
+        assert statistics is not None
+        numbers = max(prod(prepared.spec[name].traced_shape) for name in prepared.plan.return_sites) // n_obs
+        return max(1, numbers) * 8 * len(statistics.labels)
+    copies = prepared.plan.n_draws if statistics is None else 2 * len(statistics.labels)
+    shapes = output_shapes(step, prepared, n_obs).values()
+    return max((max(1, prod(shape)) * dtype.itemsize * copies // n_obs for shape, dtype in shapes), default=1)
 
 
-def shapes_of(step: TracedStep, prepared: PreparedCall, n_obs: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Return the shape of one draw of each return site for ``n_obs`` rows, and the type it is stored as."""
-    avals = jax.tree.unflatten(step.traced.outputs, step.traced.jaxpr.out_avals)
-    axes = prepared.plan.row_axes if step.by_block else {}
-    found = {}
-    for name, aval in avals.items():
-        shape = tuple(n_obs if axes.get(name) == i else size for i, size in enumerate(aval.shape))
-        narrow = jnp.issubdtype(aval.dtype, jnp.floating) and aval.dtype.itemsize < 4
-        found[name] = shape, np.dtype(np.float32) if narrow else np.dtype(aval.dtype)
-    return found
+def _draws_side_by_side(step: TracedStep, n_draws: int) -> int:
+    """Return how many draws are computed side by side if draws are split.
 
-
-def _sizes(step: TracedStep, prepared: PreparedCall) -> dict[str, int]:
-    """Return the bytes of one draw of each return site."""
-    shapes = shapes_of(step, prepared, prepared.call.n_obs)
-    return {name: max(1, prod(shape)) * dtype.itemsize for name, (shape, dtype) in shapes.items()}
+    At most an eighth of the draws, on any number of devices, so that the number of devices does not change the results.
+    """
+    return min(step.group, -(-n_draws // 8))

@@ -1,91 +1,82 @@
-"""One call, from what was asked to what a stream is to do."""
+"""A call as one value: the prepared scenarios, the source of their rows, and the options."""
 
-__all__ = ["Asked", "Order"]
+__all__ = ["PredictionRequest"]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import jax
 
-from aimz.data import BatchReader
-from aimz.engine.inputs import Given
-from aimz.engine.kernel_engine import PreparedCall
+from aimz.data import KernelArguments, key_to_text
+from aimz.engine.inputs import InputSource
+from aimz.engine.kernel_engine import KernelEngine
 from aimz.engine.options import StreamingOptions
-
-if TYPE_CHECKING:
-    import xarray as xr
-
-    from aimz.store import TemporaryDirectory
+from aimz.engine.prepared_call import PreparedCall
+from aimz.statistics import Groups
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A call that was checked and prepared; nothing has been computed, and no key was used."""
+class PredictionRequest:
+    """A call that has been checked and prepared; nothing has been computed yet."""
 
     method: str
     group: str
-    """Name of the group in the tree."""
-    given: Given
-    prepared: PreparedCall
-    prepare: Callable[..., PreparedCall]
-    """Prepares the same with other arrays."""
-    streaming: StreamingOptions | None = None
-    """None for one pass in memory."""
+    """Name of the group of the result."""
+    scenarios: Mapping[Any, PreparedCall]
+    """One prediction, or the scenarios to compare, by name."""
+    arguments: Mapping[Any, KernelArguments]
+    """Arguments of each scenario before interventions."""
+    baseline: Any = None
+    """Name of the baseline among several scenarios."""
+    source: InputSource = InputSource()  # noqa: RUF009 (frozen)
+    options: StreamingOptions = StreamingOptions()  # noqa: RUF009 (frozen)
     scored: str | None = None
-    """The site that is scored, where it is not drawn."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """What was asked, with what it takes to compute it as a stream."""
-
-    asked: Asked
-    key: jax.Array | None
-    """None where nothing is drawn."""
-    key_text: str | None
-    beside: "Callable[[], Mapping[str, xr.Dataset]]"
-    """Makes the groups that stand beside it."""
-    home: "Callable[[], TemporaryDirectory]"
-    """Makes the temporary directory, if there is none; asked for only where no other was named."""
-    against: Asked | None = None
-    """The baseline that is subtracted row by row, where there is one."""
+    """Name of the site that is scored; None for predictions."""
+    groups: Groups | None = None
+    """Groups of rows to average over; None to keep rows."""
+    key: jax.Array | None = None
+    """None if nothing is drawn."""
 
     @property
-    def prepared(self) -> PreparedCall:
-        """The call as the engine sees it."""
-        return self.asked.prepared
+    def first(self) -> PreparedCall:
+        """The baseline, or the only scenario."""
+        return self.scenarios[self.baseline] if len(self.scenarios) > 1 else next(iter(self.scenarios.values()))
 
     @property
-    def streaming(self) -> StreamingOptions:
-        """How to stream it."""
-        assert self.asked.streaming is not None
-        return self.asked.streaming
+    def last(self) -> PreparedCall:
+        """The intervention of an effect, or the only scenario."""
+        return list(self.scenarios.values())[-1]
 
     @property
-    def kind(self) -> str:
-        """Which program computes it."""
-        return "predictive" if self.asked.scored is None else "log_density"
+    def n_obs(self) -> int | None:
+        """Number of rows; None if it is known only when all rows are read."""
+        return self.first.call.n_obs if self.source.n_obs_known else None
 
     @property
-    def reader(self) -> BatchReader | None:
-        """Where the rows come from, if not from arrays."""
-        return self.asked.given.reader
-
-    @property
-    def n_obs_known(self) -> bool:
-        """Whether the number of rows is known before they have ended."""
-        return self.asked.given.n_obs_known
+    def key_text(self) -> str | None:
+        """The key as text, as results record it."""
+        return None if self.key is None else key_to_text(self.key)
 
     @property
     def names(self) -> dict[str, str]:
-        """Return site to its name in the result; scores are those of the output, whatever its site is called."""
-        output = self.prepared.spec.param_output
-        return {site: output if site == self.asked.scored else site for site in self.prepared.plan.return_sites}
+        """Return site to its name in the result; scores have the name of the output."""
+        output = self.first.spec.param_output
+        return {site: output if site == self.scored else site for site in self.first.plan.return_sites}
 
-    def with_all_rows(self) -> "Order":
-        """Return the same with every row in memory."""
-        given = Given(self.asked.given.all_rows())
-        return replace(
-            self, asked=replace(self.asked, given=given, prepared=self.asked.prepare(given.call, quiet=True))
-        )
+    def with_all_rows(self, engine: KernelEngine) -> "PredictionRequest":
+        """Return the same request with the rows of an iterable in memory."""
+        if self.source.reader is None:
+            return self
+        rows = self.source.read_all()
+        n_obs = len(next(iter(rows.values())))
+        length = None if self.groups is None else self.groups.length
+        if length not in (None, n_obs):
+            msg = f"The iterable has {n_obs} rows, and `by` or `weights` has {length} values. Pass as many."
+            raise ValueError(msg)
+        scenarios = {}
+        for name, prepared in self.scenarios.items():
+            call = self.arguments[name]
+            arrays = {**call.arrays, **{field: rows[field] for field in call.batch_fields}}
+            scenarios[name] = engine.prepare(replace(call, arrays=arrays, n_obs=n_obs), prepared.settings)
+        return replace(self, scenarios=scenarios, source=InputSource())

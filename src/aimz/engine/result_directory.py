@@ -1,149 +1,136 @@
-"""The place of one stored call: where it is, what it is known by, what of it is done."""
+"""Directory of one stored call: created or resumed, its journal, and the groups next to the streamed one."""
 
-__all__ = ["ResultDirectory", "noted_before"]
+__all__ = ["CallLocation", "ResultDirectory"]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aimz.engine.fingerprint import check_resumable
 from aimz.engine.options import StreamingOptions
-from aimz.engine.outputs import missing_steps
-from aimz.engine.row_digests import RowDigests
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from aimz.store import Journal, Location, TemporaryDirectory, Variable
-    from aimz.stream import Plan
+    from aimz.store import Journal, Location, TemporaryDirectory
+
+
+@dataclass(frozen=True)
+class CallLocation:
+    """Location of a stored call and the attributes that record it; the same in every process of the call."""
+
+    location: "Location"
+    attrs: dict[str, Any]
+    """Attributes of each group."""
+    root_attrs: dict[str, Any]
 
 
 class ResultDirectory:
-    """One call that is stored.
+    """Directory of a call that this process stores.
 
     Parameters
     ----------
-    streaming
+    options
         Options of the call.
     method, group
         Names of the method and of the streamed group.
     fingerprint
-        What the call is known by; asked for only if it can be resumed.
-    plan
-        How it is cut.
+        Identity of the call, which a later call must have to resume it.
     home
-        The temporary directory, for a call that names none.
+        Temporary directory for a call without ``output_dir``.
     """
 
     def __init__(
         self,
-        streaming: StreamingOptions,
+        options: StreamingOptions,
         method: str,
         group: str,
-        fingerprint: Callable[[], dict[str, str]],
-        plan: "Plan",
+        fingerprint: Mapping[str, str],
         home: "TemporaryDirectory | None",
     ) -> None:
         from aimz.output import attributes
         from aimz.store import Directory, Location, ZarrStore, as_location, new_call_location
 
-        self._plan = plan
-        self._journal: Journal | None = streaming.journal
-        self.resumed = streaming.resume is not None
-        self._home = home
-        if streaming.output_dir is None:
+        self._journal: Journal | None = None
+        if options.output_dir is None:
             assert home is not None
             top: Location = Directory(home.path)
-            self.location = new_call_location(top, method)
+            location = new_call_location(top, method)
         else:
-            known = fingerprint()
-            top = as_location(streaming.output_dir)
-            if streaming.resume is not None and self._journal is not None:
-                check_resumable(known, self._journal.fingerprint, streaming.resume)
-                self.location = streaming.resume
+            top = as_location(options.output_dir)
+            if options.resume is not None:
+                location, self._journal = options.resume.location, options.resume.journal
+                check_resumable(fingerprint, self._journal.fingerprint, location)
             else:
-                self.location, self._journal = _begin(top, method, known)
-        self.attrs = {"output_dir": str(self.location), "artifact_path": str(self.location)}
-        self.root_attrs = attributes(output_dir=str(top), artifact_path=str(self.location))
+                location, self._journal = _create(top, method, fingerprint)
+        attrs = {"output_dir": str(location), "artifact_path": str(location)}
+        root_attrs = attributes(output_dir=str(top), artifact_path=str(location))
         if self._journal is not None and self._journal.created_at:
-            # When the call began, also if another run of it ends it.
-            self.attrs["created_at"] = self.root_attrs["created_at"] = self._journal.created_at
-        self.sink = ZarrStore(
-            self.location,
+            # A resumed call keeps the time at which it began.
+            attrs["created_at"] = root_attrs["created_at"] = self._journal.created_at
+        self.where = CallLocation(location, attrs, root_attrs)
+        self.store = ZarrStore(
+            location,
             group,
-            root_attrs=self.root_attrs,
+            root_attrs=root_attrs,
             journal=self._journal,
-            home=None if streaming.output_dir else home,
+            home=None if options.output_dir else home,
         )
 
-    def write_beside(self, groups: "Mapping[str, xr.Dataset]") -> None:
-        """Write the groups that stand beside the streamed one."""
+    def write_groups(self, groups: "Mapping[str, xr.Dataset]") -> None:
+        """Write the groups next to the streamed one."""
         from aimz.output import as_group
 
         for name, dataset in groups.items():
-            self.sink.write_group(name, *as_group(dataset.assign_attrs(self.attrs)))
+            self.store.write_group(name, *as_group(dataset.assign_attrs(self.where.attrs)))
 
-    def wanted(self, variables: "Mapping[str, Variable]", notes: RowDigests | None) -> Callable[[int, int], bool]:
-        """Return which steps have something to compute: all, unless an earlier run did some."""
-        if not self.resumed:
-            return lambda _start, _stop: True
-        return missing_steps(self._plan, variables, self.sink, seen=self.seen(notes))
-
-    def note(self, notes: list[tuple[int, str]]) -> None:
-        """Keep digests of rows that came by, and refuse rows that are not those of the interrupted run."""
-        if self._journal is not None and notes:
-            start = self._journal.record_all(notes)
-            if start is not None:
-                msg = (
-                    f"The call in {self.location} cannot be resumed by this one: the data from row {start} on "
-                    "are not those of the interrupted run. Make the call that was interrupted, or predict anew."
-                )
-                raise ValueError(msg)
-
-    def seen(self, notes: RowDigests | None) -> Mapping[int, str] | None:
-        """Return what an earlier run noted of stretches, by first row; None if all that it made counts."""
-        return noted_before(self._journal if self.resumed else None, notes)
-
-    def look(self, skip: Callable[[int, int], bool], notes: RowDigests) -> None:
-        """Read all rows of a complete call, and keep what was noted."""
-        for start, stop in self._plan.steps():
-            if not skip(start, stop):
-                break
-            self.restore(notes.take())
-
-    def restore(self, notes: list[tuple[int, str]]) -> None:
-        """Keep what was noted of rows of a complete call."""
-        assert self._journal is not None
-        self._journal.rows.update(notes)
-
-    def check_same_rows(self, known: str) -> None:
-        """Refuse rows that were noted as they were read, and are not those of a complete call."""
-        assert self._journal is not None
-        if self._journal.digest != known:
+    def record(self, digests: list[tuple[int, str]]) -> None:
+        """Write digests of rows to the journal; raise if they differ from those of the interrupted run."""
+        if self._journal is None or not digests:
+            return
+        start = self._journal.record_all(digests)
+        if start is not None:
             msg = (
-                f"The call in {self.location} is complete, and its data were others. Open it with "
-                f"`aimz.open_result({str(self.location)!r})`, or predict anew."
+                f"The call in {self.where.location} cannot be resumed by this one: the data from row {start} on are "
+                "not those of the interrupted run. Repeat the interrupted call, or predict again without `resume`."
+            )
+            raise ValueError(msg)
+
+    def restore(self, digests: list[tuple[int, str]]) -> None:
+        """Add digests of rows of a complete call to the journal in memory."""
+        assert self._journal is not None
+        self._journal.rows.update(digests)
+
+    def check_same_rows(self, digest: str) -> None:
+        """Raise if the rows that were read differ from those of a complete call."""
+        assert self._journal is not None
+        if self._journal.digest != digest:
+            msg = (
+                f"The call in {self.where.location} is complete, and its data were others. Open it with "
+                f"`aimz.open_result({str(self.where.location)!r})`, or predict again without `resume`."
             )
             raise ValueError(msg)
 
     def check_end(self, length: int) -> None:
-        """Refuse an iterable that ended before rows the interrupted run had seen."""
+        """Raise if an iterable ended before rows that the interrupted run had read."""
         beyond = [] if self._journal is None else [start for start in self._journal.rows if start >= length]
         if beyond:
             msg = (
-                f"The call in {self.location} cannot be resumed by this one: its iterable ended at {length} rows, and "
-                f"the interrupted run saw row {beyond[0]}. Make the call that was interrupted, or predict anew."
+                f"The call in {self.where.location} cannot be resumed by this one: its iterable ended at {length} "
+                f"rows, and the interrupted run read row {beyond[0]}. Repeat the interrupted call, or predict again "
+                "without `resume`."
             )
             raise ValueError(msg)
 
-    def leave(self) -> None:
-        """After a failure: remove what nobody can resume."""
+    def discard(self) -> None:
+        """Remove the directory of a failed call that cannot be resumed."""
         if self._journal is None:
-            self.location.remove()
+            self.where.location.remove()
 
 
-def _begin(top: "Location", method: str, fingerprint: dict[str, str]) -> "tuple[Location, Journal]":
-    """Make the place of a call, with its journal; without that the place is of no use."""
+def _create(top: "Location", method: str, fingerprint: Mapping[str, str]) -> "tuple[Location, Journal]":
+    """Create the directory of a call and its journal, or neither."""
     from aimz.store import Journal, new_call_location
 
     location = top
@@ -160,14 +147,3 @@ def _begin(top: "Location", method: str, fingerprint: dict[str, str]) -> "tuple[
         error.add_note(f"This was in {location}. {advice}.")
         raise
     return location, journal
-
-
-def noted_before(journal: "Journal | None", notes: RowDigests | None) -> Mapping[int, str] | None:
-    """Return what an earlier run noted of stretches, by first row; None if there was none, or all it made counts.
-
-    What was made of rows that nobody has noted does not count, unless the data were known beforehand: a run that was
-    killed may have written it before it could tell, and of other data.
-    """
-    if journal is None or notes is None or all(f"data of `{name}`" in journal.fingerprint for name in notes.names):
-        return None
-    return journal.rows

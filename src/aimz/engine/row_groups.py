@@ -1,4 +1,4 @@
-"""Groups of rows, and what each row counts, as a user may give them."""
+"""Groups and weights of rows, read from `by=` and `weights=`."""
 
 __all__ = ["read_groups_of"]
 
@@ -7,20 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from aimz.data import ChunkedTable, RowReader, Table, check_aligned, open_table
-from aimz.engine.inputs import Given
+from aimz.data import ChunkedTable, KernelArguments, RowReader, Table, check_aligned, open_table
+from aimz.engine.inputs import InputSource
 from aimz.statistics import Groups, read_groups, read_weights
 
 
-def read_groups_of(by: Any, weights: Any, X: Any, given: Given) -> Groups:
-    """Return the groups of rows and what each row counts.
+def read_groups_of(by: Any, weights: Any, X: Any, call: KernelArguments, source: InputSource) -> Groups:
+    """Return the groups and the weights of the rows.
 
     Raises
     ------
     ValueError
-        If there is not one label, or weight, for each row, or rows come in an order of their own.
+        If there is not one label, or weight, per row, or the rows come in shuffled order.
     """
-    call = given.call
     labels_by = {f"by[{name!r}]": one for name, one in by.items()} if isinstance(by, Mapping) else {"by": by}
     check_aligned({"X": X, **labels_by, "weights": weights})
     labels, codes = read_groups(_read_by(by, X, call.rows, call.n_obs))
@@ -31,11 +30,11 @@ def read_groups_of(by: Any, weights: Any, X: Any, given: Given) -> Groups:
     for name, array in (("by", codes), ("weights", groups.weights)):
         if array is None:
             continue
-        if given.n_obs_known and len(array) != call.n_obs:
+        if source.n_obs_known and len(array) != call.n_obs:
             msg = f"`{name}` must have one value for each of the {call.n_obs} rows; got {len(array)}."
             raise ValueError(msg)
-        if given.shuffled:
-            msg = f"The loader shuffles its rows, and `{name}` has a value for each in another order. Pass the arrays."
+        if source.shuffled:
+            msg = f"`{name}` has one value per row, but the loader shuffles its rows. Pass arrays."
             raise ValueError(msg)
     return groups
 
@@ -43,7 +42,7 @@ def read_groups_of(by: Any, weights: Any, X: Any, given: Given) -> Groups:
 def _read_by(by: Any, X: Any, arrays: Mapping[str, RowReader], n_obs: int, option: str = "by") -> dict[str, Any]:
     """Return the labels of rows by the name of their dimension.
 
-    A text names a column of a data frame ``X``, or an argument with a row axis; several may be listed.
+    A string names a column of a data frame ``X``, or an argument with a row axis; a list names several.
     """
     if by is None:
         return {}

@@ -1,16 +1,16 @@
-"""The scenarios of an effect or a comparison, as a user may give them."""
+"""Scenarios of an effect or a comparison: arguments read from the user and checked against one another."""
 
 __all__ = [
     "Scenario",
-    "check_alike",
     "check_columns",
     "check_inputs",
+    "check_return_sites",
+    "check_same_rows",
     "check_same_sites",
-    "check_sites",
-    "open_sources",
+    "open_arguments",
     "read_pair",
-    "read_requests",
     "read_scenario",
+    "read_scenarios",
     "share_labels",
     "share_rows",
 ]
@@ -33,9 +33,10 @@ from aimz.data import (
     open_table,
     read_rows,
 )
-from aimz.engine.inputs import Given, RowSource, open_source
-from aimz.engine.kernel_engine import KernelEngine, PreparedCall
-from aimz.engine.options import StreamingOptions, read_streaming
+from aimz.engine.inputs import InputSource, open_source
+from aimz.engine.kernel_engine import KernelEngine
+from aimz.engine.options import OPTION_NAMES, StreamingOptions, pop_options
+from aimz.engine.prepared_call import PreparedCall
 from aimz.utils.data import ArrayLoader
 
 if TYPE_CHECKING:
@@ -44,34 +45,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One side of an effect: a tree, or what to predict one from."""
+    """One side of an effect: a result, or the arguments of a prediction."""
 
     tree: Any
-    """The tree; None where there are arguments."""
-    request: dict[str, Any] | None
-    """What to predict: ``X``, ``intervention``, ``in_sample``, ``return_sites``, ``streaming`` (None for one pass in
-    memory) and, as ``kwargs``, the rest."""
+    """The result; None if arguments are given."""
+    arguments: dict[str, Any] | None
+    """Arguments of the prediction: ``X``, ``intervention``, ``in_sample``, ``return_sites``, ``kwargs`` and ``options``
+    (None for one pass in memory)."""
     key: Any
-    """The key the tree was drawn with, or that came with the arguments; None if neither says."""
-    anew: frozenset[str] = frozenset()
-    """Sites the tree's maker drew anew."""
-    in_blocks: bool = True
-    """Whether the tree's rows were drawn in blocks, as a stream does, or all together."""
+    """Key of the result or of the arguments; None if neither has one."""
+    resampled: frozenset[str] = frozenset()
+    """Sites that the result records as resampled."""
 
 
 def read_scenario(
-    name: str, tree: "xr.DataTree | None", args: Any, param_input: str, *, on_batch: bool, beside: Any
+    name: str, tree: "xr.DataTree | None", args: Any, param_input: str, *, on_batch: bool, other: Any
 ) -> Scenario:
-    """Return the one of a tree and keyword arguments that was given for the scenario ``name``.
+    """Return the scenario ``name``, from a result or from keyword arguments.
 
-    ``beside`` is the tree it will be compared with, if there is one: noise is common only where rows are drawn alike.
+    ``other`` is the result to compare with, if there is one.  Without streaming options the rows are then drawn as in
+    that result, in blocks or all together, since only then is the noise common.
 
     Raises
     ------
     TypeError
-        If both or neither are given, or the arguments are no mapping with the input among them.
+        If both or neither are given, or the arguments are not a mapping with the input among them.
     ValueError
-        If the arguments ask for something else than a tree.
+        If the arguments ask for something other than a tree of draws.
     """
     if (tree is None) == (args is None):
         given = "neither" if tree is None else "both"
@@ -80,8 +80,8 @@ def read_scenario(
     if tree is not None:
         from aimz.output import recorded
 
-        key, anew, in_blocks = recorded(tree, f"output_{name}")
-        return Scenario(tree, None, None if key is None else key_from_text(key), anew, in_blocks)
+        key, resampled, _ = recorded(tree, f"output_{name}")
+        return Scenario(tree, None, None if key is None else key_from_text(key), resampled)
     if not isinstance(args, Mapping) or param_input not in args:
         got = sorted(args) if isinstance(args, Mapping) else type(args).__name__
         method = "predict_on_batch" if on_batch else "predict"
@@ -101,29 +101,28 @@ def read_scenario(
         )
         raise ValueError(msg)
     key = rest.pop("rng_key", None)
-    if beside is not None and not _STREAMING.keys() & rest.keys():
+    if other is not None and not rest.keys() & set(OPTION_NAMES):
         from aimz.output import recorded
 
-        on_batch = on_batch or not recorded(beside, f"the scenario beside `args_{name}`")[2]
-    options = None if on_batch else {option: rest.pop(option, default) for option, default in _STREAMING.items()}
-    request = {
+        on_batch = on_batch or not recorded(other, f"the result compared with `args_{name}`")[2]
+    arguments = {
         "X": rest.pop(param_input),
         "intervention": rest.pop("intervention", None),
         "in_sample": rest.pop("in_sample", True),
         "return_sites": rest.pop("return_sites", None),
-        "streaming": None if options is None else read_streaming(**options),
+        "options": None if on_batch else pop_options(rest),
         "kwargs": rest,
     }
-    return Scenario(None, request, None if key is None else check_key(key))
+    return Scenario(None, arguments, None if key is None else check_key(key))
 
 
 def check_columns(calls: Iterable[KernelArguments]) -> None:
-    """Refuse tables whose columns are not in one order.
+    """Check that the tables of all scenarios have the same columns, in the same order.
 
     Raises
     ------
     ValueError
-        If two scenarios have tables with other columns.
+        If two scenarios have tables with different columns.
     """
     orders = {call.columns for call in calls if call.columns}
     if len(orders) > 1:
@@ -132,78 +131,70 @@ def check_columns(calls: Iterable[KernelArguments]) -> None:
         raise ValueError(msg)
 
 
-def share_labels(givens: Mapping[Any, Given]) -> dict[Any, Given]:
-    """Return scenarios of which those without labels of rows have those of the others.
+def share_labels(calls: Mapping[Any, KernelArguments]) -> dict[Any, KernelArguments]:
+    """Return the arguments of all scenarios with the row labels that at least one of them has.
 
     Raises
     ------
     ValueError
-        If two have different labels: what a scenario changes would be the difference of two observations.
+        If two scenarios have different labels: an effect would be the difference of two observations.
     """
-    labels = {name: given.call.index for name, given in givens.items()}
-    told = {name: index for name, index in labels.items() if index is not None and not is_plain_range(index)}
-    first = next(iter(told), None)
-    for name, index in told.items():
-        if not index.equals(told[first]):
+    labels = {n: c.index for n, c in calls.items() if c.index is not None and not is_plain_range(c.index)}
+    first = next(iter(labels), None)
+    for name, index in labels.items():
+        if not index.equals(labels[first]):
             msg = (
-                f"The rows of all scenarios must have the same labels, in one order; those of {name!r} differ from "
-                f"those of {first!r}. Put both in one order, or pass the values alone."
+                "The rows of all scenarios must have the same labels, in the same order; the labels of "
+                f"{name!r} differ from those of {first!r}. Reorder the rows of one, or pass the values alone."
             )
             raise ValueError(msg)
     if first is None:
-        return dict(givens)
-    return {name: replace(given, call=replace(given.call, index=told[first])) for name, given in givens.items()}
+        return dict(calls)
+    return {name: replace(call, index=labels[first]) for name, call in calls.items()}
 
 
 def check_inputs(inputs: Iterable[Any]) -> None:
-    """Refuse rows that cannot be matched with those of the other scenario.
+    """Check that the rows of two scenarios can be matched.
 
     Raises
     ------
     ValueError
-        If a loader shuffles them, or one iterator would have to serve both.
+        If a loader shuffles its rows, or one iterator is given for both scenarios.
     """
     given = [value for value in inputs if is_batches(value) or isinstance(value, ArrayLoader)]
     if any(is_shuffled(value) for value in given):
         msg = "The rows of a loader that shuffles cannot be matched with others. Pass arrays, or one that does not."
         raise ValueError(msg)
     if len(given) == 2 and given[0] is given[1] and iter(given[0]) is given[0]:
-        msg = "One iterator cannot serve both scenarios: what the first reads is gone. Pass arrays, or two iterators."
+        msg = "One iterator cannot be read for both scenarios. Pass arrays, or two iterators."
         raise ValueError(msg)
 
 
-_STREAMING = {
-    "shard_axis": "obs",
-    "batch_size": None,
-    "store": "persistent",
-    "output_dir": None,
-    "resume": None,
-    "progress": True,
-    "statistics": None,
-    "client": None,
-}
+def check_same_rows(calls: Iterable[KernelArguments], in_sample: Iterable[bool]) -> None:
+    """Check, before any work, that scenarios have the same rows.
 
-
-def check_alike(baseline: PreparedCall | None, intervention: PreparedCall | None) -> None:
-    """Refuse, before any work, two predictions whose difference could not be taken."""
-    if baseline is None or intervention is None:
-        return
-    rows = baseline.call.n_obs, intervention.call.n_obs
-    if rows[0] != rows[1] or baseline.in_sample != intervention.in_sample:
+    Raises
+    ------
+    ValueError
+        If their numbers of rows differ, or only one of them has the fitted observations.
+    """
+    rows = [(call.n_obs, fitted) for call, fitted in zip(calls, in_sample, strict=True)]
+    other = next((one for one in rows if one != rows[0]), None)
+    if other is not None:
         msg = (
-            f"The scenarios must have the same rows; got {rows[0]} in the baseline (in_sample={baseline.in_sample}) "
-            f"and {rows[1]} with the intervention (in_sample={intervention.in_sample}). Make both from the same rows."
+            f"The scenarios must have the same rows; got {rows[0][0]} in the baseline (in_sample={rows[0][1]}) and "
+            f"{other[0]} with the intervention (in_sample={other[1]}). Make both from the same rows."
         )
         raise ValueError(msg)
 
 
-def read_requests(scenarios: Any, baseline: Any, shared: Mapping[str, Any], param_input: str) -> dict[str, Any]:
-    """Return what to predict for each scenario: the arguments all share, and those of its own.
+def read_scenarios(scenarios: Any, baseline: Any, shared: Mapping[str, Any], param_input: str) -> dict[str, Any]:
+    """Return the arguments of each scenario: the shared ones, overridden by its own.
 
     Raises
     ------
     TypeError, ValueError
-        If there are no scenarios, ``baseline`` is none of them, or one asks for what is the same for all.
+        If there are fewer than two scenarios, ``baseline`` is not one of them, or one sets a shared option.
     """
     if not isinstance(scenarios, Mapping) or not all(isinstance(args, Mapping) for args in scenarios.values()):
         got = "arguments that are no mapping" if isinstance(scenarios, Mapping) else type(scenarios).__name__
@@ -222,8 +213,8 @@ def read_requests(scenarios: Any, baseline: Any, shared: Mapping[str, Any], para
         common = sorted(_COMMON & given.keys())
         if common:
             msg = (
-                f"Scenario {name!r} must not say `{common[0]}`: it is the same for all scenarios. Pass it to "
-                "`compare_scenarios` itself, if it takes it."
+                f"Scenario {name!r} must not set `{common[0]}`, which is the same for all scenarios. Pass it to "
+                "`compare_scenarios` itself, if it is one of its parameters."
             )
             raise ValueError(msg)
         if given.get(param_input) is None:
@@ -241,25 +232,12 @@ def read_requests(scenarios: Any, baseline: Any, shared: Mapping[str, Any], para
     return found
 
 
-_COMMON = frozenset(
-    {
-        "rng_key",
-        "return_sites",
-        "batch_size",
-        "progress",
-        "statistics",
-        "shard_axis",
-        "store",
-        "output_dir",
-        "resume",
-        "client",
-    }
-)
-"""Options of a prediction that are not a scenario's own."""
+_COMMON = frozenset({"rng_key", "return_sites", *OPTION_NAMES})
+"""Options of a prediction that all scenarios of a comparison share."""
 
 
-def share_rows(requests: Mapping[str, dict[str, Any]], param_input: str) -> None:
-    """Make one object of arrays that several scenarios were given: they are then read, and known again, once."""
+def share_rows(scenarios: Mapping[Any, dict[str, Any]], param_input: str) -> None:
+    """Wrap arrays that several scenarios share in one object each, so that they are read and digested once."""
     known: dict[int, Any] = {}
 
     def shared(value: Any, name: str) -> Any:
@@ -267,62 +245,63 @@ def share_rows(requests: Mapping[str, dict[str, Any]], param_input: str) -> None
             return value
         return known.setdefault(id(value), read_rows(value, name))
 
-    for request in requests.values():
-        request["X"] = shared(request["X"], param_input)
-        request["kwargs"] = {name: shared(value, name) for name, value in request["kwargs"].items()}
+    for one in scenarios.values():
+        one["X"] = shared(one["X"], param_input)
+        one["kwargs"] = {name: shared(value, name) for name, value in one["kwargs"].items()}
 
 
-def read_pair(sides: Sequence[Scenario]) -> tuple[dict[str, dict[str, Any]], StreamingOptions]:
-    """Return what to predict for both sides of an effect that is computed in one pass, and how to stream it.
+def read_pair(sides: Sequence[Scenario]) -> tuple[dict[Any, dict[str, Any]], StreamingOptions]:
+    """Return the arguments of both sides of an effect that is computed in one pass, and their options.
 
     Raises
     ------
     TypeError, ValueError
-        If a side is no arguments of `predict`, or they want different keys or places.
+        If a side is not given by arguments of `predict`, or the sides have different keys or options.
     """
-    requests: dict[str, dict[str, Any]] = {}
-    streaming: list[StreamingOptions] = []
+    scenarios: dict[Any, dict[str, Any]] = {}
+    options: list[StreamingOptions] = []
     for name, side in zip(("baseline", "intervention"), sides, strict=True):
-        options = None if side.request is None else side.request["streaming"]
-        if side.request is None or options is None:
+        if side.arguments is None or side.arguments["options"] is None:
             msg = (
                 "`statistics` of an effect are computed in one pass over both scenarios, so both must be arguments of "
-                f"`predict`; the {name} is {'a tree' if side.request is None else 'of `predict_on_batch`'}. Pass "
+                f"`predict`; the {name} is {'a tree' if side.arguments is None else 'of `predict_on_batch`'}. Pass "
                 "`args_baseline` and `args_intervention`."
             )
             raise TypeError(msg)
-        requests[name] = {key: value for key, value in side.request.items() if key != "streaming"}
-        streaming.append(options)
-    if streaming[0] not in (streaming[1], StreamingOptions(), StreamingOptions(progress=False)):
-        msg = "Where and how to store statistics of an effect is said once. Say it in `args_intervention`."
+        scenarios[name] = dict(side.arguments)
+        options.append(scenarios[name].pop("options"))
+    if options[0] not in (options[1], StreamingOptions(), StreamingOptions(progress=False)):
+        msg = "Streaming options of an effect must be given once. Pass them in `args_intervention`."
         raise ValueError(msg)
     texts = {key_to_text(side.key) for side in sides if side.key is not None}
     if len(texts) > 1:
         msg = "Both scenarios must have one `rng_key`, so that their noise is common. Pass it in one of them."
         raise ValueError(msg)
-    return requests, streaming[1]
+    return scenarios, options[1]
 
 
-def check_sites(return_sites: Any) -> None:
-    """Refuse to compare nothing.
+def check_return_sites(return_sites: Any) -> None:
+    """Check that there is a site to compare.
 
     Raises
     ------
     ValueError
-        If no site is to be returned.
+        If `return_sites` is empty.
     """
     if return_sites is not None and not isinstance(return_sites, str) and not list(return_sites):
-        msg = "`return_sites` must name a site to compare; got none. Leave it out for the output and what is computed."
+        msg = (
+            "`return_sites` must name a site to compare; got none. Leave it out for the output and deterministic sites."
+        )
         raise ValueError(msg)
 
 
 def check_same_sites(baseline: PreparedCall, intervention: PreparedCall) -> None:
-    """Refuse scenarios that return different sites.
+    """Check that two scenarios return the same sites.
 
     Raises
     ------
     ValueError
-        If they do.
+        If they return different sites.
     """
     if baseline.plan.return_sites != intervention.plan.return_sites:
         msg = (
@@ -332,29 +311,27 @@ def check_same_sites(baseline: PreparedCall, intervention: PreparedCall) -> None
         raise ValueError(msg)
 
 
-def open_sources(
-    engine: KernelEngine, requests: Mapping[str, dict[str, Any]], expected: int | None
-) -> dict[str, Given]:
-    """Return the arguments of each scenario; rows that several share are read once.
+def open_arguments(
+    engine: KernelEngine, scenarios: Mapping[Any, dict[str, Any]], expected: int | None
+) -> tuple[dict[Any, InputSource], dict[Any, KernelArguments]]:
+    """Return the source of the rows and the arguments of each scenario; rows of a shared source are read once.
 
     Raises
     ------
     ValueError
-        If rows come from an iterable in one scenario, and from elsewhere in another.
+        If rows come from an iterable in one scenario, and from another source in the other.
     """
-    sources: dict[int, RowSource] = {}
-    for request in requests.values():
-        if id(request["X"]) not in sources:
-            sources[id(request["X"])] = open_source(engine, request["X"], request["kwargs"], expected)
-    if len(sources) > 1 and any(source.reader is not None for source in sources.values()):
+    opened: dict[int, InputSource] = {}
+    for one in scenarios.values():
+        if id(one["X"]) not in opened:
+            opened[id(one["X"])] = open_source(engine, one["X"], one["kwargs"], expected)
+    if len(opened) > 1 and any(source.reader is not None for source in opened.values()):
         msg = (
             "Scenarios whose rows come from an iterable must share it, so that it is read once. Pass it to "
             "`compare_scenarios` itself, and let the scenarios intervene."
         )
         raise ValueError(msg)
-    givens = {
-        name: sources[id(request["X"])].given(engine, request["kwargs"], scored=False)
-        for name, request in requests.items()
-    }
-    check_columns(given.call for given in givens.values())
-    return share_labels(givens)
+    sources = {name: opened[id(one["X"])] for name, one in scenarios.items()}
+    calls = {name: sources[name].arguments(engine, one["kwargs"], scored=False) for name, one in scenarios.items()}
+    check_columns(calls.values())
+    return sources, share_labels(calls)

@@ -1,27 +1,15 @@
 """The parameters of a kernel, and the check of the keyword arguments of a call."""
 
-__all__ = ["RESERVED", "KernelSignature", "kernel_name", "read_signature"]
+__all__ = ["KernelSignature", "kernel_name", "read_signature"]
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from numpyro.primitives import Messenger
 
 from aimz.errors import KernelValidationError
 from aimz.types import Kernel
-
-RESERVED = frozenset(
-    {
-        # parameters of our methods that pass further arguments to the kernel, existing or planned ...
-        *("X", "y", "batch_size", "checkpoint_dir", "client", "epochs", "in_sample", "intervention", "num_samples"),
-        *("num_steps", "on_epoch_end", "output_dir", "progress", "resume", "return_datatree", "return_sites"),
-        *("rng_key", "self", "shard_axis", "shuffle", "statistics", "store", "total_size"),
-        # ... and of the NumPyro methods that they call
-        *("extra_fields", "forward_mode_differentiation", "init_params", "sample_shape"),
-    }
-)
-"""Names that a kernel parameter must not have, since a call could never set it."""
 
 
 def kernel_name(kernel: Kernel) -> str:
@@ -102,8 +90,10 @@ def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def read_signature(kernel: Kernel, param_input: str, param_output: str) -> KernelSignature:
-    """Return the parameters of ``kernel``, after checking that it can be called as ``kernel(X, y, **extra)``.
+def read_signature(
+    kernel: Kernel, param_input: str, param_output: str, *, reserved: Container[str] = ()
+) -> KernelSignature:
+    """Check that ``kernel`` can be called as ``kernel(X, y, **extra)``.
 
     Raises
     ------
@@ -140,7 +130,7 @@ def read_signature(kernel: Kernel, param_input: str, param_output: str) -> Kerne
         )
         raise KernelValidationError(msg)
     extra = [p for name, p in parameters.items() if name not in (param_input, param_output)]
-    unreachable = [p.name for p in extra if p.name in RESERVED]
+    unreachable = [p.name for p in extra if p.name in reserved]
     if unreachable:
         msg = (
             f"Kernel parameter(s) {_quoted(unreachable)} could never be reached: methods of the model have "

@@ -15,7 +15,7 @@ from aimz.data import Posterior, check_key, key_from_text
 from aimz.engine import KernelEngine, StreamingOptions
 from aimz.errors import NotFittedError
 from aimz.inference import PosteriorOnly, VIResult, make_fit
-from aimz.kernel import KernelSpec, read_signature
+from aimz.kernel import KernelSpec
 from aimz.model.results import ResultBuilder
 from aimz.model.saving import ModelState
 from aimz.types import Kernel
@@ -61,9 +61,9 @@ class ModelBase:
         coords: Mapping[str, Any] | None = None,
         dims: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        signature = read_signature(kernel, param_input, param_output)
+        engine = KernelEngine.of(kernel, param_input, param_output)
         key, fit = check_key(rng_key), make_fit(kernel, inference, svi)
-        self._set_state(ModelState(key, KernelEngine(kernel, signature), fit, ResultBuilder(dims, coords), None, None))
+        self._set_state(ModelState(key, engine, fit, ResultBuilder(dims, coords), None, None))
 
     def _set_state(self, state: ModelState) -> None:
         self._rng_key = state.key
@@ -188,12 +188,12 @@ class ModelBase:
         if self._observed is not None:
             self._observed = replace(self._observed, call=None, stale=True)
 
-    def _key(self, rng_key: jax.Array | None, streaming: StreamingOptions | None = None) -> jax.Array:
-        """Return the key of a call: the one passed, that of the resumed call, or a new split of the model's key."""
-        if rng_key is not None:
-            return rng_key
-        if streaming is not None and streaming.journal is not None and streaming.journal.fingerprint["rng_key"]:
-            return key_from_text(streaming.journal.fingerprint["rng_key"])
+    def _key(self, given: jax.Array | None, options: StreamingOptions | None = None) -> jax.Array:
+        """Return the key of a call: the given one, that of the call to resume, or one split off the model's key."""
+        if given is not None:
+            return given
+        if options is not None and options.resume is not None and options.resume.journal.fingerprint["rng_key"]:
+            return key_from_text(options.resume.journal.fingerprint["rng_key"])
         self._rng_key, key = jax.random.split(self._rng_key)
         return key
 

@@ -2,32 +2,35 @@
 
 __all__ = ["EffectMethods"]
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 
-from aimz.data import key_to_text, open_chunked_table
+from aimz.data import open_chunked_table
 from aimz.distributed import collective_call
 from aimz.engine import (
-    ScenarioRequest,
-    SharedResampling,
-    check_alike,
+    PredictionRequest,
+    Scenario,
     check_columns,
     check_inputs,
-    check_sites,
-    open_sources,
+    check_return_sites,
+    check_same_rows,
+    check_same_sites,
+    open_arguments,
     read_groups_of,
-    read_requests,
+    read_options,
+    read_pair,
     read_scenario,
-    read_streaming,
+    read_scenarios,
     share_labels,
     share_rows,
 )
-from aimz.model.averages import compare
 from aimz.model.base import optional_key
 from aimz.model.requests import RequestMethods
+from aimz.statistics import read_statistics
 from aimz.types import StatisticsLike
 
 if TYPE_CHECKING:
@@ -94,34 +97,63 @@ class EffectMethods(RequestMethods):
         before, after = output_baseline, output_intervention
         read = partial(read_scenario, param_input=self.param_input, on_batch=on_batch)
         sides = [
-            read("baseline", before, args_baseline, beside=after),
-            read("intervention", after, args_intervention, beside=before),
+            read("baseline", before, args_baseline, other=after),
+            read("intervention", after, args_intervention, other=before),
         ]
         if statistics is not None:
             return self._effect_on_rows(sides, statistics)
-        # Both scenarios are checked before either is computed or a key is split. A site that is resampled in one is
-        # resampled in both: otherwise the difference would be between fitted rows and new ones.
-        check_inputs(side.request["X"] for side in sides if side.request is not None)
-        alone = [None if side.request is None else self._ask(**side.request, quiet=True) for side in sides]
-        check_alike(*(None if asked is None else asked.prepared for asked in alone))
-        check_columns(asked.given.call for asked in alone if asked is not None)
-        givens = share_labels({i: asked.given for i, asked in enumerate(alone) if asked is not None})
-        alike = SharedResampling.of(
-            [asked.prepared.substitution for asked in alone if asked is not None], sides[0].anew | sides[1].anew
-        )
-        # An iterable can be read only once, so the second check uses the inputs opened by the first.
-        ready = [
-            None if side.request is None else self._ask(**side.request, alike=alike, given=givens[i])
-            for i, side in enumerate(sides)
-        ]
+        # Both sides are checked before one is computed or a key is split.
+        check_inputs(side.arguments["X"] for side in sides if side.arguments is not None)
+        requests = self._prepare_sides(sides)
         common: Any = next((side.key for side in sides if side.key is not None), None)
-        if common is None and any(side.request is not None for side in sides):
+        if common is None and requests:
             common = self._key(None)
-        trees = [
-            side.tree if asked is None else self._answer(asked, common if side.key is None else side.key)
-            for side, asked in zip(sides, ready, strict=True)
-        ]
+        trees = []
+        for i, side in enumerate(sides):
+            key = common if side.key is None else side.key
+            if side.arguments is None:
+                trees.append(side.tree)
+            elif side.arguments["options"] is None:
+                trees.append(self._execute_on_batch(requests[i], key))
+            else:
+                trees.append(self._execute(requests[i], key))
         return difference(*trees)
+
+    def _prepare_sides(self, sides: Sequence[Scenario]) -> dict[int, PredictionRequest]:
+        """Return the requests of the sides of an effect that are given by arguments, by number."""
+        scenarios, sources, calls = {}, {}, {}
+        for i, side in enumerate(sides):
+            if side.arguments is not None:
+                one = scenarios[i] = side.arguments
+                self._fitted("predict" if one["options"] else "predict_on_batch")
+                sources[i], calls[i] = self._read_arguments(
+                    one["X"], one["kwargs"], one["options"], in_sample=one["in_sample"]
+                )
+                settings = {name: one[name] for name in ("intervention", "in_sample", "return_sites")}
+                calls[i], _ = self._settings(sources[i], calls[i], **settings)
+        check_same_rows(calls.values(), (one["in_sample"] for one in scenarios.values()))
+        check_columns(calls.values())
+        resampled = frozenset().union(*(side.resampled for side in sides))
+        calls, prepared = self._prepare_scenarios(scenarios, sources, share_labels(calls), resampled=resampled)
+        return {
+            i: self._request("predict", sources[i], {None: calls[i]}, {None: prepared[i]}, scenarios[i]["options"])
+            for i in scenarios
+        }
+
+    def _effect_on_rows(self, sides: Sequence[Scenario], statistics: StatisticsLike) -> "xr.DataTree":
+        """Return statistics over draws of an effect, row by row, computed in one pass."""
+        scenarios, options = read_pair(sides)
+        options = replace(options, statistics=read_statistics(statistics))
+        self._fitted("estimate_effect")
+        share_rows(scenarios, self.param_input)
+        sources, calls = open_arguments(self._engine, scenarios, self._local_rows())
+        check_same_rows(calls.values(), (one["in_sample"] for one in scenarios.values()))
+        calls, prepared = self._prepare_scenarios(scenarios, sources, calls)
+        check_same_sites(prepared["baseline"], prepared["intervention"])
+        check_return_sites(prepared["baseline"].plan.return_sites)
+        request = self._request("estimate_effect", sources["baseline"], calls, prepared, options)
+        given: Any = next((side.key for side in sides if side.key is not None), None)
+        return self._execute(replace(request, baseline="baseline"), self._key(given, options))
 
     @collective_call
     def compare_scenarios(
@@ -224,35 +256,27 @@ class EffectMethods(RequestMethods):
         from aimz.output import check_by, check_contrast, read_contrast
 
         key, contrast = optional_key(rng_key), read_contrast(contrast)
-        options = read_streaming("obs", batch_size, "memory", None, None, progress, client=client)
+        options = read_options(batch_size=batch_size, store="memory", progress=progress, client=client)
         shared = {**kwargs, **({} if X is None else {self.param_input: X})}
         self._engine.signature.check_apart({"by": by, "weights": weights})
-        requests = read_requests(scenarios, baseline, shared, self.param_input)
-        table = open_chunked_table(requests[baseline]["X"], self._engine.parameters) or requests[baseline]["X"]
+        requested = read_scenarios(scenarios, baseline, shared, self.param_input)
+        table = open_chunked_table(requested[baseline]["X"], self._engine.parameters) or requested[baseline]["X"]
         self._fitted("compare_scenarios")
-        check_sites(return_sites)
-        share_rows(requests, self.param_input)
-        givens = open_sources(self._engine, requests, self._local_rows())
-        groups = read_groups_of(by, weights, table, givens[baseline])
+        check_return_sites(return_sites)
+        share_rows(requested, self.param_input)
+        sources, calls = open_arguments(self._engine, requested, self._local_rows())
+        groups = read_groups_of(by, weights, table, calls[baseline], sources[baseline])
 
-        asked = self._ask_alike(requests, givens, baseline, return_sites, options)
-        prepared = {name: one.prepared for name, one in asked.items()}
-        dims = self._results.dims_beside_rows(prepared[baseline])
+        fitted = {name: one["in_sample"] for name, one in requested.items()}
+        check_same_rows([calls[baseline], *calls.values()], [fitted[baseline], *fitted.values()])
+        sites = self._engine.read_return_sites(self._engine.read_spec(calls[baseline]), return_sites)
+        calls, prepared = self._prepare_scenarios(
+            {name: {**one, "return_sites": sites} for name, one in requested.items()}, sources, calls
+        )
+        dims = self._results.dims_without_rows(prepared[baseline])
         check_by(groups.labels, dims)
         check_contrast(contrast, dims, groups.labels)
-        given = givens[baseline]
-        comparison = ScenarioRequest(
-            prepared=prepared,
-            baseline=baseline,
-            groups=groups,
-            reader=given.reader,
-            n_obs=given.call.n_obs if given.n_obs_known else None,
-            batch_size=options.batch_size,
-            progress=options.progress,
-            client=options.client,
-            given=givens,
-            prepare={name: one.prepare for name, one in asked.items()},
-        )
         key = self._key(key)
-        compared = compare(self._engine, comparison, key)
-        return self._results.averages(compared, comparison, contrast, key_to_text(key))
+        request = self._request("compare_scenarios", sources[baseline], calls, prepared, options)
+        request = replace(request, baseline=baseline, groups=groups, key=key)
+        return self._results.averages(self._sum_over_rows(request), request, contrast)

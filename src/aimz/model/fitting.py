@@ -76,13 +76,13 @@ class FittingMethods(ModelBase):
             If a loss is not finite. The run then stops and keeps the last finite state.
         """
         rng_key = optional_key(rng_key)
-        with self._engine.reading_fit(anew=self._fit.vi_state is None):
+        with self._engine.reading_fit(restart=self._fit.vi_state is None):
             call = self._engine.read_call(X, kwargs, output=y)
             check_count(num_steps, "num_steps")
             check_count(num_samples, "num_samples")
             spec = self._engine.read_fit(call)
             self._fit.check_run(call, spec, num_samples=num_samples)
-            self._engine.learn(call)
+            self._engine.remember_fit_data(call)
         self._posterior = self._fit.run(
             call, spec, self._key(rng_key), num_steps=num_steps, num_samples=num_samples, progress=progress
         )
@@ -217,11 +217,11 @@ class FittingMethods(ModelBase):
         key = self._key(rng_key)
         key_steps, key_order, key_draws = jax.random.split(key, 3)
         try:
-            with self._engine.reading_fit(anew=fit.vi_state is None):
+            with self._engine.reading_fit(restart=fit.vi_state is None):
                 training = read_training(self._engine, X, y, kwargs, options, key_order)
                 plan, spec = plan_fit(self._engine, fit, training, options, key_to_text(key))
                 start = fit.begin_minibatches(plan, key_steps)
-                self._engine.learn(plan.first)
+                self._engine.remember_fit_data(plan.first)
         except BaseException:
             self._rng_key = before
             raise
@@ -295,10 +295,10 @@ class FittingMethods(ModelBase):
         """
         rng_key = optional_key(rng_key)
         fit = self._require_svi("train_on_batch")
-        with self._engine.reading_fit(anew=fit.vi_state is None):
+        with self._engine.reading_fit(restart=fit.vi_state is None):
             call = self._engine.read_call(X, kwargs, output=y)
             spec = self._engine.read_fit(call)
-            self._engine.learn(call)
+            self._engine.remember_fit_data(call)
         n_obs = call.n_obs if total_size is None else check_count(total_size, "total_size")
         if n_obs < call.n_obs:
             msg = (

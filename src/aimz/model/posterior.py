@@ -246,7 +246,7 @@ class PosteriorMethods(RequestMethods):
             call = self._engine.read_call(X, kwargs, output=y)
         if not isinstance(self._fit, SVIFit):
             posterior = self._fitted("diagnose")
-            return check_chains(posterior, self._beside()["posterior"])
+            return check_chains(posterior, self._auxiliary_groups()["posterior"])
         if call is not None:
             self._engine.read_fit(call)
         key = jax.random.fold_in(self._rng_key, 0) if rng_key is None else rng_key

@@ -3,14 +3,13 @@
 __all__ = ["PredictionMethods"]
 
 from collections.abc import Iterable
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 
 from aimz.data import check_count
 from aimz.distributed import collective_call
-from aimz.engine import Asked, Given, read_given, read_streaming
+from aimz.engine import PredictionRequest, PredictionSettings, read_options
 from aimz.model.base import optional_key
 from aimz.model.requests import RequestMethods
 from aimz.types import Intervention, StatisticsLike
@@ -82,11 +81,20 @@ class PredictionMethods(RequestMethods):
             If rows depend on one another in the kernel, so that all rows are computed together.
         """
         key = optional_key(rng_key)
-        options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics, client)
-        asked = self._ask(
-            X, intervention, kwargs, in_sample=in_sample, return_sites=return_sites, streaming=options, method="predict"
+        options = read_options(
+            shard_axis=shard_axis,
+            batch_size=batch_size,
+            store=store,
+            output_dir=output_dir,
+            resume=resume,
+            progress=progress,
+            statistics=statistics,
+            client=client,
         )
-        return self._answer(asked, self._key(key, options))
+        request = self._prepare_prediction(
+            X, intervention, kwargs, in_sample=in_sample, return_sites=return_sites, options=options
+        )
+        return self._execute(request, self._key(key, options))
 
     @collective_call
     def sample_posterior_predictive(
@@ -121,10 +129,21 @@ class PredictionMethods(RequestMethods):
             Group ``posterior_predictive``.
         """
         key = optional_key(rng_key)
-        options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics, client)
+        options = read_options(
+            shard_axis=shard_axis,
+            batch_size=batch_size,
+            store=store,
+            output_dir=output_dir,
+            resume=resume,
+            progress=progress,
+            statistics=statistics,
+            client=client,
+        )
         method = "sample_posterior_predictive"
-        asked = self._ask(X, intervention, kwargs, return_sites=return_sites, streaming=options, method=method)
-        return self._answer(asked, self._key(key, options))
+        request = self._prepare_prediction(
+            X, intervention, kwargs, return_sites=return_sites, options=options, method=method
+        )
+        return self._execute(request, self._key(key, options))
 
     @collective_call
     def sample_prior_predictive(
@@ -163,20 +182,20 @@ class PredictionMethods(RequestMethods):
             Group ``prior_predictive``.
         """
         key = optional_key(rng_key)
-        options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics, client)
-        n_draws = check_count(num_samples, "num_samples")
-        given = read_given(self._engine, X, kwargs, scored=False, expected=None)
-
-        prepare = partial(
-            self._engine.prepare,
-            posterior=None,
-            params=self._fit.params,
-            n_draws=n_draws,
-            return_sites=return_sites,
+        options = read_options(
+            shard_axis=shard_axis,
+            batch_size=batch_size,
+            store=store,
+            output_dir=output_dir,
+            resume=resume,
+            progress=progress,
+            statistics=statistics,
+            client=client,
         )
-        asked = Asked("sample_prior_predictive", "prior_predictive", given, prepare(given.call), prepare, options)
-        self._results.check(asked.prepared)
-        return self._answer(asked, self._key(key, options))
+        n_draws = check_count(num_samples, "num_samples")
+        settings = PredictionSettings(n_draws=n_draws, params=self._fit.params, return_sites=return_sites)
+        request = self._prepare_prior(X, kwargs, settings, options)
+        return self._execute(request, self._key(key, options))
 
     def predict_on_batch(
         self,
@@ -233,9 +252,8 @@ class PredictionMethods(RequestMethods):
             If local latent sites are kept or resampled, or if a site is missing from the posterior.
         """
         given = optional_key(rng_key)
-        asked = self._ask(X, intervention, kwargs, in_sample=in_sample, return_sites=return_sites)
-        key = self._key(given)
-        return self._answer(asked, key) if return_datatree else self._engine.run("predictive", asked.prepared, key)
+        request = self._prepare_prediction(X, intervention, kwargs, in_sample=in_sample, return_sites=return_sites)
+        return self._draw_on_batch(request, given, return_datatree=return_datatree)
 
     def sample_posterior_predictive_on_batch(
         self,
@@ -260,9 +278,8 @@ class PredictionMethods(RequestMethods):
             Group ``posterior_predictive``.
         """
         given = optional_key(rng_key)
-        asked = self._ask(X, intervention, kwargs, return_sites=return_sites)
-        key = self._key(given)
-        return self._answer(asked, key) if return_datatree else self._engine.run("predictive", asked.prepared, key)
+        request = self._prepare_prediction(X, intervention, kwargs, return_sites=return_sites)
+        return self._draw_on_batch(request, given, return_datatree=return_datatree)
 
     def sample_prior_predictive_on_batch(
         self,
@@ -299,11 +316,17 @@ class PredictionMethods(RequestMethods):
         """
         given = optional_key(rng_key)
         n_draws = check_count(num_samples, "num_samples")
-        call = self._engine.read_call(X, kwargs)
-        prepare = partial(
-            self._engine.prepare, posterior=None, params=self._fit.params, n_draws=n_draws, return_sites=return_sites
-        )
-        asked = Asked("sample_prior_predictive_on_batch", "prior_predictive", Given(call), prepare(call), prepare)
-        self._results.check(asked.prepared)
+        settings = PredictionSettings(n_draws=n_draws, params=self._fit.params, return_sites=return_sites)
+        request = self._prepare_prior(X, kwargs, settings, None)
+        return self._draw_on_batch(request, given, return_datatree=return_datatree)
+
+    def _draw_on_batch(
+        self, request: PredictionRequest, given: jax.Array | None, *, return_datatree: bool
+    ) -> "xr.DataTree | dict[str, jax.Array]":
+        """Compute a request in one pass; return a tree or a dictionary of arrays."""
         key = self._key(given)
-        return self._answer(asked, key) if return_datatree else self._engine.run("predictive", asked.prepared, key)
+        return (
+            self._execute_on_batch(request, key)
+            if return_datatree
+            else self._engine.run("predictive", request.first, key)
+        )

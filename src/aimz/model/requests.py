@@ -1,36 +1,32 @@
-"""Prediction requests of a model: checked, then computed."""
+"""Private methods of a model that check calls, prepare them as requests, and execute requests."""
 
 __all__ = ["RequestMethods"]
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
 
-from aimz.data import key_to_text
+from aimz.data import KernelArguments, key_to_text
+from aimz.distributed import check_executable
 from aimz.engine import (
-    Asked,
-    Given,
-    Order,
-    Scenario,
+    InputSource,
+    PredictionRequest,
+    PredictionSettings,
+    PreparedCall,
     SharedResampling,
     StreamingOptions,
-    check_alike,
     check_order,
-    check_same_sites,
-    check_sites,
-    open_sources,
-    read_given,
-    read_pair,
-    share_rows,
+    open_source,
+    plan_request,
+    warn_about_substitution,
 )
 from aimz.kernel import Scored
+from aimz.model.averages import ScenarioSums, sum_over_rows
 from aimz.model.base import ModelBase
-from aimz.model.execution import stream, stream_effect
-from aimz.statistics import read_statistics
-from aimz.types import Intervention, StatisticsLike
+from aimz.model.execution import execute_request
+from aimz.types import Intervention
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -39,9 +35,9 @@ if TYPE_CHECKING:
 
 
 class RequestMethods(ModelBase):
-    """Private methods that check and answer requests."""
+    """Methods that prepare and execute requests."""
 
-    def _ask(
+    def _prepare_prediction(
         self,
         X: Any,
         intervention: Intervention | None,
@@ -49,143 +45,190 @@ class RequestMethods(ModelBase):
         *,
         in_sample: bool = True,
         return_sites: str | Iterable[str] | None = None,
-        alike: SharedResampling | None = None,
-        quiet: bool = False,
-        streaming: StreamingOptions | None = None,
+        options: StreamingOptions | None = None,
         method: str = "predict",
-        given: Given | None = None,
-    ) -> Asked:
-        """Check a prediction and decide how it is made; nothing is computed, and no key is used."""
-        posterior = self._fitted(method if streaming else f"{method}_on_batch")
-        if given is not None:
-            pass  # read before
-        elif streaming is None:
-            given = Given(self._engine.read_call(X, kwargs))
-        else:
-            given = read_given(
-                self._engine, X, kwargs, scored=False, expected=self._local_rows() if in_sample else None
-            )
-        known = self._observed if in_sample else None
-        changed = frozenset[str]() if known is None else known.changed(given.call)
-        has_other_index = known is not None and known.has_other_index(given.call)
-        if has_other_index:
-            changed |= {self.param_input}
-        elif known is not None and not changed and given.reader is None and given.call.index is None:
-            given = replace(given, call=replace(given.call, index=known.index))  # the rows are those of the fit
-        prepare = partial(
-            self._engine.prepare,
-            posterior=posterior,
-            params=self._fit.params,
-            n_draws=posterior.n_draws,
-            return_sites=return_sites,
-            intervention=intervention,
-            in_sample=in_sample,
-            has_other_index=has_other_index,
-            changed=changed,
-            alike=alike,
+    ) -> PredictionRequest:
+        """Check a prediction; nothing is computed and no key is used.  Without options it is one pass in memory."""
+        self._fitted(method if options else f"{method}_on_batch")
+        source, call = self._read_arguments(X, kwargs, options, in_sample=in_sample)
+        call, settings = self._settings(
+            source, call, intervention=intervention, in_sample=in_sample, return_sites=return_sites
         )
-        prepared = prepare(given.call, quiet=quiet)
+        prepared = self._engine.prepare(call, settings)
+        warn_about_substitution(prepared, self.kernel_spec)
+        self._check_prepared(source, prepared)
+        return self._request(method, source, {None: call}, {None: prepared}, options)
+
+    def _prepare_prior(
+        self, X: Any, kwargs: Mapping[str, Any], settings: PredictionSettings, options: StreamingOptions | None
+    ) -> PredictionRequest:
+        """Check a prediction from the prior."""
+        method = "sample_prior_predictive"
+        source, call = self._read_arguments(X, kwargs, options, in_sample=False)
+        prepared = self._engine.prepare(call, settings)
         self._results.check(prepared)
-        check_order(given, prepared)
-        group = "posterior_predictive" if in_sample else "predictions"
-        return Asked(method, group, given, prepared, prepare, streaming)
+        request = self._request(method, source, {None: call}, {None: prepared}, options)
+        return replace(request, group="prior_predictive")
 
-    def _ask_alike(
-        self,
-        requests: Mapping[Any, dict[str, Any]],
-        givens: Mapping[Any, Given],
-        baseline: Any,
-        return_sites: Any,
-        options: StreamingOptions,
-    ) -> dict[Any, Asked]:
-        """Check scenarios to compare; what one of them draws anew all do, and what is to be said is said once."""
-
-        def ask(name: Any, sites: Any, **more: Any) -> Asked:
-            request = {**requests[name], "return_sites": sites, "streaming": options, "method": "compare_scenarios"}
-            return self._ask(**request, given=givens[name], **more)
-
-        sites = ask(baseline, return_sites, quiet=True).prepared.plan.return_sites
-        alone = {name: ask(name, sites, quiet=True).prepared for name in requests}
-        alike = SharedResampling.of([one.substitution for one in alone.values()], frozenset())
-        asked = {name: ask(name, sites, quiet=True, alike=alike) for name in requests}
-        said = set()
-        for name, one in asked.items():
-            check_alike(asked[baseline].prepared, one.prepared)
-            about = (one.prepared.substitution, frozenset(requests[name]["intervention"] or ()))
-            if about not in said:
-                said.add(about)
-                ask(name, sites, alike=alike)
-        return asked
-
-    def _effect_on_rows(self, sides: Sequence[Scenario], statistics: StatisticsLike) -> "xr.DataTree":
-        """Return statistics over draws of what a scenario changes, computed in one pass over the rows."""
-        requests, streaming = read_pair(sides)
-        options = replace(streaming, statistics=read_statistics(statistics))
-        self._fitted("estimate_effect")
-        share_rows(requests, self.param_input)
-        givens = open_sources(self._engine, requests, self._local_rows())
-
-        def ask(name: str, **more: Any) -> Asked:
-            return self._ask(**requests[name], given=givens[name], streaming=options, method="estimate_effect", **more)
-
-        alone = {name: ask(name, quiet=True).prepared for name in requests}
-        check_alike(alone["baseline"], alone["intervention"])
-        alike = SharedResampling.of([one.substitution for one in alone.values()], frozenset())
-        before, after = (ask(name, alike=alike) for name in ("baseline", "intervention"))
-        check_same_sites(before.prepared, after.prepared)
-        check_sites(before.prepared.plan.return_sites)
-        given: Any = next((side.key for side in sides if side.key is not None), None)
-        key = self._key(given, options)
-        order = Order(after, key, key_to_text(key), self._beside, self._at_home, before)
-        return stream_effect(self._engine, self._results, order)
-
-    def _ask_scores(self, X: Any, y: Any, kwargs: Mapping[str, Any], options: StreamingOptions, method: str) -> Asked:
-        """Check a call that scores the output, as :meth:`_ask` does one that draws it."""
+    def _prepare_scores(
+        self, X: Any, y: Any, kwargs: Mapping[str, Any], options: StreamingOptions, method: str
+    ) -> PredictionRequest:
+        """Check a call that scores the output."""
         posterior = self._fitted(method)
-        given = read_given(self._engine, X, kwargs, y=y, scored=True, expected=self._local_rows())
-        site = self._engine.read_scored(given.call, one_by_one=method == "loo")
-        # Other observations have other local latents; where no data were fitted, these are taken to be the ones.
+        source = open_source(self._engine, X, kwargs, self._local_rows())
+        call = source.arguments(self._engine, kwargs, y, scored=True)
+        site = self._engine.read_scored(call, one_by_one=method == "loo")
+        # Other observations have other local latents; without data of a fit, these count as the fitted observations.
         known = self._observed
-        fitted = known is None or not (
-            known.changed(given.call.without(self.param_output)) or known.has_other_index(given.call)
-        )
-        prepare = partial(
-            self._engine.prepare,
-            posterior=posterior,
-            params=self._fit.params,
+        fitted = known is None or not (known.changed(call.without(self.param_output)) or known.has_other_index(call))
+        settings = PredictionSettings(
             n_draws=posterior.n_draws,
+            params=self._fit.params,
+            posterior=posterior,
             return_sites=site,
             in_sample=fitted,
             scored=Scored.ALL if method == "loo" else Scored.NEW,
         )
-        asked = Asked(method, "log_likelihood", given, prepare(given.call), prepare, options, scored=site)
-        check_order(given, asked.prepared)
-        return asked
+        prepared = self._engine.prepare(call, settings)
+        warn_about_substitution(prepared, self.kernel_spec)
+        check_order(source, prepared)
+        request = self._request(method, source, {None: call}, {None: prepared}, options)
+        return replace(request, group="log_likelihood", scored=site)
 
-    def _answer(self, asked: Asked, key: jax.Array | None) -> "xr.DataTree":
-        """Compute what was asked; without a key where nothing is drawn."""
-        prepared, output = asked.prepared, self.param_output
-        observed = None
-        if asked.scored is not None:
-            observed = prepared.call.arrays[output]
-        elif asked.group == "posterior_predictive" and self.param_input not in prepared.changed and self._observed:
-            observed = self._observed.output
-        if asked.given.reader is not None:
-            observed = None  # it came by, and is gone
-        described = None if key is None else key_to_text(key)
-        if asked.streaming is None:
-            assert key is not None
-            arrays = self._engine.run("predictive", prepared, key)
-            tree = self._results.tree
-            return tree(asked.group, arrays, prepared, beside=self._beside(), key=described, observed=observed)
+    def _prepare_scenarios(
+        self,
+        scenarios: Mapping[Any, Mapping[str, Any]],
+        sources: Mapping[Any, InputSource],
+        calls: Mapping[Any, KernelArguments],
+        *,
+        resampled: frozenset[str] = frozenset(),
+    ) -> tuple[dict[Any, KernelArguments], dict[Any, PreparedCall]]:
+        """Prepare scenarios so that a site resampled in any scenario is resampled in all; warn once about each.
 
-        def beside() -> "dict[str, xr.Dataset]":
-            return {**self._beside(), **self._results.observed(prepared, observed)}
+        ``resampled`` are sites that a stored result to compare with records as resampled.
+        """
+        given: dict[Any, KernelArguments] = {}
+        prepared: dict[Any, PreparedCall] = {}
+        for name, arguments in scenarios.items():
+            options = {key: arguments[key] for key in ("intervention", "in_sample", "return_sites")}
+            given[name], settings = self._settings(sources[name], calls[name], **options)
+            prepared[name] = self._engine.prepare(given[name], settings)
+        shared = SharedResampling.of((one.substitution for one in prepared.values()), resampled)
+        warned = set()
+        for name, alone in list(prepared.items()):
+            one = alone
+            if SharedResampling.of([alone.substitution]) != shared:
+                one = prepared[name] = self._engine.prepare(given[name], replace(alone.settings, shared=shared))
+            self._check_prepared(sources[name], one)
+            about = one.substitution, one.intervened_arguments
+            if about not in warned:
+                warned.add(about)
+                warn_about_substitution(one, self.kernel_spec)
+        return given, prepared
 
-        return stream(self._engine, self._results, Order(asked, key, described, beside, self._at_home))
+    def _read_arguments(
+        self, X: Any, kwargs: Mapping[str, Any], options: StreamingOptions | None, *, in_sample: bool
+    ) -> tuple[InputSource, KernelArguments]:
+        """Return the source of the rows and the checked arguments of a prediction."""
+        if options is None:
+            return InputSource(), self._engine.read_call(X, kwargs)
+        source = open_source(self._engine, X, kwargs, self._local_rows() if in_sample else None)
+        return source, source.arguments(self._engine, kwargs, scored=False)
 
-    def _at_home(self) -> "TemporaryDirectory":
-        """Return the temporary directory, made now if there is none."""
+    def _settings(
+        self,
+        source: InputSource,
+        call: KernelArguments,
+        *,
+        intervention: Intervention | None,
+        in_sample: bool,
+        return_sites: str | Iterable[str] | None,
+    ) -> tuple[KernelArguments, PredictionSettings]:
+        """Return the settings of a prediction, and its arguments with the fit's row labels if they are its rows."""
+        posterior = self._posterior
+        assert posterior is not None
+        known = self._observed if in_sample else None
+        changed = frozenset[str]() if known is None else known.changed(call)
+        has_other_index = known is not None and known.has_other_index(call)
+        if has_other_index:
+            changed |= {self.param_input}
+        elif known is not None and not changed and source.reader is None and call.index is None:
+            call = replace(call, index=known.index)
+        settings = PredictionSettings(
+            n_draws=posterior.n_draws,
+            params=self._fit.params,
+            posterior=posterior,
+            return_sites=return_sites,
+            intervention=intervention,
+            in_sample=in_sample,
+            changed=changed,
+            has_other_index=has_other_index,
+        )
+        return call, settings
+
+    def _check_prepared(self, source: InputSource, prepared: PreparedCall) -> None:
+        """Check the user's labels and the order of rows against a prepared call."""
+        self._results.check(prepared)
+        check_order(source, prepared)
+
+    def _request(
+        self,
+        method: str,
+        source: InputSource,
+        calls: Mapping[Any, KernelArguments],
+        prepared: Mapping[Any, PreparedCall],
+        options: StreamingOptions | None,
+    ) -> PredictionRequest:
+        """Return the request of a prediction."""
+        in_sample = all(one.settings.in_sample for one in prepared.values())
+        return PredictionRequest(
+            method=method,
+            group="posterior_predictive" if in_sample else "predictions",
+            scenarios=prepared,
+            arguments=calls,
+            source=source,
+            options=options or StreamingOptions(),
+        )
+
+    def _execute(self, request: PredictionRequest, key: jax.Array | None) -> "xr.DataTree":
+        """Stream a request and return its result; ``key`` is None if nothing is drawn."""
+        options = request.options
+        check_executable(request)
+        planned, runner = plan_request(self._engine, replace(request, key=key))
+        auxiliary = self._auxiliary_groups()
+        if len(request.scenarios) == 1:
+            auxiliary |= self._results.observed(request.first, self._observed_output(request))
+        home = self._temporary_directory() if options.store == "persistent" and options.output_dir is None else None
+        return execute_request(self._engine, self._results, planned, runner, auxiliary, home)
+
+    def _execute_on_batch(self, request: PredictionRequest, key: jax.Array) -> "xr.DataTree":
+        """Compute a request in one pass in memory and return its result."""
+        prepared = request.first
+        arrays = self._engine.run("predictive", prepared, key)
+        auxiliary, observed = self._auxiliary_groups(), self._observed_output(request)
+        return self._results.tree(
+            request.group, arrays, prepared, auxiliary=auxiliary, key=key_to_text(key), observed=observed
+        )
+
+    def _sum_over_rows(self, request: PredictionRequest) -> ScenarioSums:
+        """Compute the sums over rows of a comparison."""
+        check_executable(request)
+        planned, runner = plan_request(self._engine, request)
+        return sum_over_rows(self._engine, planned, runner)
+
+    def _observed_output(self, request: PredictionRequest) -> Any:
+        """Return the output's data that belong to a result; None if there are none in memory."""
+        if request.source.reader is not None:  # the data were streamed and are no longer in memory
+            return None
+        if request.scored is not None:
+            return request.first.call.arrays[self.param_output]
+        same_rows = self.param_input not in request.first.settings.changed
+        if request.group == "posterior_predictive" and same_rows and self._observed is not None:
+            return self._observed.output
+        return None
+
+    def _temporary_directory(self) -> "TemporaryDirectory":
+        """Return the temporary directory of the model, created if there is none."""
         from aimz.store import TemporaryDirectory
 
         if self._home is None or self._home.closed:
@@ -193,7 +236,7 @@ class RequestMethods(ModelBase):
         return self._home
 
     def _local_rows(self) -> int | None:
-        """Return for how many rows the posterior has local latents, if it has any."""
+        """Return the number of rows of the local latents in the posterior; None without local latents."""
         spec, posterior = self.kernel_spec, self._posterior
         if spec is None or posterior is None:
             return None
@@ -201,6 +244,6 @@ class RequestMethods(ModelBase):
             (posterior.draws[n].shape[1 + spec[n].row_axes[0]] for n in spec.local_sites if n in posterior.draws), None
         )
 
-    def _beside(self) -> "dict[str, xr.Dataset]":
-        """Return the groups that stand beside every result: the posterior and what the sampler says of it."""
+    def _auxiliary_groups(self) -> "dict[str, xr.Dataset]":
+        """Return the groups of every result next to its own: posterior and sampler statistics."""
         return {} if self._posterior is None else self._groups_of(self._posterior, self.kernel_spec)

@@ -1,18 +1,17 @@
 """Build trees with the user's labels from computed arrays."""
 
-__all__ = ["ResultBuilder"]
+__all__ = ["ResultBuilder", "ScenarioSums"]
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aimz.data import Posterior
-from aimz.engine import PreparedCall, ScenarioRequest
+from aimz.engine import PredictionRequest, PreparedCall
 from aimz.kernel import InputColumns, KernelSpec
-from aimz.model.averages import ScenarioSums
 from aimz.statistics import Reduction
 
 if TYPE_CHECKING:
@@ -20,6 +19,18 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from aimz.output import Contrast, DrawsInfo, GroupTemplate
+
+
+@dataclass(frozen=True)
+class ScenarioSums:
+    """Sums of each site over rows, under each scenario."""
+
+    sums: Mapping[str, np.ndarray]
+    """Site to ``(n_draws, n_scenarios, ..., n_cells)``; without the last axis for a site without rows."""
+    with_rows: frozenset[str]
+    """Sites that were summed over rows."""
+    n_obs: int
+    row_block: int
 
 
 class ResultBuilder:
@@ -87,23 +98,21 @@ class ResultBuilder:
         info = self._info(prepared, key, row_block=row_block, **attrs)
         return group_template(info, shapes, self._labels_of(prepared), statistics)
 
-    def averages(
-        self, compared: ScenarioSums, comparison: ScenarioRequest, contrast: "Contrast", key: str
-    ) -> "xr.DataTree":
+    def averages(self, compared: ScenarioSums, comparison: PredictionRequest, contrast: "Contrast") -> "xr.DataTree":
         """Return the tree of a comparison of scenarios."""
         from aimz.output import Averages, scenario_tree
 
         groups, prepared = comparison.groups, comparison.first
         assert groups is not None
-        anew = {name for one in comparison.prepared.values() for name in one.attrs.get("drawn_anew", ())}
-        interventions = {str(name): json.loads(one.attrs["intervention"]) for name, one in comparison.prepared.items()}
+        anew = {name for one in comparison.scenarios.values() for name in one.attrs.get("drawn_anew", ())}
+        interventions = {str(name): json.loads(one.attrs["intervention"]) for name, one in comparison.scenarios.items()}
         averages = Averages(
             sums=compared.sums,
-            dims=self.dims_beside_rows(prepared),
+            dims=self.dims_without_rows(prepared),
             with_rows=compared.with_rows,
-            scenarios=tuple(comparison.prepared),
+            scenarios=tuple(comparison.scenarios),
             baseline=comparison.baseline,
-            num_chains=1 if prepared.posterior is None else prepared.posterior.num_chains,
+            num_chains=prepared.n_chains,
             labels=groups.labels,
             rows=groups.rows(compared.n_obs),
             weight=groups.weight(compared.n_obs),
@@ -111,10 +120,10 @@ class ResultBuilder:
             coords=self._coords_of(prepared),
             attrs={
                 "interventions": json.dumps(interventions),
-                "in_sample": int(prepared.in_sample),
+                "in_sample": int(prepared.settings.in_sample),
                 "n_obs": compared.n_obs,
                 "weights": "equal" if groups.weights is None else "given",
-                "rng_key": key,
+                "rng_key": comparison.key_text,
                 "row_block": compared.row_block,
                 **({"drawn_anew": sorted(anew)} if anew else {}),
                 **{name: value for name, value in prepared.attrs.items() if name == "local_latents"},
@@ -137,8 +146,8 @@ class ResultBuilder:
         along = labels.along_columns(self._axes_of(prepared))
         return {**{dim: np.asarray(names) for dim in along}, **labels.coords}
 
-    def dims_beside_rows(self, prepared: PreparedCall) -> dict[str, tuple[str, ...]]:
-        """Return the axis names of each return site, without the row axis."""
+    def dims_without_rows(self, prepared: PreparedCall) -> dict[str, tuple[str, ...]]:
+        """Return the names of the axes of each return site, without the row axis."""
         rows = prepared.plan.row_axes
         return {
             name: tuple(axis for i, axis in enumerate(axes) if i != rows.get(name))
@@ -162,8 +171,8 @@ class ResultBuilder:
         return DrawsInfo(
             prepared.spec,
             prepared.call.n_obs,
-            num_chains=1 if prepared.posterior is None else prepared.posterior.num_chains,
-            known_rows=prepared.in_sample and prepared.spec.param_input not in prepared.changed,
+            num_chains=prepared.n_chains,
+            known_rows=prepared.settings.in_sample and prepared.spec.param_input not in prepared.settings.changed,
             attrs={**prepared.attrs, **({} if key is None else {"rng_key": key}), "row_block": row_block, **attrs},
         )
 
@@ -173,11 +182,11 @@ class ResultBuilder:
         arrays: "Mapping[str, jax.Array]",
         prepared: PreparedCall,
         *,
-        beside: "Mapping[str, xr.Dataset]",
+        auxiliary: "Mapping[str, xr.Dataset]",
         key: str | None,
         observed: Any = None,
     ) -> "xr.DataTree":
-        """Return a tree with ``group``, the groups in ``beside``, and ``observed_data`` if there are observed data."""
+        """Return a tree with ``group``, the ``auxiliary`` groups, and ``observed_data`` if there are observed data."""
         from aimz.output import draws_dataset, make_tree
 
         group_of_draws = draws_dataset(arrays, self._info(prepared, key), self._labels_of(prepared))

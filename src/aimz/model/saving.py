@@ -18,7 +18,7 @@ from aimz.data import Posterior, check_key, key_from_text, key_to_text, read_dra
 from aimz.engine import KernelEngine
 from aimz.errors import SavedModelError, warn
 from aimz.inference import Fit, FitData, KernelContext
-from aimz.kernel import AbstractCall, KernelSignature, KernelSpec, is_storable, kernel_digest, read_signature
+from aimz.kernel import AbstractCall, KernelSignature, KernelSpec, is_storable, kernel_digest
 from aimz.model.results import ResultBuilder
 from aimz.persistence import (
     check_target,
@@ -183,7 +183,7 @@ def read_model(path: Path, kernel: Kernel, fit: Fit, arguments: Mapping[str, Any
         posterior = _read_posterior(content["posterior"], arrays, signature_of[1])
         observed = _read_observed(content["observed"], arrays)
         _check_settings(settings)
-    engine = KernelEngine(kernel, read_signature(kernel, *signature_of))
+    engine = KernelEngine.of(kernel, *signature_of)
     static = _read_static(example, arguments, engine.signature)
     params: dict[str, Any] = {}
     _check_kind(fit, kind)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 
 from aimz.distributed import collective_call
-from aimz.engine import read_streaming
+from aimz.engine import read_options
 from aimz.model.base import optional_key
 from aimz.model.requests import RequestMethods
 from aimz.statistics import LeaveOneOut
@@ -77,9 +77,18 @@ class ScoringMethods(RequestMethods):
             If the output is not an observed ``sample`` site and therefore has no density.
         """
         key = optional_key(rng_key)
-        options = read_streaming(shard_axis, batch_size, store, output_dir, resume, progress, statistics, client)
-        asked = self._ask_scores(X, y, kwargs, options, "log_likelihood")
-        return self._answer(asked, self._key(key, options) if asked.prepared.needs_key else None)
+        options = read_options(
+            shard_axis=shard_axis,
+            batch_size=batch_size,
+            store=store,
+            output_dir=output_dir,
+            resume=resume,
+            progress=progress,
+            statistics=statistics,
+            client=client,
+        )
+        request = self._prepare_scores(X, y, kwargs, options, "log_likelihood")
+        return self._execute(request, self._key(key, options) if request.first.needs_key else None)
 
     @collective_call
     def loo(
@@ -162,19 +171,21 @@ class ScoringMethods(RequestMethods):
         from aimz.output import leave_one_out, relative_ess
 
         key = optional_key(rng_key)
-        options = read_streaming("obs", batch_size, "memory", None, None, progress, client=client)
-        asked = self._ask_scores(X, y, kwargs, options, "loo")
-        known, call = self._observed, asked.given.call
+        options = read_options(batch_size=batch_size, store="memory", progress=progress, client=client)
+        request = self._prepare_scores(X, y, kwargs, options, "loo")
+        known, prepared, call = self._observed, request.first, request.arguments[None]
         if known is not None and (
-            not asked.prepared.in_sample or known.is_other_output(call, self.param_output) or known.other_static(call)
+            not prepared.settings.in_sample
+            or known.is_other_output(call, self.param_output)
+            or known.other_static(call)
         ):
             msg = (
                 "`loo` leaves each observation out of the fit in turn, but the data passed are not the data of the "
                 "fit. Pass the fitted data, or score other data with `log_likelihood`."
             )
             raise ValueError(msg)
-        reduction = LeaveOneOut(relative_ess(self._beside()["posterior"]))
-        asked = replace(asked, streaming=replace(options, statistics=reduction))
-        tree = self._answer(asked, self._key(key, options) if asked.prepared.needs_key else None)
+        reduction = LeaveOneOut(relative_ess(self._auxiliary_groups()["posterior"]))
+        request = replace(request, options=replace(options, statistics=reduction))
+        tree = self._execute(request, self._key(key, options) if prepared.needs_key else None)
         scores = tree["log_likelihood"].to_dataset()[self.param_output]
-        return leave_one_out(scores, asked.prepared.plan.n_draws)
+        return leave_one_out(scores, prepared.plan.n_draws)

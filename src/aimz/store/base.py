@@ -72,6 +72,18 @@ class StorePart(ABC):
         """Return the message for :meth:`ResultStore.add`; None if the pieces are in the store already."""
 
 
+class NullPart(StorePart):
+    """Discards rows that another process writes."""
+
+    whole_chunks = False
+
+    def write(self, name: str, array: np.ndarray, start: int) -> None:
+        """Discard a piece."""
+
+    def payload(self) -> None:
+        """Return None: there is nothing to send."""
+
+
 class ResultStore(ABC):
     """Store of a streamed group: ``open``, then ``write`` for each piece in any order, then ``finish`` and ``read``.
 

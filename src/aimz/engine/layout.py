@@ -1,0 +1,146 @@
+"""Inputs of the compiled steps: which have a row axis, and how rows are read."""
+
+__all__ = ["InputLayout", "RowFeed"]
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aimz.data import BatchReader, RowReader, open_rows
+from aimz.engine.fingerprint import RowDigests
+from aimz.engine.prepared_call import PreparedCall
+from aimz.forward import RowBlock, RowGroups
+
+
+@dataclass(frozen=True)
+class InputLayout:
+    """Inputs of a call, split by whether they have a row axis."""
+
+    draws: Mapping[str, Any]
+    row_draws: Mapping[str, RowReader]
+    values: Mapping[str, Any]
+    row_values: Mapping[str, RowReader]
+    arrays: Mapping[str, Any]
+    """0-d arguments."""
+    row_arrays: Mapping[str, RowReader]
+    row_axes: Mapping[str, int]
+    """Site to the row axis of one draw."""
+    with_rows: bool
+    """Whether the kernel has a plate over rows, so that blocks need row numbers."""
+    groups: RowGroups | None = None
+    """Readers of the weights and the groups of the rows; None unless rows are summed."""
+
+    @staticmethod
+    def of(prepared: PreparedCall) -> "InputLayout":
+        """Return the layout of one prepared call."""
+        axes = prepared.plan.row_axes
+        return InputLayout(
+            draws={name: value for name, value in prepared.draws.items() if name not in axes},
+            row_draws={n: open_rows(value, 1 + axes[n]) for n, value in prepared.draws.items() if n in axes},
+            values={name: value for name, value in prepared.values.items() if name not in axes},
+            row_values={n: open_rows(value, axes[n]) for n, value in prepared.values.items() if n in axes},
+            arrays={name: value for name, value in prepared.call.arrays.items() if not value.ndim},
+            row_arrays=prepared.call.rows,
+            row_axes=axes,
+            with_rows=bool(prepared.plan.row_plates),
+        )
+
+    def one_block(self, block: int, *, alone: bool) -> tuple[Any, ...]:
+        """Return abstract inputs of a pass over one block; ``alone`` if the call has no other block."""
+        return (
+            _abstract(self.draws, lambda _, value: value.shape[1:]),
+            _abstract(self.values, lambda _, value: np.shape(value)),
+            _abstract(self.arrays, lambda _, value: value.shape),
+            RowBlock(
+                None if alone else jax.ShapeDtypeStruct((), "int32"),
+                jax.ShapeDtypeStruct((block,), "int32") if self.with_rows else None,
+                _abstract(self.row_draws, lambda name, value: _resized(value.shape[1:], self.row_axes[name], block)),
+                _abstract(self.row_values, lambda name, value: _resized(value.shape, self.row_axes[name], block)),
+                _abstract(self.row_arrays, lambda _, value: (block, *value.shape[1:])),
+                None if self.groups is None else jax.ShapeDtypeStruct((), "int32"),
+                jax.tree.map(lambda array: jax.ShapeDtypeStruct((block,), array.dtype), self.groups),
+            ),
+        )
+
+    def one_pass(self) -> tuple[Any, ...]:
+        """Return abstract inputs of one pass over all rows."""
+        return (
+            _abstract({**self.draws, **self.row_draws}, lambda _, value: value.shape[1:]),
+            _abstract({**self.values, **self.row_values}, lambda _, value: np.shape(value)),
+            _abstract({**self.arrays, **self.row_arrays}, lambda _, value: value.shape),
+            jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), self.groups),
+        )
+
+    def row_inputs(self) -> Iterator[tuple[object, RowReader]]:
+        """Yield name and reader of each input that has rows."""
+        # One scenario may set a site that keeps its draws in another, so that a name occurs twice.
+        groups = {} if self.groups is None else dict(zip(("weights", "by"), self.groups, strict=True))
+        for inputs in (self.row_draws, self.row_arrays, self.row_values, groups):
+            yield from ((name, rows) for name, rows in inputs.items() if rows is not None)
+
+
+def _abstract(given: Mapping[str, Any], shape: Callable[[str, Any], tuple[int, ...]]) -> dict[str, Any]:
+    """Return abstract arrays of the shapes that ``shape`` gives to the leaves of each input."""
+    return {
+        name: jax.tree.map(
+            lambda leaf, name=name: jax.ShapeDtypeStruct(shape(name, leaf), jnp.result_type(leaf)), value
+        )
+        for name, value in given.items()
+    }
+
+
+def _resized(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
+    """Return a shape with another length of one axis."""
+    return (*shape[:axis], size, *shape[axis + 1 :])
+
+
+@dataclass(frozen=True)
+class RowFeed:
+    """Reads rows of the arguments, from arrays or from a batch reader."""
+
+    arrays: Mapping[str, RowReader]
+    """Arguments with a row axis."""
+    n_obs: int | None
+    reader: BatchReader | None = None
+    digests: RowDigests | None = None
+    """Records a digest of each row range; None if rows are not digested."""
+
+    def read(self, start: int, stop: int, *, digest: bool = True) -> dict[str, np.ndarray]:
+        """Return the rows from ``start`` on, fewer at the end of the data."""
+        batch = {} if self.reader is None else self.reader.read(start, stop)
+        if self.reader is not None and not batch:
+            return {}
+        end = start + len(next(iter(batch.values()))) if batch else stop
+
+        found = {name: array.read(start, end, batch) for name, array in self.arrays.items()}
+        if digest and self.digests is not None:
+            self.digests.add(start, end, found)
+        return found
+
+    def release(self, start: int, stop: int) -> None:
+        """Release the memory pages of rows that were read from a file."""
+        for array in self.arrays.values():
+            array.release(start, stop)
+
+    def check_length(self, layout: InputLayout, length: int, *, ended: bool) -> None:
+        """Raise if a reader has more rows, or at its end fewer, than an array or site with one value per row.
+
+        Raises
+        ------
+        ValueError
+            If the numbers differ.
+        """
+        if self.reader is None:
+            return
+        for name, rows in layout.row_inputs():
+            n_rows = rows.n_rows
+            if n_rows is not None and (length > n_rows or (ended and length < n_rows)):
+                msg = (
+                    f"The iterable has {length} rows{'' if ended else ' or more'}, and `{name}` has {n_rows}. Pass as "
+                    "many; for other than the fitted observations, `in_sample=False`."
+                )
+                raise ValueError(msg)

@@ -1,0 +1,92 @@
+"""A call that has been checked: its arguments, and where the value of each site comes from."""
+
+__all__ = ["PredictionSettings", "PreparedCall", "SharedResampling"]
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from aimz.data import KernelArguments, Posterior
+from aimz.forward import PassSpec
+from aimz.kernel import InputColumns, KernelSpec, Scored, Substitution, ValueSource
+from aimz.types import Intervention
+
+
+@dataclass(frozen=True)
+class SharedResampling:
+    """Sites that every compared scenario resamples because one of them does."""
+
+    downstream: frozenset[str] = frozenset()
+    """Sites that descend from an intervention."""
+    new_rows: frozenset[str] = frozenset()
+    """Local latents of rows that are not the fitted ones."""
+
+    @staticmethod
+    def of(substitutions: Iterable[Substitution], recorded: frozenset[str] = frozenset()) -> "SharedResampling":
+        """Return the union over scenarios and the sites that a stored result records as resampled."""
+        substitutions = list(substitutions)
+        return SharedResampling(
+            recorded.union(*(s.sites_from(ValueSource.RESAMPLED_DOWNSTREAM) for s in substitutions)),
+            frozenset().union(*(s.sites_from(ValueSource.RESAMPLED_NEW_ROWS) for s in substitutions)),
+        )
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """How a prediction is made, whatever its rows are."""
+
+    n_draws: int
+    params: Mapping[str, Any]
+    """Fitted parameters."""
+    posterior: Posterior | None = None
+    """Posterior draws; None to predict from the prior."""
+    return_sites: str | Iterable[str] | None = None
+    intervention: Intervention | None = None
+    in_sample: bool = True
+    """Whether the rows are the fitted observations."""
+    changed: frozenset[str] = frozenset()
+    """Arguments that differ from those of the fit; local latents that descend from them are resampled."""
+    has_other_index: bool = False
+    """Whether the row labels differ from those of the fit, so that all local latents are resampled."""
+    shared: SharedResampling = SharedResampling()
+    scored: Scored | None = None
+
+
+@dataclass(frozen=True)
+class PreparedCall:
+    """A call that has been checked; nothing has been computed yet."""
+
+    settings: PredictionSettings
+    spec: KernelSpec
+    call: KernelArguments
+    """Arguments of the kernel, interventions on arguments included."""
+    substitution: Substitution
+    plan: PassSpec
+    draws: Mapping[str, jax.Array]
+    """Posterior draws that are substituted."""
+    values: Mapping[str, Any]
+    """Fitted parameters and interventions on sites."""
+    attrs: Mapping[str, Any]
+    """Attributes of the result's group that record the decisions."""
+    columns: InputColumns | None = None
+    """Columns of the input, and the axes of sites along them."""
+    intervened_arguments: frozenset[str] = field(default=frozenset())
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether a site other than the output, which may be scored, is drawn."""
+        drawn = self.substitution.sites_from(
+            ValueSource.RESAMPLED_NEW_ROWS,
+            ValueSource.PRIOR_MISSING,
+            ValueSource.RESAMPLED_DOWNSTREAM,
+            ValueSource.DRAWN,
+        )
+        output = self.spec.param_output
+        return bool(set(drawn) - {output, f"{output}_observed"})
+
+    @property
+    def n_chains(self) -> int:
+        """Number of chains of the draws."""
+        return 1 if self.settings.posterior is None else self.settings.posterior.num_chains

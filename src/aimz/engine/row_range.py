@@ -1,0 +1,184 @@
+"""Computes a range of rows into a store or a part of one: the loop that all executors share."""
+
+__all__ = ["Executor", "LocalExecutor", "RangeDigests", "compute_range"]
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from aimz.engine.outputs import OutputSpec, missing_steps
+from aimz.engine.runner import StepRunner
+
+if TYPE_CHECKING:
+    from aimz.store import ResultStore, StorePart, Variable, ZarrStore
+
+type Digests = list[tuple[int, str]]
+"""First row and digest of ranges of rows."""
+
+
+def compute_range(
+    runner: StepRunner,
+    output: OutputSpec,
+    target: "ResultStore | StorePart",
+    start: int = 0,
+    stop: int | None = None,
+    *,
+    is_missing: Callable[[int, int], bool] | None = None,
+    on_rows_read: Callable[[], None] | None = None,
+    progress: str | None = None,
+) -> int:
+    """Compute the steps from row ``start`` to ``stop`` and write their outputs; return the row that was reached.
+
+    Parameters
+    ----------
+    runner, output, target
+        The steps, the selection of their outputs, and the store or the part of a store that they are written to.
+    start, stop
+        Rows, or draws if draws are split; ends of chunks.  By default all of them.
+    is_missing
+        Predicate for the steps still to compute; None for all.
+    on_rows_read
+        Called after the rows of a step were read and before its outputs are written.
+    progress
+        Title of the progress bar; None for no bar.
+    """
+    from aimz.stream import StreamRequest, run
+
+    def begin(first: int, last: int) -> object:
+        running = runner.begin(first, last)
+        if on_rows_read is not None:
+            on_rows_read()
+        return running
+
+    def skip(first: int, last: int) -> None:
+        runner.skip(first, last)
+        if on_rows_read is not None:
+            on_rows_read()
+
+    request = StreamRequest(
+        plan=runner.plan,
+        axes=output.axes,
+        begin=begin,
+        fetch=lambda running: [(a, b, output.select(part)) for a, b, part in runner.fetch(running)],
+        # Sites without rows are the same in every range.
+        once=lambda running: output.select(runner.sites_without_rows(running)) if start == 0 else {},
+        wanted=is_missing or (lambda _start, _stop: True),
+        skip=skip,
+        progress=progress,
+    )
+    return run(request, target, start, stop)
+
+
+@dataclass
+class RangeDigests:
+    """Collects the digests of a range and checks them against an interrupted run, before each write."""
+
+    runner: StepRunner
+    known: Mapping[int, str]
+    """Digests that the interrupted run recorded, by first row."""
+    collected: Digests = field(default_factory=list)
+
+    def check(self) -> None:
+        """Raise if the rows read since the last check differ from those of the interrupted run.
+
+        Raises
+        ------
+        ValueError
+            Naming the first row that differs.
+        """
+        found = [] if self.runner.digests is None else self.runner.digests.take()
+        self.collected.extend(found)
+        other = next((start for start, digest in found if self.known.get(start, digest) != digest), None)
+        if other is not None:
+            msg = (
+                f"The call cannot be resumed by this one: the data from row {other} on are not those of the "
+                "interrupted run. Repeat the interrupted call, or predict again without `resume`."
+            )
+            raise ValueError(msg)
+
+
+class Executor(Protocol):
+    """Computes all rows of a planned call, in this process or elsewhere."""
+
+    @property
+    def device(self) -> str | None:
+        """Kind of device that computes, if it is not that of this process."""
+
+    def run(
+        self,
+        store: "ResultStore | None",
+        *,
+        record: Callable[[Digests], None] | None = None,
+        resumed: "Mapping[str, Variable] | None" = None,
+        known: Mapping[int, str] | None = None,
+        verify_only: bool = False,
+        progress: str | None = None,
+    ) -> int:
+        """Compute all rows into a store and return their number (of draws, if draws are split).
+
+        Parameters
+        ----------
+        store
+            The open store; None if another process writes the result.
+        record
+            Receives the digests of rows, if they are digested.
+        resumed
+            Variables of an interrupted call, whose stored chunks are not computed again.
+        known
+            Digests of rows that the interrupted call recorded, by first row; None if every stored chunk counts.
+        verify_only
+            Whether to read and digest the rows without computing anything.
+        progress
+            Title of the progress bar; None for no bar.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    """Computes a call in this process."""
+
+    runner: StepRunner
+    output: OutputSpec
+    device: str | None = None
+
+    def run(
+        self,
+        store: "ResultStore | None",
+        *,
+        record: Callable[[Digests], None] | None = None,
+        resumed: "Mapping[str, Variable] | None" = None,
+        known: Mapping[int, str] | None = None,
+        verify_only: bool = False,
+        progress: str | None = None,
+    ) -> int:
+        """Compute all rows, as in :class:`Executor`."""
+        from aimz.store import NullPart
+
+        runner, digests = self.runner, self.runner.digests
+
+        def record_digests() -> None:
+            if record is not None and digests is not None:
+                record(digests.take())
+
+        if verify_only:
+            for start, stop in runner.plan.steps():
+                if not runner.skip(start, stop):
+                    break
+                record_digests()
+            return 0
+        is_missing = None
+        if resumed is not None and store is not None:
+            stored: ZarrStore = store  # type: ignore[assignment]  # only stored calls are resumed
+            is_missing = missing_steps(runner.plan, resumed, stored, digested=known)
+        length = compute_range(
+            runner,
+            self.output,
+            store or NullPart(),
+            is_missing=is_missing,
+            on_rows_read=record_digests,
+            progress=progress,
+        )
+        if runner.plan.axis == "obs":
+            runner.check_length(length)
+        return length
