@@ -115,7 +115,7 @@ def test_rows_of_an_iterable_are_read_once():
         (
             lambda given: given | {"args_baseline": given["args_baseline"] | {"batch_size": 7}},
             ValueError,
-            "said once",
+            "given once",
         ),
         (
             lambda given: given | {"args_baseline": given["args_baseline"] | {"return_sites": ["b"]}},

@@ -23,9 +23,10 @@ from aimz.engine import (
     warn_about_substitution,
 )
 from aimz.kernel import Scored
-from aimz.model.averages import ScenarioSums, sum_over_rows
+from aimz.model.averages import sum_over_rows
 from aimz.model.base import ModelBase
 from aimz.model.execution import execute_request
+from aimz.model.results import ScenarioSums
 from aimz.types import Intervention
 
 if TYPE_CHECKING:
