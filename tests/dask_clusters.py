@@ -96,11 +96,11 @@ class Watched(WorkerPlugin):
         self._watch = watch
 
     def setup(self, worker: Any) -> None:
-        import aimz.distributed.dask_plugin as plugin
+        import aimz.distributed.dask_client as plugin
         import aimz.distributed.dask_worker as job
         from aimz.store import ChunkWriter
 
-        watch, write, work, hold = self._watch, ChunkWriter.write, job.work, plugin.hold_job
+        watch, write, work, hold = self._watch, ChunkWriter.write, job.compute_rows, plugin.hold_job
 
         def slow_write(writer: ChunkWriter, name: str, array: np.ndarray, start: int) -> None:
             watch.pause()
@@ -118,7 +118,7 @@ class Watched(WorkerPlugin):
             watch.note("job", packed.token, 0, len(packed.job))
             hold(packed)
 
-        ChunkWriter.write, job.work, plugin.hold_job = slow_write, noted_work, noted_hold
+        ChunkWriter.write, job.compute_rows, plugin.hold_job = slow_write, noted_work, noted_hold
 
 
 class Cluster(NamedTuple):

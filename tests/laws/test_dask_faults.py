@@ -23,6 +23,7 @@ import xarray as xr
 from cloudpickle import dumps
 
 from aimz.distributed import dask_worker as job
+from aimz.distributed.settings import use_jax_settings
 from aimz.errors import ClusterError, IncompleteResultError
 from dask_clusters import BLOCK, OPTIONS, Cluster, assert_same_files, line, line_model, new_cluster, until
 from distributed import Client, KilledWorker, LocalCluster
@@ -441,10 +442,10 @@ def test_a_cluster_without_workers_is_refused(model, tmp_path):
 
 
 def test_a_forked_worker_is_refused(monkeypatch):
-    assert job.can_do(dumps(line), {}) == "cpu"
+    assert job.check_worker(dumps(line), {}) == "cpu"
     monkeypatch.setattr(job, "_PROCESS", os.getpid() + 1)
-    with pytest.raises(ClusterError, match="A worker was forked from a process that had JAX"):
-        job.can_do(dumps(line), {})
+    with pytest.raises(ClusterError, match="A worker was forked from a process that had imported JAX"):
+        job.check_worker(dumps(line), {})
 
 
 # --------------------------------------------------------------------------------- what a worker finds of a kernel
@@ -489,14 +490,15 @@ def test_a_worker_that_has_imported_an_older_kernel_is_refused(client, tmp_path,
 
 def test_settings_of_jax_are_left_as_they_were():
     before = jax.config.jax_enable_x64
-    with suppress(ZeroDivisionError), job._under({"jax_enable_x64": not before}):
+    with suppress(ZeroDivisionError), use_jax_settings({"jax_enable_x64": not before}):
         assert jax.config.jax_enable_x64 is not before
         raise ZeroDivisionError
     assert jax.config.jax_enable_x64 is before
 
 
 def test_an_exception_that_cannot_be_pickled_is_told():
-    told = job._that_travels(ValueError(threading.Lock()))
-    assert isinstance(told, RuntimeError)
-    assert "ValueError" in str(told)
-    assert job._that_travels(ValueError("of all rows these")) is None
+    sent = job._picklable(ValueError(threading.Lock()))
+    assert isinstance(sent, RuntimeError)
+    assert "ValueError" in str(sent)
+    plain = ValueError("plain")
+    assert job._picklable(plain) is plain
