@@ -133,7 +133,7 @@ def test_local_latents_of_other_rows_are_drawn_anew():
     """Fitted on 2,000 rows, predicted for 500 others: y ~ Normal(mu, sqrt(2^2 + 1^2))."""
     y = np.asarray(4 + np.sqrt(5) * random.normal(random.key(1), (2000,)))
     model = svi_model(random_intercepts).fit_on_batch(np.zeros(2000), y, num_steps=2000, progress=False)
-    with pytest.warns(UserWarning, match=r"`z` are drawn anew given the sites they depend on"):
+    with pytest.warns(UserWarning, match=r"`z` are resampled given the sites they depend on"):
         tree = model.predict_on_batch(np.zeros(500), in_sample=False)
     group = tree["predictions"]
     assert group.sizes["obs"] == 500
@@ -144,7 +144,7 @@ def test_local_latents_of_other_rows_are_drawn_anew():
     assert abs(predicted.mean() - y.mean()) < 0.1
     assert abs(predicted.std() - np.sqrt(5)) < 0.05
     # As many other rows as fitted ones are still others, if one says so.
-    with pytest.warns(UserWarning, match="drawn anew"):
+    with pytest.warns(UserWarning, match="resampled"):
         other = model.predict_on_batch(np.zeros(2000), in_sample=False, return_sites="z")["predictions"]
     assert abs(float(other["z"].std()) - 2) < 0.05
 
@@ -275,7 +275,7 @@ def test_changed_inputs_do_not_keep_latents_that_depend_on_them():
     model = svi_model(mediated).fit_on_batch(X, y, num_steps=500, progress=False)
     with pytest.warns(UserWarning, match="keep their posterior draws"):
         assert model.predict_on_batch(X)["posterior_predictive"].attrs["local_latents"] == "posterior"
-    with pytest.warns(UserWarning, match="drawn anew given the sites they depend on"):
+    with pytest.warns(UserWarning, match="resampled given the sites they depend on"):
         tree = model.estimate_effect(args_baseline={"X": X}, args_intervention={"X": X + 1})
     np.testing.assert_allclose(tree["posterior_predictive"]["y"], 6.0, atol=1e-4)
 
@@ -288,7 +288,7 @@ def test_an_argument_of_the_fit_that_is_left_out_has_changed():
 
     X, w = np.zeros(30), np.full(30, 5.0)
     model = svi_model(kernel).fit_on_batch(X, w, w=w, num_steps=1000, progress=False)
-    with pytest.warns(UserWarning, match="drawn anew given the sites they depend on"):
+    with pytest.warns(UserWarning, match="resampled given the sites they depend on"):
         group = model.predict_on_batch(X)["posterior_predictive"]
     assert abs(float(group["y"].mean())) < 0.05
 
@@ -313,7 +313,7 @@ def test_other_observations_are_scored_with_latents_of_their_own():
     X = np.linspace(0, 1, 100, dtype=np.float32)
     model = svi_model(mediated).fit_on_batch(X, 6 * X, num_steps=300, num_samples=4000, progress=False)
     y = 6 * (X + 2)
-    with pytest.warns(UserWarning, match="drawn anew given the sites they depend on"):
+    with pytest.warns(UserWarning, match="resampled given the sites they depend on"):
         scores = model.log_likelihood(X + 2, y)["log_likelihood"]["y"]
     density = np.exp(scores.values[0]).mean(0)
     # Averaged over the latent: the closed form.  4,000 draws of a density that varies by its own size give 2.5 %.
@@ -341,7 +341,7 @@ def test_a_prior_that_borrows_from_the_data_is_announced():
 
     model = injected(kernel, b=np.full(5, 3.0))
     X = np.linspace(0, 1, 4)
-    with pytest.warns(UserWarning, match="Global site.*`b` descend from the intervention on `X` and are drawn anew"):
+    with pytest.warns(UserWarning, match="Global site.*`b` descend from the intervention on `X` and are resampled"):
         done = model.predict_on_batch(X, intervention={"X": X + 1}, return_sites="b")["posterior_predictive"]
     assert done.attrs["drawn_anew"] == ["b"]
     assert float(done["b"].std()) > 0
@@ -409,7 +409,7 @@ def test_local_latents_of_a_kernel_that_takes_one_number_of_rows():
     group = tree["posterior_predictive"]
     assert group["y"].dims == group["mu"].dims == tree["posterior"]["z"].dims == ("chain", "draw", "week")
     assert abs(float(group["y"].mean()) - 5.5) < 0.05
-    with pytest.warns(UserWarning, match="drawn anew given the sites they depend on"):
+    with pytest.warns(UserWarning, match="resampled given the sites they depend on"):
         other = model.predict_on_batch(X, in_sample=False)["predictions"]
     assert abs(float(other["y"].mean()) - 0.5) < 0.05
 
@@ -459,7 +459,7 @@ def test_interventions_inside_a_scan():
     """What NumPyro can hand in is set; the rest is refused rather than half done."""
     X = np.zeros(8, np.float32)
     model = injected(walk, start=np.zeros(20), level=np.full((20, 8), 5.0), med=np.zeros((20, 8)))
-    with pytest.warns(UserWarning, match="inside a `scan` or `cond` are drawn anew"):
+    with pytest.warns(UserWarning, match="inside a `scan` or `cond` are resampled"):
         done = model.predict_on_batch(X, intervention={"level": np.full(8, 2.0)})["posterior_predictive"]
     assert abs(float(done["y"].mean()) - 2) < 0.05
     for bad in ({"level": lambda v: v}, {"mu": 0.0}, {"mu": lambda v: v}):

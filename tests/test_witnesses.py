@@ -105,7 +105,7 @@ def test_eight_schools():
     moments("theta", theta, [exact[n]["mean"] for n in names], [exact[n]["sd"] for n in names])
 
     # A school that was not among the eight: theta ~ N(mu, tau) given mu and tau, whose moments are known.
-    with pytest.warns(UserWarning, match="`offset` are drawn anew"):
+    with pytest.warns(UserWarning, match="`offset` are resampled"):
         tree = model.predict_on_batch(np.full(3, 5.0), in_sample=False, return_sites=["theta", "y"])
     sd = np.sqrt(exact["mu"]["sd"] ** 2 + exact["tau"]["sd"] ** 2 + exact["tau"]["mean"] ** 2)
     moments("theta of a new school", tree["predictions"]["theta"], exact["mu"]["mean"], sd)

@@ -874,7 +874,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         f"a scenario's own {option}": (
             {"scenarios": {**one_dose(), "own": {option: None}}},
             ValueError,
-            f"Scenario 'own' must not say `{option}`: it is the same for all",
+            f"Scenario 'own' must not set `{option}`, which is the same for all",
         )
         for option in ("rng_key", "return_sites", "batch_size", "statistics", "shard_axis", "store", "output_dir")
     },

@@ -263,7 +263,7 @@ def test_scenarios_of_dask_arrays(active):
 def test_an_iterable_is_refused(client, tmp_path):
     _, model = shared("linear")
     batches = ({"X": X[start : start + 500]} for start in range(0, N, 500))
-    with pytest.raises(TypeError, match=r"`client` needs rows that workers can look up; got an iterable"):
+    with pytest.raises(TypeError, match=r"`client` needs rows that workers can read by number; got an iterable"):
         model.predict(batches, client=client, in_sample=False, output_dir=tmp_path / "results", **HERE)
     assert not (tmp_path / "results").exists()
 
@@ -276,7 +276,7 @@ def test_what_is_no_client_is_refused(client, tmp_path):
         TypeError, match=r"`client` must be a `distributed.Client`, or False for none; got LocalCluster"
     ):
         model.loo(X, Y, client=client.cluster)
-    with pytest.raises(ValueError, match="`client` hands out rows, so it does not go with `shard_axis='draw'`"):
+    with pytest.raises(ValueError, match="`client` distributes rows, so it excludes `shard_axis='draw'`"):
         model.predict(X, client=client, shard_axis="draw", output_dir=tmp_path / "results", **HERE)
     assert not (tmp_path / "results").exists()
 
@@ -286,7 +286,7 @@ def test_an_asynchronous_client_is_refused(client):
 
     async def ask() -> None:
         async with Client(client.scheduler.address, asynchronous=True, set_as_default=False) as other:
-            with pytest.raises(TypeError, match="`client` must be one that waits"):
+            with pytest.raises(TypeError, match="`client` must be synchronous"):
                 model.predict(X, client=other, **MEMORY)
 
     asyncio.run(ask())

@@ -255,7 +255,7 @@ OPTIONS = [
     ({"resume": "{}/nowhere"}, FileNotFoundError, "`resume` must be the directory of an interrupted call; there is no"),
     ({"resume": "{}/file"}, OSError, "must be (the|a) directory"),
     ({"resume": "{}/empty"}, ValueError, "`resume` must be the directory of an interrupted call; .*no journal"),
-    ({"resume": "{}/empty", "output_dir": "{}/elsewhere"}, ValueError, "`resume` must lie in `output_dir`"),
+    ({"resume": "{}/empty", "output_dir": "{}/elsewhere"}, ValueError, "`resume` must be inside `output_dir`"),
 ]
 
 

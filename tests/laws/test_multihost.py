@@ -141,9 +141,9 @@ def test_processes_that_make_another_call_are_refused_in_all(two, call, text):
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        ("temporary", "ValueError: The result would lie in a temporary directory, of which each of the 2 processes"),
+        ("temporary", "ValueError: The result would be in a temporary directory, and each of the 2 processes"),
         ("client", "ValueError: `client` hands rows to a Dask cluster"),
-        ("unknown length", "TypeError: 2 processes share the rows, and this iterable does not say how many"),
+        ("unknown length", "TypeError: 2 processes share the rows, and this iterable has no known length"),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused_in_all(two, call, text):

@@ -148,7 +148,7 @@ def test_a_shuffling_loader_says_that_rows_come_in_its_order():
     X = np.arange(N, dtype=np.float32)
     model = new_model(kernel, {"b": np.ones(2, np.float32)})
     loader = ArrayLoader(ArrayDataset(X=X), random.key(4), batch_size=300, shuffle=True)
-    with pytest.warns(UserWarning, match="shuffles its rows; they come out in its order"):
+    with pytest.warns(UserWarning, match="shuffles its rows; results are in the loader's order"):
         found = arrays(model.predict(loader, **MEMORY))["y"]
     again = ArrayLoader(ArrayDataset(X=X), random.key(4), batch_size=300, shuffle=True)
     expected = np.concatenate([np.asarray(batch["X"]) for batch, _ in again])

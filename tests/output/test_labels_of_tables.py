@@ -124,11 +124,11 @@ def test_different_row_labels_are_different_observations(model):
         same = model.predict_on_batch(table * 2)
     assert same["posterior_predictive"].attrs["local_latents"] == "posterior"
     for other in (table.iloc[::-1], table.iloc[:20], table.set_axis([f"new {i}" for i in range(N)])):
-        with pytest.warns(UserWarning, match="`level` are drawn anew"):
+        with pytest.warns(UserWarning, match="`level` are resampled"):
             tree = model.predict_on_batch(other)
         assert tree["posterior_predictive"].attrs["local_latents"] == "drawn anew"
         assert "observed_data" not in tree
-    with pytest.warns(UserWarning, match="`level` are drawn anew"):
+    with pytest.warns(UserWarning, match="`level` are resampled"):
         model.log_likelihood(table.iloc[::-1], Y[::-1], store="memory", progress=False)
 
 

@@ -154,7 +154,7 @@ def test_rows_are_recognised_by_labels_saved_as_strings(tmp_path):
     loaded = ImpactModel.load(tmp_path / "model", local)
     with pytest.warns(UserWarning, match="keep their posterior draws"):
         loaded.predict_on_batch(frame)
-    with pytest.warns(UserWarning, match="drawn anew"):
+    with pytest.warns(UserWarning, match="resampled"):
         loaded.predict_on_batch(frame.iloc[::-1])
 
 

@@ -193,7 +193,7 @@ def test_labels_columns_and_fit_data_are_saved(tmp_path):
     assert_same_tree(there, here)
     assert there["posterior_predictive"].attrs["local_latents"] == here["posterior_predictive"].attrs["local_latents"]
     np.testing.assert_array_equal(there["observed_data"]["y"], Y)
-    with pytest.warns(UserWarning, match="drawn anew"):
+    with pytest.warns(UserWarning, match="resampled"):
         loaded.predict_on_batch(frame.set_axis(index + pd.Timedelta("1D")))
     with pytest.raises(ValueError, match="rain"):
         loaded.predict_on_batch(frame[["wind", "price"]])

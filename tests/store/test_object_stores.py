@@ -562,7 +562,7 @@ def test_missing_package_is_named_in_the_error(model, monkeypatch):
 def test_resume_outside_output_dir_raises(model):
     tree = model.predict(X[:5], output_dir="memory://aimz-tests/one", **OPTIONS)
     url = tree.attrs["artifact_path"]
-    with pytest.raises(ValueError, match=r"`resume` must lie in `output_dir`; got .* Leave `output_dir` out"):
+    with pytest.raises(ValueError, match=r"`resume` must be inside `output_dir`; got .* Leave `output_dir` out"):
         model.predict(X[:5], output_dir="memory://aimz-tests/other", resume=url, **OPTIONS)
     name = url.rpartition("/")[2]
     again = model.predict(X[:5], output_dir="memory://aimz-tests/one/", resume=name, **OPTIONS)
