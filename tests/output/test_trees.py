@@ -77,7 +77,7 @@ def test_user_dims_and_coords():
     assert float(tree["posterior"]["b"].sel(chain=0, draw=0, feature="income")) == 1
     assert tree["posterior"]["a"].sel(site="z").shape == (3, 4)
     assert list(tree["posterior_predictive"]["person"].values) == people
-    # Other people, though as many: the labels are not theirs.
+    # Other observations of the same number do not get the labels.
     with pytest.warns(UserWarning, match="resampled"):
         others = labelled.predict_on_batch(X, group=GROUP, in_sample=False)
     assert list(others["predictions"]["person"].values) == list(range(N))

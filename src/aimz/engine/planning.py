@@ -95,11 +95,11 @@ def _plan_by_rows(engine: KernelEngine, request: PredictionRequest) -> StepRunne
         _check_rows_independent(engine, scenarios[numbers[0]], block, n_obs, kind)
         for numbers in group_by_structure(scenarios)
     ]
-    local, beyond = any(use.local for use in uses), any(use.beyond for use in uses)
+    local, beyond = any(use.uses_local_index for use in uses), any(use.uses_global_index for use in uses)
     if len(uses) > 1 and local and beyond:
         msg = "row numbers are used within a block in one scenario, and across blocks in another"
         raise RowsInteractError(msg)
-    use = uses[0] if len(uses) == 1 else RowUse(None, local, beyond, any(use.waits for use in uses))
+    use = uses[0] if len(uses) == 1 else RowUse(None, local, beyond, any(use.rejection_sampler for use in uses))
     alone = mesh is None and n_obs is not None and n_obs <= block
     spec = replace(_step_spec(request, block), use=use, alone=alone)
     try:
@@ -108,7 +108,7 @@ def _plan_by_rows(engine: KernelEngine, request: PredictionRequest) -> StepRunne
         msg = f"for {block} rows it raises {type(error).__name__}"
         raise RowsInteractError(msg) from error
     runner = _runner(engine, request, spec, step, _plan_blocks(request, step, block, n_obs, mesh), mesh)
-    if n_obs != block and not use.waits:
+    if n_obs != block and not use.rejection_sampler:
         site = runner.interacting_site(engine.programs)
         if site is not None:
             msg = f"a row of site `{site}` changes with other rows"

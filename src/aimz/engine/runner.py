@@ -155,7 +155,7 @@ class StepRunner:
         if layout.with_rows:
             local = np.tile(np.arange(block, dtype=np.int32), (n_blocks, 1))
             index = local
-            if self.spec.use.beyond:
+            if self.spec.use.uses_global_index:
                 index = np.minimum(local + numbers[:, None] * block, stop - 1, dtype=np.int32)
 
         def cut(array: RowReader, to: int) -> np.ndarray:
@@ -210,7 +210,7 @@ class StepRunner:
         assert first is not None  # calls without rows are rejected earlier
         n_rows = first.stop if self._axis is StreamAxis.ROWS else self._feed.n_obs
         assert n_rows is not None  # all rows are in memory if draws are split
-        site = programs.apart(self.step, self._program, first.values, n_rows, self.spec.layout.row_axes)
+        site = programs.interacting_site(self.step, self._program, first.values, n_rows, self.spec.layout.row_axes)
         if site is None:
             self._prefetched = first
         elif self._feed.reader is not None:

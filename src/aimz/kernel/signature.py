@@ -93,7 +93,7 @@ def _quoted(names: Iterable[str]) -> str:
 def read_signature(
     kernel: Kernel, param_input: str, param_output: str, *, reserved: Container[str] = ()
 ) -> KernelSignature:
-    """Check that ``kernel`` can be called as ``kernel(X, y, **extra)``.
+    """Return the parameters of ``kernel``, after checking that it can be called as ``kernel(X, y, **extra)``.
 
     Raises
     ------

@@ -30,7 +30,7 @@ from aimz.statistics import Reduction
 if TYPE_CHECKING:
     import xarray as xr
 
-    from aimz.output import Frame
+    from aimz.output import GroupTemplate
     from aimz.store import ResultStore, TemporaryDirectory, Variable
 
 _SPILLED_BYTES = 2**25
@@ -114,7 +114,7 @@ class _Execution:
         groups[request.group] = frame.filled(arrays, **attrs)
         return make_tree(groups, **({} if where is None else where.root_attrs))
 
-    def _frame(self, prepared: PreparedCall, **attrs: Any) -> "Frame":
+    def _frame(self, prepared: PreparedCall, **attrs: Any) -> "GroupTemplate":
         """Return the group of the result without its arrays."""
         plan, request = self.runner.plan, self.request
         shapes = output_shapes(self.runner.step, prepared, prepared.call.n_obs)
@@ -170,7 +170,7 @@ class _Execution:
         directory: ResultDirectory | None,
         where: CallLocation | None,
         variables: "Mapping[str, Variable]",
-        frame: "Frame",
+        frame: "GroupTemplate",
         auxiliary: "Mapping[str, xr.Dataset]",
     ) -> None:
         """Compute what is missing and complete the result; ``store`` is None if another process writes it."""

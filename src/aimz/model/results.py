@@ -190,4 +190,4 @@ class ResultBuilder:
         from aimz.output import draws_dataset, make_tree
 
         group_of_draws = draws_dataset(arrays, self._info(prepared, key), self._labels_of(prepared))
-        return make_tree({**beside, group: group_of_draws, **self.observed(prepared, observed)})
+        return make_tree({**auxiliary, group: group_of_draws, **self.observed(prepared, observed)})

@@ -8,9 +8,8 @@ from aimz._imports import await_imports
 await_imports()
 
 from aimz.store.accumulator import SumAccumulator
-from aimz.store.base import Group, ResultStore, StorePart, Variable
+from aimz.store.base import Group, NullPart, ResultStore, StorePart, Variable
 from aimz.store.chunk_writer import ChunkWriter
-from aimz.store.guest_sink import GuestSink
 from aimz.store.journal import JOURNAL, Journal
 from aimz.store.location import Directory, Location, as_location, new_call_location
 from aimz.store.memory import InMemoryStore
