@@ -10,8 +10,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
+# A PYTHON on the command line with another version than the environment replaces the environment.
+VERSION := -c 'import platform; print(platform.python_version())'
+ifeq ($(origin PYTHON),command line)
+ifneq ($(shell $(PYTHON) $(VERSION)),$(shell $(BIN)/python $(VERSION) 2>/dev/null))
+.PHONY: $(VENV)/.made
+endif
+endif
+
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## Run the main example: what would free care, or the 95 % plan, do to doctor visits?
 	$(BIN)/python examples/health_insurance.py
@@ -44,7 +52,7 @@ clean: ## Remove everything that was made
 
 $(VENV)/.made:
 	@test -n "$(PYTHON)" || { echo "Python 3.12 or newer with the venv module is needed; none was found." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) --upgrade "pip>=25.1"
 	@touch $@
 
