@@ -118,7 +118,7 @@ def draws(model: ImpactModel, X: np.ndarray, y: np.ndarray) -> Iterator[tuple[st
         yield "loader", numbers(model.predict(loader, **in_memory(batch_size=None)), "posterior_predictive")
     yield "table", numbers(model.predict(table(X), **in_memory()), "posterior_predictive")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Kernel .* cannot be split|All rows have to be computed together")
+        warnings.filterwarnings("ignore", message=r"Kernel .* cannot be split|All rows are computed together")
         yield "mixing", numbers(mixing().predict(X[:300], **in_memory()), "posterior_predictive")
 
 
@@ -146,7 +146,7 @@ def stored(directory: Path, model: ImpactModel, X: np.ndarray) -> Iterator[tuple
     tree = model.predict(table(X), statistics=("mean", "sd"), **on_disk(directory / "statistics"))
     yield "stored statistics", numbers(tree, "posterior_predictive")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Kernel .* cannot be split|All rows have to be computed together")
+        warnings.filterwarnings("ignore", message=r"Kernel .* cannot be split|All rows are computed together")
         options = on_disk(directory / "mixing", batch_size=None, statistics=("mean", "sd"))
         tree = mixing().predict(X[:300], **options)
         yield "stored mixing", numbers(tree, "posterior_predictive")

@@ -277,7 +277,7 @@ def test_a_client_that_is_closed(cluster, client, model, undisturbed, tmp_path):
         watch.delayed(SLOW),
         Client(client.scheduler.address, set_as_default=False) as other,
         as_soon_as(lambda: len(watch.events("chunk")) >= 6, other.close),
-        pytest.raises(ConnectionError, match="The connection to the cluster is gone") as caught,
+        pytest.raises(ConnectionError, match="The connection to the cluster is lost") as caught,
     ):
         model.predict(X, output_dir=tmp_path, client=other, **OPTIONS)
     assert f"resume='{only(tmp_path)}'" in "".join(caught.value.__notes__)
