@@ -209,7 +209,7 @@ def test_sites_are_looked_at_in_parts_where_draws_are_cut(monkeypatch):
     model = every_shape_model()
     options = {**MEMORY, "return_sites": SHAPES, "shard_axis": "draw", "statistics": ASKED}
     whole = arrays(model.predict(ROWS, **options))
-    monkeypatch.setattr(streaming, "_SPILLED", 31 * 4 * 777)
+    monkeypatch.setattr(streaming, "_SPILLED_BYTES", 31 * 4 * 777)
     for site, values in arrays(model.predict(ROWS, **options)).items():
         np.testing.assert_array_equal(values, whole[site], err_msg=site)
 
