@@ -490,7 +490,7 @@ def test_draws_of_unknown_sites_are_announced():
         b = numpyro.sample("b", dist.Normal())
         numpyro.sample("y", dist.Normal(b * X), obs=y)
 
-    with pytest.warns(UserWarning, match="Draws of `bta` in the posterior are of no site"):
+    with pytest.warns(UserWarning, match="Draws of `bta` in the posterior belong to no site"):
         injected(kernel, b=[0, 0, 0], bta=[0, 0, 0]).predict_on_batch(np.zeros(5))
 
 

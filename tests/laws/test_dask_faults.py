@@ -230,7 +230,7 @@ def test_rows_that_kill_every_worker(cluster, client, model, undisturbed, tmp_pa
     finally:
         client.run_on_scheduler(allow, before)
     said = "\n".join(caught.value.__notes__)
-    assert "Each worker that was given rows" in said
+    assert "Each worker that computed rows" in said
     assert said.count(f"resume='{only(tmp_path)}'") == 1
     until(lambda: len(client.nthreads()) == 2)
     quiet(cluster)
@@ -243,7 +243,7 @@ def test_rows_that_kill_every_worker(cluster, client, model, undisturbed, tmp_pa
 LOST = """
 import sys
 from distributed import Client
-import test_cluster_faults as here
+import test_dask_faults as here
 with Client(sys.argv[1], set_as_default=False) as client:
     here.line_model().predict(here.X, output_dir=sys.argv[2], client=client, **here.OPTIONS)
 """

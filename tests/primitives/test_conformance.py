@@ -312,7 +312,7 @@ def test_prng_key_warns_and_prevents_blocks():
     """A key that belongs to no site gives the same numbers in every block, so there is one block only."""
     use = next(use for use in USES if use.kernel is with_prng_key)
     long = np.concatenate([X] * 700)
-    with pytest.warns(UserWarning, match="a key of its own"):
+    with pytest.warns(UserWarning, match="outside of any site"):
         tree = fitted("with_prng_key").predict(long, progress=False, store="memory", return_sites="y", in_sample=False)
     assert tree["predictions"]["y"].shape == (1, N_DRAWS, len(long))
     assert use.warned == ("rows",)
