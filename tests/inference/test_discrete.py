@@ -270,7 +270,7 @@ def test_loo_sums_over_classes(fitted):
 def _reff(model) -> float:
     from aimz.output import relative_ess
 
-    return relative_ess(model.posterior_tree()["posterior"])
+    return relative_ess(model._auxiliary_groups()["posterior"])
 
 
 def test_two_classes_per_row_are_summed_jointly():

@@ -35,7 +35,12 @@ class Journal:
     def begin(self) -> None:
         """Write the first line."""
         head = {"fingerprint": dict(self.fingerprint), "created_at": self.created_at}
-        self.location.put(JOURNAL if self.location.local else f"{JOURNAL}/head", f"{json.dumps(head)}\n".encode())
+        content = f"{json.dumps(head)}\n".encode()
+        if isinstance(self.location, Directory):
+            # One operation: a run that is killed after it can be resumed.
+            (self.location.path / JOURNAL).write_bytes(content)
+        else:
+            self.location.put(f"{JOURNAL}/head", content)
 
     def record_all(self, digests: Iterable[tuple[int, str]]) -> int | None:
         """Record digests of row ranges in one write; return the first row whose data differ from an earlier run."""
