@@ -142,7 +142,7 @@ def test_processes_that_make_another_call_are_refused_in_all(two, call, text):
     ("call", "text"),
     [
         ("temporary", "ValueError: The result would be in a temporary directory, and each of the 2 processes"),
-        ("client", "ValueError: `client` hands rows to a Dask cluster"),
+        ("client", "ValueError: `client` sends rows to a Dask cluster"),
         ("unknown length", "TypeError: 2 processes share the rows, and this iterable has no known length"),
     ],
 )
