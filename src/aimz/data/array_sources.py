@@ -164,7 +164,7 @@ class ZarrSource(ArraySource):
             return np.asarray(self._array.with_config({"read_missing_chunks": True})[rows])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the opened array out; it is opened again in the process that reads it."""
+        """Drop the opened array from the pickle; it is opened again in the process that reads it."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
@@ -261,7 +261,7 @@ def _is_zarr(value: Any) -> bool:
 
 
 def _is_open_to_others(store: Any) -> bool:
-    """Whether another process can open a Zarr store."""
+    """Return whether another process can open a Zarr store."""
     from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
     if isinstance(store, FsspecStore):

@@ -87,7 +87,7 @@ def _to_device_dtype(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def is_array(value: object) -> bool:
-    """Whether ``value`` is an array, a column of a data frame, or converts to an array."""
+    """Return whether ``value`` is an array, a column of a data frame, or converts to an array."""
     return (
         isinstance(value, np.ndarray | jax.Array)
         or (hasattr(value, "__array__") and hasattr(value, "shape"))

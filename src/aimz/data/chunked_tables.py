@@ -144,7 +144,7 @@ def open_chunked_table(value: Any, parameters: KernelParameters) -> ChunkedTable
 
 
 def _are_sortable(labels: Sequence[Any]) -> bool:
-    """Whether all labels, or none of them, are text."""
+    """Return whether all labels, or none of them, are text."""
     return all(isinstance(label, str) for label in labels) or not any(isinstance(label, str) for label in labels)
 
 
@@ -207,7 +207,7 @@ class _ArrowFiles(TableReader):
         return {**self.__dict__, "_stamps": tuple(stamp and (stamp[0], None) for stamp in self._stamps)}
 
     def _is_same(self, i: int, fragment: Any) -> bool:
-        """Whether size and time of a file are those of when the call began, as far as they are known."""
+        """Return whether a file has the size and time it had when the call began, as far as they are known."""
         known, stamp = self._stamps[i], _stamp(fragment)
         return known is None or (stamp is not None and stamp[0] == known[0] and known[1] in (None, stamp[1]))
 
@@ -291,7 +291,7 @@ class _ArrowDataSet(TableReader):
 
 
 def _in_memory(value: Any) -> bool:
-    """Whether an Arrow data set or a child of it is in memory."""
+    """Return whether an Arrow data set or a child of it is in memory."""
     return type(value).__name__ == "InMemoryDataset" or any(map(_in_memory, getattr(value, "children", ())))
 
 

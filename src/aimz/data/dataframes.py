@@ -180,7 +180,7 @@ def index_of(value: Any) -> Any:
 
 
 def is_plain_range(index: Any) -> bool:
-    """Whether labels are 0, 1, 2, ..."""
+    """Return whether labels are 0, 1, 2 and so on."""
     if hasattr(index, "start"):
         return bool(index.start == 0 and index.step == 1)
     labels = np.asarray(index)

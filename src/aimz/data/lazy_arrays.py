@@ -209,7 +209,7 @@ class LazySlice(RowSlice):
         return self._opened.read(start, stop)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the opened array out; it is opened again in the process that reads it."""
+        """Drop the opened array from the pickle; it is opened again in the process that reads it."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property

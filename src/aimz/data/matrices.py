@@ -48,7 +48,7 @@ class Matrix(ArraySource):
 
     @staticmethod
     def of_matrix(matrix: Any, columns: Mapping[str, int], name: str, index: Any = None) -> "Matrix":
-        """Pick columns of one matrix, given their positions."""
+        """Select columns of one matrix by their positions."""
         shape, places = (int(matrix.shape[0]), len(columns)), tuple(columns.values())
         return Matrix(tuple(columns), (matrix,), places, name, shape, np.dtype(matrix.dtype), index)
 

@@ -41,7 +41,7 @@ class Batches(ABC):
     batch_size: int
     """Number of rows of a batch."""
     templates: Mapping[str, np.ndarray]
-    """Some rows of each argument, with the shape and dtype of all rows."""
+    """Sample rows of each argument, with the shape and dtype of all rows."""
     begun = 0
     """Number of epochs that were begun or skipped."""
     tables: Mapping[str, tuple[str, ...]] = MappingProxyType({})
@@ -49,7 +49,7 @@ class Batches(ABC):
 
     @abstractmethod
     def epoch(self, number: int) -> EpochReader:
-        """Begin an epoch; the first has number 0."""
+        """Start an epoch; the first has number 0."""
 
     @abstractmethod
     def skip_epoch(self, number: int) -> None:
@@ -90,7 +90,7 @@ class ArrayBatches(Batches):
         """Number of the last epoch, and the order of its rows."""
 
     def epoch(self, number: int) -> EpochReader:
-        """Begin an epoch."""
+        """Start an epoch."""
         self.begun = number + 1
         return self._reader(number, self.n_obs)
 
@@ -221,7 +221,7 @@ class IterableBatches(Batches):
 
     @override
     def epoch(self, number: int) -> EpochReader:
-        """Begin the next epoch; the first one continues the reader whose first batch was read."""
+        """Start the next epoch; the first one continues the reader whose first batch was read."""
         reader, self._unread = self._unread or BatchReader(self._batches, self._parameters), None
         return _Iterated(reader)
 

@@ -87,7 +87,7 @@ class BatchReader:
         return self._last
 
     def rewind(self) -> None:
-        """Put the rows that were read last back, to be read again."""
+        """Restore the rows that were read last, so that they are read again."""
         if self._last:
             self._ready.insert(0, self._last)
             self._at -= _length(self._last)
@@ -176,7 +176,7 @@ def _length(batch: Mapping[str, np.ndarray]) -> int:
 
 
 def is_batches(value: Any) -> bool:
-    """Whether ``value`` yields batches, rather than being an array."""
+    """Return whether ``value`` yields batches, rather than being an array."""
     if is_array(value) or isinstance(value, str | bytes | Mapping):
         return False
     if isinstance(value, list | tuple):
@@ -188,6 +188,6 @@ def is_batches(value: Any) -> bool:
 
 
 def is_shuffled(loader: Any) -> bool:
-    """Whether a loader shuffles its rows."""
+    """Return whether a loader shuffles its rows."""
     sampler = type(getattr(loader, "sampler", None)).__name__
     return getattr(loader, "shuffle", None) is True or sampler == "RandomSampler"

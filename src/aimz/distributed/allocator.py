@@ -12,23 +12,23 @@ _SETTING = "MALLOC_TRIM_THRESHOLD_"
 
 
 def keep_freed() -> None:
-    """Let the process keep what it frees, as it does by default.
+    """Set the thresholds of an ordinary process, which reuses freed memory.
 
     Dask's nanny starts workers with a threshold of 64 KiB, above which freed memory goes back to the system at once.
-    Each array of a step is then mapped and filled with zeros anew, which took half of the time.
+    Each array of a step is then mapped and filled with zeros again, which took half of the time.
     """
     _set(trim=2**27, mmap=2**25)
 
 
 def give_back() -> None:
-    """Give free memory back to the system, now and, as the worker was told, from now on."""
+    """Release free memory to the system, now and from now on as set for the worker."""
     given = os.environ.get(_SETTING, "")
     if _set(trim=int(given) if given.isdigit() else 2**17, mmap=2**17):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _set(*, trim: int, mmap: int) -> bool:
-    """Set thresholds; do nothing where nobody has set one, or the library is not glibc."""
+    """Set thresholds, if the environment sets one and the library is glibc."""
     if sys.platform != "linux" or _SETTING not in os.environ:
         return False
     if not hasattr(library := ctypes.CDLL(None), "mallopt"):

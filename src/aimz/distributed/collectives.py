@@ -149,7 +149,7 @@ process_group = ProcessGroup()
 
 
 def collective_call[**P, T](method: Callable[P, T]) -> Callable[P, T]:
-    """Make a method succeed in all processes or fail in all."""
+    """Wrap a method so that it succeeds in all processes or fails in all."""
 
     @wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:

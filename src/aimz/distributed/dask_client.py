@@ -63,7 +63,7 @@ class JobPlugin(WorkerPlugin):  # type: ignore[misc,unused-ignore]
         self._serialized = serialized
 
     def setup(self, worker: Any) -> None:  # noqa: ARG002 (Dask's protocol)
-        """Keep the job until its ranges arrive."""
+        """Store the job until its ranges arrive."""
         hold_job(self._serialized)
 
     async def teardown(self, worker: Any) -> None:  # noqa: ARG002 (Dask's protocol)

@@ -206,5 +206,5 @@ def _waited(client: "Client", future: "Future[Any]") -> Any:
         except TimeoutError:
             if future.status == "error":  # the error of the range itself
                 raise
-    msg = "the client was closed"
+    msg = "The client was closed."
     raise ConnectionError(msg)

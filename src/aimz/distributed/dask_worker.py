@@ -69,7 +69,7 @@ class JobSpec:
     digest: str
     """Digest of the step, as the client traced it."""
     spec: StepSpec
-    """Without inputs that have rows, and without the key."""
+    """Leaves of the inputs that have no rows, except the key."""
     key: str | None
     plan: "Plan"
     """Plan of the client; each worker chooses the length of its steps."""
@@ -143,7 +143,7 @@ def serialize_job(job: JobSpec, device: str) -> SerializedJob:
 
 
 def hold_job(serialized: SerializedJob) -> None:
-    """Keep a job until its ranges arrive."""
+    """Store a job until its ranges arrive."""
     _SERIALIZED.get(serialized.token, lambda: serialized)
 
 
@@ -216,7 +216,7 @@ def _held_job(token: str) -> SerializedJob:
     """
 
     def missing() -> SerializedJob:
-        msg = "this worker does not have the job"
+        msg = "This worker does not have the job."
         raise LostJobError(msg)
 
     serialized = _SERIALIZED.get(token, missing)
@@ -265,7 +265,7 @@ def compute_rows(token: str, rows: RowRange) -> RangeResult:
             raise other from None
         finally:
             _RUNNING.discard(token)
-        # Compilation, or a range that was only digested, says nothing about the speed of the next range.
+        # Compilation, or a range that was only digested, does not predict the time of the next range.
         seconds = None if fresh or rows.part is None else monotonic() - began
         return RangeResult(seconds, found)
 
@@ -279,7 +279,7 @@ def _compute(loaded: LoadedJob, rows: RowRange, token: str) -> tuple[Any, list[t
     def check() -> None:
         digests.check()
         if token not in _LOADED:
-            msg = "the call is over"
+            msg = "The call has ended."
             raise LostJobError(msg)
 
     if rows.part is None:

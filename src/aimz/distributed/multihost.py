@@ -1,4 +1,4 @@
-"""One call in several processes of `jax.distributed`, each on its own host: every process computes some rows."""
+"""A call in several processes of `jax.distributed`, each on its own host: every process computes some rows."""
 
 __all__ = ["MultiHostExecutor", "await_others", "check_same_call", "share_location"]
 

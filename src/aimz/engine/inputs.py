@@ -30,7 +30,7 @@ from aimz.utils.data import ArrayDataset, ArrayLoader
 
 @dataclass(frozen=True)
 class InputSource:
-    """Where the rows of a streamed call are read from; several scenarios may share one."""
+    """Source of the rows of a streamed call; several scenarios may share it."""
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     """The input and the other fields that its batches or its data set have."""

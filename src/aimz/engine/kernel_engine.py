@@ -63,7 +63,7 @@ class KernelEngine:
         return KernelEngine(kernel, read_signature(kernel, param_input, param_output, reserved=RESERVED_PARAMETERS))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave compiled programs out of a pickle."""
+        """Return the state to pickle, without compiled programs."""
         return {key: value for key, value in self.__dict__.items() if key != "programs"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -97,22 +97,22 @@ def _plan_by_rows(engine: KernelEngine, request: PredictionRequest) -> StepRunne
     ]
     local, beyond = any(use.uses_local_index for use in uses), any(use.uses_global_index for use in uses)
     if len(uses) > 1 and local and beyond:
-        msg = "row numbers are used within a block in one scenario, and across blocks in another"
-        raise RowsInteractError(msg)
+        reason = "row numbers are used within a block in one scenario, and across blocks in another"
+        raise RowsInteractError(reason)
     use = uses[0] if len(uses) == 1 else RowUse(None, local, beyond, any(use.rejection_sampler for use in uses))
     alone = mesh is None and n_obs is not None and n_obs <= block
     spec = replace(_step_spec(request, block), use=use, alone=alone)
     try:
         step = spec.trace(engine.programs, block)
     except Exception as error:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
-        msg = f"for {block} rows it raises {type(error).__name__}"
-        raise RowsInteractError(msg) from error
+        reason = f"for {block} rows it raises {type(error).__name__}"
+        raise RowsInteractError(reason) from error
     runner = _runner(engine, request, spec, step, _plan_blocks(request, step, block, n_obs, mesh), mesh)
     if n_obs != block and not use.rejection_sampler:
         site = runner.interacting_site(engine.programs)
         if site is not None:
-            msg = f"a row of site `{site}` changes with other rows"
-            raise RowsInteractError(msg)
+            reason = f"a row of site `{site}` changes with other rows"
+            raise RowsInteractError(reason)
     return runner
 
 
@@ -240,7 +240,7 @@ def _stored_row_bytes(request: PredictionRequest, step: TracedStep) -> int:
 
 
 def _draws_side_by_side(step: TracedStep, n_draws: int) -> int:
-    """Return how many draws are computed side by side if draws are split.
+    """Return how many draws are computed in one step if draws are split.
 
     At most an eighth of the draws, on any number of devices, so that the number of devices does not change the results.
     """

@@ -35,7 +35,7 @@ class SharedResampling:
 
 @dataclass(frozen=True)
 class PredictionSettings:
-    """How a prediction is made, whatever its rows are."""
+    """Options of a prediction that do not depend on its rows."""
 
     n_draws: int
     params: Mapping[str, Any]

@@ -24,7 +24,7 @@ class PredictionRequest:
     group: str
     """Name of the group of the result."""
     scenarios: Mapping[Any, PreparedCall]
-    """One prediction, or the scenarios to compare, by name."""
+    """Prepared prediction, or the scenarios to compare, by name."""
     arguments: Mapping[Any, KernelArguments]
     """Arguments of each scenario before interventions."""
     baseline: Any = None

@@ -134,7 +134,7 @@ def _create(top: "Location", method: str, fingerprint: Mapping[str, str]) -> "tu
     from aimz.store import Journal, new_call_location
 
     location = top
-    advice = "Nothing was written; call again when there is room, or with another `output_dir`"
+    advice = "Nothing was written; free some space and call again, or pass another `output_dir`"
     try:
         location = new_call_location(top, method)
         journal = Journal(location, fingerprint, datetime.now(UTC).isoformat())

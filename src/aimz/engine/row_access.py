@@ -15,7 +15,7 @@ def shards_of(array: jax.Array, axis: int) -> list[np.ndarray]:
 
 
 def in_blocks(array: np.ndarray, axis: int, n_blocks: int, block: int) -> np.ndarray:
-    """Cut one axis into blocks, ``(..., n_blocks, block, ...)``, padded with copies of the last row."""
+    """Split one axis into blocks, ``(..., n_blocks, block, ...)``, padded with copies of the last row."""
     short = n_blocks * block - array.shape[axis]
     if short:
         array = np.pad(array, [(0, short if i == axis else 0) for i in range(array.ndim)], mode="edge")

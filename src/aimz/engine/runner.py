@@ -38,7 +38,7 @@ type Part = tuple[int, int, dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class StepSpec:
-    """What the steps of a call compute, in whichever process."""
+    """Description of the computation of a step; the same in every process."""
 
     kind: str
     """"predictive", "log_density" or "joint"."""
@@ -47,7 +47,7 @@ class StepSpec:
     key: jax.Array | None
     """None if nothing is drawn."""
     use: RowUse = RowUse()  # noqa: RUF009 (frozen)
-    """How the kernel uses row numbers."""
+    """Uses of row numbers by the kernel."""
     alone: bool = False
     """Whether the call has a single block."""
 

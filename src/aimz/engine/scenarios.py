@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One side of an effect: a result, or the arguments of a prediction."""
+    """A side of an effect: a result, or the arguments of a prediction."""
 
     tree: Any
     """The result; None if arguments are given."""

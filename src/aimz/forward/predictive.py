@@ -1,4 +1,4 @@
-"""One pass of a kernel for one draw, and its map over all draws."""
+"""A pass of a kernel for one draw, and its map over all draws."""
 
 __all__ = [
     "READERS",

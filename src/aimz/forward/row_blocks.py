@@ -28,7 +28,7 @@ class StreamAxis(Enum):
 
 
 def _concatenate(value: jax.Array, axis: int | None) -> jax.Array:
-    """Turn ``(n_draws, n_blocks, ..., block, ...)`` into ``(n_draws, ..., n_blocks * block, ...)``."""
+    """Reshape ``(n_draws, n_blocks, ..., block, ...)`` into ``(n_draws, ..., n_blocks * block, ...)``."""
     if axis is None:
         return value[:, :1]  # the same in every block; one is kept for each device
     moved = jnp.moveaxis(value, 1, 1 + axis)

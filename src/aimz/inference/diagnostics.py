@@ -40,7 +40,7 @@ _MAX_SPACING = 0.25
 
 
 class Line(NamedTuple):
-    """One line of the table."""
+    """A line of the table."""
 
     check: str
     value: float

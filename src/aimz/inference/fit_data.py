@@ -36,7 +36,7 @@ class FitData:
         return FitData(digests, call.arrays[param_output], None if lazy else call, call.static, call.index)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the input data and arguments that are not plain values out of a pickle."""
+        """Return the state to pickle, without the input data and arguments that are not plain values."""
         static = {name: value for name, value in self.static.items() if is_plain(value)}
         return {**self.__dict__, "call": None, "static": static}
 

@@ -54,7 +54,7 @@ class PosteriorOnly(Fit):
         return dict(self._node)
 
     def read(self, node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], context: KernelContext) -> None:
-        """Keep the saved state, and restore the parameters that the kernel needs for predictions."""
+        """Store the saved state, and restore the parameters that the kernel needs for predictions."""
         self._node, self.kind = node, str(node["kind"])
         groups = ("params", "losses", "state", "last_state")
         self._arrays = {name: array for name, array in arrays.items() if name.split("/")[0] in groups}

@@ -69,7 +69,7 @@ class MCMCFit(Fit):
         num_samples: int,
         progress: bool,
     ) -> Posterior:
-        """Warm up and sample with the settings of the MCMC object."""
+        """Run warm-up and sampling with the settings of the MCMC object."""
         return self._run(call, spec, key, latents=spec.latent_sites, progress=progress)
 
     def check_sample(self, call: KernelArguments | None) -> None:

@@ -82,7 +82,7 @@ class SVIFit(Fit):
         self._enumerated_by_shape = LRUCache[tuple[str, ...]]()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave compiled programs out of a pickle."""
+        """Return the state to pickle, without compiled programs."""
         caches = ("_programs", "scalings", "_enumerated_by_shape")
         return {key: value for key, value in self.__dict__.items() if key not in caches}
 

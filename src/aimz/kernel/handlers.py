@@ -133,7 +133,7 @@ class PredictiveHandler(Messenger):
                 self.draw(msg)
 
     def draw(self, msg: Message) -> None:
-        """Leave the draw to NumPyro. A subclass may set a value for a distribution without a sampler."""
+        """Return without a value, so that NumPyro draws. A subclass may set one for a distribution without a sampler."""
 
     def postprocess_message(self, msg: Message) -> None:
         """Apply a callable intervention and store the message."""
@@ -149,7 +149,7 @@ class PredictiveHandler(Messenger):
         self.sites[name] = dict(msg)
 
     def _fill_plate(self, msg: Message) -> None:
-        """Make a subsampled plate yield every row of the input, in order."""
+        """Set the indices of a subsampled plate to every row of the input, in order."""
         size, subsample_size = msg["args"]
         if msg["value"] is not None:
             return

@@ -1,4 +1,4 @@
-"""From a kernel and the arguments of a call to a :class:`KernelSpec`, cached by shapes."""
+"""Inspection of a kernel: a :class:`KernelSpec` for the arguments of a call, cached by shapes."""
 
 __all__ = ["InputColumns", "KernelReader", "is_storable", "read_kernel"]
 

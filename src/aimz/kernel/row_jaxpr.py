@@ -36,10 +36,10 @@ type Label = frozenset[str]
 
 @dataclass(frozen=True)
 class RowUse:
-    """How a program uses its rows, found by comparing traces at two numbers of rows."""
+    """Uses of rows by a program, found by comparing traces at two numbers of rows."""
 
     obstacle: str | None = None
-    """Why all rows must be computed together, or None."""
+    """Reason why all rows must be computed together, or None."""
     uses_local_index: bool = False
     """True if row numbers index arrays of the rows in the block, so that they must count from 0."""
     uses_global_index: bool = False

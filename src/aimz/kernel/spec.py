@@ -30,7 +30,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Site:
-    """One site of a kernel."""
+    """A site of a kernel."""
 
     name: str
     """Name in the kernel."""
@@ -144,7 +144,7 @@ class KernelSpec:
         return self._by_name.get(name)
 
     def __contains__(self, name: object) -> bool:
-        """Whether the kernel has a site called ``name``."""
+        """Return whether the kernel has a site called ``name``."""
         return name in self._by_name
 
     def names(self, *roles: Role) -> tuple[str, ...]:

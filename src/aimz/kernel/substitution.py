@@ -1,4 +1,4 @@
-"""Where the value of each site comes from in a call, and which discrete latents can be marginalised."""
+"""Sources of the values of sites in a call, and the discrete latents that can be marginalised."""
 
 __all__ = ["Scored", "Substitution", "ValueSource", "marginal_obstacle", "substitute"]
 
@@ -14,7 +14,7 @@ from aimz.kernel.spec import KernelSpec, Role, Site
 
 
 class ValueSource(StrEnum):
-    """Where the value of a site comes from in a predictive pass."""
+    """Source of the value of a site in a predictive pass."""
 
     POSTERIOR = "the posterior draw"
     POSTERIOR_ROWS = "its rows of the posterior draw"

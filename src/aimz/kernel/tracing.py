@@ -1,4 +1,4 @@
-"""Abstract runs of a kernel: its sites, their shapes, and what they depend on."""
+"""Abstract runs of a kernel: its sites, their shapes, and their dependencies."""
 
 __all__ = ["Abstract", "AbstractHandler", "AbstractKernel", "KernelTrace", "is_discrete", "strip_wrappers"]
 
@@ -65,7 +65,7 @@ class ProvenanceHandler(AbstractHandler):
             msg["value"] = self._marked(msg["value"], [name])
 
     def _mark_control_flow(self, msg: Message) -> None:
-        """Make the results of a `scan` or `cond` depend on each of the sites inside it."""
+        """Add to the results of a `scan` or `cond` a dependence on each of the sites inside it."""
 
         def is_trace(leaf: object) -> bool:
             return isinstance(leaf, PytreeTrace)

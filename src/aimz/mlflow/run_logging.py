@@ -61,7 +61,7 @@ def _run_id() -> str:
     """Return the ID of the active run."""
     run = mlflow.active_run()
     if run is None:
-        msg = "there is no active run; the tracking server may be unreachable"
+        msg = "There is no active run; the tracking server may be unreachable"
         raise RuntimeError(msg)
     return str(run.info.run_id)
 

@@ -175,7 +175,7 @@ class ModelBase:
             self._home = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the temporary directory, which belongs to this process."""
+        """Return the state to pickle, without the temporary directory, which belongs to this process."""
         return {**self.__dict__, "_home": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -56,7 +56,7 @@ def execute_request(
 
 @dataclass(frozen=True)
 class _Execution:
-    """One planned call and its executor."""
+    """A planned call and its executor."""
 
     results: ResultBuilder
     request: PredictionRequest

@@ -239,7 +239,7 @@ class FittingMethods(ModelBase):
     def train_on_batch(
         self, X: Any, y: Any, rng_key: jax.Array | None = None, *, total_size: int | None = None, **kwargs: Any
     ) -> "tuple[SVIState, jax.Array]":
-        """Take one step of SVI, for a custom training loop.
+        """Run one step of SVI, for a custom training loop.
 
         Parameters
         ----------

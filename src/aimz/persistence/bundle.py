@@ -143,7 +143,7 @@ def _write_draft(draft: Path, content: Mapping[str, Any], arrays: Mapping[str, n
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a directory, if the platform has file locks."""
+    """Lock a directory exclusively while the context is open, if the platform has file locks."""
     if fcntl is None:
         yield
         return

@@ -148,7 +148,7 @@ def _read_abstract_array(shape: list[int], kind: str) -> jax.ShapeDtypeStruct:
     dtype = jnp.dtype(kind)
     is_shape = all(type(size) is int and size >= 0 for size in shape)
     if not is_shape or not (dtype.kind == "b" or jnp.issubdtype(dtype, jnp.number)):
-        msg = f"no argument has shape {shape} and type {kind}"
+        msg = f"No argument has shape {shape} and type {kind}"
         raise ValueError(msg)
     return jax.ShapeDtypeStruct(tuple(shape), dtype)
 

@@ -152,7 +152,7 @@ def read_labels(node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], *, ro
         If other labels are a range: a few bytes in a file could allocate any amount of memory.
     """
     if "range" in node and not rows:
-        msg = "only row labels can be a range"
+        msg = "Only row labels can be a range"
         raise ValueError(msg)
     import pandas as pd
 

@@ -168,7 +168,7 @@ def _read_instance(node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], te
     """Fill the written leaves into a template of the same class."""
     written = dict(node["leaves"])
     if template is NO_TEMPLATE:
-        msg = f"a tree of {node['like']}"
+        msg = f"A tree of {node['like']}"
         raise TreeMismatchError(msg)
     leaves = _leaves(template)
     paths = [path for path, _ in leaves]

@@ -66,7 +66,7 @@ def __getattr__(name: str) -> Any:
         if hasattr(helpers, name):
             return getattr(helpers, name)
         msg = (
-            f"this version of NumPyro has no `{name}`; pass the network to `numpyro.module` as a pair of functions: "
+            f"This version of NumPyro has no `{name}`; pass the network to `numpyro.module` as a pair of functions: "
             "`init(key, input_shape) -> (output_shape, params)` and `apply(params, x)`"
         )
         raise AttributeError(msg)

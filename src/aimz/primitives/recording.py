@@ -1,4 +1,4 @@
-"""One abstract run of a function, with a record of its sites, plates and warnings up to an exception."""
+"""An abstract run of a function, with a record of its sites, plates and warnings up to an exception."""
 
 __all__ = ["Recording", "record", "visible_shape"]
 

@@ -39,7 +39,7 @@ class SumAccumulator(ResultStore, StorePart):
     """Site to its sums."""
 
     def open(self, group: Group) -> None:
-        """Do nothing: arrays are allocated when their first sums are written."""
+        """Return at once: arrays are allocated when their first sums are written."""
 
     def write(self, name: str, array: np.ndarray, start: int) -> None:
         """Add a piece ``(n_draws, n_tiles, 1 + n_scenarios, ..., width)``, or the values of a constant."""
@@ -66,7 +66,7 @@ class SumAccumulator(ResultStore, StorePart):
         return None if self.codes is None or self.width >= self.n_cells else np.unique(self.codes[start:stop])
 
     def finish(self, length: int) -> None:
-        """Do nothing: the sums are complete."""
+        """Return at once: the sums are complete."""
 
     def fail(self, error: BaseException) -> BaseException:
         """Drop all sums."""

@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Variable:
-    """One array of a group, and the axis along which a stream fills it."""
+    """An array of a group, and the axis along which a stream fills it."""
 
     dims: tuple[str, ...]
     """Names of the axes; a streamed array starts with chain and draw, or with the statistics over them."""
@@ -108,7 +108,7 @@ class ResultStore(ABC):
         """Complete the result; ``length`` is the length of the streamed axis."""
 
     def fail(self, error: BaseException) -> BaseException:
-        """Return the error to raise: ``error``, or one that also explains what is kept and how to resume."""
+        """Return the error to raise: ``error``, or one that also lists the stored chunks and explains how to resume."""
         return error
 
     def part(self, start: int, stop: int, /) -> StorePart:

@@ -26,7 +26,7 @@ class _Pieces(StorePart):
         self._pieces: list[tuple[str, np.ndarray, int]] = []
 
     def write(self, name: str, array: np.ndarray, start: int) -> None:
-        """Keep a copy of a piece, since the device may reuse its memory."""
+        """Copy a piece, since the device may reuse its memory."""
         self._pieces.append((name, np.array(array), start))
 
     def payload(self) -> list[tuple[str, np.ndarray, int]]:

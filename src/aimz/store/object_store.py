@@ -93,7 +93,7 @@ class ObjectStoreLocation(Location):
         return "/".join(part for part in (self.path, name) if part)
 
     def put(self, name: str, content: bytes) -> None:
-        """Put a value."""
+        """Store a value."""
         _wait(self.store.set(self._key(name), default_buffer_prototype().buffer.from_bytes(content)))
 
     def get(self, name: str) -> bytes | None:
@@ -126,7 +126,7 @@ class ObjectStoreLocation(Location):
         return bool(self.list_dir(""))
 
     def claim(self) -> bool:
-        """Put a unique value unless one exists; return whether the stored value is ours."""
+        """Store a unique value unless one exists; return whether the stored value is ours."""
         mine = uuid4().hex.encode()
         key, value = self._key(OWNER), default_buffer_prototype().buffer.from_bytes(mine)
         _wait(self.store.set_if_not_exists(key, value))

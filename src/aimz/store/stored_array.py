@@ -19,7 +19,7 @@ STATE = "aimz_store"
 
 
 class StoredArray:
-    """One array of a complete result, read in pieces.
+    """An array of a complete result, read in pieces.
 
     Keeps the temporary directory of its model from being removed.  An unpickled copy does not.
 
@@ -111,7 +111,7 @@ def check_result(place: Location | Path) -> dict[str, Any]:
     state = json.loads(root)["attributes"].get(STATE)
     if state is None:
         msg = (
-            f"The Zarr store in {location} is no result of this package: its root lacks the attribute `{STATE}`. Pass "
+            f"The Zarr store in {location} is no result of this package: its root has no attribute `{STATE}`. Pass "
             "the `artifact_path` of a result."
         )
         raise IncompleteResultError(msg)

@@ -18,7 +18,7 @@ def _remove(path: str, owner: int) -> None:
 
 
 class TemporaryDirectory:
-    """Directory that is removed when the model and every result that refers to it are gone, or the process ends."""
+    """Directory that is removed when the model and every result that refers to it are deleted, or the process ends."""
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="aimz-"))

@@ -54,7 +54,7 @@ class TemporaryFileStore(ResultStore):
         self._arrays[name][where] = piece
 
     def finish(self, length: int) -> None:
-        """Do nothing: the draws are read by the same call."""
+        """Return at once: the draws are read by the same call."""
 
     def read(self, name: str) -> np.ndarray:
         """Return the array, which is valid until the context exits."""

@@ -22,7 +22,7 @@ class _SinglePut(ObjectStore[Any]):
     """Store that puts a value in one request; obstore's multipart uploads take four, and leave parts if interrupted."""
 
     async def set(self, key: str, value: Buffer) -> None:
-        """Put a value."""
+        """Store a value."""
         from obstore import put_async
 
         self._check_writable()

@@ -141,7 +141,7 @@ class ZarrStore(ResultStore):
         return self._part
 
     def add(self, payload: Any) -> None:
-        """Do nothing: parts write into the same location."""
+        """Return at once: parts write into the same location."""
 
     def finish(self, length: int) -> None:
         """Check that every chunk is stored, then write the root group."""
