@@ -28,7 +28,7 @@ class BatchReader:
     first_row : int
         Number of the first row of the batches in the whole data set.
     types : mapping of str to numpy.dtype, optional
-        Dtypes of the fields; by default those of the first batch.
+        Dtypes of the fields; by default the dtypes of the first batch.
     """
 
     def __init__(

@@ -92,8 +92,8 @@ class ResultDirectory:
         start = self._journal.record_all(digests)
         if start is not None:
             msg = (
-                f"The call in {self.where.location} cannot be resumed by this one: the data from row {start} on are "
-                "not those of the interrupted run. Repeat the interrupted call, or predict again without `resume`."
+                f"The call in {self.where.location} cannot be resumed by this one: the data from row {start} on "
+                "differ from those of the interrupted run. Repeat the interrupted call, or predict again without `resume`."
             )
             raise ValueError(msg)
 

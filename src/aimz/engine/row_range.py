@@ -91,8 +91,8 @@ class RangeDigests:
         other = next((start for start, digest in found if self.known.get(start, digest) != digest), None)
         if other is not None:
             msg = (
-                f"The call cannot be resumed by this one: the data from row {other} on are not those of the "
-                "interrupted run. Repeat the interrupted call, or predict again without `resume`."
+                f"The call cannot be resumed by this one: the data from row {other} on differ from those of "
+                "the interrupted run. Repeat the interrupted call, or predict again without `resume`."
             )
             raise ValueError(msg)
 

@@ -129,7 +129,7 @@ class CompiledPrograms:
         traced = trace(one_pass(self._kernel, replace(plan, n_obs=n_other), READERS[kind]), _abstract_key(), *other)
         draws, values, arrays, block = inputs
         assert isinstance(block, RowBlock)
-        # Leaves are in the order of the arguments; those of the block begin with its number and the row numbers.
+        # Leaves are in the order of the arguments; leaves of the block begin with its number and the row numbers.
         number = len(jax.tree.leaves((_abstract_key(), draws, values, arrays)))
         rows = None if block.rows is None else number + 1
         return row_use(step.traced.jaxpr, traced.jaxpr, (step.n_obs, n_other), rows=rows, number=number)

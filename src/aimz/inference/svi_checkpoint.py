@@ -205,7 +205,7 @@ def restore_state(
     try:
         params = read_tree(node["params"], arrays, params_template)
         if params_template is not NO_TEMPLATE:
-            # Parameters set by the user may be incomplete; those of the state are not.
+            # Parameters set by the user may be incomplete; parameters of the state are complete.
             check_leaves(params, {name: value for name, value in params_template.items() if name in params})
         if node["state"] is not None:
             what = "state of the optimizer"
@@ -244,7 +244,7 @@ def _abstract_state(svi: SVI, context: KernelContext, impl: str | None) -> tuple
         result: tuple[Any, Any] = jax.eval_shape(init, jax.random.key(0, impl=impl), dict(context.example.arrays))
     except Exception as error:
         msg = (
-            "The guide cannot be run on arguments like those of the saved model, to compare the two: "
+            "The guide cannot be run on arguments of the saved model's shapes, to compare the two: "
             f"{type(error).__name__}: {error}. Pass inference built as for the fit, or none to predict only."
         )
         raise SavedModelError(msg) from error

@@ -49,7 +49,7 @@ def now_ms() -> int:
 def bind_arguments(
     method: Callable[..., Any], model: ImpactModel, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the arguments of a fit by name, with defaults, and those of the kernel among them."""
+    """Return the arguments of a fit by name, with defaults, including the arguments of the kernel."""
     bound = inspect.signature(method).bind(model, *args, **kwargs)
     bound.apply_defaults()
     found = dict(bound.arguments)

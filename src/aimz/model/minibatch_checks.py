@@ -137,5 +137,5 @@ def _program_coupling(
     except Exception as error:  # noqa: BLE001, RUF100 (a kernel may raise anything at this size)
         return f"for {other} rows it raises {type(error).__name__}"
     if use.obstacle is None and spec.row_plates and (use.uses_local_index or use.uses_global_index):
-        return "the row numbers of its plate are drawn at random, and are not those of the batch"
+        return "the row numbers of its plate are drawn at random and differ from the rows of the batch"
     return use.obstacle

@@ -46,13 +46,13 @@ class ResultBuilder:
             self._labels()
 
     def _labels(self, columns: InputColumns | None = None, index: Any = None) -> Any:
-        """Return the user's labels, checked, with those of columns and rows."""
+        """Return the user's labels, checked, and the labels of columns and rows."""
         from aimz.output import Labels
 
         return replace(Labels.check(*self.dims_and_coords), columns=columns, index=index)
 
     def _labels_of(self, prepared: PreparedCall) -> Any:
-        """Return the labels of a call, including those of its rows and columns."""
+        """Return the labels of a call, including its row and column labels."""
         return self._labels(prepared.columns, prepared.call.index)
 
     def check(self, prepared: PreparedCall) -> None:

@@ -106,7 +106,7 @@ class ScoringMethods(RequestMethods):
 
         Pareto-smoothed importance sampling (Vehtari, Gelman and Gabry 2017; Vehtari et al. 2024) needs all draws of a
         row, but only one row at a time. It is computed while the rows are streamed, so memory grows neither with the
-        number of rows nor with the number of draws. The values are those of :func:`arviz_stats.loo` for
+        number of rows nor with the number of draws. The values equal :func:`arviz_stats.loo` for
         :meth:`log_likelihood`, with ``elpd_i`` and ``pareto_k`` for each row. The result prints like ArviZ's own and
         can be passed to :func:`arviz_stats.compare`. Discrete local latent sites are marginalized, because a posterior
         draw of a row's class carries information about the observation that is left out.
@@ -140,7 +140,7 @@ class ScoringMethods(RequestMethods):
         KernelValidationError
             If the output is not an observed ``sample`` site and therefore has no density.
         ValueError
-            If the data are not those of the fit, or there are too few draws.
+            If the data differ from the fitted data, or there are too few draws.
         ImportError
             If ArviZ is not installed.
 

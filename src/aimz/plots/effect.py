@@ -70,7 +70,7 @@ def plot_effect(
     max_draws : int, optional
         Maximum number of draws to use; all by default.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw on; by default those of a new figure.
+        Axes to draw on; by default the axes of a new figure.
     figsize : (float, float), optional
         Width and height in inches.
 

@@ -39,7 +39,7 @@ def plot_groups(
     ----------
     effects : xarray.DataTree, xarray.Dataset or xarray.DataArray
         Result of :meth:`ImpactModel.compare_scenarios` with ``by``, or effects with the dimensions ``chain``, ``draw``
-        and those of the groups.
+        and the effects of the groups.
     var_name : str, optional
         Site to plot, if there are several.
     scenario : optional
@@ -50,7 +50,7 @@ def plot_groups(
         Probability of a highest-density interval; by default an interval with the kind and probability of
         ``arviz_base.rcParams``, as in :func:`aimz.summary`.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw on; by default those of a new figure, whose height depends on the number of groups.
+        Axes to draw on; by default the axes of a new figure, whose height depends on the number of groups.
     figsize : (float, float), optional
         Width and height in inches.  Some labels are left out if the figure is too low for all of them.
 

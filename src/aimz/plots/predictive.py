@@ -56,7 +56,7 @@ def plot_predictive(
         Result of a predictive method, or one of its variables.
     observed : array_like of shape (n_obs,), optional
         Observed value of each row; by default the group ``observed_data`` if there is one.  Without observations the
-        predictions are plotted alone.  Labels, if there are any, must be those of the rows.
+        predictions are plotted alone.  Labels, if there are any, must equal the row labels.
     var_name : str, optional
         Site to plot, if there are several.
     kind : {"density", "ecdf", "counts"}, optional
@@ -67,7 +67,7 @@ def plot_predictive(
     max_rows : int
         Maximum number of rows to use.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw on; by default those of a new figure.
+        Axes to draw on; by default the axes of a new figure.
     figsize : (float, float), optional
         Width and height in inches.
 

@@ -47,7 +47,7 @@ def plot_uplift(
     is the Qini curve: the outcome that treatment added, with its bootstrap interval, and the one that the model
     expects.  With ``cost``, a last panel is the expected value of each share, with the best one marked.
 
-    Large effects are assumed to be good; if small ones are, pass the negated variable.  The numbers are those of
+    Large effects are assumed to be good; if small ones are, pass the negated variable.  The numbers equal the output of
     :func:`uplift_curve`, :func:`qini_curve` and :func:`policy_value`.
 
     Parameters
@@ -56,7 +56,7 @@ def plot_uplift(
         Effects on rows: the result of :meth:`ImpactModel.estimate_effect`, of any size.  For row statistics the curve
         of their means is plotted without a band, because intervals of rows do not determine how rows vary together.
     treated, outcome : array_like of shape (n_obs,), optional
-        Randomized treatment and observed outcome of an experiment.  Labels must be those of the rows.
+        Randomized treatment and observed outcome of an experiment.  Labels must equal the row labels.
     cost : float, optional
         Cost of treating one row.
     value : float

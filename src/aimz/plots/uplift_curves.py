@@ -104,7 +104,7 @@ def qini_curve(
     treated : array_like of shape (n_obs,)
         1 (or True) for treated rows, 0 for others; randomized, with the same probability for all rows.
     outcome : array_like of shape (n_obs,)
-        Observed outcome.  Labels of both arrays, if there are any, must be those of the rows, in the same order.
+        Observed outcome.  Labels of both arrays, if there are any, must equal the row labels, in the same order.
     n_boot : int
         Number of bootstrap replications of ``qini``, in which each row is weighted by a Poisson variable of mean 1;
         0 for none.
