@@ -28,7 +28,10 @@ BANNED = [
     (r"(?:come|comes|came) by|come by", '"obtain", or name the source'),
     (r"(?:goes|going|go|went|gone) by", '"uses", "follows", "depends on"; of rows: "have been read"'),
     (r"without (?:a|further) word", '"silently" or "without a warning"'),
-    (r"(?:lies|lie|lay|lying) (?:elsewhere|there|here|beside|in|on|at|where)", '"is stored in", "is", "is read lazily"'),
+    (
+        r"(?:lies|lie|lay|lying) (?:elsewhere|there|here|beside|in|on|at|where)",
+        '"is stored in", "is", "is read lazily"',
+    ),
     (r"stands? (?:beside|there|for itself|alone)", '"is next to", "is stored in"'),
     (r"(?:stands|stood|standing) in(?! for)", '"is in", "is stored in"'),
     (
@@ -38,24 +41,36 @@ BANNED = [
     (r"what (?:it|they|one|this|that|we|you) (?:has|have|had|is|are) (?:to|of|by)", "name the object"),
     (r"what (?:becomes|became|comes|came|goes|makes sure)", 'name the object; "a callback that checks"'),
     (r"(?:are|is|be|was|were) known by", '"identified by"'),
-    (r"(?:known|asked|wanted|said|told|made|had|needed|spoken) of (?:it|them|him|that|those|one|what)", "name the object"),
+    (
+        r"(?:known|asked|wanted|said|told|made|had|needed|spoken) of (?:it|them|him|that|those|one|what)",
+        "name the object",
+    ),
     # "differ from those of the fit" compares; a sentence whose subject or predicate is "those of" has no noun.
     (r"(?:is|are|be|was|were|not|and|with|including|like|default) those of|that of those", "repeat the noun"),
     (r"(?<=[.;:,] )those of", "repeat the noun"),
     (r"(?:takes|take|took|taken|taking) up", '"resume", "continue", "read" (a call is resumed)'),
     (r"(?:left|leaves?|leaving) behind", '"remains", "is kept", "is not removed"'),
     (r"(?:let|lets|letting) go(?: of)?", '"release", "free", "drop"'),
-    (r"(?:house|guests?|doors?|corridors?|rooms?|neighbours?|strangers?|yardsticks?|landlord|doorways?)", "name the package, check or value"),
+    (
+        r"(?:house|guests?|doors?|corridors?|rooms?|neighbours?|strangers?|yardsticks?|landlord|doorways?)",
+        "name the package, check or value",
+    ),
     (r"(?:at|from|to its|to their) home", "name the directory or the process"),
     (r"turns? off the light", '"the directory is removed"'),
     (r"walk(?:s|ed|ing)?(?: (?:side by side|over|through|along))", '"compare", "iterate over"'),
     (r"travel(?:s|led|ling)?", '"is sent", "is pickled"'),
     (r"(?:announce[sd]?|announcing)", '"warn", "report"'),
     (r"(?:nobody|no one|somebody|someone|anyone|anybody)", "name the function, process or user"),
-    (r"(?:is|are|was|were|be|been) (?:no longer|not) there(?: yet)?|(?:is|are) there yet", '"is missing", "is not stored", "has not been computed"'),
+    (
+        r"(?:is|are|was|were|be|been) (?:no longer|not) there(?: yet)?|(?:is|are) there yet",
+        '"is missing", "is not stored", "has not been computed"',
+    ),
     (r"(?:is|are|was|were) gone", '"was removed", "is no longer in memory"'),
     (r"(?:has|have|had) (?:\w+ )?to say (?:of|about)", '"information about", "message"'),
-    (r"(?:says?|said|saying) (?:so|it|nothing|once|there|of|what|which|how|why|when)(?: once| there)?", '"warns", "reports", "describes"'),
+    (
+        r"(?:says?|said|saying) (?:so|it|nothing|once|there|of|what|which|how|why|when)(?: once| there)?",
+        '"warns", "reports", "describes"',
+    ),
     (r"(?:is|are) to be said", '"warning", "message"'),
     (r"(?:speaks?|spoken|spoke) (?:of|for)", '"describe", "represent"'),
     (r"(?:asks?|asked|asking) (?:of|after)", '"request", "read"'),
@@ -73,29 +88,206 @@ BANNED = [
     (r"nothing but", '"only"'),
     (r"of its own accord|in one breath|at one stroke|once and for all", "state when and by which function"),
     (r"(?:whatever|whichever|whoever) (?:it|they|one|he) \w+", "name the cases"),
-    (r"what (?:\w+ ){0,2}(?:by|of|from|with|on|for)(?=[.,;:)]|$)", "no relative clause that ends in a preposition: name the object"),
+    (
+        r"what (?:\w+ ){0,2}(?:by|of|from|with|on|for)(?=[.,;:)]|$)",
+        "no relative clause that ends in a preposition: name the object",
+    ),
 ]
 BANNED = [(re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE), repair) for pattern, repair in BANNED]
 
 IMPERATIVES = set(
-    """
-    Adapt Add Advance Allocate Append Apply Approximate Assemble Average Broadcast Build Call Cast Check Clear Close
-    Collect Combine Compare Compile Complete Compute Concatenate Convert Copy Count Create Decode Delete Digest Discard
-    Divide Download Draw Drop Encode Estimate Evaluate Execute Extend Fill Find Finish Fit Flush Format Free Gather
-    Generate Hash Import Infer Initialise Initialize Insert Interpolate Issue Iterate Join Label Limit List Load Log
-    Map Match Merge Multiply Normalise Normalize Open Overwrite Pad Parse Permute Pickle Place Plan Plot Predict
-    Prepare Print Publish Raise Rank Read Receive Record Reduce Register Release Remove Rename Replace Report Reset
-    Reshape Resize Restore Resume Retry Return Round Run Sample Save Scale Score Select Send Serialise Serialize Set
-    Shuffle Shut Skip Slice Sort Split Stack Start Stop Store Stream Sum Summarise Summarize Trace Transform Transpose
-    Truncate Undo Unpickle Update Upload Validate Wait Warn Wrap Write Yield
-    """.split()
+    [
+        "Adapt",
+        "Add",
+        "Advance",
+        "Allocate",
+        "Append",
+        "Apply",
+        "Approximate",
+        "Assemble",
+        "Average",
+        "Broadcast",
+        "Build",
+        "Call",
+        "Cast",
+        "Check",
+        "Clear",
+        "Close",
+        "Collect",
+        "Combine",
+        "Compare",
+        "Compile",
+        "Complete",
+        "Compute",
+        "Concatenate",
+        "Convert",
+        "Copy",
+        "Count",
+        "Create",
+        "Decode",
+        "Delete",
+        "Digest",
+        "Discard",
+        "Divide",
+        "Download",
+        "Draw",
+        "Drop",
+        "Encode",
+        "Estimate",
+        "Evaluate",
+        "Execute",
+        "Extend",
+        "Fill",
+        "Find",
+        "Finish",
+        "Fit",
+        "Flush",
+        "Format",
+        "Free",
+        "Gather",
+        "Generate",
+        "Hash",
+        "Import",
+        "Infer",
+        "Initialise",
+        "Initialize",
+        "Insert",
+        "Interpolate",
+        "Issue",
+        "Iterate",
+        "Join",
+        "Label",
+        "Limit",
+        "List",
+        "Load",
+        "Lock",
+        "Log",
+        "Map",
+        "Match",
+        "Merge",
+        "Multiply",
+        "Normalise",
+        "Normalize",
+        "Open",
+        "Overwrite",
+        "Pad",
+        "Parse",
+        "Permute",
+        "Pickle",
+        "Place",
+        "Plan",
+        "Plot",
+        "Predict",
+        "Prepare",
+        "Print",
+        "Publish",
+        "Raise",
+        "Rank",
+        "Read",
+        "Receive",
+        "Record",
+        "Reduce",
+        "Register",
+        "Release",
+        "Remove",
+        "Rename",
+        "Replace",
+        "Report",
+        "Reset",
+        "Reshape",
+        "Resize",
+        "Restore",
+        "Resume",
+        "Retry",
+        "Return",
+        "Round",
+        "Run",
+        "Sample",
+        "Save",
+        "Scale",
+        "Score",
+        "Select",
+        "Send",
+        "Serialise",
+        "Serialize",
+        "Set",
+        "Shuffle",
+        "Shut",
+        "Skip",
+        "Slice",
+        "Sort",
+        "Split",
+        "Stack",
+        "Start",
+        "Stop",
+        "Store",
+        "Stream",
+        "Sum",
+        "Summarise",
+        "Summarize",
+        "Trace",
+        "Transform",
+        "Transpose",
+        "Truncate",
+        "Undo",
+        "Unpickle",
+        "Update",
+        "Upload",
+        "Validate",
+        "Wait",
+        "Warn",
+        "Wrap",
+        "Write",
+        "Yield",
+    ]
 )
 
 CONTINUATIONS = set(
-    """
-    Of Those These This That What Whatever Which Who Whose How However Where When Why One Ones It Its They Them Their
-    He From By Without With Within Along For To In On At As Also And But Or Nothing Something Some Such
-    """.split()
+    [
+        "Of",
+        "Those",
+        "These",
+        "This",
+        "That",
+        "What",
+        "Whatever",
+        "Which",
+        "Who",
+        "Whose",
+        "How",
+        "However",
+        "Where",
+        "When",
+        "Why",
+        "One",
+        "Ones",
+        "It",
+        "Its",
+        "They",
+        "Them",
+        "Their",
+        "He",
+        "From",
+        "By",
+        "Without",
+        "With",
+        "Within",
+        "Along",
+        "For",
+        "To",
+        "In",
+        "On",
+        "At",
+        "As",
+        "Also",
+        "And",
+        "But",
+        "Or",
+        "Nothing",
+        "Something",
+        "Some",
+        "Such",
+    ]
 )
 
 
@@ -190,7 +382,9 @@ def docstring_rules(text: str, line: int, kind: str) -> Iterator[Finding]:
     if kind == "function" and word not in IMPERATIVES:
         yield Finding(line, f"docstring begins with {word!r}", "begin with a plain imperative verb of IMPERATIVES")
     if kind != "function" and word in CONTINUATIONS:
-        yield Finding(line, f"docstring begins with {word!r}", "begin with a full noun phrase (or a verb) that names the thing")
+        yield Finding(
+            line, f"docstring begins with {word!r}", "begin with a full noun phrase (or a verb) that names the thing"
+        )
     prose = re.split(r"\n\s*(?:Examples\n\s*-+\s*\n\s*)?>>> ", text.strip())[0].strip()
     if not re.search(r"(?:[.!?:]|\.[)\"'`])$", prose):
         yield Finding(line, f"docstring ends with {prose[-20:]!r}", "end it with a full stop")
@@ -220,8 +414,10 @@ def messages_in(tree: ast.Module) -> Iterator[Finding]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["msg"]:
             message = message_of(node.value)
-            if message is not None and not re.match(r"[A-Z0-9`{]", message):
-                yield Finding(node.lineno, f"message begins with {message[:20]!r}", "begin with a capital letter or a name")
+            if message is not None and not re.match(r"[A-Z0-9`{]|module '", message):
+                yield Finding(
+                    node.lineno, f"message begins with {message[:20]!r}", "begin with a capital letter or a name"
+                )
 
 
 def findings_in_source(source: str) -> list[Finding]:
@@ -233,7 +429,9 @@ def findings_in_source(source: str) -> list[Finding]:
 
 def findings_in_page(page: str) -> list[Finding]:
     """Return banned idioms of a Markdown page, outside its code blocks."""
-    prose = re.sub(r"^( *)(```|~~~).*?^ *\2 *$", lambda m: "\n" * m[0].count("\n"), page, flags=re.MULTILINE | re.DOTALL)
+    prose = re.sub(
+        r"^( *)(```|~~~).*?^ *\2 *$", lambda m: "\n" * m[0].count("\n"), page, flags=re.MULTILINE | re.DOTALL
+    )
     found, line = [], 1
     for paragraph in re.split(r"(\n\s*\n)", prose):
         found += banned_in(Text(line, paragraph))

@@ -139,8 +139,8 @@ def _stacked(lists: np.ndarray, name: str) -> np.ndarray:
 
 
 HOW_TO_ENCODE = (
-    "Encode categories as integer codes or as one column for each, dates as days; the codes must be the same as in the fit "
-    "in every call."
+    "Encode categories as integer codes or as one column for each, dates as days; the codes must be the same as in the "
+    "fit in every call."
 )
 
 

@@ -228,7 +228,7 @@ class ZarrStore(ResultStore):
         if self._journal is None:
             advice = (
                 "The result was stored in the temporary directory, so nothing of it is kept. Pass an `output_dir` with "
-                "enough room; a call with one can be resumed."
+                "enough space; a call with one can be resumed."
             )
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return OSError(error.errno, f"{os.strerror(error.errno)}. {advice}", str(self.location))
