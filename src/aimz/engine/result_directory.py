@@ -93,7 +93,8 @@ class ResultDirectory:
         if start is not None:
             msg = (
                 f"The call in {self.where.location} cannot be resumed by this one: the data from row {start} on "
-                "differ from those of the interrupted run. Repeat the interrupted call, or predict again without `resume`."
+                "differ from those of the interrupted run. Repeat the interrupted call, or predict again without "
+                "`resume`."
             )
             raise ValueError(msg)
 

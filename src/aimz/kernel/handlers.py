@@ -133,7 +133,7 @@ class PredictiveHandler(Messenger):
                 self.draw(msg)
 
     def draw(self, msg: Message) -> None:
-        """Return without a value, so that NumPyro draws. A subclass may set one for a distribution without a sampler."""
+        """Return without a value, so that NumPyro draws. A subclass may set one if there is no sampler."""
 
     def postprocess_message(self, msg: Message) -> None:
         """Apply a callable intervention and store the message."""

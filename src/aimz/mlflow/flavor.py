@@ -67,7 +67,7 @@ def save_model(
         The model to add this flavor to.
     signature : mlflow.models.ModelSignature or False, optional
         Signature of the model.  By default it is inferred from ``input_example``, or from the data of the last fit if
-        they are in memory; False stores none.  A signature without parameters is completed with this flavor's parameters.
+        they are in memory; False stores none.  This flavor's parameters are added to a signature without any.
     input_example : pandas.DataFrame, array_like or dict of array_like, optional
         Some rows of input; columns that the model does not read are dropped.  With parameters, ``(rows, params)``.
     pip_requirements, extra_pip_requirements : list of str or str, optional

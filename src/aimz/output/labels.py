@@ -20,7 +20,7 @@ STATISTIC = "statistic"
 
 @dataclass(frozen=True)
 class Labels:
-    """Names and labels of dimensions: the user's ``dims`` and ``coords`` in ArviZ's format, and the labels of the input.
+    """Names and labels of dimensions: the user's ``dims`` and ``coords``, as in ArviZ, and the labels of the input.
 
     An axis is named by ``dims``, else after the rows or the plate that it runs along, else ``<site>_dim_<i>``.
     """

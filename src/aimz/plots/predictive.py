@@ -48,7 +48,7 @@ def plot_predictive(
     for the observations on top; for counts, the share of rows with each count.  From row statistics, rows are sorted by
     their prediction and plotted with their intervals, with the share of observations inside.
 
-    A result may be larger than memory: a fixed subsample of draws and rows is read, and the caption gives their numbers.
+    A result may be larger than memory: a fixed subsample of draws and rows is read; the caption gives the numbers.
 
     Parameters
     ----------
