@@ -1,7 +1,7 @@
 # Every target sets up what it needs, in .venv, with nothing preinstalled but Python >= 3.12 and make.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types pytest docs bench format clean
+.PHONY: help demo test test-all lint types pytest docs bench format clean
 
 # The first interpreter that is new enough; PYTHON=... on the command line chooses another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.14 python; do \
@@ -36,7 +36,10 @@ types: $(VENV)/.test ## Check types
 pytest: $(VENV)/.test ## Run the tests alone, in two processes; ARGS="..." is passed on
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
-docs: $(VENV)/.test ## Build the documentation into docs/_build
+test-all: lint types $(VENV)/.test-all ## Run every test: all kernels of the catalogue, notebooks, the documentation
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "" $(ARGS)
+
+docs: $(VENV)/.docs ## Build the documentation into docs/_build
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 	@echo "open docs/_build/index.html"
 
@@ -48,7 +51,7 @@ format: $(VENV)/.test ## Put the source into the house style
 	$(BIN)/ruff format .
 
 clean: ## Remove everything that was made
-	rm -rf $(VENV) docs/_build docs/api out .pytest_cache .mypy_cache .ruff_cache .hypothesis .jax_cache
+	rm -rf $(VENV) docs/_build docs/api out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.made:
 	@test -n "$(PYTHON)" || { echo "Python 3.12 or newer with the venv module is needed; none was found." >&2; exit 1; }
@@ -63,5 +66,15 @@ $(VENV)/.demo: $(VENV)/.made pyproject.toml
 
 $(VENV)/.test: $(VENV)/.made pyproject.toml
 	@echo "Installing what the tests need (once) ..."
-	$(PIP) --editable ".[discrete,examples,mlflow]" --group test --group docs
+	$(PIP) --editable ".[discrete,examples,mlflow]" --group test
+	@touch $@
+
+$(VENV)/.test-all: $(VENV)/.test
+	@echo "Installing what the slow tests need (once) ..."
+	$(PIP) --editable ".[discrete,examples,mlflow]" --group test-all
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.made pyproject.toml
+	@echo "Installing what the documentation needs (once) ..."
+	$(PIP) --editable ".[mlflow,plots]" --group docs
 	@touch $@

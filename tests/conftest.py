@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-# Programs are compiled once and kept, for all workers, for the processes that tests start and for the next run, which
-# takes a third of the time.  JAX knows a program by its text, its options and its own version.  `make clean` forgets.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
+# Compiled programs are cached for all test processes and for the next run, which then takes a third of the time.  JAX
+# identifies a program by its text, its options and its own version.
+USER_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(USER_CACHE / "aimz-tests" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 

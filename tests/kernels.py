@@ -3,7 +3,7 @@
 The laws are tested on all of it. A case contains the properties that a test cannot derive from the kernel.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pytest
 from flax import linen, nnx
 from jax import random
 from jax.example_libraries import stax
@@ -347,6 +348,16 @@ QUICK_CASES = [case for case in CASES if case.name != "negative_binomial"]
 """The catalogue without the kernel that compiles longest, for laws in which the Poisson kernel replaces it."""
 
 BY_NAME = {case.name: case for case in CASES}
+
+REPRESENTATIVES = ("linear", "logistic", "hierarchical", "local_latents", "gaussian_process", "flax_net")
+"""One kernel of each structure class: independent rows, discrete outputs, groups, local latents, interacting rows, and
+fitted parameters.  `make test` checks the laws for these, `make test-all` for the whole catalogue."""
+
+
+def each_kernel(cases: Sequence[Case]) -> pytest.MarkDecorator:
+    """Parametrize a test by kernel; kernels that are not representatives are marked slow."""
+    marks = {case.name: () if case.name in REPRESENTATIVES else pytest.mark.slow for case in cases}
+    return pytest.mark.parametrize("case", [pytest.param(case, id=case.name, marks=marks[case.name]) for case in cases])
 
 
 def on_device(case: Case) -> dict[str, Any]:

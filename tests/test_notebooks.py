@@ -11,7 +11,6 @@ import sys
 import termios
 from pathlib import Path
 
-import nbclient
 import nbformat
 import numpy as np
 import pytest
@@ -31,6 +30,8 @@ def complaints(text):
 
 def run(cells, folder):
     """Execute cells in a process of their own, with this interpreter and these sources."""
+    import nbclient
+
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
     resources = {"metadata": {"path": str(folder)}}
     nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3", resources=resources).execute(env=ENVIRONMENT)
@@ -77,6 +78,7 @@ def test_notebooks_are_stored_without_outputs(path):
     assert all((cell["outputs"], cell["execution_count"]) == ([], None) for cell in code)
 
 
+@pytest.mark.slow
 def test_the_insurance_experiment(tmp_path):
     """Steps and draws are fewer than those of the notebook; the data are all there."""
     drawn, values = execute(
@@ -105,6 +107,7 @@ def test_the_insurance_experiment(tmp_path):
     assert max(by_health) < -0.5
 
 
+@pytest.mark.slow
 def test_a_posterior_from_elsewhere(tmp_path):
     drawn, values = execute(
         "bring_your_own_posterior",
@@ -162,6 +165,7 @@ def fit(how, progress=True):
 """
 
 
+@pytest.mark.slow
 def test_bars_in_a_notebook(tmp_path):
     """They are lines of text, few of them, also where warnings are errors; and the numbers are those without bars."""
     cells = [

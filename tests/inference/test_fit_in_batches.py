@@ -448,7 +448,9 @@ SOURCES = {
 }
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    "source", [pytest.param(name, marks=pytest.mark.slow if name == "PyTorch" else ()) for name in SOURCES]
+)
 def test_result_is_independent_of_source(source, tmp_path):
     """The same key, rows and batches give the same bits."""
     expected = small_fit(SMALL_X, SMALL_Y)

@@ -405,8 +405,10 @@ def batches_of_torch(loader):
 
 @pytest.mark.parametrize(
     ("make", "batches"),
-    [(loader_of_arrays, batches_of_arrays), (loader_of_torch, batches_of_torch)],
-    ids=["ArrayLoader", "PyTorch"],
+    [
+        pytest.param(loader_of_arrays, batches_of_arrays, id="ArrayLoader"),
+        pytest.param(loader_of_torch, batches_of_torch, id="PyTorch", marks=pytest.mark.slow),
+    ],
 )
 def test_documented_training_loop(make, batches):
     im = ImpactModel(kernel, rng_key=random.key(0), svi=SVI(kernel, AutoNormal(kernel), optax.adam(0.01), Trace_ELBO()))

@@ -20,7 +20,6 @@ from arviz_base import rc_context
 from arviz_stats import summary as arviz_summary
 from jax import random
 from numpyro.infer import MCMC, NUTS
-from test_devices import run
 
 import aimz
 from aimz import ImpactModel
@@ -135,44 +134,6 @@ def test_chains_are_the_draws_in_order():
         for site in case.returns:
             found = two[group][site].values
             np.testing.assert_array_equal(found.reshape(1, 2 * D, *found.shape[2:]), flat[group][site].values)
-
-
-CODE = """
-import sys, warnings
-import jax, numpy as np
-from jax import random
-from kernels import BY_NAME, long, long_model
-
-for message in ("Local latent site", r"Site\\(s\\) .* inside a `scan` or `cond`", "Kernel .* cannot be split"):
-    warnings.filterwarnings("ignore", message=message)
-out = {"devices": np.array(jax.local_device_count())}
-for name, n_obs in (("linear", 2500), ("local_latents", 5000), ("state_space", 40)):
-    case, model = long(BY_NAME[name], n_obs), long_model(BY_NAME[name], n_obs, n_draws=7)
-    half = {name: 0.5 * v for name, v in case.intervention.items()}
-    scenarios = {"as is": {}, "other": {"intervention": case.intervention}, "half": {"intervention": half}}
-    many = np.arange(n_obs) * 7 % n_obs // 2
-    for by in (None, np.arange(n_obs) % 3, many) if name == "linear" else (many,):
-        tree = model.compare_scenarios(
-            scenarios, baseline="as is", by=by, weights=np.arange(n_obs) % 4, **case.arguments(), progress=False,
-            rng_key=random.key(3),
-        )
-        for group in ("effect", "scenarios"):
-            for site, array in tree[group].data_vars.items():
-                out[f"{name}.{len(np.unique(by)) if by is not None else 1}.{group}.{site}"] = array.values
-np.savez(sys.argv[1], **out)
-"""
-
-
-def test_same_bits_on_several_devices(tmp_path):
-    """More blocks than devices, fewer, and rows that mix; many groups and few."""
-    one = run(CODE, 1, tmp_path / "one.npz")
-    assert one.pop("devices") == 1
-    assert len(one) == 2 * (3 * 2 + 1 + 1)
-    several = run(CODE, 4, tmp_path / "several.npz")
-    assert several.pop("devices") == 4
-    assert several.keys() == one.keys()
-    for name, found in several.items():
-        np.testing.assert_array_equal(found, one[name], err_msg=name)
 
 
 # ------------------------------------------------------------------------------------------- scenarios of any kind

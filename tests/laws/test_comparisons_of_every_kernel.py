@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from test_comparisons import OPTIONS, assert_near, averaged, labels_of, row_effect, scenarios_of, weights_of
 
-from kernels import QUICK_CASES, long, long_model
+from kernels import QUICK_CASES, each_kernel, long, long_model
 from stream_helpers import MEMORY, D, arrays, n_rows
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents", "plain_code")
 
 
 # The negative binomial draws its counts as the Poisson does, and takes half a minute to compile.
-@pytest.mark.parametrize("case", QUICK_CASES, ids=lambda case: case.name)
+@each_kernel(QUICK_CASES)
 def test_comparisons_are_effects_averaged(case):
     """Of every kernel, in all and by group, with weights; of several scenarios at once as of each alone."""
     n_obs = n_rows(case)

@@ -10,13 +10,9 @@ from jax import random
 from numpyro import handlers
 
 from aimz.kernel import Role
-from kernels import BY_NAME, QUICK_CASES, Case, fitted_model, fitted_params, on_device, posterior_draws
+from kernels import BY_NAME, QUICK_CASES, Case, each_kernel, fitted_model, fitted_params, on_device, posterior_draws
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents")
-
-
-def names(case: Case) -> str:
-    return case.name
 
 
 @cache
@@ -35,13 +31,13 @@ def effect(case: Case, baseline: dict, intervention: dict):
     return tree["posterior_predictive"].to_dataset()
 
 
-@pytest.mark.parametrize("case", QUICK_CASES, ids=names)
+@each_kernel(QUICK_CASES)
 def test_effect_of_nothing_is_zero(case):
     for given in ({}, case.intervention):
         assert all((value == 0).all() for value in effect(case, given, given).values())
 
 
-@pytest.mark.parametrize("case", QUICK_CASES, ids=names)
+@each_kernel(QUICK_CASES)
 def test_effect_is_antisymmetric(case):
     there, back = effect(case, {}, case.intervention), effect(case, case.intervention, {})
     assert set(there.data_vars) == set(case.returns)
@@ -49,7 +45,7 @@ def test_effect_is_antisymmetric(case):
         np.testing.assert_array_equal(there[name], -back[name])
 
 
-@pytest.mark.parametrize("case", QUICK_CASES, ids=names)
+@each_kernel(QUICK_CASES)
 def test_intervention_moves_the_output(case):
     assert (effect(case, {}, case.intervention)["y"] != 0).any()
 
@@ -96,7 +92,7 @@ def changed_children(case: Case) -> dict[str, set[str]]:
     return children
 
 
-@pytest.mark.parametrize("case", [c for c in QUICK_CASES if c.name not in ("factor_only", "improper")], ids=names)
+@each_kernel([case for case in QUICK_CASES if case.name not in ("factor_only", "improper")])
 def test_descendants_are_those_that_change(case):
     shared_model(case.name).describe(**case.arguments())
     spec = shared_model(case.name).kernel_spec
@@ -115,7 +111,7 @@ def test_descendants_are_those_that_change(case):
             assert reached == found, name
 
 
-@pytest.mark.parametrize("case", QUICK_CASES, ids=names)
+@each_kernel(QUICK_CASES)
 def test_what_is_not_downstream_keeps_its_value(case):
     """An intervention leaves every site upstream of it, and beside it, as it was."""
     model = shared_model(case.name)

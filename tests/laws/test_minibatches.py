@@ -14,7 +14,7 @@ from numpyro.infer.autoguide import AutoDelta
 from numpyro.infer.util import log_density
 
 from aimz import ImpactModel
-from kernels import BY_NAME, CASES, long, on_device
+from kernels import BY_NAME, CASES, each_kernel, long, on_device
 
 N_OBS = 44
 
@@ -35,9 +35,7 @@ def model_at_rest(kernel):
     return ImpactModel(kernel, random.key(0), SVI(kernel, AutoDelta(kernel), numpyro.optim.SGD(0.0), Trace_ELBO()))
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in CASES if c.name not in {*REFUSED, "subsampled"} and not c.fixed_size], ids=lambda c: c.name
-)
+@each_kernel([case for case in CASES if case.name not in {*REFUSED, "subsampled"} and not case.fixed_size])
 def test_an_epoch_has_the_loss_of_all_rows(case):
     case, batch_size = long(case, N_OBS), 16
     model = model_at_rest(case.kernel)

@@ -8,7 +8,7 @@ from jax import random
 from scipy.stats import rankdata
 
 from aimz import ImpactModel
-from kernels import CASES, Case, fitted_model, fitted_params, on_device, posterior_draws
+from kernels import CASES, Case, each_kernel, fitted_model, fitted_params, on_device, posterior_draws
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents", "plain_code")
 
@@ -17,11 +17,7 @@ N = 4000
 Z = 5.0
 
 
-def names(case: Case) -> str:
-    return case.name
-
-
-@pytest.mark.parametrize("case", [case for case in CASES if case.scored], ids=names)
+@each_kernel([case for case in CASES if case.scored])
 def test_log_likelihood_is_numpyros(case):
     draws = posterior_draws(case)
     model = fitted_model(case)
@@ -69,7 +65,7 @@ def test_scoring_uses_a_key_only_if_something_is_drawn():
     assert model.rng_key != key
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.has_mean], ids=names)
+@each_kernel([case for case in CASES if case.has_mean])
 def test_mean_and_sd_are_those_of_predictive(case):
     """One posterior draw many times over, so that only the noise differs between the two."""
     draws = {name: np.repeat(value[:1], N, axis=0) for name, value in posterior_draws(case).items()}
@@ -85,7 +81,7 @@ def test_mean_and_sd_are_those_of_predictive(case):
         assert_same_moments(np.asarray(ours[site], float), np.asarray(theirs[site], float), f"{case.name}.{site}")
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.has_mean and not case.improper], ids=names)
+@each_kernel([case for case in CASES if case.has_mean and not case.improper])
 def test_prior_predictive_is_that_of_predictive(case):
     model = fitted_model(case)
     sites = [*case.returns, *model_latents(case)]

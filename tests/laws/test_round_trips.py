@@ -9,13 +9,9 @@ from jax import random
 from numpyro.infer import MCMC, NUTS
 
 from aimz import ImpactModel
-from kernels import BY_NAME, QUICK_CASES, Case, fitted_model
+from kernels import BY_NAME, QUICK_CASES, each_kernel, fitted_model
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents")
-
-
-def names(case: Case) -> str:
-    return case.name
 
 
 def pickled(model, path):
@@ -29,7 +25,7 @@ def saved(model, path):
 
 
 @pytest.mark.parametrize("through", [pickled, saved])
-@pytest.mark.parametrize("case", QUICK_CASES, ids=names)
+@each_kernel(QUICK_CASES)
 def test_round_trip(case, through, tmp_path):
     model = fitted_model(case)
     model.predict_on_batch(**case.arguments())

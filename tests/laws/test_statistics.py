@@ -22,7 +22,7 @@ from aimz.model import execution as streaming
 from aimz.statistics import Statistics, read_statistics
 from aimz.store import InMemoryStore, TemporaryFileStore
 from aimz.utils.data import ArrayDataset, ArrayLoader
-from kernels import CASES, QUICK_CASES
+from kernels import CASES, QUICK_CASES, each_kernel
 from stream_helpers import MEMORY, D, N, arrays, new_model, padded_batches, shared
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents")
@@ -96,7 +96,7 @@ def check(found: xr.DataTree, draws: xr.DataTree, what: str = "") -> None:
 
 
 # The negative binomial draws its counts as the Poisson does, and takes a quarter of a minute to compile.
-@pytest.mark.parametrize("case", QUICK_CASES, ids=lambda case: case.name)
+@each_kernel(QUICK_CASES)
 def test_predictions(case, tmp_path):
     """Of every kernel, in memory and as whoever opens the files reads them."""
     case, model = shared(case.name)
@@ -120,7 +120,7 @@ def test_prior_predictions(name):
     check(model.sample_prior_predictive(**case.arguments(), **options, statistics=ASKED), draws)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.scored], ids=lambda case: case.name)
+@each_kernel([case for case in CASES if case.scored])
 def test_scores(case):
     """One number for all rows together is one too."""
     case, model = shared(case.name)

@@ -14,7 +14,7 @@ from numpyro.infer import Predictive
 from scipy import stats
 
 from aimz.utils.data import ArrayDataset, ArrayLoader
-from kernels import BY_NAME, CASES, fitted_params, long, long_draws
+from kernels import BY_NAME, CASES, each_kernel, fitted_params, long, long_draws
 from stream_helpers import KEY, MEMORY, D, N, arrays, assert_equal, new_model, padded_batches, shared
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents")
@@ -26,7 +26,7 @@ B = {"b": np.linspace(0.5, 1.5, D, dtype=np.float32)}
 # ------------------------------------------------------------------------------------------- law 2
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.scored], ids=lambda case: case.name)
+@each_kernel([case for case in CASES if case.scored])
 def test_scores_are_numpyros(case):
     """Over several blocks, local latents cut with their rows."""
     case, model = shared(case.name)

@@ -15,7 +15,7 @@ import zarr
 from jax import random
 
 from aimz.utils.data import ArrayDataset, ArrayLoader
-from kernels import QUICK_CASES
+from kernels import QUICK_CASES, each_kernel
 from stream_helpers import MEMORY, D, N, arrays, assert_equal, new_model, padded_batches, shared
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents")
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("quiet_local_latents")
 # ------------------------------------------------------------------------------------------- law 1
 
 
-@pytest.mark.parametrize("case", QUICK_CASES, ids=lambda case: case.name)
+@each_kernel(QUICK_CASES)
 def test_an_iterable_of_unknown_length_gives_the_same_numbers(case):
     case, model = shared(case.name)
     arguments = case.arguments()

@@ -14,7 +14,7 @@ from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 
 from aimz import ImpactModel
-from kernels import QUICK_CASES, Case, fitted_model
+from kernels import QUICK_CASES, Case, each_kernel, fitted_model
 
 N = 6
 X = np.asarray(random.normal(random.key(0), (N, 2)))
@@ -187,7 +187,7 @@ def test_observed_data_are_included_for_fitted_rows():
     assert "rng_key" not in tree["log_likelihood"].attrs
 
 
-@pytest.mark.parametrize("case", QUICK_CASES, ids=lambda case: case.name)
+@each_kernel(QUICK_CASES)
 @pytest.mark.usefixtures("quiet_local_latents")
 def test_results_are_readable_by_arviz_and_netcdf(case: Case, tmp_path):
     model = fitted_model(case, n_draws=8)
