@@ -115,6 +115,7 @@ def test_every_public_name_has_an_entry_in_the_reference(module):
         assert f"{module}.{name}" in entries or same_object, f"docs/api.md has no entry for {module}.{name}"
 
 
+@pytest.mark.slow
 def test_sphinx_builds_without_a_warning(tmp_path):
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
     folders = ["-d", str(tmp_path / "doctrees"), str(ROOT / "docs"), str(tmp_path / "html")]

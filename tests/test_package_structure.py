@@ -1,4 +1,4 @@
-"""The house itself: rooms in order, public names, sizes, and what an import costs."""
+"""Structure of the package: import order, public names, sizes, and the cost of an import."""
 
 import ast
 import subprocess
