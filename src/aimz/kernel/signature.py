@@ -69,7 +69,7 @@ class KernelSignature:
             )
             raise TypeError(msg)
 
-    def check_apart(self, given: Mapping[str, object]) -> None:
+    def check_unambiguous(self, given: Mapping[str, object]) -> None:
         """Raise if an option that is given is also the name of a kernel parameter, so that the call is ambiguous.
 
         Raises

@@ -258,7 +258,7 @@ class EffectMethods(RequestMethods):
         key, contrast = optional_key(rng_key), read_contrast(contrast)
         options = read_options(batch_size=batch_size, store="memory", progress=progress, client=client)
         shared = {**kwargs, **({} if X is None else {self.param_input: X})}
-        self._engine.signature.check_apart({"by": by, "weights": weights})
+        self._engine.signature.check_unambiguous({"by": by, "weights": weights})
         requested = read_scenarios(scenarios, baseline, shared, self.param_input)
         table = open_chunked_table(requested[baseline]["X"], self._engine.parameters) or requested[baseline]["X"]
         self._fitted("compare_scenarios")
