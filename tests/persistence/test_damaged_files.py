@@ -356,7 +356,7 @@ def test_time_zones_cannot_be_paths_and_labels_cannot_be_large_ranges(path, monk
         index["coords"] = {"f": {"range": [0, 10**9, 1], "names": [None]}}
 
     tamper(path, change)
-    with pytest.raises(SavedModelError, match="only row labels can be a range"):
+    with pytest.raises(SavedModelError, match="Only row labels can be a range"):
         ImpactModel.load(path, kernel)
 
 

@@ -185,10 +185,18 @@ class DaskExecutor:
                 future = client.submit(compute_rows, serialized.token, rows, pure=False)
             return future
 
+        # Digests of new rows are recorded once the rows of the interrupted call are known to be the same: a call with
+        # other data must leave no digests behind.
+        unverified: set[int] = set(known or {})
+        digested: list[tuple[int, str]] = []
+
         def receive(found: Any) -> None:
             payload, digests = found
-            if record is not None and digests:
-                record(digests)
+            digested.extend(digests)
+            unverified.difference_update(at for at, _ in digests)
+            if record is not None and digested and not unverified:
+                record(digested)
+                digested.clear()
             if not verify_only:
                 store.add(payload)
 
