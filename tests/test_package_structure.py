@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ import aimz
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "aimz"
-# The order in which data walks; a room may import from those before it.
-ROOMS = [
+# The order in which data flow: a package imports only from itself and from earlier packages.
+PACKAGES = [
     "errors",
     "types",
     "_imports",
@@ -37,12 +38,13 @@ ROOMS = [
 FILES = sorted(SOURCE.rglob("*.py"))
 
 
-def room(path: Path) -> str:
+def package(path: Path) -> str:
+    """Return the top-level module or package that a file belongs to."""
     return path.relative_to(SOURCE).with_suffix("").parts[0]
 
 
 def imported(path: Path) -> set[str]:
-    """Names of the modules of ours that a file imports anywhere in it, functions included."""
+    """Return the modules of aimz that a file imports, also inside functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
@@ -53,22 +55,28 @@ def imported(path: Path) -> set[str]:
     return {name for name in found if name.split(".")[0] == "aimz"}
 
 
-def test_every_room_is_in_the_corridor():
-    assert {room(path) for path in FILES} - {"__init__"} == set(ROOMS)
+def test_every_package_is_in_the_order():
+    assert {package(path) for path in FILES} - {"__init__"} == set(PACKAGES)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
 def test_imports_run_one_way(path):
-    here = room(path)
+    here = package(path)
     for name in imported(path):
         other = name.split(".")[1] if "." in name else None
         if here == "__init__":
             continue
         assert other is not None, f"{path} imports the top of the package"
-        assert ROOMS.index(other) <= ROOMS.index(here), f"{here} imports {name}, which is further on"
-        # Other rooms are entered by the door, not through the window.
+        assert PACKAGES.index(other) <= PACKAGES.index(here), f"{here} imports {name}, which is later in the order"
+        # Other packages are imported through their `__init__` only.
         if other != here and name.count(".") > 1:
-            assert name == "aimz.utils.data", f"{path} imports {name} past the room's __init__"
+            assert name == "aimz.utils.data", f"{path} imports {name} past the package's __init__"
+
+
+def test_modules_import_without_cycles():
+    modules = {".".join(("aimz", *path.relative_to(SOURCE).with_suffix("").parts)): path for path in FILES}
+    graph = {name: imported(path) & modules.keys() - {name} for name, path in modules.items()}
+    list(TopologicalSorter(graph).static_order())
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
