@@ -1,7 +1,7 @@
 # Every target sets up what it needs, in .venv, with nothing preinstalled but Python >= 3.12 and make.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint types pytest docs bench format clean
+.PHONY: help demo test test-all test-oldest lint types pytest docs bench dist format clean
 
 # The first interpreter that is new enough; PYTHON=... on the command line chooses another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.14 python; do \
@@ -39,6 +39,27 @@ pytest: $(VENV)/.test ## Run the tests alone, in two processes; ARGS="..." is pa
 test-all: lint types $(VENV)/.test-all ## Run every test: all kernels of the catalogue, notebooks, the documentation
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "" $(ARGS)
 
+test-oldest: $(VENV)/.made ## Run a part of the tests with the oldest dependencies that pyproject.toml admits
+	$(PIP) uv
+	rm -rf .venv-oldest
+	$(BIN)/python -m venv .venv-oldest
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --only-binary :all: \
+		--output-file .venv-oldest/oldest.txt --python .venv-oldest pyproject.toml > /dev/null
+	$(BIN)/uv pip install --quiet --python .venv-oldest --constraint .venv-oldest/oldest.txt --editable . \
+		pytest pytest-timeout hypothesis optax flax equinox dm-haiku
+	.venv-oldest/bin/python -m pytest -q tests/stream tests/store/test_zarr_store.py tests/store/test_stores.py \
+		tests/kernel/test_inspection.py tests/model
+
+dist: $(VENV)/.made ## Build wheel and sdist, and check each in an empty environment
+	$(PIP) build
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	for file in dist/*.whl dist/*.tar.gz; do \
+		rm -rf .venv-dist && $(BIN)/python -m venv .venv-dist && .venv-dist/bin/python -m pip install --quiet $$file \
+		&& .venv-dist/bin/python -I -c "import aimz, sys; print(aimz.__version__, 'from', sys.argv[1])" $$file || exit 1; \
+	done
+	rm -rf .venv-dist
+
 docs: $(VENV)/.docs ## Build the documentation into docs/_build
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 	@echo "open docs/_build/index.html"
@@ -51,7 +72,7 @@ format: $(VENV)/.test ## Put the source into the house style
 	$(BIN)/ruff format .
 
 clean: ## Remove everything that was made
-	rm -rf $(VENV) docs/_build docs/api out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest dist docs/_build docs/api out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.made:
 	@test -n "$(PYTHON)" || { echo "Python 3.12 or newer with the venv module is needed; none was found." >&2; exit 1; }
