@@ -69,7 +69,7 @@ class JobSpec:
     digest: str
     """Digest of the step, as the client traced it."""
     spec: StepSpec
-    """Leaves of the inputs that have no rows, except the key."""
+    """Description of the step, without inputs that have rows and without the key."""
     key: str | None
     plan: "Plan"
     """Plan of the client; each worker chooses the length of its steps."""
