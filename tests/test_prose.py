@@ -451,3 +451,30 @@ def test_prose_of_sources(path):
 def test_prose_of_pages(path):
     findings = findings_in_page(path.read_text(encoding="utf-8"))
     assert not findings, report(path, findings)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "repaired"),
+    [
+        (
+            "What rows are known by that are read once: digests, taken as they come by.",
+            "Digests of row ranges, computed while the rows are streamed.",
+        ),
+        ("Those of the input, and what runs along them.", "Names of the input's columns."),
+        ("Of JAX, on which the numbers depend.", "Settings of JAX that the numbers depend on."),
+        ("Draws that are made anew.", "Draws that are resampled."),
+        ("Posterior draws, without a word about chains.", "Posterior draws, silently merged over chains."),
+    ],
+)
+def test_rules_reject_sentences_and_accept_their_repair(sentence, repaired):
+    def findings(text: str) -> list[Finding]:
+        return findings_in_source(f'"""{text}"""\n')
+
+    assert findings(sentence)
+    assert not findings(repaired)
+
+
+@pytest.mark.parametrize("verb", ["Refuse", "Say", "Look", "Tell", "Let"])
+def test_docstrings_of_functions_begin_with_plain_verbs(verb):
+    assert findings_in_source(f'"""Checks."""\n\n\ndef f():\n    """{verb} rows."""\n')
+    assert not findings_in_source('"""Checks."""\n\n\ndef f():\n    """Check rows."""\n')
