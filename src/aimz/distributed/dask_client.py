@@ -31,6 +31,7 @@ from aimz.engine import (
     InputLayout,
     OutputSpec,
     PredictionRequest,
+    RunOptions,
     StepRunner,
     versions,
 )
@@ -157,27 +158,19 @@ class DaskExecutor:
     output: OutputSpec
     request: PredictionRequest
 
-    def run(
-        self,
-        store: "ResultStore | None",
-        *,
-        record: Callable[[list[tuple[int, str]]], None] | None = None,
-        resumed: "Mapping[str, Variable] | None" = None,
-        known: Mapping[int, str] | None = None,
-        verify_only: bool = False,
-        progress: str | None = None,
-    ) -> int:
+    def run(self, store: "ResultStore | None", options: RunOptions) -> int:
         """Compute all rows on the workers, as in `aimz.engine.Executor`."""
         assert store is not None
+        known, record = options.known, options.record
         client, plan, layout = self.client, self.runner.plan, self.runner.spec.layout
-        serialized = serialize_job(self._job(resumed), self.device or "")
+        serialized = serialize_job(self._job(options.resumed), self.device or "")
         name = _plugin_name(client, serialized)
         renew = partial(client.register_plugin, JobPlugin(serialized), name=name)
         with_dask = any(rows.uses_dask for rows in _readers(layout))
 
         def begin(start: int, stop: int) -> "Future[Any]":
             digests = None if known is None else {at: known[at] for at in range(start, stop, plan.note) if at in known}
-            part = None if verify_only else store.part(start, stop)
+            part = None if options.verify_only else store.part(start, stop)
             rows = RowRange(start, stop, _slices(layout, start, stop), part, digests)
             if with_dask:
                 future: Future[Any] = client.compute(delayed(compute_rows, pure=False)(serialized.token, rows))
@@ -197,13 +190,15 @@ class DaskExecutor:
             if record is not None and digested and not unverified:
                 record(digested)
                 digested.clear()
-            if not verify_only:
+            if not options.verify_only:
                 store.add(payload)
 
         _remove_orphaned_jobs(client)
         renew()
         try:
-            run_on_cluster(client, self._ranges(store), begin=begin, receive=receive, renew=renew, progress=progress)
+            run_on_cluster(
+                client, self._ranges(store), begin=begin, receive=receive, renew=renew, progress=options.progress
+            )
         finally:
             # A job that cannot be removed costs memory only; results and errors are not affected.
             with suppress(Exception):

@@ -4,7 +4,7 @@ __all__ = ["MultiHostExecutor", "await_others", "check_same_call", "share_locati
 
 import json
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +21,7 @@ from aimz.engine import (
     OutputSpec,
     PredictionRequest,
     RangeDigests,
+    RunOptions,
     StepRunner,
     compute_range,
     missing_steps,
@@ -28,7 +29,7 @@ from aimz.engine import (
 from aimz.progress import ProgressBar
 
 if TYPE_CHECKING:
-    from aimz.store import ChunkWriter, ResultStore, StorePart, Variable
+    from aimz.store import ChunkWriter, ResultStore, StorePart
 
 _ENDS = 64
 """Rows at both ends of a lazily read array that are compared."""
@@ -116,17 +117,8 @@ class MultiHostExecutor:
     request: PredictionRequest
     device: str | None = None
 
-    def run(
-        self,
-        store: "ResultStore | None",
-        *,
-        record: Callable[[list[tuple[int, str]]], None] | None = None,
-        resumed: "Mapping[str, Variable] | None" = None,
-        known: Mapping[int, str] | None = None,
-        verify_only: bool = False,
-        progress: str | None = None,
-    ) -> int:
-        """Compute the rows of this process and receive those of the others, as in `aimz.engine.Executor`."""
+    def run(self, store: "ResultStore | None", options: RunOptions) -> int:
+        """Compute the rows of this process and receive the rows of the others, as in `aimz.engine.Executor`."""
         plan, n_obs = self.runner.plan, self.runner.plan.n_obs
         assert n_obs is not None
         stored = self.request.options.store == "persistent"
@@ -137,19 +129,19 @@ class MultiHostExecutor:
         first, last = ranges[0][0], ranges[-1][1]
         runner = self._runner_from(*ranges[0])
         part = None
-        if not verify_only:
+        if not options.verify_only:
             part = _shared_writer(store, first, last) if stored else _part(store, first, last)
-        hidden = progress is None or not process_group.is_coordinator
-        with ProgressBar(total=n_obs, unit=" rows", desc=progress, disable=hidden, delay=0.5) as bar:
+        hidden = options.progress is None or not process_group.is_coordinator
+        with ProgressBar(total=n_obs, unit=" rows", desc=options.progress, disable=hidden, delay=0.5) as bar:
             for number, (start, stop) in enumerate(ranges, 1):
-                digests = RangeDigests(runner, known or {})
-                if sent and not verify_only:
+                digests = RangeDigests(runner, options.known or {})
+                if sent and not options.verify_only:
                     part = _part(store, start, stop)
                 if part is None:
                     for begin, end in plan.steps(start, stop):
                         runner.skip(begin, end)
                 elif start < stop:
-                    self._compute(runner, part, start, stop, digests, resumed, known)
+                    self._compute(runner, part, start, stop, digests, options)
                 # Every process reads the first step to test it; the process whose rows these are records its digest.
                 digests.collected.extend([] if runner.digests is None else runner.digests.take())
                 own = [(at, digest) for at, digest in digests.collected if start <= at < stop]
@@ -157,8 +149,8 @@ class MultiHostExecutor:
                 mine = _Progress(stop - start, own, part.payload() if part is not None and due else None)
                 for process, content in enumerate(process_group.allgather("rows", pickle.dumps(mine, protocol=5))):
                     theirs: _Progress = mine if process == process_group.index else pickle.loads(content)
-                    if record is not None and theirs.digests:
-                        record(theirs.digests)
+                    if options.record is not None and theirs.digests:
+                        options.record(theirs.digests)
                     if theirs.payload is not None:
                         assert store is not None
                         store.add(theirs.payload)
@@ -173,14 +165,13 @@ class MultiHostExecutor:
         start: int,
         stop: int,
         digests: RangeDigests,
-        resumed: "Mapping[str, Variable] | None",
-        known: Mapping[int, str] | None,
+        options: RunOptions,
     ) -> None:
         """Compute a range of rows."""
         is_missing = None
-        if resumed is not None:
+        if options.resumed is not None:
             written: ChunkWriter = part  # type: ignore[assignment]  # only stored calls are resumed
-            is_missing = missing_steps(runner.plan, resumed, written, start, stop, known)
+            is_missing = missing_steps(runner.plan, options.resumed, written, start, stop, options.known)
         reached = compute_range(
             runner, self.output, part, start, stop, is_missing=is_missing, on_rows_read=digests.check
         )

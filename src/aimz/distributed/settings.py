@@ -24,7 +24,7 @@ def jax_settings() -> dict[str, Any]:
 
 @contextmanager
 def use_jax_settings(settings: Mapping[str, Any]) -> Iterator[None]:
-    """Compute with settings of JAX, and restore those of this process afterwards."""
+    """Compute with settings of JAX, and restore the settings of this process afterwards."""
     before = {name: getattr(jax.config, name) for name in settings}
     changed = [name for name, value in settings.items() if before[name] != value]
     for name in changed:

@@ -11,7 +11,7 @@ from aimz.engine.prepared_call import PredictionSettings, PreparedCall, SharedRe
 from aimz.engine.request import PredictionRequest
 from aimz.engine.result_directory import CallLocation, ResultDirectory
 from aimz.engine.row_groups import read_groups_of
-from aimz.engine.row_range import Executor, LocalExecutor, RangeDigests, compute_range
+from aimz.engine.row_range import Executor, LocalExecutor, RangeDigests, RunOptions, compute_range
 from aimz.engine.runner import StepRunner, StepSpec
 from aimz.engine.scenarios import (
     Scenario,
@@ -43,6 +43,7 @@ __all__ = [
     "RangeDigests",
     "ResultDirectory",
     "RowFeed",
+    "RunOptions",
     "Scenario",
     "SharedResampling",
     "StepRunner",

@@ -100,7 +100,7 @@ def open_source(engine: KernelEngine, X: Any, kwargs: Mapping[str, Any], expecte
     if shuffled:
         warn("The loader shuffles its rows; results are in the loader's order, not in that of its data set.")
     reader = BatchReader(X, engine.parameters)
-    # Reading as many rows as a block may have tells whether there are fewer: the blocks are then those of an array.
+    # Reading as many rows as a block may have tells whether there are fewer: blocks are then the same as for arrays.
     known = X.n_obs if isinstance(X, ChunkedTable) else len(X.dataset) if isinstance(X, ArrayLoader) else None
     known = reader.length_up_to(_BLOCK) if known is None else known
     aligned = next((value.shape[0] for value in kwargs.values() if is_array(value) and np.ndim(value)), None)

@@ -47,9 +47,9 @@ class PredictionSettings:
     in_sample: bool = True
     """Whether the rows are the fitted observations."""
     changed: frozenset[str] = frozenset()
-    """Arguments that differ from those of the fit; local latents that descend from them are resampled."""
+    """Arguments whose data differ from the fit; local latents that descend from them are resampled."""
     has_other_index: bool = False
-    """Whether the row labels differ from those of the fit, so that all local latents are resampled."""
+    """Whether the row labels differ from the fitted labels, so that all local latents are resampled."""
     shared: SharedResampling = SharedResampling()
     scored: Scored | None = None
 

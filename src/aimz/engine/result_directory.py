@@ -86,7 +86,7 @@ class ResultDirectory:
             self.store.write_group(name, *as_group(dataset.assign_attrs(self.where.attrs)))
 
     def record(self, digests: list[tuple[int, str]]) -> None:
-        """Write digests of rows to the journal; raise if they differ from those of the interrupted run."""
+        """Write digests of rows to the journal; raise if the interrupted run recorded others."""
         if self._journal is None or not digests:
             return
         start = self._journal.record_all(digests)
@@ -104,7 +104,7 @@ class ResultDirectory:
         self._journal.rows.update(digests)
 
     def check_same_rows(self, digest: str) -> None:
-        """Raise if the rows that were read differ from those of a complete call."""
+        """Raise if the rows that were read differ from the rows of the complete call."""
         assert self._journal is not None
         if self._journal.digest != digest:
             msg = (

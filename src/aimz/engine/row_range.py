@@ -1,6 +1,6 @@
 """Computes a range of rows into a store or a part of one: the loop that all executors share."""
 
-__all__ = ["Executor", "LocalExecutor", "RangeDigests", "compute_range"]
+__all__ = ["Executor", "LocalExecutor", "RangeDigests", "RunOptions", "compute_range"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -97,6 +97,22 @@ class RangeDigests:
             raise ValueError(msg)
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """Options of an executor: resumed parts, digests of rows and progress."""
+
+    record: Callable[[Digests], None] | None = None
+    """Receives the digests of rows, if rows are digested."""
+    resumed: "Mapping[str, Variable] | None" = None
+    """Variables of an interrupted call, whose stored chunks are not computed again."""
+    known: Mapping[int, str] | None = None
+    """Digests of rows that the interrupted call recorded, by first row; None if every stored chunk counts."""
+    verify_only: bool = False
+    """Whether to read and digest the rows without computing anything."""
+    progress: str | None = None
+    """Title of the progress bar; None for no bar."""
+
+
 class Executor(Protocol):
     """Computes all rows of a planned call, in this process or elsewhere."""
 
@@ -104,32 +120,10 @@ class Executor(Protocol):
     def device(self) -> str | None:
         """Kind of device that computes, if it is not that of this process."""
 
-    def run(
-        self,
-        store: "ResultStore | None",
-        *,
-        record: Callable[[Digests], None] | None = None,
-        resumed: "Mapping[str, Variable] | None" = None,
-        known: Mapping[int, str] | None = None,
-        verify_only: bool = False,
-        progress: str | None = None,
-    ) -> int:
+    def run(self, store: "ResultStore | None", options: RunOptions) -> int:
         """Compute all rows into a store and return their number (of draws, if draws are split).
 
-        Parameters
-        ----------
-        store
-            The open store; None if another process writes the result.
-        record
-            Receives the digests of rows, if they are digested.
-        resumed
-            Variables of an interrupted call, whose stored chunks are not computed again.
-        known
-            Digests of rows that the interrupted call recorded, by first row; None if every stored chunk counts.
-        verify_only
-            Whether to read and digest the rows without computing anything.
-        progress
-            Title of the progress bar; None for no bar.
+        ``store`` is open, or None if another process writes the result.
         """
         ...
 
@@ -142,42 +136,33 @@ class LocalExecutor:
     output: OutputSpec
     device: str | None = None
 
-    def run(
-        self,
-        store: "ResultStore | None",
-        *,
-        record: Callable[[Digests], None] | None = None,
-        resumed: "Mapping[str, Variable] | None" = None,
-        known: Mapping[int, str] | None = None,
-        verify_only: bool = False,
-        progress: str | None = None,
-    ) -> int:
+    def run(self, store: "ResultStore | None", options: RunOptions) -> int:
         """Compute all rows, as in :class:`Executor`."""
         from aimz.store import NullPart
 
         runner, digests = self.runner, self.runner.digests
 
         def record_digests() -> None:
-            if record is not None and digests is not None:
-                record(digests.take())
+            if options.record is not None and digests is not None:
+                options.record(digests.take())
 
-        if verify_only:
+        if options.verify_only:
             for start, stop in runner.plan.steps():
                 if not runner.skip(start, stop):
                     break
                 record_digests()
             return 0
         is_missing = None
-        if resumed is not None and store is not None:
+        if options.resumed is not None and store is not None:
             stored: ZarrStore = store  # type: ignore[assignment]  # only stored calls are resumed
-            is_missing = missing_steps(runner.plan, resumed, stored, digested=known)
+            is_missing = missing_steps(runner.plan, options.resumed, stored, digested=options.known)
         length = compute_range(
             runner,
             self.output,
             store or NullPart(),
             is_missing=is_missing,
             on_rows_read=record_digests,
-            progress=progress,
+            progress=options.progress,
         )
         if runner.plan.axis == "obs":
             runner.check_length(length)

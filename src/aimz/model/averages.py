@@ -4,7 +4,7 @@ __all__ = ["sum_over_rows"]
 
 from aimz.data import fingerprint
 from aimz.distributed import check_same_call, choose_executor, process_group
-from aimz.engine import KernelEngine, OutputSpec, PredictionRequest, StepRunner, fingerprint_of
+from aimz.engine import KernelEngine, OutputSpec, PredictionRequest, RunOptions, StepRunner, fingerprint_of
 from aimz.forward import TILE, JointPass
 from aimz.model.execution import progress_title
 from aimz.model.results import ScenarioSums
@@ -32,7 +32,8 @@ def sum_over_rows(engine: KernelEngine, request: PredictionRequest, runner: Step
     output = OutputSpec({name: name for name in sites}, dict.fromkeys(sites, 0))
     if not process_group.is_single_process:
         check_same_call(_identity(request, runner), request)
-    length = choose_executor(engine, request, runner, output).run(store, progress=progress_title(request))
+    options = RunOptions(progress=progress_title(request))
+    length = choose_executor(engine, request, runner, output).run(store, options)
     return ScenarioSums(
         sums={name: store.read(name) for name in sites},
         with_rows=frozenset(joint.row_axes),

@@ -18,6 +18,7 @@ from aimz.engine import (
     PredictionRequest,
     PreparedCall,
     ResultDirectory,
+    RunOptions,
     StepRunner,
     fingerprint_of,
     known_digests,
@@ -97,7 +98,8 @@ class _Execution:
             self._fill(store, directory, where, variables, frame, auxiliary)
             await_others("completeness of the result")
         elif self.runner.digests is not None and (request.source.reader is not None or options.resume.rows):
-            self.executor.run(store, record=None if directory is None else directory.restore, verify_only=True)
+            record = None if directory is None else directory.restore
+            self.executor.run(store, RunOptions(record=record, verify_only=True))
             if directory is not None:
                 directory.check_same_rows(options.resume.rows)
         stored: Any = store
@@ -210,13 +212,13 @@ class _Execution:
     ) -> int:
         """Compute what is missing from a store; return the number of rows, or of draws if draws are split."""
         resume = self.request.options.resume
-        length = self.executor.run(
-            store,
+        options = RunOptions(
             record=None if directory is None else directory.record,
             resumed=None if resume is None else variables,
             known=known_digests(None if resume is None else resume.journal, self.runner.digests),
             progress=progress_title(self.request),
         )
+        length = self.executor.run(store, options)
         if directory is not None:
             directory.check_end(length)
         return length
@@ -229,7 +231,7 @@ class _Execution:
         drawn = self._variables(dict.fromkeys(self.request.names.values(), ()), None)
         with TemporaryFileStore() as spill:
             spill.open(Group(drawn))
-            length = self.executor.run(spill, progress=progress_title(self.request))
+            length = self.executor.run(spill, RunOptions(progress=progress_title(self.request)))
             for name in drawn:
                 draws = spill.read(name)
                 flat = draws.reshape(plan.n_draws, -1)

@@ -106,7 +106,7 @@ class ScoringMethods(RequestMethods):
 
         Pareto-smoothed importance sampling (Vehtari, Gelman and Gabry 2017; Vehtari et al. 2024) needs all draws of a
         row, but only one row at a time. It is computed while the rows are streamed, so memory grows neither with the
-        number of rows nor with the number of draws. The values equal :func:`arviz_stats.loo` for
+        number of rows nor with the number of draws. The values equal the output of :func:`arviz_stats.loo` for
         :meth:`log_likelihood`, with ``elpd_i`` and ``pareto_k`` for each row. The result prints like ArviZ's own and
         can be passed to :func:`arviz_stats.compare`. Discrete local latent sites are marginalized, because a posterior
         draw of a row's class carries information about the observation that is left out.
