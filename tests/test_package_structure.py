@@ -101,12 +101,36 @@ def test_every_module_says_what_is_public(path):
 def test_public_names():
     from aimz import errors, model
 
-    assert aimz.__all__ == ["ImpactModel", "__version__", "in_words", "open_result", "summary"]
+    own = {"ImpactModel", "__version__", "in_words", "open_result", "summary"}
+    assert set(aimz.__all__) == own | set(errors.__all__)
+    assert all(getattr(aimz, name) is getattr(errors, name) for name in set(aimz.__all__) - own)
     assert aimz.ImpactModel is model.ImpactModel
     assert model.KernelSpec.__name__ == "KernelSpec"
     assert issubclass(errors.NotFittedError, ValueError)
     assert issubclass(errors.KernelValidationError, ValueError)
     assert (SOURCE / "py.typed").exists()
+
+
+def test_every_warning_has_a_category_of_ours():
+    """Only the helper calls `warnings.warn`, and each use of the helper names a category."""
+    from aimz import errors
+
+    categories = {n for n, c in vars(errors).items() if isinstance(c, type) and issubclass(c, aimz.AimzWarning)}
+    assert categories >= {"AimzWarning", "FitWarning", "OutputWarning", "PerformanceWarning"}
+    assert issubclass(aimz.AimzWarning, UserWarning)
+    assert issubclass(aimz.FitWarning, RuntimeWarning)  # a loss that is not finite
+    found = set()
+    for path in FILES:
+        calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+        for call in calls:
+            where = f"{path}:{call.lineno}"
+            if ast.unparse(call.func) in ("warnings.warn", "warnings.warn_explicit"):
+                assert path.name == "errors.py", where
+            elif ast.unparse(call.func) == "warn":
+                assert len(call.args) == 2, where
+                assert ast.unparse(call.args[1]) in categories, where
+                found.add(path)
+    assert len(found) > 15
 
 
 def test_version_stands_in_one_place():

@@ -10,9 +10,39 @@ from importlib import import_module
 from typing import Any
 
 import aimz._imports  # noqa: F401
+from aimz.errors import (
+    AimzWarning,
+    CheckpointError,
+    ClusterError,
+    FitWarning,
+    IncompleteResultError,
+    KernelValidationError,
+    NotFittedError,
+    OutputWarning,
+    PerformanceWarning,
+    SavedModelError,
+    StaleResultError,
+)
 from aimz.model import ImpactModel
 
-__all__ = ["ImpactModel", "__version__", "in_words", "open_result", "summary"]
+__all__ = [
+    "AimzWarning",
+    "CheckpointError",
+    "ClusterError",
+    "FitWarning",
+    "ImpactModel",
+    "IncompleteResultError",
+    "KernelValidationError",
+    "NotFittedError",
+    "OutputWarning",
+    "PerformanceWarning",
+    "SavedModelError",
+    "StaleResultError",
+    "__version__",
+    "in_words",
+    "open_result",
+    "summary",
+]
 
 __version__ = "0.1.0"
 

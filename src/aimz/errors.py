@@ -1,11 +1,15 @@
-"""Public exceptions, each of which is also the builtin exception that fits."""
+"""Public exceptions, each of which is also the builtin exception that fits, and the categories of warnings."""
 
 __all__ = [
+    "AimzWarning",
     "CheckpointError",
     "ClusterError",
+    "FitWarning",
     "IncompleteResultError",
     "KernelValidationError",
     "NotFittedError",
+    "OutputWarning",
+    "PerformanceWarning",
     "SavedModelError",
     "StaleResultError",
 ]
@@ -47,6 +51,22 @@ class StaleResultError(FileNotFoundError):
     """A stored result no longer exists: its directory was removed, for example by ``cleanup``."""
 
 
-def warn(message: str, category: type[Warning] = UserWarning) -> None:
+class AimzWarning(UserWarning):
+    """Base class of all warnings of this package."""
+
+
+class FitWarning(AimzWarning, RuntimeWarning):
+    """A fit did not settle, ignored an option, or has no posterior draws for some sites."""
+
+
+class OutputWarning(AimzWarning):
+    """A result may mean something else than expected; the message names the assumption behind its numbers."""
+
+
+class PerformanceWarning(AimzWarning):
+    """A call needs more time or memory than it would with another kernel or another way to run it."""
+
+
+def warn(message: str, category: type[AimzWarning]) -> None:
     """Issue a warning that points to the line of the user's code."""
     warnings.warn(message, category, skip_file_prefixes=(_HERE,))

@@ -25,7 +25,7 @@ from numpyro.contrib.module import flax_module
 from numpyro.infer import MCMC, NUTS
 from numpyro.infer.reparam import LocScaleReparam
 
-from aimz import ImpactModel
+from aimz import ImpactModel, PerformanceWarning
 
 N = 2500  # Two whole blocks and a part of one.
 D = 2
@@ -48,7 +48,7 @@ def streamed(model: ImpactModel, *args, method="predict", **options) -> tuple[bo
         options = {"rng_key": KEY, "store": "memory", "progress": False, **options}
         tree = getattr(model, method)(*args, **options)
     warned = [w for w in caught if "cannot be split along its rows" in str(w.message)]
-    assert all(w.category is UserWarning for w in warned)
+    assert all(w.category is PerformanceWarning for w in warned)
     assert len(warned) <= 1
     group = next(tree[g] for g in tree.children if g not in ("posterior", "observed_data", "constant_data"))
     return bool(warned), {name: array.values.reshape(-1, *array.shape[2:]) for name, array in group.items()}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aimz.errors import warn
+from aimz.errors import AimzWarning, warn
 
 
 def check_key(key: Any) -> jax.Array:
@@ -18,7 +18,8 @@ def check_key(key: Any) -> jax.Array:
     if isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32 and key.shape == (2,):
         warn(
             "A legacy `uint32` key was converted to a typed key. Make keys with `jax.random.key(seed)` rather "
-            "than `jax.random.PRNGKey(seed)`."
+            "than `jax.random.PRNGKey(seed)`.",
+            AimzWarning,
         )
         return jax.random.wrap_key_data(jnp.asarray(key))
     got = f"an array of dtype {key.dtype}, shape {key.shape}" if hasattr(key, "dtype") else repr(key)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aimz.data.arrays import check_array, check_count
-from aimz.errors import warn
+from aimz.errors import FitWarning, warn
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ def read_draws(samples: Mapping[str, Any], *, num_chains: int, param_output: str
         msg = f"`num_chains` must divide the number of draws, {n_draws}; got {num_chains}."
         raise ValueError(msg)
     if param_output in draws:
-        warn(f"Draws of the output `{param_output}` were dropped from `samples`: it is what gets predicted.")
+        warn(
+            f"Draws of the output `{param_output}` were dropped from `samples`: it is what gets predicted.", FitWarning
+        )
         draws = {name: value for name, value in draws.items() if name != param_output}
         if not draws:
             msg = f"`samples` must hold another site than the output `{param_output}`."

@@ -16,7 +16,7 @@ from aimz.engine import (
     PredictionRequest,
     StepRunner,
 )
-from aimz.errors import warn
+from aimz.errors import PerformanceWarning, warn
 
 
 def check_executable(request: PredictionRequest) -> None:
@@ -64,7 +64,7 @@ def choose_executor(
 
     Warns
     -----
-    UserWarning
+    PerformanceWarning
         If all rows have to be computed together, so that workers or other processes cannot share them.
     """
     plan, source, local = runner.plan, request.source, LocalExecutor(runner, output)
@@ -74,14 +74,20 @@ def choose_executor(
             return local
         if plan.axis != "obs":
             if request.options.client:
-                warn("All rows are computed together, in this process: the workers of `client` are not used.")
+                warn(
+                    "All rows are computed together, in this process: the workers of `client` are not used.",
+                    PerformanceWarning,
+                )
             return local
         from aimz.distributed.dask_client import dask_executor_for
 
         return dask_executor_for(client, engine.kernel, runner, output, request)
     if plan.axis != "obs":
         # Waiting for another process to compute all rows could take longer than a collective may.
-        warn(f"All rows are computed together, so each of the {process_group.count} processes computes all of them.")
+        warn(
+            f"All rows are computed together, so each of the {process_group.count} processes computes all of them.",
+            PerformanceWarning,
+        )
         return local
     if plan.n_obs is None:
         msg = (

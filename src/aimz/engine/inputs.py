@@ -23,7 +23,7 @@ from aimz.data import (
 )
 from aimz.engine.kernel_engine import KernelEngine
 from aimz.engine.prepared_call import PreparedCall
-from aimz.errors import warn
+from aimz.errors import OutputWarning, warn
 from aimz.kernel import ValueSource
 from aimz.utils.data import ArrayDataset, ArrayLoader
 
@@ -98,7 +98,10 @@ def open_source(engine: KernelEngine, X: Any, kwargs: Mapping[str, Any], expecte
         return InputSource({names[0]: X})
     shuffled = is_shuffled(X)
     if shuffled:
-        warn("The loader shuffles its rows; results are in the loader's order, not in that of its data set.")
+        warn(
+            "The loader shuffles its rows; results are in the loader's order, not in that of its data set.",
+            OutputWarning,
+        )
     reader = BatchReader(X, engine.parameters)
     # Reading as many rows as a block may have tells whether there are fewer: blocks are then the same as for arrays.
     known = X.n_obs if isinstance(X, ChunkedTable) else len(X.dataset) if isinstance(X, ArrayLoader) else None

@@ -19,7 +19,7 @@ from aimz.engine.outputs import output_shapes
 from aimz.engine.prepared_call import PreparedCall
 from aimz.engine.request import PredictionRequest
 from aimz.engine.runner import StepRunner, StepSpec
-from aimz.errors import warn
+from aimz.errors import PerformanceWarning, warn
 from aimz.forward import StreamAxis, TracedStep
 from aimz.kernel import RowUse, ValueSource, site_obstacle
 
@@ -65,7 +65,7 @@ def plan_request(engine: KernelEngine, request: PredictionRequest) -> tuple[Pred
 
     Warns
     -----
-    UserWarning
+    PerformanceWarning
         If rows depend on one another, so that all rows are computed together.
     """
     by_draws = request.options.shard_axis == "draw"
@@ -77,7 +77,8 @@ def plan_request(engine: KernelEngine, request: PredictionRequest) -> tuple[Pred
         setting = "" if len(request.scenarios) > 1 else " (`shard_axis='draw'`)"
         warn(
             f"Kernel `{engine.signature.kernel}` cannot be split along its rows ({reason}), so all rows are computed "
-            f"together, some draws at a time{setting}."
+            f"together, some draws at a time{setting}.",
+            PerformanceWarning,
         )
     request = request.with_all_rows(engine)
     spec = _step_spec(request, None)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from aimz.data import Posterior
 from aimz.engine.prepared_call import PreparedCall
-from aimz.errors import warn
+from aimz.errors import OutputWarning, warn
 from aimz.kernel import KernelSpec, Substitution, ValueSource
 
 
@@ -18,27 +18,33 @@ def warn_about_substitution(prepared: PreparedCall, known: KernelSpec | None) ->
     specs = (spec, known) if known else (spec,)
     unused = [name for name in posterior.draws if not any(name in one for one in specs)]
     if unused:
-        warn(f"Draws of {quote_list(unused)} in the posterior belong to no site of the kernel and are not used.")
+        warn(
+            f"Draws of {quote_list(unused)} in the posterior belong to no site of the kernel and are not used.",
+            OutputWarning,
+        )
     kept = substitution.sites_from(ValueSource.POSTERIOR_ROWS)
     if kept:
         warn(
             f"Local latent site(s) {quote_list(kept)} keep their posterior draws, row by row: the input is assumed to "
-            "be the fitted observations. For other observations pass `in_sample=False`."
+            "be the fitted observations. For other observations pass `in_sample=False`.",
+            OutputWarning,
         )
     resampled = substitution.sites_from(ValueSource.RESAMPLED_NEW_ROWS)
     if resampled:
         warn(
             f"Local latent site(s) {quote_list(resampled)} are resampled given the sites they depend on: the input is "
-            "not the fitted observations."
+            "not the fitted observations.",
+            OutputWarning,
         )
     missing = substitution.sites_from(ValueSource.PRIOR_MISSING)
     if missing:
-        warn(f"Site(s) {quote_list(missing)} are not in the posterior and are drawn from their prior.")
+        warn(f"Site(s) {quote_list(missing)} are not in the posterior and are drawn from their prior.", OutputWarning)
     initial = substitution.sites_from(ValueSource.INITIAL)
     if initial:
         warn(
             f"Parameter(s) {quote_list(initial)} have no fitted value; their initial value is used. Fit with SVI, or "
-            "set their draws with `set_posterior_sample`."
+            "set their draws with `set_posterior_sample`.",
+            OutputWarning,
         )
     _warn_about_control_flow(spec, substitution, posterior)
     _warn_about_priors(prepared, posterior)
@@ -55,7 +61,8 @@ def _warn_about_priors(prepared: PreparedCall, posterior: Posterior) -> None:
         warn(
             f"Global site(s) {quote_list(lost)} descend from the intervention on {quote_list(sorted(arguments))} and "
             "are resampled from their prior, so their posterior is not used. If the prior only takes a number from "
-            "the data (a scale, say), compute that number beforehand and pass it as an argument."
+            "the data (a scale, say), compute that number beforehand and pass it as an argument.",
+            OutputWarning,
         )
 
 
@@ -79,7 +86,8 @@ def _warn_about_control_flow(spec: KernelSpec, substitution: Substitution, poste
     if inside:
         warn(
             f"Site(s) {quote_list(inside)} inside a `scan` or `cond` are resampled: all sites inside one count as "
-            "depending on one another, and on all its inputs, since its inside is not traced."
+            "depending on one another, and on all its inputs, since its inside is not traced.",
+            OutputWarning,
         )
 
 

@@ -27,7 +27,7 @@ from numpyro.infer.autoguide import AutoDiagonalNormal, AutoGuide, AutoGuideList
 from numpyro.primitives import Messenger
 
 from aimz.data import KernelArguments
-from aimz.errors import KernelValidationError, warn
+from aimz.errors import FitWarning, KernelValidationError, warn
 from aimz.forward import map_over_draws
 from aimz.inference.minibatch_scaling import HOLDS_DATA, enumerates_discrete, guide_parts, run_sites
 from aimz.kernel import KernelSpec, Role
@@ -252,7 +252,8 @@ def draw_discrete(
             f"Discrete latent site(s) {', '.join(f'`{name}`' for name in names)} have no posterior draws: NumPyro sums "
             f"over `{inside[0]}` inside a `scan` and cannot draw it there. Predictions draw them given the sites they "
             "depend on, but not given the data. For posterior draws, sample them with "
-            "`DiscreteHMCGibbs(NUTS(kernel))` in a kernel without `scan`."
+            "`DiscreteHMCGibbs(NUTS(kernel))` in a kernel without `scan`.",
+            FitWarning,
         )
         return {}
     from numpyro.contrib.funsor import infer_discrete

@@ -4,7 +4,7 @@ __all__ = ["make_fit"]
 
 from numpyro.infer import MCMC, SVI
 
-from aimz.errors import warn
+from aimz.errors import FitWarning, warn
 from aimz.inference.base import Fit
 from aimz.inference.mcmc import MCMCFit
 from aimz.inference.svi import SVIFit
@@ -22,7 +22,7 @@ def make_fit(kernel: Kernel, inference: object, svi: object) -> Fit:
 
     Warns
     -----
-    UserWarning
+    FitWarning
         If the model of the object is not the kernel.
     """
     if (inference is None) == (svi is None):
@@ -40,6 +40,7 @@ def make_fit(kernel: Kernel, inference: object, svi: object) -> Fit:
     if model is not kernel:
         warn(
             f"The inference object fits `{kernel_name(model)}`, which is not the object `{kernel_name(kernel)}` that "
-            "predicts. Their sites must agree."
+            "predicts. Their sites must agree.",
+            FitWarning,
         )
     return SVIFit(chosen) if isinstance(chosen, SVI) else MCMCFit(chosen)

@@ -13,7 +13,7 @@ from numpyro import infer
 from numpyro.infer import HMC, MCMC, NUTS, DiscreteHMCGibbs, HMCGibbs, MixedHMC
 
 from aimz.data import KernelArguments, Posterior
-from aimz.errors import SavedModelError, warn
+from aimz.errors import FitWarning, SavedModelError, warn
 from aimz.inference.base import Fit, KernelContext, check_fitted
 from aimz.inference.enumeration import check_enumerable, check_values, draw_discrete, enumeration_marks
 from aimz.kernel import KernelSpec
@@ -55,7 +55,8 @@ class MCMCFit(Fit):
         if num_samples not in (_DEFAULT_NUM_SAMPLES, self.inference.num_samples):
             warn(
                 f"`num_samples={num_samples}` was ignored: this MCMC object draws {self.inference.num_samples} per "
-                "chain. Set `num_samples` there."
+                "chain. Set `num_samples` there.",
+                FitWarning,
             )
 
     @override
@@ -111,7 +112,8 @@ class MCMCFit(Fit):
         if needs_template(state):
             warn(
                 f"The state of `{type(mcmc.sampler).__name__}` contains objects that cannot be saved; it is left out, "
-                "so that `sample` cannot continue the chains of a loaded model. The draws are saved."
+                "so that `sample` cannot continue the chains of a loaded model. The draws are saved.",
+                FitWarning,
             )
             state, added = None, {}
         arrays.update(added)

@@ -30,7 +30,7 @@ from numpyro.infer.autoguide import AutoGuide, AutoGuideList
 from numpyro.optim import Minimize
 from numpyro.primitives import Messenger
 
-from aimz.errors import warn
+from aimz.errors import FitWarning, warn
 from aimz.kernel import KernelSpec
 
 type Abstract = Mapping[str, jax.ShapeDtypeStruct]
@@ -114,7 +114,8 @@ def _scaling_with_rows(
         elif site.shapes != other_site.shapes and abs(site.scale * n_rows - n_obs) > 1e-6 * n_obs:
             warn(
                 f"Site `{name}` of the {kind} counts as {site.scale * n_rows:g} rows, by its own scale, but the data "
-                f"have {n_obs}: the posterior is that of {site.scale * n_rows:g} such rows."
+                f"have {n_obs}: the posterior is that of {site.scale * n_rows:g} such rows.",
+                FitWarning,
             )
     return frozenset(scaled)
 

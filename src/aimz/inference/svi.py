@@ -14,7 +14,7 @@ from numpyro.infer.autoguide import AutoGuide
 from numpyro.infer.svi import SVIRunResult, SVIState
 
 from aimz.data import Batches, KernelArguments, Posterior
-from aimz.errors import CheckpointError, warn
+from aimz.errors import CheckpointError, FitWarning, warn
 from aimz.inference.base import Fit, KernelContext, VIResult, check_fitted
 from aimz.inference.enumeration import check_minibatch_sum, draw_discrete, enumerated_sites
 from aimz.inference.minibatch_scaling import check_minibatches, scaled_sites
@@ -249,7 +249,8 @@ class SVIFit(Fit):
             warn(
                 f"Discrete local latent site(s) {', '.join(f'`{name}`' for name in enumerated)} have no posterior "
                 f"draws: {num_samples} draws for {n_obs} rows would take more than a GiB. Lower `num_samples`, or do "
-                "without: predictions resample them, and `log_likelihood` sums over them."
+                "without: predictions resample them, and `log_likelihood` sums over them.",
+                FitWarning,
             )
         if local:
             every = all_rows(first)
@@ -257,7 +258,8 @@ class SVIFit(Fit):
                 sites = tuple(name for name in sites if name not in local)
                 warn(
                     f"Local latent site(s) {', '.join(f'`{name}`' for name in local)} have no posterior draws: the "
-                    "rows came from an iterable that cannot be read again in the same order. Pass arrays to draw them."
+                    "rows came from an iterable that cannot be read again in the same order. Pass arrays to draw them.",
+                    FitWarning,
                 )
             call = every or first
         return self.sample(call, spec, key, num_samples=num_samples, return_sites=sites)
@@ -347,7 +349,8 @@ class SVIFit(Fit):
             names = ", ".join(f"`{name}`" for name in missing)
             warn(
                 f"Discrete latent site(s) {names} are left out: they are drawn given the data, and got none. Pass all "
-                f"the data by name, including `{spec.param_input}` and `{spec.param_output}`, as `sample(X=X, y=y)`."
+                f"the data by name, including `{spec.param_input}` and `{spec.param_output}`, as `sample(X=X, y=y)`.",
+                FitWarning,
             )
         elif missing and call is not None:
             call = replace(call, static={**call.static, **self.inference.static_kwargs})

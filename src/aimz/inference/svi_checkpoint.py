@@ -17,7 +17,7 @@ from numpyro.infer import SVI
 from numpyro.infer.svi import SVIState
 
 from aimz.data import differences
-from aimz.errors import CheckpointError, SavedModelError, warn
+from aimz.errors import CheckpointError, FitWarning, SavedModelError, warn
 from aimz.inference.base import KernelContext
 from aimz.inference.minibatch_scaling import guide_parts, run_sites
 from aimz.inference.svi_steps import forget_data
@@ -228,7 +228,7 @@ def _abstract_state(svi: SVI, context: KernelContext, impl: str | None) -> tuple
 
     Warns
     -----
-    UserWarning
+    FitWarning
         If bounds may depend on the data, so that they change with the first data after a load.
     """
     assert context.example is not None
@@ -252,7 +252,8 @@ def _abstract_state(svi: SVI, context: KernelContext, impl: str | None) -> tuple
         warn(
             f"The bounds of {', '.join(f'`{name}`' for name in bounded)} are computed when the fit starts, possibly "
             "from the data. A loaded model computes them from the first data it is fitted to: continue with the data "
-            "of the fit."
+            "of the fit.",
+            FitWarning,
         )
     return result
 

@@ -20,7 +20,7 @@ from numpyro.infer.svi import SVIState
 from numpyro.optim import Minimize
 
 from aimz.data import KernelArguments
-from aimz.errors import warn
+from aimz.errors import FitWarning, warn
 from aimz.inference.minibatch_scaling import RowScale, enumerates_discrete, guide_parts
 from aimz.kernel import LRUCache, freeze
 from aimz.progress import ProgressBar
@@ -213,7 +213,7 @@ def warn_not_finite(where: str) -> None:
     warn(
         f"The loss or its gradient was not finite {where} and keeps the last good state. A smaller learning rate, "
         "other initial values or scaled inputs usually help.",
-        RuntimeWarning,
+        FitWarning,
     )
 
 

@@ -88,7 +88,7 @@ class EffectMethods(RequestMethods):
 
         Warns
         -----
-        UserWarning
+        OutputWarning
             If the trees were computed with different keys, so that they do not have common noise, or if a site was
             resampled in one tree and kept its posterior draws in the other.
         """
@@ -226,7 +226,7 @@ class EffectMethods(RequestMethods):
 
         Warns
         -----
-        UserWarning
+        OutputWarning
             If a ratio has a baseline of 0, or one whose sign is uncertain.
 
         Examples

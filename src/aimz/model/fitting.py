@@ -72,7 +72,7 @@ class FittingMethods(ModelBase):
 
         Warns
         -----
-        RuntimeWarning
+        FitWarning
             If a loss is not finite. The run then stops and keeps the last finite state.
         """
         rng_key = optional_key(rng_key)
@@ -165,7 +165,7 @@ class FittingMethods(ModelBase):
 
         Warns
         -----
-        RuntimeWarning
+        FitWarning
             If a step is not finite. The run then stops at the end of its epoch and keeps the last finite state.
 
         Notes

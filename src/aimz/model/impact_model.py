@@ -181,7 +181,7 @@ class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMe
 
         Warns
         -----
-        UserWarning
+        AimzWarning
             If chains cannot be continued after a load, or if labels are objects that can only be stored as text.
 
         Examples
@@ -251,7 +251,7 @@ class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMe
 
         Warns
         -----
-        UserWarning
+        AimzWarning
             If the kernel has the same sites but computes something else; or if bounds of parameters or latent sites may
             depend on the data, in which case they are set by the first data that the loaded model is fitted to.
         """

@@ -77,7 +77,7 @@ class PredictionMethods(RequestMethods):
 
         Warns
         -----
-        UserWarning
+        PerformanceWarning
             If rows depend on one another in the kernel, so that all rows are computed together.
         """
         key = optional_key(rng_key)
@@ -248,7 +248,7 @@ class PredictionMethods(RequestMethods):
 
         Warns
         -----
-        UserWarning
+        OutputWarning
             If local latent sites are kept or resampled, or if a site is missing from the posterior.
         """
         given = optional_key(rng_key)

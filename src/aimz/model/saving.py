@@ -16,7 +16,7 @@ import numpy as np
 
 from aimz.data import Posterior, check_key, key_from_text, key_to_text, read_draws
 from aimz.engine import KernelEngine
-from aimz.errors import SavedModelError, warn
+from aimz.errors import OutputWarning, SavedModelError, warn
 from aimz.inference import Fit, FitData, KernelContext
 from aimz.kernel import AbstractCall, KernelSignature, KernelSpec, is_storable, kernel_digest
 from aimz.model.results import ResultBuilder
@@ -296,7 +296,8 @@ def _warn_if_other_program(saved: str, kernel: Kernel, example: AbstractCall, st
     if digest is not None and digest != saved:
         warn(
             "The kernel has the same sites as the saved one, but computes something else: a prior, a constant or an "
-            "array it closes over has changed. Predictions will differ from those of the saved model."
+            "array it closes over has changed. Predictions will differ from those of the saved model.",
+            OutputWarning,
         )
 
 

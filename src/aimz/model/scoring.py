@@ -146,7 +146,7 @@ class ScoringMethods(RequestMethods):
 
         Warns
         -----
-        UserWarning
+        OutputWarning
             If importance sampling is unreliable for some rows (``pareto_k`` above ``good_k``).
 
         Examples

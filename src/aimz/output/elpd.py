@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from aimz.errors import warn
+from aimz.errors import OutputWarning, warn
 from aimz.output.labels import STATISTIC
 
 
@@ -56,7 +56,8 @@ def leave_one_out(scores: xr.DataArray, n_draws: int) -> Any:
         warn(
             f"The Pareto k of {bad} of {khat.size} observations is above {good:.2f}: leaving one of them out changes "
             "the posterior more than importance sampling can correct, so the score is unreliable. Check these "
-            "observations, or use a model that is less sensitive to them."
+            "observations, or use a model that is less sensitive to them.",
+            OutputWarning,
         )
     n_data = elpd.size
     return ELPDDataLOO(

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from aimz.errors import warn
+from aimz.errors import OutputWarning, warn
 from aimz.output.datasets import attributes, common_sizes, make_tree
 from aimz.output.labels import SAMPLE_DIMS
 
@@ -190,17 +190,20 @@ def _nonzero(base: xr.DataArray, site: str, contrast: str) -> xr.DataArray:
     if zero.any():
         warn(
             f"The baseline's average of `{site}` is 0 in {int(zero.sum())} of {zero.size} draws and groups, where a "
-            f"{contrast} has no value: there it is NaN. Use `contrast='difference'`."
+            f"{contrast} has no value: there it is NaN. Use `contrast='difference'`.",
+            OutputWarning,
         )
     signs = (base > 0).any(SAMPLE_DIMS) & (base < 0).any(SAMPLE_DIMS)
     if bool(signs.any()):
         warn(
             f"The baseline's average of `{site}` is below 0 in some draws and above in others, so its {contrast} has "
-            "no meaning as a number: it runs through infinity. Use `contrast='difference'`."
+            "no meaning as a number: it runs through infinity. Use `contrast='difference'`.",
+            OutputWarning,
         )
     elif bool((base < 0).any()):
         warn(
             f"The baseline's average of `{site}` is below 0, so a {contrast} has the opposite sign of the change. Use "
-            "`contrast='difference'`."
+            "`contrast='difference'`.",
+            OutputWarning,
         )
     return base.where(base != 0)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aimz.errors import warn
+from aimz.errors import AimzWarning, warn
 from aimz.persistence.kernel_spec import is_plain, read_plain, write_plain
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def write_labels(labels: Any, name: str, arrays: dict[str, np.ndarray]) -> dict[
 
     Warns
     -----
-    UserWarning
+    AimzWarning
         If labels are not numbers, strings, dates, periods, intervals or categories, or cannot be restored exactly.
         They are written as strings.
     """
@@ -52,7 +52,8 @@ def write_labels(labels: Any, name: str, arrays: dict[str, np.ndarray]) -> dict[
         kind = type(index[0]).__name__ if len(index) else str(index.dtype)
         warn(
             f"Labels of type `{kind}` (`{name}`) cannot be saved and are saved as strings; a loaded model has the "
-            "strings. Use numbers, strings or dates as labels to restore them exactly."
+            "strings. Use numbers, strings or dates as labels to restore them exactly.",
+            AimzWarning,
         )
         node = {"texts": _write_texts([str(item) for item in index], put), "dtype": "object"}
     arrays.update(added)
