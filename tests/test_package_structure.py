@@ -1,20 +1,26 @@
 """Structure of the package: import order, public names, sizes, and the cost of an import."""
 
 import ast
+import base64
+import hashlib
+import re
 import subprocess
 import sys
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import aimz
+from aimz import _distribution
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "aimz"
 # The order in which data flow: a package imports only from itself and from earlier packages.
 PACKAGES = [
     "errors",
+    "_distribution",
     "types",
     "_imports",
     "progress",
@@ -133,12 +139,41 @@ def test_every_warning_has_a_category_of_ours():
     assert len(found) > 15
 
 
-def test_version_stands_in_one_place():
-    from importlib.metadata import version
-
-    assert version("aimz") == aimz.__version__
+def test_name_and_version_are_written_once():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["name"] == _distribution.NAME == "aimz-whatif"
+    assert project["tool"]["hatch"]["version"]["path"] == "src/aimz/_distribution.py"
+    assert aimz.__version__ == _distribution.VERSION
     written = [p for p in ROOT.glob("*.toml") if f'"{aimz.__version__}"' in p.read_text()]
     assert written == []
+    extras = [line for lines in project["project"]["optional-dependencies"].values() for line in lines]
+    assert "jax[cuda13]>=0.11" in extras
+    assert not [line for line in extras if line.startswith("aimz[")]
+
+
+def test_nothing_advises_to_install_the_other_distribution():
+    """`pip install aimz` would replace this package; only the pages about installation mention the command."""
+    pages = [p for p in ROOT.glob("docs/**/*.md") if "_build" not in p.parts and p.name != "install.md"]
+    for path in [*FILES, *pages, *ROOT.glob("examples/*")]:
+        if path.is_file():
+            assert not re.search(r"pip install (\\?['\"])?aimz", path.read_text()), path
+
+
+@pytest.mark.parametrize("other_is_last", [False, True])
+def test_files_of_the_other_distribution_are_detected(tmp_path, other_is_last):
+    def record(content: bytes) -> str:
+        return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+
+    package, info = tmp_path / "aimz", tmp_path / "aimz-0.17.0.dist-info"
+    package.mkdir()
+    (package / "__init__.py").write_bytes(b"theirs" if other_is_last else b"ours")
+    _distribution.check_distribution(package)
+    info.mkdir()
+    _distribution.check_distribution(package)  # an editable installation has no files here
+    (info / "RECORD").write_text(f"aimz/__init__.py,sha256={record(b'theirs')},6\n")
+    advice = "`aimz-whatif` 0.1.0 and `aimz` 0.17.0, another project.*`pip uninstall aimz aimz-whatif`"
+    with pytest.raises(ImportError, match=advice) if other_is_last else pytest.warns(aimz.AimzWarning, match=advice):
+        _distribution.check_distribution(package)
 
 
 @pytest.mark.parametrize("before", ["arviz_base", "arviz_stats", "arviz_plots"])

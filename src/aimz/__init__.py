@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 import aimz._imports  # noqa: F401
+from aimz._distribution import VERSION
 from aimz.errors import (
     AimzWarning,
     CheckpointError,
@@ -44,7 +45,7 @@ __all__ = [
     "summary",
 ]
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 
 def __getattr__(name: str) -> Any:

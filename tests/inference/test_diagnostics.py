@@ -519,5 +519,5 @@ def test_arguments_are_validated(settled):
 
 def test_missing_arviz_raises(settled, monkeypatch):
     monkeypatch.setitem(sys.modules, "arviz_stats", None)
-    with pytest.raises(ImportError, match=r"`diagnose` .* not installed. Call `pip install 'aimz\[arviz\]'`"):
+    with pytest.raises(ImportError, match=r"`diagnose` .* not installed. Call `pip install arviz-base arviz-stats`"):
         settled.diagnose()

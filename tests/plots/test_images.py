@@ -126,7 +126,7 @@ def test_import_of_plots_does_not_import_matplotlib():
 @pytest.mark.parametrize("missing", ["matplotlib", "arviz_plots"])
 def test_missing_extra_raises_with_advice(monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ImportError, match=r'pip install "aimz\[plots\]"'):
+    with pytest.raises(ImportError, match="pip install arviz-stats arviz-plots matplotlib"):
         plots.plot_loss([3.0, 2.0, 1.0])
 
 

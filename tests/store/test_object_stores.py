@@ -551,7 +551,7 @@ def test_missing_package_is_named_in_the_error(model, monkeypatch):
         lambda: model.predict(X, output_dir="s3://bucket/results", **OPTIONS),
         lambda: aimz.open_result("s3://bucket/results/call"),
     ):
-        with pytest.raises(ImportError, match=r"s3://bucket.*needs obstore.*Run `pip install 'aimz\[cloud\]'`"):
+        with pytest.raises(ImportError, match=r"s3://bucket.*needs obstore.*Run `pip install obstore`"):
             ask()
     # For a scheme that needs another package, the error has fsspec's message.
     monkeypatch.setitem(sys.modules, "gcsfs", None)

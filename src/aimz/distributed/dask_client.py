@@ -127,13 +127,15 @@ def _version_reader(known: str) -> Callable[[], str]:
     names = [part.partition(" ")[0] for part in known.split(", ")]
 
     def read() -> str:
+        from importlib import import_module
         from importlib.metadata import PackageNotFoundError, version
 
         found = []
         for name in names:
             try:
-                found.append(f"{name} {version(name)}")
-            except PackageNotFoundError:
+                # The distribution of this package has another name, and a distribution `aimz` is another package.
+                found.append(f"{name} {import_module(name).__version__ if name == 'aimz' else version(name)}")
+            except (ImportError, PackageNotFoundError):
                 found.append(f"no {name}")
         return ", ".join(found)
 

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import jax
 import numpy as np
 
+from aimz._distribution import VERSION
 from aimz.data import BatchReader, RowReader, differences, fingerprint, is_plain_range
 from aimz.engine.prepared_call import PreparedCall
 from aimz.forward import TracedStep
@@ -132,7 +133,7 @@ def fingerprint_of(
 @cache
 def versions() -> str:
     """Return the versions of the packages that the bits of a result depend on."""
-    return ", ".join(f"{name} {version(name)}" for name in ("aimz", "jax", "jaxlib", "numpyro"))
+    return ", ".join([f"aimz {VERSION}", *(f"{name} {version(name)}" for name in ("jax", "jaxlib", "numpyro"))])
 
 
 def check_resumable(here: Mapping[str, str], there: Mapping[str, str], location: object) -> None:

@@ -149,7 +149,7 @@ def check_enumerable(spec: KernelSpec, names: Iterable[str]) -> None:
     if names and find_spec("funsor") is None:
         msg = (
             f"The discrete latent site `{names[0]}` must be summed over, for which NumPyro needs funsor, which is not "
-            'installed. Install it: `pip install "aimz[discrete]"`.'
+            "installed. Install it: `pip install funsor`."
         )
         raise ImportError(msg)
     for name in names:

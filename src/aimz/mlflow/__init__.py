@@ -11,7 +11,7 @@ try:
         for _module in ("mlflow.data", "mlflow.pyfunc"):
             importlib.import_module(_module)
 except ImportError as error:
-    _msg = f"`aimz.mlflow` needs MLflow, which is not installed ({error}). Call `pip install 'aimz[mlflow]'`."
+    _msg = f"`aimz.mlflow` needs MLflow, which is not installed ({error}). Call `pip install mlflow cloudpickle`."
     raise ImportError(_msg) from error
 
 from aimz.mlflow.autolog import autolog

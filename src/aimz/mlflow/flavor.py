@@ -6,7 +6,6 @@ import json
 import tempfile
 import warnings
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import mlflow.artifacts
 import mlflow.pyfunc
 from mlflow.models import Model, ModelSignature
 
+from aimz._distribution import VERSION
 from aimz.errors import NotFittedError
 from aimz.mlflow.kernel_code import PackagedKernel, package_kernel, read_kernel
 from aimz.mlflow.pyfunc import PyFuncWrapper
@@ -142,7 +142,7 @@ def save_model(
         )
     pyfunc = mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME]
     about: dict[str, Any] = {
-        "aimz_version": version("aimz"),
+        "aimz_version": VERSION,
         "data": pyfunc["data"],
         "code": pyfunc.get("code"),
         "kernel": packaged.reference or "cloudpickle",

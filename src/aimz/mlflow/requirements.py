@@ -20,7 +20,9 @@ from typing import Any
 
 import mlflow.pyfunc
 
-_ALWAYS = ("aimz", "jax", "mlflow", "numpy", "numpyro", "pandas")
+from aimz._distribution import NAME, VERSION
+
+_ALWAYS = (NAME, "jax", "mlflow", "numpy", "numpyro", "pandas")
 """Requirements of every model; its numbers depend on the versions of JAX and NumPyro."""
 
 
@@ -30,7 +32,8 @@ def pin_versions(distributions: Iterable[str]) -> list[str]:
     for name in distributions:
         try:
             # The local part of a version, of a build from a commit, is in no package index.
-            pinned[name.lower()] = f"{name}=={version(name).partition('+')[0]}"
+            found = VERSION if name == NAME else version(name)
+            pinned[name.lower()] = f"{name}=={found.partition('+')[0]}"
         except PackageNotFoundError:
             continue
     return [pinned[name] for name in sorted(pinned)]
@@ -55,7 +58,7 @@ def get_default_pip_requirements(include_cloudpickle: bool = False) -> list[str]
     --------
     >>> import aimz.mlflow
     >>> [line.partition("==")[0] for line in aimz.mlflow.get_default_pip_requirements()]
-    ['aimz', 'jax', 'mlflow', 'numpy', 'numpyro', 'pandas']
+    ['aimz-whatif', 'jax', 'mlflow', 'numpy', 'numpyro', 'pandas']
     """
     return pin_versions([*_ALWAYS, *(["cloudpickle"] if include_cloudpickle else [])])
 
@@ -128,6 +131,9 @@ def _add_module(name: str, found: Dependencies) -> bool:
     """Add a module to the dependencies; return whether it is code to be saved with the model."""
     top = name.partition(".")[0]
     if top in sys.stdlib_module_names:
+        return False
+    if top == "aimz":
+        found.distributions.add(NAME)
         return False
     if top in _distributions():
         found.distributions |= set(_distributions()[top])

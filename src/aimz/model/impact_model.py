@@ -67,7 +67,7 @@ class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMe
     - ``store``: ``"persistent"`` writes a Zarr directory and returns a tree that reads it lazily; ``"memory"`` keeps
       the whole result in host memory and writes nothing.
     - ``output_dir``: directory in which the call creates its own, ``<UTC time>_<method>``. A path, a URL such as
-      ``"s3://bucket/results"`` (``pip install "aimz[cloud]"``; also ``gs://``, ``az://``, ``memory://``), or a Zarr
+      ``"s3://bucket/results"`` (``pip install obstore``; also ``gs://``, ``az://``, ``memory://``), or a Zarr
       store. The default is a temporary directory (:attr:`temp_dir`), which is removed when neither the model nor any
       result stored in it exists any more.
     - ``batch_size``: number of rows (or draws) that are stored together, rounded up to whole blocks. The numbers do not

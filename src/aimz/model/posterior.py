@@ -165,7 +165,7 @@ class PosteriorMethods(RequestMethods):
         For MCMC, and for draws set by the user, the checks are the largest R-hat and the smallest bulk and tail
         effective sample sizes (ESS) over all sites [1]_, and the number of divergent transitions. For SVI they are the
         trend of the ELBO and the Pareto k of the guide [2]_. The statistics are computed by ArviZ
-        (``pip install "aimz[arviz]"``).
+        (``pip install arviz-base arviz-stats``).
 
         Parameters
         ----------

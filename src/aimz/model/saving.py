@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from aimz._distribution import VERSION
 from aimz.data import Posterior, check_key, key_from_text, key_to_text, read_draws
 from aimz.engine import KernelEngine
 from aimz.errors import OutputWarning, SavedModelError, warn
@@ -105,8 +106,8 @@ def write_model(path: Path, model: ModelState, *, overwrite: bool) -> None:
 
 def _versions() -> dict[str, str]:
     """Return the versions that are stored with a model."""
-    packages = ("aimz", "numpyro", "jax", "jaxlib", "numpy", "safetensors")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    packages = ("numpyro", "jax", "jaxlib", "numpy", "safetensors")
+    return {"python": platform.python_version(), "aimz": VERSION, **{name: version(name) for name in packages}}
 
 
 def _traces_identically(versions: Mapping[str, str]) -> bool:

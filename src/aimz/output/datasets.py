@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from aimz._distribution import VERSION
 from aimz.kernel import KernelSpec
 from aimz.output.labels import SAMPLE_DIMS, STATISTIC, Labels
 from aimz.output.lazy_datasets import lazy_array, stored_coords
@@ -73,7 +74,7 @@ def _versions() -> dict[str, str]:
     """Return the versions that are recorded in results; cached, since reading them takes a millisecond."""
     return {
         "creation_library": "aimz",
-        "creation_library_version": version("aimz"),
+        "creation_library_version": VERSION,
         "creation_library_language": "Python",
         "inference_library": "numpyro",
         "inference_library_version": version("numpyro"),

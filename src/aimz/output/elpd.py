@@ -22,7 +22,10 @@ def import_arviz_stats(caller: str) -> Any:
     try:
         import arviz_stats
     except ImportError as error:
-        msg = f"`{caller}` takes its statistics from ArviZ, which is not installed. Call `pip install 'aimz[arviz]'`."
+        msg = (
+            f"`{caller}` takes its statistics from ArviZ, which is not installed. Call `pip install arviz-base "
+            "arviz-stats`."
+        )
         raise ImportError(msg) from error
     return arviz_stats
 

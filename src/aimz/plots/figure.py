@@ -118,7 +118,7 @@ def canvas(
     except ImportError as error:
         msg = (
             f"`{function}` draws with matplotlib and arviz-plots, which are not installed. Call "
-            '`pip install "aimz[plots]"`.'
+            "`pip install arviz-stats arviz-plots matplotlib`."
         )
         raise ImportError(msg) from error
     size = size if figsize is None else _read_size(figsize, size)

@@ -220,7 +220,7 @@ def _check_latents(found: Findings, traced: TracedModel, spec: KernelSpec) -> No
         if info.is_discrete and info.can_enumerate:
             found.warn(
                 f"Latent site `{info.name}` ({info.distribution}) is discrete, and SVI and NUTS need gradients. They "
-                "can sum over the site if `funsor` is installed (`pip install aimz[discrete]`): NUTS automatically, "
+                "can sum over the site if `funsor` is installed (`pip install funsor`): NUTS automatically, "
                 "SVI with `TraceEnum_ELBO` and `infer={'enumerate': 'parallel'}` at the site. Or write the sum as a "
                 "mixture.",
                 "discrete latent",

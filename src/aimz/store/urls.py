@@ -83,7 +83,7 @@ def _open(url: str, argument: str) -> Store:
         except ImportError as error:
             msg = (
                 f"`{argument}` is {url!r}, which needs obstore, which is not installed. Run `pip install "
-                "'aimz[cloud]'`, and call again."
+                "obstore`, and call again."
             )
             raise ImportError(msg) from error
         return _SinglePut(from_url(url))
