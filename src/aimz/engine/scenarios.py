@@ -17,7 +17,7 @@ __all__ = [
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -39,9 +39,6 @@ from aimz.engine.options import OPTION_NAMES, StreamingOptions, pop_options
 from aimz.engine.prepared_call import PreparedCall
 from aimz.utils.data import ArrayLoader
 
-if TYPE_CHECKING:
-    import xarray as xr
-
 
 @dataclass(frozen=True)
 class Scenario:
@@ -58,9 +55,7 @@ class Scenario:
     """Sites that the result records as resampled."""
 
 
-def read_scenario(
-    name: str, tree: "xr.DataTree | None", args: Any, param_input: str, *, on_batch: bool, other: Any
-) -> Scenario:
+def read_scenario(name: str, tree: Any, args: Any, param_input: str, *, on_batch: bool, other: Any) -> Scenario:
     """Return the scenario ``name``, from a result or from keyword arguments.
 
     ``other`` is the result to compare with, if there is one.  Without streaming options the rows are then drawn as in

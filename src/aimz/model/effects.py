@@ -46,14 +46,14 @@ class EffectMethods(RequestMethods):
     @collective_call
     def estimate_effect(
         self,
-        output_baseline: "xr.DataTree | None" = None,
-        output_intervention: "xr.DataTree | None" = None,
+        output_baseline: "xr.DataTree | dict[str, Any] | None" = None,
+        output_intervention: "xr.DataTree | dict[str, Any] | None" = None,
         args_baseline: Mapping[str, Any] | None = None,
         args_intervention: Mapping[str, Any] | None = None,
         *,
         on_batch: bool = False,
         statistics: StatisticsLike | None = None,
-    ) -> "xr.DataTree":
+    ) -> Any:
         """Return the effect of an intervention: intervention minus baseline, for each draw and row.
 
         Each scenario is a tree, or a mapping of keyword arguments with which :meth:`predict` is called. Scenarios that
@@ -62,8 +62,10 @@ class EffectMethods(RequestMethods):
 
         Parameters
         ----------
-        output_baseline, output_intervention : xarray.DataTree, optional
-            Results of a predictive method.
+        output_baseline, output_intervention : xarray.DataTree or dict of str to jax.Array, optional
+            Results of a predictive method, from the posterior or from the prior. Dictionaries
+            (``return_datatree=False``) must be given for both; they do not record their keys, so pass the same
+            ``rng_key`` to both calls.
         args_baseline, args_intervention : mapping, optional
             Keyword arguments of :meth:`predict`, including the input; of :meth:`predict_on_batch` if ``on_batch``.
         on_batch : bool
@@ -75,9 +77,10 @@ class EffectMethods(RequestMethods):
 
         Returns
         -------
-        xarray.DataTree
+        xarray.DataTree or dict of str to jax.Array
             Differences, in the group that both scenarios share, with all sampling dimensions, or with ``statistic`` in
-            place of these.
+            place of these. Of stored scenarios, the attributes ``artifact_path_baseline`` and
+            ``artifact_path_intervention`` name the directories. A dictionary of arrays if dictionaries were given.
 
         Raises
         ------
@@ -92,9 +95,11 @@ class EffectMethods(RequestMethods):
             If the trees were computed with different keys, so that they do not have common noise, or if a site was
             resampled in one tree and kept its posterior draws in the other.
         """
-        from aimz.output import difference
+        from aimz.output import difference, difference_of_arrays
 
         before, after = output_baseline, output_intervention
+        if isinstance(before, dict) and isinstance(after, dict) and statistics is None:
+            return difference_of_arrays(before, after)
         read = partial(read_scenario, param_input=self.param_input, on_batch=on_batch)
         sides = [
             read("baseline", before, args_baseline, other=after),

@@ -15,7 +15,7 @@ from aimz.model.effects import EffectMethods
 from aimz.model.fitting import FittingMethods
 from aimz.model.posterior import PosteriorMethods
 from aimz.model.prediction import PredictionMethods
-from aimz.model.representation import ModelSummary, describe, html, summary
+from aimz.model.representation import ModelSummary, describe, description, html, summary
 from aimz.model.saving import ModelState, read_model, write_model
 from aimz.model.scoring import ScoringMethods
 from aimz.types import Kernel
@@ -135,7 +135,7 @@ class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMe
         for model in list(LIVE_MODELS):
             model.cleanup()
 
-    def describe(self, X: Any = None, y: Any = None, **kwargs: Any) -> str:
+    def describe(self, X: Any = None, y: Any = None, *, as_dict: bool = False, **kwargs: Any) -> str | dict[str, Any]:
         """Return a text that describes the kernel's sites, their roles and shapes, and what each method returns.
 
         Parameters
@@ -144,17 +144,25 @@ class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMe
             Data to trace the kernel with, if no call has done so yet. Nothing is computed with them.
         **kwargs
             Further arguments of the kernel.
+        as_dict : bool
+            Whether to return a dictionary of plain values instead of a text.
 
         Returns
         -------
-        str
-            Text of lines of at most 80 characters.
+        str or dict
+            Text of lines of at most 80 characters; or a dictionary of kernel, input, output, ``arguments`` (with a row
+            axis or without), ``sites`` (``role``, ``shape``, ``dims``, ``dtype``, ``distribution``, ``plates``,
+            ``depends_on``), ``return_sites``, ``row_dim``, inference, ``chains`` and ``draws`` of each chain. Entries
+            are None as long as they are unknown.
         """
         if X is not None:
             self._engine.read_spec(self._engine.read_call(X, kwargs))
             if y is not None:
                 self._engine.read_spec(self._engine.read_call(X, kwargs, output=y))
-        return describe(self._summary())
+        if not as_dict:
+            return describe(self._summary())
+        spec = self.kernel_spec
+        return description(self._summary(), {} if spec is None else self._results.site_dims(spec))
 
     def save(self, path: "str | os.PathLike[str]", *, overwrite: bool = False) -> None:
         """Write the model to a directory without code: arrays as safetensors, everything else as JSON.

@@ -151,6 +151,7 @@ class PredictionMethods(RequestMethods):
         X: Any,
         *,
         num_samples: int = 1000,
+        intervention: Intervention | None = None,
         rng_key: jax.Array | None = None,
         return_sites: str | Iterable[str] | None = None,
         statistics: StatisticsLike | None = None,
@@ -163,7 +164,10 @@ class PredictionMethods(RequestMethods):
         client: "Client | Literal[False] | None" = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
-        """Predict any number of rows from the priors. No posterior is needed.
+        """Predict any number of rows from the priors, optionally under an intervention. No posterior is needed.
+
+        Calls with the same key have common noise, so :meth:`estimate_effect` of two results is the effect under the
+        priors.
 
         Parameters
         ----------
@@ -171,7 +175,7 @@ class PredictionMethods(RequestMethods):
             Input.
         num_samples : int
             Number of draws.
-        rng_key, return_sites, **kwargs
+        intervention, rng_key, return_sites, **kwargs
             As in :meth:`predict_on_batch`.
         statistics, shard_axis, batch_size, store, output_dir, resume, progress, client
             See "Streaming" in :class:`ImpactModel`.
@@ -193,7 +197,9 @@ class PredictionMethods(RequestMethods):
             client=client,
         )
         n_draws = check_count(num_samples, "num_samples")
-        settings = PredictionSettings(n_draws=n_draws, params=self._fit.params, return_sites=return_sites)
+        settings = PredictionSettings(
+            n_draws=n_draws, params=self._fit.params, return_sites=return_sites, intervention=intervention
+        )
         request = self._prepare_prior(X, kwargs, settings, options)
         return self._execute(request, self._key(key, options))
 
@@ -286,6 +292,7 @@ class PredictionMethods(RequestMethods):
         X: Any,
         *,
         num_samples: int = 1000,
+        intervention: Intervention | None = None,
         rng_key: jax.Array | None = None,
         return_sites: str | Iterable[str] | None = None,
         return_datatree: bool = True,
@@ -301,7 +308,7 @@ class PredictionMethods(RequestMethods):
             Input.
         num_samples : int
             Number of draws.
-        rng_key, return_sites, return_datatree, **kwargs
+        intervention, rng_key, return_sites, return_datatree, **kwargs
             As in :meth:`predict_on_batch`.
 
         Returns
@@ -316,7 +323,9 @@ class PredictionMethods(RequestMethods):
         """
         given = optional_key(rng_key)
         n_draws = check_count(num_samples, "num_samples")
-        settings = PredictionSettings(n_draws=n_draws, params=self._fit.params, return_sites=return_sites)
+        settings = PredictionSettings(
+            n_draws=n_draws, params=self._fit.params, return_sites=return_sites, intervention=intervention
+        )
         request = self._prepare_prior(X, kwargs, settings, None)
         return self._draw_on_batch(request, given, return_datatree=return_datatree)
 

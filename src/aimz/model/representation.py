@@ -1,10 +1,12 @@
 """Representations of a model: ``repr``, HTML and ``describe()``."""
 
-__all__ = ["ModelSummary", "describe", "html", "summary"]
+__all__ = ["ModelSummary", "describe", "description", "html", "summary"]
 
 import html as escape
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from numpyro.infer import MCMC, SVI
 
@@ -34,20 +36,23 @@ class ModelSummary:
     """Temporary directory of results stored without ``output_dir``, if there is one."""
 
 
-def _facts(model: ModelSummary) -> list[tuple[str, str]]:
-    """Return the facts of the short representations, as pairs of label and text."""
+def _inference(model: ModelSummary) -> str:
+    """Return the inference object and its guide or sampler as a text."""
     inference = model.inference
     if isinstance(inference, SVI):
         guide = inference.guide
-        how = f"{type(inference).__name__} with guide {getattr(guide, '__name__', type(guide).__name__)}"
-    elif inference is not None:
-        how = f"{type(inference).__name__} with {type(inference.sampler).__name__}, {inference.num_chains} chain(s)"
-    else:
-        how = "none: loaded to predict"
+        return f"{type(inference).__name__} with guide {getattr(guide, '__name__', type(guide).__name__)}"
+    if inference is not None:
+        return f"{type(inference).__name__} with {type(inference.sampler).__name__}, {inference.num_chains} chain(s)"
+    return "none: loaded to predict"
+
+
+def _facts(model: ModelSummary) -> list[tuple[str, str]]:
+    """Return the facts of the short representations, as pairs of label and text."""
     return [
         ("Kernel", model.signature.kernel),
         ("Input, output", f"{model.signature.param_input}, {model.signature.param_output}"),
-        ("Inference", how),
+        ("Inference", _inference(model)),
         ("Fitted", f"yes, {model.posterior.n_draws} posterior draws" if model.posterior else "no"),
         *([("Results", f"{model.directory} (temporary)")] if model.directory else []),
         ("Sites", ", ".join(map(_label, model.spec.sites)) if model.spec else "not traced yet"),
@@ -95,6 +100,36 @@ def describe(model: ModelSummary) -> str:
         return "\n".join([summary(model), "", *textwrap.wrap(hint, WIDTH, break_on_hyphens=False)])
     lines = text_table(COLUMNS, map(site_cells, spec.sites), WIDTH)
     return "\n".join([summary(model), "", *lines, "", *_returns(spec)])
+
+
+def description(model: ModelSummary, dims: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    """Return the dictionary of ``describe(as_dict=True)``; ``dims`` names the axes of each site."""
+    signature, posterior, spec = model.signature, model.posterior, model.spec
+    by_row = frozenset[str]() if spec is None else spec.arguments_by_row
+    known = {name: None if spec is None else name in by_row for name in signature.extra}
+    return {
+        "kernel": signature.kernel,
+        "param_input": signature.param_input,
+        "param_output": signature.param_output,
+        "arguments": {signature.param_input: True, signature.param_output: True, **known},
+        "sites": {
+            site.name: {
+                "role": str(site.role),
+                "shape": list(site.shape),
+                "dims": list(dims[site.name]),
+                "dtype": site.dtype,
+                "distribution": site.distribution,
+                "plates": [plate for plate, _ in site.plates],
+                "depends_on": sorted(site.parents),
+            }
+            for site in (() if spec is None else spec.sites)
+        },
+        "return_sites": None if spec is None else list(spec.return_sites),
+        "row_dim": None if spec is None else spec.row_dim,
+        "inference": _inference(model),
+        "chains": None if posterior is None else posterior.num_chains,
+        "draws": None if posterior is None else posterior.n_draws // posterior.num_chains,
+    }
 
 
 def _returns(spec: KernelSpec) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from aimz.data import Posterior
 from aimz.engine import PredictionRequest, PreparedCall
-from aimz.kernel import InputColumns, KernelSpec
+from aimz.kernel import InputColumns, KernelSpec, Site
 from aimz.statistics import Reduction
 
 if TYPE_CHECKING:
@@ -145,6 +145,17 @@ class ResultBuilder:
         names = () if prepared.columns is None else prepared.columns.names
         along = labels.along_columns(self._axes_of(prepared))
         return {**{dim: np.asarray(names) for dim in along}, **labels.coords}
+
+    def site_dims(self, spec: KernelSpec) -> dict[str, tuple[str, ...]]:
+        """Return the names of the axes of one draw of each site."""
+        labels = self._labels()
+
+        def axes(site: Site) -> tuple[str, ...]:
+            pairs = zip(site.shape, site.traced_shape, strict=False)
+            n_obs = next((size for axis, size in pairs if axis == "n_obs"), 0)
+            return tuple(labels.axes(spec, site.name, site.traced_shape, n_obs))
+
+        return {site.name: axes(site) for site in spec.sites}
 
     def dims_without_rows(self, prepared: PreparedCall) -> dict[str, tuple[str, ...]]:
         """Return the names of the axes of each return site, without the row axis."""

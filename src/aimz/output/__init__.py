@@ -17,7 +17,7 @@ from aimz.output.datasets import (
     observed_dataset,
     stats_dataset,
 )
-from aimz.output.differences import difference, recorded
+from aimz.output.differences import difference, difference_of_arrays, recorded
 from aimz.output.elpd import import_arviz_stats, leave_one_out, relative_ess
 from aimz.output.labels import Labels
 from aimz.output.lazy_datasets import as_group, open_result
@@ -35,6 +35,7 @@ __all__ = [
     "check_by",
     "check_contrast",
     "difference",
+    "difference_of_arrays",
     "draws_dataset",
     "group_template",
     "import_arviz_stats",

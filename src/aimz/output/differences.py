@@ -1,8 +1,10 @@
 """Difference between two predictions: ``intervention - baseline``, draw by draw and row by row."""
 
-__all__ = ["difference", "recorded"]
+__all__ = ["difference", "difference_of_arrays", "recorded"]
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -58,6 +60,7 @@ def difference(baseline: xr.DataTree, intervention: xr.DataTree) -> xr.DataTree:
         "contrast": "intervention - baseline",
         "intervention": after.attrs.get("intervention", "{}"),
         "baseline": before.attrs.get("intervention", "{}"),
+        **_locations(before, after),
     }
     groups = {f"/{group}": effect}
     for name in ("posterior", "sample_stats"):
@@ -65,8 +68,35 @@ def difference(baseline: xr.DataTree, intervention: xr.DataTree) -> xr.DataTree:
             groups[f"/{name}"] = dataset = intervention[name].to_dataset()
             dataset.attrs = {key: value for key, value in dataset.attrs.items() if key not in _PATHS}
     tree = xr.DataTree.from_dict(groups)
-    tree.attrs = {key: value for key, value in intervention.attrs.items() if key not in _PATHS}
+    kept = {key: value for key, value in intervention.attrs.items() if key not in _PATHS}
+    tree.attrs = {**kept, **_locations(before, after)}
     return tree
+
+
+def difference_of_arrays(baseline: Mapping[str, Any], intervention: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``intervention - baseline`` for each array that both results with ``return_datatree=False`` have.
+
+    Raises
+    ------
+    ValueError
+        If they share no site, or differ in shape.
+    """
+    shared = [name for name in intervention if name in baseline]
+    if not shared:
+        msg = (
+            f"The scenarios share no site: the baseline has {sorted(baseline)}, the intervention "
+            f"{sorted(intervention)}. Make both with the same `return_sites`."
+        )
+        raise ValueError(msg)
+    for name in shared:
+        shapes = np.shape(baseline[name]), np.shape(intervention[name])
+        if shapes[0] != shapes[1]:
+            msg = (
+                f"The scenarios must have the same draws and rows; got shape {shapes[0]} of `{name}` in the baseline "
+                f"and {shapes[1]} with the intervention. Make both from the same rows."
+            )
+            raise ValueError(msg)
+    return {name: _signed(intervention[name]) - _signed(baseline[name]) for name in shared}
 
 
 def recorded(tree: xr.DataTree, name: str) -> tuple[str | None, frozenset[str], bool]:
@@ -139,7 +169,13 @@ def _warn_of_unequal_resampling(before: xr.Dataset, after: xr.Dataset) -> None:
         )
 
 
-def _signed(array: xr.DataArray) -> xr.DataArray:
+def _locations(before: xr.Dataset, after: xr.Dataset) -> dict[str, str]:
+    """Return the directories in which the scenarios of an effect are stored."""
+    sides = {"artifact_path_baseline": before, "artifact_path_intervention": after}
+    return {name: side.attrs["artifact_path"] for name, side in sides.items() if "artifact_path" in side.attrs}
+
+
+def _signed(array: Any) -> Any:
     """Convert unsigned integers, which would wrap, and booleans, which cannot be subtracted."""
     if array.dtype.kind in "bu":
         return array.astype(np.result_type(array.dtype, np.int8) if array.dtype.itemsize < 8 else np.float64)
