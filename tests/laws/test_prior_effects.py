@@ -81,7 +81,7 @@ def test_effect_of_dictionaries_checks_both_sides(model):
         model.estimate_effect(pair[0], {"y": np.zeros((3, 5))})
     with pytest.raises(ValueError, match=r"share no site: the baseline has \['y'\], the intervention \['mu'\]"):
         model.estimate_effect(pair[0], {"mu": np.zeros((3, 4))})
-    with pytest.raises(TypeError, match="`output_baseline` must be a DataTree .* got dict"):
+    with pytest.raises(TypeError, match=r"`output_baseline` must be a DataTree .* got dict"):
         model.estimate_effect(pair[0], args_intervention={"X": X})
 
 
