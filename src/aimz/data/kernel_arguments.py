@@ -2,10 +2,11 @@
 
 __all__ = ["KernelArguments", "check_aligned", "read_call", "read_rows"]
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from aimz.data.arrays import check_array, fingerprint, is_array
@@ -22,7 +23,7 @@ class KernelArguments:
     arrays: dict[str, Any]
     """Arrays, or readers of their rows (:class:`RowReader`), with the rows along the first axis, and 0-d arrays."""
     static: dict[str, object] = field(default_factory=dict)
-    """Arguments that are not arrays, which the kernel receives unchanged."""
+    """Arguments that are not arrays, which the kernel receives unchanged, and arrays without a row axis."""
     n_obs: int = 0
     """Number of rows."""
     columns: tuple[str, ...] = ()
@@ -80,6 +81,7 @@ def read_call(
     in_parts: bool = False,
     known: Mapping[str, tuple[str, ...]] | None = None,
     index: Any = None,
+    whole: Container[str] = (),
 ) -> KernelArguments:
     """Check the arguments of a call, and sort them into arrays and static values.
 
@@ -96,6 +98,8 @@ def read_call(
         Columns of arguments that are tables, in order, if a fit has determined them.
     index : pandas.Index, optional
         Labels of the rows, for an input that has lost them.
+    whole : container of str
+        Names of arrays without a row axis, which are passed to the kernel whole.
 
     Raises
     ------
@@ -121,6 +125,9 @@ def read_call(
             msg = f"`{name}` must have a row axis; got a 0-d array. Pass an array of shape (n_obs, ...)."
             raise ValueError(msg)
     for name, value in extra.items():
+        if name in whole and is_array(value):
+            static[name] = jnp.asarray(check_array(value, name))
+            continue
         array, plain = _sort_extra(value, name, in_parts=in_parts)
         if array is None:
             static[name] = plain

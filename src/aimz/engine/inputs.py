@@ -106,7 +106,8 @@ def open_source(engine: KernelEngine, X: Any, kwargs: Mapping[str, Any], expecte
     # Reading as many rows as a block may have tells whether there are fewer: blocks are then the same as for arrays.
     known = X.n_obs if isinstance(X, ChunkedTable) else len(X.dataset) if isinstance(X, ArrayLoader) else None
     known = reader.length_up_to(_BLOCK) if known is None else known
-    aligned = next((value.shape[0] for value in kwargs.values() if is_array(value) and np.ndim(value)), None)
+    by_row = (v for name, v in kwargs.items() if is_array(v) and np.ndim(v) and name not in engine.whole)
+    aligned = next((value.shape[0] for value in by_row), None)
     n_obs = known or aligned or expected or len(next(iter((reader.first or {}).values())))
     seekable = isinstance(X, ChunkedTable) and X.same_order and X.n_obs is not None
     return InputSource(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from aimz.data import (
     RowReader,
     check_aligned,
     check_array,
+    is_array,
     open_table,
     read_call,
 )
@@ -35,6 +37,7 @@ from aimz.kernel import (
     Substitution,
     ValueSource,
     read_intervention,
+    read_kernel,
     read_signature,
     substitute,
 )
@@ -56,6 +59,8 @@ class KernelEngine:
         """Columns of the input of the last fit, and the axes of sites along them."""
         self.example: AbstractCall | None = None
         """Abstract arguments of the last fit, or of the first call; a loaded kernel is traced with them."""
+        self.whole: frozenset[str] = frozenset()
+        """Arguments that are arrays without a row axis."""
 
     @staticmethod
     def of(kernel: Kernel, param_input: str, param_output: str) -> "KernelEngine":
@@ -90,7 +95,25 @@ class KernelEngine:
         required = {names[0]: fields[names[0]]}
         if output:
             required[names[1]] = output["output"] if given else fields.get(names[1])
-        return read_call(required, extra, in_parts=in_parts, known=self.tables, index=index)
+        read = partial(read_call, required, extra, in_parts=in_parts, known=self.tables, index=index)
+        lengths = {name: np.shape(value)[0] for name, value in extra.items() if is_array(value) and np.ndim(value)}
+        n_obs = np.shape(fields[names[0]])[:1]
+        misfits = {name for name, length in lengths.items() if name not in self.whole and n_obs not in ((), (length,))}
+        if misfits and self._accepts_whole(misfits, read(whole=self.whole | misfits)):
+            self.whole |= misfits
+        return read(whole=self.whole)
+
+    def _accepts_whole(self, names: set[str], call: KernelArguments) -> bool:
+        """Return whether the kernel accepts these arguments unchanged at two numbers of rows.
+
+        An argument that had rows in another call keeps this meaning, since its length is then a mistake.
+        """
+        if self.reader.spec is not None and names & self.reader.spec.arguments_by_row:
+            return False
+        try:
+            return not read_kernel(self.kernel, self.signature, call.arrays, call.static).fixed_size
+        except Exception:  # noqa: BLE001, RUF100 (a kernel may raise anything)
+            return False
 
     @property
     def parameters(self) -> KernelParameters:
@@ -101,13 +124,13 @@ class KernelEngine:
     @contextmanager
     def reading_fit(self, *, restart: bool) -> Iterator[None]:
         """Read the data of a fit; only a fit that restarts may have other columns than the last one."""
-        before = self.tables, self.columns
+        before = self.tables, self.columns, self.whole
         if restart:
-            self.tables, self.columns = {}, None
+            self.tables, self.columns, self.whole = {}, None, frozenset()
         try:
             yield
         except BaseException:
-            self.tables, self.columns = before
+            self.tables, self.columns, self.whole = before
             raise
 
     def remember_fit_data(self, call: KernelArguments) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType
 
+import jax
 import numpy as np
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type, Enum, np.dtype, FunctionType, BuiltinFunctionType)
@@ -22,6 +23,9 @@ def freeze(value: object) -> Hashable:
         return (type(value), frozenset((key, freeze(item)) for key, item in value.items()))
     if isinstance(value, list | tuple | frozenset):
         return (type(value), tuple(freeze(item) for item in value))
+    # JAX's arrays are immutable, unlike NumPy's; keys have no bytes.
+    if isinstance(value, jax.Array) and not jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended):
+        return (jax.Array, value.shape, value.dtype, np.asarray(value).tobytes())
     return (type(value), value) if isinstance(value, _PLAIN) else object()
 
 

@@ -170,7 +170,11 @@ def _set_argument(
             f"Pass `{name}=` as well."
         )
         raise ValueError(msg)
-    read.static[name] = value(static[name]) if callable(value) else value
+    old = static[name]
+    new = value(old) if callable(value) else value
+    if isinstance(old, jax.Array):  # an array without a row axis
+        new = jnp.asarray(fit_to_shape(new, old.shape, str(old.dtype), f"argument `{name}`"))
+    read.static[name] = new
     try:
         abstract = {key: jax.ShapeDtypeStruct(a.shape, a.dtype) for key, a in arrays.items()}
         return set(AbstractKernel(kernel, signature, static).sites_reached_by(name, abstract, spec.row_plates))

@@ -169,14 +169,14 @@ class AbstractKernel:
         return KernelTrace(tuple(map(linked, sites)), frozenset(plates), density_shapes)
 
     def sites_reached_by(self, name: str, arrays: Abstract, row_plates: frozenset[str]) -> frozenset[str]:
-        """Return the sites that depend directly on the argument ``name``, a plain number.
+        """Return the sites that depend directly on the argument ``name``, a number or an array without a row axis.
 
         Raises
         ------
         Exception
-            Whatever the kernel raises if that number is abstract.
+            Whatever the kernel raises if that value is abstract.
         """
-        number = jax.ShapeDtypeStruct((), jnp.result_type(self.static[name]))
+        number = jax.ShapeDtypeStruct(jnp.shape(self.static[name]), jnp.result_type(self.static[name]))
         other = replace(self, static={key: value for key, value in self.static.items() if key != name})
         given = {**arrays, name: number}
         shapes, _ = other.shapes(given, row_plates)

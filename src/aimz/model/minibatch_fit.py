@@ -207,7 +207,7 @@ def _raise_passed_twice(name: str, param_input: str) -> Never:
 
 def _of_iterable(engine: KernelEngine, X: Any, kwargs: Mapping[str, Any], options: FitOptions) -> TrainingData:
     """Return the data of a fit to an iterable of batches, after checking the arguments."""
-    aligned = [name for name, value in kwargs.items() if is_array(value) and np.ndim(value)]
+    aligned = [n for n, value in kwargs.items() if is_array(value) and np.ndim(value) and n not in engine.whole]
     if aligned:
         msg = (
             f"`{aligned[0]}` has rows, and so has each batch, and they cannot be matched. Add it to each batch, as a "
@@ -279,7 +279,7 @@ def plan_fit(
     first, names = batches.first(), (engine.signature.param_input, engine.signature.param_output)
     extra = {name: array for name, array in first.items() if name not in names} | dict(training.static)
     engine.signature.check_call(extra)
-    call = read_call({name: first.get(name) for name in names}, extra)
+    call = read_call({name: first.get(name) for name in names}, extra, whole=engine.whole)
     call = replace(call, tables=tables, columns=tables.get(names[0], ()))
     spec = engine.read_fit(call)
     scaled = batch_scale(engine, fit, call, spec, training.n_obs)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from aimz._distribution import VERSION
-from aimz.data import Posterior, check_key, key_from_text, key_to_text, read_draws
+from aimz.data import Posterior, check_key, is_array, key_from_text, key_to_text, read_draws
 from aimz.engine import KernelEngine
 from aimz.errors import OutputWarning, SavedModelError, warn
 from aimz.inference import Fit, FitData, KernelContext
@@ -186,6 +187,8 @@ def read_model(path: Path, kernel: Kernel, fit: Fit, arguments: Mapping[str, Any
         _check_settings(settings)
     engine = KernelEngine.of(kernel, *signature_of)
     static = _read_static(example, arguments, engine.signature)
+    engine.whole = frozenset(name for name, value in static.items() if is_array(value) and np.ndim(value))
+    static |= {name: jnp.asarray(static[name]) for name in engine.whole}
     params: dict[str, Any] = {}
     _check_kind(fit, kind)
     if example is not None:
