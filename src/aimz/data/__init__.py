@@ -1,6 +1,6 @@
 """Arguments of users, checked and converted: arrays, tables, batches, keys, paths, and readers of their rows."""
 
-from aimz.data.arrays import check_array, check_count, differences, fingerprint, is_array
+from aimz.data.arrays import check_array, check_count, differences, fill_masked, fingerprint, is_array
 from aimz.data.chunked_tables import ChunkedTable, open_chunked_table
 from aimz.data.dataframes import is_plain_range
 from aimz.data.kernel_arguments import KernelArguments, check_aligned, read_call, read_rows
@@ -34,6 +34,7 @@ __all__ = [
     "check_key",
     "count_rows",
     "differences",
+    "fill_masked",
     "fingerprint",
     "is_array",
     "is_batches",

@@ -108,7 +108,7 @@ class InMemorySource(ArraySource):
             )
             raise ValueError(msg)
         start, stop, _ = rows.indices(self.length)
-        return np.asarray(self.rows[start - self.start : stop - self.start])
+        return np.asanyarray(self.rows[start - self.start : stop - self.start])  # a mask is filled when it is read
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """Checks of arrays that every method shares, and fingerprints of their values."""
 
-__all__ = ["check_array", "check_count", "differences", "fingerprint", "is_array"]
+__all__ = ["check_array", "check_count", "differences", "fill_masked", "fingerprint", "is_array"]
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +17,9 @@ from aimz.data.dataframes import column_values, open_series
 def check_array(value: Any, name: str) -> np.ndarray | jax.Array:
     """Return ``value`` as an array in a dtype of the device; every value is kept.
 
+    Integers of 8 or 16 bits become int32, since sums and products of them would overflow silently.  Masked values of
+    NumPy masked arrays become NaN.
+
     Parameters
     ----------
     value : array_like
@@ -29,7 +32,7 @@ def check_array(value: Any, name: str) -> np.ndarray | jax.Array:
     TypeError
         If ``value`` is not an array (but a data set or a loader, say), ragged or not numeric.
     ValueError
-        If a value does not fit the dtype of the device (a 64-bit integer out of range).
+        If a value does not fit the dtype of the device (a 64-bit integer out of range), or an integer is masked.
     """
     if isinstance(value, jax.Array):
         array: Any = value
@@ -43,20 +46,39 @@ def check_array(value: Any, name: str) -> np.ndarray | jax.Array:
             )
             raise TypeError(msg)
         try:
-            array = np.asarray(value)
+            array = np.asanyarray(value)
         except ValueError as error:
             msg = (
                 f"`{name}` must be an array; got something ragged or nested ({error}). Pass batches to the streaming "
                 "methods, as mappings of field to array."
             )
             raise TypeError(msg) from error
+        array = fill_masked(array, name)
     if getattr(array.dtype, "kind", "O") not in "biufc" and not jnp.issubdtype(array.dtype, jnp.floating):
         msg = (
             f"`{name}` must be numeric; got dtype {array.dtype}. Encode it as numbers first (categories as "
             "integer codes, dates as days)."
         )
         raise TypeError(msg)
-    return array if isinstance(array, jax.Array) else _to_device_dtype(array, name)
+    if not isinstance(array, jax.Array):
+        return _to_device_dtype(array, name)
+    return array.astype(np.int32) if array.dtype.kind in "iu" and array.dtype.itemsize < 4 else array
+
+
+def fill_masked(array: np.ndarray, name: str, first_row: int = 0) -> np.ndarray:
+    """Return an array without a mask: masked floats are NaN; raise ``ValueError`` if another value is masked."""
+    if not isinstance(array, np.ma.MaskedArray):
+        return np.asarray(array)
+    masked = np.ma.getmaskarray(array)
+    if array.dtype.kind in "fc" or not masked.any():
+        return np.asarray(array.filled(np.nan) if masked.any() else array.data)
+    rows = np.flatnonzero(masked.reshape(len(masked), -1).any(axis=1)) if masked.ndim else np.zeros(1, int)
+    msg = (
+        f"`{name}` has masked values in {len(rows)} row(s), the first in row {first_row + rows[0]}, and {array.dtype} "
+        f"has no NaN for them. Fill them with `{name}.filled(value)`, leave those rows out, or pass floats, where they "
+        "become NaN."
+    )
+    raise ValueError(msg)
 
 
 def _kind_of(value: object) -> str:
@@ -65,6 +87,8 @@ def _kind_of(value: object) -> str:
 
 def _to_device_dtype(array: np.ndarray, name: str) -> np.ndarray:
     """Cast to the dtype that JAX uses; raise ``ValueError`` if that changes a value beyond rounding."""
+    if array.dtype.kind in "iu" and array.dtype.itemsize < 4:
+        return array.astype(np.int32)
     dtype = jax.dtypes.canonicalize_dtype(array.dtype)
     if dtype == array.dtype:
         return array

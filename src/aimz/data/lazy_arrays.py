@@ -22,7 +22,7 @@ from aimz.data.array_sources import (
     source_of,
     stored_arrays,
 )
-from aimz.data.arrays import check_array, fingerprint, is_array
+from aimz.data.arrays import check_array, fill_masked, fingerprint, is_array
 from aimz.data.dataframes import index_of
 from aimz.data.row_readers import Batch, RowReader, RowSlice, check_acts_by_row
 
@@ -61,7 +61,9 @@ class LazyArray(RowReader):
         if not self.is_lazy and not isinstance(given, np.ndarray | jax.Array):
             given = check_array(given, name)
         check_length_known(given, name)
-        self._given = np.asarray(given) if isinstance(given, jax.Array) else given
+        if isinstance(given, jax.Array | np.ma.MaskedArray):
+            given = fill_masked(np.asanyarray(given), name)
+        self._given = given
         self.name = name
         self.function = function
         self.longest_chunk = longest_chunk(given)
@@ -170,25 +172,30 @@ class LazyArray(RowReader):
         if each:
             start, stop, _ = slice(start, stop).indices(self._given.shape[0])
         if not each or stop <= start:
-            part = self._given[start:stop]
-            return part if isinstance(part, np.ndarray) else np.asarray(part)
+            return self._load(start, stop)
         first, kept = self._kept or (0, None)
         if kept is None or not first <= start < first + len(kept):
             first, kept = start // each * each, None
         end = -(-stop // each) * each
         if kept is None:
             self._kept = None  # free it before the next chunk is read
-            kept = np.asarray(self._given[first:end])
+            kept = self._load(first, end)
         elif stop > first + len(kept):  # of the kept chunks only the one with row `start` is still needed
             begin, end_of_kept = start // each * each, first + len(kept)
-            kept = np.concatenate([kept[begin - first :], np.asarray(self._given[end_of_kept:end])])
+            kept = np.concatenate([kept[begin - first :], self._load(end_of_kept, end)])
             first = begin
         self._kept = first, kept
         return kept[start - first : stop - first]
 
+    def _load(self, start: int, stop: int) -> np.ndarray:
+        """Return rows of the given array in memory, without a mask."""
+        part = self._given[start:stop]
+        lazy = dask_array_of(part)
+        return fill_masked(np.asanyarray(part if lazy is None else lazy.compute()), self.name, start)
+
     def _converted(self, part: np.ndarray) -> np.ndarray:
         if self.function is not None:
-            part = np.asarray(self.function(np.asarray(check_array(part, self.name))))
+            part = self.function(np.asarray(check_array(part, self.name)))
         return np.asarray(check_array(part, self.name))
 
 

@@ -55,7 +55,7 @@ class Matrix(ArraySource):
     def __getitem__(self, rows: slice) -> np.ndarray:
         given = [array[rows] for array in self.stored]
         if self.places is not None:
-            part = np.asarray(given[0])
+            part = np.asanyarray(given[0])
             return part if self.places == tuple(range(part.shape[1])) else part[:, list(self.places)]
         if any(hasattr(part, "__dask_graph__") for part in given):
             from dask.base import compute
@@ -109,4 +109,4 @@ class Matrix(ArraySource):
 
 
 def _checked(part: Any, name: str, column: str) -> np.ndarray:
-    return np.asarray(check_array(np.asarray(part), f"{name}[{column!r}]"))
+    return np.asarray(check_array(np.asanyarray(part), f"{name}[{column!r}]"))

@@ -213,12 +213,12 @@ class BatchField(RowReader):
             msg = f"The rows of `{self.name}` come from an iterable, which cannot be indexed. Pass an array."
             raise TypeError(msg)
         rows = batch[self.name]
-        return rows if self.function is None else np.asarray(self.function(rows))
+        return rows if self.function is None else np.asarray(check_array(self.function(rows), self.name))
 
     @override
     def apply(self, function: Callable[[Any], Any]) -> "BatchField":
         check_acts_by_row(function, self._sample, self.name)
-        sample = np.asarray(check_array(np.asarray(function(self._sample)), self.name))
+        sample = np.asarray(check_array(function(self._sample), self.name))
         return BatchField(self.name, sample, self.shape[0], function)
 
     @override

@@ -300,9 +300,12 @@ class KernelEngine:
         """Check one value of an intervention; a callable on streamed rows is applied as they are read."""
         if callable(value):
             rows = call.arrays.get(name)
-            if name in call.columns and rows is None:
-                return lambda column: check_array(value(column), f"intervention[{name!r}]")
-            return rows.apply(value) if isinstance(rows, RowReader) else value
+            if isinstance(rows, RowReader):
+                acted = rows.apply(value)
+                return acted if isinstance(acted, RowReader) else check_array(acted, f"intervention[{name!r}]")
+            if rows is None and name not in call.columns:
+                return value
+            return lambda array: check_array(value(array), f"intervention[{name!r}]")
         if name in call.static:
             return value
         check_aligned({f"intervention[{name!r}]": value}, {self.signature.param_input: call.index})

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from aimz.data import ChunkedTable, KernelArguments, RowReader, Table, check_aligned, open_table
+from aimz.data import ChunkedTable, KernelArguments, RowReader, Table, check_aligned, fill_masked, open_table
 from aimz.engine.inputs import InputSource
 from aimz.statistics import Groups, read_groups, read_weights
 
@@ -25,7 +25,7 @@ def read_groups_of(by: Any, weights: Any, X: Any, call: KernelArguments, source:
     labels, codes = read_groups(_read_by(by, X, call.rows, call.n_obs))
     if isinstance(weights, str):
         weights = _read_by(weights, X, call.rows, call.n_obs, "weights")[weights]
-    scaled, scale = (None, 1.0) if weights is None else read_weights(weights)
+    scaled, scale = (None, 1.0) if weights is None else read_weights(fill_masked(np.asanyarray(weights), "weights"))
     groups = Groups(labels, codes, scaled, scale)
     for name, array in (("by", codes), ("weights", groups.weights)):
         if array is None:

@@ -78,6 +78,8 @@ def read_groups(labels: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], np.nd
         except TypeError as error:
             msg = f"`by` must have labels that can be sorted; got `{name}` ({error}). Use labels of one type."
             raise ValueError(msg) from error
+        if isinstance(given, np.ma.MaskedArray):
+            numbers[np.ma.getmaskarray(given)] = -1
         if numbers.min() < 0:
             msg = (
                 f"`by` must have a label for each row; {int((numbers < 0).sum())} of `{name}` are missing. Give them a "

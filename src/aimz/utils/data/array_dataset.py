@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aimz.data import check_array, named_columns, open_table, read_call
+from aimz.data import check_array, fill_masked, named_columns, open_table, read_call
 
 
 class ArrayDataset:
@@ -133,12 +133,12 @@ def _as_supplied(value: Any, name: str) -> np.ndarray | jax.Array:
     if value is None:
         msg = f"`{name}` must be an array; got None. Leave it out, or pass an array."
         raise TypeError(msg)
-    if isinstance(value, np.ndarray | jax.Array):
+    if isinstance(value, np.ndarray | jax.Array) and not isinstance(value, np.ma.MaskedArray):
         # Without rows, the dtype is checked and nothing is cast.
         check_array(value[:0] if value.ndim else value, name)
         return value
     check_array(value, name)
-    return np.asarray(value)
+    return fill_masked(np.asanyarray(value), name)
 
 
 def _on_device(array: np.ndarray | jax.Array, name: str) -> jax.Array:
