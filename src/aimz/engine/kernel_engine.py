@@ -97,7 +97,7 @@ class KernelEngine:
             required[names[1]] = output["output"] if given else fields.get(names[1])
         read = partial(read_call, required, extra, in_parts=in_parts, known=self.tables, index=index)
         lengths = {name: np.shape(value)[0] for name, value in extra.items() if is_array(value) and np.ndim(value)}
-        n_obs = np.shape(fields[names[0]])[:1]
+        n_obs = np.shape(fields[names[0]])[:1] if is_array(fields[names[0]]) else ()
         misfits = {name for name, length in lengths.items() if name not in self.whole and n_obs not in ((), (length,))}
         if misfits and self._accepts_whole(misfits, read(whole=self.whole | misfits)):
             self.whole |= misfits
