@@ -34,6 +34,8 @@ from aimz.kernel import (
     KernelSignature,
     KernelSpec,
     ResolvedIntervention,
+    Scored,
+    Site,
     Substitution,
     ValueSource,
     read_intervention,
@@ -196,6 +198,7 @@ class KernelEngine:
                     "the output as independent observations, given latent ones if need be."
                 )
                 raise KernelValidationError(msg)
+            _check_factors(spec, spec[name], one_by_one=one_by_one)
             return name
         msg = (
             f"Kernel `{self.signature.kernel}` scores `{output}` by a factor, which has no density for each "
@@ -267,6 +270,8 @@ class KernelEngine:
                 transforms=acts.transforms,
                 unobserve=frozenset(substitution.sites_from(ValueSource.RESAMPLED_DOWNSTREAM)),
                 row_plates=spec.row_plates,
+                factors=spec.row_factors if settings.scored else (),
+                marks_unseen=settings.scored is Scored.ALL,
                 summed={name: spec[name].n_values or 0 for name in substitution.sites_from(ValueSource.SUMMED)},
                 row_axes={site.name: site.row_axes[0] for site in spec.sites if site.row_axes},
             ),
@@ -321,6 +326,26 @@ def _resampled_latents(spec: KernelSpec, known: KernelSpec, settings: Prediction
     # An argument of the fit that this call leaves out is known from earlier calls only.
     reached = spec.descendants(settings.changed) | known.descendants(settings.changed)
     return local & (reached | settings.shared.new_rows)
+
+
+def _check_factors(spec: KernelSpec, scored: Site, *, one_by_one: bool) -> None:
+    """Raise if a factor belongs to the likelihood, and its values cannot be assigned to observations."""
+    batch = scored.traced_shape[: len(scored.traced_shape) - scored.event_dim]
+    for name in spec.row_factors:
+        shape = spec[name].traced_shape[: len(spec[name].traced_shape) - spec[name].event_dim]
+        if shape != batch:
+            msg = (
+                f"Factor `{name}` has values of shape {shape}, and the observations of `{spec.param_output}` have "
+                f"shape {batch}, so that its values cannot be added to their log densities. Give both the same shape."
+            )
+            raise KernelValidationError(msg)
+    if one_by_one and spec.joint_factors:
+        msg = (
+            f"`loo` needs a density for each observation, but factor `{spec.joint_factors[0]}` has one value for the "
+            "data of all rows. Write it with one value for each row: `numpyro.factor(name, values)` inside of the "
+            "plate, without a sum over rows."
+        )
+        raise KernelValidationError(msg)
 
 
 def _check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from aimz.forward.densities import READERS
 from aimz.forward.draw_batching import TracedFunction, group_size, trace
 from aimz.forward.joint_scenarios import JointPass, joint_pass
 from aimz.forward.predictive import (
-    READERS,
     CompiledProgram,
     PassSpec,
     RowBlock,
@@ -197,6 +197,8 @@ def _pass_key(kind: str, plan: PassSpec) -> Hashable:
         plan.row_plates,
         tuple(sorted(plan.row_axes.items())),
         tuple(plan.summed.items()),
+        plan.factors,
+        plan.marks_unseen,
         # The functions themselves and not their `id`, which Python reuses for another object.
         freeze(plan.transforms),
         freeze(plan.static),

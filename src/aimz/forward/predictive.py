@@ -1,7 +1,6 @@
 """A pass of a kernel for one draw, and its map over all draws."""
 
 __all__ = [
-    "READERS",
     "CompiledProgram",
     "PassSpec",
     "RowBlock",
@@ -22,8 +21,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 
+from aimz.forward.densities import joint_density
 from aimz.forward.draw_batching import TracedFunction, group_size, map_draws, trace
 from aimz.kernel import Message, PredictiveHandler
 from aimz.types import Kernel
@@ -51,6 +50,17 @@ class PassSpec:
     """Row axis of one draw, by site, of the sites that have one."""
     summed: Mapping[str, int] = field(default_factory=dict)
     """Number of values 0, 1, ... of each discrete site over which the only return site, a log density, is summed."""
+    factors: tuple[str, ...] = ()
+    """Names of the factors whose values are added to the only return site, a log density."""
+    marks_unseen: bool = False
+    """Whether the log density of an observation that is masked everywhere is ``UNSEEN`` instead of 0."""
+
+    def read(self, found: Mapping[str, Message], name: str, read: Callable[[Message], Any]) -> Any:
+        """Return the result of a return site."""
+        if not self.factors and not self.marks_unseen:
+            return read(found[name])
+        terms = [found[name], *(found[factor] for factor in self.factors)]
+        return joint_density(terms, marks_unseen=self.marks_unseen)
 
 
 class RowGroups(NamedTuple):
@@ -136,7 +146,7 @@ def one_pass(
         if plan.summed:
             return _marginal(sites, plan, read)
         found = sites({})
-        return {name: read(found[name]) for name in plan.return_sites}
+        return {name: plan.read(found, name, read) for name in plan.return_sites}
 
     return run
 
@@ -152,7 +162,7 @@ def _marginal(
         pairs = zip(plan.summed, codes, strict=True)
         found = sites({name: partial(jnp.full_like, fill_value=code) for name, code in pairs})
         prior = sum(read(found[name]) for name in plan.summed)
-        return {name: prior + read(found[name]) for name in plan.return_sites}
+        return {name: prior + plan.read(found, name, read) for name in plan.return_sites}
 
     codes = np.indices(tuple(plan.summed.values())).reshape(len(plan.summed), -1)
     found = jax.vmap(joint)(tuple(jnp.asarray(each, jnp.int32) for each in codes))
@@ -210,40 +220,3 @@ def map_over_draws(
         return dict(map_draws(lambda draw: traced(*draw, *same), (keys, dict(draws)), n_draws, group))
 
     return dict(run(key, dict(draws), same))
-
-
-def _value(message: Message) -> Any:
-    """Return the value of a site."""
-    return jnp.asarray(message["value"])
-
-
-def _log_density(message: Message) -> Any:
-    """Return the pointwise log density of an observed site.
-
-    As in :func:`numpyro.infer.log_likelihood`, it is scaled neither by a subsampled plate nor by
-    ``numpyro.handlers.scale``; masks apply.
-    """
-    # Transformed distributions need their intermediate results, if there are any.
-    extra = (message["intermediates"],) if message["intermediates"] else ()
-    return message["fn"].log_prob(message["value"], *extra)
-
-
-def _batch_density(message: Message) -> Any:
-    """Return the log density that a fit uses, per event before ``to_event``, and the scale if it is an array.
-
-    Scalar scales do not depend on the rows and are left out.
-    """
-    fn, scale = message["fn"], message.get("scale")
-    while isinstance(fn, dist.Independent):
-        fn = fn.base_dist
-    density = _log_density({**message, "fn": fn})
-    # A scale applies to a whole event, and may have fewer axes than the density.
-    return density if not hasattr(scale, "shape") else (density, scale)
-
-
-READERS: Mapping[str, Callable[[Message], Any]] = {
-    "predictive": _value,
-    "log_density": _log_density,
-    "batch_density": _batch_density,
-}
-"""Functions, by kind of pass, that return the result for a return site from its message."""

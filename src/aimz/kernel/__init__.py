@@ -11,7 +11,7 @@ from aimz.kernel.signature import KernelSignature, kernel_name, read_signature
 from aimz.kernel.spec import COLUMNS, KernelSpec, Role, Site, site_cells
 from aimz.kernel.substitution import Scored, Substitution, ValueSource, substitute
 from aimz.kernel.text_tables import WIDTH, format_shape, html_block, html_table, text_table
-from aimz.kernel.tracing import AbstractHandler, is_discrete, strip_wrappers
+from aimz.kernel.tracing import AbstractHandler, is_discrete, seen_mask, strip_wrappers
 
 __all__ = [
     "COLUMNS",
@@ -45,6 +45,7 @@ __all__ = [
     "read_kernel",
     "read_signature",
     "row_use",
+    "seen_mask",
     "site_cells",
     "site_obstacle",
     "strip_wrappers",

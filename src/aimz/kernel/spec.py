@@ -181,6 +181,30 @@ class KernelSpec:
         """Names of the latent sites with a row axis, which have values for each observation."""
         return tuple(site.name for site in self.sites if site.role is Role.LATENT and site.row_axes)
 
+    @cached_property
+    def row_factors(self) -> tuple[str, ...]:
+        """Names of the factors with a value for each row that depends on data: terms of the rows' log density."""
+        return tuple(site.name for site in self._data_factors if site.row_axes)
+
+    @cached_property
+    def joint_factors(self) -> tuple[str, ...]:
+        """Names of the factors with one value that depends on the data of all rows."""
+        by_row = self.arguments_by_row | {site.name for site in self.sites if site.row_axes}
+        return tuple(site.name for site in self._data_factors if not site.row_axes and site.parents & by_row)
+
+    @property
+    def _data_factors(self) -> list[Site]:
+        """Factors that depend on an argument, directly or through deterministic sites."""
+        computed: set[str] = set()
+        found = []
+        for site in self.sites:
+            if any(parent in computed or parent not in self for parent in site.parents):
+                if site.role is Role.FACTOR:
+                    found.append(site)
+                elif site.role is Role.DETERMINISTIC:
+                    computed.add(site.name)
+        return found
+
     @property
     def discrete_latents(self) -> tuple[str, ...]:
         """Names of the latent sites with discrete support."""
@@ -225,8 +249,9 @@ class KernelSpec:
         return f"{count} of a kernel of {self.param_input} and {self.param_output}, rows along '{self.row_dim}'{sizes}"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state to pickle, without the cached look-up table."""
-        return {key: value for key, value in self.__dict__.items() if key != "_by_name"}
+        """Return the state to pickle, without cached properties."""
+        cached = ("_by_name", "row_factors", "joint_factors")
+        return {key: value for key, value in self.__dict__.items() if key not in cached}
 
 
 def site_cells(site: Site) -> tuple[str, ...]:

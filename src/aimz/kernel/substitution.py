@@ -243,6 +243,10 @@ def marginal_obstacle(spec: KernelSpec, name: str) -> str | None:
             continue
         if other.role is Role.DETERMINISTIC:
             reached.add(other.name)
-        elif other.name not in outputs and not (other.role is Role.LATENT and other.is_discrete):
+        elif (
+            other.name not in outputs
+            and other.name not in spec.row_factors
+            and not (other.role is Role.LATENT and other.is_discrete)
+        ):
             return f"site `{other.name}` depends on it too"
     return None

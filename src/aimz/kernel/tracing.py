@@ -1,6 +1,14 @@
 """Abstract runs of a kernel: its sites, their shapes, and their dependencies."""
 
-__all__ = ["Abstract", "AbstractHandler", "AbstractKernel", "KernelTrace", "is_discrete", "strip_wrappers"]
+__all__ = [
+    "Abstract",
+    "AbstractHandler",
+    "AbstractKernel",
+    "KernelTrace",
+    "is_discrete",
+    "seen_mask",
+    "strip_wrappers",
+]
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -235,6 +243,19 @@ def strip_wrappers(fn: Any) -> Any:
     while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
         fn = fn.base_dist
     return fn
+
+
+def seen_mask(fn: Any) -> Any:
+    """Return for each observation whether a mask includes it or a part of it; True without a mask."""
+    if isinstance(fn, dist.MaskedDistribution):
+        return jnp.asarray(fn._mask) & seen_mask(fn.base_dist)
+    if isinstance(fn, dist.ExpandedDistribution):
+        return seen_mask(fn.base_dist)
+    if isinstance(fn, dist.Independent):
+        inner = fn.base_dist
+        mask = jnp.broadcast_to(seen_mask(inner), inner.batch_shape)
+        return mask.any(tuple(range(-fn.reinterpreted_batch_ndims, 0)))
+    return jnp.ones((), bool)
 
 
 def is_discrete(fn: Any) -> bool:

@@ -46,7 +46,9 @@ class ScoringMethods(RequestMethods):
     ) -> "xr.DataTree":
         """Return the log density of each observation under each posterior draw, without any scaling.
 
-        Equals :func:`numpyro.infer.log_likelihood` at the output, for any number of rows. ``arviz_stats.loo`` needs the
+        Equals :func:`numpyro.infer.log_likelihood` at the output, for any number of rows, plus the factors
+        (:func:`numpyro.factor`) that have a value for each row and depend on data. An observation that is masked has
+        0. ``arviz_stats.loo`` needs the
         result in memory: pass ``store="memory"``, or call ``.load()`` on the tree. Discrete local latent sites that
         would have to be sampled (for rows other than the fitted ones, or without posterior draws) are marginalized
         instead.
@@ -107,9 +109,11 @@ class ScoringMethods(RequestMethods):
         Pareto-smoothed importance sampling (Vehtari, Gelman and Gabry 2017; Vehtari et al. 2024) needs all draws of a
         row, but only one row at a time. It is computed while the rows are streamed, so memory grows neither with the
         number of rows nor with the number of draws. The values equal the output of :func:`arviz_stats.loo` for
-        :meth:`log_likelihood`, with ``elpd_i`` and ``pareto_k`` for each row. The result prints like ArviZ's own and
-        can be passed to :func:`arviz_stats.compare`. Discrete local latent sites are marginalized, because a posterior
-        draw of a row's class carries information about the observation that is left out.
+        :meth:`log_likelihood`, with ``elpd_i`` and ``pareto_k`` for each row. Observations without a likelihood, which
+        are masked, are not counted in ``n_data_points`` and ``se``; their ``elpd_i`` and ``pareto_k`` are NaN. The
+        result prints like ArviZ's own and can be passed to :func:`arviz_stats.compare`. Discrete local latent sites are
+        marginalized, because a posterior draw of a row's class carries information about the observation that is left
+        out.
 
         Parameters
         ----------

@@ -51,22 +51,32 @@ def leave_one_out(scores: xr.DataArray, n_draws: int) -> Any:
     from arviz_stats.utils import ELPDDataLOO
 
     scores = scores.load()
-    elpd, khat, p_loo = (scores.sel({STATISTIC: name}, drop=True) for name in ("elpd", "pareto_k", "p_loo"))
+    elpd, khat, p_loo, seen = (
+        scores.sel({STATISTIC: name}, drop=True) for name in ("elpd", "pareto_k", "p_loo", "seen")
+    )
+    seen = seen.astype(bool)
+    n_data = int(seen.sum())
+    if n_data == 0:
+        msg = (
+            f"No observation of `{scores.name}` has a likelihood: masks exclude all {seen.size} of them. Pass a mask "
+            "that includes the observations to score."
+        )
+        raise ValueError(msg)
     # ArviZ's threshold, below which the error of importance sampling with this number of draws is known to be small.
     good = min(1 - 1 / np.log10(n_draws), 0.7)
-    bad = int((~(khat.values <= good)).sum())
+    bad = int((~(khat.values <= good) & seen.values).sum())
     if bad:
         warn(
-            f"The Pareto k of {bad} of {khat.size} observations is above {good:.2f}: leaving one of them out changes "
+            f"The Pareto k of {bad} of {n_data} observations is above {good:.2f}: leaving one of them out changes "
             "the posterior more than importance sampling can correct, so the score is unreliable. Check these "
             "observations, or use a model that is less sensitive to them.",
             OutputWarning,
         )
-    n_data = elpd.size
+    scored = elpd.values[seen.values]
     return ELPDDataLOO(
-        elpd=float(elpd.sum()),
-        se=float(np.sqrt(n_data * np.var(elpd.values, ddof=1))) if n_data > 1 else 0.0,
-        p=float(p_loo.sum()),
+        elpd=float(scored.sum()),
+        se=float(np.sqrt(n_data * np.var(scored, ddof=1))) if n_data > 1 else 0.0,
+        p=float(p_loo.values[seen.values].sum()),
         n_samples=n_draws,
         n_data_points=n_data,
         scale="log",
