@@ -199,13 +199,15 @@ def test_health_insurance_by_plan(visits, insured):
     np.testing.assert_allclose(averages.sel(scenario="as it was").mean(SAMPLE), mean, rtol=1e-5)
     sd_of("visits by plan", averages.sel(scenario="as it was"), sd)
     np.testing.assert_allclose(averages.sel(scenario="all free").mean(SAMPLE), mean[0], rtol=1e-5)
+    expected = compare(model, scenarios, **options)  # of visits themselves: the rate, without the noise of counts
+    np.testing.assert_allclose(expected["effect"]["y"], found["effect"]["rate"], rtol=1e-4, atol=1e-6)
     overall = found["scenarios_overall"]["rate"].sel(scenario="as it was")
     np.testing.assert_allclose(overall.mean(), y.mean(), rtol=1e-5)
 
     # Visits themselves, which are drawn: some of the draws, for some of the rows.
     few = by_hand(kernels.plans, {"log_rate": model.posterior["log_rate"][::5]}, num_chains=2)
     options = {"X": plan[::5], "n_plans": 5, "by": {"plan": np.array(PLANS)[plan[::5]]}}
-    drawn = compare(few, scenarios, return_sites="y", **options)["scenarios"]["y"]
+    drawn = compare(few, scenarios, return_sites="y", kind="outcome", **options)["scenarios"]["y"]
     drawn = drawn.sel(scenario="as it was", plan=list(PLANS))
     moments("visits drawn, by plan", drawn, mean, np.sqrt(sd**2 + mean / np.bincount(plan[::5])))
 

@@ -1,12 +1,12 @@
 """Type aliases shared by the packages."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
-__all__ = ["Arrays", "Draws", "Intervention", "Kernel", "Shape", "StatisticsLike"]
+__all__ = ["Arrays", "Draws", "EffectKind", "Intervention", "Kernel", "Shape", "StatisticsLike"]
 
 type Kernel = Callable[..., Any]
 """A NumPyro model."""
@@ -16,6 +16,9 @@ type Arrays = Mapping[str, np.ndarray | jax.Array]
 
 type Draws = Mapping[str, jax.Array]
 """Site name to array of shape ``(n_draws, ...)``."""
+
+type EffectKind = Literal["expected", "outcome"]
+"""Whether an effect is a contrast of expected values or of drawn outcomes."""
 
 type Intervention = Mapping[str, Any]
 """Name of a site, an argument or a column to a scalar, an array that broadcasts, or a callable on the factual value."""

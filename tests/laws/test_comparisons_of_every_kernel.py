@@ -18,7 +18,8 @@ def test_comparisons_are_effects_averaged(case):
     model, case = long_model(case, n_obs, n_draws=D), long(case, n_obs)
     arguments, scenarios = case.arguments(), scenarios_of(case)
     labels, weights = labels_of(n_obs), weights_of(n_obs)
-    tree = model.compare_scenarios(scenarios, baseline="as is", by=labels, weights=weights, **arguments, **OPTIONS)
+    grouped = {"by": labels, "weights": weights, "kind": "outcome"}
+    tree = model.compare_scenarios(scenarios, baseline="as is", **grouped, **arguments, **OPTIONS)
     codes = np.unique(labels, return_inverse=True)[1]
     averages, overall = tree["scenarios"], tree["scenarios_overall"]
     assert tuple(averages.data_vars) == case.returns

@@ -37,6 +37,7 @@ def _structure(prepared: PreparedCall, frozen: dict[int, Hashable]) -> Hashable:
         tuple(sorted((name, id(function)) for name, function in plan.transforms.items())),
         plan.unobserve,
         plan.row_plates,
+        plan.expected,
         tuple(sorted(plan.row_axes.items())),
         tuple(sorted(prepared.draws)),
         shapes(prepared.values),

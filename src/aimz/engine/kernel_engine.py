@@ -257,6 +257,9 @@ class KernelEngine:
             scored=settings.scored,
         )
         check_control_flow(spec, substitution)
+        outcomes = substitution.outcomes(spec, return_sites)
+        drawn = {*acts.transforms, *shared.transformed, *(name for name, site in outcomes.items() if not site.has_mean)}
+        expected = frozenset(outcomes) - drawn if settings.kind == "expected" else frozenset()
         return PreparedCall(
             settings=replace(settings, return_sites=return_sites),
             spec=spec,
@@ -272,12 +275,16 @@ class KernelEngine:
                 row_plates=spec.row_plates,
                 factors=spec.row_factors if settings.scored else (),
                 marks_unseen=settings.scored is Scored.ALL,
+                expected=expected,
                 summed={name: spec[name].n_values or 0 for name in substitution.sites_from(ValueSource.SUMMED)},
                 row_axes={site.name: site.row_axes[0] for site in spec.sites if site.row_axes},
             ),
             draws={} if posterior is None else {n: posterior.draws[n] for n in substitution.from_posterior},
             values={name: params[name] for name in substitution.sites_from(ValueSource.FITTED)} | acts.values,
-            attrs=_attrs(substitution, settings.intervention),
+            attrs={
+                **_attrs(substitution, settings.intervention),
+                **_kind_attrs(settings.kind, [name for name in outcomes if name not in expected]),
+            },
             columns=self.read_columns(call),
             intervened_arguments=frozenset({*acts.arrays, *acts.static}),
         )
@@ -370,6 +377,11 @@ def _attrs(substitution: Substitution, intervention: Intervention | None) -> dic
     if found:
         attrs["local_latents"] = " and ".join(found)
     return attrs
+
+
+def _kind_attrs(kind: str | None, drawn: list[str]) -> dict[str, Any]:
+    """Return the attributes of an effect that record which sites are averages of drawn outcomes."""
+    return ({} if kind is None else {"kind": kind}) | ({"drawn_outcomes": drawn} if kind and drawn else {})
 
 
 def _plain(value: Any) -> Any:

@@ -23,13 +23,18 @@ class SharedResampling:
     new_rows: frozenset[str] = frozenset()
     """Local latents of rows that are not the fitted ones."""
 
+    transformed: frozenset[str] = frozenset()
+    """Sites that a callable intervention changes, whose drawn outcomes are then averaged."""
+
     @staticmethod
-    def of(substitutions: Iterable[Substitution], recorded: frozenset[str] = frozenset()) -> "SharedResampling":
+    def of(prepared: "Iterable[PreparedCall]", recorded: frozenset[str] = frozenset()) -> "SharedResampling":
         """Return the union over scenarios and the sites that a stored result records as resampled."""
-        substitutions = list(substitutions)
+        prepared = list(prepared)
+        substitutions = [one.substitution for one in prepared]
         return SharedResampling(
             recorded.union(*(s.sites_from(ValueSource.RESAMPLED_DOWNSTREAM) for s in substitutions)),
             frozenset().union(*(s.sites_from(ValueSource.RESAMPLED_NEW_ROWS) for s in substitutions)),
+            frozenset().union(*(one.plan.transforms for one in prepared)),
         )
 
 
@@ -52,6 +57,8 @@ class PredictionSettings:
     """Whether the row labels differ from the fitted labels, so that all local latents are resampled."""
     shared: SharedResampling = SharedResampling()
     scored: Scored | None = None
+    kind: str | None = None
+    """Whether drawn return sites have their "expected" value or their drawn "outcome" in an effect."""
 
 
 @dataclass(frozen=True)

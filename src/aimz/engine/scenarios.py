@@ -8,6 +8,7 @@ __all__ = [
     "check_same_rows",
     "check_same_sites",
     "open_arguments",
+    "read_kind",
     "read_pair",
     "read_scenario",
     "read_scenarios",
@@ -17,7 +18,7 @@ __all__ = [
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -37,6 +38,7 @@ from aimz.engine.inputs import InputSource, open_source
 from aimz.engine.kernel_engine import KernelEngine
 from aimz.engine.options import OPTION_NAMES, StreamingOptions, pop_options
 from aimz.engine.prepared_call import PreparedCall
+from aimz.types import EffectKind
 from aimz.utils.data import ArrayLoader
 
 
@@ -273,6 +275,28 @@ def read_pair(sides: Sequence[Scenario]) -> tuple[dict[Any, dict[str, Any]], Str
         msg = "Both scenarios must have one `rng_key`, so that their noise is common. Pass it in one of them."
         raise ValueError(msg)
     return scenarios, options[1]
+
+
+def read_kind(kind: Any, *, of_draws: bool = False) -> EffectKind:
+    """Return whether an effect is one of expected values or of drawn outcomes, checked.
+
+    Raises
+    ------
+    ValueError
+        If `kind` is neither, or is "expected" for an effect of draws.
+    """
+    if kind is None:
+        return "outcome" if of_draws else "expected"
+    if not isinstance(kind, str) or kind not in get_args(EffectKind.__value__):
+        msg = f"`kind` must be 'expected' or 'outcome'; got {kind!r}. Omit it for expected values."
+        raise ValueError(msg)
+    if of_draws and kind == "expected":
+        msg = (
+            "`kind='expected'` needs `statistics`: without them, an effect is the difference of two predictions, which "
+            "are drawn outcomes. Pass `statistics`, or return a deterministic site with the expected value."
+        )
+        raise ValueError(msg)
+    return "expected" if kind == "expected" else "outcome"
 
 
 def check_return_sites(return_sites: Any) -> None:

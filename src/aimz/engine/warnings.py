@@ -46,6 +46,13 @@ def warn_about_substitution(prepared: PreparedCall, known: KernelSpec | None) ->
             "set their draws with `set_posterior_sample`.",
             OutputWarning,
         )
+    drawn = prepared.attrs.get("drawn_outcomes", ())
+    if drawn and prepared.settings.kind == "expected":
+        warn(
+            f"Site(s) {quote_list(drawn)} have no expected value in closed form, or a callable intervention changes "
+            "them: their drawn outcomes are averaged, so intervals also contain the noise of outcomes.",
+            OutputWarning,
+        )
     _warn_about_control_flow(spec, substitution, posterior)
     _warn_about_priors(prepared, posterior)
 

@@ -195,6 +195,7 @@ def _pass_key(kind: str, plan: PassSpec) -> Hashable:
         plan.return_sites,
         plan.unobserve,
         plan.row_plates,
+        plan.expected,
         tuple(sorted(plan.row_axes.items())),
         tuple(plan.summed.items()),
         plan.factors,

@@ -24,7 +24,7 @@ import numpy as np
 
 from aimz.forward.densities import joint_density
 from aimz.forward.draw_batching import TracedFunction, group_size, map_draws, trace
-from aimz.kernel import Message, PredictiveHandler
+from aimz.kernel import Message, PredictiveHandler, expected_value
 from aimz.types import Kernel
 
 type SingleDrawPass = Callable[..., dict[str, Any]]
@@ -48,6 +48,8 @@ class PassSpec:
     """Names of the plates along the rows of the input."""
     row_axes: Mapping[str, int] = field(default_factory=dict)
     """Row axis of one draw, by site, of the sites that have one."""
+    expected: frozenset[str] = frozenset()
+    """Names of drawn return sites whose expected value is returned instead of the drawn value."""
     summed: Mapping[str, int] = field(default_factory=dict)
     """Number of values 0, 1, ... of each discrete site over which the only return site, a log density, is summed."""
     factors: tuple[str, ...] = ()
@@ -57,6 +59,8 @@ class PassSpec:
 
     def read(self, found: Mapping[str, Message], name: str, read: Callable[[Message], Any]) -> Any:
         """Return the result of a return site."""
+        if name in self.expected:
+            return _expected(found, name)
         if not self.factors and not self.marks_unseen:
             return read(found[name])
         terms = [found[name], *(found[factor] for factor in self.factors)]
@@ -220,3 +224,14 @@ def map_over_draws(
         return dict(map_draws(lambda draw: traced(*draw, *same), (keys, dict(draws)), n_draws, group))
 
     return dict(run(key, dict(draws), same))
+
+
+def _expected(sites: Mapping[str, Message], name: str) -> Any:
+    """Return the expected value of a drawn site given the sites it depends on; the value of a site with data."""
+    # NumPyro splits `sample(name, ..., obs_mask=)` in two sites of one distribution.
+    message, value = sites.get(f"{name}_observed", sites[name]), sites[name]["value"]
+    if message["is_observed"]:
+        return jnp.asarray(value)
+    mean = expected_value(message["fn"])
+    assert mean is not None
+    return jnp.broadcast_to(mean, jnp.shape(value))

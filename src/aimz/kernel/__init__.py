@@ -1,6 +1,7 @@
 """The structure of a kernel, the handlers that run it, and the source of each site's value in a call."""
 
 from aimz.kernel.caching import LRUCache, freeze
+from aimz.kernel.expectation import expected_value
 from aimz.kernel.handlers import Message, PredictiveHandler
 from aimz.kernel.hashing import AbstractCall, digest_program, kernel_digest
 from aimz.kernel.inspection import InputColumns, KernelReader, is_storable, read_kernel
@@ -33,6 +34,7 @@ __all__ = [
     "Substitution",
     "ValueSource",
     "digest_program",
+    "expected_value",
     "format_shape",
     "freeze",
     "html_block",

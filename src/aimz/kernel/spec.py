@@ -66,6 +66,8 @@ class Site:
     """Whether the support of the distribution is discrete."""
     n_values: int | None = None
     """Number of values 0, 1, ... of a discrete site that can be summed over; else None."""
+    has_mean: bool = False
+    """Whether the expected value of a ``sample`` site, given the sites it depends on, is known."""
     leaves: tuple[tuple[str, tuple[int, ...]], ...] = ()
     """Path and shape of each leaf of a tree of parameters."""
 

@@ -38,6 +38,10 @@ class Scored(StrEnum):
     ALL = "all latents that can be summed over"
 
 
+_OUTCOME = frozenset({ValueSource.DRAWN, ValueSource.DATA, ValueSource.RESAMPLED_DOWNSTREAM})
+"""Sources of observed sites that are drawn."""
+
+
 @dataclass(frozen=True)
 class Substitution:
     """The source of the value of every site of a kernel in one call."""
@@ -52,6 +56,17 @@ class Substitution:
     def from_posterior(self) -> tuple[str, ...]:
         """Names of the sites that take their posterior draws."""
         return self.sites_from(ValueSource.POSTERIOR, ValueSource.POSTERIOR_ROWS)
+
+    def outcomes(self, spec: KernelSpec, names: Iterable[str]) -> dict[str, Site]:
+        """Return the sites among ``names`` that are drawn outcomes, each with the site that has its distribution."""
+        drawn = {name for name, source in self.sources if source in _OUTCOME}
+        found = {}
+        for name in names:
+            # NumPyro splits `sample(name, ..., obs_mask=)` in two sites of one distribution.
+            site = spec.get(f"{name}_observed") or spec[name]
+            if site.name in drawn and (site.role is Role.OBSERVED or (name, ValueSource.DRAWN) in self.sources):
+                found[name] = site
+        return found
 
     @property
     def resampled(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from numpyro.infer import init_to_uniform
 from numpyro.ops.provenance import eval_provenance
 from numpyro.ops.pytree import PytreeTrace
 
+from aimz.kernel.expectation import expected_value
 from aimz.kernel.handlers import Message, PredictiveHandler
 from aimz.kernel.signature import KernelSignature
 from aimz.kernel.spec import Role, Site
@@ -223,6 +224,7 @@ def _site(message: Message, value: Any, output: str, *, drawable: bool) -> Site:
         drawable=drawable,
         is_discrete=discrete,
         n_values=_n_values(fn) if discrete else None,
+        has_mean=fn is not None and expected_value(fn) is not None,
         leaves=tuple((jax.tree_util.keystr(p), tuple(x.shape)) for p, x in leaves) if is_tree else (),
     )
 

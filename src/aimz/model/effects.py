@@ -21,6 +21,7 @@ from aimz.engine import (
     check_same_sites,
     open_arguments,
     read_groups_of,
+    read_kind,
     read_options,
     read_pair,
     read_scenario,
@@ -31,7 +32,7 @@ from aimz.engine import (
 from aimz.model.base import optional_key
 from aimz.model.requests import RequestMethods
 from aimz.statistics import read_statistics
-from aimz.types import StatisticsLike
+from aimz.types import EffectKind, StatisticsLike
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -53,6 +54,7 @@ class EffectMethods(RequestMethods):
         *,
         on_batch: bool = False,
         statistics: StatisticsLike | None = None,
+        kind: EffectKind | None = None,
     ) -> Any:
         """Return the effect of an intervention: intervention minus baseline, for each draw and row.
 
@@ -74,6 +76,9 @@ class EffectMethods(RequestMethods):
             Statistics over the draws of the effect to return instead of its draws; see "Streaming" in
             :class:`ImpactModel`. Requires ``args_baseline`` and ``args_intervention``, which are then computed together
             in one pass over the rows. ``args_intervention`` determines where and how the result is stored.
+        kind : {"expected", "outcome"}, optional
+            Values that statistics of an effect refer to, as in :meth:`compare_scenarios`; "expected" by default.
+            Without ``statistics``, effects are differences of drawn outcomes.
 
         Returns
         -------
@@ -97,6 +102,7 @@ class EffectMethods(RequestMethods):
         """
         from aimz.output import difference, difference_of_arrays
 
+        kind = read_kind(kind, of_draws=statistics is None)
         before, after = output_baseline, output_intervention
         if isinstance(before, dict) and isinstance(after, dict) and statistics is None:
             return difference_of_arrays(before, after)
@@ -106,7 +112,7 @@ class EffectMethods(RequestMethods):
             read("intervention", after, args_intervention, other=before),
         ]
         if statistics is not None:
-            return self._effect_on_rows(sides, statistics)
+            return self._effect_on_rows(sides, statistics, kind)
         # Both sides are checked before one is computed or a key is split.
         check_inputs(side.arguments["X"] for side in sides if side.arguments is not None)
         requests = self._prepare_sides(sides)
@@ -145,7 +151,7 @@ class EffectMethods(RequestMethods):
             for i in scenarios
         }
 
-    def _effect_on_rows(self, sides: Sequence[Scenario], statistics: StatisticsLike) -> "xr.DataTree":
+    def _effect_on_rows(self, sides: Sequence[Scenario], statistics: StatisticsLike, kind: EffectKind) -> "xr.DataTree":
         """Return statistics over draws of an effect, row by row, computed in one pass."""
         scenarios, options = read_pair(sides)
         options = replace(options, statistics=read_statistics(statistics))
@@ -153,7 +159,7 @@ class EffectMethods(RequestMethods):
         share_rows(scenarios, self.param_input)
         sources, calls = open_arguments(self._engine, scenarios, self._local_rows())
         check_same_rows(calls.values(), (one["in_sample"] for one in scenarios.values()))
-        calls, prepared = self._prepare_scenarios(scenarios, sources, calls)
+        calls, prepared = self._prepare_scenarios(scenarios, sources, calls, kind=kind)
         check_same_sites(prepared["baseline"], prepared["intervention"])
         check_return_sites(prepared["baseline"].plan.return_sites)
         request = self._request("estimate_effect", sources["baseline"], calls, prepared, options)
@@ -169,6 +175,7 @@ class EffectMethods(RequestMethods):
         by: Any = None,
         weights: Any = None,
         contrast: "Contrast" = "difference",
+        kind: EffectKind | None = None,
         return_sites: str | Iterable[str] | None = None,
         rng_key: jax.Array | None = None,
         batch_size: int | None = None,
@@ -200,6 +207,11 @@ class EffectMethods(RequestMethods):
         contrast : {"difference", "ratio", "lift"} or callable
             Definition of an effect: scenario - baseline, scenario / baseline, scenario / baseline - 1, or a function
             ``(scenario, baseline)`` of averages, which are arrays with dimensions ``(chain, draw, ...)``.
+        kind : {"expected", "outcome"}, optional
+            Values of the output, and of other observed sites, to average. "expected", the default, averages the expected value of
+            each row, the mean of its distribution given the posterior draw (and given the draws of local latents), so
+            intervals contain uncertainty about parameters only. "outcome" averages drawn outcomes, so they also contain
+            the noise of as many outcomes as there are rows. Distributions without a known mean are drawn.
         return_sites : str or iterable of str, optional
             As in :meth:`predict`.
         rng_key : jax.Array, optional
@@ -263,7 +275,8 @@ class EffectMethods(RequestMethods):
         key, contrast = optional_key(rng_key), read_contrast(contrast)
         options = read_options(batch_size=batch_size, store="memory", progress=progress, client=client)
         shared = {**kwargs, **({} if X is None else {self.param_input: X})}
-        self._engine.signature.check_unambiguous({"by": by, "weights": weights})
+        self._engine.signature.check_unambiguous({"by": by, "weights": weights, "kind": kind})
+        kind = read_kind(kind)
         requested = read_scenarios(scenarios, baseline, shared, self.param_input)
         table = open_chunked_table(requested[baseline]["X"], self._engine.parameters) or requested[baseline]["X"]
         self._fitted("compare_scenarios")
@@ -276,7 +289,7 @@ class EffectMethods(RequestMethods):
         check_same_rows([calls[baseline], *calls.values()], [fitted[baseline], *fitted.values()])
         sites = self._engine.read_return_sites(self._engine.read_spec(calls[baseline]), return_sites)
         calls, prepared = self._prepare_scenarios(
-            {name: {**one, "return_sites": sites} for name, one in requested.items()}, sources, calls
+            {name: {**one, "return_sites": sites} for name, one in requested.items()}, sources, calls, kind=kind
         )
         dims = self._results.dims_without_rows(prepared[baseline])
         check_by(groups.labels, dims)

@@ -103,22 +103,25 @@ class RequestMethods(ModelBase):
         calls: Mapping[Any, KernelArguments],
         *,
         resampled: frozenset[str] = frozenset(),
+        kind: str | None = None,
     ) -> tuple[dict[Any, KernelArguments], dict[Any, PreparedCall]]:
         """Prepare scenarios so that a site resampled in any scenario is resampled in all; warn once about each.
 
-        ``resampled`` are sites that a stored result to compare with records as resampled.
+        ``resampled`` are sites that a stored result to compare with records as resampled, and ``kind`` is whether
+        drawn sites have their expected value.
         """
         given: dict[Any, KernelArguments] = {}
         prepared: dict[Any, PreparedCall] = {}
         for name, arguments in scenarios.items():
             options = {key: arguments[key] for key in ("intervention", "in_sample", "return_sites")}
             given[name], settings = self._settings(sources[name], calls[name], **options)
+            settings = replace(settings, kind=kind)
             prepared[name] = self._engine.prepare(given[name], settings)
-        shared = SharedResampling.of((one.substitution for one in prepared.values()), resampled)
+        shared = SharedResampling.of(prepared.values(), resampled)
         warned = set()
         for name, alone in list(prepared.items()):
             one = alone
-            if SharedResampling.of([alone.substitution]) != shared:
+            if SharedResampling.of([alone]) != shared:
                 one = prepared[name] = self._engine.prepare(given[name], replace(alone.settings, shared=shared))
             self._check_prepared(sources[name], one)
             about = one.substitution, one.intervened_arguments

@@ -106,6 +106,8 @@ class ResultBuilder:
         assert groups is not None
         anew = {name for one in comparison.scenarios.values() for name in one.attrs.get("drawn_anew", ())}
         interventions = {str(name): json.loads(one.attrs["intervention"]) for name, one in comparison.scenarios.items()}
+        drawn = {name for one in comparison.scenarios.values() for name in one.attrs.get("drawn_outcomes", ())}
+        expected = {name for one in comparison.scenarios.values() for name in one.plan.expected}
         averages = Averages(
             sums=compared.sums,
             dims=self.dims_without_rows(prepared),
@@ -118,7 +120,10 @@ class ResultBuilder:
             weight=groups.weight(compared.n_obs),
             weight_scale=groups.scale,
             coords=self._coords_of(prepared),
+            kinds={**dict.fromkeys(expected, "expected"), **dict.fromkeys(drawn, "outcome")},
             attrs={
+                "kind": prepared.settings.kind,
+                **({"drawn_outcomes": sorted(drawn)} if drawn else {}),
                 "interventions": json.dumps(interventions),
                 "in_sample": int(prepared.settings.in_sample),
                 "n_obs": compared.n_obs,

@@ -48,6 +48,8 @@ class Averages:
     weight_scale: float = 1.0
     coords: Mapping[str, Any] = field(default_factory=dict)
     """Labels of the dimensions of the sites."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """Site to "expected" or "outcome", for the output and other sites that are drawn."""
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -122,8 +124,9 @@ def _averages(averages: Averages, *, by: bool) -> xr.Dataset:
                 # The axes of the groups precede the axes of the site.
                 values = np.moveaxis(values, -1, 2).reshape(*sums.shape[:2], *shape, *sums.shape[2:-1])
                 dims = (*head, *labels, *averages.dims[name])
-        variables[name] = (dims, values.reshape(averages.num_chains, -1, *values.shape[1:]))
-    sizes = common_sizes({name: (dims, array.shape) for name, (dims, array) in variables.items()})
+        kind = {"kind": averages.kinds[name]} if name in averages.kinds else {}
+        variables[name] = (dims, values.reshape(averages.num_chains, -1, *values.shape[1:]), kind)
+    sizes = common_sizes({name: (dims, array.shape) for name, (dims, array, _) in variables.items()})
     coords: dict[str, Any] = {dim: averages.coords.get(dim, pd.RangeIndex(size)) for dim, size in sizes.items()}
     coords |= {SCENARIO: _scenario_labels(averages.scenarios), **labels}
     attrs = attributes(sample_dims=list(SAMPLE_DIMS), baseline=str(averages.baseline), **averages.attrs)
@@ -177,8 +180,8 @@ def _effect(averages: xr.Dataset, baseline: int, contrast: Contrast, by: Mapping
     if name == "lift" and any(bool((before[site] < 0).any()) for site in before.data_vars):
         about["negative_baseline"] = 1
     about["by"] = [str(dim) for dim in averages.dims if dim in by]
-    for value in found.values():
-        value.attrs = dict(about)
+    for site, value in found.items():
+        value.attrs = {**about, **{name: kind for name, kind in averages[site].attrs.items() if name == "kind"}}
     effect = xr.Dataset(found)
     effect.attrs = {**averages.attrs, **about}
     return effect

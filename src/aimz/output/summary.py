@@ -89,6 +89,7 @@ def summary(
         "n_draws": math.prod(parts[0].sizes[dim] for dim in SAMPLE_DIMS),
         "groups": groups,
         "dims": dims,
+        "kinds": {str(site): array.attrs.get("kind") for site, array in parts[-1].data_vars.items() if about},
     }
     return table
 
@@ -202,7 +203,8 @@ def in_words(
     """
     table = summary(effects, hdi_prob=hdi_prob, rope=rope)
     lines = zip(table.to_dict("records"), table.attrs["overall"], strict=True)
-    return [_sentence(line | {_OVERALL: overall}, table.attrs, rope) for line, overall in lines]
+    sentences = [_sentence(line | {_OVERALL: overall}, table.attrs, rope) for line, overall in lines]
+    return [sentence[0].upper() + sentence[1:] for sentence in sentences]
 
 
 def _sentence(line: dict[Any, Any], about: dict[Any, Any], rope: tuple[float, float] | None) -> str:
@@ -255,7 +257,8 @@ def _subject(line: dict[Any, Any], about: dict[Any, Any]) -> tuple[str, str]:
     others = [f"{dim} {line[dim]}" for dim in about["dims"] if dim not in (*about["groups"], SCENARIO)]
     others = [text for text in others if not text.endswith(" ")]
     where = f"For {', '.join(groups)}: " if groups else ""
-    return where, f"`{line['site']}`" + (f" ({', '.join(others)})" if others else "")
+    kind = {"expected": "expected ", "outcome": "drawn "}.get(about["kinds"].get(line["site"]), "")
+    return where, f"{kind}`{line['site']}`" + (f" ({', '.join(others)})" if others else "")
 
 
 def _digits(x: float, digits: int) -> str:
