@@ -208,10 +208,11 @@ class EffectMethods(RequestMethods):
             Definition of an effect: scenario - baseline, scenario / baseline, scenario / baseline - 1, or a function
             ``(scenario, baseline)`` of averages, which are arrays with dimensions ``(chain, draw, ...)``.
         kind : {"expected", "outcome"}, optional
-            Values of the output, and of other observed sites, to average. "expected", the default, averages the expected value of
-            each row, the mean of its distribution given the posterior draw (and given the draws of local latents), so
-            intervals contain uncertainty about parameters only. "outcome" averages drawn outcomes, so they also contain
-            the noise of as many outcomes as there are rows. Distributions without a known mean are drawn.
+            Values of the output, and of other observed sites, to average. "expected", the default, averages the
+            expected value of each row, the mean of its distribution given the posterior draw (and given the draws of
+            local latents), so intervals contain uncertainty about parameters only. "outcome" averages drawn outcomes,
+            so intervals also contain the noise of as many outcomes as there are rows. Distributions without a known
+            mean are drawn.
         return_sites : str or iterable of str, optional
             As in :meth:`predict`.
         rng_key : jax.Array, optional
