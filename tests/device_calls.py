@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 from jax import random
 from numpyro.infer import MCMC, NUTS
 
@@ -23,6 +25,16 @@ N_ROWS = {
 }
 """Number of rows for each kernel: more blocks than devices, fewer, and rows that interact."""
 KEY = random.key(3)
+
+
+SHAPES = ((100, 300), (1500, 10))
+"""Numbers of rows and draws: more draws than rows, and more rows than draws."""
+
+
+def without_plate(X: Any, y: Any = None) -> None:
+    """A kernel whose rows are independent, but in no plate."""
+    b = numpyro.sample("b", dist.Normal())
+    numpyro.sample("y", dist.Normal(b * X, 1.0), obs=y)
 
 
 def on_batch() -> dict[str, np.ndarray]:
@@ -69,6 +81,12 @@ def streams() -> dict[str, np.ndarray]:
             loader = ArrayLoader(ArrayDataset(X=case.X), random.key(0), batch_size=300, device=jax.local_devices()[-1])
             keep("loader", model.predict(loader, **options, rng_key=KEY))
             keep("prior", model.sample_prior_predictive(case.X, **options, num_samples=5, rng_key=KEY))
+    for n_obs, n_draws in SHAPES:
+        model = ImpactModel(without_plate, random.key(0), MCMC(NUTS(without_plate), num_warmup=1, num_samples=1))
+        X = np.linspace(-1, 1, n_obs, dtype=np.float32)
+        model.set_posterior_sample({"b": np.linspace(0, 1, n_draws, dtype=np.float32)})
+        for axis in ("obs", "draw"):
+            keep(f"without_plate.{n_obs}.{axis}", model.predict(X, **options, shard_axis=axis, rng_key=KEY))
     return found
 
 

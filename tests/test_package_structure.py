@@ -3,6 +3,7 @@
 import ast
 import base64
 import hashlib
+import inspect
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 import aimz
 from aimz import _distribution
+from aimz.engine.options import RESERVED_PARAMETERS
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "aimz"
@@ -200,3 +202,13 @@ def test_importing_aimz_is_light():
     assert not new & heavy
     third_party = {m for m in new if m not in sys.stdlib_module_names and m.lstrip("_") != "aimz"}
     assert third_party == set(), third_party
+
+
+def test_parameters_next_to_kernel_arguments_are_reserved():
+    """A kernel parameter of that name could not be reached; `check_unambiguous` checks the others in each call."""
+    checked = {"baseline", "by", "contrast", "kind", "scenarios", "weights"}
+    for name, method in inspect.getmembers(aimz.ImpactModel, inspect.isfunction):
+        parameters = inspect.signature(method).parameters
+        if not name.startswith("_") and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            given = {p.name for p in parameters.values() if p.kind is not p.VAR_KEYWORD}
+            assert given - RESERVED_PARAMETERS <= (checked if name == "compare_scenarios" else set()), name

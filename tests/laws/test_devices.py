@@ -53,9 +53,7 @@ def test_results_have_same_bits_on_one_and_four_devices(results, part):
 
 
 # Four devices represent two as well: some kernels have fewer blocks than devices, some as many, some more.
-@pytest.mark.parametrize(
-    "n_devices", [pytest.param(2, marks=pytest.mark.slow), 4, pytest.param(8, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("n_devices", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3, 8))])
 def test_streams_have_same_bits_on_several_devices(results, n_devices):
     """Blocks and draws are divided evenly, whatever their number; padding is never visible.
 
@@ -70,3 +68,13 @@ def test_streams_have_same_bits_on_several_devices(results, n_devices):
             np.testing.assert_allclose(found, one[name], rtol=1e-4, atol=1e-5, err_msg=name)
         else:
             np.testing.assert_array_equal(found, one[name], err_msg=name)
+
+
+@pytest.mark.parametrize("n_devices", [1, 4])
+def test_rows_and_draws_may_be_sharded_whichever_are_more(results, n_devices):
+    """A kernel without a plate, with more draws than rows and more rows than draws, along both axes."""
+    found = part_of(results(n_devices), "streams")
+    for n_obs, n_draws in device_calls.SHAPES:
+        by_rows, by_draws = (found[f"streams without_plate.{n_obs}.{axis}.y"] for axis in ("obs", "draw"))
+        assert by_rows.shape == (1, n_draws, n_obs)
+        np.testing.assert_array_equal(by_draws, by_rows)
