@@ -210,6 +210,7 @@ class LazySlice(RowSlice):
     function: Callable[[Any], Any] | None = None
     """Applied to the rows as they are read."""
     by_reference: bool = False
+    is_lazy: bool = True
 
     @override
     def _take(self, start: int, stop: int) -> np.ndarray:

@@ -212,6 +212,8 @@ class IterableBatches(Batches):
         self.batch_size = min(size, self.n_obs)
         self.templates = {name: array[:1] for name, array in first.items()}
         self._unread: BatchReader | None = self._first_reader
+        self.check: Callable[[Mapping[str, np.ndarray], int], None] = lambda _rows, _start: None
+        """Called with each batch that is read, and the number of its first row."""
 
     def first(self) -> dict[str, np.ndarray]:
         """Return the first batch, without consuming it."""
@@ -223,7 +225,7 @@ class IterableBatches(Batches):
     def epoch(self, number: int) -> EpochReader:
         """Start the next epoch; the first one continues the reader whose first batch was read."""
         reader, self._unread = self._unread or BatchReader(self._batches, self._parameters), None
-        return _Iterated(reader)
+        return _Iterated(reader, self.check)
 
     def all_rows(self) -> dict[str, np.ndarray]:
         """Return every row, read in an extra pass; empty if rows cannot be read again in the same order."""
@@ -242,11 +244,14 @@ class IterableBatches(Batches):
 @dataclass
 class _Iterated(EpochReader):
     reader: BatchReader
+    check: Callable[[Mapping[str, np.ndarray], int], None]
     at: int = 0
 
     def fill(self, buffers: Buffers, start: int, stop: int) -> int:
         got = self.reader.read(self.at, self.at + stop - start)
         length = len(next(iter(got.values()))) if got else 0
+        if got:
+            self.check(got, self.at)
         for name, rows in got.items():
             buffers[name][start : start + length] = rows
         self.at += length

@@ -344,7 +344,8 @@ def _runner(loaded: LoadedJob, rows: RowRange) -> StepRunner:
         reader = BatchReader(job.table.starting(rows.start), job.parameters, first_row=rows.start, types=job.types)
     arrays = spec.layout.row_arrays
     digests = digests_for(arrays, reader, plan) if job.digested else None
-    return StepRunner(spec, step, program, RowFeed(arrays, n_obs, reader, digests), plan, mesh)
+    checks = spec.index_checks(loaded.programs, plan)
+    return StepRunner(spec, step, program, RowFeed(arrays, n_obs, reader, digests), plan, mesh, checks)
 
 
 def without_rows(layout: InputLayout) -> InputLayout:

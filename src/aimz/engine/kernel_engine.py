@@ -22,6 +22,7 @@ from aimz.data import (
     open_table,
     read_call,
 )
+from aimz.engine.index_checks import check_indices
 from aimz.engine.options import RESERVED_PARAMETERS
 from aimz.engine.prepared_call import PredictionSettings, PreparedCall
 from aimz.engine.warnings import check_control_flow
@@ -179,6 +180,23 @@ class KernelEngine:
         )
         raise KernelValidationError(msg)
 
+    def check_indices(self, call: KernelArguments, spec: KernelSpec, first_row: int | None = None) -> None:
+        """Check the data of a fit, or a batch from row ``first_row`` on, also arguments that are read lazily.
+
+        Raises
+        ------
+        ValueError
+            If an index is outside of its table.
+        """
+        plan = PassSpec(
+            n_obs=call.n_obs,
+            n_draws=1,
+            static=call.static,
+            row_plates=spec.row_plates,
+            row_axes={site.name: site.row_axes[0] for site in spec.sites if site.row_axes},
+        )
+        check_indices(self.programs, plan, call, first_row=first_row, read_lazy=True)
+
     def read_scored(self, call: KernelArguments, *, one_by_one: bool = False) -> str:
         """Return the site that scores the output's data; ``one_by_one`` if each observation needs a density.
 
@@ -260,27 +278,30 @@ class KernelEngine:
         outcomes = substitution.outcomes(spec, return_sites)
         drawn = {*acts.transforms, *shared.transformed, *(name for name, site in outcomes.items() if not site.has_mean)}
         expected = frozenset(outcomes) - drawn if settings.kind == "expected" else frozenset()
+        plan = PassSpec(
+            n_obs=call.n_obs,
+            n_draws=settings.n_draws,
+            static=call.static,
+            return_sites=return_sites,
+            transforms=acts.transforms,
+            unobserve=frozenset(substitution.sites_from(ValueSource.RESAMPLED_DOWNSTREAM)),
+            row_plates=spec.row_plates,
+            factors=spec.row_factors if settings.scored else (),
+            marks_unseen=settings.scored is Scored.ALL,
+            expected=expected,
+            summed={name: spec[name].n_values or 0 for name in substitution.sites_from(ValueSource.SUMMED)},
+            row_axes={site.name: site.row_axes[0] for site in spec.sites if site.row_axes},
+        )
+        values = {name: params[name] for name in substitution.sites_from(ValueSource.FITTED)} | acts.values
+        check_indices(self.programs, plan, call, values)
         return PreparedCall(
             settings=replace(settings, return_sites=return_sites),
             spec=spec,
             call=call,
             substitution=substitution,
-            plan=PassSpec(
-                n_obs=call.n_obs,
-                n_draws=settings.n_draws,
-                static=call.static,
-                return_sites=return_sites,
-                transforms=acts.transforms,
-                unobserve=frozenset(substitution.sites_from(ValueSource.RESAMPLED_DOWNSTREAM)),
-                row_plates=spec.row_plates,
-                factors=spec.row_factors if settings.scored else (),
-                marks_unseen=settings.scored is Scored.ALL,
-                expected=expected,
-                summed={name: spec[name].n_values or 0 for name in substitution.sites_from(ValueSource.SUMMED)},
-                row_axes={site.name: site.row_axes[0] for site in spec.sites if site.row_axes},
-            ),
+            plan=plan,
             draws={} if posterior is None else {n: posterior.draws[n] for n in substitution.from_posterior},
-            values={name: params[name] for name in substitution.sites_from(ValueSource.FITTED)} | acts.values,
+            values=values,
             attrs={
                 **_attrs(substitution, settings.intervention),
                 **_kind_attrs(settings.kind, [name for name in outcomes if name not in expected]),

@@ -171,7 +171,8 @@ def _runner(
     rows, reader, options = spec.layout.row_arrays, request.source.reader, request.options
     digested = options.output_dir is not None and options.shard_axis == "obs" and plan.axis == "obs"
     digests = digests_for(rows, reader, plan) if digested else None
-    return StepRunner(spec, step, program, RowFeed(rows, plan.n_obs, reader, digests), plan, mesh)
+    checks = spec.index_checks(engine.programs, plan)
+    return StepRunner(spec, step, program, RowFeed(rows, plan.n_obs, reader, digests), plan, mesh, checks)
 
 
 def _block_rows(prepared: PreparedCall, n_obs: int | None) -> int:

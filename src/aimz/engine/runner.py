@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from aimz.data import BatchReader, RowReader
 from aimz.engine.fingerprint import RowDigests
+from aimz.engine.index_checks import StepIndexChecks
 from aimz.engine.layout import InputLayout, RowFeed
 from aimz.engine.row_access import in_blocks, shards_of
 from aimz.forward import (
@@ -58,6 +59,11 @@ class StepSpec:
             return programs.joint(self.passes, inputs)
         return programs.step(self.kind, self.passes, inputs)
 
+    def index_checks(self, programs: CompiledPrograms, plan: "Plan") -> StepIndexChecks:
+        """Return the checks of the rows of a step."""
+        n_rows = plan.step if plan.axis == "obs" else plan.n_obs
+        return StepIndexChecks.of(programs, self.passes, self.layout, n_rows or 1)
+
 
 @dataclass(frozen=True)
 class StepInputs:
@@ -90,10 +96,19 @@ class StepRunner:
         Blocks, steps and chunks of the call.
     mesh
         Devices that share a step; None for one device.
+    index_checks
+        Checks of the rows that are read.
     """
 
     def __init__(
-        self, spec: StepSpec, step: TracedStep, program: CompiledProgram, feed: RowFeed, plan: "Plan", mesh: Mesh | None
+        self,
+        spec: StepSpec,
+        step: TracedStep,
+        program: CompiledProgram,
+        feed: RowFeed,
+        plan: "Plan",
+        mesh: Mesh | None,
+        index_checks: StepIndexChecks,
     ) -> None:
         self.spec = spec
         self.step = step
@@ -105,6 +120,7 @@ class StepRunner:
         self._key = jax.random.key(0) if spec.key is None else spec.key
         self._tile = plan.block or 1 if step.sums_rows else 1
         self._prefetched: StepInputs | None = None
+        self._index_checks = index_checks
 
     def with_reader(self, reader: BatchReader | None) -> "StepRunner":
         """Return a runner of the same steps that reads rows from another reader."""
@@ -126,6 +142,8 @@ class StepRunner:
         all_values = {} if by_block else {name: np.asarray(value) for name, value in layout.row_values.items()}
         values = {**layout.values, **all_values}
         all_rows = {} if by_block else {name: np.asarray(array) for name, array in layout.row_arrays.items()}
+        if not by_block:
+            self._index_checks.check(0, self._feed.n_obs or 0, all_rows)
         arrays = {**layout.arrays, **all_rows}
         blocks: RowBlock | RowGroups | None = None if by_block else jax.tree.map(np.asarray, layout.groups)
         if by_block and self._axis is StreamAxis.DRAWS:
@@ -148,6 +166,8 @@ class StepRunner:
         layout, block = self.spec.layout, self.plan.block or 1
         # If draws are split, the data were fingerprinted beforehand.
         rows = self._feed.read(start, stop, digest=False) if rows is None else rows
+        if rows:
+            self._index_checks.check(start, stop, rows)
         n_blocks = (self.plan.step if self._axis is StreamAxis.ROWS else -(-stop // block) * block) // block
         first = start // block
         numbers = np.arange(first, first + n_blocks, dtype=np.int32)

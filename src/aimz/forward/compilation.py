@@ -4,7 +4,7 @@ __all__ = ["CompiledPrograms", "TracedStep"]
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ from aimz.forward.predictive import (
     unblocked,
 )
 from aimz.forward.row_blocks import StreamAxis, blocked, interacting_site, sharded
-from aimz.kernel import LRUCache, RowUse, freeze, row_use
+from aimz.kernel import IndexChecks, LRUCache, RowUse, find_index_checks, freeze, row_use
 from aimz.types import Kernel
 
 type Inputs = tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any], RowBlock | RowGroups | None]
@@ -52,6 +52,10 @@ class TracedStep:
     """Whether rows are summed within each block."""
 
 
+_CHECKED_ROWS = (2**7, 2**11, 2**14)
+"""Numbers of rows whose indices are checked together; fewer rows are padded."""
+
+
 class CompiledPrograms:
     """LRU cache of the traced and compiled programs of a kernel."""
 
@@ -61,6 +65,7 @@ class CompiledPrograms:
         self._steps = LRUCache[TracedStep]()
         self._uses = LRUCache[RowUse]()
         self._interacting = LRUCache[str | None]()
+        self._index_checks = LRUCache[IndexChecks | Literal[False] | None]()
 
     def run(
         self,
@@ -133,6 +138,47 @@ class CompiledPrograms:
         number = len(jax.tree.leaves((_abstract_key(), draws, values, arrays)))
         rows = None if block.rows is None else number + 1
         return row_use(step.traced.jaxpr, traced.jaxpr, (step.n_obs, n_other), rows=rows, number=number)
+
+    def index_checks(
+        self, plan: PassSpec, arrays: Mapping[str, Any], values: Mapping[str, Any], n_obs: int
+    ) -> IndexChecks | None:
+        """Return the checks of the indices that a pass computes from its arguments, or None if there are none.
+
+        ``arrays`` are the arguments and ``values`` the values of sites, or both as shapes.
+        """
+        shapes = tuple((name, array.shape[1:], str(array.dtype)) for name, array in sorted(arrays.items()))
+        leaves = tuple(
+            (jax.tree.structure(value), *(() if name in plan.row_axes else map(np.shape, jax.tree.leaves(value))))
+            for name, value in sorted(values.items())
+        )
+        shared = _pass_key("index", replace(plan, n_obs=0, n_draws=0, return_sites=(), summed={}))
+        # One trace serves similar numbers of rows, unless the kernel accepts one number only.
+        padded = next((size for size in _CHECKED_ROWS if n_obs <= size), _CHECKED_ROWS[-1])
+        for n_rows in (padded, n_obs):
+            cache_key = shared, shapes, tuple(sorted(values)), leaves, n_rows
+            found = self._index_checks.get(cache_key, lambda n=n_rows: self._find_checks(plan, arrays, values, n))
+            if found is not False:
+                return found
+        return None
+
+    def _find_checks(
+        self, plan: PassSpec, arrays: Mapping[str, Any], values: Mapping[str, Any], n_rows: int
+    ) -> IndexChecks | Literal[False] | None:
+        """Return the checks, None if there are none, or False if the kernel rejects this number of rows."""
+        try:
+            return find_index_checks(
+                self._kernel,
+                arrays,
+                values,
+                row_axes=plan.row_axes,
+                static=plan.static,
+                transforms=plan.transforms,
+                unobserve=plan.unobserve,
+                row_plates=plan.row_plates,
+                n_rows=n_rows,
+            )
+        except Exception:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
+            return False
 
     def compiled(self, step: TracedStep, *, group: int, cut: StreamAxis, mesh: Mesh | None) -> CompiledProgram:
         """Return the program ``f(key, numbers, draws, values, arrays, blocks)`` that runs ``step`` for many draws.

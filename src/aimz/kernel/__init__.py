@@ -4,6 +4,8 @@ from aimz.kernel.caching import LRUCache, freeze
 from aimz.kernel.expectation import expected_value
 from aimz.kernel.handlers import Message, PredictiveHandler
 from aimz.kernel.hashing import AbstractCall, digest_program, kernel_digest
+from aimz.kernel.index_checks import BadIndices, IndexCheck, IndexChecks
+from aimz.kernel.index_finder import find_index_checks
 from aimz.kernel.inspection import InputColumns, KernelReader, is_storable, read_kernel
 from aimz.kernel.intervention import ResolvedIntervention, read_intervention
 from aimz.kernel.row_independence import site_obstacle
@@ -19,6 +21,9 @@ __all__ = [
     "WIDTH",
     "AbstractCall",
     "AbstractHandler",
+    "BadIndices",
+    "IndexCheck",
+    "IndexChecks",
     "InputColumns",
     "KernelReader",
     "KernelSignature",
@@ -35,6 +40,7 @@ __all__ = [
     "ValueSource",
     "digest_program",
     "expected_value",
+    "find_index_checks",
     "format_shape",
     "freeze",
     "html_block",

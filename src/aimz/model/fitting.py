@@ -81,6 +81,7 @@ class FittingMethods(ModelBase):
             check_count(num_steps, "num_steps")
             check_count(num_samples, "num_samples")
             spec = self._engine.read_fit(call)
+            self._engine.check_indices(call, spec)
             self._fit.check_run(call, spec, num_samples=num_samples)
             self._engine.remember_fit_data(call)
         self._posterior = self._fit.run(
@@ -298,6 +299,7 @@ class FittingMethods(ModelBase):
         with self._engine.reading_fit(restart=fit.vi_state is None):
             call = self._engine.read_call(X, kwargs, output=y)
             spec = self._engine.read_fit(call)
+            self._engine.check_indices(call, spec)
             self._engine.remember_fit_data(call)
         n_obs = call.n_obs if total_size is None else check_count(total_size, "total_size")
         if n_obs < call.n_obs:

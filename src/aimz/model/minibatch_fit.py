@@ -263,6 +263,20 @@ def _order_of_loader(loader: ArrayLoader, first: int, epoch: int) -> np.ndarray 
     return loader.order(first + epoch)
 
 
+def _check_indices(engine: KernelEngine, call: KernelArguments, spec: KernelSpec, training: TrainingData) -> None:
+    """Check the indices of all rows, or of each batch of an iterable when it is read; ``call`` is the first batch."""
+    if training.rows is not None:
+        engine.check_indices(replace(call, arrays={**call.arrays, **training.rows}, n_obs=training.n_obs), spec)
+        return
+    assert isinstance(training.batches, IterableBatches)
+
+    def check(batch: Mapping[str, Any], first_row: int) -> None:
+        n_obs = len(next(iter(batch.values())))
+        engine.check_indices(replace(call, arrays={**call.arrays, **batch}, n_obs=n_obs), spec, first_row)
+
+    training.batches.check = check
+
+
 def plan_fit(
     engine: KernelEngine, fit: SVIFit, training: TrainingData, options: FitOptions, key_text: str
 ) -> tuple[MinibatchPlan, KernelSpec]:
@@ -282,6 +296,7 @@ def plan_fit(
     call = read_call({name: first.get(name) for name in names}, extra, whole=engine.whole)
     call = replace(call, tables=tables, columns=tables.get(names[0], ()))
     spec = engine.read_fit(call)
+    _check_indices(engine, call, spec, training)
     scaled = batch_scale(engine, fit, call, spec, training.n_obs)
     if training.reordered and training.n_obs <= call.n_obs:
         check_batch(engine, fit, call, spec, training.n_obs)  # raises if the order of the rows matters
