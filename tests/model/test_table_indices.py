@@ -193,6 +193,22 @@ def test_intervention_on_a_site_that_is_an_index_is_checked():
         model.predict_on_batch(X, group=group, intervention={"code": lambda code: code + 1})
 
 
+def test_index_in_an_argument_without_rows_is_checked():
+    def kernel(X, region, y=None):
+        with numpyro.plate("groups", 3):
+            a = numpyro.sample("a", dist.Normal(0.0, 10.0))
+        with numpyro.plate("obs", X.shape[0]):
+            numpyro.sample("y", dist.Normal(a[region][X], 1e-3), obs=y)
+
+    model = model_of(kernel)
+    y = model.predict_on_batch(CODES % 2, region=np.array([2, 1]), in_sample=False, return_datatree=False)["y"]
+    np.testing.assert_allclose(y.mean(0), [100, 10, 100, 10, 10, 10], atol=0.01)
+    with pytest.raises(ValueError, match=r"site `a`, which has 3 entries .* with -1, computed from `region`"):
+        model.predict_on_batch(CODES % 2, region=np.array([2, -1]), in_sample=False)
+    with pytest.raises(ValueError, match=r"3 of 6 rows .* site `a`, which has 2 entries; .* row 2 with 2, "):
+        model.predict(CODES % 3, region=np.array([2, 1]), in_sample=False, progress=False)
+
+
 def test_message_names_the_column_of_a_data_frame():
     def kernel(X, y=None):
         with numpyro.plate("groups", 3):

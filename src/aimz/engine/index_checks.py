@@ -36,7 +36,7 @@ def check_indices(
     checks = programs.index_checks(plan, call.arrays, values or {}, call.n_obs)
     if checks is None:
         return
-    inputs = {**(values or {}), **call.arrays}
+    inputs = {**plan.whole_arrays, **(values or {}), **call.arrays}
     if read_lazy or not any(getattr(inputs[name], "is_lazy", False) for name in checks.names):
         n_obs, first = call.n_obs, first_row or 0
         rows = f"{n_obs:,} rows" if first_row is None else f"rows {first:,} to {first + n_obs - 1:,}"
@@ -46,14 +46,15 @@ def check_indices(
 type _Place = tuple[Any, int | None]
 """Key of an input in a layout, and its position along the axis of scenarios if it has one."""
 type _Places = dict[str, _Place]
+type _Scenario = tuple[IndexChecks, _Places, dict[str, jax.Array]]
+"""Checks of a scenario, the places of its inputs in the layout, and its arguments without a row axis."""
 
 
 @dataclass(frozen=True)
 class StepIndexChecks:
     """Checks of the rows of the steps of a call, for arguments that are read lazily."""
 
-    scenarios: tuple[tuple[IndexChecks, Mapping[str, _Place]], ...]
-    """Checks of each scenario, and the places of its inputs in the layout."""
+    scenarios: tuple[_Scenario, ...]
     layout: InputLayout
 
     @staticmethod
@@ -62,7 +63,7 @@ class StepIndexChecks:
     ) -> "StepIndexChecks":
         """Return the checks of a pass over a layout with ``n_rows`` rows, about."""
         lazy = {key for key, rows in layout.row_arrays.items() if rows.is_lazy}
-        found: list[tuple[IndexChecks, Mapping[str, _Place]]] = []
+        found: list[_Scenario] = []
         given = {**layout.values, **layout.row_values}, {**layout.arrays, **layout.row_arrays}
         for plan, values, arrays in _scenarios(passes, layout) if lazy else ():
             shapes = [
@@ -71,8 +72,8 @@ class StepIndexChecks:
             ]
             checks = programs.index_checks(plan, shapes[1], shapes[0], n_rows)
             places = {**values, **arrays}
-            if checks is not None and any(places[name][0] in lazy for name in checks.names):
-                found.append((checks, places))
+            if checks is not None and any(name in places and places[name][0] in lazy for name in checks.names):
+                found.append((checks, places, plan.whole_arrays))
         return StepIndexChecks(tuple(found), layout)
 
     def check(self, start: int, stop: int, rows: Mapping[Any, np.ndarray]) -> None:
@@ -83,10 +84,10 @@ class StepIndexChecks:
         ValueError
             If an index is outside of its table.
         """
-        for checks, inputs in self.scenarios:
-            given = {name: self._rows(*inputs[name], start, stop, rows) for name in checks.names}
+        for checks, places, whole in self.scenarios:
+            given = {name: self._rows(*places[name], start, stop, rows) for name in checks.names - whole.keys()}
             columns = {str(key): reader.columns for key, reader in self.layout.row_arrays.items()}
-            faults = checks.faults(given, 0, stop - start, first_row=start)
+            faults = checks.faults({**whole, **given}, 0, stop - start, first_row=start)
             _raise_faults(faults, f"rows {start:,} to {stop - 1:,}", columns)
 
     def _rows(self, key: Any, member: int | None, start: int, stop: int, rows: Mapping[Any, np.ndarray]) -> Any:

@@ -38,6 +38,7 @@ def _structure(prepared: PreparedCall, frozen: dict[int, Hashable]) -> Hashable:
         plan.unobserve,
         plan.row_plates,
         plan.expected,
+        plan.grown,
         tuple(sorted(plan.row_axes.items())),
         tuple(sorted(prepared.draws)),
         shapes(prepared.values),

@@ -39,6 +39,7 @@ from aimz.kernel import (
     Site,
     Substitution,
     ValueSource,
+    new_entries,
     read_intervention,
     read_kernel,
     read_signature,
@@ -278,6 +279,11 @@ class KernelEngine:
         outcomes = substitution.outcomes(spec, return_sites)
         drawn = {*acts.transforms, *shared.transformed, *(name for name, site in outcomes.items() if not site.has_mean)}
         expected = frozenset(outcomes) - drawn if settings.kind == "expected" else frozenset()
+        grown = {
+            name: new_entries(spec[name], posterior.shapes[name])
+            for name in substitution.sites_from(ValueSource.POSTERIOR_GROWN)
+            if posterior is not None
+        }
         plan = PassSpec(
             n_obs=call.n_obs,
             n_draws=settings.n_draws,
@@ -291,6 +297,7 @@ class KernelEngine:
             expected=expected,
             summed={name: spec[name].n_values or 0 for name in substitution.sites_from(ValueSource.SUMMED)},
             row_axes={site.name: site.row_axes[0] for site in spec.sites if site.row_axes},
+            grown=frozenset(grown),
         )
         values = {name: params[name] for name in substitution.sites_from(ValueSource.FITTED)} | acts.values
         check_indices(self.programs, plan, call, values)
@@ -303,7 +310,7 @@ class KernelEngine:
             draws={} if posterior is None else {n: posterior.draws[n] for n in substitution.from_posterior},
             values=values,
             attrs={
-                **_attrs(substitution, settings.intervention),
+                **_attrs(substitution, settings.intervention, grown),
                 **_kind_attrs(settings.kind, [name for name in outcomes if name not in expected]),
             },
             columns=self.read_columns(call),
@@ -388,11 +395,24 @@ def _check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
         raise ValueError(msg)
 
 
-def _attrs(substitution: Substitution, intervention: Intervention | None) -> dict[str, Any]:
+def _attrs(
+    substitution: Substitution,
+    intervention: Intervention | None,
+    grown: Mapping[str, Mapping[str, tuple[int, int]]],
+) -> dict[str, Any]:
     """Return the attributes that record the substitution: strings and lists of strings, which every format stores."""
     attrs: dict[str, Any] = {"intervention": json.dumps({k: _plain(v) for k, v in (intervention or {}).items()})}
     if substitution.resampled:
         attrs["drawn_anew"] = list(substitution.resampled)
+    if grown:
+        texts = {
+            name: {
+                plate: str(start) if stop == start + 1 else f"{start} to {stop - 1}"
+                for plate, (start, stop) in plates.items()
+            }
+            for name, plates in grown.items()
+        }
+        attrs["new_entries"] = json.dumps(texts)
     ways = {ValueSource.POSTERIOR_ROWS: "posterior", ValueSource.RESAMPLED_NEW_ROWS: "drawn anew"}
     found = [way for source, way in ways.items() if substitution.sites_from(source)]
     if found:

@@ -33,6 +33,7 @@ _DRAWN = (
     ValueSource.PRIOR,
     ValueSource.PRIOR_MISSING,
     ValueSource.RESAMPLED_NEW_ROWS,
+    ValueSource.POSTERIOR_GROWN,
     ValueSource.RESAMPLED_DOWNSTREAM,
     ValueSource.DRAWN,
     ValueSource.DATA,

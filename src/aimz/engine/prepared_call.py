@@ -86,6 +86,7 @@ class PreparedCall:
         """Whether a site other than the output, which may be scored, is drawn."""
         drawn = self.substitution.sites_from(
             ValueSource.RESAMPLED_NEW_ROWS,
+            ValueSource.POSTERIOR_GROWN,
             ValueSource.PRIOR_MISSING,
             ValueSource.RESAMPLED_DOWNSTREAM,
             ValueSource.DRAWN,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from aimz.data import Posterior
 from aimz.engine.prepared_call import PreparedCall
 from aimz.errors import OutputWarning, warn
-from aimz.kernel import KernelSpec, Substitution, ValueSource
+from aimz.kernel import KernelSpec, Substitution, ValueSource, new_entries
 
 
 def warn_about_substitution(prepared: PreparedCall, known: KernelSpec | None) -> None:
@@ -34,6 +34,14 @@ def warn_about_substitution(prepared: PreparedCall, known: KernelSpec | None) ->
         warn(
             f"Local latent site(s) {quote_list(resampled)} are resampled given the sites they depend on: the input is "
             "not the fitted observations.",
+            OutputWarning,
+        )
+    grown = substitution.sites_from(ValueSource.POSTERIOR_GROWN)
+    if grown:
+        plates = {plate for name in grown for plate in new_entries(spec[name], posterior.shapes[name])}
+        warn(
+            f"Plate(s) {quote_list(sorted(plates))} have more entries than in the posterior: the new entries of "
+            f"site(s) {quote_list(grown)} are drawn given the sites they depend on.",
             OutputWarning,
         )
     missing = substitution.sites_from(ValueSource.PRIOR_MISSING)

@@ -146,12 +146,16 @@ class CompiledPrograms:
 
         ``arrays`` are the arguments and ``values`` the values of sites, or both as shapes.
         """
+        arrays = {**arrays, **plan.whole_arrays}
         shapes = tuple((name, array.shape[1:], str(array.dtype)) for name, array in sorted(arrays.items()))
         leaves = tuple(
             (jax.tree.structure(value), *(() if name in plan.row_axes else map(np.shape, jax.tree.leaves(value))))
             for name, value in sorted(values.items())
         )
-        shared = _pass_key("index", replace(plan, n_obs=0, n_draws=0, return_sites=(), summed={}))
+        shared = _pass_key(
+            "index",
+            replace(plan, n_obs=0, n_draws=0, return_sites=(), summed={}, grown=frozenset(), expected=frozenset()),
+        )
         # One trace serves similar numbers of rows, unless the kernel accepts one number only.
         padded = next((size for size in _CHECKED_ROWS if n_obs <= size), _CHECKED_ROWS[-1])
         for n_rows in (padded, n_obs):
@@ -242,6 +246,7 @@ def _pass_key(kind: str, plan: PassSpec) -> Hashable:
         plan.unobserve,
         plan.row_plates,
         plan.expected,
+        plan.grown,
         tuple(sorted(plan.row_axes.items())),
         tuple(plan.summed.items()),
         plan.factors,

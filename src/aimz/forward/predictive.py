@@ -50,6 +50,8 @@ class PassSpec:
     """Row axis of one draw, by site, of the sites that have one."""
     expected: frozenset[str] = frozenset()
     """Names of drawn return sites whose expected value is returned instead of the drawn value."""
+    grown: frozenset[str] = frozenset()
+    """Names of the sites in plates with more entries than the posterior."""
     summed: Mapping[str, int] = field(default_factory=dict)
     """Number of values 0, 1, ... of each discrete site over which the only return site, a log density, is summed."""
     factors: tuple[str, ...] = ()
@@ -65,6 +67,11 @@ class PassSpec:
             return read(found[name])
         terms = [found[name], *(found[factor] for factor in self.factors)]
         return joint_density(terms, marks_unseen=self.marks_unseen)
+
+    @property
+    def whole_arrays(self) -> dict[str, jax.Array]:
+        """Arguments that are arrays without a row axis."""
+        return {name: value for name, value in self.static.items() if isinstance(value, jax.Array)}
 
 
 class RowGroups(NamedTuple):
@@ -141,6 +148,7 @@ def one_pass(
                 block_key=_block_key(draw_key, own.number),
                 row_sites=frozenset(plan.row_axes),
                 rows=own.rows,
+                grown=plan.grown,
             )
             found = handler.run({**plan.static, **arrays, **own.arrays})
             if flags is not None and handler.anonymous_noise:

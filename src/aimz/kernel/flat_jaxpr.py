@@ -20,7 +20,7 @@ _CALLS = frozenset(
 
 @dataclass(frozen=True)
 class Step:
-    """One equation, whose inputs and outputs are numbers of values."""
+    """An equation, whose inputs and outputs are numbers of values."""
 
     primitive: Any
     """The primitive; None for a marker without outputs (see `FlatJaxpr.steps`)."""

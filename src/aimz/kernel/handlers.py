@@ -24,6 +24,7 @@ from jax import random
 from numpyro.primitives import Messenger
 
 from aimz.errors import KernelValidationError
+from aimz.kernel.plate_growth import with_new_entries
 from aimz.types import Kernel
 
 type Message = dict[str, Any]
@@ -68,6 +69,8 @@ class PredictiveHandler(Messenger):
         Names of the sites with a row axis.
     rows
         Indices of the rows in the whole data set; counted from 0 if None.
+    grown
+        Names of the sites in plates with more entries than their value; the others are drawn.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class PredictiveHandler(Messenger):
         block_key: jax.Array | None = None,
         row_sites: frozenset[str] = frozenset(),
         rows: jax.Array | None = None,
+        grown: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__(kernel)
         self.sites: dict[str, Message] = {}
@@ -95,6 +99,7 @@ class PredictiveHandler(Messenger):
         self._block_key = rng_key if block_key is None else block_key
         self._row_sites = row_sites
         self._rows = rows
+        self._grown = grown
         self.anonymous_noise = False
         """Whether the kernel drew with ``numpyro.prng_key``, whose noise belongs to no site."""
         self.long_as_rows: set[str] = set()
@@ -119,6 +124,9 @@ class PredictiveHandler(Messenger):
                 msg["value"], msg["is_observed"] = None, False
             if name in self._values:
                 msg["value"] = self._values[name]
+                if name in self._grown:
+                    key = site_key(self._rng_key, name)
+                    msg["value"] = with_new_entries(name, msg["fn"], msg["value"], key)
             if kind == "mutable":
                 msg["value"] = jax.tree.map(lambda leaf: leaf, msg["value"])
         if kind in ("sample", "prng_key", "control_flow") and msg["value"] is None:

@@ -42,6 +42,8 @@ def find_index_checks(
 
     ``values`` are the values of sites, and ``row_axes`` their row axes.
     """
+    # Arrays without a row axis are static arguments.
+    axes = {name: 0 if array.ndim and name not in static else None for name, array in arrays.items()}
     plates: dict[str, dict[str, int]] = {}
     sites: list[str] = []
 
@@ -62,7 +64,7 @@ def find_index_checks(
             plates.update({k: {f.name: f.size for f in m.get("cond_indep_stack", ())} for k, m in messages.items()})
             return list(found.values())
 
-        given = {name: _resized(array, 0 if array.ndim else None, n) for name, array in arrays.items()}
+        given = {name: _resized(array, axes[name], n) for name, array in arrays.items()}
         fixed = {
             name: jax.tree.map(partial(_resized, axis=row_axes.get(name), size=n), value)
             for name, value in values.items()
@@ -79,7 +81,7 @@ def find_index_checks(
         other = None
     if other is not None and [s.name for s in other.steps] != [s.name for s in flat.steps]:
         other = None
-    leaves: list[_Leaf] = [(name, 0 if arrays[name].ndim else None) for name in sorted(arrays)]
+    leaves: list[_Leaf] = [(name, axes[name]) for name in sorted(arrays)]
     for name in sorted(values):  # a tree of parameters is no index
         plain = hasattr(values[name], "dtype")
         leaves += [(name if plain else None, row_axes.get(name)) for _ in jax.tree.leaves(values[name])]
@@ -265,12 +267,13 @@ class _Finder:
             if number in self.sites:
                 name = self.sites[number]
                 plates = [plate for plate, length in self.plates.get(name, {}).items() if length == size]
-                return f"site `{name}`", plates[0] if len(plates) == 1 else None
+                text = f"site `{name}`" if number == table else f"an array computed from site `{name}`"
+                return text, plates[0] if len(plates) == 1 else None
             step = self.made.get(number)
             new = [] if step is None else [i for i in step.ins if i not in seen]
             seen.update(new)
             queue.extend(new)
-        return "a table of the kernel", None
+        return "an array in the kernel", None
 
     def _guards(self, step: Step) -> tuple[tuple[int, int], ...]:
         """Return where an entry is used, if every use selects entries by a predicate of the arguments (`jnp.where`)."""

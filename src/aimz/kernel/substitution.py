@@ -1,6 +1,6 @@
 """Sources of the values of sites in a call, and the discrete latents that can be marginalised."""
 
-__all__ = ["Scored", "Substitution", "ValueSource", "marginal_obstacle", "substitute"]
+__all__ = ["Scored", "Substitution", "ValueSource", "marginal_obstacle", "new_entries", "substitute"]
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ class ValueSource(StrEnum):
 
     POSTERIOR = "the posterior draw"
     POSTERIOR_ROWS = "its rows of the posterior draw"
+    POSTERIOR_GROWN = "its posterior draw; the new entries of its plates are drawn given their parents"
     PRIOR = "drawn from its prior"
     PRIOR_MISSING = "drawn from its prior: the posterior has no such site"
     RESAMPLED_NEW_ROWS = "resampled given the other sites: these are not the fitted observations"
@@ -55,7 +56,7 @@ class Substitution:
     @property
     def from_posterior(self) -> tuple[str, ...]:
         """Names of the sites that take their posterior draws."""
-        return self.sites_from(ValueSource.POSTERIOR, ValueSource.POSTERIOR_ROWS)
+        return self.sites_from(ValueSource.POSTERIOR, ValueSource.POSTERIOR_ROWS, ValueSource.POSTERIOR_GROWN)
 
     def outcomes(self, spec: KernelSpec, names: Iterable[str]) -> dict[str, Site]:
         """Return the sites among ``names`` that are drawn outcomes, each with the site that has its distribution."""
@@ -161,8 +162,13 @@ def _latent_source(
             )
         else:
             other_rows = True
-        _check_shape(site, shape, free_axes=site.row_axes if other_rows else ())
+        grown = new_entries(site, shape) if site.drawable and not site.in_control_flow else {}
+        free_axes = [axis for name, axis in site.plates if name in grown]
+        _check_shape(site, shape, free_axes=[*free_axes, *site.row_axes] if other_rows else free_axes)
+        if not other_rows and grown and not site.row_axes:
+            return ValueSource.POSTERIOR_GROWN
         if not other_rows:
+            _check_shape(site, shape)
             return ValueSource.POSTERIOR_ROWS if site.row_axes else ValueSource.POSTERIOR
         if site.maybe_rows:
             msg = (
@@ -181,9 +187,24 @@ def _latent_source(
     return source
 
 
+def new_entries(site: Site, shape: tuple[int, ...]) -> dict[str, tuple[int, int]]:
+    """Return the first new entry and the size of each plate of a site with more entries than posterior draws have."""
+    if len(shape) != len(site.traced_shape):
+        return {}
+    return {
+        plate: (shape[axis], site.traced_shape[axis])
+        for plate, axis in site.plates
+        if axis not in site.row_axes and 0 < shape[axis] < site.traced_shape[axis]
+    }
+
+
 def _scored_source(spec: KernelSpec, site: Site, source: ValueSource, scored: Scored) -> ValueSource:
     """Return the source of a discrete latent in a density: where possible a sum over its values, which has no noise."""
-    drawn = source in (ValueSource.PRIOR_MISSING, ValueSource.RESAMPLED_NEW_ROWS)
+    drawn = source in (
+        ValueSource.PRIOR_MISSING,
+        ValueSource.RESAMPLED_NEW_ROWS,
+        ValueSource.POSTERIOR_GROWN,
+    )
     if not drawn and not (scored is Scored.ALL and source is ValueSource.POSTERIOR_ROWS):
         return source
     obstacle = marginal_obstacle(spec, site.name)
@@ -210,7 +231,9 @@ def _check_shape(site: Site, shape: tuple[int, ...], free_axes: Iterable[int] = 
         msg = (
             f"Posterior draws of site `{site.name}` must have shape {('n_draws', *site.traced_shape)} for this "
             f"input; got {('n_draws', *shape)}. Pass an input like the one the model was fitted on (as many "
-            "columns, the same kernel arguments), or set matching draws with `set_posterior_sample`."
+            "columns, the same kernel arguments), or set matching draws with `set_posterior_sample`. Only a plate "
+            "outside of a `scan` may have more entries than in the posterior (new groups, which are drawn), and none "
+            "may have fewer."
         )
         raise ValueError(msg)
 
