@@ -2,7 +2,6 @@
 
 __all__ = ["KernelEngine"]
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +21,7 @@ from aimz.data import (
     open_table,
     read_call,
 )
+from aimz.engine.attributes import kind_attrs, substitution_attrs
 from aimz.engine.index_checks import check_indices
 from aimz.engine.options import RESERVED_PARAMETERS
 from aimz.engine.prepared_call import PredictionSettings, PreparedCall
@@ -37,9 +37,7 @@ from aimz.kernel import (
     ResolvedIntervention,
     Scored,
     Site,
-    Substitution,
     ValueSource,
-    new_entries,
     read_intervention,
     read_kernel,
     read_signature,
@@ -279,11 +277,7 @@ class KernelEngine:
         outcomes = substitution.outcomes(spec, return_sites)
         drawn = {*acts.transforms, *shared.transformed, *(name for name, site in outcomes.items() if not site.has_mean)}
         expected = frozenset(outcomes) - drawn if settings.kind == "expected" else frozenset()
-        grown = {
-            name: new_entries(spec[name], posterior.shapes[name])
-            for name in substitution.sites_from(ValueSource.POSTERIOR_GROWN)
-            if posterior is not None
-        }
+        grown = {} if posterior is None else substitution.new_entries(spec, posterior.shapes)
         plan = PassSpec(
             n_obs=call.n_obs,
             n_draws=settings.n_draws,
@@ -310,8 +304,8 @@ class KernelEngine:
             draws={} if posterior is None else {n: posterior.draws[n] for n in substitution.from_posterior},
             values=values,
             attrs={
-                **_attrs(substitution, settings.intervention, grown),
-                **_kind_attrs(settings.kind, [name for name in outcomes if name not in expected]),
+                **substitution_attrs(substitution, settings.intervention, grown),
+                **kind_attrs(settings.kind, [name for name in outcomes if name not in expected]),
             },
             columns=self.read_columns(call),
             intervened_arguments=frozenset({*acts.arrays, *acts.static}),
@@ -393,43 +387,3 @@ def _check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
             f"Known: {', '.join(known) or 'none'}."
         )
         raise ValueError(msg)
-
-
-def _attrs(
-    substitution: Substitution,
-    intervention: Intervention | None,
-    grown: Mapping[str, Mapping[str, tuple[int, int]]],
-) -> dict[str, Any]:
-    """Return the attributes that record the substitution: strings and lists of strings, which every format stores."""
-    attrs: dict[str, Any] = {"intervention": json.dumps({k: _plain(v) for k, v in (intervention or {}).items()})}
-    if substitution.resampled:
-        attrs["drawn_anew"] = list(substitution.resampled)
-    if grown:
-        texts = {
-            name: {
-                plate: str(start) if stop == start + 1 else f"{start} to {stop - 1}"
-                for plate, (start, stop) in plates.items()
-            }
-            for name, plates in grown.items()
-        }
-        attrs["new_entries"] = json.dumps(texts)
-    ways = {ValueSource.POSTERIOR_ROWS: "posterior", ValueSource.RESAMPLED_NEW_ROWS: "drawn anew"}
-    found = [way for source, way in ways.items() if substitution.sites_from(source)]
-    if found:
-        attrs["local_latents"] = " and ".join(found)
-    return attrs
-
-
-def _kind_attrs(kind: str | None, drawn: list[str]) -> dict[str, Any]:
-    """Return the attributes of an effect that record which sites are averages of drawn outcomes."""
-    return ({} if kind is None else {"kind": kind}) | ({"drawn_outcomes": drawn} if kind and drawn else {})
-
-
-def _plain(value: Any) -> Any:
-    """Return a value of an intervention as JSON."""
-    if callable(value):
-        return f"callable {getattr(value, '__name__', type(value).__name__)}"
-    if isinstance(value, str) or value is None:
-        return value
-    array = np.asarray(value)
-    return array.item() if array.ndim == 0 else f"array of shape {array.shape}"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from aimz.data import Posterior
 from aimz.engine.prepared_call import PreparedCall
 from aimz.errors import OutputWarning, warn
-from aimz.kernel import KernelSpec, Substitution, ValueSource, new_entries
+from aimz.kernel import KernelSpec, Substitution, ValueSource
 
 
 def warn_about_substitution(prepared: PreparedCall, known: KernelSpec | None) -> None:
@@ -36,9 +36,9 @@ def warn_about_substitution(prepared: PreparedCall, known: KernelSpec | None) ->
             "not the fitted observations.",
             OutputWarning,
         )
-    grown = substitution.sites_from(ValueSource.POSTERIOR_GROWN)
+    grown = substitution.new_entries(spec, posterior.shapes)
     if grown:
-        plates = {plate for name in grown for plate in new_entries(spec[name], posterior.shapes[name])}
+        plates = set().union(*grown.values())
         warn(
             f"Plate(s) {quote_list(sorted(plates))} have more entries than in the posterior: the new entries of "
             f"site(s) {quote_list(grown)} are drawn given the sites they depend on.",

@@ -152,10 +152,17 @@ class CompiledPrograms:
             (jax.tree.structure(value), *(() if name in plan.row_axes else map(np.shape, jax.tree.leaves(value))))
             for name, value in sorted(values.items())
         )
-        shared = _pass_key(
-            "index",
-            replace(plan, n_obs=0, n_draws=0, return_sites=(), summed={}, grown=frozenset(), expected=frozenset()),
+        # Options that do not change how sites are computed from the arguments have their defaults.
+        same = PassSpec(
+            n_obs=0,
+            n_draws=0,
+            static=plan.static,
+            transforms=plan.transforms,
+            unobserve=plan.unobserve,
+            row_plates=plan.row_plates,
+            row_axes=plan.row_axes,
         )
+        shared = _pass_key("index", same)
         # One trace serves similar numbers of rows, unless the kernel accepts one number only.
         padded = next((size for size in _CHECKED_ROWS if n_obs <= size), _CHECKED_ROWS[-1])
         for n_rows in (padded, n_obs):

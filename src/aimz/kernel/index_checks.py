@@ -33,7 +33,7 @@ class BadIndices:
 
 @dataclass(frozen=True)
 class IndexCheck:
-    """One axis of a table that is indexed by arguments, or by a constant of the kernel."""
+    """Axis of a table that is indexed by arguments, or by a constant of the kernel."""
 
     index: int
     """Number of the value that is the index."""

@@ -1,6 +1,6 @@
 """Sources of the values of sites in a call, and the discrete latents that can be marginalised."""
 
-__all__ = ["Scored", "Substitution", "ValueSource", "marginal_obstacle", "new_entries", "substitute"]
+__all__ = ["Scored", "Substitution", "ValueSource", "marginal_obstacle", "substitute"]
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -68,6 +68,13 @@ class Substitution:
             if site.name in drawn and (site.role is Role.OBSERVED or (name, ValueSource.DRAWN) in self.sources):
                 found[name] = site
         return found
+
+    def new_entries(
+        self, spec: KernelSpec, posterior: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, dict[str, tuple[int, int]]]:
+        """Return the first new entry and the size of each plate that has more entries than the posterior, by site."""
+        grown = self.sites_from(ValueSource.POSTERIOR_GROWN)
+        return {name: _new_entries(spec[name], posterior[name]) for name in grown}
 
     @property
     def resampled(self) -> tuple[str, ...]:
@@ -162,7 +169,7 @@ def _latent_source(
             )
         else:
             other_rows = True
-        grown = new_entries(site, shape) if site.drawable and not site.in_control_flow else {}
+        grown = _new_entries(site, shape) if site.drawable and not site.in_control_flow else {}
         free_axes = [axis for name, axis in site.plates if name in grown]
         _check_shape(site, shape, free_axes=[*free_axes, *site.row_axes] if other_rows else free_axes)
         if not other_rows and grown and not site.row_axes:
@@ -187,7 +194,7 @@ def _latent_source(
     return source
 
 
-def new_entries(site: Site, shape: tuple[int, ...]) -> dict[str, tuple[int, int]]:
+def _new_entries(site: Site, shape: tuple[int, ...]) -> dict[str, tuple[int, int]]:
     """Return the first new entry and the size of each plate of a site with more entries than posterior draws have."""
     if len(shape) != len(site.traced_shape):
         return {}
