@@ -105,8 +105,8 @@ class StepIndexChecks:
 def _scenarios(passes: PassSpec | JointPass, layout: InputLayout) -> Iterator[tuple[PassSpec, _Places, _Places]]:
     """Yield the pass of each scenario, and the places of its values and arrays."""
     if isinstance(passes, PassSpec):
-        values, arrays = [*layout.values, *layout.row_values], [*layout.arrays, *layout.row_arrays]
-        yield passes, {name: (name, None) for name in values}, {name: (name, None) for name in arrays}
+        names = [*layout.values, *layout.row_values], [*layout.arrays, *layout.row_arrays]
+        yield passes, {name: (name, None) for name in names[0]}, {name: (name, None) for name in names[1]}
         return
     for group in passes.scenario_groups:
         for i in range(len(group.members)):

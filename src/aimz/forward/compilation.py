@@ -4,6 +4,7 @@ __all__ = ["CompiledPrograms", "TracedStep"]
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -167,7 +168,7 @@ class CompiledPrograms:
         padded = next((size for size in _CHECKED_ROWS if n_obs <= size), _CHECKED_ROWS[-1])
         for n_rows in (padded, n_obs):
             cache_key = shared, shapes, tuple(sorted(values)), leaves, n_rows
-            found = self._index_checks.get(cache_key, lambda n=n_rows: self._find_checks(plan, arrays, values, n))
+            found = self._index_checks.get(cache_key, partial(self._find_checks, plan, arrays, values, n_rows))
             if found is not False:
                 return found
         return None

@@ -115,7 +115,7 @@ def _broadcast(params: Mapping[str, Any], value: np.ndarray, *_: Any) -> np.ndar
     return np.broadcast_to(value.reshape(shape), params["shape"])
 
 
-def _slice(params: Mapping[str, Any], value: np.ndarray) -> np.ndarray:
+def _slice(params: Mapping[str, Any], value: np.ndarray) -> Any:
     strides = params["strides"] or (None,) * value.ndim
     return value[tuple(map(slice, params["start_indices"], params["limit_indices"], strides))]
 
