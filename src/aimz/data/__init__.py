@@ -1,10 +1,11 @@
 """Arguments of users, checked and converted: arrays, tables, batches, keys, paths, and readers of their rows."""
 
 from aimz.data.arrays import check_array, check_count, differences, fill_masked, fingerprint, is_array
+from aimz.data.axis_labels import AxisLabels, axis_labels, check_axes, with_axis_labels
 from aimz.data.chunked_tables import ChunkedTable, open_chunked_table
 from aimz.data.dataframes import is_plain_range
 from aimz.data.kernel_arguments import KernelArguments, check_aligned, read_call, read_rows
-from aimz.data.keys import check_key, key_from_text, key_to_text
+from aimz.data.keys import GENERATOR, check_key, key_from_text, key_to_text
 from aimz.data.lazy_arrays import LazyArray
 from aimz.data.minibatches import ArrayBatches, Batches, IterableBatches, count_rows
 from aimz.data.paths import read_input_dir, read_output_dir
@@ -14,7 +15,9 @@ from aimz.data.row_readers import BatchField, RowReader, RowSlice, StackedArrays
 from aimz.data.tables import KernelParameters, Table, named_columns, open_table
 
 __all__ = [
+    "GENERATOR",
     "ArrayBatches",
+    "AxisLabels",
     "BatchField",
     "BatchReader",
     "Batches",
@@ -28,8 +31,10 @@ __all__ = [
     "RowSlice",
     "StackedArrays",
     "Table",
+    "axis_labels",
     "check_aligned",
     "check_array",
+    "check_axes",
     "check_count",
     "check_key",
     "count_rows",
@@ -51,4 +56,5 @@ __all__ = [
     "read_input_dir",
     "read_output_dir",
     "read_rows",
+    "with_axis_labels",
 ]

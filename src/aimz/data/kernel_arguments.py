@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aimz.data.arrays import check_array, fingerprint, is_array
+from aimz.data.axis_labels import AxisLabels
 from aimz.data.dataframes import index_of
 from aimz.data.lazy_arrays import LazyArray
 from aimz.data.row_readers import RowReader, open_rows
@@ -32,6 +33,8 @@ class KernelArguments:
     """Names of the columns of each argument that is a table."""
     index: Any = None
     """Labels of the rows of the input, a :class:`pandas.Index`; None without labels."""
+    axes: Mapping[str, AxisLabels] = field(default_factory=dict)
+    """Names and labels of the axes of each argument that is an xarray array."""
 
     def without(self, name: str) -> "KernelArguments":
         """Return the call without the array ``name``."""

@@ -1,6 +1,6 @@
 """PRNG keys: checked, and written as text."""
 
-__all__ = ["check_key", "key_from_text", "key_to_text"]
+__all__ = ["GENERATOR", "check_key", "key_from_text", "key_to_text"]
 
 from typing import Any
 
@@ -10,18 +10,33 @@ import numpy as np
 
 from aimz.errors import AimzWarning, warn
 
+GENERATOR = "threefry2x32"
+"""Generator of all keys, whose numbers for a key do not depend on the keys that are used together with it."""
+
 
 def check_key(key: Any) -> jax.Array:
-    """Return ``key`` as a typed key; raise ``TypeError`` if it is not a key."""
+    """Return ``key`` as a typed key of the default generator; raise ``TypeError`` if it is not a key."""
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
-        return key
+        if str(jax.random.key_impl(key)) == GENERATOR:
+            return key
+        warn(
+            f"A key of the generator `{jax.random.key_impl(key)}` was converted to one of `{GENERATOR}`: the numbers "
+            "of other generators depend on how many draws are computed together. Make keys with `jax.random.key(seed, "
+            f"impl={GENERATOR!r})`.",
+            AimzWarning,
+        )
+        words = np.asarray(jax.random.key_data(key)).ravel()
+        converted = jax.random.wrap_key_data(jnp.asarray(words[:2]), impl=GENERATOR)
+        for word in words[2:]:
+            converted = jax.random.fold_in(converted, word)
+        return converted
     if isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32 and key.shape == (2,):
         warn(
             "A legacy `uint32` key was converted to a typed key. Make keys with `jax.random.key(seed)` rather "
             "than `jax.random.PRNGKey(seed)`.",
             AimzWarning,
         )
-        return jax.random.wrap_key_data(jnp.asarray(key))
+        return jax.random.wrap_key_data(jnp.asarray(key), impl=GENERATOR)
     got = f"an array of dtype {key.dtype}, shape {key.shape}" if hasattr(key, "dtype") else repr(key)
     msg = f"`rng_key` must be one typed JAX key; got {got}. Make one with `jax.random.key(seed)`."
     raise TypeError(msg)

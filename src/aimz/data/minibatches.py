@@ -10,6 +10,7 @@ from typing import Any, override
 
 import numpy as np
 
+from aimz.data.axis_labels import AxisLabels
 from aimz.data.lazy_arrays import LazyArray
 from aimz.data.rebatching import BatchReader, is_shuffled
 from aimz.data.row_readers import RowReader, open_rows
@@ -46,6 +47,8 @@ class Batches(ABC):
     """Number of epochs that were begun or skipped."""
     tables: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     """Names of the columns of arguments that are tables."""
+    axes: Mapping[str, AxisLabels] = MappingProxyType({})
+    """Names and labels of the axes of arguments that are xarray arrays."""
 
     @abstractmethod
     def epoch(self, number: int) -> EpochReader:
@@ -207,6 +210,7 @@ class IterableBatches(Batches):
         self.n_obs = n_obs()
         self._first_reader = BatchReader(batches, parameters)
         self.tables = self._first_reader.parameters.known
+        self.axes = self._first_reader.parameters.axes
         first = self._first_reader.first or {}
         size = batch_size(self.n_obs) if callable(batch_size) else batch_size or len(next(iter(first.values())))
         self.batch_size = min(size, self.n_obs)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aimz.data.arrays import check_array, is_array
+from aimz.data.axis_labels import check_axes
 from aimz.data.row_readers import BatchField
 from aimz.data.tables import KernelParameters, open_table, table_columns
 
@@ -140,6 +141,8 @@ class BatchReader:
                 f"tuples of arrays; got {type(given).__name__}. Yield a mapping."
             )
             raise TypeError(msg)
+        axes = {**check_axes({str(name): value for name, value in given.items()}), **self.parameters.axes}
+        self.parameters = replace(self.parameters, axes=axes)
         given = {str(name): self.parameters.matched(str(name), value) for name, value in given.items()}
         tables = table_columns(given)
         self.parameters = replace(self.parameters, known={**tables, **self.parameters.known})

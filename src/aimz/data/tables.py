@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from aimz.data.axis_labels import AxisLabels, align_axes
 from aimz.data.dataframes import (
     HOW_TO_ENCODE,
     column_values,
@@ -196,6 +197,8 @@ class KernelParameters:
     """Names of the other parameters."""
     known: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Columns of each argument, in order, once a table has been read."""
+    axes: Mapping[str, AxisLabels] = field(default_factory=dict)
+    """Names and labels of the axes of each argument that was an xarray array in the fit."""
 
     def fields(self, table: Table, *, leave: frozenset[str] = frozenset()) -> dict[str, Any]:
         """Return the arguments that a table holds.
@@ -211,11 +214,11 @@ class KernelParameters:
             If a column of the input is not numeric.
         """
         named = [name for name in (self.output, *self.further) if name in table.names]
-        found = {name: table.column(name) for name in named if name not in leave}
+        found = {name: self.aligned(name, table.column(name)) for name in named if name not in leave}
         columns = tuple(name for name in table.names if name not in named)
         known = self.known.get(self.input)
         if self.input in table.names and (known is None or not set(known) <= set(table.names)):
-            given = table.column(self.input)
+            given = self.aligned(self.input, table.column(self.input))
             nested = open_table(given, self.input)
             if nested is None and len(columns) > 1 and len(given.shape) == 1:
                 msg = (
@@ -234,4 +237,8 @@ class KernelParameters:
 
     def matched(self, name: str, value: Any) -> Any:
         """Return a table as a matrix of its known columns, and anything else unchanged."""
-        return matrix_or_value(value, name, self.known)
+        return matrix_or_value(self.aligned(name, value), name, self.known)
+
+    def aligned(self, name: str, value: Any) -> Any:
+        """Return an xarray array with axes and labels in the order of the fit, and anything else unchanged."""
+        return align_axes(value, name, self.axes.get(name, ()))

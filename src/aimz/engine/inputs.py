@@ -88,6 +88,7 @@ def open_source(engine: KernelEngine, X: Any, kwargs: Mapping[str, Any], expecte
     """
     names = engine.signature.param_input, engine.signature.param_output
     X = open_chunked_table(X, engine.parameters) or X
+    X = engine.parameters.aligned(names[0], X)
     table = open_table(X, names[0])
     if table is not None:
         return InputSource(table=table)

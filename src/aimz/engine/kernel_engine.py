@@ -12,11 +12,14 @@ import jax
 import numpy as np
 
 from aimz.data import (
+    AxisLabels,
     KernelArguments,
     KernelParameters,
     RowReader,
+    axis_labels,
     check_aligned,
     check_array,
+    check_axes,
     is_array,
     open_table,
     read_call,
@@ -57,6 +60,8 @@ class KernelEngine:
         self.programs = CompiledPrograms(kernel)
         self.tables: Mapping[str, tuple[str, ...]] = {}
         """Columns of each tabular argument of the last fit; columns of later tables are matched by name."""
+        self.axes: Mapping[str, AxisLabels] = {}
+        """Names and labels of the axes of each xarray argument of the last fit, which later arrays are matched with."""
         self.columns: InputColumns | None = None
         """Columns of the input of the last fit, and the axes of sites along them."""
         self.example: AbstractCall | None = None
@@ -85,7 +90,9 @@ class KernelEngine:
 
         Arguments that are not passed may be columns of ``X``.  ``index`` labels the rows of an ``X`` without an index.
         """
-        names = self.signature.param_input, self.signature.param_output
+        names, matched = (self.signature.param_input, self.signature.param_output), self.parameters.aligned
+        X, extra = matched(names[0], X), {name: matched(name, value) for name, value in extra.items()}
+        output = {name: matched(names[1], value) for name, value in output.items()}
         given = {name for name, value in output.items() if value is not None}
         table = open_table(X, names[0])
         fields = {names[0]: X}
@@ -97,13 +104,16 @@ class KernelEngine:
         required = {names[0]: fields[names[0]]}
         if output:
             required[names[1]] = output["output"] if given else fields.get(names[1])
+        as_given = {**required, **extra, **({names[0]: X} if axis_labels(X) else {})}
+        axes = check_axes(as_given, self.whole)
         read = partial(read_call, required, extra, in_parts=in_parts, known=self.tables, index=index)
         lengths = {name: np.shape(value)[0] for name, value in extra.items() if is_array(value) and np.ndim(value)}
         n_obs = np.shape(fields[names[0]])[:1] if is_array(fields[names[0]]) else ()
         misfits = {name for name, length in lengths.items() if name not in self.whole and n_obs not in ((), (length,))}
         if misfits and self._accepts_whole(misfits, read(whole=self.whole | misfits)):
             self.whole |= misfits
-        return read(whole=self.whole)
+            axes = check_axes(as_given, self.whole)
+        return replace(read(whole=self.whole), axes=axes)
 
     def _accepts_whole(self, names: set[str], call: KernelArguments) -> bool:
         """Return whether the kernel accepts these arguments unchanged at two numbers of rows.
@@ -121,24 +131,25 @@ class KernelEngine:
     def parameters(self) -> KernelParameters:
         """Parameters of the kernel, for matching columns of a table."""
         signature = self.signature
-        return KernelParameters(signature.param_input, signature.param_output, signature.extra, self.tables)
+        return KernelParameters(signature.param_input, signature.param_output, signature.extra, self.tables, self.axes)
 
     @contextmanager
     def reading_fit(self, *, restart: bool) -> Iterator[None]:
         """Read the data of a fit; only a fit that restarts may have other columns than the last one."""
-        before = self.tables, self.columns, self.whole
+        before = self.tables, self.axes, self.columns, self.whole
         if restart:
-            self.tables, self.columns, self.whole = {}, None, frozenset()
+            self.tables, self.axes, self.columns, self.whole = {}, {}, None, frozenset()
         try:
             yield
         except BaseException:
-            self.tables, self.columns, self.whole = before
+            self.tables, self.axes, self.columns, self.whole = before
             raise
 
     def remember_fit_data(self, call: KernelArguments) -> None:
         """Record the abstract arguments and the columns of a fit."""
         self.example = AbstractCall.of(call.arrays, call.static, self.read_spec(call), is_plain)
         self.tables = {**call.tables, **self.tables}
+        self.axes = {**call.axes, **self.axes}
         self.columns = self.read_columns(call)
 
     def read_columns(self, call: KernelArguments) -> InputColumns | None:

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from aimz.data import BatchReader, RowReader
+from aimz.data import GENERATOR, BatchReader, RowReader
 from aimz.engine.fingerprint import RowDigests
 from aimz.engine.index_checks import StepIndexChecks
 from aimz.engine.layout import InputLayout, RowFeed
@@ -117,7 +117,7 @@ class StepRunner:
         self._feed = feed
         self._mesh = mesh
         self._axis = StreamAxis(plan.axis)
-        self._key = jax.random.key(0) if spec.key is None else spec.key
+        self._key = jax.random.key(0, impl=GENERATOR) if spec.key is None else spec.key
         self._tile = plan.block or 1 if step.sums_rows else 1
         self._prefetched: StepInputs | None = None
         self._index_checks = index_checks

@@ -24,6 +24,7 @@ import numpy as np
 
 from aimz.data import (
     KernelArguments,
+    KernelParameters,
     check_key,
     is_array,
     is_batches,
@@ -233,17 +234,17 @@ _COMMON = frozenset({"rng_key", "return_sites", *OPTION_NAMES})
 """Options of a prediction that all scenarios of a comparison share."""
 
 
-def share_rows(scenarios: Mapping[Any, dict[str, Any]], param_input: str) -> None:
+def share_rows(scenarios: Mapping[Any, dict[str, Any]], parameters: KernelParameters) -> None:
     """Wrap arrays that several scenarios share in one object each, so that they are read and digested once."""
     known: dict[int, Any] = {}
 
     def shared(value: Any, name: str) -> Any:
         if not is_array(value) or not np.ndim(value) or open_table(value, name):
             return value
-        return known.setdefault(id(value), read_rows(value, name))
+        return known.setdefault(id(value), read_rows(parameters.aligned(name, value), name))
 
     for one in scenarios.values():
-        one["X"] = shared(one["X"], param_input)
+        one["X"] = shared(one["X"], parameters.input)
         one["kwargs"] = {name: shared(value, name) for name, value in one["kwargs"].items()}
 
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from aimz.data import GENERATOR
 from aimz.forward.densities import READERS
 from aimz.forward.draw_batching import TracedFunction, group_size, trace
 from aimz.forward.joint_scenarios import JointPass, joint_pass
@@ -241,7 +242,7 @@ def _trace(
 
 def _abstract_key() -> Any:
     """Return an abstract random key."""
-    return jax.eval_shape(lambda: jax.random.key(0))
+    return jax.eval_shape(lambda: jax.random.key(0, impl=GENERATOR))
 
 
 def _pass_key(kind: str, plan: PassSpec) -> Hashable:

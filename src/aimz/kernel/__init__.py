@@ -12,7 +12,7 @@ from aimz.kernel.row_independence import site_obstacle
 from aimz.kernel.row_jaxpr import RowUse, row_use
 from aimz.kernel.signature import KernelSignature, kernel_name, read_signature
 from aimz.kernel.spec import COLUMNS, KernelSpec, Role, Site, site_cells
-from aimz.kernel.substitution import Scored, Substitution, ValueSource, substitute
+from aimz.kernel.substitution import Scored, Substitution, ValueSource, check_draws, substitute
 from aimz.kernel.text_tables import WIDTH, format_shape, html_block, html_table, text_table
 from aimz.kernel.tracing import AbstractHandler, is_discrete, seen_mask, strip_wrappers
 
@@ -38,6 +38,7 @@ __all__ = [
     "Site",
     "Substitution",
     "ValueSource",
+    "check_draws",
     "digest_program",
     "expected_value",
     "find_index_checks",

@@ -1,6 +1,6 @@
 """Sources of the values of sites in a call, and the discrete latents that can be marginalised."""
 
-__all__ = ["Scored", "Substitution", "ValueSource", "marginal_obstacle", "substitute"]
+__all__ = ["Scored", "Substitution", "ValueSource", "check_draws", "marginal_obstacle", "substitute"]
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -226,6 +226,30 @@ def _scored_source(spec: KernelSpec, site: Site, source: ValueSource, scored: Sc
         "(`MixtureSameFamily`)."
     )
     raise ValueError(msg)
+
+
+def check_draws(spec: KernelSpec, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise if draws of a site have another number of axes than the site, or none of them is of a known site.
+
+    Lengths are compared when a call is prepared: they may depend on its arguments.
+    """
+    known = {site.name: site for site in spec.sites}
+    if known and not set(shapes) & set(known):
+        latent = ", ".join(f"`{name}`" for name in spec.latent_sites)
+        msg = (
+            f"`samples` must hold draws of latent sites of the kernel, {latent or 'of which it has none'}; got "
+            f"{', '.join(f'`{name}`' for name in shapes)}. Rename them."
+        )
+        raise ValueError(msg)
+    for name, shape in shapes.items():
+        site = known.get(name)
+        if site is not None and site.is_sample and len(shape) != len(site.traced_shape):
+            msg = (
+                f"Posterior draws of site `{name}` must have shape {('n_draws', *site.traced_shape)}; got "
+                f"{('n_draws', *shape)}. Pass chains and draws as one axis, or a dataset with dimensions 'chain' and "
+                "'draw'."
+            )
+            raise ValueError(msg)
 
 
 def _check_shape(site: Site, shape: tuple[int, ...], free_axes: Iterable[int] = ()) -> None:

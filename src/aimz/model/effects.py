@@ -156,7 +156,7 @@ class EffectMethods(RequestMethods):
         scenarios, options = read_pair(sides)
         options = replace(options, statistics=read_statistics(statistics))
         self._fitted("estimate_effect")
-        share_rows(scenarios, self.param_input)
+        share_rows(scenarios, self._engine.parameters)
         sources, calls = open_arguments(self._engine, scenarios, self._local_rows())
         check_same_rows(calls.values(), (one["in_sample"] for one in scenarios.values()))
         calls, prepared = self._prepare_scenarios(scenarios, sources, calls, kind=kind)
@@ -282,7 +282,7 @@ class EffectMethods(RequestMethods):
         table = open_chunked_table(requested[baseline]["X"], self._engine.parameters) or requested[baseline]["X"]
         self._fitted("compare_scenarios")
         check_return_sites(return_sites)
-        share_rows(requested, self.param_input)
+        share_rows(requested, self._engine.parameters)
         sources, calls = open_arguments(self._engine, requested, self._local_rows())
         groups = read_groups_of(by, weights, table, calls[baseline], sources[baseline])
 

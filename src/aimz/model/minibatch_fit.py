@@ -13,6 +13,7 @@ import numpy as np
 
 from aimz.data import (
     ArrayBatches,
+    AxisLabels,
     Batches,
     ChunkedTable,
     IterableBatches,
@@ -50,6 +51,8 @@ class TrainingData:
     """Arrays with a row axis by argument name; None for an iterable."""
     tables: Mapping[str, tuple[str, ...]]
     """Column names of arguments that are tables."""
+    axes: Mapping[str, AxisLabels]
+    """Names and labels of the axes of arguments that are xarray arrays."""
     order: Mapping[str, str]
     """Description of the order of the rows, for checkpoints."""
     loader: ArrayLoader | None = None
@@ -186,9 +189,8 @@ def read_training(
     described = "the order given" if order is None else "shuffled"
     if loader is not None and loader.shuffle:
         described = f"shuffled by the loader, {key_to_text(loader.rng_key)}, from epoch {loader.epoch}"
-    return TrainingData(
-        batches, {**call.static, **scalars}, rows, call.tables, {"order": described}, loader, index=call.index
-    )
+    static, order_text = {**call.static, **scalars}, {"order": described}
+    return TrainingData(batches, static, rows, call.tables, call.axes, order_text, loader, index=call.index)
 
 
 def _yields_batches(X: Any, name: str) -> bool:
@@ -235,7 +237,7 @@ def _of_iterable(engine: KernelEngine, X: Any, kwargs: Mapping[str, Any], option
     shuffled = is_shuffled(X)
     order = {"order": "of the iterable, shuffled" if shuffled else "of the iterable"}
     reordered = shuffled or (options.epochs > 1 and not isinstance(X, list | tuple))
-    return TrainingData(batches, dict(kwargs), None, batches.tables, order, reordered=reordered)
+    return TrainingData(batches, dict(kwargs), None, batches.tables, batches.axes, order, reordered=reordered)
 
 
 def _length(X: Iterable[Any]) -> int | None:
@@ -294,7 +296,7 @@ def plan_fit(
     extra = {name: array for name, array in first.items() if name not in names} | dict(training.static)
     engine.signature.check_call(extra)
     call = read_call({name: first.get(name) for name in names}, extra, whole=engine.whole)
-    call = replace(call, tables=tables, columns=tables.get(names[0], ()))
+    call = replace(call, tables=tables, columns=tables.get(names[0], ()), axes=training.axes)
     spec = engine.read_fit(call)
     _check_indices(engine, call, spec, training)
     scaled = batch_scale(engine, fit, call, spec, training.n_obs)

@@ -3,7 +3,7 @@
 __all__ = ["PosteriorMethods"]
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,6 +13,7 @@ from numpyro.infer import MCMC
 
 from aimz.data import check_count, read_draws
 from aimz.inference import PosteriorOnly, SVIFit, check_chains, check_variational
+from aimz.kernel import check_draws
 from aimz.model.base import optional_key
 from aimz.model.requests import RequestMethods
 
@@ -77,16 +78,24 @@ class PosteriorMethods(RequestMethods):
 
         return make_tree(self._groups_of(drawn, spec))
 
-    def set_posterior_sample(self, samples: Mapping[str, Any], *, num_chains: int = 1) -> Self:
+    def set_posterior_sample(
+        self, samples: Any = None, *, num_chains: int | None = None, posterior_sample: Any = None
+    ) -> Self:
         """Set the posterior to given draws; the model then counts as fitted.
 
         Parameters
         ----------
-        samples : mapping of str to array_like of shape (n_draws, ...)
-            Site name to draws, with one leading axis for all chains, chain after chain. Draws of the output are dropped
-            with a warning. Draws of deterministic sites are kept, but predictions recompute these sites.
-        num_chains : int
-            Number of chains in the leading axis.
+        samples : mapping of str to array_like, xarray.DataTree, xarray.Dataset or path-like
+            Site name to draws of shape ``(n_draws, ...)``, with one leading axis for all chains, chain after chain. Or
+            a posterior of ArviZ, with dimensions ``(chain, draw, ...)``: a tree with a group ``posterior``, a dataset,
+            or the path of a netCDF file. If the draws do not fit the kernel, as far as it is known from earlier calls,
+            an error is raised. Draws of the output are dropped with a warning. Draws of deterministic sites are kept,
+            but predictions recompute these sites.
+        num_chains : int, optional
+            Number of chains in the leading axis of plain arrays, 1 by default. Arrays whose first axis has this length,
+            and whose second axes have one length, are read as ``(chain, draw, ...)``.
+        posterior_sample : optional
+            Another name of ``samples``.
 
         Returns
         -------
@@ -96,9 +105,18 @@ class PosteriorMethods(RequestMethods):
         Raises
         ------
         TypeError, ValueError
-            If ``samples`` is not a mapping of arrays, is empty, or the numbers of draws differ.
+            If ``samples`` is neither a posterior of ArviZ nor a mapping of arrays, is empty, or the numbers of draws
+            differ; or if it is passed by both names or by none.
         """
-        self._posterior = read_draws(samples, num_chains=num_chains, param_output=self.param_output)
+        if (samples is None) == (posterior_sample is None):
+            how = "neither" if samples is None else "both"
+            msg = f"Exactly one of `samples` and `posterior_sample` must be passed; got {how}. Pass `samples`."
+            raise TypeError(msg)
+        given = posterior_sample if samples is None else samples
+        posterior = read_draws(given, num_chains=num_chains, param_output=self.param_output)
+        if self.kernel_spec is not None:
+            check_draws(self.kernel_spec, posterior.shapes)
+        self._posterior = posterior
         self._observed = None
         return self
 

@@ -3,7 +3,7 @@
 __all__ = ["ModelState", "read_model", "write_model"]
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -96,6 +96,7 @@ def write_model(path: Path, model: ModelState, *, overwrite: bool) -> None:
         "posterior": None if posterior is None else _write_posterior(posterior, arrays),
         "observed": None if observed is None else _write_observed(observed, arrays),
         "tables": {name: list(columns) for name, columns in engine.tables.items()},
+        "axes": {name: [list(axis) for axis in axes] for name, axes in engine.axes.items()},
         "columns": None if engine.columns is None else [list(engine.columns.names), dict(engine.columns.axes)],
         "dims": None if dims is None else {name: list(axes) for name, axes in dims.items()},
         "coords": None
@@ -178,6 +179,7 @@ def read_model(path: Path, kernel: Kernel, fit: Fit, arguments: Mapping[str, Any
         spec = None if about["spec"] is None else read_spec(about["spec"])
         example = None if about["example"] is None else read_example(about["example"])
         tables = {name: tuple(columns) for name, columns in content["tables"].items()}
+        axes = {name: tuple(map(_read_axis, found)) for name, found in content.get("axes", {}).items()}
         columns = read_columns(content["columns"])
         kind, digest = str(content["fit"]["kind"]), about["digest"]
         key = check_key(key_from_text(content["rng_key"]))
@@ -199,7 +201,7 @@ def read_model(path: Path, kernel: Kernel, fit: Fit, arguments: Mapping[str, Any
     if example is not None and digest is not None and _traces_identically(versions):
         _warn_if_other_program(digest, kernel, example, static)
     engine.reader.spec, engine.example = spec, example
-    engine.tables, engine.columns = tables, columns
+    engine.tables, engine.columns, engine.axes = tables, columns, axes
     return ModelState(key, engine, fit, results, posterior, observed)
 
 
@@ -212,6 +214,12 @@ def _reporting_damage(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise damaged(path / "model.json", f"its content is invalid ({type(error).__name__}: {error})") from error
+
+
+def _read_axis(node: Sequence[Any]) -> tuple[str, tuple[str, ...] | None]:
+    """Return the name and the labels of an axis."""
+    name, labels = node
+    return str(name), None if labels is None else tuple(map(str, labels))
 
 
 def _check_settings(settings: Mapping[str, bool]) -> None:

@@ -48,6 +48,10 @@ class Labels:
             If ``dims`` names another number of axes than the site has.
         """
         given = self.dims.get(name)
+        # A log density has no event axes, which are the last ones of the site.
+        events = max((site.event_dim for site in map(spec.get, (name, f"{name}_observed")) if site), default=0)
+        if given is not None and events and len(given) == len(shape) + events:
+            given = given[: len(shape)]
         if given is not None:
             if len(given) != len(shape) or len(set(given)) != len(given):
                 msg = (

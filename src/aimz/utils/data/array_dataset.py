@@ -9,7 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aimz.data import check_array, fill_masked, named_columns, open_table, read_call
+from aimz.data import (
+    axis_labels,
+    check_array,
+    fill_masked,
+    named_columns,
+    open_table,
+    read_call,
+    with_axis_labels,
+)
 
 
 class ArrayDataset:
@@ -58,6 +66,7 @@ class ArrayDataset:
             msg = "`ArrayDataset` must hold at least one array; got none. Name each: `ArrayDataset(X=X, y=y)`."
             raise ValueError(msg)
         tables = {name: open_table(value, name) for name, value in arrays.items()}
+        self._axes = {name: axes for name, value in arrays.items() if (axes := axis_labels(value))}
         self._columns = {name: table.names for name, table in tables.items() if table is not None}
         matrices = {n: np.asarray(table.matrix(table.names)) for n, table in tables.items() if table is not None}
         kept = {name: _as_supplied(value, name) for name, value in {**arrays, **matrices}.items()}
@@ -74,7 +83,12 @@ class ArrayDataset:
     @property
     def labelled(self) -> dict[str, Any]:
         """Arrays by field name, as tables with named columns where they were data frames."""
-        return {n: named_columns(n, a, self._columns[n]) if n in self._columns else a for n, a in self._arrays.items()}
+        found: dict[str, Any] = {}
+        for name, array in self._arrays.items():
+            found[name] = named_columns(name, array, self._columns[name]) if name in self._columns else array
+            if name in self._axes and name not in self._columns:
+                found[name] = with_axis_labels(np.asarray(array), self._axes[name])
+        return found
 
     def __len__(self) -> int:
         return self._n_obs
