@@ -18,6 +18,7 @@ from aimz.errors import CheckpointError, FitWarning, warn
 from aimz.inference.base import Fit, KernelContext, VIResult, check_fitted
 from aimz.inference.enumeration import check_minibatch_sum, draw_discrete, enumerated_sites
 from aimz.inference.minibatch_scaling import check_minibatches, scaled_sites
+from aimz.inference.settling import warn_unless_settled
 from aimz.inference.svi_checkpoint import (
     Checkpoint,
     Progress,
@@ -152,6 +153,7 @@ class SVIFit(Fit):
         key_steps, key_draws = jax.random.split(key)
         state, losses = self._programs.run(self.vi_state, call, num_steps=num_steps, key=key_steps, progress=progress)
         self._set_state(state, losses)
+        self._warn_unless_settled("num_steps")
         self._n_obs = call.n_obs
         return self.sample(call, spec, key_draws, num_samples=num_samples, return_sites=spec.latent_sites)
 
@@ -226,6 +228,13 @@ class SVIFit(Fit):
         finally:
             if run.losses:
                 self._set_state(run.state, np.concatenate(run.losses))
+        if run.losses:
+            self._warn_unless_settled("epochs", len(run.losses[-1]))
+
+    def _warn_unless_settled(self, option: str, steps_per_epoch: int = 1) -> None:
+        """Warn if the loss still falls at the end of a fit."""
+        losses = np.asarray([] if self.vi_result is None else self.vi_result.losses)
+        warn_unless_settled(losses, option, optimizer=self.inference.optim, steps_per_epoch=steps_per_epoch)
 
     def draw_after(
         self,

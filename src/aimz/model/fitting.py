@@ -73,7 +73,9 @@ class FittingMethods(ModelBase):
         Warns
         -----
         FitWarning
-            If a loss is not finite. The run then stops and keeps the last finite state.
+            If a loss is not finite. The run then stops and keeps the last finite state. Also if SVI ends before its
+            loss has settled: the loss falls during the last fifth of all steps, by more than two nats and more than one
+            settled fit in 10,000 shows by chance.
         """
         rng_key = optional_key(rng_key)
         with self._engine.reading_fit(restart=self._fit.vi_state is None):
@@ -167,7 +169,8 @@ class FittingMethods(ModelBase):
         Warns
         -----
         FitWarning
-            If a step is not finite. The run then stops at the end of its epoch and keeps the last finite state.
+            If a step is not finite. The run then stops at the end of its epoch and keeps the last finite state. Also if
+            the loss has not settled, as in :meth:`fit_on_batch`.
 
         Notes
         -----
