@@ -421,6 +421,10 @@ def test_several_labels_at_once():
     assert int(groups["rows"].sum()) == N
     overall = found["effect_overall"]["mu"].sel(scenario="as is").values
     np.testing.assert_allclose(overall, effect_by_hand(), rtol=1e-5)
+    for name, labels in {"segment": SEGMENT, "region": region, "year": YEAR}.items():  # each set alone
+        margin = found[f"effect_by_{name}"]["mu"]
+        alone = plain_model().compare_scenarios(DOSES, by={name: labels}, X=X2, t=T, **PLAIN)["effect"]["mu"]
+        xr.testing.assert_allclose(margin.to_dataset(), alone.to_dataset(), rtol=1e-5)
 
 
 def test_labels_by_name(tmp_path):
@@ -1027,7 +1031,11 @@ def test_groups_without_rows_have_no_line():
     table = aimz.summary(tree)
     of_mu = table[(table.site == "mu") & (table.scenario == "more")]
     cells = list(zip(of_mu.segment, of_mu.region, strict=True))
-    assert cells == [("all", "all"), ("a", "south"), ("b", "south"), ("c", "north")]
+    margins = [("a", "all"), ("b", "all"), ("c", "all"), ("all", "north"), ("all", "south")]
+    assert cells == [("all", "all"), *margins, ("a", "south"), ("b", "south"), ("c", "north")]
+    texts = [text for text in aimz.in_words(tree) if "`mu`" in text and "under more" in text]
+    assert [text.split(":")[0] for text in texts[1:4]] == [f"For segment {name}" for name in "abc"]
+    assert texts[-1].startswith("For segment c, region north:")
     assert np.isfinite(table.select_dtypes(float)).all(axis=None)
 
 

@@ -232,7 +232,8 @@ class EffectMethods(RequestMethods):
         xarray.DataTree
             Groups ``scenarios`` (averages, with dimensions ``(chain, draw, scenario, <groups>, ...)``), ``effect``
             (contrasts of all scenarios but the baseline) and ``groups`` (``rows`` and ``weight`` of each group). With
-            ``by``, the groups ``scenarios_overall`` and ``effect_overall`` contain the averages over all rows.
+            ``by``, the groups ``scenarios_overall`` and ``effect_overall`` contain the averages over all rows; with
+            several sets of labels, ``scenarios_by_<name>`` and ``effect_by_<name>`` those for each set alone.
             :func:`aimz.summary` turns the result into a table, :func:`aimz.in_words` into sentences.
 
         Raises

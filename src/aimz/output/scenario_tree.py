@@ -89,41 +89,50 @@ def check_by(labels: Mapping[str, Any], taken: Mapping[str, tuple[str, ...]]) ->
 
 
 def scenario_tree(averages: Averages, contrast: Contrast) -> xr.DataTree:
-    """Return the groups ``scenarios``, ``effect`` and ``groups``; with groups of rows, also averages over all rows."""
+    """Return the groups ``scenarios``, ``effect`` and ``groups``.
+
+    With groups of rows, also the averages over all rows, and with several sets of groups the averages for each set.
+    """
     weight = averages.weight * averages.weight_scale
-    groups = {"scenarios": _averages(averages, by=bool(averages.labels))}
-    if averages.labels:
-        groups["scenarios_overall"] = _averages(averages, by=False)
-    for name in list(groups):
-        effect = _effect(groups[name], averages.scenarios.index(averages.baseline), contrast, averages.labels)
-        groups[name.replace("scenarios", "effect")] = effect
-    shape = tuple(len(labels) for labels in averages.labels.values())
     dims = tuple(averages.labels)
-    groups["groups"] = xr.Dataset(
+    kept = {"": dims, "_overall": ()} if dims else {"": ()}
+    if len(dims) > 1:
+        kept |= {f"_by_{dim}": (dim,) for dim in dims}
+    baseline = averages.scenarios.index(averages.baseline)
+    scenarios = {suffix: _averages(averages, own) for suffix, own in kept.items()}
+    effects = {suffix: _effect(found, baseline, contrast, averages.labels) for suffix, found in scenarios.items()}
+    shape = tuple(len(labels) for labels in averages.labels.values())
+    groups = xr.Dataset(
         {"rows": (dims, averages.rows.reshape(shape)), "weight": (dims, weight.reshape(shape))},
         coords=dict(averages.labels),
         attrs=attributes(),
     )
-    order = ("effect", "effect_overall", "scenarios", "scenarios_overall", "groups")
-    return make_tree({name: groups.get(name) for name in order})
+    return make_tree(
+        {
+            **{f"effect{suffix}": found for suffix, found in effects.items()},
+            **{f"scenarios{suffix}": found for suffix, found in scenarios.items()},
+            "groups": groups,
+        }
+    )
 
 
-def _averages(averages: Averages, *, by: bool) -> xr.Dataset:
-    """Return the average of each site for each group, or over all rows."""
+def _averages(averages: Averages, kept: tuple[str, ...]) -> xr.Dataset:
+    """Return the average of each site for each group along the dimensions ``kept``, over the rows of all others."""
     head = (*SAMPLE_DIMS, SCENARIO)
-    labels = averages.labels if by else {}
-    shape = tuple(map(len, labels.values()))
+    labels = {dim: averages.labels[dim] for dim in kept}
+    shape = tuple(map(len, averages.labels.values()))
+    others = tuple(i - len(shape) for i, dim in enumerate(averages.labels) if dim not in kept)
+    weight = averages.weight.reshape(shape).sum(others)
     variables = {}
     for name, sums in averages.sums.items():
         dims: tuple[str, ...] = (*head, *averages.dims[name])
         values = sums
         if name in averages.with_rows:
             with np.errstate(invalid="ignore", divide="ignore"):  # a cell without rows has no average
-                values = sums / averages.weight if by else (sums.sum(-1) / averages.weight.sum())
-            if by:
-                # The axes of the groups precede the axes of the site.
-                values = np.moveaxis(values, -1, 2).reshape(*sums.shape[:2], *shape, *sums.shape[2:-1])
-                dims = (*head, *labels, *averages.dims[name])
+                values = sums.reshape(*sums.shape[:-1], *shape).sum(others) / weight
+            # The axes of the groups precede the axes of the site.
+            values = np.moveaxis(values, range(values.ndim - len(kept), values.ndim), range(2, 2 + len(kept)))
+            dims = (*head, *labels, *averages.dims[name])
         kind = {"kind": averages.kinds[name]} if name in averages.kinds else {}
         variables[name] = (dims, values.reshape(averages.num_chains, -1, *values.shape[1:]), kind)
     sizes = common_sizes({name: (dims, array.shape) for name, (dims, array, _) in variables.items()})

@@ -17,7 +17,7 @@ from aimz.statistics import Statistic, read_interval
 
 ALL = "all"
 """Label of the groups in a line about all rows."""
-_WEIGHT, _OVERALL = "_weight", "_overall"
+_WEIGHT, _GROUPS = "_weight", "_groups"
 
 
 def summary(
@@ -42,7 +42,7 @@ def summary(
     Returns
     -------
     pandas.DataFrame
-        Columns ``site``, ``scenario``, groups (``"all"`` in the lines over all rows) and further dimensions; then
+        Columns ``site``, ``scenario``, groups (``"all"`` in the lines over all of them) and further dimensions; then
         ``mean``, ``sd``, bounds of the interval under ArviZ's names (``eti89_lb``, ``eti89_ub``), ``P(>0)`` (``P(>1)``
         for ratios) and, with ``rope``, ``P(in ROPE)``.  Groups without rows are left out.
 
@@ -76,14 +76,14 @@ def summary(
         if site in part.data_vars and (part is parts[-1] or part[site].dims != parts[-1][site].dims)
         for line in _lines(part[site], str(site), dims, groups, interval, rope, null)
     ]
-    overall = [line.pop(_OVERALL) for line in lines]
+    line_groups = [line.pop(_GROUPS) for line in lines]
     table = pd.DataFrame(lines)
     table.attrs = {
         "interval_kind": interval.kind,
         "interval_prob": interval.at,
         "contrast": about.get("contrast", ""),
         "baseline": about.get("baseline", ""),
-        "overall": overall,
+        "line_groups": line_groups,
         "negative": bool(about.get("negative_baseline", 0)),
         "no_effect": null,
         "n_draws": math.prod(parts[0].sizes[dim] for dim in SAMPLE_DIMS),
@@ -116,11 +116,18 @@ def _parts(effects: Any) -> list[xr.Dataset]:
     if isinstance(effects, xr.DataArray):
         effects = effects.to_dataset(name=effects.name or "effect", promote_attrs=True)
     if isinstance(effects, xr.DataTree) and "effect" in effects.children:
-        found = [effects[name].to_dataset() for name in ("effect_overall", "effect") if name in effects.children]
+        margins = [name for name in effects.children if name.startswith("effect_by_")]
+        names = [name for name in ("effect_overall", *margins, "effect") if name in effects.children]
+        found = [effects[name].to_dataset() for name in names]
         weight = effects["groups"]["weight"] if "groups" in effects.children else None
         if weight is not None and weight.ndim:
             # Groups without rows have no effect, and are left out of the table.
-            found[-1] = found[-1].assign_coords({_WEIGHT: weight})
+            found = [
+                part.assign_coords({_WEIGHT: weight.sum(set(weight.dims) - set(part.dims))})
+                if set(weight.dims) & set(part.dims)
+                else part
+                for part in found
+            ]
         return found
     if isinstance(effects, xr.DataTree):
         effects = effects.to_dataset()
@@ -163,7 +170,7 @@ def _lines(
             continue
         cell = values[(slice(None), *place)]
         known = not np.isnan(cell).any()
-        line: dict[str, Any] = {"site": site, _OVERALL: bool(groups) and not set(groups) & set(index)}
+        line: dict[str, Any] = {"site": site, _GROUPS: [dim for dim in groups if dim in index]}
         for dim in dims:
             line[dim] = draws[dim].values[index[dim]] if dim in index else ALL if dim in groups else ""
         low, high = bounds[place] if known else (math.nan, math.nan)
@@ -202,8 +209,8 @@ def in_words(
     `gain` is 1 on average (89 % interval -0.78 to 2.78); above 0 with probability 74.9 %, so which way it goes is open.
     """
     table = summary(effects, hdi_prob=hdi_prob, rope=rope)
-    lines = zip(table.to_dict("records"), table.attrs["overall"], strict=True)
-    sentences = [_sentence(line | {_OVERALL: overall}, table.attrs, rope) for line, overall in lines]
+    lines = zip(table.to_dict("records"), table.attrs["line_groups"], strict=True)
+    sentences = [_sentence(line | {_GROUPS: groups}, table.attrs, rope) for line, groups in lines]
     return [sentence[0].upper() + sentence[1:] for sentence in sentences]
 
 
@@ -253,7 +260,7 @@ def _sentence(line: dict[Any, Any], about: dict[Any, Any], rope: tuple[float, fl
 
 def _subject(line: dict[Any, Any], about: dict[Any, Any]) -> tuple[str, str]:
     """Return the group of rows and the number that a line describes."""
-    groups = [] if line[_OVERALL] else [f"{dim} {line[dim]}" for dim in about["groups"]]
+    groups = [f"{dim} {line[dim]}" for dim in line[_GROUPS]]
     others = [f"{dim} {line[dim]}" for dim in about["dims"] if dim not in (*about["groups"], SCENARIO)]
     others = [text for text in others if not text.endswith(" ")]
     where = f"For {', '.join(groups)}: " if groups else ""
