@@ -41,6 +41,7 @@ def test_score_parquet(cluster, tmp_path):
     assert (tmp_path / "out" / "customers.parquet").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_latency(tmp_path):
     benchmark = str(ROOT / "benchmarks" / "latency.py")
@@ -49,6 +50,7 @@ def test_latency(tmp_path):
     assert "import aimz" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_coverage(tmp_path):
     printed = run(str(ROOT / "benchmarks" / "coverage.py"), "--quick", cwd=tmp_path)
@@ -56,6 +58,7 @@ def test_coverage(tmp_path):
     assert "3 replications" in printed.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_effects(tmp_path):
     benchmark = str(ROOT / "benchmarks" / "effects.py")

@@ -27,6 +27,8 @@ from numpyro.infer.reparam import LocScaleReparam
 
 from aimz import ImpactModel, PerformanceWarning
 
+pytestmark = pytest.mark.usefixtures("plain_code")
+
 N = 2500  # Two whole blocks and a part of one.
 D = 2
 KEY = random.key(8)

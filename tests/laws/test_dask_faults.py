@@ -22,6 +22,7 @@ import pytest
 import xarray as xr
 from cloudpickle import dumps
 
+from aimz.distributed import dask_client
 from aimz.distributed import dask_worker as job
 from aimz.distributed.settings import use_jax_settings
 from aimz.errors import ClusterError, IncompleteResultError
@@ -431,7 +432,8 @@ def test_a_worker_that_does_not_see_the_directory_is_refused(cluster, client, mo
     sane(cluster, model, undisturbed, only(tmp_path))
 
 
-def test_a_cluster_without_workers_is_refused(model, tmp_path):
+def test_a_cluster_without_workers_is_refused(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(dask_client, "_START_SECONDS", 0.5)
     with (
         LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=60) as empty,
         Client(empty, set_as_default=False) as client,

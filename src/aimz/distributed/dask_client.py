@@ -52,6 +52,8 @@ _FETCHED_BYTES = 2**27
 _FIRST_NUMBERS = 2**26
 """Numbers in the first ranges, before their speed is known."""
 _PREFIX = "aimz-job"
+_START_SECONDS = 30.0
+"""Time to wait for the first worker: an adaptive cluster starts workers when there is work."""
 
 
 class JobPlugin(WorkerPlugin):  # type: ignore[misc,unused-ignore]
@@ -97,8 +99,8 @@ def _check_workers(client: Client, kernel: Kernel) -> str:
     ClusterError
         If there are no workers, or one has other versions, cannot import the kernel, or has another kind of device.
     """
-    with suppress(TimeoutError):  # an adaptive cluster starts workers when there is work
-        client.wait_for_workers(1, timeout=30)
+    with suppress(TimeoutError):
+        client.wait_for_workers(1, timeout=_START_SECONDS)
     if not client.nthreads():
         msg = "The cluster of `client` has no workers. Start some (`cluster.scale(2)`), and call again."
         raise ClusterError(msg)
