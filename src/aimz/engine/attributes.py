@@ -15,10 +15,13 @@ from aimz.types import Intervention
 def substitution_attrs(
     substitution: Substitution,
     intervention: Intervention | None,
+    condition: Mapping[str, Any] | None,
     grown: Mapping[str, Mapping[str, tuple[int, int]]],
 ) -> dict[str, Any]:
     """Return the attributes that record the substitution: strings and lists of strings, which every format stores."""
     attrs: dict[str, Any] = {"intervention": json.dumps({k: _plain(v) for k, v in (intervention or {}).items()})}
+    if condition:
+        attrs["condition"] = json.dumps({name: _plain(value) for name, value in condition.items()})
     if substitution.resampled:
         attrs["drawn_anew"] = list(substitution.resampled)
     if grown:

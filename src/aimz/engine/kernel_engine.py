@@ -15,10 +15,7 @@ from aimz.data import (
     AxisLabels,
     KernelArguments,
     KernelParameters,
-    RowReader,
     axis_labels,
-    check_aligned,
-    check_array,
     check_axes,
     is_array,
     open_table,
@@ -28,6 +25,7 @@ from aimz.engine.attributes import kind_attrs, substitution_attrs
 from aimz.engine.index_checks import check_indices
 from aimz.engine.options import RESERVED_PARAMETERS
 from aimz.engine.prepared_call import PredictionSettings, PreparedCall
+from aimz.engine.value_reader import ValueReader
 from aimz.engine.warnings import check_control_flow
 from aimz.errors import KernelValidationError
 from aimz.forward import CompiledPrograms, PassSpec
@@ -37,17 +35,16 @@ from aimz.kernel import (
     KernelReader,
     KernelSignature,
     KernelSpec,
-    ResolvedIntervention,
     Scored,
     Site,
     ValueSource,
-    read_intervention,
+    check_conditioned,
     read_kernel,
     read_signature,
     substitute,
 )
 from aimz.persistence import is_plain
-from aimz.types import Intervention, Kernel
+from aimz.types import Kernel
 
 
 class KernelEngine:
@@ -268,11 +265,13 @@ class KernelEngine:
         """Check a call and decide where the value of each site comes from."""
         spec = self.read_spec(call)
         return_sites = self.read_return_sites(spec, settings.return_sites)
-        acts = self._read_intervention(settings.intervention, spec, call)
+        reader = ValueReader(self.kernel, self.signature, self.parameters)
+        acts = reader.intervention(settings.intervention, spec, call)
         call = replace(call, arrays={**call.arrays, **acts.arrays}, static={**call.static, **acts.static})
         spec = self.read_spec(call) if acts.static else spec  # a plain number may change the sites
         known = self.reader.spec or spec
         posterior, params, shared = settings.posterior, settings.params, settings.shared
+        conditioned = reader.condition(settings, spec, call, {*acts.values, *acts.transforms})
         substitution = substitute(
             spec,
             posterior=None if posterior is None else posterior.shapes,
@@ -281,10 +280,12 @@ class KernelEngine:
             fitted_rows=settings.in_sample,
             other_rows=_resampled_latents(spec, known, settings),
             intervened=frozenset(acts.values),
+            conditioned=frozenset(conditioned),
             downstream=(acts.downstream | shared.downstream) - frozenset(acts.values),
             scored=settings.scored,
         )
         check_control_flow(spec, substitution)
+        check_conditioned(spec, substitution, conditioned)
         outcomes = substitution.outcomes(spec, return_sites)
         drawn = {*acts.transforms, *shared.transformed, *(name for name, site in outcomes.items() if not site.has_mean)}
         expected = frozenset(outcomes) - drawn if settings.kind == "expected" else frozenset()
@@ -304,7 +305,9 @@ class KernelEngine:
             row_axes={site.name: site.row_axes[0] for site in spec.sites if site.row_axes},
             grown=frozenset(grown),
         )
-        values = {name: params[name] for name in substitution.sites_from(ValueSource.FITTED)} | acts.values
+        values = (
+            {name: params[name] for name in substitution.sites_from(ValueSource.FITTED)} | acts.values | conditioned
+        )
         check_indices(self.programs, plan, call, values)
         return PreparedCall(
             settings=replace(settings, return_sites=return_sites),
@@ -315,7 +318,7 @@ class KernelEngine:
             draws={} if posterior is None else {n: posterior.draws[n] for n in substitution.from_posterior},
             values=values,
             attrs={
-                **substitution_attrs(substitution, settings.intervention, grown),
+                **substitution_attrs(substitution, settings.intervention, settings.condition, grown),
                 **kind_attrs(settings.kind, [name for name in outcomes if name not in expected]),
             },
             columns=self.read_columns(call),
@@ -325,37 +328,6 @@ class KernelEngine:
     def run(self, kind: str, prepared: PreparedCall, key: jax.Array) -> dict[str, jax.Array]:
         """Compute a prepared call in one pass; ``kind`` is "predictive" or "log_density"."""
         return self.programs.run(kind, prepared.plan, key, prepared.draws, prepared.values, prepared.call.arrays)
-
-    def _read_intervention(
-        self, intervention: Intervention | None, spec: KernelSpec, call: KernelArguments
-    ) -> ResolvedIntervention:
-        if isinstance(intervention, Mapping):
-            intervention = {name: self._read_act(name, value, call) for name, value in intervention.items()}
-        return read_intervention(
-            intervention,
-            kernel=self.kernel,
-            signature=self.signature,
-            spec=spec,
-            arrays=call.arrays,
-            static=call.static,
-            columns=call.columns,
-        )
-
-    def _read_act(self, name: str, value: Any, call: KernelArguments) -> Any:
-        """Check one value of an intervention; a callable on streamed rows is applied as they are read."""
-        if callable(value):
-            rows = call.arrays.get(name)
-            if isinstance(rows, RowReader):
-                acted = rows.apply(value)
-                return acted if isinstance(acted, RowReader) else check_array(acted, f"intervention[{name!r}]")
-            if rows is None and name not in call.columns:
-                return value
-            return lambda array: check_array(value(array), f"intervention[{name!r}]")
-        if name in call.static:
-            return value
-        check_aligned({f"intervention[{name!r}]": value}, {self.signature.param_input: call.index})
-        value = self.parameters.matched(name, value)
-        return check_array(np.asarray(value) if hasattr(value, "columns") else value, f"intervention[{name!r}]")
 
 
 def _resampled_latents(spec: KernelSpec, known: KernelSpec, settings: PredictionSettings) -> frozenset[str]:

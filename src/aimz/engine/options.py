@@ -51,8 +51,9 @@ RESERVED_PARAMETERS = frozenset(
     {
         *OPTION_NAMES,
         # Other parameters of public methods that pass further arguments on to the kernel ...
-        *("X", "y", "as_dict", "checkpoint_dir", "epochs", "in_sample", "intervention", "num_samples", "num_steps"),
-        *("on_epoch_end", "return_datatree", "return_sites", "rng_key", "self", "shuffle", "total_size"),
+        *("X", "y", "as_dict", "checkpoint_dir", "condition", "epochs", "in_sample", "intervention"),
+        *("num_samples", "num_steps", "on_epoch_end", "return_datatree", "return_sites", "rng_key", "self"),
+        *("shuffle", "total_size"),
         # ... and of the NumPyro methods that they call.
         *("extra_fields", "forward_mode_differentiation", "init_params", "sample_shape"),
     }

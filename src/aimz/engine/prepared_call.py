@@ -49,6 +49,8 @@ class PredictionSettings:
     """Posterior draws; None to predict from the prior."""
     return_sites: str | Iterable[str] | None = None
     intervention: Intervention | None = None
+    condition: Mapping[str, Any] | None = None
+    """Values of sites that are given without an intervention."""
     in_sample: bool = True
     """Whether the rows are the fitted observations."""
     changed: frozenset[str] = frozenset()

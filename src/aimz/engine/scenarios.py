@@ -50,8 +50,8 @@ class Scenario:
     tree: Any
     """The result; None if arguments are given."""
     arguments: dict[str, Any] | None
-    """Arguments of the prediction: ``X``, ``intervention``, ``in_sample``, ``return_sites``, ``kwargs`` and ``options``
-    (None for one pass in memory)."""
+    """Arguments of the prediction: ``X``, ``intervention``, ``condition``, ``in_sample``, ``return_sites``,
+    ``kwargs`` and ``options`` (None for one pass in memory)."""
     key: Any
     """Key of the result or of the arguments; None if neither has one."""
     resampled: frozenset[str] = frozenset()
@@ -106,6 +106,7 @@ def read_scenario(name: str, tree: Any, args: Any, param_input: str, *, on_batch
     arguments = {
         "X": rest.pop(param_input),
         "intervention": rest.pop("intervention", None),
+        "condition": rest.pop("condition", None),
         "in_sample": rest.pop("in_sample", True),
         "return_sites": rest.pop("return_sites", None),
         "options": None if on_batch else pop_options(rest),
@@ -224,6 +225,7 @@ def read_scenarios(scenarios: Any, baseline: Any, shared: Mapping[str, Any], par
         found[name] = {
             "X": given.pop(param_input),
             "intervention": given.pop("intervention", None),
+            "condition": given.pop("condition", None),
             "in_sample": given.pop("in_sample", True),
             "kwargs": given,
         }

@@ -1,6 +1,7 @@
 """The structure of a kernel, the handlers that run it, and the source of each site's value in a call."""
 
 from aimz.kernel.caching import LRUCache, freeze
+from aimz.kernel.conditioning import check_conditioned, read_condition
 from aimz.kernel.expectation import expected_value
 from aimz.kernel.handlers import Message, PredictiveHandler
 from aimz.kernel.hashing import AbstractCall, digest_program, kernel_digest
@@ -38,6 +39,7 @@ __all__ = [
     "Site",
     "Substitution",
     "ValueSource",
+    "check_conditioned",
     "check_draws",
     "digest_program",
     "expected_value",
@@ -50,6 +52,7 @@ __all__ = [
     "is_storable",
     "kernel_digest",
     "kernel_name",
+    "read_condition",
     "read_intervention",
     "read_kernel",
     "read_signature",

@@ -187,8 +187,10 @@ def _set_argument(
         raise ValueError(msg) from error
 
 
-def fit_to_shape(value: Any, shape: tuple[int, ...], dtype: str, what: str) -> np.ndarray | jax.Array:
-    """Broadcast the value of an intervention to ``shape``; a vector with one value per row is allowed, too."""
+def fit_to_shape(
+    value: Any, shape: tuple[int, ...], dtype: str, what: str, option: str = "An intervention on"
+) -> np.ndarray | jax.Array:
+    """Broadcast a given value to ``shape``; a vector with one value per row is allowed, too."""
     array = _cast(value if isinstance(value, jax.Array) else np.asarray(value), np.dtype(dtype))
     padded = array.shape + (1,) * (len(shape) - array.ndim)
     trailing = _broadcasts(array.shape, shape)
@@ -196,12 +198,12 @@ def fit_to_shape(value: Any, shape: tuple[int, ...], dtype: str, what: str) -> n
     if trailing and by_row and shape[0] != 1:
         reversed_padding = (1,) * (len(shape) - array.ndim) + array.shape
         msg = (
-            f"An intervention on {what} of shape {array.shape} could run along the first or the last axes of "
+            f"{option} {what} of shape {array.shape} could run along the first or the last axes of "
             f"{shape}. Reshape it to {padded} or {reversed_padding}."
         )
         raise ValueError(msg)
     if not trailing and not by_row:
-        msg = f"An intervention on {what} must broadcast to its shape {shape}; got shape {array.shape}."
+        msg = f"{option} {what} must broadcast to its shape {shape}; got shape {array.shape}."
         raise ValueError(msg)
     aligned = array if trailing else array.reshape(padded)
     # A NumPy view with stride 0 marks rows that are all the same, and takes no memory for them.

@@ -24,6 +24,7 @@ class ValueSource(StrEnum):
     RESAMPLED_NEW_ROWS = "resampled given the other sites: these are not the fitted observations"
     RESAMPLED_DOWNSTREAM = "resampled: it descends from an intervention"
     INTERVENED = "set by the intervention"
+    CONDITIONED = "set by the condition"
     COMPUTED = "computed"
     FITTED = "the fitted value"
     INITIAL = "its initial value: nothing was fitted"
@@ -91,6 +92,7 @@ def substitute(
     fitted_rows: bool = True,
     other_rows: frozenset[str] = frozenset(),
     intervened: frozenset[str] = frozenset(),
+    conditioned: frozenset[str] = frozenset(),
     downstream: frozenset[str] = frozenset(),
     scored: Scored | None = None,
 ) -> Substitution:
@@ -112,6 +114,8 @@ def substitute(
         Local sites whose inputs have changed, so that their rows count as new even if ``fitted_rows`` is true.
     intervened
         Sites that the intervention sets.
+    conditioned
+        Sites that take given values without an intervention.
     downstream
         Sites that descend from the intervention.
     scored
@@ -128,6 +132,8 @@ def substitute(
     for site in spec.sites:
         if site.name in intervened:
             source = ValueSource.INTERVENED
+        elif site.name in conditioned:
+            source = ValueSource.CONDITIONED
         elif site.name in (spec.param_output, f"{spec.param_output}_observed") and site.is_sample:
             source = ValueSource.DRAWN
         elif site.role is Role.OBSERVED:

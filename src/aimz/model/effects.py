@@ -140,7 +140,7 @@ class EffectMethods(RequestMethods):
                 sources[i], calls[i] = self._read_arguments(
                     one["X"], one["kwargs"], one["options"], in_sample=one["in_sample"]
                 )
-                settings = {name: one[name] for name in ("intervention", "in_sample", "return_sites")}
+                settings = {name: one[name] for name in ("intervention", "condition", "in_sample", "return_sites")}
                 calls[i], _ = self._settings(sources[i], calls[i], **settings)
         check_same_rows(calls.values(), (one["in_sample"] for one in scenarios.values()))
         check_columns(calls.values())

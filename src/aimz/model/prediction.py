@@ -2,7 +2,7 @@
 
 __all__ = ["PredictionMethods"]
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -33,6 +33,7 @@ class PredictionMethods(RequestMethods):
         X: Any,
         *,
         intervention: Intervention | None = None,
+        condition: Mapping[str, Any] | None = None,
         rng_key: jax.Array | None = None,
         in_sample: bool = True,
         return_sites: str | Iterable[str] | None = None,
@@ -55,7 +56,7 @@ class PredictionMethods(RequestMethods):
         ----------
         X : array_like of shape (n_obs, ...) or iterable of batches
             Input; also a :class:`numpy.memmap`, a Zarr or Dask array, or an :class:`~aimz.utils.data.ArrayLoader`.
-        intervention, rng_key, in_sample, return_sites, **kwargs
+        intervention, condition, rng_key, in_sample, return_sites, **kwargs
             As in :meth:`predict_on_batch`.
         statistics, shard_axis, batch_size, store, output_dir, resume, progress, client
             See "Streaming" in :class:`ImpactModel`.
@@ -92,7 +93,13 @@ class PredictionMethods(RequestMethods):
             client=client,
         )
         request = self._prepare_prediction(
-            X, intervention, kwargs, in_sample=in_sample, return_sites=return_sites, options=options
+            X,
+            intervention,
+            kwargs,
+            condition=condition,
+            in_sample=in_sample,
+            return_sites=return_sites,
+            options=options,
         )
         return self._execute(request, self._key(key, options))
 
@@ -102,6 +109,7 @@ class PredictionMethods(RequestMethods):
         X: Any,
         *,
         intervention: Intervention | None = None,
+        condition: Mapping[str, Any] | None = None,
         rng_key: jax.Array | None = None,
         return_sites: str | Iterable[str] | None = None,
         statistics: StatisticsLike | None = None,
@@ -118,7 +126,7 @@ class PredictionMethods(RequestMethods):
 
         Parameters
         ----------
-        X, intervention, rng_key, return_sites, **kwargs
+        X, intervention, condition, rng_key, return_sites, **kwargs
             As in :meth:`predict`.
         statistics, shard_axis, batch_size, store, output_dir, resume, progress, client
             See "Streaming" in :class:`ImpactModel`.
@@ -141,7 +149,7 @@ class PredictionMethods(RequestMethods):
         )
         method = "sample_posterior_predictive"
         request = self._prepare_prediction(
-            X, intervention, kwargs, return_sites=return_sites, options=options, method=method
+            X, intervention, kwargs, condition=condition, return_sites=return_sites, options=options, method=method
         )
         return self._execute(request, self._key(key, options))
 
@@ -152,6 +160,7 @@ class PredictionMethods(RequestMethods):
         *,
         num_samples: int = 1000,
         intervention: Intervention | None = None,
+        condition: Mapping[str, Any] | None = None,
         rng_key: jax.Array | None = None,
         return_sites: str | Iterable[str] | None = None,
         statistics: StatisticsLike | None = None,
@@ -175,7 +184,7 @@ class PredictionMethods(RequestMethods):
             Input.
         num_samples : int
             Number of draws.
-        intervention, rng_key, return_sites, **kwargs
+        intervention, condition, rng_key, return_sites, **kwargs
             As in :meth:`predict_on_batch`.
         statistics, shard_axis, batch_size, store, output_dir, resume, progress, client
             See "Streaming" in :class:`ImpactModel`.
@@ -198,7 +207,11 @@ class PredictionMethods(RequestMethods):
         )
         n_draws = check_count(num_samples, "num_samples")
         settings = PredictionSettings(
-            n_draws=n_draws, params=self._fit.params, return_sites=return_sites, intervention=intervention
+            n_draws=n_draws,
+            params=self._fit.params,
+            return_sites=return_sites,
+            intervention=intervention,
+            condition=condition,
         )
         request = self._prepare_prior(X, kwargs, settings, options)
         return self._execute(request, self._key(key, options))
@@ -208,6 +221,7 @@ class PredictionMethods(RequestMethods):
         X: Any,
         *,
         intervention: Intervention | None = None,
+        condition: Mapping[str, Any] | None = None,
         rng_key: jax.Array | None = None,
         in_sample: bool = True,
         return_sites: str | Iterable[str] | None = None,
@@ -227,6 +241,11 @@ class PredictionMethods(RequestMethods):
             Name of a site, of a kernel argument, or of a column if ``X`` is a data frame, to a value: a scalar, an
             array that broadcasts, or a function of the factual value. Latent sites that descend from the intervention
             are resampled.
+        condition : mapping of str to array_like, optional
+            Values of ``sample`` sites that are known and are not the effect of an action, such as an observed mediator
+            or the outcome itself. Sites that depend on them use these values; nothing else is resampled, and nothing is
+            inferred from them. A site that has posterior draws, or one that depends on a latent that would be drawn,
+            raises an error.
         rng_key : jax.Array, optional
             Key for this call; the model's own key then does not change.
         in_sample : bool
@@ -258,7 +277,9 @@ class PredictionMethods(RequestMethods):
             If local latent sites are kept or resampled, or if a site is missing from the posterior.
         """
         given = optional_key(rng_key)
-        request = self._prepare_prediction(X, intervention, kwargs, in_sample=in_sample, return_sites=return_sites)
+        request = self._prepare_prediction(
+            X, intervention, kwargs, condition=condition, in_sample=in_sample, return_sites=return_sites
+        )
         return self._draw_on_batch(request, given, return_datatree=return_datatree)
 
     def sample_posterior_predictive_on_batch(
@@ -266,6 +287,7 @@ class PredictionMethods(RequestMethods):
         X: Any,
         *,
         intervention: Intervention | None = None,
+        condition: Mapping[str, Any] | None = None,
         rng_key: jax.Array | None = None,
         return_sites: str | Iterable[str] | None = None,
         return_datatree: bool = True,
@@ -275,7 +297,7 @@ class PredictionMethods(RequestMethods):
 
         Parameters
         ----------
-        X, intervention, rng_key, return_sites, return_datatree, **kwargs
+        X, intervention, condition, rng_key, return_sites, return_datatree, **kwargs
             As in :meth:`predict_on_batch`.
 
         Returns
@@ -284,7 +306,7 @@ class PredictionMethods(RequestMethods):
             Group ``posterior_predictive``.
         """
         given = optional_key(rng_key)
-        request = self._prepare_prediction(X, intervention, kwargs, return_sites=return_sites)
+        request = self._prepare_prediction(X, intervention, kwargs, condition=condition, return_sites=return_sites)
         return self._draw_on_batch(request, given, return_datatree=return_datatree)
 
     def sample_prior_predictive_on_batch(
@@ -293,6 +315,7 @@ class PredictionMethods(RequestMethods):
         *,
         num_samples: int = 1000,
         intervention: Intervention | None = None,
+        condition: Mapping[str, Any] | None = None,
         rng_key: jax.Array | None = None,
         return_sites: str | Iterable[str] | None = None,
         return_datatree: bool = True,
@@ -308,7 +331,7 @@ class PredictionMethods(RequestMethods):
             Input.
         num_samples : int
             Number of draws.
-        intervention, rng_key, return_sites, return_datatree, **kwargs
+        intervention, condition, rng_key, return_sites, return_datatree, **kwargs
             As in :meth:`predict_on_batch`.
 
         Returns
@@ -324,7 +347,11 @@ class PredictionMethods(RequestMethods):
         given = optional_key(rng_key)
         n_draws = check_count(num_samples, "num_samples")
         settings = PredictionSettings(
-            n_draws=n_draws, params=self._fit.params, return_sites=return_sites, intervention=intervention
+            n_draws=n_draws,
+            params=self._fit.params,
+            return_sites=return_sites,
+            intervention=intervention,
+            condition=condition,
         )
         request = self._prepare_prior(X, kwargs, settings, None)
         return self._draw_on_batch(request, given, return_datatree=return_datatree)

@@ -44,6 +44,7 @@ class RequestMethods(ModelBase):
         intervention: Intervention | None,
         kwargs: Mapping[str, Any],
         *,
+        condition: Mapping[str, Any] | None = None,
         in_sample: bool = True,
         return_sites: str | Iterable[str] | None = None,
         options: StreamingOptions | None = None,
@@ -53,7 +54,12 @@ class RequestMethods(ModelBase):
         self._fitted(method if options else f"{method}_on_batch")
         source, call = self._read_arguments(X, kwargs, options, in_sample=in_sample)
         call, settings = self._settings(
-            source, call, intervention=intervention, in_sample=in_sample, return_sites=return_sites
+            source,
+            call,
+            intervention=intervention,
+            condition=condition,
+            in_sample=in_sample,
+            return_sites=return_sites,
         )
         prepared = self._engine.prepare(call, settings)
         warn_about_substitution(prepared, self.kernel_spec)
@@ -113,7 +119,7 @@ class RequestMethods(ModelBase):
         given: dict[Any, KernelArguments] = {}
         prepared: dict[Any, PreparedCall] = {}
         for name, arguments in scenarios.items():
-            options = {key: arguments[key] for key in ("intervention", "in_sample", "return_sites")}
+            options = {key: arguments[key] for key in ("intervention", "condition", "in_sample", "return_sites")}
             given[name], settings = self._settings(sources[name], calls[name], **options)
             settings = replace(settings, kind=kind)
             prepared[name] = self._engine.prepare(given[name], settings)
@@ -145,6 +151,7 @@ class RequestMethods(ModelBase):
         call: KernelArguments,
         *,
         intervention: Intervention | None,
+        condition: Mapping[str, Any] | None,
         in_sample: bool,
         return_sites: str | Iterable[str] | None,
     ) -> tuple[KernelArguments, PredictionSettings]:
@@ -164,6 +171,7 @@ class RequestMethods(ModelBase):
             posterior=posterior,
             return_sites=return_sites,
             intervention=intervention,
+            condition=condition,
             in_sample=in_sample,
             changed=changed,
             has_other_index=has_other_index,
