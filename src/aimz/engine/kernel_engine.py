@@ -287,8 +287,7 @@ class KernelEngine:
         check_control_flow(spec, substitution)
         check_conditioned(spec, substitution, conditioned)
         outcomes = substitution.outcomes(spec, return_sites)
-        drawn = {*acts.transforms, *shared.transformed, *(name for name, site in outcomes.items() if not site.has_mean)}
-        expected = frozenset(outcomes) - drawn if settings.kind == "expected" else frozenset()
+        expected = _expected_sites(outcomes, settings, acts.transforms)
         grown = {} if posterior is None else substitution.new_entries(spec, posterior.shapes)
         plan = PassSpec(
             n_obs=call.n_obs,
@@ -328,6 +327,16 @@ class KernelEngine:
     def run(self, kind: str, prepared: PreparedCall, key: jax.Array) -> dict[str, jax.Array]:
         """Compute a prepared call in one pass; ``kind`` is "predictive" or "log_density"."""
         return self.programs.run(kind, prepared.plan, key, prepared.draws, prepared.values, prepared.call.arrays)
+
+
+def _expected_sites(
+    outcomes: Mapping[str, Site], settings: PredictionSettings, transformed: Iterable[str]
+) -> frozenset[str]:
+    """Return the drawn outcomes whose expected values are returned instead."""
+    if settings.kind != "expected":
+        return frozenset()
+    known = {name for name, site in outcomes.items() if site.has_mean}
+    return frozenset(known - settings.shared.transformed).difference(transformed)
 
 
 def _resampled_latents(spec: KernelSpec, known: KernelSpec, settings: PredictionSettings) -> frozenset[str]:
