@@ -1,6 +1,6 @@
 """Attributes of a result that record the decisions about a call."""
 
-__all__ = ["kind_attrs", "substitution_attrs"]
+__all__ = ["call_attrs"]
 
 import json
 from collections.abc import Mapping
@@ -8,20 +8,24 @@ from typing import Any
 
 import numpy as np
 
+from aimz.engine.prepared_call import PredictionSettings
 from aimz.kernel import Substitution, ValueSource
-from aimz.types import Intervention
 
 
-def substitution_attrs(
+def call_attrs(
     substitution: Substitution,
-    intervention: Intervention | None,
-    condition: Mapping[str, Any] | None,
+    settings: PredictionSettings,
     grown: Mapping[str, Mapping[str, tuple[int, int]]],
+    drawn_outcomes: list[str],
 ) -> dict[str, Any]:
-    """Return the attributes that record the substitution: strings and lists of strings, which every format stores."""
-    attrs: dict[str, Any] = {"intervention": json.dumps({k: _plain(v) for k, v in (intervention or {}).items()})}
-    if condition:
-        attrs["condition"] = json.dumps({name: _plain(value) for name, value in condition.items()})
+    """Return the attributes that record the decisions: strings and lists of strings, which every format stores."""
+    attrs: dict[str, Any] = {"intervention": _as_json(settings.intervention)}
+    if settings.condition:
+        attrs["condition"] = _as_json(settings.condition)
+    if settings.kind is not None:
+        attrs["kind"] = settings.kind
+    if settings.kind is not None and drawn_outcomes:
+        attrs["drawn_outcomes"] = drawn_outcomes
     if substitution.resampled:
         attrs["drawn_anew"] = list(substitution.resampled)
     if grown:
@@ -40,9 +44,9 @@ def substitution_attrs(
     return attrs
 
 
-def kind_attrs(kind: str | None, drawn: list[str]) -> dict[str, Any]:
-    """Return the attributes of an effect that record which sites are averages of drawn outcomes."""
-    return ({} if kind is None else {"kind": kind}) | ({"drawn_outcomes": drawn} if kind and drawn else {})
+def _as_json(values: Mapping[str, Any] | None) -> str:
+    """Return the values of an intervention or a condition as JSON."""
+    return json.dumps({name: _plain(value) for name, value in (values or {}).items()})
 
 
 def _plain(value: Any) -> Any:

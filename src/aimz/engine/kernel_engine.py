@@ -21,7 +21,7 @@ from aimz.data import (
     open_table,
     read_call,
 )
-from aimz.engine.attributes import kind_attrs, substitution_attrs
+from aimz.engine.attributes import call_attrs
 from aimz.engine.index_checks import check_indices
 from aimz.engine.options import RESERVED_PARAMETERS
 from aimz.engine.prepared_call import PredictionSettings, PreparedCall
@@ -304,9 +304,8 @@ class KernelEngine:
             row_axes={site.name: site.row_axes[0] for site in spec.sites if site.row_axes},
             grown=frozenset(grown),
         )
-        values = (
-            {name: params[name] for name in substitution.sites_from(ValueSource.FITTED)} | acts.values | conditioned
-        )
+        fitted = {name: params[name] for name in substitution.sites_from(ValueSource.FITTED)}
+        values = {**fitted, **acts.values, **conditioned}
         check_indices(self.programs, plan, call, values)
         return PreparedCall(
             settings=replace(settings, return_sites=return_sites),
@@ -316,10 +315,7 @@ class KernelEngine:
             plan=plan,
             draws={} if posterior is None else {n: posterior.draws[n] for n in substitution.from_posterior},
             values=values,
-            attrs={
-                **substitution_attrs(substitution, settings.intervention, settings.condition, grown),
-                **kind_attrs(settings.kind, [name for name in outcomes if name not in expected]),
-            },
+            attrs=call_attrs(substitution, settings, grown, [name for name in outcomes if name not in expected]),
             columns=self.read_columns(call),
             intervened_arguments=frozenset({*acts.arrays, *acts.static}),
         )
