@@ -29,6 +29,14 @@ def pairs(design, sales=None):
         numpyro.sample("sales", dist.Normal(design[:, None] * slope, 1.0).to_event(1), obs=sales)
 
 
+def regions(X, y=None):
+    """Rows look up the level of their region."""
+    with numpyro.plate("region", 3):
+        level = numpyro.sample("level", dist.Normal(0.0, 10.0))
+    with numpyro.plate("row", X.shape[0]):
+        numpyro.sample("y", dist.Normal(level[X], 1.0), obs=y)
+
+
 def other_shop(X, mail, y=None):
     """The arguments of :func:`shop`, without the site ``gain``."""
     level = numpyro.sample("level", dist.Normal(0.0, 10.0))

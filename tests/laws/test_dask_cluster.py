@@ -354,6 +354,19 @@ def test_neither_rows_nor_draws_pass_the_client(cluster, active, passed, tmp_pat
     assert known + 100_000 * len(ranges) < data / 2
 
 
+def test_workers_check_the_indices_of_rows_that_they_read(client):
+    """Rows in memory are checked by the client, rows that workers read by the workers, in the same words."""
+    mcmc = MCMC(NUTS(groups), num_warmup=1, num_samples=1, progress_bar=False)
+    model = ImpactModel(groups, random.key(0), mcmc).set_posterior_sample({"alpha": np.ones((8, 5), np.float32)})
+    n_obs = 6 * BLOCK
+    X, group = np.zeros((n_obs, 1), np.float32), np.arange(n_obs, dtype=np.int32) % 5
+    group[4 * BLOCK + 3 : 4 * BLOCK + 5] = -1
+    said = f"site `alpha`, which has 5 entries along plate `groups`; the first is row {4 * BLOCK + 3:,} with -1"
+    for given in (group, da.from_array(group, chunks=BLOCK)):
+        with pytest.raises(ValueError, match=f"^2 of .*{said}, computed from `group`"):
+            model.predict(X, group=given, n_groups=5, client=client, **OPTIONS)
+
+
 # -------------------------------------------------------------------------------------------------- progress
 
 

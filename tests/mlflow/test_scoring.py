@@ -204,3 +204,14 @@ def test_predict_rejects_invalid_rows(served, customers):
             served.predict(rows)
         assert words in caught.value.message
         assert caught.value.get_http_status_code() == 400
+
+
+def test_predict_rejects_an_unknown_group(new_model, loaded):
+    X = np.array([0, 2, 1])
+    served = loaded(new_model(importable_kernels.regions), {"level": np.zeros((50, 3))}, input_example=X)
+    served.predict(X)
+    with pytest.raises(MlflowException) as caught:
+        served.predict(np.array([0, 2, -1]))
+    assert "1 of 3 rows have an index outside of site `level`" in caught.value.message
+    assert "row 2 with -1" in caught.value.message
+    assert caught.value.get_http_status_code() == 400

@@ -67,6 +67,21 @@ BAD = {
     "one hot": (lambda a, X: jax.nn.one_hot(X, 3) @ a, CODES, 1, 4, 3),
     "where": (lambda a, X: jnp.where(X >= 0, a[X], 0.0), CODES, 1, 4, 3),
     "bins": (lambda a, X: a[jnp.digitize(X, jnp.array([0.5, 1.5, 2.5]))], np.array([0.0, 1.0, 2.0, 3.0]), 1, 3, 3),
+    "scan over rows": (
+        lambda a, X: jax.lax.scan(lambda s, i: (s + a[i], a[i]), 0.0, X)[1],
+        CODES,
+        3,
+        3,
+        -1,
+    ),
+    "map": (lambda a, X: jax.lax.map(lambda i: a[i], X), CODES, 3, 3, -1),
+    "scan over columns": (
+        lambda a, X: jax.lax.scan(lambda s, i: (s + a[i.astype(int)], None), jnp.zeros(X.shape[0]), X.T)[0],
+        MATRIX,
+        3,
+        3,
+        -1,
+    ),
     "closed-over table": (lambda a, X: jnp.asarray(MEANS)[X] + a[0], CODES, 3, 3, -1),
 }
 
@@ -85,6 +100,7 @@ GOOD = {
     "where": (lambda a, X: jnp.where((X >= 0) & (X < 3), 1 + a[X], 7.0), [1, 11, 101, 7, 7, 7]),
     "reference category": (lambda a, X: jax.nn.one_hot(X % 3 - 1, 2) @ a[1:], [0, 10, 100, 100, 0, 100]),
     "constant": (lambda a, X: a[-1] + 0 * X, [100] * 6),
+    "loop counter": (lambda a, X: jax.lax.fori_loop(0, 3, lambda i, s: s + a[i], 0.0 * X), [110] * 6),
     "rows of the input": (lambda a, X: X[::-1][jnp.arange(X.shape[0])] + a[0], [-1, 3, -1, 2, 1, 0]),
 }
 

@@ -1,4 +1,4 @@
-"""A jaxpr with the functions that it calls inlined, and the evaluation of some of its values on the host."""
+"""A jaxpr with its calls and loops inlined, and the evaluation of some of its values on the host."""
 
 __all__ = ["FlatJaxpr", "Step", "evaluate", "flatten"]
 
@@ -32,7 +32,7 @@ class Step:
 
 @dataclass
 class FlatJaxpr:
-    """A jaxpr without calls, in which each value has a number."""
+    """A jaxpr without calls and scans, in which each value has a number."""
 
     steps: list[Step] = field(default_factory=list)
     """Equations in order. A call of ``jax.nn.one_hot`` is preceded by a marker of the same name."""
@@ -53,7 +53,10 @@ class FlatJaxpr:
 
 
 def flatten(closed: Any) -> FlatJaxpr:
-    """Return a closed jaxpr with the functions that it calls inlined."""
+    """Return a closed jaxpr with the functions that it calls inlined.
+
+    A `scan` becomes its body for all iterations at once, in which the carried values are unknown.
+    """
     flat = FlatJaxpr()
     flat.inputs = [flat.add(var.aval) for var in closed.jaxpr.invars]
     flat.outputs = _inline(flat, closed.jaxpr, closed.consts, flat.inputs)
@@ -82,6 +85,8 @@ def _inline(flat: FlatJaxpr, jaxpr: Any, consts: Sequence[Any], inputs: Sequence
             if params.get("name") == "_one_hot":
                 flat.steps.append(Step(None, "one_hot", ins, (), {"shape": equation.outvars[0].aval.shape}))
             outs = _inline(flat, getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), ins)
+        elif name == "scan":
+            outs = _inline_scan(flat, equation, ins)
         elif name == "optimization_barrier":
             outs = list(ins)
         else:
@@ -89,6 +94,23 @@ def _inline(flat: FlatJaxpr, jaxpr: Any, consts: Sequence[Any], inputs: Sequence
             flat.steps.append(Step(equation.primitive, name, ins, tuple(outs), params))
         known.update(zip(equation.outvars, outs, strict=True))
     return [number_of(atom) for atom in jaxpr.outvars]
+
+
+def _inline_scan(flat: FlatJaxpr, scan: Any, ins: Sequence[int]) -> list[int]:
+    """Append the body of a `scan`, mapped over its iterations, and return the numbers of its outputs."""
+    inner = scan.params["jaxpr"]
+    body = inner if hasattr(inner, "consts") else core.ClosedJaxpr(inner, ())
+    # Stacked inputs and outputs have an axis more outside than inside; carried values are equal in shape.
+    n_carried = sum(o.aval.shape == i.aval.shape for o, i in zip(scan.outvars, body.jaxpr.outvars, strict=True))
+    stacked = [len(flat.shape(i)) > len(var.aval.shape) for i, var in zip(ins, body.jaxpr.invars, strict=True)]
+    n_fixed = len(ins) - sum(stacked) - n_carried
+    carried = [flat.add(flat.avals[i]) for i in ins[n_fixed : n_fixed + n_carried]]
+    inputs = [*ins[:n_fixed], *carried, *ins[n_fixed + n_carried :]]
+    axes = tuple(0 if is_stacked else None for is_stacked in stacked)
+    every = jax.vmap(core.jaxpr_as_fun(body), in_axes=axes, axis_size=scan.params["length"])
+    closed = jax.make_jaxpr(every)(*(jax.ShapeDtypeStruct(flat.avals[i].shape, flat.avals[i].dtype) for i in inputs))
+    outs = _inline(flat, closed.jaxpr, closed.consts, inputs)
+    return [*(flat.add(var.aval) for var in scan.outvars[:n_carried]), *outs[n_carried:]]
 
 
 def evaluate(flat: FlatJaxpr, steps: Iterable[Step], values: dict[int, Any]) -> None:
