@@ -86,9 +86,10 @@ class StepIndexChecks:
         """
         for checks, places, whole in self.scenarios:
             given = {name: self._rows(*places[name], start, stop, rows) for name in checks.names - whole.keys()}
-            columns = {str(key): reader.columns for key, reader in self.layout.row_arrays.items()}
             faults = checks.faults({**whole, **given}, 0, stop - start, first_row=start)
-            _raise_faults(faults, f"rows {start:,} to {stop - 1:,}", columns)
+            if faults:
+                columns = {str(key): reader.columns for key, reader in self.layout.row_arrays.items()}
+                _raise_faults(faults, f"rows {start:,} to {stop - 1:,}", columns)
 
     def _rows(self, key: Any, member: int | None, start: int, stop: int, rows: Mapping[Any, np.ndarray]) -> Any:
         """Return rows of one input in one scenario."""

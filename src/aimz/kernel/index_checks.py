@@ -103,9 +103,9 @@ class IndexChecks:
     def _bad_rows(self, check: IndexCheck, values: dict[int, Any], length: int, first_row: int) -> BadIndices | None:
         index = self._value(check.index, values)
         index = index if check.column is None else index[..., check.column]
-        bad = (index < check.first) | (index > check.last)
-        if not bad.any():
+        if not index.size or (index.min() >= check.first and index.max() <= check.last):
             return None
+        bad = (index < check.first) | (index > check.last)
         if check.row_axis is None:
             return BadIndices(check, length, first_row, int(index[bad][0]))
         bad, index = (_by_row(array, check.row_axis, length) for array in (bad, index))

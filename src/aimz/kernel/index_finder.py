@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from math import prod
 from typing import Any
 
 import jax
@@ -187,12 +188,16 @@ class _Finder:
                 number, column = self._one_column(index, column)
                 if number not in self.sources:
                     continue
+                size = last + 1 if axis < 0 else flat.shape(table)[axis]
+                base = self._unwrap(number, size)
+                if prod(flat.shape(base)) == prod(flat.shape(number)) and (
+                    column is None or flat.shape(number)[-1] == 1
+                ):
+                    number, column = base, None
                 sources, row_axis = self.sources[number], rows_of(number)
                 by_row = any(self._row_axis(name) is not None for name, _ in sources)
                 if (row_axis is None) == by_row:
                     continue  # a number computed from all rows together, or a count of the rows
-                size = last + 1 if axis < 0 else flat.shape(table)[axis]
-                base = self._unwrap(number, size)
                 if not sources and not _is_same_constant(base, flat, other):
                     continue
                 text, plate = self._describe(table, axis, size)
@@ -224,7 +229,7 @@ class _Finder:
     def _unwrap(self, index: int, size: int) -> int:
         """Return the index before ``size`` is added to negative ones, and record that it is checked in their place."""
         step = self.made.get(index)
-        while step is not None and step.name in _SHAPE_ONLY:
+        while step is not None and step.name in _SHAPE_ONLY and self.flat.avals[step.ins[0]].dtype.kind != "f":
             index = step.ins[0]
             step = self.made.get(index)
         if step is None or step.name != "select_n" or len(step.ins) != 3:
