@@ -121,6 +121,20 @@ def test_result_names_the_new_entries_and_a_warning_does():
     assert "new_entries" not in tree["predictions"].attrs
 
 
+def test_labels_of_groups_are_kept_and_new_ones_are_called_new():
+    model = ImpactModel(
+        non_centred,
+        random.key(0),
+        MCMC(NUTS(non_centred), num_warmup=1, num_samples=1),
+        coords={"groups": ["north", "east", "south", "west"]},
+    ).set_posterior_sample({name: np.stack([value] * 4) for name, value in NON_CENTRED.items()})
+    tree = model.predict_on_batch(GROUPS, n_groups=6, in_sample=False)
+    assert tree["posterior"]["groups"].values.tolist() == ["north", "east", "south", "west"]
+    assert tree["predictions"]["groups"].values.tolist() == ["north", "east", "south", "west", "new 4", "new 5"]
+    with pytest.raises(ValueError, match="must have 3 labels; got 4"):
+        model.sample_prior_predictive_on_batch(GROUPS % 3, n_groups=3)
+
+
 def test_log_likelihood_of_a_new_group_uses_its_draws():
     model = model_of(centred, CENTRED)
     X, y = np.array([0, 4]), np.array([-1.0, 4.0])

@@ -239,6 +239,12 @@ def test_message_names_the_column_of_a_data_frame():
         model_of(kernel).predict_on_batch(table, in_sample=False)
 
 
+def test_missing_code_is_an_error():
+    X = np.array([[0.0], [np.nan], [np.inf]])
+    with pytest.raises(ValueError, match=r"2 of 3 rows .* row 1 with NaN, computed from `X`"):
+        model_of(look_up(lambda a, X: a[X[:, 0].astype(int)])).predict_on_batch(X, in_sample=False)
+
+
 def test_index_drawn_by_the_kernel_is_not_checked():
     def kernel(X, y=None):
         a = numpyro.sample("a", dist.Normal(0.0, 1.0).expand([3]).to_event(1))

@@ -131,10 +131,12 @@ def _raise_faults(faults: Mapping[IndexCheck, BadIndices], rows: str, columns: M
         return
     check, bad = next(iter(faults.items()))
     plate = "" if check.plate is None else f" along plate `{check.plate}`"
+    # NumPy converts NaN to the smallest integer.
+    value = "NaN" if bad.value == np.iinfo(np.int32).min else bad.value
     index = " and ".join(sorted(_name(source, columns) for source in check.sources)) or "a number in the kernel"
     msg = (
         f"{bad.n_rows:,} of {rows} have an index outside of {check.table}, which has {check.last + 1:,} "
-        f"entries{plate}; the first is row {bad.first_row:,} with {bad.value}, computed from {index}. Valid are 0 to "
+        f"entries{plate}; the first is row {bad.first_row:,} with {value}, computed from {index}. Valid are 0 to "
         f"{check.last:,}. Correct the rows (pandas codes an unseen category as -1). To predict a new group, pass the "
         "kernel a larger number of groups: the new entries of its plate are then drawn given their parents."
     )

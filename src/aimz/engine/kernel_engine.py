@@ -317,6 +317,7 @@ class KernelEngine:
             values=values,
             attrs=call_attrs(substitution, settings, grown, [name for name in outcomes if name not in expected]),
             columns=self.read_columns(call),
+            new_entries=grown,
             intervened_arguments=frozenset({*acts.arrays, *acts.static}),
         )
 

@@ -36,7 +36,7 @@ def warn_about_substitution(prepared: PreparedCall, known: KernelSpec | None) ->
             "not the fitted observations.",
             OutputWarning,
         )
-    grown = substitution.new_entries(spec, posterior.shapes)
+    grown = prepared.new_entries
     if grown:
         plates = set().union(*grown.values())
         warn(

@@ -53,7 +53,9 @@ class ResultBuilder:
 
     def _labels_of(self, prepared: PreparedCall) -> Any:
         """Return the labels of a call, including its row and column labels."""
-        return self._labels(prepared.columns, prepared.call.index)
+        labels = self._labels(prepared.columns, prepared.call.index)
+        plates = {plate for entries in prepared.new_entries.values() for plate in entries}
+        return labels.with_new_entries(prepared.spec, plates, prepared.call.n_obs) if plates else labels
 
     def check(self, prepared: PreparedCall) -> None:
         """Raise if the labels do not fit the sites of a call, before it is computed."""

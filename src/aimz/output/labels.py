@@ -3,8 +3,8 @@
 __all__ = ["SAMPLE_DIMS", "STATISTIC", "Labels"]
 
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,17 @@ class Labels:
     """Columns of the input, and the axes of sites that run along them."""
     index: Any = None
     """Labels of the rows, a :class:`pandas.Index`, if the input has any."""
+
+    def with_new_entries(self, spec: KernelSpec, plates: Container[str], n_obs: int) -> "Labels":
+        """Return labels in which entries of ``plates`` beyond the user's labels are called "new 4", and so on."""
+        coords = dict(self.coords)
+        for site in spec.sites:
+            for axis in (axis for plate, axis in site.plates if plate in plates):
+                dim = self.axes(spec, site.name, site.traced_shape, n_obs)[axis]
+                known, size = coords.get(dim), site.traced_shape[axis]
+                if known is not None and len(known) < size:
+                    coords[dim] = np.array([*map(str, known), *(f"new {i}" for i in range(len(known), size))])
+        return replace(self, coords=coords)
 
     def row_dim(self, spec: KernelSpec) -> str:
         """Return the name of the dimension that all row axes share."""
