@@ -25,6 +25,7 @@ from aimz.engine.attributes import call_attrs
 from aimz.engine.index_checks import check_indices
 from aimz.engine.options import RESERVED_PARAMETERS
 from aimz.engine.prepared_call import PredictionSettings, PreparedCall
+from aimz.engine.site_checks import check_factors, check_known
 from aimz.engine.value_reader import ValueReader
 from aimz.engine.warnings import check_control_flow
 from aimz.errors import KernelValidationError
@@ -36,7 +37,6 @@ from aimz.kernel import (
     KernelSignature,
     KernelSpec,
     Scored,
-    Site,
     ValueSource,
     check_conditioned,
     read_kernel,
@@ -223,7 +223,7 @@ class KernelEngine:
                     "the output as independent observations, given latent ones if need be."
                 )
                 raise KernelValidationError(msg)
-            _check_factors(spec, spec[name], one_by_one=one_by_one)
+            check_factors(spec, spec[name], one_by_one=one_by_one)
             return name
         msg = (
             f"Kernel `{self.signature.kernel}` scores `{output}` by a factor, which has no density for each "
@@ -237,7 +237,7 @@ class KernelEngine:
         if return_sites is None:
             return known or None
         names = (return_sites,) if isinstance(return_sites, str) else tuple(return_sites)
-        _check_known(names, known, "latent sites")
+        check_known(names, known, "latent sites")
         return tuple(dict.fromkeys(names))
 
     def read_return_sites(self, spec: KernelSpec, return_sites: str | Iterable[str] | None) -> tuple[str, ...]:
@@ -258,7 +258,7 @@ class KernelEngine:
             return spec.return_sites
         names = (return_sites,) if isinstance(return_sites, str) else tuple(return_sites)
         known = spec.sample_sites + spec.deterministic_sites
-        _check_known(names, known, "sites")
+        check_known(names, known, "sites")
         return tuple(dict.fromkeys(names))
 
     def prepare(self, call: KernelArguments, settings: PredictionSettings) -> PreparedCall:
@@ -344,35 +344,3 @@ def _resampled_latents(spec: KernelSpec, known: KernelSpec, settings: Prediction
     # An argument of the fit that this call leaves out is known from earlier calls only.
     reached = spec.descendants(settings.changed) | known.descendants(settings.changed)
     return local & (reached | settings.shared.new_rows)
-
-
-def _check_factors(spec: KernelSpec, scored: Site, *, one_by_one: bool) -> None:
-    """Raise if a factor belongs to the likelihood, and its values cannot be assigned to observations."""
-    batch = scored.traced_shape[: len(scored.traced_shape) - scored.event_dim]
-    for name in spec.row_factors:
-        shape = spec[name].traced_shape[: len(spec[name].traced_shape) - spec[name].event_dim]
-        if shape != batch:
-            msg = (
-                f"Factor `{name}` has values of shape {shape}, and the observations of `{spec.param_output}` have "
-                f"shape {batch}, so that its values cannot be added to their log densities. Give both the same shape."
-            )
-            raise KernelValidationError(msg)
-    if one_by_one and spec.joint_factors:
-        msg = (
-            f"`loo` needs a density for each observation, but factor `{spec.joint_factors[0]}` has one value for the "
-            "data of all rows. Write it with one value for each row: `numpyro.factor(name, values)` inside of the "
-            "plate, without a sum over rows."
-        )
-        raise KernelValidationError(msg)
-
-
-def _check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Raise if a return site is unknown."""
-    known = tuple(known)
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        msg = (
-            f"`return_sites` must name {what} of the kernel; got {', '.join(map(repr, unknown))}. "
-            f"Known: {', '.join(known) or 'none'}."
-        )
-        raise ValueError(msg)
