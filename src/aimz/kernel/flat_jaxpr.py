@@ -99,7 +99,7 @@ def _inline(flat: FlatJaxpr, jaxpr: Any, consts: Sequence[Any], inputs: Sequence
 def _inline_scan(flat: FlatJaxpr, scan: Any, ins: Sequence[int]) -> list[int]:
     """Append the body of a `scan`, mapped over its iterations, and return the numbers of its outputs."""
     inner = scan.params["jaxpr"]
-    body = inner if hasattr(inner, "consts") else core.ClosedJaxpr(inner, ())
+    body = inner if hasattr(inner, "consts") else core.ClosedJaxpr(inner, ())  # type: ignore[attr-defined]
     # Stacked inputs and outputs have an axis more outside than inside; carried values are equal in shape.
     n_carried = sum(o.aval.shape == i.aval.shape for o, i in zip(scan.outvars, body.jaxpr.outvars, strict=True))
     stacked = [len(flat.shape(i)) > len(var.aval.shape) for i, var in zip(ins, body.jaxpr.invars, strict=True)]
@@ -142,7 +142,7 @@ def _slice(params: Mapping[str, Any], value: np.ndarray) -> Any:
     return value[tuple(map(slice, params["start_indices"], params["limit_indices"], strides))]
 
 
-def _divide(_: Mapping[str, Any], one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _divide(_: Mapping[str, Any], one: np.ndarray, other: np.ndarray) -> Any:
     whole = one.dtype.kind in "iu"
     return np.trunc(np.true_divide(one, np.where(other == 0, 1, other))) if whole else np.divide(one, other)
 
@@ -155,7 +155,7 @@ def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda _, *ins: function(*ins)
 
 
-def _select(which: np.ndarray, *cases: np.ndarray) -> np.ndarray:
+def _select(which: np.ndarray, *cases: np.ndarray) -> Any:
     return reduce(lambda found, case: np.where(which == case[0], case[1], found), enumerate(cases), cases[0])
 
 
