@@ -37,6 +37,7 @@ from aimz.kernel import (
     KernelSignature,
     KernelSpec,
     Scored,
+    Site,
     ValueSource,
     check_conditioned,
     read_kernel,
