@@ -150,6 +150,16 @@ def logistic(bench: Bench) -> Iterator[Line]:
     yield from compare("logistic, persistent", found, {"rival": 1.8})
 
 
+def checks(bench: Bench) -> Iterator[Line]:
+    """Compare calls with the same calls without the time spent in checks of the values of inputs and outputs."""
+    for work in ("linear", "logistic"):
+        contender = Contender(bench.ours, bench.options(work, **{"clock-checks": 1}))
+        bench.alternate({"ours": contender})
+        calls = contender.seconds("call")
+        without = [call - spent for call, spent in zip(calls, contender.seconds("checks"), strict=True)]
+        yield Line(f"checks of values, {work}", calls, without, "ours without checks", 0.98)
+
+
 def loglik(bench: Bench) -> Iterator[Line]:
     found = bench.alternate(bench.packages("loglik") | bench.alone("floor", "loglik"))
     yield from compare("log_likelihood, persistent", found, {"rival": 2.0})
@@ -227,6 +237,7 @@ BENCHMARKS: dict[str, Callable[[Bench], Iterator[Line]]] = {
     "linear": linear,
     "memory": memory,
     "logistic": logistic,
+    "checks": checks,
     "loglik": loglik,
     "network": network,
     "small": small,

@@ -8,6 +8,8 @@ inputs and posterior already exist; the size on disk.  `--repeat 0` stops after 
 """
 
 import argparse
+import functools
+import importlib
 import importlib.metadata
 import json
 import math
@@ -36,6 +38,14 @@ WIDTHS = (100, 128, 128, 128, 1)
 BLOCK_ROWS = 1024
 BATCH_BLOCKS = 8
 FILE_BYTES = 8 * 2**20
+CHECKS = (
+    "aimz.data.nan_counts/NanCounts/add",
+    "aimz.data.kernel_arguments/warn_if_rounded",
+    "aimz.data.kernel_arguments/check_outcome_not_in_input",
+    "aimz.data.lazy_arrays/check_written",
+    "aimz.store.chunk_writer/has_missing",
+)
+"""Checks of values: module, class if any, and function."""
 WORKS = ("linear", "logistic", "loglik", "network", "small", "reading")
 Draw = dict[str, jax.Array]
 Seconds = dict[str, float]
@@ -160,20 +170,47 @@ def by_aimz(task: Task, args: argparse.Namespace, disk: dict[str, float]) -> Cal
             return model.log_likelihood(task.X, task.y, **options, **place)["log_likelihood"]["y"]
         return model.predict(task.X, **options, **place)["posterior_predictive"]["y"]
 
+    checks = clock_checks() if args.clock_checks else {}
+
     def once() -> Seconds:
         with scratch(args.dir) as where:
+            checks.clear()
             start = time.perf_counter()
             result = call(where)
             if args.store == "memory":  # touch some rows of every batch, so that nothing remains lazy
                 result.isel({result.dims[-1]: slice(None, None, 500)}).sum().compute()
             seconds = time.perf_counter() - start
             disk["mib"] = sum(p.stat().st_size for p in where.rglob("*") if p.is_file()) / 2**20
-        return {"call": seconds}
+        return {"call": seconds, "checks": sum(checks.values())}
 
     if args.work != "reading":
         return once
     drawn = call(Path(args.dir))
     return lambda: read(drawn)
+
+
+def clock_checks() -> dict[str, float]:
+    """Return the seconds spent in each check of the values of inputs, updated by later calls."""
+    seconds: dict[str, float] = {}
+    for path in CHECKS:
+        module, *parents, name = path.split("/")
+        owner: Any = importlib.import_module(module)
+        for parent in parents:
+            owner = getattr(owner, parent)
+        setattr(owner, name, clocked(getattr(owner, name), path, seconds))
+    return seconds
+
+
+def clocked(function: Callable[..., Any], name: str, seconds: dict[str, float]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+
+    return run
 
 
 def read(drawn: Any) -> Seconds:
@@ -322,6 +359,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--clock-checks", type=int, default=0, help="whether to add up the time of checks of values")
     parser.add_argument("--dir", default=None, help="parent of temporary directories")
     args = parser.parse_args()
     if args.work == "small":

@@ -290,6 +290,7 @@ def test_rows_with_different_labels_raise(model, numeric):
         model.predict(labelled(numeric), exposure=swapped)
 
 
+@pytest.mark.filterwarnings("ignore:Arguments have NaN")
 def test_missing_values_become_nan(model, table):
     holed = table.assign(price=table["price"].where(table["price"] > 0))
     for given in (holed, holed.convert_dtypes(), pl.from_pandas(holed), pa.Table.from_pandas(holed)):

@@ -501,6 +501,7 @@ def test_weights_of_a_part_are_the_effect_on_that_part():
         np.testing.assert_allclose(found["effect"]["mu"].sel(scenario="as is")[0], hand, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Arguments have NaN")
 @pytest.mark.parametrize("by", [None, SEGMENT, np.arange(N) // 2])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_rows_that_do_not_count_do_not_poison(by, bad):
@@ -529,6 +530,7 @@ def test_rows_that_do_not_count_do_not_poison(by, bad):
 # ------------------------------------------------------------------------------------------- numerical care
 
 
+@pytest.mark.filterwarnings("ignore:Arguments have NaN")
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 def test_an_infinite_baseline_leaves_the_scenarios_their_averages(value):
     """Values that are not finite are where they are, and nowhere else."""

@@ -164,6 +164,20 @@ def test_predict_arguments_by_name(new_model, loaded, fitted, customers, tmp_pat
         served.predict({**arrays, "mail": arrays["mail"][:2]})
 
 
+@pytest.mark.filterwarnings("ignore:.*validate_serving_input`` is deprecated:FutureWarning")
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_arrays_of_any_number_type_are_accepted_whatever_the_example_is(dtype, new_model, loaded, recwarn, tmp_path):
+    X = np.array([1, 3, 5])
+    model = new_model(importable_kernels.pairs, param_input="design", param_output="sales")
+    served = loaded(model, {"slope": np.ones((50, 2))}, input_example=X.astype(dtype))
+    assert not [str(one.message) for one in recwarn if "example" in str(one.message)]
+    answers = [served.predict(X.astype(kind)) for kind in ("float32", "float64", "int32", "int64", "uint8")]
+    for answer in answers[1:]:
+        pd.testing.assert_frame_equal(answer, answers[0])
+    body = json.dumps({"inputs": X.tolist()})
+    pd.testing.assert_frame_equal(mlflow.models.validate_serving_input(str(tmp_path / "model"), body), answers[0])
+
+
 def test_concurrent_requests(served, customers):
     rows = customers[ROWS]
     alone = [served.predict(rows.head(n), params={"seed": n}) for n in range(1, 9)]

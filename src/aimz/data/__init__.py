@@ -8,11 +8,12 @@ from aimz.data.kernel_arguments import KernelArguments, check_aligned, read_call
 from aimz.data.keys import GENERATOR, check_key, key_from_text, key_to_text
 from aimz.data.lazy_arrays import LazyArray
 from aimz.data.minibatches import ArrayBatches, Batches, IterableBatches, count_rows
+from aimz.data.nan_counts import NanCounts, has_nan
 from aimz.data.paths import read_input_dir, read_output_dir
 from aimz.data.posterior import Posterior, read_draws
 from aimz.data.rebatching import BatchReader, is_batches, is_shuffled
 from aimz.data.row_readers import BatchField, RowReader, RowSlice, StackedArrays, open_rows
-from aimz.data.tables import KernelParameters, Table, named_columns, open_table
+from aimz.data.tables import KernelParameters, Table, named_columns, open_table, with_missing_chunks
 
 __all__ = [
     "GENERATOR",
@@ -26,6 +27,7 @@ __all__ = [
     "KernelArguments",
     "KernelParameters",
     "LazyArray",
+    "NanCounts",
     "Posterior",
     "RowReader",
     "RowSlice",
@@ -41,6 +43,7 @@ __all__ = [
     "differences",
     "fill_masked",
     "fingerprint",
+    "has_nan",
     "is_array",
     "is_batches",
     "is_plain_range",
@@ -57,4 +60,5 @@ __all__ = [
     "read_output_dir",
     "read_rows",
     "with_axis_labels",
+    "with_missing_chunks",
 ]

@@ -5,7 +5,9 @@ __all__ = [
     "InMemorySource",
     "ZarrSource",
     "check_length_known",
+    "check_written",
     "dask_array_of",
+    "is_zarr",
     "longest_chunk",
     "source_of",
     "stored_arrays",
@@ -16,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import product
-from math import ceil, isnan
+from math import ceil, isnan, prod
 from pathlib import Path
 from typing import Any, override
 
@@ -145,7 +147,9 @@ class ZarrSource(ArraySource):
     @override
     def cut(self, start: int, stop: int) -> "ZarrSource":
         each = self.grid[0]
-        return replace(self, gaps=frozenset(g for g in self._found_gaps if start // each <= g[0] < ceil(stop / each)))
+        return replace(
+            self, gaps=frozenset(g for g in self.missing_chunks if start // each <= g[0] < ceil(stop / each))
+        )
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         from zarr.errors import ChunkNotFoundError
@@ -201,7 +205,7 @@ class ZarrSource(ArraySource):
         found = []
         start, stop, _ = rows.indices(self.shape[0])
         for position in self._positions(start, stop):
-            if position in self._found_gaps:
+            if position in self.missing_chunks:
                 continue
             try:
                 self._array[tuple(slice(p * g, p * g + 1) for p, g in zip(position, self.grid, strict=True))]
@@ -214,8 +218,20 @@ class ZarrSource(ArraySource):
         across = (range(ceil(s / g)) for s, g in zip(self.shape[1:], self.grid[1:], strict=True))
         return product(range(start // self.grid[0], ceil(stop / self.grid[0])), *across)
 
+    @override
+    def source(self) -> "ZarrSource | None":
+        return self if _is_open_to_others(self.store) else None
+
+    @property
+    def n_parts(self) -> int:
+        """Number of chunks, or of shards, that the array has when it is written."""
+        return prod(ceil(s / g) for s, g in zip(self.shape, self.grid, strict=True))
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
     @cached_property
-    def _found_gaps(self) -> frozenset[tuple[int, ...]]:
+    def missing_chunks(self) -> frozenset[tuple[int, ...]]:
         """Grid positions of missing chunks: Zarr does not write chunks that hold only the fill value."""
         if self.gaps is not None:
             return self.gaps
@@ -234,6 +250,27 @@ class ZarrSource(ArraySource):
         return frozenset(p for p in self._positions(0, self.shape[0]) if encode(p) not in keys)
 
 
+def check_written(array: Any, name: str) -> None:
+    """Raise ``ValueError`` if chunks of a Zarr array, or of the arrays it combines, are missing from their store.
+
+    They would be read as the fill value.  A fill value of NaN is visible in every result, and needs no check.
+    """
+    for stored in stored_arrays(array):
+        if not is_zarr(stored) or stored.fill_value is None or stored.fill_value != stored.fill_value:
+            continue
+        source = ZarrSource.of(stored)
+        gaps = sorted(source.missing_chunks)
+        if gaps:
+            msg = (
+                f"`{name}` must be a Zarr array whose chunks are all in the store; {len(gaps)} of {source.n_parts} are "
+                f"missing{f' from {stored.path!r}' if stored.path else ''}, the first at row "
+                f"{gaps[0][0] * source.grid[0]}, and would be read as the fill value {stored.fill_value}. Write these "
+                "rows. If Zarr left them out because all their values are the fill value, as it does by default, pass "
+                f"`aimz.utils.data.with_missing_chunks({name})`, or write with `config={{'write_empty_chunks': True}}`."
+            )
+            raise ValueError(msg)
+
+
 def source_of(array: Any) -> ArraySource | None:
     """Return a source from which any process can read an array; None if there is none."""
     if isinstance(array, ArraySource):
@@ -241,7 +278,7 @@ def source_of(array: Any) -> ArraySource | None:
     lazy = dask_array_of(array)
     if lazy is not None:
         return InMemorySource.of(lazy)
-    return ZarrSource.of(array) if _is_zarr(array) and _is_open_to_others(array.store) else None
+    return ZarrSource.of(array) if is_zarr(array) and _is_open_to_others(array.store) else None
 
 
 def stored_arrays(array: Any) -> Sequence[Any]:
@@ -256,7 +293,8 @@ def dask_array_of(value: Any) -> Any:
     return value if is_dask and value.ndim else None
 
 
-def _is_zarr(value: Any) -> bool:
+def is_zarr(value: Any) -> bool:
+    """Return whether a value is a Zarr array with a row axis."""
     return f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}" == "zarr.Array" and bool(value.ndim)
 
 

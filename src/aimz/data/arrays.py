@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aimz.data.array_sources import check_written
 from aimz.data.dataframes import column_values, open_series
 
 
@@ -45,6 +46,7 @@ def check_array(value: Any, name: str) -> np.ndarray | jax.Array:
                 "`ArrayLoader`, to the streaming methods (`predict`, `log_likelihood`); the others take arrays."
             )
             raise TypeError(msg)
+        check_written(value, name)
         try:
             array = np.asanyarray(value)
         except ValueError as error:

@@ -15,6 +15,7 @@ from aimz.data.dataframes import index_of
 from aimz.data.lazy_arrays import LazyArray
 from aimz.data.row_readers import RowReader, open_rows
 from aimz.data.tables import matrix_or_value, table_columns
+from aimz.data.value_checks import check_outcome_not_in_input, warn_if_rounded
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,12 @@ def read_call(
     """
     input_ = next(iter(required))
     index = index_of(required[input_]) if index is None else index
+    label = getattr(list(required.values())[-1], "name", None)
     check_aligned({**required, **extra}, {input_: index})
     given = {name: matrix_or_value(value, name, known or {}) for name, value in {**required, **extra}.items()}
     tables = table_columns(given)
+    for name, value in given.items():
+        warn_if_rounded(value, name, tables.get(name, ()))
     given = {name: np.asarray(value) if name in tables and not in_parts else value for name, value in given.items()}
     required, extra = {name: given[name] for name in required}, {name: given[name] for name in extra}
     arrays: dict[str, Any] = {}
@@ -148,6 +152,9 @@ def read_call(
     if n_obs == 0:
         msg = f"{' and '.join(f'`{name}`' for name in lengths)} must not be empty; got no rows."
         raise ValueError(msg)
+    for name in list(required)[1:]:
+        columns = tables.get(input_, ())
+        check_outcome_not_in_input(arrays[input_], arrays[name], (input_, name), columns, label)
     return KernelArguments(arrays, static, n_obs, tables.get(input_, ()), tables, index)
 
 

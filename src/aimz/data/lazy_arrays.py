@@ -17,6 +17,7 @@ from aimz.data.array_sources import (
     ArraySource,
     InMemorySource,
     check_length_known,
+    check_written,
     dask_array_of,
     longest_chunk,
     source_of,
@@ -61,6 +62,7 @@ class LazyArray(RowReader):
         if not self.is_lazy and not isinstance(given, np.ndarray | jax.Array):
             given = check_array(given, name)
         check_length_known(given, name)
+        check_written(given, name)
         if isinstance(given, jax.Array | np.ma.MaskedArray):
             given = fill_masked(np.asanyarray(given), name)
         self._given = given

@@ -1,6 +1,14 @@
 """Tables of named columns, and the arguments of a kernel that the columns are matched with."""
 
-__all__ = ["KernelParameters", "Table", "matrix_or_value", "named_columns", "open_table", "table_columns"]
+__all__ = [
+    "KernelParameters",
+    "Table",
+    "matrix_or_value",
+    "named_columns",
+    "open_table",
+    "table_columns",
+    "with_missing_chunks",
+]
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -9,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from aimz.data.array_sources import ZarrSource, is_zarr
 from aimz.data.axis_labels import AxisLabels, align_axes
 from aimz.data.dataframes import (
     HOW_TO_ENCODE,
@@ -146,6 +155,46 @@ def open_table(value: Any, name: str) -> Table | None:
         return None if labels is None or is_plain_range(labels) else named_columns(name, value, labels)
     frame = open_frame(value, name)
     return None if frame is None else _Frame(name, frame, index_of(value))
+
+
+def with_missing_chunks(array: Any) -> Any:
+    """Return a Zarr array or group as an input whose missing chunks are read as the fill value.
+
+    By default Zarr does not write chunks in which all values are the fill value, and a chunk that was never written
+    looks the same. Inputs with missing chunks therefore raise an error, unless they are passed through this function.
+
+    Parameters
+    ----------
+    array : zarr.Array of shape (n_obs, ...) or zarr.Group
+        Array in a store, or a group whose arrays are the columns of a table.
+
+    Returns
+    -------
+    object
+        The same rows, for any method that takes arrays or tables.
+
+    Raises
+    ------
+    TypeError
+        If ``array`` is neither a Zarr array nor a group.
+
+    Examples
+    --------
+    >>> import zarr
+    >>> from aimz.utils.data import with_missing_chunks
+    >>> array = zarr.create_array({}, shape=(4, 2), chunks=(2, 2), dtype="float32")  # no chunk is written
+    >>> with_missing_chunks(array)[0:1]
+    array([[0., 0.]], dtype=float32)
+    """
+    if f"{type(array).__module__.partition('.')[0]}.{type(array).__name__}" == "zarr.Group":
+        return _Arrays("X", {name: ZarrSource.of(column) for name, column in array.arrays()})
+    if not is_zarr(array):
+        msg = (
+            "`array` must be a Zarr array with a row axis, or a Zarr group; got an object of type "
+            f"`{type(array).__name__}`. Pass one of them."
+        )
+        raise TypeError(msg)
+    return ZarrSource.of(array)
 
 
 def named_columns(name: str, array: Any, columns: Sequence[Any]) -> Table:

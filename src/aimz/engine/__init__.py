@@ -10,7 +10,7 @@ from aimz.engine.planning import blocks_per_device, local_mesh, n_devices, plan_
 from aimz.engine.prepared_call import PredictionSettings, PreparedCall, SharedResampling
 from aimz.engine.request import PredictionRequest
 from aimz.engine.result_directory import CallLocation, ResultDirectory
-from aimz.engine.row_groups import read_groups_of
+from aimz.engine.row_groups import omit_rows_with_nan, read_groups_of
 from aimz.engine.row_range import Executor, LocalExecutor, RangeDigests, RunOptions, compute_range
 from aimz.engine.runner import StepRunner, StepSpec
 from aimz.engine.scenarios import (
@@ -28,7 +28,7 @@ from aimz.engine.scenarios import (
     share_labels,
     share_rows,
 )
-from aimz.engine.warnings import warn_about_substitution
+from aimz.engine.warnings import warn_about_missing, warn_about_substitution
 
 __all__ = [
     "CallLocation",
@@ -64,6 +64,7 @@ __all__ = [
     "local_mesh",
     "missing_steps",
     "n_devices",
+    "omit_rows_with_nan",
     "open_arguments",
     "open_source",
     "output_shapes",
@@ -78,5 +79,6 @@ __all__ = [
     "share_labels",
     "share_rows",
     "versions",
+    "warn_about_missing",
     "warn_about_substitution",
 ]

@@ -45,6 +45,7 @@ from aimz.kernel import (
     substitute,
 )
 from aimz.persistence import is_plain
+from aimz.statistics import has_missing, with_nan
 from aimz.types import Kernel
 
 
@@ -279,7 +280,7 @@ class KernelEngine:
             fitted=params,
             observed=known.observed_sites,
             fitted_rows=settings.in_sample,
-            other_rows=_resampled_latents(spec, known, settings),
+            other_rows=settings.resampled_latents(spec, known),
             intervened=frozenset(acts.values),
             conditioned=frozenset(conditioned),
             downstream=(acts.downstream | shared.downstream) - frozenset(acts.values),
@@ -304,6 +305,7 @@ class KernelEngine:
             summed={name: spec[name].n_values or 0 for name in substitution.sites_from(ValueSource.SUMMED)},
             row_axes={site.name: site.row_axes[0] for site in spec.sites if site.row_axes},
             grown=frozenset(grown),
+            discrete_sources=substitution.discrete_sources(spec, return_sites),
         )
         fitted = {name: params[name] for name in substitution.sites_from(ValueSource.FITTED)}
         values = {**fitted, **acts.values, **conditioned}
@@ -322,9 +324,15 @@ class KernelEngine:
             intervened_arguments=frozenset({*acts.arrays, *acts.static}),
         )
 
-    def run(self, kind: str, prepared: PreparedCall, key: jax.Array) -> dict[str, jax.Array]:
+    def run(self, kind: str, prepared: PreparedCall, key: jax.Array) -> dict[str, Any]:
         """Compute a prepared call in one pass; ``kind`` is "predictive" or "log_density"."""
-        return self.programs.run(kind, prepared.plan, key, prepared.draws, prepared.values, prepared.call.arrays)
+        found: dict[str, Any] = self.programs.run(
+            kind, prepared.plan, key, prepared.draws, prepared.values, prepared.call.arrays
+        )
+        for name in prepared.plan.discrete_sources.keys() & found.keys():
+            if has_missing(np.asarray(found[name])):
+                found[name] = with_nan(np.asarray(found[name]))
+        return found
 
 
 def _expected_sites(
@@ -335,13 +343,3 @@ def _expected_sites(
         return frozenset()
     known = {name for name, site in outcomes.items() if site.has_mean}
     return frozenset(known - settings.shared.transformed).difference(transformed)
-
-
-def _resampled_latents(spec: KernelSpec, known: KernelSpec, settings: PredictionSettings) -> frozenset[str]:
-    """Return the local latents whose rows are not the fitted ones."""
-    local = frozenset(site.name for site in spec.sites if site.maybe_rows or site.name in spec.local_sites)
-    if settings.has_other_index:
-        return local
-    # An argument of the fit that this call leaves out is known from earlier calls only.
-    reached = spec.descendants(settings.changed) | known.descendants(settings.changed)
-    return local & (reached | settings.shared.new_rows)

@@ -3,14 +3,14 @@
 __all__ = ["InputLayout", "RowFeed"]
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aimz.data import BatchReader, RowReader, open_rows
+from aimz.data import BatchReader, NanCounts, RowReader, StackedArrays, open_rows
 from aimz.engine.fingerprint import RowDigests
 from aimz.engine.prepared_call import PreparedCall
 from aimz.forward import RowBlock, RowGroups
@@ -108,6 +108,8 @@ class RowFeed:
     reader: BatchReader | None = None
     digests: RowDigests | None = None
     """Records a digest of each row range; None if rows are not digested."""
+    nan: NanCounts = field(default_factory=NanCounts)
+    """Counts of NaN in rows that are read lazily; rows in memory are counted before."""
 
     def read(self, start: int, stop: int, *, digest: bool = True) -> dict[str, np.ndarray]:
         """Return the rows from ``start`` on, fewer at the end of the data."""
@@ -119,6 +121,9 @@ class RowFeed:
         found = {name: array.read(start, end, batch) for name, array in self.arrays.items()}
         if digest and self.digests is not None:
             self.digests.add(start, end, found)
+        for name, reader in self.arrays.items():
+            if reader.is_lazy and not isinstance(reader, StackedArrays):
+                self.nan.add(str(name), found[name], start, reader.columns)
         return found
 
     def release(self, start: int, stop: int) -> None:

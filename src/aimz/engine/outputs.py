@@ -14,7 +14,7 @@ import numpy as np
 
 from aimz.engine.prepared_call import PreparedCall
 from aimz.forward import TracedStep
-from aimz.statistics import Reduction, reduce_rows
+from aimz.statistics import Reduction, reduce_rows, with_nan
 
 if TYPE_CHECKING:
     from aimz.store import Variable
@@ -31,6 +31,8 @@ class OutputSpec:
     """Name in the result to the axis of an output along which steps follow one another."""
     statistics: Reduction | None = None
     """Statistics over draws, if each step has all draws of its rows."""
+    may_be_missing: frozenset[str] = frozenset()
+    """Sites of which the least integer represents NaN."""
 
     def select(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return outputs as they are stored, by their names in the result."""
@@ -39,7 +41,10 @@ class OutputSpec:
             return {self.names[n]: a for n, a in arrays.items()}
         # On a CPU the other cores compute the next step; next to an accelerator they are free.
         n_threads = 1 if jax.default_backend() == "cpu" else os.cpu_count() or 1
-        return {self.names[n]: reduce_rows(reduction, a, n_threads) for n, a in arrays.items()}
+        return {
+            self.names[n]: reduce_rows(reduction, with_nan(a) if n in self.may_be_missing else a, n_threads)
+            for n, a in arrays.items()
+        }
 
 
 def output_shapes(step: TracedStep, prepared: PreparedCall, n_obs: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -87,7 +92,9 @@ def output_variables(
             chunks[axis] = min(plan.chunk, plan.n_obs or plan.chunk)
             whole[axis] = plan.n_obs
         name = names[site]
-        found[name] = Variable(dims[name], tuple(whole), dtype, tuple(chunks), axis)
+        found[name] = Variable(
+            dims[name], tuple(whole), dtype, tuple(chunks), axis, site in prepared.plan.discrete_sources
+        )
     return found
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from aimz.data import NanCounts
 from aimz.engine.fingerprint import digests_for
 from aimz.engine.joint_inputs import group_by_structure, joint_pass_of
 from aimz.engine.kernel_engine import KernelEngine
@@ -21,24 +22,13 @@ from aimz.engine.request import PredictionRequest
 from aimz.engine.runner import StepRunner, StepSpec
 from aimz.errors import PerformanceWarning, warn
 from aimz.forward import StreamAxis, TracedStep
-from aimz.kernel import RowUse, ValueSource, site_obstacle
+from aimz.kernel import DRAWN, RowUse, site_obstacle
 
 if TYPE_CHECKING:
     from aimz.stream import Plan
 
 _BLOCKS_PER_DEVICE = {"cpu": 2}
 """Blocks a device computes at once: enough to outweigh a dispatch, few enough to stay in the cache of a CPU."""
-
-_DRAWN = (
-    ValueSource.PRIOR,
-    ValueSource.PRIOR_MISSING,
-    ValueSource.RESAMPLED_NEW_ROWS,
-    ValueSource.POSTERIOR_GROWN,
-    ValueSource.RESAMPLED_DOWNSTREAM,
-    ValueSource.DRAWN,
-    ValueSource.DATA,
-)
-"""Sources of values that are drawn, or may be."""
 
 
 class RowsInteractError(Exception):
@@ -130,7 +120,7 @@ def _check_rows_independent(
     """
     obstacle = site_obstacle(
         prepared.spec,
-        drawn=frozenset(prepared.substitution.sites_from(*_DRAWN)),
+        drawn=frozenset(prepared.substitution.sites_from(*DRAWN)),
         returned=prepared.plan.return_sites,
         scored=kind == "log_density",
     )
@@ -172,8 +162,9 @@ def _runner(
     rows, reader, options = spec.layout.row_arrays, request.source.reader, request.options
     digested = options.output_dir is not None and options.shard_axis == "obs" and plan.axis == "obs"
     digests = digests_for(rows, reader, plan) if digested else None
-    checks = spec.index_checks(engine.programs, plan)
-    return StepRunner(spec, step, program, RowFeed(rows, plan.n_obs, reader, digests), plan, mesh, checks)
+    checks, nan = spec.index_checks(engine.programs, plan), NanCounts(ignored=engine.signature.param_output)
+    feed = RowFeed(rows, plan.n_obs, reader, digests, nan)
+    return StepRunner(spec, step, program, feed, plan, mesh, checks)
 
 
 def _block_rows(prepared: PreparedCall, n_obs: int | None) -> int:

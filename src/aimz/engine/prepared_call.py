@@ -62,6 +62,15 @@ class PredictionSettings:
     kind: str | None = None
     """Whether drawn return sites have their "expected" value or their drawn "outcome" in an effect."""
 
+    def resampled_latents(self, spec: KernelSpec, known: KernelSpec) -> frozenset[str]:
+        """Return the local latents whose rows are not the fitted ones; ``known`` is the structure over all calls."""
+        local = frozenset(site.name for site in spec.sites if site.maybe_rows or site.name in spec.local_sites)
+        if self.has_other_index:
+            return local
+        # An argument of the fit that this call leaves out is known from earlier calls only.
+        reached = spec.descendants(self.changed) | known.descendants(self.changed)
+        return local & (reached | self.shared.new_rows)
+
 
 @dataclass(frozen=True)
 class PreparedCall:

@@ -1,14 +1,15 @@
 """Groups and weights of rows, read from `by=` and `weights=`."""
 
-__all__ = ["read_groups_of"]
+__all__ = ["omit_rows_with_nan", "read_groups_of"]
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from aimz.data import ChunkedTable, KernelArguments, RowReader, Table, check_aligned, fill_masked, open_table
+from aimz.data import ChunkedTable, KernelArguments, RowReader, Table, check_aligned, fill_masked, has_nan, open_table
 from aimz.engine.inputs import InputSource
+from aimz.engine.prepared_call import PreparedCall
 from aimz.statistics import Groups, read_groups, read_weights
 
 
@@ -37,6 +38,39 @@ def read_groups_of(by: Any, weights: Any, X: Any, call: KernelArguments, source:
             msg = f"`{name}` has one value per row, but the loader shuffles its rows. Pass arrays."
             raise ValueError(msg)
     return groups
+
+
+def omit_rows_with_nan(groups: Groups, calls: Iterable[PreparedCall]) -> Groups:
+    """Return the groups without the rows that have NaN in an argument of any of the calls.
+
+    Raises
+    ------
+    ValueError
+        If the rows come from an iterable, which cannot be read twice.
+    """
+    calls = list(calls)
+    omitted, seen = np.zeros(calls[0].call.n_obs, bool), set[int]()
+    for prepared in calls:
+        for name, rows in prepared.call.rows.items():
+            if rows.from_batches:
+                msg = (
+                    f"`nan_policy='omit'` reads all rows beforehand; got `{name}` from an iterable, which is read "
+                    "once. Pass an array or a table in memory, or leave the rows out of the iterable."
+                )
+                raise ValueError(msg)
+            if id(prepared.call.arrays[name]) in seen:
+                continue
+            seen.add(id(prepared.call.arrays[name]))
+            for start in range(0, len(omitted), _ROWS):
+                part = rows.read(start, min(start + _ROWS, len(omitted)))
+                if has_nan(part):
+                    omitted[start : start + len(part)] |= np.isnan(part).reshape(len(part), -1).any(axis=1)
+                rows.release(start, start + len(part))
+    return groups.without(omitted)
+
+
+_ROWS = 2**16
+"""Number of rows that are read together."""
 
 
 def _read_by(by: Any, X: Any, arrays: Mapping[str, RowReader], n_obs: int, option: str = "by") -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from aimz.data import GENERATOR, BatchReader, RowReader
+from aimz.data import GENERATOR, BatchReader, NanCounts, RowReader
 from aimz.engine.fingerprint import RowDigests
 from aimz.engine.index_checks import StepIndexChecks
 from aimz.engine.layout import InputLayout, RowFeed
@@ -132,6 +132,11 @@ class StepRunner:
     def digests(self) -> RowDigests | None:
         """Digests of the rows that were read; None if rows are not digested."""
         return self._feed.digests
+
+    @property
+    def nan(self) -> NanCounts:
+        """Counts of NaN in the rows that were read lazily."""
+        return self._feed.nan
 
     # ------------------------------------------------------------------------------------------- inputs
 

@@ -1,10 +1,10 @@
 """Warnings about a prepared call: local latents, priors, parameters and control flow."""
 
-__all__ = ["check_control_flow", "quote_list", "warn_about_substitution"]
+__all__ = ["check_control_flow", "quote_list", "warn_about_missing", "warn_about_nan", "warn_about_substitution"]
 
 from collections.abc import Iterable
 
-from aimz.data import Posterior
+from aimz.data import NanCounts, Posterior
 from aimz.engine.prepared_call import PreparedCall
 from aimz.errors import OutputWarning, warn
 from aimz.kernel import KernelSpec, Substitution, ValueSource
@@ -102,6 +102,31 @@ def _warn_about_control_flow(spec: KernelSpec, substitution: Substitution, poste
         warn(
             f"Site(s) {quote_list(inside)} inside a `scan` or `cond` are resampled: all sites inside one count as "
             "depending on one another, and on all its inputs, since its inside is not traced.",
+            OutputWarning,
+        )
+
+
+def warn_about_missing(calls: Iterable[PreparedCall]) -> None:
+    """Warn once about NaN in the arguments of several calls that are in memory; others are counted when read."""
+    counts, seen = NanCounts(), set[int]()
+    for prepared in calls:
+        counts.ignored = prepared.spec.param_output
+        for name, rows in prepared.call.rows.items():
+            if rows.is_lazy or id(prepared.call.arrays[name]) in seen:
+                continue
+            seen.add(id(prepared.call.arrays[name]))
+            counts.add(
+                name, rows.read(0, 1 if rows.is_constant else rows.shape[0]), columns=prepared.call.tables.get(name, ())
+            )
+    warn_about_nan(counts)
+
+
+def warn_about_nan(counts: NanCounts) -> None:
+    """Warn if there are NaN among the arguments."""
+    if counts.found:
+        warn(
+            f"Arguments have NaN ({counts}). Unless the kernel replaces them, these rows are predicted as NaN, also "
+            "where the output is an integer. Fill the values, or leave the rows out, if that is not intended.",
             OutputWarning,
         )
 

@@ -260,6 +260,7 @@ def _pass_key(kind: str, plan: PassSpec) -> Hashable:
         tuple(plan.summed.items()),
         plan.factors,
         plan.marks_unseen,
+        tuple(sorted(plan.discrete_sources.items())),
         # The functions themselves and not their `id`, which Python reuses for another object.
         freeze(plan.transforms),
         freeze(plan.static),

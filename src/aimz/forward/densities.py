@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from aimz.kernel import Message, seen_mask
+from aimz.kernel import Message, is_discrete, is_undefined, seen_mask
 from aimz.statistics import UNSEEN
 
 
@@ -25,7 +25,10 @@ def _log_density(message: Message) -> Any:
     """
     # Transformed distributions need their intermediate results, if there are any.
     extra = (message["intermediates"],) if message["intermediates"] else ()
-    return message["fn"].log_prob(message["value"], *extra)
+    fn = message["fn"]
+    density = fn.log_prob(message["value"], *extra)
+    # NumPyro's log density of a discrete value is a number for some parameters that are NaN.
+    return jnp.where(is_undefined(fn) & seen_mask(fn), jnp.nan, density) if is_discrete(fn) else density
 
 
 def joint_density(terms: Sequence[Message], *, marks_unseen: bool) -> Any:

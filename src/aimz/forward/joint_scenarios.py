@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from aimz.forward.predictive import PassSpec, RowBlock, RowGroups, SingleDrawPass, one_pass
 from aimz.kernel import Message
+from aimz.statistics import missing_code
 from aimz.types import Kernel
 
 TILE = 1024
@@ -76,6 +77,7 @@ def joint_pass(
     infinite values, then the sums of each scenario's difference from it. A block is one tile. Summing differences keeps
     an effect from being lost in the rounding of two large sums. A site without rows has shape ``(n_scenarios, ...)``.
     """
+    missing = {name for group in joint.scenario_groups for name in group.plan.discrete_sources}
     passes = [one_pass(kernel, group.plan, read, flags) for group in joint.scenario_groups]
 
     def run(
@@ -99,9 +101,12 @@ def joint_pass(
             if order != sorted(order):
                 value = value[jnp.argsort(jnp.asarray(order))]
             if row_groups is None:
-                found[name] = _signed(value[1 - joint.baseline]) - _signed(value[joint.baseline])
+                found[name] = _difference(
+                    value[1 - joint.baseline], value[joint.baseline], may_be_missing=name in missing
+                )
                 continue
             assert joint.width is not None
+            value = _with_nan(value) if name in missing else value
             weighted = row_groups if block is None else _without_padding(row_groups, block.n_rows)
             axis = joint.row_axes.get(name)
             found[name] = _sum_rows(value, joint.baseline, axis, weighted, joint.width, tiled=block is None)
@@ -142,6 +147,18 @@ def _run_group(
         return {name: jnp.broadcast_to(value, shape + jnp.shape(value)) for name, value in found.items()}
     mapped: dict[str, Any] = jax.vmap(one, in_axes=(None, None, *inputs(axes)))(draw_key, mine, *inputs(own))
     return mapped
+
+
+def _with_nan(value: jax.Array) -> jax.Array:
+    """Return floats with NaN for the missing code of integers."""
+    code, floats = missing_code(value.dtype), value.astype(jnp.promote_types(value.dtype, jnp.float32))
+    return floats if code is None else jnp.where(value == code, jnp.nan, floats)
+
+
+def _difference(value: jax.Array, baseline: jax.Array, *, may_be_missing: bool) -> jax.Array:
+    """Return a difference, with the missing code of integers where either is missing."""
+    found, code = _signed(value) - _signed(baseline), missing_code(value.dtype) if may_be_missing else None
+    return found if code is None else jnp.where((value == code) | (baseline == code), code, found)
 
 
 def _signed(value: jax.Array) -> jax.Array:

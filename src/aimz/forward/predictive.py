@@ -13,7 +13,7 @@ __all__ = [
     "unblocked",
 ]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,9 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aimz.forward.densities import joint_density
+from aimz.forward.densities import READERS, joint_density
 from aimz.forward.draw_batching import TracedFunction, group_size, map_draws, trace
-from aimz.kernel import Message, PredictiveHandler, expected_value
+from aimz.kernel import Message, PredictiveHandler, expected_value, is_undefined
+from aimz.statistics import missing_code
 from aimz.types import Kernel
 
 type SingleDrawPass = Callable[..., dict[str, Any]]
@@ -52,6 +53,8 @@ class PassSpec:
     """Names of drawn return sites whose expected value is returned instead of the drawn value."""
     grown: frozenset[str] = frozenset()
     """Names of the sites in plates with more entries than the posterior."""
+    discrete_sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Drawn discrete sites that a return site is or depends on; NaN among their parameters makes its value missing."""
     summed: Mapping[str, int] = field(default_factory=dict)
     """Number of values 0, 1, ... of each discrete site over which the only return site, a log density, is summed."""
     factors: tuple[str, ...] = ()
@@ -158,9 +161,38 @@ def one_pass(
         if plan.summed:
             return _marginal(sites, plan, read)
         found = sites({})
-        return {name: plan.read(found, name, read) for name in plan.return_sites}
+        results = {name: plan.read(found, name, read) for name in plan.return_sites}
+        if read is READERS["predictive"]:
+            return {name: _with_missing(name, value, found, plan) for name, value in results.items()}
+        return results
 
     return run
+
+
+def _with_missing(name: str, value: jax.Array, found: Mapping[str, Message], plan: PassSpec) -> jax.Array:
+    """Return the value of a site, NaN or the missing code where a discrete site has NaN among its parameters."""
+    missing = jnp.nan if jnp.issubdtype(value.dtype, jnp.inexact) else missing_code(value.dtype)
+    if missing is None:
+        return value
+    for undefined in _undefined_parts(name, value, found, plan):
+        value = jnp.where(undefined, jnp.asarray(missing, value.dtype), value)
+    return value
+
+
+def _undefined_parts(name: str, value: jax.Array, found: Mapping[str, Message], plan: PassSpec) -> Iterator[jax.Array]:
+    """Yield flags, for each discrete source of a site, that broadcast to the value of the site."""
+    for source in plan.discrete_sources.get(name, ()):
+        if found[source]["is_observed"]:
+            continue
+        undefined = is_undefined(found[source]["fn"])
+        row_axis, own_axis = plan.row_axes.get(source), plan.row_axes.get(name)
+        if source == name and undefined.shape == value.shape[: undefined.ndim]:
+            yield undefined.reshape(undefined.shape + (1,) * (value.ndim - undefined.ndim))
+        elif row_axis is not None and own_axis is not None and row_axis < undefined.ndim:
+            by_row = undefined.any(axis=tuple(axis for axis in range(undefined.ndim) if axis != row_axis))
+            yield by_row.reshape((1,) * own_axis + (-1,) + (1,) * (value.ndim - own_axis - 1))
+        else:
+            yield undefined.any()
 
 
 def _marginal(

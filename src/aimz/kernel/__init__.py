@@ -13,12 +13,14 @@ from aimz.kernel.row_independence import site_obstacle
 from aimz.kernel.row_jaxpr import RowUse, row_use
 from aimz.kernel.signature import KernelSignature, kernel_name, read_signature
 from aimz.kernel.spec import COLUMNS, KernelSpec, Role, Site, site_cells
-from aimz.kernel.substitution import Scored, Substitution, ValueSource, check_draws, substitute
+from aimz.kernel.substitution import DRAWN, Scored, Substitution, ValueSource, check_draws, substitute
 from aimz.kernel.text_tables import WIDTH, format_shape, html_block, html_table, text_table
 from aimz.kernel.tracing import AbstractHandler, is_discrete, seen_mask, strip_wrappers
+from aimz.kernel.undefined_values import is_undefined
 
 __all__ = [
     "COLUMNS",
+    "DRAWN",
     "WIDTH",
     "AbstractCall",
     "AbstractHandler",
@@ -50,6 +52,7 @@ __all__ = [
     "html_table",
     "is_discrete",
     "is_storable",
+    "is_undefined",
     "kernel_digest",
     "kernel_name",
     "read_condition",

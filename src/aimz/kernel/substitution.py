@@ -1,6 +1,6 @@
 """Sources of the values of sites in a call, and the discrete latents that can be marginalised."""
 
-__all__ = ["Scored", "Substitution", "ValueSource", "check_draws", "marginal_obstacle", "substitute"]
+__all__ = ["DRAWN", "Scored", "Substitution", "ValueSource", "check_draws", "marginal_obstacle", "substitute"]
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -33,6 +33,18 @@ class ValueSource(StrEnum):
     SUMMED = "summed over, since it is discrete"
 
 
+DRAWN = (
+    ValueSource.PRIOR,
+    ValueSource.PRIOR_MISSING,
+    ValueSource.RESAMPLED_NEW_ROWS,
+    ValueSource.POSTERIOR_GROWN,
+    ValueSource.RESAMPLED_DOWNSTREAM,
+    ValueSource.DRAWN,
+    ValueSource.DATA,
+)
+"""Sources of values that are drawn, or may be."""
+
+
 class Scored(StrEnum):
     """Discrete local latents that the density of the output is summed over."""
 
@@ -53,6 +65,23 @@ class Substitution:
     def sites_from(self, *sources: ValueSource) -> tuple[str, ...]:
         """Return the names of the sites whose value has one of ``sources``."""
         return tuple(name for name, source in self.sources if source in sources)
+
+    def discrete_sources(self, spec: KernelSpec, return_sites: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """Return the drawn discrete sites that each return site is, or depends on unless a value is given between."""
+        drawn = set(self.sites_from(*DRAWN))
+        open_sites = drawn | set(self.sites_from(ValueSource.COMPUTED))
+        found = {}
+        for name in return_sites:
+            todo, reached = [name], set[str]()
+            while todo:
+                site = spec.get(todo.pop())
+                if site is not None and site.name in open_sites - reached:
+                    reached.add(site.name)
+                    todo += site.parents
+            discrete = sorted(n for n in reached & drawn if spec[n].is_sample and spec[n].is_discrete)
+            if discrete:
+                found[name] = tuple(discrete)
+        return found
 
     @property
     def from_posterior(self) -> tuple[str, ...]:

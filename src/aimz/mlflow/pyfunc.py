@@ -81,7 +81,7 @@ class PyFuncWrapper:
         try:
             parameters = read_parameters(params)
             with self._lock:
-                rows = read_rows(model_input, self._model, self._schema.static)
+                rows = read_rows(model_input, self._model, self._schema.static, self._schema.dtypes)
                 return self._predict(rows, parameters)
         except (TypeError, ValueError) as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error

@@ -131,8 +131,8 @@ def _pad(values: Any, length: int) -> Any:
     return values[positions]
 
 
-def read_rows(given: Any, model: ImpactModel, static: Mapping[str, Any]) -> RequestRows:
-    """Split the input of a request into arguments with and without rows.
+def read_rows(given: Any, model: ImpactModel, static: Mapping[str, Any], dtypes: Mapping[str, str]) -> RequestRows:
+    """Split the input of a request into arguments with and without rows; integers become floats where ``dtypes`` are.
 
     Raises
     ------
@@ -145,8 +145,8 @@ def read_rows(given: Any, model: ImpactModel, static: Mapping[str, Any]) -> Requ
     if isinstance(given, Mapping) and given and name not in given and all(np.ndim(v) == 1 for v in given.values()):
         given = pd.DataFrame(dict(given))
     if isinstance(given, Mapping):
-        return _read_arguments(given, name, static)
-    rows = given if isinstance(given, pd.DataFrame) else _read_array(given, name)
+        return _read_arguments(given, name, static, dtypes)
+    rows = given if isinstance(given, pd.DataFrame) else _read_array(given, name, dtypes)
     if not len(rows):
         msg = f"`{name}` must have at least one row; got none. Send one line for each prediction."
         raise ValueError(msg)
@@ -155,12 +155,14 @@ def read_rows(given: Any, model: ImpactModel, static: Mapping[str, Any]) -> Requ
     return RequestRows({name: rows}, static, len(rows))
 
 
-def _read_arguments(given: Mapping[str, Any], name: str, static: Mapping[str, Any]) -> RequestRows:
+def _read_arguments(
+    given: Mapping[str, Any], name: str, static: Mapping[str, Any], dtypes: Mapping[str, str]
+) -> RequestRows:
     """Read a request that has the arguments of the kernel by name."""
     if name not in given:
         msg = f"The request must have `{name}`; got {', '.join(map(repr, given)) or 'nothing'}. Send it by that name."
         raise ValueError(msg)
-    arrays = {key: _read_array(value, key) for key, value in given.items() if np.ndim(value)}
+    arrays = {key: _read_array(value, key, dtypes) for key, value in given.items() if np.ndim(value)}
     lengths = {key: len(array) for key, array in arrays.items()}
     if name not in arrays or 0 in lengths.values() or len(set(lengths.values())) > 1:
         listed = ", ".join(f"`{key}`: {length}" for key, length in lengths.items())
@@ -170,14 +172,15 @@ def _read_arguments(given: Mapping[str, Any], name: str, static: Mapping[str, An
     return RequestRows(arrays, {**static, **plain}, lengths[name])
 
 
-def _read_array(value: Any, name: str) -> np.ndarray:
-    """Return a numeric array."""
+def _read_array(value: Any, name: str, dtypes: Mapping[str, str]) -> np.ndarray:
+    """Return a numeric array, in float64 for integers if the schema has floats there."""
     try:
         array = np.asarray(value)
+        array = np.asarray(array.tolist()) if array.dtype.kind == "O" else array  # numbers of a JSON request
     except ValueError as error:
         msg = f"`{name}` must be an array; got rows of different lengths. Send lists of equal length."
         raise ValueError(msg) from error
     if array.dtype.kind not in "biuf":
         msg = f"`{name}` must be numeric; got {array.dtype}. Send numbers."
         raise TypeError(msg)
-    return array
+    return array.astype(np.float64) if array.dtype.kind in "iu" and dtypes.get(name) == "float64" else array

@@ -49,6 +49,11 @@ class InputSchema:
     static: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the fit that are not arrays; every request is completed with them."""
 
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """Dtype of each argument that is an array."""
+        return {name: kind for name, (kind, _) in self.arrays.items()}
+
     def to_json(self) -> dict[str, Any]:
         """Return the schema as JSON values."""
         arrays = {name: [kind, list(shape)] for name, (kind, shape) in self.arrays.items()}
@@ -150,11 +155,10 @@ def model_signature(model: ImpactModel, schema: InputSchema) -> ModelSignature |
     if schema.columns:
         inputs = Schema([ColSpec(_column_type(dtype), name) for name, dtype in schema.columns.items()])
     elif schema.arrays:
+        # MLflow accepts one dtype, while the model accepts floats and integers of any size. Tensors of objects are not
+        # checked by MLflow; rows are checked and cast when a request is read.
         unnamed = set(schema.arrays) == {model.param_input}
-        specs = [
-            TensorSpec(np.dtype(dtype), (-1, *shape), None if unnamed else name)
-            for name, (dtype, shape) in schema.arrays.items()
-        ]
+        specs = [TensorSpec(np.dtype(object), (-1,), None if unnamed else name) for name in schema.arrays]
         inputs = Schema(specs)
     else:
         return None

@@ -19,6 +19,7 @@ from aimz.engine import (
     check_return_sites,
     check_same_rows,
     check_same_sites,
+    omit_rows_with_nan,
     open_arguments,
     read_groups_of,
     read_kind,
@@ -176,6 +177,7 @@ class EffectMethods(RequestMethods):
         weights: Any = None,
         contrast: "Contrast" = "difference",
         kind: EffectKind | None = None,
+        nan_policy: Literal["propagate", "omit"] = "propagate",
         return_sites: str | Iterable[str] | None = None,
         rng_key: jax.Array | None = None,
         batch_size: int | None = None,
@@ -213,6 +215,11 @@ class EffectMethods(RequestMethods):
             local latents), so intervals contain uncertainty about parameters only. "outcome" averages drawn outcomes,
             so intervals also contain the noise of as many outcomes as there are rows. Distributions without a known
             mean are drawn.
+        nan_policy : {"propagate", "omit"}
+            Treatment of rows with NaN in an argument, in any of the scenarios. By default they are averaged like the
+            others, so that an average is NaN if the kernel does not replace them. "omit" leaves them out of all
+            averages: ``rows`` and ``weight`` of the group ``groups`` count the remaining rows, and the attribute
+            ``rows_omitted`` has the number of omitted rows.
         return_sites : str or iterable of str, optional
             As in :meth:`predict`.
         rng_key : jax.Array, optional
@@ -275,6 +282,9 @@ class EffectMethods(RequestMethods):
         from aimz.output import check_by, check_contrast, read_contrast
 
         key, contrast = optional_key(rng_key), read_contrast(contrast)
+        if nan_policy not in ("propagate", "omit"):
+            msg = f"`nan_policy` must be 'propagate' or 'omit'; got {nan_policy!r}."
+            raise ValueError(msg)
         options = read_options(batch_size=batch_size, store="memory", progress=progress, client=client)
         shared = {**kwargs, **({} if X is None else {self.param_input: X})}
         self._engine.signature.check_unambiguous({"by": by, "weights": weights, "kind": kind})
@@ -293,6 +303,8 @@ class EffectMethods(RequestMethods):
         calls, prepared = self._prepare_scenarios(
             {name: {**one, "return_sites": sites} for name, one in requested.items()}, sources, calls, kind=kind
         )
+        if nan_policy == "omit":
+            groups = omit_rows_with_nan(groups, prepared.values())
         dims = self._results.dims_without_rows(prepared[baseline])
         check_by(groups.labels, dims)
         check_contrast(contrast, dims, groups.labels)

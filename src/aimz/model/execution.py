@@ -26,7 +26,7 @@ from aimz.engine import (
     output_variables,
 )
 from aimz.model.results import ResultBuilder
-from aimz.statistics import Reduction
+from aimz.statistics import Reduction, with_nan
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -234,11 +234,11 @@ class _Execution:
             length = self.executor.run(spill, RunOptions(progress=progress_title(self.request)))
             for name in drawn:
                 draws = spill.read(name)
-                flat = draws.reshape(plan.n_draws, -1)
+                flat, read = draws.reshape(plan.n_draws, -1), with_nan if drawn[name].may_be_missing else np.asarray
                 # All draws of as many columns as fit in memory.
                 wide = max(1, _SPILLED_BYTES // (plan.n_draws * draws.dtype.itemsize))
                 parts = [
-                    statistics(np.ascontiguousarray(flat[:, start : start + wide]))
+                    statistics(read(np.ascontiguousarray(flat[:, start : start + wide])))
                     for start in range(0, flat.shape[1], wide)
                 ]
                 if store is not None:
@@ -255,4 +255,5 @@ def _output_spec(request: PredictionRequest, runner: StepRunner) -> OutputSpec:
     """Return how step outputs are named, joined and reduced."""
     names, row_axes, by_draws = request.names, request.last.plan.row_axes, runner.plan.axis == "draw"
     axes = {name: 0 if by_draws else 1 + row_axes.get(site, 0) for site, name in names.items()}
-    return OutputSpec(names, axes, None if by_draws else request.options.statistics)
+    missing = frozenset(request.last.plan.discrete_sources)
+    return OutputSpec(names, axes, None if by_draws else request.options.statistics, missing)

@@ -20,6 +20,7 @@ from aimz.engine import (
     check_order,
     open_source,
     plan_request,
+    warn_about_missing,
     warn_about_substitution,
 )
 from aimz.kernel import Scored
@@ -191,7 +192,8 @@ class RequestMethods(ModelBase):
         prepared: Mapping[Any, PreparedCall],
         options: StreamingOptions | None,
     ) -> PredictionRequest:
-        """Return the request of a prediction."""
+        """Return the request of a prediction, after a warning if its arguments have NaN."""
+        warn_about_missing(prepared.values())
         in_sample = all(one.settings.in_sample for one in prepared.values())
         return PredictionRequest(
             method=method,

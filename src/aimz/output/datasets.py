@@ -63,7 +63,7 @@ class GroupTemplate:
         """Return the labels to store; see :func:`stored_coords`."""
         return stored_coords(
             {
-                str(name): labels if isinstance(labels, tuple) else ((str(name),), labels)
+                str(name): labels if isinstance(labels, tuple) else ((str(name),), labels, {})
                 for name, labels in self.coords.items()
             }
         )

@@ -163,15 +163,22 @@ def row_labels(index: Any, dim: str, taken: set[str]) -> dict[Hashable, Any]:
     ``taken`` are the names of other variables and dimensions.
     """
     if index.nlevels == 1:
-        return {dim: _plain_labels(index)}
+        return {dim: ((dim,), _plain_labels(index), _zone(index)) if _zone(index) else _plain_labels(index)}
     coords: dict[Hashable, Any] = {dim: pd.RangeIndex(len(index))}
     for i, level in enumerate(index.names):
         # Zarr files list names separated by blanks, and "/" separates the parts of a path.
         name = f"{dim}_level_{i}" if level is None else re.sub(r"[\s/]", "_", str(level))
         while name in coords or name in taken or name in SAMPLE_DIMS or name in (".", ".."):
             name += "_label"
-        coords[name] = ((dim,), _plain_labels(index.get_level_values(i)))
+        values = index.get_level_values(i)
+        coords[name] = ((dim,), _plain_labels(values), _zone(values))
     return coords
+
+
+def _zone(index: Any) -> dict[str, str]:
+    """Return the time zone of labels, which are stored in UTC, as an attribute; empty without a time zone."""
+    zone = getattr(index, "tz", None)
+    return {} if zone is None else {"time_zone": str(zone)}
 
 
 def _plain_labels(index: Any) -> np.ndarray:

@@ -3,6 +3,7 @@
 from aimz.statistics.draws import Reduction, Statistic, Statistics, read_interval, read_statistics, reduce_rows
 from aimz.statistics.groups import Groups, local_codes, read_groups, read_weights
 from aimz.statistics.loo import UNSEEN, LeaveOneOut
+from aimz.statistics.missing_values import has_missing, missing_code, with_nan
 
 __all__ = [
     "UNSEEN",
@@ -11,10 +12,13 @@ __all__ = [
     "Reduction",
     "Statistic",
     "Statistics",
+    "has_missing",
     "local_codes",
+    "missing_code",
     "read_groups",
     "read_interval",
     "read_statistics",
     "read_weights",
     "reduce_rows",
+    "with_nan",
 ]

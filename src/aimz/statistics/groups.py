@@ -3,7 +3,7 @@
 __all__ = ["Groups", "local_codes", "read_groups", "read_weights"]
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -22,6 +22,10 @@ class Groups:
     """Weight of each row, divided by ``scale``; None for equal weights."""
     scale: float = 1.0
     """Factor between ``weights`` and the weights given by the user."""
+    omitted: np.ndarray | None = None
+    """Whether each row is left out of the averages; None if no row is."""
+    equal: bool = False
+    """Whether all rows that are not left out have the same weight."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -41,9 +45,29 @@ class Groups:
 
     def rows(self, n_obs: int) -> np.ndarray:
         """Return the number of rows of each cell."""
+        kept = slice(None) if self.omitted is None else ~self.omitted
         if self.codes is None:
-            return np.array([n_obs])
-        return np.bincount(self.codes, minlength=self.n_cells)
+            return np.array([n_obs if self.omitted is None else int(np.sum(kept))])
+        return np.bincount(self.codes[kept], minlength=self.n_cells)
+
+    @property
+    def are_given(self) -> bool:
+        """Whether the user has given weights."""
+        return self.weights is not None and not self.equal
+
+    @property
+    def n_omitted(self) -> int:
+        """Number of rows that are left out."""
+        return 0 if self.omitted is None else int(self.omitted.sum())
+
+    def without(self, omitted: np.ndarray) -> "Groups":
+        """Return the groups without some rows, whose weight becomes 0."""
+        if not omitted.any():
+            return self
+        weights = np.ones(len(omitted), np.float32) if self.weights is None else self.weights
+        return replace(
+            self, weights=np.where(omitted, np.float32(0), weights), omitted=omitted, equal=self.weights is None
+        )
 
     def weight(self, n_obs: int) -> np.ndarray:
         """Return the total weight of each cell."""

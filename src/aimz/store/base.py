@@ -22,6 +22,8 @@ class Variable:
     chunks: tuple[int, ...]
     axis: int | None = None
     """Axis along which pieces are written; None for an array that is written as a whole."""
+    may_be_missing: bool = False
+    """Whether the least integer of the type represents NaN."""
 
     def place(self, array: np.ndarray, start: int) -> tuple[tuple[slice, ...], np.ndarray]:
         """Return the index of a piece in the array, and the piece with the axes of the array.

@@ -2,6 +2,7 @@
 
 __all__ = ["ChunkWriter"]
 
+import json
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,10 @@ import numpy as np
 import zarr
 
 from aimz.errors import IncompleteResultError
+from aimz.statistics import has_missing, missing_code
 from aimz.store.base import StorePart, Variable
 from aimz.store.location import OWNER, Location
-from aimz.store.stored_array import StoredArray
+from aimz.store.stored_array import FILL_VALUE, StoredArray
 from aimz.store.zarr_metadata import zarr_settings
 
 
@@ -47,6 +49,8 @@ class ChunkWriter(StorePart):
         self._owner = owner
         self._arrays: dict[str, Any] = {}
         self._lock = threading.Lock()
+        self._with_missing: set[str] = set()
+        """Arrays of integers in which this process has written missing values."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle without the open arrays."""
@@ -97,14 +101,33 @@ class ChunkWriter(StorePart):
             end = start + piece.shape[variable.axis]
             if end > stored.shape[variable.axis]:
                 stored.resize((*stored.shape[: variable.axis], end, *stored.shape[variable.axis + 1 :]))
+                self.mark_missing(name)
         stored[where] = piece.astype(variable.dtype, copy=False)
+        if variable.may_be_missing and name not in self._with_missing and has_missing(piece):
+            self._with_missing.add(name)
+            self.mark_missing(name)
+
+    def mark_missing(self, name: str) -> None:
+        """Record in the metadata of an array that it has missing integers, which xarray then reads as NaN."""
+        if name not in self._with_missing:
+            return
+        path = f"{self._group}/{name}/zarr.json"
+        node = json.loads(self._location.get(path) or b"{}")
+        node["attributes"] = {**node.get("attributes", {}), FILL_VALUE: missing_code(self._variables[name].dtype)}
+        self._location.put(path, json.dumps(node, indent=2).encode())
 
     def payload(self) -> None:
         """Return None: the chunks are in the store already."""
 
     def read(self, name: str) -> StoredArray:
         """Return a reader of a variable of the complete result."""
-        return StoredArray(self._location, f"{self._group}/{name}", array=self._arrays.get(name))
+        return StoredArray(self._location, f"{self._group}/{name}", array=self.opened(name))
+
+    def opened(self, name: str) -> Any:
+        """Return the open zarr array of a variable, unless its metadata were changed by a process that writes it."""
+        node = self._location.get(f"{self._group}/{name}/zarr.json") if self._variables[name].may_be_missing else None
+        changed = node is not None and FILL_VALUE in json.loads(node).get("attributes", {})
+        return None if changed else self._arrays.get(name)
 
     def fail(self, error: BaseException) -> BaseException:
         """Add a note to an error on how the call is resumed, and return it."""

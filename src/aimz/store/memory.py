@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from aimz.statistics import with_nan
 from aimz.store.base import Group, ResultStore, StorePart, Variable
 
 _LARGE_BYTES = 2**26
@@ -99,5 +100,5 @@ class InMemoryStore(ResultStore):
             self.write(name, array, start)
 
     def read(self, name: str) -> np.ndarray:
-        """Return the array."""
-        return self._arrays[name]
+        """Return the array, in float64 with NaN if integers are missing."""
+        return with_nan(self._arrays[name]) if self._variables[name].may_be_missing else self._arrays[name]

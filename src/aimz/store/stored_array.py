@@ -1,6 +1,6 @@
 """Reader of stored arrays that raises for missing or damaged chunks."""
 
-__all__ = ["STATE", "StoredArray", "check_result"]
+__all__ = ["FILL_VALUE", "STATE", "StoredArray", "check_result"]
 
 import json
 from pathlib import Path
@@ -10,12 +10,15 @@ import numpy as np
 import zarr
 
 from aimz.errors import IncompleteResultError, StaleResultError
+from aimz.statistics import with_nan
 from aimz.store.location import Location, as_location
 from aimz.store.temporary_directory import TemporaryDirectory
 from aimz.store.zarr_metadata import zarr_settings
 
 STATE = "aimz_store"
 """Attribute of the root group that lists the contents of a complete result."""
+FILL_VALUE = "_FillValue"
+"""Attribute of an array of integers in which values are missing, by the CF conventions."""
 
 
 class StoredArray:
@@ -49,7 +52,8 @@ class StoredArray:
                 raise self._explain(error) from error
         self._array = array
         self.shape: tuple[int, ...] = array.shape
-        self.dtype: np.dtype = array.dtype
+        self._may_be_missing = FILL_VALUE in array.attrs and array.dtype.kind == "i"
+        self.dtype: np.dtype = np.dtype(np.float64) if self._may_be_missing else array.dtype
         self.chunks: tuple[int, ...] = array.chunks
 
     @property
@@ -70,9 +74,10 @@ class StoredArray:
         if self._temporary is not None:
             self._temporary.check_open()
         try:
-            return np.asarray(self._array[key])
+            found = np.asarray(self._array[key])
         except self.location.read_errors as error:
             raise self._explain(error) from error
+        return with_nan(found).astype(self.dtype, copy=False) if self._may_be_missing else found
 
     def _explain(self, error: Exception) -> Exception:
         if not self.location.exists():

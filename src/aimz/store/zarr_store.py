@@ -177,7 +177,8 @@ class ZarrStore(ResultStore):
         shape, stored, path = variable.ending_at(length).shape, self._writer.array(name), f"{self._name}/{name}"
         if stored.shape != shape:
             stored.resize(shape)
-        if None in variable.shape:
+            self._writer.mark_missing(name)
+        if None in variable.shape or variable.may_be_missing:  # a writer may have marked missing integers
             self._nodes.pop(path, None)
         grid = [range(ceil(s / c)) for s, c in zip(stored.shape, stored.chunks, strict=True)]
         self._chunks[path] = prod(map(len, grid))
@@ -238,5 +239,5 @@ class ZarrStore(ResultStore):
 
     def read(self, name: str) -> StoredArray:
         """Return a reader that raises for missing or damaged chunks."""
-        array = self._writer.array(name) if name in self._variables else None
+        array = self._writer.opened(name) if name in self._variables else None
         return StoredArray(self.location, f"{self._name}/{name}", self._temporary, array)

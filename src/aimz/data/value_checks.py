@@ -1,0 +1,85 @@
+"""Checks of the values of a call's arguments: rounding to the device's floats, and an input that has the outcome."""
+
+__all__ = ["check_outcome_not_in_input", "warn_if_rounded"]
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from aimz.errors import OutputWarning, warn
+
+_MIN_ROWS = 20
+"""Least number of rows for which a column that equals the outcome is no coincidence, even if both are 0 or 1."""
+_FIRST_ROWS = 1024
+"""Number of rows that are compared first; the others are read only if all of them are equal."""
+_STEPS = 1024
+"""Least number of steps between neighbouring floats that a column's values should span."""
+
+
+def warn_if_rounded(array: Any, name: str, columns: Sequence[str] = ()) -> None:
+    """Warn if distinct values of a float64 column become equal in float32, which the device uses.
+
+    A column is examined if its values span few steps between neighbouring floats, as Unix seconds of one day do.
+    """
+    if not isinstance(array, np.ndarray) or array.dtype != np.float64 or not array.size or array.ndim not in (1, 2):
+        return
+    dtype = np.dtype(jax.dtypes.canonicalize_dtype(np.float64))
+    if dtype == np.float64:
+        return
+    by_column = array.reshape(len(array), -1)
+    least, most = by_column.min(axis=0), by_column.max(axis=0)
+    with np.errstate(invalid="ignore", over="ignore"):
+        step = np.finfo(dtype).eps * np.maximum(np.abs(least), np.abs(most))
+        narrow = (most > least) & (most - least < _STEPS * step)
+    for i in np.flatnonzero(narrow):
+        column = by_column[:, i]
+        before, after = len(np.unique(column)), len(np.unique(column.astype(dtype)))
+        if after < before:
+            label = repr(columns[i]) if len(columns) == by_column.shape[1] else str(i)
+            where = f"`{name}`" if array.ndim == 1 else f"Column {label} of `{name}`"
+            warn(
+                f"{where} has {before} distinct values, of which {after} remain in {dtype}, the type of the device: "
+                f"{before - after} are lost, since neighbouring floats of that size are {step[i]:.3g} apart. Subtract "
+                "an offset first (seconds since the first one, say), or enable 64 bits with "
+                "`jax.config.update('jax_enable_x64', True)`.",
+                OutputWarning,
+            )
+
+
+def check_outcome_not_in_input(
+    X: Any, y: Any, names: tuple[str, str], columns: Sequence[str] = (), label: object = None
+) -> None:
+    """Raise ``ValueError`` if a column of the input is the outcome: it has its label, or equal values."""
+    place = columns.index(label) if isinstance(label, str) and label in columns else None
+    reason = "has the name of"
+    if place is None:
+        place, reason = _equal_column(X, y), f"equals, in all {y.shape[0]} rows,"
+    if place is None:
+        return
+    column = repr(columns[place]) if columns else str(place)
+    how = (
+        f"`{names[0]}.drop(columns={columns[place]!r})`" if columns else f"`numpy.delete({names[0]}, {place}, axis=1)`"
+    )
+    msg = (
+        f"`{names[0]}` must not contain the outcome; its column {column} {reason} `{names[1]}`, so that the outcome "
+        f"would be predicted from itself. Pass {how}."
+    )
+    raise ValueError(msg)
+
+
+def _equal_column(X: Any, y: Any) -> int | None:
+    """Return the position of a column of a matrix that equals a vector which is not constant; None if there is none."""
+    if len(X.shape) != 2 or X.shape[1] < 2 or len(y.shape) != 1 or X.shape[0] < _MIN_ROWS:
+        return None
+    if any(getattr(array, "from_batches", False) for array in (X, y)):
+        return None  # the rows are read once, when they are needed
+    equal, varies, start, stop = np.ones(X.shape[1], bool), False, 0, _FIRST_ROWS
+    first = np.asarray(y[:1])
+    while start < X.shape[0] and equal.any():
+        outcome = np.asarray(y[start:stop])
+        varies = varies or bool((outcome != first).any())
+        equal &= (np.asarray(X[start:stop]) == outcome[:, None]).all(axis=0)
+        start, stop = stop, stop + 2**20
+    return int(equal.argmax()) if equal.any() and varies else None
