@@ -206,7 +206,7 @@ def test_importing_aimz_is_light():
 
 def test_parameters_next_to_kernel_arguments_are_reserved():
     """A kernel parameter of that name could not be reached; `check_unambiguous` checks the others in each call."""
-    checked = {"baseline", "by", "contrast", "kind", "scenarios", "weights"}
+    checked = {"baseline", "by", "contrast", "kind", "nan_policy", "scenarios", "weights"}
     for name, method in inspect.getmembers(aimz.ImpactModel, inspect.isfunction):
         parameters = inspect.signature(method).parameters
         if not name.startswith("_") and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):

@@ -287,7 +287,14 @@ class EffectMethods(RequestMethods):
             raise ValueError(msg)
         options = read_options(batch_size=batch_size, store="memory", progress=progress, client=client)
         shared = {**kwargs, **({} if X is None else {self.param_input: X})}
-        self._engine.signature.check_unambiguous({"by": by, "weights": weights, "kind": kind})
+        self._engine.signature.check_unambiguous(
+            {
+                "by": by,
+                "weights": weights,
+                "kind": kind,
+                "nan_policy": None if nan_policy == "propagate" else nan_policy,
+            }
+        )
         kind = read_kind(kind)
         requested = read_scenarios(scenarios, baseline, shared, self.param_input)
         table = open_chunked_table(requested[baseline]["X"], self._engine.parameters) or requested[baseline]["X"]
