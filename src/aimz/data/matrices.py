@@ -58,7 +58,7 @@ class Matrix(ArraySource):
     def __getitem__(self, rows: slice) -> np.ndarray:
         given = [array[rows] for array in self.stored]
         if self.places is not None:
-            part = np.asanyarray(given[0])
+            part: np.ndarray = np.asanyarray(given[0])
             return part if self.places == tuple(range(part.shape[1])) else part[:, list(self.places)]
         if any(hasattr(part, "__dask_graph__") for part in given):
             from dask.base import compute

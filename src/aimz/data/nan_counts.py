@@ -31,7 +31,7 @@ class NanCounts:
         if name == self.ignored or not has_nan(rows):
             return
         by_column = np.isnan(rows).reshape(len(rows), -1)
-        for i in np.flatnonzero(by_column.any(axis=0)):
+        for i in map(int, np.flatnonzero(by_column.any(axis=0))):
             label = repr(columns[i]) if by_column.shape[1] == len(columns) else str(i)
             text = f"`{name}`" if rows.ndim == 1 else f"column {label} of `{name}`"
             count, start = self.found.get(text, (0, first + int(by_column[:, i].argmax())))

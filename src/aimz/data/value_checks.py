@@ -33,7 +33,7 @@ def warn_if_rounded(array: Any, name: str, columns: Sequence[str] = ()) -> None:
     with np.errstate(invalid="ignore", over="ignore"):
         step = np.finfo(dtype).eps * np.maximum(np.abs(least), np.abs(most))
         narrow = (most > least) & (most - least < _STEPS * step)
-    for i in np.flatnonzero(narrow):
+    for i in map(int, np.flatnonzero(narrow)):
         column = by_column[:, i]
         before, after = len(np.unique(column)), len(np.unique(column.astype(dtype)))
         if after < before:
