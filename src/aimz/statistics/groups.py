@@ -45,10 +45,10 @@ class Groups:
 
     def rows(self, n_obs: int) -> np.ndarray:
         """Return the number of rows of each cell."""
-        kept = slice(None) if self.omitted is None else ~self.omitted
         if self.codes is None:
-            return np.array([n_obs if self.omitted is None else int(np.sum(kept))])
-        return np.bincount(self.codes[kept], minlength=self.n_cells)
+            return np.array([n_obs - self.n_omitted])
+        codes = self.codes if self.omitted is None else self.codes[~self.omitted]
+        return np.bincount(codes, minlength=self.n_cells)
 
     @property
     def are_given(self) -> bool:
