@@ -176,7 +176,7 @@ def test_large_sites_are_subsampled(monkeypatch):
 
 def test_converged_fit_is_ok(settled):
     table = settled.diagnose()
-    assert table["verdict"].to_dict() == {"ELBO trend": "ok", "Pareto k": "ok"}
+    assert table["verdict"].to_dict() == {"ELBO trend": "ok", "Pareto k": "ok", "effective share": "ok"}
     losses = np.asarray(settled.vi_result.losses)
     assert table.loc["ELBO trend", "value"] == pytest.approx(losses[2400:2700].mean() - losses[2700:].mean(), abs=1e-9)
     assert table.loc["Pareto k", "threshold"] == "< 0.67"
@@ -372,7 +372,7 @@ def test_other_data_raise():
 def test_after_fit_in_minibatches(tmp_path):
     key = random.key(3)
     model = by_svi(rate=0.01).fit(X, Y, batch_size=20, epochs=1000, progress=False)
-    assert model.diagnose(rng_key=key)["verdict"].tolist() == ["ok", "ok"]
+    assert model.diagnose(rng_key=key)["verdict"].tolist() == ["ok", "ok", "ok"]
     assert model.diagnose(rng_key=key).equals(model.diagnose(X, Y, rng_key=key))
     np.save(tmp_path / "x.npy", X)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")

@@ -102,6 +102,11 @@ class LazyArray(RowReader):
         return source_of(self._given) if self.is_lazy else None
 
     @property
+    def is_stored(self) -> bool:  # type: ignore[override]
+        """Whether the rows are read from a file, a store or Dask, not from memory."""
+        return self.source is not None or isinstance(self._given, np.memmap)
+
+    @property
     def by_reference(self) -> bool:  # type: ignore[override]
         """Whether any process can read the rows from their source."""
         return self.source is not None

@@ -29,7 +29,9 @@ class RowReader(ABC):
     columns: tuple[str, ...] = ()
     """Names of the columns, if the argument is a table."""
     is_lazy: bool = False
-    """Whether the rows are outside memory until they are read."""
+    """Whether the rows are converted or read only when they are needed."""
+    is_stored: bool = False
+    """Whether the rows are read from a file, a store or Dask."""
     by_reference: bool = False
     """Whether any process can read the rows from their source.  They are digested while they are streamed."""
     uses_dask: bool = False

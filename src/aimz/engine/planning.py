@@ -68,7 +68,7 @@ def plan_request(engine: KernelEngine, request: PredictionRequest) -> tuple[Pred
         setting = "" if len(request.scenarios) > 1 else " (`shard_axis='draw'`)"
         warn(
             f"Kernel `{engine.signature.kernel}` cannot be split along its rows ({reason}), so all rows are computed "
-            f"together, some draws at a time{setting}.",
+            f"together, some draws at a time{setting}.{_meaning(request, str(reason))}",
             PerformanceWarning,
         )
     request = request.with_all_rows(engine)
@@ -76,6 +76,32 @@ def plan_request(engine: KernelEngine, request: PredictionRequest) -> tuple[Pred
     step = spec.trace(engine.programs, None)
     batch_size = request.options.batch_size if by_draws else None
     return request, _runner(engine, request, spec, step, _plan_draws(request, step, None, batch_size), local_mesh())
+
+
+def _meaning(request: PredictionRequest, reason: str) -> str:
+    """Return what the dependence of rows means for rows that are not the fitted ones; empty for the fitted ones."""
+    settings = request.first.settings
+    if settings.posterior is None or (settings.in_sample and settings.changed.isdisjoint(request.first.call.arrays)):
+        return ""
+    meaning = next((text for words, text in _MEANINGS if words in reason), "")
+    return f" These are not the fitted rows. {meaning}" if meaning else ""
+
+
+_STATE = "A recursion starts again at the first of them. Pass the last state, or the history, as an argument."
+_NUMBERS = "They are numbered from 0 again. Pass the number or the time of each row as an argument."
+_MEANINGS = (
+    ("joint distribution", "They are drawn from the prior of the process. Condition on the fitted rows in the kernel."),
+    (
+        "reduces over rows",
+        "Means are computed over the rows of this call. Pass the means of the fitted rows as arguments.",
+    ),
+    ("counts the rows", _NUMBERS),
+    ("number of rows", _NUMBERS),
+    ("scan", _STATE),
+    ("moves values between rows", _STATE),
+    ("loops over the rows", _STATE),
+)
+"""Part of a reason, and what it means for new rows."""
 
 
 def _plan_by_rows(engine: KernelEngine, request: PredictionRequest) -> StepRunner:

@@ -1,12 +1,13 @@
-"""Table of ``diagnose()``: R-hat, ESS and divergences of chains; ELBO trend and Pareto k of a variational fit."""
+"""Table of ``diagnose()``: R-hat, ESS and divergences of chains; ELBO trend and importance weights of a fit by SVI."""
 
 __all__ = ["check_chains", "check_variational"]
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
+from scipy.special import logsumexp
 
 from aimz.data import KernelArguments, Posterior, differences
 from aimz.errors import NotFittedError
@@ -33,6 +34,12 @@ _NOISE_NATS, _NOISE_SHARE = 1.0, 0.05
 """Standard errors, in nats and as a share of all progress, above both of which a trend cannot be detected."""
 _NUM_DRAWS = 1000
 """Number of draws of the guide."""
+_MIN_SHARE = 0.3
+"""Least effective share of the importance weights of that many draws; verdicts of different keys then agree."""
+_MAX_GAP = 2.0
+"""Largest gap, in nats, between the ELBO and the evidence that the weights estimate."""
+_MIN_EPOCHS = 5
+"""Number of epochs in each window of the ELBO trend from which their means are compared instead of single steps."""
 _MIN_RANGE = 0.01
 """Range of log importance ratios below which they are equal: the weights agree to one per cent."""
 _MAX_SPACING = 0.25
@@ -88,9 +95,14 @@ class _Values(NamedTuple):
     """Whether all values of each site are included."""
 
 
-def check_chains(posterior: Posterior, dataset: "xr.Dataset") -> "pd.DataFrame":
-    """Return the table for draws of chains; ``dataset`` holds the same draws with labels."""
-    stats, values, chains = _arviz(), _select_values(dataset), posterior.num_chains
+def check_chains(
+    posterior: Posterior, dataset: "xr.Dataset", masked: Mapping[str, np.ndarray] | None = None
+) -> "pd.DataFrame":
+    """Return the table for draws of chains; ``dataset`` holds the same draws with labels.
+
+    ``masked`` has the values to leave out of each site: their density is masked out, so that they never settle.
+    """
+    stats, values, chains = _arviz(), _select_values(dataset, masked or {}), posterior.num_chains
     enough = f">= {_ESS * chains}"
     checks: list[tuple[str, str, Callable[[np.ndarray], np.ndarray]]] = [
         ("R-hat", f"< {_RHAT}", stats.rhat),
@@ -113,13 +125,14 @@ def check_chains(posterior: Posterior, dataset: "xr.Dataset") -> "pd.DataFrame":
     return _table([*lines, _divergences(posterior)])
 
 
-def _select_values(dataset: "xr.Dataset") -> _Values:
+def _select_values(dataset: "xr.Dataset", masked: Mapping[str, np.ndarray]) -> _Values:
     """Return draws without values that never change, for which R-hat and ESS are undefined."""
     parts, positions, constant, not_finite, is_complete = [], [], [], [], True
     for name, array in dataset.data_vars.items():
         draws = np.asarray(array.values, np.int8 if array.dtype == bool else None).reshape(*array.shape[:2], -1)
-        n_values = draws.shape[2]
-        selected = np.unique(np.linspace(0, n_values - 1, min(n_values, _MAX_VALUES)).astype(int))
+        counted = np.flatnonzero(~masked.get(str(name), np.zeros(draws.shape[2], bool)).ravel())
+        n_values = len(counted)
+        selected = counted[np.unique(np.linspace(0, n_values - 1, min(n_values, _MAX_VALUES)).astype(int))]
         is_complete &= len(selected) == n_values
         draws = np.moveaxis(draws[:, :, selected], 2, 0)
         if not np.isfinite(draws).all():
@@ -213,8 +226,9 @@ def check_variational(
         )
         raise NotFittedError(msg)
     losses = fit.vi_result.losses
-    trend = _trend(np.zeros(0) if losses is None else np.asarray(losses, np.float64).ravel())
-    return _table([trend, _pareto(fit, given, fit_data, key, converged=trend.verdict == "ok")])
+    losses = np.zeros(0) if losses is None else np.asarray(losses, np.float64).ravel()
+    trend = _trend(losses, fit.steps_per_epoch)
+    return _table([trend, *_weights(fit, given, fit_data, key, converged=trend.verdict == "ok")])
 
 
 def _check_fit_data(given: KernelArguments, fit_data: FitData | None, local_rows: int | None) -> None:
@@ -256,8 +270,11 @@ def _fingerprints(call: KernelArguments) -> dict[str, str]:
     return {name: call.fingerprint(name) for name, array in call.arrays.items() if array.ndim}
 
 
-def _trend(losses: np.ndarray) -> Line:
-    """Compare the last tenth of the steps with the tenth before."""
+def _trend(losses: np.ndarray, steps_per_epoch: int = 1) -> Line:
+    """Compare the last tenth of the steps with the tenth before.
+
+    Means of epochs, if there are enough, are free of the noise of which rows are in a batch.
+    """
     check, tenth = "ELBO trend", len(losses) // 10
     recent = losses[-2 * tenth :] if len(losses) >= _MIN_STEPS else losses
     if not np.isfinite(recent).all():
@@ -265,6 +282,8 @@ def _trend(losses: np.ndarray) -> Line:
     if len(losses) < _MIN_STEPS:
         return _unchecked(check, f"± {_NATS}", f"fewer than {_MIN_STEPS} steps")
     before, last = recent[:tenth], recent[tenth:]
+    if steps_per_epoch > 1 and tenth >= _MIN_EPOCHS * steps_per_epoch:
+        before, last = (w[len(w) % steps_per_epoch :].reshape(-1, steps_per_epoch).mean(1) for w in (before, last))
     rise = float(before.mean() - last.mean())
     error = _ERRORS * float(np.hypot(_standard_error(before), _standard_error(last)))
     if np.isnan(error):
@@ -290,34 +309,50 @@ def _standard_error(losses: np.ndarray) -> float:
     return float(_arviz().mcse(noise[None], method="mean"))
 
 
-def _pareto(
+def _weights(
     fit: SVIFit, given: KernelArguments | None, fit_data: FitData | None, key: jax.Array, *, converged: bool
-) -> Line:
-    """Return the line for the guide: the Pareto k of its importance ratios."""
-    check, limit = "Pareto k", min(1 - 1 / np.log10(_NUM_DRAWS), 0.7)
-    threshold = f"< {limit:.2f}"
+) -> tuple[Line, Line]:
+    """Return two lines for the guide: the Pareto k of its importance ratios, and the effective share of its draws.
+
+    Weights of a guide that is too wide are bounded and have a low k, but most draws have no weight. Both lines are bad
+    if either is, since k is unreliable if few draws count.
+    """
+    limit = min(1 - 1 / np.log10(_NUM_DRAWS), 0.7)
+    checks = ("Pareto k", f"< {limit:.2f}"), ("effective share", f">= {_MIN_SHARE}")
+
+    def both(values: tuple[float, float], verdict: str) -> tuple[Line, Line]:
+        first, second = (
+            Line(check, value, threshold, "", verdict) for (check, threshold), value in zip(checks, values, strict=True)
+        )
+        return first, second
+
+    unknown = np.nan, np.nan
     try:
         data = _stored_data(fit_data) if given is None else given
         check_ratios(fit, data, key)
     except NotCheckedError as error:
-        return _unchecked(check, threshold, str(error))
+        return both(unknown, f"not checked: {error}")
     ratios = log_ratios(fit, data, key, num_draws=_NUM_DRAWS)
     # A draw where the joint density is zero has weight zero; other values that are not finite are errors.
     finite = ratios[np.isfinite(ratios)]
     if len(finite) < 0.9 * _NUM_DRAWS or (np.isnan(ratios) | np.isposinf(ratios)).any():
-        return Line(check, np.nan, threshold, "", "bad: densities are not finite")
+        return both(unknown, "bad: densities are not finite")
     spacing = float(np.spacing(np.abs(finite).max()))
     if spacing > _MAX_SPACING:
-        return _unchecked(check, threshold, "too many rows for 32 bits")
+        return both(unknown, "not checked: too many rows for 32 bits")
     if np.ptp(ratios) < max(_MIN_RANGE, 8 * spacing):
-        return Line(check, 0.0, threshold, "", "ok")  # there is no tail to fit
+        return both((0.0, 1.0), "ok")  # there is no tail to fit
     try:
         with np.errstate(all="ignore"):
             # `psislw` takes log-likelihoods, whose negatives are the log ratios.
-            value = float(_arviz().psislw(-ratios.astype(np.float64))[1])
+            smoothed, value = _arviz().psislw(-ratios.astype(np.float64))
     except ValueError:  # all values in the tail are equal
         value = np.nan
     if np.isnan(value):
-        return _unchecked(check, threshold, "ratios too alike")
+        return both(unknown, "not checked: ratios too alike")
+    weights = np.exp(np.asarray(smoothed) - np.max(smoothed))
+    share = float(weights.sum() ** 2 / (weights**2).sum() / len(weights))
+    gap = float(logsumexp(finite.astype(np.float64)) - np.log(_NUM_DRAWS) - finite.mean(dtype=np.float64))
     bad = "bad: try a richer guide, or MCMC" if converged else "bad: the fit has to settle first"
-    return Line(check, value, threshold, "", "ok" if value < limit else bad)
+    sound = value < limit and share >= _MIN_SHARE and gap <= _MAX_GAP
+    return both((float(value), share), "ok" if sound else bad)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aimz.data import KernelArguments, is_plain_range
+from aimz.data import KernelArguments, LazyArray, is_plain_range
 from aimz.kernel import freeze
 from aimz.persistence import is_plain
 
@@ -32,7 +32,8 @@ class FitData:
         """Return the data of a fit to ``call``; arrays are not copied."""
         inputs = {name: array for name, array in call.arrays.items() if name != param_output}
         digests = {name: (tuple(array.shape), call.fingerprint(name)) for name, array in inputs.items()}
-        lazy = any(rows.is_lazy for rows in call.rows.values())
+        # Tables in memory are read when needed, but are kept by reference.
+        lazy = any(rows.is_lazy and (rows.is_stored or not isinstance(rows, LazyArray)) for rows in call.rows.values())
         return FitData(digests, call.arrays[param_output], None if lazy else call, call.static, call.index)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -69,6 +69,8 @@ class SVIFit(Fit):
     def __init__(self, inference: SVI) -> None:
         self.inference = inference
         self._n_obs: int | None = None
+        self.steps_per_epoch = 1
+        """Number of steps of an epoch of the last fit in minibatches."""
         self._arguments = frozenset[str]()
         """Arrays needed to set up the guide after a load."""
         self._result: VIResult | None = None
@@ -153,6 +155,7 @@ class SVIFit(Fit):
         key_steps, key_draws = jax.random.split(key)
         state, losses = self._programs.run(self.vi_state, call, num_steps=num_steps, key=key_steps, progress=progress)
         self._set_state(state, losses)
+        self.steps_per_epoch = 1
         self._warn_unless_settled("num_steps")
         self._n_obs = call.n_obs
         return self.sample(call, spec, key_draws, num_samples=num_samples, return_sites=spec.latent_sites)
@@ -229,12 +232,13 @@ class SVIFit(Fit):
             if run.losses:
                 self._set_state(run.state, np.concatenate(run.losses))
         if run.losses:
-            self._warn_unless_settled("epochs", len(run.losses[-1]))
+            self.steps_per_epoch = -(-plan.batches.n_obs // plan.batches.batch_size)
+            self._warn_unless_settled("epochs")
 
-    def _warn_unless_settled(self, option: str, steps_per_epoch: int = 1) -> None:
+    def _warn_unless_settled(self, option: str) -> None:
         """Warn if the loss still falls at the end of a fit."""
         losses = np.asarray([] if self.vi_result is None else self.vi_result.losses)
-        warn_unless_settled(losses, option, optimizer=self.inference.optim, steps_per_epoch=steps_per_epoch)
+        warn_unless_settled(losses, option, optimizer=self.inference.optim, steps_per_epoch=self.steps_per_epoch)
 
     def draw_after(
         self,

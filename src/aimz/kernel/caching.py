@@ -8,6 +8,7 @@ from enum import Enum
 from types import BuiltinFunctionType, FunctionType
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type, Enum, np.dtype, FunctionType, BuiltinFunctionType)
@@ -24,7 +25,7 @@ def freeze(value: object) -> Hashable:
     if isinstance(value, list | tuple | frozenset):
         return (type(value), tuple(freeze(item) for item in value))
     # JAX's arrays are immutable, unlike NumPy's; keys have no bytes.
-    if isinstance(value, jax.Array) and not jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended):
+    if isinstance(value, jax.Array) and not jnp.issubdtype(value.dtype, jax.dtypes.extended):
         return (jax.Array, value.shape, value.dtype, np.asarray(value).tobytes())
     return (type(value), value) if isinstance(value, _PLAIN) else object()
 

@@ -185,7 +185,8 @@ class AbstractKernel:
         Exception
             Whatever the kernel raises if that value is abstract.
         """
-        number = jax.ShapeDtypeStruct(jnp.shape(self.static[name]), jnp.result_type(self.static[name]))
+        value: Any = self.static[name]
+        number = jax.ShapeDtypeStruct(jnp.shape(value), jnp.result_type(value))
         other = replace(self, static={key: value for key, value in self.static.items() if key != name})
         given = {**arrays, name: number}
         shapes, _ = other.shapes(given, row_plates)

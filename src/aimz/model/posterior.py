@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from numpyro.infer import MCMC
 
-from aimz.data import check_count, read_draws
-from aimz.inference import PosteriorOnly, SVIFit, check_chains, check_variational
+from aimz.data import KernelArguments, check_count, read_draws
+from aimz.inference import PosteriorOnly, SVIFit, check_chains, check_variational, masked_values
 from aimz.kernel import check_draws
 from aimz.model.base import optional_key
 from aimz.model.requests import RequestMethods
@@ -175,6 +175,17 @@ class PosteriorMethods(RequestMethods):
         model._posterior = replace(posterior, draws=draws, num_chains=1, sample_stats=None)
         return model
 
+    def _masked(self, call: KernelArguments | None) -> dict[str, np.ndarray]:
+        """Return the values of the posterior that ``obs_mask`` masks out: they are where the output has data."""
+        name, posterior = f"{self.param_output}_unobserved", self._posterior
+        if posterior is None or name not in posterior.draws:
+            return {}
+        if call is None and self._observed is not None:
+            call = self._observed.call
+        shape = posterior.draws[name].shape[1:]
+        found = None if call is None else masked_values(self.kernel, call, name)
+        return {name: np.ones(shape, bool) if found is None or found.shape != shape else found}
+
     def diagnose(
         self, X: Any = None, y: Any = None, *, rng_key: jax.Array | None = None, **kwargs: Any
     ) -> "pd.DataFrame":
@@ -182,8 +193,8 @@ class PosteriorMethods(RequestMethods):
 
         For MCMC, and for draws set by the user, the checks are the largest R-hat and the smallest bulk and tail
         effective sample sizes (ESS) over all sites [1]_, and the number of divergent transitions. For SVI they are the
-        trend of the ELBO and the Pareto k of the guide [2]_. The statistics are computed by ArviZ
-        (``pip install arviz-base arviz-stats``).
+        trend of the ELBO, and the Pareto k and effective share of the importance weights of the guide [2]_. The
+        statistics are computed by ArviZ (``pip install arviz-base arviz-stats``).
 
         Parameters
         ----------
@@ -216,18 +227,26 @@ class PosteriorMethods(RequestMethods):
         -----
         *Chains.* R-hat should be below 1.01, and both ESS at least 100 for each chain. Values that are constant have
         neither statistic and are left out. For a site with more than 1,000 values, 1,000 evenly spaced ones are
-        checked.
+        checked. Values of ``y_unobserved`` (``obs_mask``) where the output has data are left out, since nothing depends
+        on them.
 
         *ELBO trend.* The difference in nats between the mean ELBO of the last tenth of all steps and that of the tenth
         before. It counts as a trend if it exceeds two standard errors (the Monte Carlo error of both means around a
         straight line, including autocorrelation) and 0.1 nat, which is the cost of one mean that is off by 0.45 of its
         standard deviation. One converged fit in twenty exceeds two standard errors slightly. If the standard error
         exceeds one nat and a twentieth of the total progress since the start, the losses are too noisy for a verdict.
+        After a fit in minibatches with enough epochs, means of epochs are compared, which do not contain the noise of
+        batches.
 
         *Pareto k.* Shape of the tail of the importance ratios ``p(theta, y) / q(theta)`` of 1,000 draws from the guide
         ``q``. Below ``min(1 - 1 / log10(1000), 0.7)``, that is 0.67 [3]_, the guide is close enough to the posterior to
         be corrected by importance weights; above, its means and intervals may be far off. Ratios that agree within one
         per cent count as 0. A low k cannot reveal a mode that the guide misses.
+
+        *Effective share.* The share of the draws that count: ``(sum w)**2 / sum w**2 / 1,000`` of the smoothed
+        importance weights ``w``. A guide that is too wide has bounded weights and a low k, but a low share. The guide
+        is sound if the share is at least 0.3 and the ELBO is at most 2 nats below the evidence that the weights give.
+        Both lines are bad if either is. A guide that is too narrow in a few directions is detected by k only.
 
         References
         ----------
@@ -251,10 +270,10 @@ class PosteriorMethods(RequestMethods):
         >>> model = ImpactModel(kernel, random.key(0), svi)
         >>> X = jnp.linspace(-1.0, 1.0, 100)
         >>> y = 2.0 * X + random.normal(random.key(1), X.shape)
-        >>> model.fit_on_batch(X, y, num_steps=200, progress=False).diagnose()["verdict"].to_dict()
-        {'ELBO trend': 'bad: still rising; take more steps', 'Pareto k': 'bad: the fit has to settle first'}
+        >>> model.fit_on_batch(X, y, num_steps=200, progress=False).diagnose()["verdict"].tolist()
+        ['bad: still rising; take more steps', 'bad: the fit has to settle first', 'bad: the fit has to settle first']
         >>> model.fit_on_batch(X, y, num_steps=3000, progress=False).diagnose()["verdict"].to_dict()
-        {'ELBO trend': 'ok', 'Pareto k': 'ok'}
+        {'ELBO trend': 'ok', 'Pareto k': 'ok', 'effective share': 'ok'}
         """
         rng_key = optional_key(rng_key)
         call = None
@@ -264,7 +283,7 @@ class PosteriorMethods(RequestMethods):
             call = self._engine.read_call(X, kwargs, output=y)
         if not isinstance(self._fit, SVIFit):
             posterior = self._fitted("diagnose")
-            return check_chains(posterior, self._auxiliary_groups()["posterior"])
+            return check_chains(posterior, self._auxiliary_groups()["posterior"], self._masked(call))
         if call is not None:
             self._engine.read_fit(call)
         key = jax.random.fold_in(self._rng_key, 0) if rng_key is None else rng_key
