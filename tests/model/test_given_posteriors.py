@@ -45,8 +45,8 @@ def new(key=None, **options) -> ImpactModel:
 )
 def test_posterior_is_accepted_in_arviz_types(given, tmp_path):
     samples = given(tmp_path / "posterior.nc")
-    chains = None if isinstance(samples, xr.Dataset | xr.DataTree) and "sample" not in samples.dims else 2
-    model = new().set_posterior_sample(samples, num_chains=None if isinstance(samples, type(tmp_path)) else chains)
+    chains = 2 if isinstance(samples, dict) or "sample" in getattr(samples, "dims", ()) else 1
+    model = new().set_posterior_sample(samples, num_chains=chains)
     np.testing.assert_array_equal(model.posterior["b"], B.reshape(8, 2))
     tree = model.predict_on_batch(X, in_sample=False)
     np.testing.assert_allclose(tree["predictions"]["mu"].values, B @ X.T, rtol=1e-5, atol=1e-5)

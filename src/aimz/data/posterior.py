@@ -36,7 +36,7 @@ class Posterior:
         return {name: tuple(draws.shape[1:]) for name, draws in self.draws.items()}
 
 
-def read_draws(samples: Any, *, num_chains: int | None, param_output: str) -> Posterior:
+def read_draws(samples: Any, *, num_chains: int, param_output: str) -> Posterior:
     """Check posterior draws that the user passes.
 
     Raises
@@ -46,7 +46,7 @@ def read_draws(samples: Any, *, num_chains: int | None, param_output: str) -> Po
     ValueError
         If ``samples`` is empty, or if lengths differ or are not a multiple of ``num_chains``.
     """
-    given = 1 if num_chains is None else check_count(num_chains, "num_chains")
+    given = check_count(num_chains, "num_chains")
     samples, stats = _open_samples(samples)
     arrays = {str(name): _chains_first(value, str(name)) for name, value in samples.items()}
     chains = {value.sizes["chain"] for value in arrays.values() if hasattr(value, "sizes") and "chain" in value.dims}
@@ -54,7 +54,7 @@ def read_draws(samples: Any, *, num_chains: int | None, param_output: str) -> Po
     draws = {name: jnp.asarray(check_array(value, f"samples[{name!r}]")) for name, value in arrays.items()}
     if not by_chain and given > 1 and _are_grouped(draws.values(), given):
         by_chain, chains = set(draws), {given}
-    if len(chains) > 1 or (num_chains is not None and chains and chains != {given}):
+    if len(chains) > 1 or (given > 1 and chains and chains != {given}):
         msg = (
             f"`samples` must have the same number of chains in all sites, and as many as `num_chains`; got "
             f"{', '.join(map(str, sorted(chains)))} and `num_chains={num_chains}`. Leave `num_chains` out."

@@ -78,9 +78,7 @@ class PosteriorMethods(RequestMethods):
 
         return make_tree(self._groups_of(drawn, spec))
 
-    def set_posterior_sample(
-        self, samples: Any = None, *, num_chains: int | None = None, posterior_sample: Any = None
-    ) -> Self:
+    def set_posterior_sample(self, samples: Any = None, *, num_chains: int = 1, posterior_sample: Any = None) -> Self:
         """Set the posterior to given draws; the model then counts as fitted.
 
         Parameters
@@ -91,8 +89,8 @@ class PosteriorMethods(RequestMethods):
             or the path of a netCDF file. If the draws do not fit the kernel, as far as it is known from earlier calls,
             an error is raised. Draws of the output are dropped with a warning. Draws of deterministic sites are kept,
             but predictions recompute these sites.
-        num_chains : int, optional
-            Number of chains in the leading axis of plain arrays, 1 by default. Arrays whose first axis has this length,
+        num_chains : int
+            Number of chains in the leading axis of plain arrays. Arrays whose first axis has this length,
             and whose second axes have one length, are read as ``(chain, draw, ...)``.
         posterior_sample : optional
             Another name of ``samples``.

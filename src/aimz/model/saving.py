@@ -96,13 +96,14 @@ def write_model(path: Path, model: ModelState, *, overwrite: bool) -> None:
         "posterior": None if posterior is None else _write_posterior(posterior, arrays),
         "observed": None if observed is None else _write_observed(observed, arrays),
         "tables": {name: list(columns) for name, columns in engine.tables.items()},
-        "axes": {name: [list(axis) for axis in axes] for name, axes in engine.axes.items()},
         "columns": None if engine.columns is None else [list(engine.columns.names), dict(engine.columns.axes)],
         "dims": None if dims is None else {name: list(axes) for name, axes in dims.items()},
         "coords": None
         if coords is None
         else {dim: write_labels(labels, f"coords/{dim}", arrays) for dim, labels in coords.items()},
     }
+    if engine.axes:
+        content["axes"] = {name: [list(axis) for axis in axes] for name, axes in engine.axes.items()}
     write_bundle(path, content, arrays, overwrite=overwrite)
 
 
