@@ -24,6 +24,7 @@ from aimz.data import (
 from aimz.engine.attributes import call_attrs
 from aimz.engine.index_checks import check_indices
 from aimz.engine.options import RESERVED_PARAMETERS
+from aimz.engine.output_checks import as_integers, check_observed, check_values
 from aimz.engine.prepared_call import PredictionSettings, PreparedCall
 from aimz.engine.site_checks import check_factors, check_known
 from aimz.engine.value_reader import ValueReader
@@ -112,7 +113,8 @@ class KernelEngine:
         if misfits and self._accepts_whole(misfits, read(whole=self.whole | misfits)):
             self.whole |= misfits
             axes = check_axes(as_given, self.whole)
-        return replace(read(whole=self.whole), axes=axes)
+        call = replace(read(whole=self.whole), axes=axes)
+        return as_integers(call, names[1], self.read_spec) if output else call
 
     def _accepts_whole(self, names: set[str], call: KernelArguments) -> bool:
         """Return whether the kernel accepts these arguments unchanged at two numbers of rows.
@@ -171,31 +173,16 @@ class KernelEngine:
             If the output's data do not enter the joint density, or are observed at a site of another name.
         """
         spec = self.read_spec(call)
-        output = spec.param_output
-        if spec.output_observed:
-            return spec
-        elsewhere = [site.name for site in spec.sites if output in site.data]
-        if elsewhere:
-            msg = (
-                f"The data of `{output}` are observed at site `{elsewhere[0]}`. Name that site `{output}`, or name "
-                f"the parameter `{elsewhere[0]}` and set `param_output` to it."
-            )
-            raise KernelValidationError(msg)
-        if spec.output_scored:
-            return spec
-        msg = (
-            f"Kernel `{self.signature.kernel}` does not observe `{output}`: its data change nothing, so there is "
-            f"nothing to fit. Write `numpyro.sample('{output}', ..., obs={output})`."
-        )
-        raise KernelValidationError(msg)
+        check_observed(spec, self.signature.kernel)
+        return spec
 
-    def check_indices(self, call: KernelArguments, spec: KernelSpec, first_row: int | None = None) -> None:
+    def check_data(self, call: KernelArguments, spec: KernelSpec, first_row: int | None = None) -> None:
         """Check the data of a fit, or a batch from row ``first_row`` on, also arguments that are read lazily.
 
         Raises
         ------
         ValueError
-            If an index is outside of its table.
+            If an index is outside of its table, or a value of the output is outside of its support.
         """
         plan = PassSpec(
             n_obs=call.n_obs,
@@ -205,6 +192,17 @@ class KernelEngine:
             row_axes={site.name: site.row_axes[0] for site in spec.sites if site.row_axes},
         )
         check_indices(self.programs, plan, call, first_row=first_row, read_lazy=True)
+        self.check_output(call, spec, first_row)
+
+    def check_output(self, call: KernelArguments, spec: KernelSpec, first_row: int | None = None) -> None:
+        """Raise if a value of the output is outside of the support of its distribution."""
+        plan = PassSpec(n_obs=call.n_obs, n_draws=1, static=call.static, row_plates=spec.row_plates)
+
+        def valid(site: str) -> np.ndarray:
+            rows = {name: np.asarray(array) for name, array in call.arrays.items()}
+            return self.programs.within_support(site, plan, rows)
+
+        check_values(call, spec, valid, first_row)
 
     def read_scored(self, call: KernelArguments, *, one_by_one: bool = False) -> str:
         """Return the site that scores the output's data; ``one_by_one`` if each observation needs a density.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from aimz.data import KernelArguments, KernelParameters, RowReader, check_aligned, check_array
+from aimz.engine.callables import checked_callable
 from aimz.engine.prepared_call import PredictionSettings
 from aimz.kernel import KernelSignature, KernelSpec, ResolvedIntervention, read_condition, read_intervention
 from aimz.types import Intervention, Kernel
@@ -59,13 +60,13 @@ class ValueReader:
     def _read_act(self, name: str, value: Any, call: KernelArguments) -> Any:
         """Check one value of an intervention; a callable on streamed rows is applied as they are read."""
         if callable(value):
-            rows = call.arrays.get(name)
+            rows, act = call.arrays.get(name), checked_callable(value, name)
             if isinstance(rows, RowReader):
-                acted = rows.apply(value)
+                acted = rows.apply(act)
                 return acted if isinstance(acted, RowReader) else check_array(acted, f"intervention[{name!r}]")
             if rows is None and name not in call.columns:
                 return value
-            return lambda array: check_array(value(array), f"intervention[{name!r}]")
+            return lambda array: check_array(act(array), f"intervention[{name!r}]")
         if name in call.static:
             return value
         return self._read_value(f"intervention[{name!r}]", name, value, call)

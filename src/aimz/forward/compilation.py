@@ -26,7 +26,16 @@ from aimz.forward.predictive import (
     unblocked,
 )
 from aimz.forward.row_blocks import StreamAxis, blocked, interacting_site, sharded
-from aimz.kernel import IndexChecks, LRUCache, RowUse, find_index_checks, freeze, row_use
+from aimz.kernel import (
+    AbstractHandler,
+    IndexChecks,
+    LRUCache,
+    RowUse,
+    find_index_checks,
+    freeze,
+    row_use,
+    within_support,
+)
 from aimz.types import Kernel
 
 type Inputs = tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any], RowBlock | RowGroups | None]
@@ -83,6 +92,17 @@ class CompiledPrograms:
             _pass_key(kind, plan), lambda: jax.jit(per_draw(one_pass(self._kernel, plan, READERS[kind])))
         )
         return program(key, np.arange(plan.n_draws, dtype=np.int32), dict(draws), dict(values), dict(arrays))
+
+    def within_support(self, site: str, plan: PassSpec, arrays: Mapping[str, Any]) -> np.ndarray:
+        """Return for each observation whether it is in the support of the output's distribution, or masked."""
+
+        def run(arrays: Mapping[str, Any]) -> Any:
+            key = jax.random.key(0, impl=GENERATOR)
+            handler = AbstractHandler(self._kernel, key, n_obs=plan.n_obs, row_plates=plan.row_plates)
+            return {"valid": within_support(handler.run({**plan.static, **arrays})[site])}
+
+        program = self._programs.get(("support", site, _pass_key("support", plan)), lambda: jax.jit(run))
+        return np.asarray(program(dict(arrays))["valid"])
 
     def step(self, kind: str, plan: PassSpec, inputs: Inputs) -> TracedStep:
         """Return one traced pass, over one block if the inputs contain a block, else over all rows."""

@@ -16,7 +16,7 @@ from aimz.data import KernelArguments, Posterior
 from aimz.errors import FitWarning, SavedModelError, warn
 from aimz.inference.base import Fit, KernelContext, check_fitted
 from aimz.inference.enumeration import check_enumerable, check_values, draw_discrete, enumeration_marks
-from aimz.kernel import KernelSpec
+from aimz.kernel import KernelSpec, Role
 from aimz.persistence import TreeMismatchError, needs_template, read_tree, write_tree
 
 _HMC_FIELDS = ("potential_energy", "energy", "num_steps", "accept_prob", "adapt_state.step_size")
@@ -52,6 +52,13 @@ class MCMCFit(Fit):
     def check_run(self, call: KernelArguments, spec: KernelSpec, *, num_samples: int) -> None:
         """Raise if a discrete site can be neither enumerated nor sampled; warn if ``num_samples`` is ignored."""
         self._check_discrete(call, spec)
+        params = spec.names(Role.PARAM)
+        if params:
+            warn(
+                f"MCMC does not optimize parameters: {', '.join(f'`{name}`' for name in params)} keep(s) the initial "
+                "value. Fit the model by SVI, or make parameters `sample` sites.",
+                FitWarning,
+            )
         if num_samples not in (_DEFAULT_NUM_SAMPLES, self.inference.num_samples):
             warn(
                 f"`num_samples={num_samples}` was ignored: this MCMC object draws {self.inference.num_samples} per "

@@ -74,6 +74,8 @@ class SVIFit(Fit):
         self._arguments = frozenset[str]()
         """Arrays needed to set up the guide after a load."""
         self._result: VIResult | None = None
+        self.stopped = False
+        """Whether a step of the last fit in minibatches was not finite, so that the fit ended early."""
         self._step_losses: list[jax.Array] = []
         """Losses of single steps that are not in the result yet."""
         self._reset_caches()
@@ -203,6 +205,7 @@ class SVIFit(Fit):
     def run_minibatches(self, plan: MinibatchPlan, start: _Start) -> None:
         """Run the remaining epochs; completed steps are kept, even after an exception."""
         done, checkpoint = start
+        self.stopped = False
         if done.epochs:
             self._set_state(done.state, done.losses)
         for number in range(0 if done.ended else done.epochs):
@@ -217,6 +220,7 @@ class SVIFit(Fit):
         )
         try:
             for epoch in run:
+                self.stopped = epoch.bad
                 if epoch.bad:
                     warn_not_finite(f"in epoch {epoch.number + 1} of {plan.epochs}; the run stops at its end")
                 stop = plan.on_epoch_end is not None and bool(

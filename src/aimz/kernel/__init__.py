@@ -9,13 +9,15 @@ from aimz.kernel.index_checks import BadIndices, IndexCheck, IndexChecks
 from aimz.kernel.index_finder import find_index_checks
 from aimz.kernel.inspection import InputColumns, KernelReader, is_storable, read_kernel
 from aimz.kernel.intervention import ResolvedIntervention, read_intervention
+from aimz.kernel.masks import seen_mask, strip_wrappers
+from aimz.kernel.output_support import OutputSupport, within_support
 from aimz.kernel.row_independence import site_obstacle
 from aimz.kernel.row_jaxpr import RowUse, row_use
 from aimz.kernel.signature import KernelSignature, kernel_name, read_signature
 from aimz.kernel.spec import COLUMNS, KernelSpec, Role, Site, site_cells
 from aimz.kernel.substitution import DRAWN, Scored, Substitution, ValueSource, check_draws, substitute
 from aimz.kernel.text_tables import WIDTH, format_shape, html_block, html_table, text_table
-from aimz.kernel.tracing import AbstractHandler, is_discrete, seen_mask, strip_wrappers
+from aimz.kernel.tracing import AbstractHandler, is_discrete
 from aimz.kernel.undefined_values import is_undefined
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "KernelSpec",
     "LRUCache",
     "Message",
+    "OutputSupport",
     "PredictiveHandler",
     "ResolvedIntervention",
     "Role",
@@ -66,4 +69,5 @@ __all__ = [
     "strip_wrappers",
     "substitute",
     "text_table",
+    "within_support",
 ]

@@ -142,6 +142,13 @@ def read_kernel(
         if faults is None:
             raise KernelValidationError(fault)
         faults.append(fault)
+    if faults is None and trace.is_multinomial:
+        msg = (
+            f"The output `{signature.param_output}` of kernel `{kernel_name(kernel)}` is a multinomial whose number of "
+            "trials is an array, so it cannot be drawn in a compiled program. Pass `total_count_max=`, the largest "
+            "number of trials, to `Multinomial`."
+        )
+        raise KernelValidationError(msg)
     if faults is None:
         _check_broadcast_data(run, abstract, row_plates, trace)
     if resized is not None and set(resized.shapes) != {site.name for site in trace.sites}:
@@ -163,6 +170,7 @@ def read_kernel(
         row_dim=_row_dim(sites, output),
         row_plates=row_plates,
         arguments_by_row=frozenset(name for name, array in arrays.items() if array.ndim),
+        output_support=trace.support,
     )
 
 

@@ -5,11 +5,12 @@ __all__ = ["COLUMNS", "KernelSpec", "Role", "Site", "merge_specs", "site_cells"]
 import html
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
+from aimz.kernel.output_support import OutputSupport
 from aimz.kernel.text_tables import WIDTH, format_shape, html_block, html_table, text_table
 from aimz.types import Shape
 
@@ -104,6 +105,8 @@ class KernelSpec:
         Subsampled plates whose subsample is the rows of the input.
     arguments_by_row : frozenset of str
         Arguments that are arrays with a row axis.
+    output_support : OutputSupport or None
+        Support of the output's distribution in a trace with data; None if latent sites affect it.
 
     Examples
     --------
@@ -132,6 +135,7 @@ class KernelSpec:
     row_plates: frozenset[str] = frozenset()
     arguments_by_row: frozenset[str] = frozenset()
     traced: bool = True
+    output_support: OutputSupport | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def _by_name(self) -> dict[str, Site]:

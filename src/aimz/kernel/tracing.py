@@ -6,8 +6,6 @@ __all__ = [
     "AbstractKernel",
     "KernelTrace",
     "is_discrete",
-    "seen_mask",
-    "strip_wrappers",
 ]
 
 from collections.abc import Iterable, Mapping
@@ -26,6 +24,8 @@ from numpyro.ops.pytree import PytreeTrace
 
 from aimz.kernel.expectation import expected_value
 from aimz.kernel.handlers import Message, PredictiveHandler
+from aimz.kernel.masks import strip_wrappers
+from aimz.kernel.output_support import OutputSupport, find_support, unbounded_multinomial, within_support
 from aimz.kernel.signature import KernelSignature
 from aimz.kernel.spec import Role, Site
 from aimz.types import Kernel
@@ -54,8 +54,13 @@ class ProvenanceHandler(AbstractHandler):
     ``numpyro.infer.inspect.get_dependencies`` covers neither arguments nor deterministic sites.
     """
 
-    def __init__(self, *args: Any, marks: Mapping[str, jax.Array], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, marks: Mapping[str, jax.Array], output: tuple[str, Any], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.support: OutputSupport | None = None
+        """Support of the output's distribution, if its data are observed."""
+        self.is_multinomial = False
+        """Whether the output is a multinomial that cannot be drawn."""
+        self._output, self._data = output
         self.inputs: dict[str, dict[str, list[Any]]] = {}
         self._marks = marks
 
@@ -66,12 +71,21 @@ class ProvenanceHandler(AbstractHandler):
             self._mark_control_flow(msg)
         elif name is not None and msg["type"] in ("sample", "deterministic"):
             self.inputs[name] = {"parents": _site_inputs(msg), "data": jax.tree.leaves(msg["value"])}
+            if msg.get("is_observed", False) and name in (self._output, f"{self._output}_observed"):
+                self._read_support(msg)
             # Data at an observed site keep their source; every other value becomes a source of its own.
             keep = msg.get("is_observed", False)
             value = jax.tree.map(jnp.asarray if keep else jnp.zeros_like, msg["value"])
             msg["value"] = self._marked(value, [name])
         elif name is not None and msg["type"] == "param":
             msg["value"] = self._marked(msg["value"], [name])
+
+    def _read_support(self, msg: Message) -> None:
+        """Record the support of the output's distribution, and the inputs that decide whether data are in it."""
+        self.is_multinomial = unbounded_multinomial(msg["fn"])
+        self.support = find_support(msg, self._data)
+        if self.support is not None:
+            self.inputs[msg["name"]]["valid"] = [within_support(msg)]
 
     def _mark_control_flow(self, msg: Message) -> None:
         """Add to the results of a `scan` or `cond` a dependence on each of the sites inside it."""
@@ -111,6 +125,10 @@ class KernelTrace:
     """Names of all plates around sites."""
     density_shapes: Mapping[str, tuple[int, ...]]
     """Shape to which the data and the distribution of each observed site broadcast, event axes included."""
+    support: OutputSupport | None = None
+    """Support of the output's distribution; None without data, or if latent sites affect it."""
+    is_multinomial: bool = False
+    """Whether the output is a multinomial that cannot be drawn in a compiled program."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +164,8 @@ class AbstractKernel:
         plates: set[str] = set()
         scans: dict[str, int] = {}
         density_shapes: dict[str, tuple[int, ...]] = {}
+        handlers: list[ProvenanceHandler] = []
+        output = self.signature.param_output
 
         def run(**inputs: Any) -> dict[str, dict[str, list[Any]]]:
             handler = ProvenanceHandler(
@@ -154,7 +174,9 @@ class AbstractKernel:
                 n_obs=self.n_rows(arrays),
                 row_plates=row_plates,
                 marks={name: inputs[f"site {name}"] for name in shapes},
+                output=(output, inputs.get(output)),
             )
+            handlers.append(handler)
             messages = handler.run({**self.static, **{name: inputs[name] for name in arrays}})
             for name, message in messages.items():
                 drawable = name not in handler.undrawable
@@ -175,7 +197,12 @@ class AbstractKernel:
             has_data = site.role is Role.OBSERVED and site.name in density_shapes
             return replace(site, parents=parents, data=sources.get("data", frozenset()) if has_data else frozenset())
 
-        return KernelTrace(tuple(map(linked, sites)), frozenset(plates), density_shapes)
+        support = handlers[-1].support
+        deciding = [] if support is None else provenance[support.site]["valid"]
+        if support is not None and any(source.startswith("site ") for leaf in deciding for source in leaf):
+            support = None
+        linked_sites = tuple(map(linked, sites))
+        return KernelTrace(linked_sites, frozenset(plates), density_shapes, support, handlers[-1].is_multinomial)
 
     def sites_reached_by(self, name: str, arrays: Abstract, row_plates: frozenset[str]) -> frozenset[str]:
         """Return the sites that depend directly on the argument ``name``, a number or an array without a row axis.
@@ -239,26 +266,6 @@ def _role(message: Message, base: Any, output: str) -> Role:
         return Role.FACTOR
     # NumPyro splits `sample(output, ..., obs_mask=)` in two; the `_observed` half has the data.
     return Role.OBSERVED if is_observed or name in (output, f"{output}_observed") else Role.LATENT
-
-
-def strip_wrappers(fn: Any) -> Any:
-    """Return a distribution without the wrappers that only change its shape or mask it."""
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
-        fn = fn.base_dist
-    return fn
-
-
-def seen_mask(fn: Any) -> Any:
-    """Return for each observation whether a mask includes it or a part of it; True without a mask."""
-    if isinstance(fn, dist.MaskedDistribution):
-        return jnp.asarray(fn._mask) & seen_mask(fn.base_dist)
-    if isinstance(fn, dist.ExpandedDistribution):
-        return seen_mask(fn.base_dist)
-    if isinstance(fn, dist.Independent):
-        inner = fn.base_dist
-        mask = jnp.broadcast_to(seen_mask(inner), inner.batch_shape)
-        return mask.any(tuple(range(-fn.reinterpreted_batch_ndims, 0)))
-    return jnp.ones((), bool)
 
 
 def is_discrete(fn: Any) -> bool:

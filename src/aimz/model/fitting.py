@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import jax
 
 from aimz.data import check_count, key_to_text
+from aimz.errors import FitWarning, warn
 from aimz.inference import FitData, PosteriorOnly, SVIFit
 from aimz.model.base import ModelBase, optional_key
 from aimz.model.minibatch_checks import batch_scale
@@ -83,7 +84,7 @@ class FittingMethods(ModelBase):
             check_count(num_steps, "num_steps")
             check_count(num_samples, "num_samples")
             spec = self._engine.read_fit(call)
-            self._engine.check_indices(call, spec)
+            self._engine.check_data(call, spec)
             self._fit.check_run(call, spec, num_samples=num_samples)
             self._engine.remember_fit_data(call)
         self._posterior = self._fit.run(
@@ -169,8 +170,9 @@ class FittingMethods(ModelBase):
         Warns
         -----
         FitWarning
-            If a step is not finite. The run then stops at the end of its epoch and keeps the last finite state. Also if
-            the loss has not settled, as in :meth:`fit_on_batch`.
+            If a step is not finite. The run then stops at the end of its epoch and keeps the last finite state. If
+            a row of the data is not finite, another warning names it, and the model has no posterior. Also if the loss
+            has not settled, as in :meth:`fit_on_batch`.
 
         Notes
         -----
@@ -234,6 +236,14 @@ class FittingMethods(ModelBase):
             fit.run_minibatches(plan, start)
         finally:
             training.advance_loader()
+        if fit.stopped and (where := training.first_not_finite()):
+            self._posterior = None
+            warn(
+                f"The fit stopped at data that are not finite, {where}, so the model is not fitted. Drop or repair "
+                "such rows, and fit a new model.",
+                FitWarning,
+            )
+            return self
         self._posterior = fit.draw_after(
             training.all_rows, plan.first, spec, key_draws, num_samples=num_samples, n_obs=training.n_obs
         )
@@ -302,7 +312,7 @@ class FittingMethods(ModelBase):
         with self._engine.reading_fit(restart=fit.vi_state is None):
             call = self._engine.read_call(X, kwargs, output=y)
             spec = self._engine.read_fit(call)
-            self._engine.check_indices(call, spec)
+            self._engine.check_data(call, spec)
             self._engine.remember_fit_data(call)
         n_obs = call.n_obs if total_size is None else check_count(total_size, "total_size")
         if n_obs < call.n_obs:

@@ -39,6 +39,8 @@ from aimz.utils.data import ArrayDataset, ArrayLoader
 
 _MAX_DIGEST_BYTES = 2**28
 """Bytes in files that are read once more for their fingerprints."""
+_PIECE = 2**16
+"""Number of rows that are searched together."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,16 @@ class TrainingData:
             return None
         call = replace(call, arrays={**call.arrays, **self.rows}, n_obs=self.n_obs, index=self.index)
         return FitData.of(call, param_output)
+
+    def first_not_finite(self) -> str | None:
+        """Return the argument and the number of the first row with a value that is not finite; None if all are."""
+        for name, array in (self.rows or {}).items():
+            for start in range(0, self.n_obs, _PIECE):
+                piece = array.read(start, min(start + _PIECE, self.n_obs))
+                if piece.dtype.kind == "f" and not np.isfinite(piece).all():
+                    bad = ~np.isfinite(piece.reshape(len(piece), -1)).all(axis=1)
+                    return f"first in row {start + int(np.argmax(bad)):,} of `{name}`"
+        return None
 
     def advance_loader(self) -> None:
         """Record in the loader how many of its epochs were used."""
@@ -265,16 +277,16 @@ def _order_of_loader(loader: ArrayLoader, first: int, epoch: int) -> np.ndarray 
     return loader.order(first + epoch)
 
 
-def _check_indices(engine: KernelEngine, call: KernelArguments, spec: KernelSpec, training: TrainingData) -> None:
+def _check_data(engine: KernelEngine, call: KernelArguments, spec: KernelSpec, training: TrainingData) -> None:
     """Check the indices of all rows, or of each batch of an iterable when it is read; ``call`` is the first batch."""
     if training.rows is not None:
-        engine.check_indices(replace(call, arrays={**call.arrays, **training.rows}, n_obs=training.n_obs), spec)
+        engine.check_data(replace(call, arrays={**call.arrays, **training.rows}, n_obs=training.n_obs), spec)
         return
     assert isinstance(training.batches, IterableBatches)
 
     def check(batch: Mapping[str, Any], first_row: int) -> None:
         n_obs = len(next(iter(batch.values())))
-        engine.check_indices(replace(call, arrays={**call.arrays, **batch}, n_obs=n_obs), spec, first_row)
+        engine.check_data(replace(call, arrays={**call.arrays, **batch}, n_obs=n_obs), spec, first_row)
 
     training.batches.check = check
 
@@ -298,7 +310,7 @@ def plan_fit(
     call = read_call({name: first.get(name) for name in names}, extra, whole=engine.whole)
     call = replace(call, tables=tables, columns=tables.get(names[0], ()), axes=training.axes)
     spec = engine.read_fit(call)
-    _check_indices(engine, call, spec, training)
+    _check_data(engine, call, spec, training)
     scaled = batch_scale(engine, fit, call, spec, training.n_obs)
     if training.reordered and training.n_obs <= call.n_obs:
         check_batch(engine, fit, call, spec, training.n_obs)  # raises if the order of the rows matters
