@@ -88,9 +88,9 @@ class _Found:
     first: int | None = None
     """Number of the first row with such a value."""
     shown: tuple[float, ...] = ()
-    """Some distinct values outside of the support."""
+    """Distinct values outside of the support; more than ``_SHOWN`` are left out."""
     seen: tuple[float, ...] = ()
-    """Distinct values of all rows; more than ``_SHOWN`` are cut off."""
+    """Distinct values of all rows; more than ``_SHOWN`` plus one are left out."""
 
     @staticmethod
     def of(values: np.ndarray, valid: np.ndarray, start: int) -> "_Found":
