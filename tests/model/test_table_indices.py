@@ -16,6 +16,8 @@ from numpyro.infer.autoguide import AutoNormal
 
 from aimz import ImpactModel
 
+pytestmark = pytest.mark.usefixtures("plain_code")
+
 MEANS = np.array([0.0, 10.0, 100.0])
 DRAWS = {"a": np.tile(MEANS, (4, 1))}
 
