@@ -37,7 +37,7 @@ def expected_value(fn: Any) -> jax.Array | None:
     if isinstance(fn, _WITHOUT_EXPECTED_VALUE):
         return None
     if isinstance(fn, dist.CategoricalProbs | dist.CategoricalLogits):
-        return (fn.probs * jnp.arange(fn.probs.shape[-1])).sum(-1)
+        return jnp.asarray(fn.probs * jnp.arange(fn.probs.shape[-1])).sum(-1)
     if isinstance(fn, dist.MixtureSameFamily | dist.MixtureGeneral):
         return _of_mixture(fn)
     if isinstance(fn, dist.ZeroInflatedProbs):
@@ -57,8 +57,8 @@ def expected_value(fn: Any) -> jax.Array | None:
 def _of_mixture(fn: Any) -> jax.Array | None:
     """Return the mean of a mixture, from the means of its components."""
     parts = fn.component_distributions if isinstance(fn, dist.MixtureGeneral) else [fn.component_distribution]
-    means = [expected_value(part) for part in parts]
-    if any(mean is None for mean in means):
+    means = [mean for part in parts if (mean := expected_value(part)) is not None]
+    if len(means) < len(parts):
         return None
     axis = fn.mixture_dim
     stacked = jnp.stack(means, axis) if isinstance(fn, dist.MixtureGeneral) else means[0]

@@ -144,7 +144,7 @@ def _slice(params: Mapping[str, Any], value: np.ndarray) -> Any:
 
 def _divide(_: Mapping[str, Any], one: np.ndarray, other: np.ndarray) -> Any:
     whole = one.dtype.kind in "iu"
-    return np.trunc(np.true_divide(one, np.where(other == 0, 1, other))) if whole else np.divide(one, other)
+    return np.asarray(np.trunc(one / np.where(other == 0, 1, other)) if whole else one / other)
 
 
 def _reduction(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,7 +5,7 @@ __all__ = ["EffectMethods"]
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import jax
 
@@ -45,6 +45,24 @@ if TYPE_CHECKING:
 class EffectMethods(RequestMethods):
     """Effects of interventions."""
 
+    @overload
+    def estimate_effect(
+        self, output_baseline: dict[str, Any], output_intervention: dict[str, Any]
+    ) -> dict[str, jax.Array]: ...
+
+    @overload
+    def estimate_effect(
+        self,
+        output_baseline: "xr.DataTree | None" = None,
+        output_intervention: "xr.DataTree | None" = None,
+        args_baseline: Mapping[str, Any] | None = None,
+        args_intervention: Mapping[str, Any] | None = None,
+        *,
+        on_batch: bool = False,
+        statistics: StatisticsLike | None = None,
+        kind: EffectKind | None = None,
+    ) -> "xr.DataTree": ...
+
     @collective_call
     def estimate_effect(
         self,
@@ -56,7 +74,7 @@ class EffectMethods(RequestMethods):
         on_batch: bool = False,
         statistics: StatisticsLike | None = None,
         kind: EffectKind | None = None,
-    ) -> Any:
+    ) -> "xr.DataTree | dict[str, jax.Array]":
         """Return the effect of an intervention: intervention minus baseline, for each draw and row.
 
         Each scenario is a tree, or a mapping of keyword arguments with which :meth:`predict` is called. Scenarios that

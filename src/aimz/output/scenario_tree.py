@@ -95,7 +95,9 @@ def scenario_tree(averages: Averages, contrast: Contrast) -> xr.DataTree:
     """
     weight = averages.weight * averages.weight_scale
     dims = tuple(averages.labels)
-    kept = {"": dims, "_overall": ()} if dims else {"": ()}
+    kept: dict[str, tuple[str, ...]] = {"": dims}
+    if dims:
+        kept["_overall"] = ()
     if len(dims) > 1:
         kept |= {f"_by_{dim}": (dim,) for dim in dims}
     baseline = averages.scenarios.index(averages.baseline)
