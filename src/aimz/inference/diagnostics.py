@@ -2,7 +2,7 @@
 
 __all__ = ["check_chains", "check_variational"]
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -95,14 +95,9 @@ class _Values(NamedTuple):
     """Whether all values of each site are included."""
 
 
-def check_chains(
-    posterior: Posterior, dataset: "xr.Dataset", masked: Mapping[str, np.ndarray] | None = None
-) -> "pd.DataFrame":
-    """Return the table for draws of chains; ``dataset`` holds the same draws with labels.
-
-    ``masked`` has the values to leave out of each site: their density is masked out, so that they never settle.
-    """
-    stats, values, chains = _arviz(), _select_values(dataset, masked or {}), posterior.num_chains
+def check_chains(posterior: Posterior, dataset: "xr.Dataset", left_out: str = "") -> "pd.DataFrame":
+    """Return the table for draws of chains; ``dataset`` holds the same draws with labels, ``left_out`` is a site."""
+    stats, values, chains = _arviz(), _select_values(dataset.drop_vars(left_out, errors="ignore")), posterior.num_chains
     enough = f">= {_ESS * chains}"
     checks: list[tuple[str, str, Callable[[np.ndarray], np.ndarray]]] = [
         ("R-hat", f"< {_RHAT}", stats.rhat),
@@ -125,14 +120,13 @@ def check_chains(
     return _table([*lines, _divergences(posterior)])
 
 
-def _select_values(dataset: "xr.Dataset", masked: Mapping[str, np.ndarray]) -> _Values:
+def _select_values(dataset: "xr.Dataset") -> _Values:
     """Return draws without values that never change, for which R-hat and ESS are undefined."""
     parts, positions, constant, not_finite, is_complete = [], [], [], [], True
     for name, array in dataset.data_vars.items():
         draws = np.asarray(array.values, np.int8 if array.dtype == bool else None).reshape(*array.shape[:2], -1)
-        counted = np.flatnonzero(~masked.get(str(name), np.zeros(draws.shape[2], bool)).ravel())
-        n_values = len(counted)
-        selected = counted[np.unique(np.linspace(0, n_values - 1, min(n_values, _MAX_VALUES)).astype(int))]
+        n_values = draws.shape[2]
+        selected = np.unique(np.linspace(0, n_values - 1, min(n_values, _MAX_VALUES)).astype(int))
         is_complete &= len(selected) == n_values
         draws = np.moveaxis(draws[:, :, selected], 2, 0)
         if not np.isfinite(draws).all():

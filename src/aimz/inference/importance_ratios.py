@@ -1,6 +1,6 @@
 """Importance ratios of draws of the guide, which measure its distance from the posterior."""
 
-__all__ = ["NotCheckedError", "check_ratios", "log_ratios", "masked_values"]
+__all__ = ["NotCheckedError", "check_ratios", "log_ratios"]
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jax import lax
 from numpyro import validation_enabled
 from numpyro.handlers import replay, seed, substitute, trace
@@ -18,7 +17,6 @@ from numpyro.primitives import Messenger
 
 from aimz.data import KernelArguments
 from aimz.inference.svi import SVIFit
-from aimz.types import Kernel
 
 _MAX_ROWS = 2**16
 """Approximate number of rows evaluated at once, over all draws."""
@@ -115,19 +113,3 @@ def log_ratios(fit: SVIFit, call: KernelArguments, key: jax.Array, *, num_draws:
         return lax.map(lambda key: ratio(key, params, arrays), keys, batch_size=batch_size)
 
     return np.asarray(run(jax.random.split(key, num_draws), fit.params, arrays))
-
-
-def masked_values(kernel: Kernel, call: KernelArguments, name: str) -> np.ndarray | None:
-    """Return the values of a site whose density is masked out, in the shape of the site; None if it has no mask."""
-    arrays = {key: jnp.asarray(array) for key, array in call.arrays.items()}
-    site = trace(seed(kernel, jax.random.key(0))).get_trace(**arrays, **call.static).get(name)
-    if site is None:
-        return None
-    fn = site["fn"]
-    shape = fn.batch_shape
-    while not isinstance(fn, dist.MaskedDistribution):
-        if not isinstance(fn, dist.ExpandedDistribution | dist.Independent):
-            return None
-        fn = fn.base_dist
-    kept = np.broadcast_to(np.asarray(fn._mask), shape).reshape(*shape, *(1,) * (np.ndim(site["value"]) - len(shape)))
-    return ~np.broadcast_to(kept, np.shape(site["value"]))

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from numpyro.infer import MCMC
 
-from aimz.data import KernelArguments, check_count, read_draws
-from aimz.inference import PosteriorOnly, SVIFit, check_chains, check_variational, masked_values
+from aimz.data import check_count, read_draws
+from aimz.inference import PosteriorOnly, SVIFit, check_chains, check_variational
 from aimz.kernel import check_draws
 from aimz.model.base import optional_key
 from aimz.model.requests import RequestMethods
@@ -173,17 +173,6 @@ class PosteriorMethods(RequestMethods):
         model._posterior = replace(posterior, draws=draws, num_chains=1, sample_stats=None)
         return model
 
-    def _masked(self, call: KernelArguments | None) -> dict[str, np.ndarray]:
-        """Return the values of the posterior that ``obs_mask`` masks out: they are where the output has data."""
-        name, posterior = f"{self.param_output}_unobserved", self._posterior
-        if posterior is None or name not in posterior.draws:
-            return {}
-        if call is None and self._observed is not None:
-            call = self._observed.call
-        shape = posterior.draws[name].shape[1:]
-        found = None if call is None else masked_values(self.kernel, call, name)
-        return {name: np.ones(shape, bool) if found is None or found.shape != shape else found}
-
     def diagnose(
         self, X: Any = None, y: Any = None, *, rng_key: jax.Array | None = None, **kwargs: Any
     ) -> "pd.DataFrame":
@@ -225,8 +214,7 @@ class PosteriorMethods(RequestMethods):
         -----
         *Chains.* R-hat should be below 1.01, and both ESS at least 100 for each chain. Values that are constant have
         neither statistic and are left out. For a site with more than 1,000 values, 1,000 evenly spaced ones are
-        checked. Values of ``y_unobserved`` (``obs_mask``) where the output has data are left out, since nothing depends
-        on them.
+        checked. Values of ``y_unobserved`` (``obs_mask``), which are predictions or have no density, are left out.
 
         *ELBO trend.* The difference in nats between the mean ELBO of the last tenth of all steps and that of the tenth
         before. It counts as a trend if it exceeds two standard errors (the Monte Carlo error of both means around a
@@ -281,7 +269,7 @@ class PosteriorMethods(RequestMethods):
             call = self._engine.read_call(X, kwargs, output=y)
         if not isinstance(self._fit, SVIFit):
             posterior = self._fitted("diagnose")
-            return check_chains(posterior, self._auxiliary_groups()["posterior"], self._masked(call))
+            return check_chains(posterior, self._auxiliary_groups()["posterior"], f"{self.param_output}_unobserved")
         if call is not None:
             self._engine.read_fit(call)
         key = jax.random.fold_in(self._rng_key, 0) if rng_key is None else rng_key
