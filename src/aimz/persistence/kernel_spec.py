@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from aimz.kernel import AbstractCall, InputColumns, KernelSpec, Role, Site, is_storable
 
-_SPEC_FIELDS = tuple(name for name in KernelSpec.__dataclass_fields__ if name != "sites")
+_SPEC_FIELDS = tuple(name for name in KernelSpec.__dataclass_fields__ if name not in ("sites", "output_support"))
 _SITE_FIELDS = tuple(Site.__dataclass_fields__)
 
 
