@@ -27,7 +27,7 @@ from numpyro.infer import HMC, MCMC, NUTS, SVI, DiscreteHMCGibbs, Trace_ELBO
 from numpyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 
 from aimz import ImpactModel
-from aimz.errors import NotFittedError, SavedModelError
+from aimz.errors import AimzWarning, NotFittedError, SavedModelError
 from aimz.persistence import read_bundle, write_bundle
 from kernels import linear as kernel
 
@@ -261,7 +261,8 @@ def test_static_arguments(tmp_path):
 
 
 def test_key_implementations(tmp_path):
-    model = ImpactModel(kernel, random.key(1, impl="rbg"), svi(kernel))
+    with pytest.warns(AimzWarning, match="A key of the generator `rbg` was converted"):
+        model = ImpactModel(kernel, random.key(1, impl="rbg"), svi(kernel))
     model.fit_on_batch(X, Y, num_steps=5, num_samples=5, **QUIET).save(tmp_path / "model")
     assert_same_draws(ImpactModel.load(tmp_path / "model", kernel, svi(kernel)).vi_state, model.vi_state)
 
