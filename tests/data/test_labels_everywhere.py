@@ -14,6 +14,7 @@ from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoDelta
 
 import aimz
+from aimz import OutputWarning
 from aimz.utils.data import ArrayDataset, ArrayLoader
 
 N = 6
@@ -198,7 +199,8 @@ def test_late_missing_value_is_named_in_the_error(model):
     late.loc[1, "q"] = pd.NA
     with pytest.raises(ValueError, match=r"`X` is float32 in a batch and int32 in the first\. A column of integers"):
         model.predict([whole, late], in_sample=False, **QUIET)
-    early = model.predict([late, whole], in_sample=False, **QUIET)
+    with pytest.warns(OutputWarning, match="column 'q' of `X`: 1 row"):
+        early = model.predict([late, whole], in_sample=False, **QUIET)
     np.testing.assert_array_equal(np.isnan(mu(early)), [False, True, False, False, False, False])
 
 

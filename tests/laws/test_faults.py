@@ -528,7 +528,7 @@ def test_however_it_is_cut(tmp_path, monkeypatch, kernel, options, num_chains, a
 
 @pytest.mark.parametrize("method", ["log_likelihood", "sample_posterior_predictive", "sample_prior_predictive"])
 def test_every_method_can_be_finished(model, tmp_path, monkeypatch, method):
-    given = {**OPTIONS, **({"y": X[:, 0]} if method == "log_likelihood" else {})}
+    given = {**OPTIONS, **({"y": X[:, 0] + 1} if method == "log_likelihood" else {})}
     given |= {"num_samples": 7} if method == "sample_prior_predictive" else {}
     call = getattr(model, method)
     with monkeypatch.context() as patch:

@@ -287,6 +287,7 @@ def product_model():
     return new_model(product, {"b": np.ones(3, np.float32)})
 
 
+@pytest.mark.filterwarnings("ignore:Arguments have NaN")
 @pytest.mark.parametrize("shard_axis", ["obs", "draw"])
 def test_draws_that_are_nan_make_all_statistics_of_their_row_nan(shard_axis):
     """Of theirs, and of no other."""

@@ -258,8 +258,8 @@ def test_statistics_and_other_methods(server, bucket, model, tmp_path):
     theirs = model.predict(X, output_dir=tmp_path, **given)
     ours = numbers(objects(server, tree.attrs["artifact_path"]))
     assert ours == numbers(files(Path(theirs.attrs["artifact_path"])))
-    scores = model.log_likelihood(X, X[:, 0], output_dir=bucket, **OPTIONS)
-    witness = model.log_likelihood(X, X[:, 0], store="memory", **OPTIONS)
+    scores = model.log_likelihood(X, X[:, 0] + 1, output_dir=bucket, **OPTIONS)
+    witness = model.log_likelihood(X, X[:, 0] + 1, store="memory", **OPTIONS)
     np.testing.assert_array_equal(scores["log_likelihood"]["y"].values, witness["log_likelihood"]["y"].values)
     assert scores.attrs["artifact_path"].endswith("_log_likelihood")
 

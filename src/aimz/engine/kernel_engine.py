@@ -194,7 +194,9 @@ class KernelEngine:
         check_indices(self.programs, plan, call, first_row=first_row, read_lazy=True)
         self.check_output(call, spec, first_row)
 
-    def check_output(self, call: KernelArguments, spec: KernelSpec, first_row: int | None = None) -> None:
+    def check_output(
+        self, call: KernelArguments, spec: KernelSpec, first_row: int | None = None, *, allow_nan: bool = False
+    ) -> None:
         """Raise if a value of the output is outside of the support of its distribution."""
         plan = PassSpec(n_obs=call.n_obs, n_draws=1, static=call.static, row_plates=spec.row_plates)
 
@@ -202,7 +204,7 @@ class KernelEngine:
             rows = {name: np.asarray(array) for name, array in call.arrays.items()}
             return self.programs.within_support(site, plan, rows)
 
-        check_values(call, spec, valid, first_row)
+        check_values(call, spec, valid, first_row, allow_nan=allow_nan)
 
     def read_scored(self, call: KernelArguments, *, one_by_one: bool = False) -> str:
         """Return the site that scores the output's data; ``one_by_one`` if each observation needs a density.

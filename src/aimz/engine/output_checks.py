@@ -50,6 +50,8 @@ def check_values(
     spec: KernelSpec,
     within_support: Callable[[str], np.ndarray],
     first_row: int | None = None,
+    *,
+    allow_nan: bool = False,
 ) -> None:
     """Raise if values of the output are outside of the support of its distribution, and not masked.
 
@@ -66,6 +68,8 @@ def check_values(
         valid = within_support(support.site)
         if not valid.all():
             values = rows.read(0, call.n_obs)
+            valid = _or_nan(valid, values) if allow_nan else valid
+        if not valid.all():
             _raise_outside(output, support, _Found.of(values, valid, 0), call.n_obs, first_row)
         return
     found = _Found()
@@ -73,9 +77,17 @@ def check_values(
         values = np.asarray(rows.read(start, min(start + _PIECE, call.n_obs)))
         with np.errstate(invalid="ignore"):
             valid = np.asarray(support.constraint(values))
+        valid = _or_nan(valid, values) if allow_nan else valid
         found += _Found.of(values, valid, start)
     if found.n_bad:
         _raise_outside(output, support, found, call.n_obs, first_row)
+
+
+def _or_nan(valid: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return whether each value is valid, or is NaN or contains NaN."""
+    missing = np.isnan(values) if np.asarray(values).dtype.kind == "f" else np.zeros(np.shape(values), bool)
+    missing = missing.any(tuple(range(valid.ndim, missing.ndim)))
+    return valid | missing if missing.shape == valid.shape else valid
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ class AbstractKernel:
         plates: set[str] = set()
         scans: dict[str, int] = {}
         density_shapes: dict[str, tuple[int, ...]] = {}
-        handlers: list[ProvenanceHandler] = []
+        outputs: list[tuple[OutputSupport | None, bool]] = []  # not the handler, which holds tracers
         output = self.signature.param_output
 
         def run(**inputs: Any) -> dict[str, dict[str, list[Any]]]:
@@ -176,8 +176,8 @@ class AbstractKernel:
                 marks={name: inputs[f"site {name}"] for name in shapes},
                 output=(output, inputs.get(output)),
             )
-            handlers.append(handler)
             messages = handler.run({**self.static, **{name: inputs[name] for name in arrays}})
+            outputs.append((handler.support, handler.is_multinomial))
             for name, message in messages.items():
                 drawable = name not in handler.undrawable
                 sites.append(_site(message, shapes[name], self.signature.param_output, drawable=drawable))
@@ -197,12 +197,12 @@ class AbstractKernel:
             has_data = site.role is Role.OBSERVED and site.name in density_shapes
             return replace(site, parents=parents, data=sources.get("data", frozenset()) if has_data else frozenset())
 
-        support = handlers[-1].support
+        support, is_multinomial = outputs[-1]
         deciding = [] if support is None else provenance[support.site]["valid"]
         if support is not None and any(source.startswith("site ") for leaf in deciding for source in leaf):
             support = None
         linked_sites = tuple(map(linked, sites))
-        return KernelTrace(linked_sites, frozenset(plates), density_shapes, support, handlers[-1].is_multinomial)
+        return KernelTrace(linked_sites, frozenset(plates), density_shapes, support, is_multinomial)
 
     def sites_reached_by(self, name: str, arrays: Abstract, row_plates: frozenset[str]) -> frozenset[str]:
         """Return the sites that depend directly on the argument ``name``, a number or an array without a row axis.

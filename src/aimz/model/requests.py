@@ -87,7 +87,7 @@ class RequestMethods(ModelBase):
         call = source.arguments(self._engine, kwargs, y, scored=True)
         site = self._engine.read_scored(call, one_by_one=method == "loo")
         if source.reader is None and not call.rows[self.param_output].is_lazy:
-            self._engine.check_output(call, self._engine.read_spec(call))
+            self._engine.check_output(call, self._engine.read_spec(call), allow_nan=method != "loo")
         # Other observations have other local latents; without data of a fit, these count as the fitted observations.
         known = self._observed
         fitted = known is None or not (known.changed(call.without(self.param_output)) or known.has_other_index(call))

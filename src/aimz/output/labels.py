@@ -60,9 +60,9 @@ class Labels:
         """
         given = self.dims.get(name)
         # A log density has no event axes, which are the last ones of the site.
-        events = max((site.event_dim for site in map(spec.get, (name, f"{name}_observed")) if site), default=0)
-        if given is not None and events and len(given) == len(shape) + events:
-            given = given[: len(shape)]
+        for site in filter(None, map(spec.get, (name, f"{name}_observed"))):
+            if given is not None and len(given) == len(site.traced_shape) == len(shape) + site.event_dim:
+                given = given[: len(shape)]
         if given is not None:
             if len(given) != len(shape) or len(set(given)) != len(given):
                 msg = (
