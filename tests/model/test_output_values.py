@@ -90,7 +90,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_values_outside_support_raise_error_before_fit_and_scores(name):
+def test_values_outside_support_raise_error_before_fits_and_scores(name):
     kernel, y, match = BAD[name]
     model = new(kernel)
     svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.1), Trace_ELBO())
@@ -99,8 +99,14 @@ def test_values_outside_support_raise_error_before_fit_and_scores(name):
         lambda: model.fit_on_batch(X, y, **QUIET),
         lambda: by_svi.fit(X, y, batch_size=50, **QUIET),
         lambda: by_svi.train_on_batch(X, y),
-        lambda: new(kernel).set_posterior_sample({"a": np.zeros(5)}).log_likelihood(X, y, **QUIET),
     ]
+    scores = new(kernel).set_posterior_sample({"a": np.zeros(5)})
+    if np.isnan(y).any():  # the score of a missing value is missing
+        found = scores.log_likelihood(X, y, store="memory", **QUIET)["log_likelihood"]["y"].values[0]
+        np.testing.assert_array_equal(np.isnan(found), np.broadcast_to(np.isnan(y.reshape(N, -1)).any(1), found.shape))
+        calls.append(lambda: scores.loo(X, y, **QUIET))
+    else:
+        calls.append(lambda: scores.log_likelihood(X, y, **QUIET))
     for call in calls:
         with pytest.raises(ValueError, match=match):
             call()

@@ -25,9 +25,12 @@ def _log_density(message: Message) -> Any:
     """
     # Transformed distributions need their intermediate results, if there are any.
     extra = (message["intermediates"],) if message["intermediates"] else ()
-    fn = message["fn"]
-    density = fn.log_prob(message["value"], *extra)
-    # NumPyro's log density of a discrete value is a number for some parameters that are NaN.
+    fn, value = message["fn"], jnp.asarray(message["value"])
+    density = fn.log_prob(value, *extra)
+    # NumPyro's log density of a value that is NaN is -inf, and a discrete one is a number for some NaN parameters.
+    if jnp.issubdtype(value.dtype, jnp.inexact):
+        missing = jnp.isnan(value).any(axis=tuple(range(-fn.event_dim, 0)))
+        density = jnp.where(missing & seen_mask(fn), jnp.nan, density)
     return jnp.where(is_undefined(fn) & seen_mask(fn), jnp.nan, density) if is_discrete(fn) else density
 
 
