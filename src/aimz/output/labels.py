@@ -60,8 +60,8 @@ class Labels:
         """
         given = self.dims.get(name)
         # A log density has no event axes, which are the last ones of the site.
-        for site in filter(None, map(spec.get, (name, f"{name}_observed"))):
-            if given is not None and len(given) == len(site.traced_shape) == len(shape) + site.event_dim:
+        for scored in filter(None, map(spec.get, (name, f"{name}_observed"))):
+            if given is not None and len(given) == len(scored.traced_shape) == len(shape) + scored.event_dim:
                 given = given[: len(shape)]
         if given is not None:
             if len(given) != len(shape) or len(set(given)) != len(given):
