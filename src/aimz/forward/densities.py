@@ -28,7 +28,7 @@ def _log_density(message: Message) -> Any:
     fn, value = message["fn"], jnp.asarray(message["value"])
     density = fn.log_prob(value, *extra)
     # NumPyro's log density of a value that is NaN is -inf, and a discrete one is a number for some NaN parameters.
-    if jnp.issubdtype(value.dtype, jnp.inexact):
+    if value.size and jnp.issubdtype(value.dtype, jnp.inexact):  # the value of a factor is empty
         missing = jnp.isnan(value).any(axis=tuple(range(-fn.event_dim, 0)))
         density = jnp.where(missing & seen_mask(fn), jnp.nan, density)
     return jnp.where(is_undefined(fn) & seen_mask(fn), jnp.nan, density) if is_discrete(fn) else density
