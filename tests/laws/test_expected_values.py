@@ -136,6 +136,25 @@ def test_sites_that_are_observed_in_part():
     assert found["effect"]["y"].attrs["kind"] == "expected"
 
 
+def test_deterministic_site_next_to_a_site_of_similar_name_is_unchanged():
+    """`level_observed` is a site of its own unless NumPyro has split a site by `obs_mask`."""
+
+    def kernel(X, treat, y=None, measured=None):
+        level = numpyro.sample("level", dist.Normal(0, 5))
+        gain = numpyro.sample("gain", dist.Normal(0, 5))
+        with numpyro.plate("row", X.shape[0]):
+            rate = numpyro.deterministic("rate", level + gain * treat)
+            numpyro.sample("rate_observed", dist.Normal(rate + 100.0, 1.0), obs=measured)
+            numpyro.sample("y", dist.Normal(rate, 1.0), obs=y)
+
+    model = new_model(kernel, POSTERIOR)
+    # The intervention resamples the site, although it has data.
+    found = model.compare_scenarios(ARMS, return_sites="rate", measured=X, **OPTIONS)["scenarios"]["rate"]
+    rate = POSTERIOR["level"][:, None] + POSTERIOR["gain"][:, None] * [0, 1]
+    np.testing.assert_allclose(found.values[0], rate, rtol=1e-4, atol=1e-5)
+    assert "kind" not in found.attrs
+
+
 def mediated(X, treat, y=None, counted=None):
     """A mediator, which is observed, and a local latent."""
     level = numpyro.sample("level", dist.Normal(0, 5))

@@ -41,7 +41,7 @@ def expected(table=TABLE) -> np.ndarray:
 
 @pytest.mark.parametrize("table", [TABLE, TABLE.astype(float), jnp.asarray(TABLE), TABLE.astype(np.int32)])
 def test_table_is_passed_whole(table):
-    """The numbers are bit for bit those of a kernel that closes over the table, in blocks of rows and at once."""
+    """Results equal, bit for bit, the results of a kernel with the table in its closure, in blocks and at once."""
     model, other = new_model(kernel), new_model(closed)
     streamed = model.predict(X, shop=SHOP, table=table, **OPTIONS)["posterior_predictive"]
     same = other.predict(X, shop=SHOP, **OPTIONS)["posterior_predictive"]

@@ -156,3 +156,11 @@ def test_condition_below_a_drawn_latent_raises():
 def test_condition_inside_scan_raises():
     with pytest.raises(ValueError, match="`level`, which is inside a `scan` or `cond`"):
         new_model(walk, {"other": np.zeros(D)}).predict(X[:9], condition={"level": X[:9]}, **OPTIONS)
+
+
+def test_condition_below_a_drawn_mediator_raises():
+    """A mediator that was observed in another call is drawn here, without regard to the outcome."""
+    model = new_model(mediated, POSTERIOR)
+    model.describe(X, Y, visits_data=VISITS)
+    with pytest.raises(ValueError, match="depends on `visits`, which would be drawn without regard"):
+        model.predict(X, condition={"y": Y}, **OPTIONS)

@@ -54,7 +54,7 @@ def align_axes(value: Any, name: str, known: AxisLabels) -> Any:
         if here is None or there is None or here == there:
             continue
         missing = [label for label in there if label not in here]
-        # Additional columns of a matrix are ignored, as those of a data frame are.
+        # Additional columns of a matrix are ignored, like additional columns of a data frame.
         other = [label for label in here if label not in there] if value.ndim > 2 or axis == 0 else []
         if missing or other:
             raise ValueError(_mismatch(name, dim, here, there, missing, other, is_matrix=value.ndim == 2))
@@ -72,7 +72,7 @@ def _mismatch(
     *,
     is_matrix: bool,
 ) -> str:
-    """Return the text of an error about labels along ``dim`` that differ from those of the fit."""
+    """Return the error message for labels along ``dim`` that differ from the labels of the fit."""
     if is_matrix:
         return (
             f"`{name}` is missing column{'s' if len(missing) > 1 else ''} {_listed(missing)}; got {_listed(here)}. "

@@ -24,7 +24,7 @@ import numpy as np
 
 from aimz.forward.densities import READERS, joint_density
 from aimz.forward.draw_batching import TracedFunction, group_size, map_draws, trace
-from aimz.kernel import Message, PredictiveHandler, expected_value, is_undefined
+from aimz.kernel import Message, PredictiveHandler, expected_value, is_undefined, outcome_site
 from aimz.statistics import missing_code
 from aimz.types import Kernel
 
@@ -268,8 +268,7 @@ def map_over_draws(
 
 def _expected(sites: Mapping[str, Message], name: str) -> Any:
     """Return the expected value of a drawn site given the sites it depends on; the value of a site with data."""
-    # NumPyro splits `sample(name, ..., obs_mask=)` in two sites of one distribution.
-    message, value = sites.get(f"{name}_observed", sites[name]), sites[name]["value"]
+    message, value = sites[outcome_site(name, sites)], sites[name]["value"]
     if message["is_observed"]:
         return jnp.asarray(value)
     mean = expected_value(message["fn"])

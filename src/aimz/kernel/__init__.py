@@ -15,7 +15,7 @@ from aimz.kernel.row_independence import site_obstacle
 from aimz.kernel.row_jaxpr import RowUse, row_use
 from aimz.kernel.signature import KernelSignature, kernel_name, read_signature
 from aimz.kernel.spec import COLUMNS, KernelSpec, Role, Site, site_cells
-from aimz.kernel.substitution import DRAWN, Scored, Substitution, ValueSource, check_draws, substitute
+from aimz.kernel.substitution import DRAWN, Scored, Substitution, ValueSource, check_draws, outcome_site, substitute
 from aimz.kernel.text_tables import WIDTH, format_shape, html_block, html_table, text_table
 from aimz.kernel.tracing import AbstractHandler, is_discrete
 from aimz.kernel.undefined_values import is_undefined
@@ -58,6 +58,7 @@ __all__ = [
     "is_undefined",
     "kernel_digest",
     "kernel_name",
+    "outcome_site",
     "read_condition",
     "read_intervention",
     "read_kernel",

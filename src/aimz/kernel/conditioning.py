@@ -8,14 +8,7 @@ from typing import Any
 from aimz.kernel.intervention import fit_to_shape
 from aimz.kernel.signature import KernelSignature
 from aimz.kernel.spec import KernelSpec, Role
-from aimz.kernel.substitution import Substitution, ValueSource
-
-_DRAWN = (
-    ValueSource.PRIOR,
-    ValueSource.PRIOR_MISSING,
-    ValueSource.RESAMPLED_NEW_ROWS,
-    ValueSource.RESAMPLED_DOWNSTREAM,
-)
+from aimz.kernel.substitution import DRAWN, Substitution
 
 
 def read_condition(
@@ -77,7 +70,7 @@ def check_conditioned(spec: KernelSpec, substitution: Substitution, names: Colle
     ValueError
         If a latent that a conditioned site depends on is drawn in this call.
     """
-    drawn = [name for name in substitution.sites_from(*_DRAWN) if spec[name].role is Role.LATENT]
+    drawn = [name for name in substitution.sites_from(*DRAWN) if spec[name].role is Role.LATENT]
     for name in names:
         above = [latent for latent in drawn if name in spec.descendants([latent])]
         if above:

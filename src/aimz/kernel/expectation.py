@@ -67,7 +67,7 @@ def _of_mixture(fn: Any) -> jax.Array | None:
 
 
 def _of_transformed(base: Any, steps: list[Any]) -> jax.Array | None:
-    """Return the mean of a transformed distribution if the transforms are linear, or those of a log-normal."""
+    """Return the mean of a transformed distribution if it is log-normal or the transforms are linear."""
     value, start = expected_value(base), 0
     if steps and isinstance(steps[0], transforms.ExpTransform) and type(base) is dist.Normal:
         value, start = jnp.exp(base.loc + base.scale**2 / 2), 1

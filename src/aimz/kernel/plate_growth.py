@@ -1,4 +1,4 @@
-"""Draws for the entries that a plate has in addition to those of the posterior."""
+"""Draws for the new entries of a plate, which the posterior does not have."""
 
 __all__ = ["with_new_entries"]
 

@@ -1,8 +1,17 @@
 """Sources of the values of sites in a call, and the discrete latents that can be marginalised."""
 
-__all__ = ["DRAWN", "Scored", "Substitution", "ValueSource", "check_draws", "marginal_obstacle", "substitute"]
+__all__ = [
+    "DRAWN",
+    "Scored",
+    "Substitution",
+    "ValueSource",
+    "check_draws",
+    "marginal_obstacle",
+    "outcome_site",
+    "substitute",
+]
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -52,6 +61,12 @@ class Scored(StrEnum):
     ALL = "all latents that can be summed over"
 
 
+def outcome_site(name: str, sites: Container[str]) -> str:
+    """Return the site with the distribution of ``name``, which NumPyro splits in two if it has an ``obs_mask``."""
+    split = f"{name}_observed" in sites and f"{name}_unobserved" in sites
+    return f"{name}_observed" if split else name
+
+
 _OUTCOME = frozenset({ValueSource.DRAWN, ValueSource.DATA, ValueSource.RESAMPLED_DOWNSTREAM})
 """Sources of observed sites that are drawn."""
 
@@ -93,8 +108,7 @@ class Substitution:
         drawn = {name for name, source in self.sources if source in _OUTCOME}
         found = {}
         for name in names:
-            # NumPyro splits `sample(name, ..., obs_mask=)` in two sites of one distribution.
-            site = spec.get(f"{name}_observed") or spec[name]
+            site = spec[outcome_site(name, spec)]
             if site.name in drawn and (site.role is Role.OBSERVED or (name, ValueSource.DRAWN) in self.sources):
                 found[name] = site
         return found

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 
-from aimz.data import check_count
 from aimz.distributed import collective_call
-from aimz.engine import PredictionRequest, PredictionSettings, read_options
+from aimz.engine import PredictionRequest, read_options
 from aimz.model.base import optional_key
 from aimz.model.requests import RequestMethods
 from aimz.types import Intervention, StatisticsLike
@@ -205,15 +204,15 @@ class PredictionMethods(RequestMethods):
             statistics=statistics,
             client=client,
         )
-        n_draws = check_count(num_samples, "num_samples")
-        settings = PredictionSettings(
-            n_draws=n_draws,
-            params=self._fit.params,
-            return_sites=return_sites,
-            intervention=intervention,
+        request = self._prepare_prior(
+            X,
+            intervention,
+            kwargs,
+            num_samples=num_samples,
             condition=condition,
+            return_sites=return_sites,
+            options=options,
         )
-        request = self._prepare_prior(X, kwargs, settings, options)
         return self._execute(request, self._key(key, options))
 
     def predict_on_batch(
@@ -345,15 +344,9 @@ class PredictionMethods(RequestMethods):
             If a prior is improper and cannot be sampled.
         """
         given = optional_key(rng_key)
-        n_draws = check_count(num_samples, "num_samples")
-        settings = PredictionSettings(
-            n_draws=n_draws,
-            params=self._fit.params,
-            return_sites=return_sites,
-            intervention=intervention,
-            condition=condition,
+        request = self._prepare_prior(
+            X, intervention, kwargs, num_samples=num_samples, condition=condition, return_sites=return_sites
         )
-        request = self._prepare_prior(X, kwargs, settings, None)
         return self._draw_on_batch(request, given, return_datatree=return_datatree)
 
     def _draw_on_batch(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from aimz.data import KernelArguments, key_to_text
+from aimz.data import KernelArguments, check_count, key_to_text
 from aimz.distributed import check_executable
 from aimz.engine import (
     InputSource,
@@ -68,9 +68,24 @@ class RequestMethods(ModelBase):
         return self._request(method, source, {None: call}, {None: prepared}, options)
 
     def _prepare_prior(
-        self, X: Any, kwargs: Mapping[str, Any], settings: PredictionSettings, options: StreamingOptions | None
+        self,
+        X: Any,
+        intervention: Intervention | None,
+        kwargs: Mapping[str, Any],
+        *,
+        num_samples: int,
+        condition: Mapping[str, Any] | None,
+        return_sites: str | Iterable[str] | None,
+        options: StreamingOptions | None = None,
     ) -> PredictionRequest:
         """Check a prediction from the prior."""
+        settings = PredictionSettings(
+            n_draws=check_count(num_samples, "num_samples"),
+            params=self._fit.params,
+            return_sites=return_sites,
+            intervention=intervention,
+            condition=condition,
+        )
         method = "sample_prior_predictive"
         source, call = self._read_arguments(X, kwargs, options, in_sample=False)
         prepared = self._engine.prepare(call, settings)
