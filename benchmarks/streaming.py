@@ -7,7 +7,7 @@ All results are ratios within one run: new processes alternate (`worker.py`), an
 
 The rival needs a separate environment, since both packages are imported as `aimz`:
 
-    python3.13 -m venv ENVIRONMENT && ENVIRONMENT/bin/pip install aimz==0.15.1
+    python3.13 -m venv ENVIRONMENT && ENVIRONMENT/bin/pip install aimz==0.17.0
 
 Without it, the others are still compared.  The full run takes about twenty minutes and 8 GB of free disk space.
 """
@@ -30,7 +30,7 @@ WORKER = Path(__file__).with_name("worker.py")
 # Equal contenders may differ by this much on a machine with other load.
 NOT_SLOWER = 0.95
 ADVICE = """No --rival was given, so comparisons with it are skipped.  To create its environment:
-    python3.13 -m venv ENVIRONMENT && ENVIRONMENT/bin/pip install aimz==0.15.1
+    python3.13 -m venv ENVIRONMENT && ENVIRONMENT/bin/pip install aimz==0.17.0
 """
 
 
