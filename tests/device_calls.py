@@ -106,6 +106,14 @@ def comparisons() -> dict[str, np.ndarray]:
             for group in ("effect", "scenarios"):
                 for site, array in tree[group].data_vars.items():
                     found[f"{name}.{n_groups}.{group}.{site}"] = array.values
+    # Labels and weights that vary within a row.
+    case, model = long(BY_NAME["multi_output"], 2500), long_model(BY_NAME["multi_output"], 2500, n_draws=7)
+    entry = np.arange(5000).reshape(2500, 2)
+    given = {"by": entry % 3, "weights": entry % 4, **case.arguments()}
+    scenarios = {"as is": {}, "other": {"intervention": case.intervention}}
+    tree = model.compare_scenarios(scenarios, baseline="as is", **given, progress=False, rng_key=KEY)
+    for group in ("effect", "scenarios"):
+        found |= {f"panel.{group}.{site}": array.values for site, array in tree[group].data_vars.items()}
     return found
 
 

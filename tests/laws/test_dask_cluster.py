@@ -168,6 +168,24 @@ def test_scenarios(client, asked):
             np.testing.assert_allclose(other[site], values, rtol=1e-12, atol=1e-12, err_msg=f"{name} {site}")
 
 
+def test_scenarios_of_a_panel(client):
+    """Labels and weights that vary within a row; there are more groups than entries in a tile."""
+    case, model = shared("multi_output")
+    entry = np.arange(2 * len(case.X)).reshape(-1, 2)
+    asked = {"scenarios": {"as is": {}, "other": {"intervention": case.intervention}}, "baseline": "as is", **HERE}
+    asked |= {**case.arguments(), "by": {"entry": entry // 3, "column": entry % 2}, "weights": 1.0 + entry % 4}
+    here, there = (model.compare_scenarios(**asked, client=one) for one in (None, client))
+    for name, group in of(here).items():
+        for site, values in group.items():
+            np.testing.assert_allclose(there[name][site], values, rtol=1e-12, atol=1e-12, err_msg=f"{name} {site}")
+    weights = here["groups"]["weight"]
+    np.testing.assert_allclose(weights.sum(), asked["weights"].sum())
+    mu = np.einsum("np,spk->snk", case.X.astype(float), np.asarray(model.posterior["W"], float))
+    own = np.einsum("snk,nk->sk", mu, asked["weights"]) / asked["weights"].sum(0)
+    found = here["scenarios_by_column"]["mu"].sel(scenario="as is").values[0]
+    np.testing.assert_allclose(found, own, rtol=1e-5, atol=1e-5)
+
+
 # -------------------------------------------------------------------------------------------------- any input
 
 X, Y = (np.asarray(array) for array in (long(BY_NAME["linear"], N).X, long(BY_NAME["linear"], N).y))

@@ -6,6 +6,7 @@ from aimz.engine.kernel_engine import KernelEngine
 from aimz.engine.layout import InputLayout, RowFeed
 from aimz.engine.options import StreamingOptions, read_options
 from aimz.engine.outputs import OutputSpec, missing_steps, output_shapes, output_variables
+from aimz.engine.panels import Panel
 from aimz.engine.planning import blocks_per_device, local_mesh, n_devices, plan_request
 from aimz.engine.prepared_call import PredictionSettings, PreparedCall, SharedResampling
 from aimz.engine.request import PredictionRequest
@@ -38,6 +39,7 @@ __all__ = [
     "KernelEngine",
     "LocalExecutor",
     "OutputSpec",
+    "Panel",
     "PredictionRequest",
     "PredictionSettings",
     "PreparedCall",

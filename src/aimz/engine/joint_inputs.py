@@ -4,6 +4,7 @@ __all__ = ["group_by_structure", "joint_pass_of"]
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from aimz.data import RowReader, StackedArrays, open_rows
 from aimz.engine.layout import InputLayout
 from aimz.engine.prepared_call import PreparedCall
 from aimz.engine.request import PredictionRequest
-from aimz.forward import TILE, InputKey, JointPass, RowGroups, ScenarioGroup
+from aimz.forward import InputKey, JointPass, RowGroups, ScenarioGroup, tile_rows
 from aimz.kernel import freeze
 from aimz.statistics import Groups, local_codes
 
@@ -131,7 +132,8 @@ def joint_pass_of(request: PredictionRequest, n_obs: int, block: int | None) -> 
                 mapped=frozenset(values.mapped[number] | arrays.mapped[number]),
             )
         )
-    width, row_groups = _row_groups(request.groups, n_obs, block or TILE)
+    tile = block or tile_rows(request.groups.row_shape if request.groups else ())
+    width, row_groups = _row_groups(request.groups, n_obs, tile)
     layout = InputLayout(
         draws=draws.without_rows(),
         row_draws=draws.with_rows(drawn=True),
@@ -146,15 +148,26 @@ def joint_pass_of(request: PredictionRequest, n_obs: int, block: int | None) -> 
     first = request.first.plan
     returned = {name: first.row_axes[name] for name in first.return_sites if name in first.row_axes}
     baseline = list(request.scenarios).index(request.baseline)
-    return JointPass(tuple(groups), len(scenarios), baseline, width, first.return_sites, returned), layout
+    joint = JointPass(
+        scenario_groups=tuple(groups),
+        n_scenarios=len(scenarios),
+        baseline=baseline,
+        width=width,
+        tile=tile,
+        return_sites=first.return_sites,
+        row_axes=returned,
+        panel_axes=request.panel_axes,
+    )
+    return joint, layout
 
 
 def _row_groups(groups: Groups | None, n_obs: int, tile: int) -> tuple[int | None, RowGroups | None]:
     """Return the largest number of sums of a tile, and the weight and the group of each row."""
     if groups is None:
         return None, None
-    weights = np.broadcast_to(np.float32(1), (n_obs,)) if groups.weights is None else groups.weights
-    width = min(groups.n_cells, tile)
+    shape = (n_obs, *groups.row_shape)
+    weights = np.broadcast_to(np.float32(1), shape) if groups.weights is None else groups.weights
+    width = min(groups.n_cells, tile * prod(groups.row_shape))
     if groups.codes is None or width == 1:
         return 1, RowGroups(weights)
     codes = groups.codes.astype(np.int32) if width == groups.n_cells else local_codes(groups.codes, tile)

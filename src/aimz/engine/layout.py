@@ -62,7 +62,7 @@ class InputLayout:
                 _abstract(self.row_values, lambda name, value: _resized(value.shape, self.row_axes[name], block)),
                 _abstract(self.row_arrays, lambda _, value: (block, *value.shape[1:])),
                 None if self.groups is None else jax.ShapeDtypeStruct((), "int32"),
-                jax.tree.map(lambda array: jax.ShapeDtypeStruct((block,), array.dtype), self.groups),
+                jax.tree.map(lambda array: jax.ShapeDtypeStruct((block, *array.shape[1:]), array.dtype), self.groups),
             ),
         )
 

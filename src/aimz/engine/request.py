@@ -3,7 +3,7 @@
 __all__ = ["PredictionRequest"]
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -35,6 +35,8 @@ class PredictionRequest:
     """Name of the site that is scored; None for predictions."""
     groups: Groups | None = None
     """Groups of rows to average over; None to keep rows."""
+    panel_axes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
+    """Axis of each return site with rows along each dimension that is averaged over together with the rows."""
     key: jax.Array | None = None
     """None if nothing is drawn."""
 

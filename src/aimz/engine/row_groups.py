@@ -9,35 +9,67 @@ import numpy as np
 
 from aimz.data import ChunkedTable, KernelArguments, RowReader, Table, check_aligned, fill_masked, has_nan, open_table
 from aimz.engine.inputs import InputSource
+from aimz.engine.panels import Panel
 from aimz.engine.prepared_call import PreparedCall
-from aimz.statistics import Groups, read_groups, read_weights
+from aimz.statistics import Groups, read_groups, read_weights, with_axes
 
 
-def read_groups_of(by: Any, weights: Any, X: Any, call: KernelArguments, source: InputSource) -> Groups:
-    """Return the groups and the weights of the rows.
+def read_groups_of(by: Any, weights: Any, X: Any, call: KernelArguments, source: InputSource, panel: Panel) -> Groups:
+    """Return the groups and the weights of the rows, or of the entries of the panel of the output.
 
     Raises
     ------
     ValueError
-        If there is not one label, or weight, per row, or the rows come in shuffled order.
+        If there is not one label, or weight, per row or entry, or the rows come in shuffled order.
     """
     labels_by = {f"by[{name!r}]": one for name, one in by.items()} if isinstance(by, Mapping) else {"by": by}
     check_aligned({"X": X, **labels_by, "weights": weights})
-    labels, codes = read_groups(_read_by(by, X, call.rows, call.n_obs))
+    given = {("by", name): labels for name, labels in _read_by(by, X, call.rows, call.n_obs).items()}
     if isinstance(weights, str):
         weights = _read_by(weights, X, call.rows, call.n_obs, "weights")[weights]
-    scaled, scale = (None, 1.0) if weights is None else read_weights(fill_masked(np.asanyarray(weights), "weights"))
-    groups = Groups(labels, codes, scaled, scale)
-    for name, array in (("by", codes), ("weights", groups.weights)):
+    if weights is not None:
+        given["weights", ""] = weights
+    n_obs = call.n_obs if source.n_obs_known else None
+    named = isinstance(by, Mapping)
+    read = {
+        (option, name): panel.read(array, f"by[{name!r}]" if option == "by" and named else option, n_obs)
+        for (option, name), array in given.items()
+    }
+    dims, read = _varying(read, panel)
+    labels, codes = read_groups({name: array for (option, name), array in read.items() if option == "by"})
+    scaled, scale = None, 1.0
+    if weights is not None:
+        scaled, scale = read_weights(fill_masked(np.asanyarray(read["weights", ""]), "weights"))
+    for option, array in (("by", codes), ("weights", scaled)):
         if array is None:
             continue
-        if source.n_obs_known and len(array) != call.n_obs:
-            msg = f"`{name}` must have one value for each of the {call.n_obs} rows; got {len(array)}."
+        if n_obs is not None and len(array) != n_obs:
+            msg = f"`{option}` must have one value for each of the {n_obs} rows; got {len(array)}."
             raise ValueError(msg)
         if source.shuffled:
-            msg = f"`{name}` has one value per row, but the loader shuffles its rows. Pass arrays."
+            msg = f"`{option}` has one value per row, but the loader shuffles its rows. Pass arrays."
             raise ValueError(msg)
-    return groups
+    shape = tuple(panel.sizes[dim] for dim in dims)
+    codes, scaled = (_broadcast(array, shape) for array in (codes, scaled))
+    return Groups(labels, codes, scaled, scale, panel=dims)
+
+
+def _varying(read: dict[tuple[str, str], Any], panel: Panel) -> tuple[tuple[str, ...], dict[tuple[str, str], Any]]:
+    """Return the dimensions of the panel along which an array varies, and the arrays without the others."""
+    wide = [array for array in read.values() if np.ndim(array) > 1]
+    kept = [i for i in range(len(panel.sizes)) if any(array.shape[1 + i] > 1 for array in wide)]
+    dims = tuple(dim for i, dim in enumerate(panel.sizes) if i in kept)
+    return dims, {
+        key: array.reshape(len(array), *(array.shape[1 + i] for i in kept)) if np.ndim(array) > 1 else array
+        for key, array in read.items()
+    }
+
+
+def _broadcast(array: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return values of all entries of the panel."""
+    if array is None or not shape:
+        return array
+    return np.broadcast_to(with_axes(array, 1 + len(shape)), (len(array), *shape))
 
 
 def omit_rows_with_nan(groups: Groups, calls: Iterable[PreparedCall]) -> Groups:
@@ -94,7 +126,7 @@ def _read_by(by: Any, X: Any, arrays: Mapping[str, RowReader], n_obs: int, optio
             found[str(name)] = labels
         elif table is not None and labels in columns:
             found[str(name)] = table.labels(labels)
-        elif labels in arrays and arrays[labels].ndim == 1 and not arrays[labels].from_batches:
+        elif labels in arrays and arrays[labels].ndim and not arrays[labels].from_batches:
             found[str(name)] = np.asarray(arrays[labels])
         else:
             known = [n for n, array in arrays.items() if array.ndim == 1] + list(columns)

@@ -1,12 +1,11 @@
 """Compiled passes of a kernel: (posterior draws, rows) -> predictive draws or log densities."""
 
 from aimz.forward.compilation import CompiledPrograms, TracedStep
-from aimz.forward.joint_scenarios import TILE, InputKey, JointPass, ScenarioGroup
+from aimz.forward.joint_scenarios import InputKey, JointPass, ScenarioGroup, tile_rows
 from aimz.forward.predictive import CompiledProgram, PassSpec, RowBlock, RowGroups, map_over_draws
 from aimz.forward.row_blocks import StreamAxis
 
 __all__ = [
-    "TILE",
     "CompiledProgram",
     "CompiledPrograms",
     "InputKey",
@@ -18,4 +17,5 @@ __all__ = [
     "StreamAxis",
     "TracedStep",
     "map_over_draws",
+    "tile_rows",
 ]

@@ -129,7 +129,8 @@ class CompiledPrograms:
             for group in joint.scenario_groups
         )
         axes = tuple(sorted(joint.row_axes.items()))
-        cache_key = (groups, joint.baseline, joint.width, axes, jax.tree.structure(inputs), shapes)
+        axes += tuple(sorted(joint.panel_axes.items()))
+        cache_key = (groups, joint.baseline, joint.width, joint.tile, axes, jax.tree.structure(inputs), shapes)
 
         def make() -> TracedStep:
             flags: set[str] = set()

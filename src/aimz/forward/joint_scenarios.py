@@ -4,10 +4,11 @@ Scenarios that differ only in values are mapped over an axis, with the key outsi
 once. Scenarios of another structure have their own pass, with the same keys.
 """
 
-__all__ = ["TILE", "InputKey", "JointPass", "ScenarioGroup", "joint_pass"]
+__all__ = ["InputKey", "JointPass", "ScenarioGroup", "joint_pass", "tile_rows"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
@@ -18,8 +19,13 @@ from aimz.kernel import Message
 from aimz.statistics import missing_code
 from aimz.types import Kernel
 
-TILE = 1024
-"""Number of rows per partial sum in a pass over all rows at once."""
+_TILE = 1024
+"""Number of values per partial sum in a pass over all rows at once."""
+
+
+def tile_rows(panel: tuple[int, ...]) -> int:
+    """Return the number of rows per partial sum in a pass over all rows at once; ``panel`` is the shape of a row."""
+    return max(1, _TILE // prod(panel))
 
 
 class InputKey(NamedTuple):
@@ -64,6 +70,10 @@ class JointPass:
     return_sites: tuple[str, ...]
     row_axes: Mapping[str, int] = field(default_factory=dict)
     """Row axis of one draw, by return site, of the sites that have one."""
+    panel_axes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
+    """Axes of one draw that are summed over together with the rows; None if a site has the same value along one."""
+    tile: int = 0
+    """Number of rows per partial sum."""
 
 
 def joint_pass(
@@ -105,11 +115,13 @@ def joint_pass(
                     value[1 - joint.baseline], value[joint.baseline], may_be_missing=name in missing
                 )
                 continue
-            assert joint.width is not None
             value = _with_nan(value) if name in missing else value
             weighted = row_groups if block is None else _without_padding(row_groups, block.n_rows)
-            axis = joint.row_axes.get(name)
-            found[name] = _sum_rows(value, joint.baseline, axis, weighted, joint.width, tiled=block is None)
+            if name not in joint.row_axes:
+                found[name] = value.astype(jnp.promote_types(value.dtype, jnp.float32))
+                continue
+            axes = (joint.row_axes[name], *joint.panel_axes.get(name, ()))
+            found[name] = _sum_rows(value, axes, weighted, joint, tiled=block is None)
         return found
 
     return run
@@ -171,35 +183,47 @@ def _signed(value: jax.Array) -> jax.Array:
 
 def _without_padding(groups: RowGroups, n_rows: Any) -> RowGroups:
     """Return the same groups with a weight of 0 for the rows that pad a block."""
-    return groups._replace(weights=jnp.where(jnp.arange(groups.weights.shape[-1]) < n_rows, groups.weights, 0))
+    inside = jnp.arange(len(groups.weights)).reshape(-1, *[1] * (groups.weights.ndim - 1)) < n_rows
+    return groups._replace(weights=jnp.where(inside, groups.weights, 0))
+
+
+def _rows_last(value: jax.Array, axes: tuple[int | None, ...], shape: tuple[int, ...]) -> jax.Array:
+    """Return a site ``(n_scenarios, ...)`` with the rows and the panel, of ``shape``, as one last axis."""
+    own = [axis for axis in axes if axis is not None]
+    value = jnp.moveaxis(value, [1 + axis for axis in own], range(-len(own), 0))
+    sizes = tuple(1 if axis is None else size for axis, size in zip(axes, shape, strict=True))
+    rest = value.shape[: value.ndim - len(own)]
+    return jnp.broadcast_to(value.reshape(rest + sizes), rest + shape).reshape(*rest, -1)
 
 
 def _sum_rows(
-    found: jax.Array, baseline: int, axis: int | None, groups: RowGroups, width: int, *, tiled: bool
+    found: jax.Array, axes: tuple[int | None, ...], groups: RowGroups, joint: JointPass, *, tiled: bool
 ) -> jax.Array:
-    """Sum a site of shape ``(n_scenarios, ...)`` over the rows of each group; ``tiled`` splits all rows into tiles."""
+    """Sum a site of shape ``(n_scenarios, ...)`` over the rows of each group; ``tiled`` splits all rows into tiles.
+
+    ``axes`` run along the rows and the panel.
+    """
+    assert joint.width is not None
+    shape, entries, width = groups.weights.shape, jax.tree.map(jnp.ravel, groups), joint.width
+    tile = joint.tile * prod(shape[1:]) if tiled else None
     found = found.astype(jnp.promote_types(found.dtype, jnp.float32))
-    if axis is None:
-        return found
     # Both sums below use these values; without a barrier the compiler would compute, and draw, them twice.
     found = jax.lax.optimization_barrier(found)
-    base = found[baseline]
+    base = found[joint.baseline]
     shared = jnp.where(jnp.isfinite(base), base, 0)
-    parts = [
-        _sums(jnp.moveaxis(part, 1 + axis, -1), groups, width, tiled=tiled) for part in (shared[None], found - shared)
-    ]
+    parts = [_sums(_rows_last(part, axes, shape), entries, width, tile) for part in (shared[None], found - shared)]
     return jnp.concatenate(parts, axis=1)
 
 
-def _sums(values: jax.Array, groups: RowGroups, width: int, *, tiled: bool) -> jax.Array:
+def _sums(values: jax.Array, groups: RowGroups, width: int, size: int | None) -> jax.Array:
     """Return the weighted sums of ``(..., n_rows)`` over the rows of each group: ``(n_tiles, ..., width)``."""
-    if not tiled:
+    if size is None:
         return _sum(values, groups, width)[None]
-    short = -values.shape[-1] % TILE
+    short = -values.shape[-1] % size
 
     def tiles(array: Any) -> jax.Array:
         padded = jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, short)])
-        return jnp.moveaxis(padded.reshape(*array.shape[:-1], -1, TILE), -2, 0)
+        return jnp.moveaxis(padded.reshape(*array.shape[:-1], -1, size), -2, 0)
 
     return jax.vmap(lambda tile, own: _sum(tile, own, width))(tiles(values), jax.tree.map(tiles, groups))
 

@@ -122,7 +122,9 @@ def interacting_site(
         kept = np.sort(rng.permutation(n_obs)[: max(1, n_obs // 8)])
         blocks = given
         if given.row_groups is not None:
+            weights = given.row_groups.weights
             counting = np.isin(np.arange(n_blocks * size), kept).astype(np.float32).reshape(n_blocks, size)
+            counting = np.broadcast_to(counting.reshape(n_blocks, size, *[1] * (weights.ndim - 2)), weights.shape)
             blocks = given._replace(row_groups=given.row_groups._replace(weights=counting))
             before = program(*inputs[:-1], blocks)
         rows = rng.permutation(n_blocks * size)

@@ -5,7 +5,7 @@ __all__ = ["sum_over_rows"]
 from aimz.data import fingerprint
 from aimz.distributed import check_same_call, choose_executor, process_group
 from aimz.engine import KernelEngine, OutputSpec, PredictionRequest, RunOptions, StepRunner, fingerprint_of
-from aimz.forward import TILE, JointPass
+from aimz.forward import JointPass
 from aimz.model.execution import progress_title
 from aimz.model.results import ScenarioSums
 
@@ -23,7 +23,7 @@ def sum_over_rows(engine: KernelEngine, request: PredictionRequest, runner: Step
         n_draws=plan.n_draws,
         n_scenarios=joint.n_scenarios,
         n_cells=groups.n_cells,
-        tile=plan.block or TILE,
+        tile=joint.tile,
         codes=groups.codes,
         width=joint.width,
         by_draws=plan.axis == "draw",

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import jax
 
-from aimz.data import open_chunked_table
+from aimz.data import KernelArguments, open_chunked_table
 from aimz.distributed import collective_call
 from aimz.engine import (
+    Panel,
     PredictionRequest,
     Scenario,
     check_columns,
@@ -185,6 +186,13 @@ class EffectMethods(RequestMethods):
         given: Any = next((side.key for side in sides if side.key is not None), None)
         return self._execute(replace(request, baseline="baseline"), self._key(given, options))
 
+    def _panel_of(self, call: KernelArguments) -> Panel:
+        """Return the axes of the output, with the labels of the user and those of the arguments."""
+        spec = self._engine.read_spec(call)
+        labels = {dim: names for axes in call.axes.values() for dim, names in axes if names is not None}
+        labels.update(self._results.dims_and_coords[1] or {})
+        return Panel.of(spec, self._results.site_dims(spec), labels)
+
     @collective_call
     def compare_scenarios(
         self,
@@ -218,12 +226,16 @@ class EffectMethods(RequestMethods):
             arguments of the kernel. Scenarios that differ only in the values of arrays are computed together.
         baseline : name
             Scenario that the others are compared with.
-        by : array_like of shape (n_obs,), str, list of str, or mapping, optional
+        by : array_like of shape (n_obs,) or (n_obs, n_times, ...), str, list of str, or mapping, optional
             Group labels of the rows. A mapping of names to labels gives one dimension for each name. A string is the
             name of a column of the data frame ``X``, or of an argument of the kernel with one value for each row.
-        weights : array_like of shape (n_obs,), or str, optional
-            Weights of the rows in the averages; a string names a column or an argument, as in ``by``. With weights of 1
-            for treated rows and 0 for others, effects are average effects on the treated.
+            Labels may also vary within a row, along further axes of the output, such as times: pass an array with these
+            axes after the first, or an ``xarray.DataArray``, whose dimensions are matched by name. Averages are then
+            over rows and these axes.
+        weights : array_like of shape (n_obs,) or (n_obs, n_times, ...), or str, optional
+            Weights of the rows in the averages, or of each entry of the output, as in ``by``; a string names a column
+            or an argument. With weights of 1 for treated rows and 0 for others, effects are average effects on the
+            treated.
         contrast : {"difference", "ratio", "lift"} or callable
             Definition of an effect: scenario - baseline, scenario / baseline, scenario / baseline - 1, or a function
             ``(scenario, baseline)`` of averages, which are arrays with dimensions ``(chain, draw, ...)``.
@@ -256,7 +268,9 @@ class EffectMethods(RequestMethods):
         -------
         xarray.DataTree
             Groups ``scenarios`` (averages, with dimensions ``(chain, draw, scenario, <groups>, ...)``), ``effect``
-            (contrasts of all scenarios but the baseline) and ``groups`` (``rows`` and ``weight`` of each group). With
+            (contrasts of all scenarios but the baseline) and ``groups`` (``rows`` and ``weight`` of each group; if
+            labels or weights vary within a row, ``rows`` counts entries of the output, and its attribute
+            ``averaged_over`` names their dimensions). With
             ``by``, the groups ``scenarios_overall`` and ``effect_overall`` contain the averages over all rows; with
             several sets of labels, ``scenarios_by_<name>`` and ``effect_by_<name>`` those for each set alone.
             :func:`aimz.summary` turns the result into a table, :func:`aimz.in_words` into sentences.
@@ -320,7 +334,8 @@ class EffectMethods(RequestMethods):
         check_return_sites(return_sites)
         share_rows(requested, self._engine.parameters)
         sources, calls = open_arguments(self._engine, requested, self._local_rows())
-        groups = read_groups_of(by, weights, table, calls[baseline], sources[baseline])
+        panel = self._panel_of(calls[baseline])
+        groups = read_groups_of(by, weights, table, calls[baseline], sources[baseline], panel)
 
         fitted = {name: one["in_sample"] for name, one in requested.items()}
         check_same_rows([calls[baseline], *calls.values()], [fitted[baseline], *fitted.values()])
@@ -330,10 +345,11 @@ class EffectMethods(RequestMethods):
         )
         if nan_policy == "omit":
             groups = omit_rows_with_nan(groups, prepared.values())
-        dims = self._results.dims_without_rows(prepared[baseline])
+        panel_axes = panel.site_axes(prepared[baseline].spec, self._results.axes_of(prepared[baseline]), groups.panel)
+        dims = self._results.dims_without_rows(prepared[baseline], panel_axes)
         check_by(groups.labels, dims)
         check_contrast(contrast, dims, groups.labels)
         key = self._key(key)
         request = self._request("compare_scenarios", sources[baseline], calls, prepared, options)
-        request = replace(request, baseline=baseline, groups=groups, key=key)
+        request = replace(request, baseline=baseline, groups=groups, panel_axes=panel_axes, key=key)
         return self._results.averages(self._sum_over_rows(request), request, contrast)

@@ -60,7 +60,7 @@ class ResultBuilder:
     def check(self, prepared: PreparedCall) -> None:
         """Raise if the labels do not fit the sites of a call, before it is computed."""
         if self.dims_and_coords[0]:
-            self._axes_of(prepared)
+            self.axes_of(prepared)
 
     def posterior(
         self, posterior: Posterior, spec: KernelSpec | None, columns: InputColumns | None, index: Any
@@ -112,7 +112,7 @@ class ResultBuilder:
         expected = {name for one in comparison.scenarios.values() for name in one.plan.expected}
         averages = Averages(
             sums=compared.sums,
-            dims=self.dims_without_rows(prepared),
+            dims=self.dims_without_rows(prepared, comparison.panel_axes),
             with_rows=compared.with_rows,
             scenarios=tuple(comparison.scenarios),
             baseline=comparison.baseline,
@@ -121,6 +121,7 @@ class ResultBuilder:
             rows=groups.rows(compared.n_obs),
             weight=groups.weight(compared.n_obs),
             weight_scale=groups.scale,
+            averaged_over=(self.row_dim(prepared), *groups.panel) if groups.panel else (),
             coords=self._coords_of(prepared),
             kinds={**dict.fromkeys(expected, "expected"), **dict.fromkeys(drawn, "outcome")},
             attrs={
@@ -139,7 +140,7 @@ class ResultBuilder:
         )
         return scenario_tree(averages, contrast)
 
-    def _axes_of(self, prepared: PreparedCall) -> dict[str, tuple[str, ...]]:
+    def axes_of(self, prepared: PreparedCall) -> dict[str, tuple[str, ...]]:
         """Return the axis names of one draw of each return site."""
         labels, call = self._labels_of(prepared), prepared.call
         return {
@@ -151,7 +152,7 @@ class ResultBuilder:
         """Return the coordinates of dimensions: the user's, and the column names."""
         labels = self._labels_of(prepared)
         names = () if prepared.columns is None else prepared.columns.names
-        along = labels.along_columns(self._axes_of(prepared))
+        along = labels.along_columns(self.axes_of(prepared))
         return {**{dim: np.asarray(names) for dim in along}, **labels.coords}
 
     def site_dims(self, spec: KernelSpec) -> dict[str, tuple[str, ...]]:
@@ -165,12 +166,14 @@ class ResultBuilder:
 
         return {site.name: axes(site) for site in spec.sites}
 
-    def dims_without_rows(self, prepared: PreparedCall) -> dict[str, tuple[str, ...]]:
-        """Return the names of the axes of each return site, without the row axis."""
+    def dims_without_rows(
+        self, prepared: PreparedCall, panel_axes: Mapping[str, tuple[int | None, ...]]
+    ) -> dict[str, tuple[str, ...]]:
+        """Return the names of the axes of each return site that are not averaged over."""
         rows = prepared.plan.row_axes
         return {
-            name: tuple(axis for i, axis in enumerate(axes) if i != rows.get(name))
-            for name, axes in self._axes_of(prepared).items()
+            name: tuple(axis for i, axis in enumerate(axes) if i not in (rows.get(name), *panel_axes.get(name, ())))
+            for name, axes in self.axes_of(prepared).items()
         }
 
     def observed(self, prepared: PreparedCall, observed: Any) -> "dict[str, xr.Dataset]":

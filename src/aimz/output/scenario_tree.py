@@ -46,6 +46,8 @@ class Averages:
     weight: np.ndarray
     """Total weight of each cell, on the scale of the sums."""
     weight_scale: float = 1.0
+    averaged_over: tuple[str, ...] = ()
+    """Dimensions that are averaged over, if these are not only the rows; cells then count their entries."""
     coords: Mapping[str, Any] = field(default_factory=dict)
     """Labels of the dimensions of the sites."""
     kinds: Mapping[str, str] = field(default_factory=dict)
@@ -107,7 +109,7 @@ def scenario_tree(averages: Averages, contrast: Contrast) -> xr.DataTree:
     groups = xr.Dataset(
         {"rows": (dims, averages.rows.reshape(shape)), "weight": (dims, weight.reshape(shape))},
         coords=dict(averages.labels),
-        attrs=attributes(),
+        attrs=attributes(**({"averaged_over": list(averages.averaged_over)} if averages.averaged_over else {})),
     )
     return make_tree(
         {

@@ -1,6 +1,6 @@
 """Groups of rows (``by=``) and their weights (``weights=``)."""
 
-__all__ = ["Groups", "local_codes", "read_groups", "read_weights"]
+__all__ = ["Groups", "local_codes", "read_groups", "read_weights", "with_axes"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,15 +17,19 @@ class Groups:
     labels: Mapping[str, np.ndarray]
     """Labels along each dimension; empty if all rows are one group."""
     codes: np.ndarray | None
-    """Cell number of each row, in row-major order of the dimensions; None for one group."""
+    """Cell number of each row, in row-major order of the dimensions; None for one group.
+
+    With a panel, cells have further axes: ``(n_obs, *sizes)``."""
     weights: np.ndarray | None
-    """Weight of each row, divided by ``scale``; None for equal weights."""
+    """Weight of each row, divided by ``scale``, or of each entry of its panel; None for equal weights."""
     scale: float = 1.0
     """Factor between ``weights`` and the weights given by the user."""
     omitted: np.ndarray | None = None
     """Whether each row is left out of the averages; None if no row is."""
     equal: bool = False
     """Whether all rows that are not left out have the same weight."""
+    panel: tuple[str, ...] = ()
+    """Dimensions of the output that are averaged over together with the rows."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -43,12 +47,18 @@ class Groups:
         per_row = self.codes if self.codes is not None else self.weights
         return None if per_row is None else len(per_row)
 
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Lengths of the dimensions of the panel."""
+        per_row = self.codes if self.codes is not None else self.weights
+        return () if per_row is None else per_row.shape[1:]
+
     def rows(self, n_obs: int) -> np.ndarray:
-        """Return the number of rows of each cell."""
+        """Return the number of rows of each cell, or of entries of the panel."""
         if self.codes is None:
-            return np.array([n_obs - self.n_omitted])
+            return np.array([(n_obs - self.n_omitted) * prod(self.row_shape)])
         codes = self.codes if self.omitted is None else self.codes[~self.omitted]
-        return np.bincount(codes, minlength=self.n_cells)
+        return np.bincount(codes.ravel(), minlength=self.n_cells)
 
     @property
     def are_given(self) -> bool:
@@ -64,9 +74,10 @@ class Groups:
         """Return the groups without some rows, whose weight becomes 0."""
         if not omitted.any():
             return self
-        weights = np.ones(len(omitted), np.float32) if self.weights is None else self.weights
+        by_row = omitted.reshape(-1, *[1] * len(self.row_shape))
+        weights = np.ones(self.row_shape, np.float32) if self.weights is None else self.weights
         return replace(
-            self, weights=np.where(omitted, np.float32(0), weights), omitted=omitted, equal=self.weights is None
+            self, weights=np.where(by_row, np.float32(0), weights), omitted=omitted, equal=self.weights is None
         )
 
     def weight(self, n_obs: int) -> np.ndarray:
@@ -75,7 +86,7 @@ class Groups:
             return self.rows(n_obs).astype(np.float64)
         if self.codes is None:
             return np.array([self.weights.sum(dtype=np.float64)])
-        return np.bincount(self.codes, weights=self.weights, minlength=self.n_cells)
+        return np.bincount(self.codes.ravel(), weights=self.weights.ravel(), minlength=self.n_cells)
 
 
 def read_groups(labels: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
@@ -84,7 +95,7 @@ def read_groups(labels: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], np.nd
     Raises
     ------
     ValueError
-        If labels are missing or cannot be sorted, or there is not one for each row.
+        If labels are missing or cannot be sorted, or are of other rows than the labels of another dimension.
     """
     import pandas as pd
 
@@ -94,16 +105,16 @@ def read_groups(labels: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], np.nd
         # Categories keep their order; other labels are sorted.
         ordered = isinstance(getattr(given, "dtype", None), pd.CategoricalDtype)
         array: Any = given if ordered else np.asarray(given)
-        if array.ndim != 1 or not len(array):
+        if not array.ndim or not len(array):
             msg = f"`by` must have one label for each row; `{name}` has shape {array.shape}. Pass an array of n_obs."
             raise ValueError(msg)
         try:
-            numbers, names = pd.factorize(array, sort=True)
+            numbers, names = pd.factorize(array if ordered else array.ravel(), sort=True)
         except TypeError as error:
             msg = f"`by` must have labels that can be sorted; got `{name}` ({error}). Use labels of one type."
             raise ValueError(msg) from error
         if isinstance(given, np.ma.MaskedArray):
-            numbers[np.ma.getmaskarray(given)] = -1
+            numbers[np.ma.getmaskarray(given).ravel()] = -1
         if numbers.min() < 0:
             msg = (
                 f"`by` must have a label for each row; {int((numbers < 0).sum())} of `{name}` are missing. Give them a "
@@ -112,12 +123,21 @@ def read_groups(labels: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], np.nd
             raise ValueError(msg)
         result[name] = np.asarray(names)
         # The number of cells in several dimensions can exceed 32 bits.
-        numbers = numbers.astype(np.int64)
+        numbers = numbers.astype(np.int64).reshape(array.shape)
         if codes is not None and len(codes) != len(numbers):
             msg = f"`by` must have labels of the same rows; `{name}` has {len(numbers)}, another {len(codes)}."
             raise ValueError(msg)
-        codes = numbers if codes is None else codes * len(names) + numbers
+        if codes is None:
+            codes = numbers
+        else:
+            codes, numbers = with_axes(codes, numbers.ndim), with_axes(numbers, codes.ndim)
+            codes = codes * len(names) + numbers
     return result, codes
+
+
+def with_axes(array: np.ndarray, ndim: int) -> np.ndarray:
+    """Return an array with at least ``ndim`` axes, the last ones of length 1."""
+    return array.reshape(array.shape + (1,) * (ndim - array.ndim))
 
 
 def read_weights(given: Any) -> tuple[np.ndarray, float]:
@@ -126,10 +146,10 @@ def read_weights(given: Any) -> tuple[np.ndarray, float]:
     Raises
     ------
     ValueError
-        If there is not one finite number for each row, one is negative, or all are 0.
+        If they are not finite numbers, one is negative, or all are 0.
     """
     array = np.asarray(given)
-    if array.ndim != 1 or array.dtype.kind not in "biuf":
+    if not array.ndim or array.dtype.kind not in "biuf":
         msg = (
             f"`weights` must have one number for each row; got shape {array.shape} of {array.dtype}. Pass an array of "
             "n_obs."
@@ -147,9 +167,9 @@ def read_weights(given: Any) -> tuple[np.ndarray, float]:
 
 
 def local_codes(codes: np.ndarray, tile: int) -> np.ndarray:
-    """Return the cell of each row, numbered within the cells that occur in its tile of rows."""
-    result = np.empty(len(codes), np.int32)
+    """Return the cell of each entry, numbered within the cells that occur in its tile of rows."""
+    result = np.empty(codes.shape, np.int32)
     for start in range(0, len(codes), tile):
         rows = slice(start, start + tile)
-        result[rows] = np.unique(codes[rows], return_inverse=True)[1]
+        result[rows] = np.unique(codes[rows], return_inverse=True)[1].reshape(result[rows].shape)
     return result
