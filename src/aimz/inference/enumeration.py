@@ -30,7 +30,7 @@ from aimz.data import KernelArguments
 from aimz.errors import FitWarning, KernelValidationError, warn
 from aimz.forward import map_over_draws
 from aimz.inference.minibatch_scaling import HOLDS_DATA, enumerates_discrete, guide_parts, run_sites
-from aimz.kernel import KernelSpec, Role
+from aimz.kernel import KernelSpec, Role, isolated
 
 _FOLD = 2**20
 """Folded into the key of a fit to draw enumerated sites; larger than the number of any chain."""
@@ -261,6 +261,7 @@ def draw_discrete(
     def mark(message: dict[str, Any]) -> dict[str, Any]:
         return {"enumerate": "parallel" if message["name"] in names else None}
 
+    @isolated
     def one_draw(
         key: jax.Array, draw: Mapping[str, Any], params: Mapping[str, Any], arrays: Mapping[str, Any]
     ) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from numpyro.primitives import Messenger
 
 from aimz.data import KernelArguments
 from aimz.inference.svi import SVIFit
+from aimz.kernel import isolated
 
 _MAX_ROWS = 2**16
 """Approximate number of rows evaluated at once, over all draws."""
@@ -41,6 +42,7 @@ def _arguments(fit: SVIFit, call: KernelArguments) -> tuple[dict[str, jax.Array]
     return arrays, {**call.static, **fit.inference.static_kwargs}
 
 
+@isolated
 def check_ratios(fit: SVIFit, call: KernelArguments, key: jax.Array) -> None:
     """Check that importance ratios of draws of the guide are defined.
 
@@ -97,8 +99,9 @@ def log_ratios(fit: SVIFit, call: KernelArguments, key: jax.Array, *, num_draws:
     """
     svi, elbo = fit.inference, Trace_ELBO()
     guide, (arrays, static) = svi.guide, _arguments(fit, call)
-    laplace = guide.get_posterior(fit.params) if isinstance(guide, AutoLaplaceApproximation) else None
+    laplace = isolated(guide.get_posterior)(fit.params) if isinstance(guide, AutoLaplaceApproximation) else None
 
+    @isolated
     def ratio(key: jax.Array, params: dict[str, Any], arrays: Mapping[str, jax.Array]) -> Any:
         if laplace is None:
             return -elbo.loss(key, params, svi.model, guide, **arrays, **static)

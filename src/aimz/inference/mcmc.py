@@ -16,7 +16,7 @@ from aimz.data import KernelArguments, Posterior
 from aimz.errors import FitWarning, SavedModelError, warn
 from aimz.inference.base import Fit, KernelContext, check_fitted
 from aimz.inference.enumeration import check_enumerable, check_values, draw_discrete, enumeration_marks
-from aimz.kernel import KernelSpec, Role
+from aimz.kernel import KernelSpec, Role, isolated
 from aimz.persistence import TreeMismatchError, needs_template, read_tree, write_tree
 
 _HMC_FIELDS = ("potential_energy", "energy", "num_steps", "accept_prob", "adapt_state.step_size")
@@ -162,14 +162,14 @@ class MCMCFit(Fit):
         fields = [f"~{mcmc.sampler.sample_field}.{name}" for name in spec.deterministic_sites]
         if isinstance(mcmc.sampler, HMC):
             fields += _HMC_FIELDS
-        mcmc.sampler = copy(self._sampler)
+        mcmc.sampler = _isolated_sampler(copy(self._sampler))
         before, mcmc.progress_bar = mcmc.progress_bar, progress
         try:
             arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
             mcmc.run(key, extra_fields=tuple(fields), **arrays, **call.static)
             self._restored = None
         finally:
-            mcmc.progress_bar = before
+            mcmc.progress_bar, mcmc.sampler = before, copy(self._sampler)
         samples = mcmc.get_samples(group_by_chain=True)
         latents = tuple(latents)
         draws = {
@@ -203,6 +203,14 @@ class MCMCFit(Fit):
             marks = enumeration_marks(sampler.model, call.arrays, call.static)
             remaining = [name for name in remaining if marks.get(name) == "parallel"]
         check_enumerable(spec, remaining)
+
+
+def _isolated_sampler(sampler: Any) -> Any:
+    """Return ``sampler`` with its methods that run the model isolated."""
+    postprocess_fn = sampler.postprocess_fn
+    sampler.init, sampler.sample = isolated(sampler.init), isolated(sampler.sample)
+    sampler.postprocess_fn = lambda args, kwargs: isolated(isolated(postprocess_fn)(args, kwargs))
+    return sampler
 
 
 def _sample_stats(mcmc: MCMC) -> dict[str, np.ndarray]:

@@ -31,7 +31,7 @@ from numpyro.optim import Minimize
 from numpyro.primitives import Messenger
 
 from aimz.errors import FitWarning, warn
-from aimz.kernel import KernelSpec
+from aimz.kernel import KernelSpec, isolated
 
 type Abstract = Mapping[str, jax.ShapeDtypeStruct]
 
@@ -142,6 +142,7 @@ class AbstractSite:
         return max(prod(max(1, int(size)) for size in shape) for shape in self.shapes)
 
 
+@isolated
 def run_sites(
     function: Callable[..., Any],
     arrays: Mapping[str, Any],

@@ -21,7 +21,7 @@ from aimz.errors import CheckpointError, FitWarning, SavedModelError, warn
 from aimz.inference.base import KernelContext
 from aimz.inference.minibatch_scaling import guide_parts, run_sites
 from aimz.inference.svi_steps import forget_data
-from aimz.kernel import digest_program
+from aimz.kernel import digest_program, isolated
 from aimz.persistence import (
     NO_TEMPLATE,
     TreeMismatchError,
@@ -235,6 +235,7 @@ def _abstract_state(svi: SVI, context: KernelContext, impl: str | None) -> tuple
     own, bounded = copy(svi), list[str]()
     own.guide = deepcopy(svi.guide)  # running a guide sets it up
 
+    @isolated
     def init(key: jax.Array, arrays: Mapping[str, Any]) -> tuple[Any, Any]:
         state = own.init(key, **arrays, **context.static)
         bounded.extend(_bounded_by_data(own))

@@ -22,7 +22,7 @@ from numpyro.optim import Minimize
 from aimz.data import KernelArguments
 from aimz.errors import FitWarning, warn
 from aimz.inference.minibatch_scaling import RowScale, enumerates_discrete, guide_parts
-from aimz.kernel import LRUCache, freeze
+from aimz.kernel import LRUCache, freeze, isolated
 from aimz.progress import ProgressBar
 
 type _Carry = tuple[SVIState, jax.Array, jax.Array, jax.Array]
@@ -76,7 +76,7 @@ class SVIPrograms:
             self.set_up(call)
             return state._replace(rng_key=key)
         arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
-        initial: SVIState = self._svi.init(key, **arrays, **call.static)
+        initial: SVIState = isolated(self._svi.init)(key, **arrays, **call.static)
         return initial
 
     def set_up(self, call: KernelArguments) -> None:
@@ -194,6 +194,7 @@ class SVIPrograms:
         stable = not isinstance(self._svi.optim, Minimize)
         update = self._svi.stable_update if stable else self._svi.update
 
+        @isolated
         def step(state: SVIState, arrays: Mapping[str, jax.Array], scale: Any) -> tuple[SVIState, jax.Array, jax.Array]:
             with RowScale(names, scale) if names else nullcontext():
                 new, loss = update(state, **arrays, **static)
@@ -231,6 +232,7 @@ def _check_guide(guide: Any, given: set[str]) -> None:
         raise ValueError(msg)
 
 
+@isolated
 def _draw(
     guide: Any,
     num_samples: int,

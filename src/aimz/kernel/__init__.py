@@ -3,6 +3,7 @@
 from aimz.kernel.caching import LRUCache, freeze
 from aimz.kernel.conditioning import check_conditioned, read_condition
 from aimz.kernel.expectation import expected_value
+from aimz.kernel.handler_stack import isolated
 from aimz.kernel.handlers import Message, PredictiveHandler
 from aimz.kernel.hashing import AbstractCall, digest_program, kernel_digest
 from aimz.kernel.index_checks import BadIndices, IndexCheck, IndexChecks
@@ -56,6 +57,7 @@ __all__ = [
     "is_discrete",
     "is_storable",
     "is_undefined",
+    "isolated",
     "kernel_digest",
     "kernel_name",
     "outcome_site",

@@ -2,6 +2,7 @@
 
 __all__ = ["LRUCache", "freeze"]
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from enum import Enum
@@ -30,8 +31,12 @@ def freeze(value: object) -> Hashable:
     return (type(value), value) if isinstance(value, _PLAIN) else object()
 
 
+_LOCK = threading.RLock()
+"""Lock of all caches, held for single operations on them."""
+
+
 class LRUCache[T]:
-    """Cache that evicts the least recently used entry."""
+    """Cache that evicts the least recently used entry, for several threads."""
 
     def __init__(self, max_size: int = 64) -> None:
         self._max_size = max_size
@@ -39,14 +44,15 @@ class LRUCache[T]:
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return the entry of ``key``, calling ``make`` if there is none."""
-        if key in self._entries:
-            found = self._entries[key]
-        else:
-            found = self._entries[key] = make()
+        with _LOCK:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                return self._entries[key]
+        made = make()  # not locked: it may take long
+        with _LOCK:
+            found = self._entries.setdefault(key, made)
             if len(self._entries) > self._max_size:
                 self._entries.popitem(last=False)
-        if key in self._entries:  # another thread may have dropped it
-            self._entries.move_to_end(key)
         return found
 
     def __contains__(self, key: Hashable) -> bool:
@@ -54,4 +60,5 @@ class LRUCache[T]:
 
     def drop(self, key: Hashable) -> None:
         """Remove the entry of ``key``, if there is one."""
-        self._entries.pop(key, None)
+        with _LOCK:
+            self._entries.pop(key, None)

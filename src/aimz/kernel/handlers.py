@@ -24,6 +24,7 @@ from jax import random
 from numpyro.primitives import Messenger
 
 from aimz.errors import KernelValidationError
+from aimz.kernel.handler_stack import isolated
 from aimz.kernel.plate_growth import with_new_entries
 from aimz.types import Kernel
 
@@ -106,6 +107,11 @@ class PredictiveHandler(Messenger):
         """Names of the plates whose subsample is as long as the rows."""
         self._n_unnamed = 0
         self._scan = 0
+
+    @isolated
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the kernel under this handler alone."""
+        return super().__call__(*args, **kwargs)
 
     def process_message(self, msg: Message) -> None:
         """Set the value of a site, or the key to draw it with."""

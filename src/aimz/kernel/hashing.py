@@ -14,6 +14,7 @@ from jax import random
 from jax.extend import core
 from numpyro import handlers
 
+from aimz.kernel.handler_stack import isolated
 from aimz.kernel.spec import KernelSpec
 from aimz.types import Arrays, Kernel
 
@@ -46,6 +47,7 @@ class AbstractCall(NamedTuple):
 def kernel_digest(kernel: Kernel, example: AbstractCall, static: Mapping[str, Any]) -> str | None:
     """Return a digest of all the arithmetic of a kernel, or None if one of its sites cannot be drawn."""
 
+    @isolated
     def run(arrays: Mapping[str, Any]) -> dict[str, Any]:
         trace = handlers.trace(handlers.seed(kernel, random.key(0))).get_trace(**arrays, **static)
         found: dict[str, Any] = {}

@@ -11,6 +11,7 @@ import jax
 
 from aimz.errors import KernelValidationError
 from aimz.kernel.caching import LRUCache, freeze
+from aimz.kernel.handler_stack import isolated
 from aimz.kernel.signature import KernelSignature, kernel_name
 from aimz.kernel.spec import KernelSpec, Role, Site, merge_specs
 from aimz.kernel.tracing import Abstract, AbstractKernel, KernelTrace
@@ -72,6 +73,7 @@ class KernelReader:
         shapes, _ = AbstractKernel(self.kernel, self.signature, static).shapes(arrays, spec.row_plates)
         return {name: shapes[name] for name in spec.param_sites if name in shapes}
 
+    @isolated  # so that the structures of concurrent calls are merged one after another
     def _read_uncached(self, arrays: Arrays, static: Mapping[str, object]) -> KernelSpec:
         try:
             spec = read_kernel(self.kernel, self.signature, arrays, static)

@@ -13,7 +13,7 @@ import numpyro.distributions as dist
 from jax import random
 from numpyro.primitives import Messenger
 
-from aimz.kernel import AbstractHandler, Message, is_discrete, strip_wrappers
+from aimz.kernel import AbstractHandler, Message, is_discrete, isolated, strip_wrappers
 from aimz.primitives.result import PlateInfo, SiteInfo
 from aimz.types import Kernel, Shape
 
@@ -58,6 +58,7 @@ class _PlateRecorder(Messenger):  # type: ignore[misc,unused-ignore]
             self.found.setdefault(msg["name"], (int(size), int(size if subsample_size is None else subsample_size)))
 
 
+@isolated  # the recorded warnings are those of the process
 def record(kernel: Kernel, arrays: Mapping[str, jax.ShapeDtypeStruct], n_obs: int) -> Recording:
     """Run ``kernel`` abstractly, and record its exception and its warnings instead of raising them."""
     recording = Recording()
