@@ -21,7 +21,9 @@ type EffectKind = Literal["expected", "outcome"]
 """Whether an effect is a contrast of expected values or of drawn outcomes."""
 
 type Intervention = Mapping[str, Any]
-"""Name of a site, an argument or a column to a scalar, an array that broadcasts, or a callable on the factual value."""
+"""Name of a site, an argument or a column to a scalar, an array that broadcasts, or a callable on the factual value.
+
+An xarray array with dimensions ``(chain, draw, ...)`` has a value for each draw."""
 
 type Shape = tuple[int | str, ...]
 """A shape with names for the row axes, as in ``("n_obs", 3)``."""

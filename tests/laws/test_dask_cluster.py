@@ -22,7 +22,7 @@ from aimz import ImpactModel
 from dask_clusters import BLOCK, OPTIONS, assert_same_files, groups, line_model, new_cluster
 from distributed import Client, get_client
 from kernels import BY_NAME, long, long_draws
-from stream_helpers import KEY, N, arrays, new_model, shared
+from stream_helpers import KEY, D, N, arrays, new_model, shared
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents")
 
@@ -184,6 +184,18 @@ def test_scenarios_of_a_panel(client):
     own = np.einsum("snk,nk->sk", mu, asked["weights"]) / asked["weights"].sum(0)
     found = here["scenarios_by_column"]["mu"].sel(scenario="as is").values[0]
     np.testing.assert_allclose(found, own, rtol=1e-5, atol=1e-5)
+
+
+def test_interventions_by_draw(client):
+    case, model = shared("hierarchical")
+    group = xr.DataArray(np.arange(D) % 4, dims="draw")
+    options = {
+        **MEMORY,
+        **case.arguments(),
+        "intervention": {"group": group, "X": xr.DataArray(group / 8, dims="draw")},
+    }
+    here, there = (model.predict(**options, client=one) for one in (None, client))
+    assert_same(there, here)
 
 
 # -------------------------------------------------------------------------------------------------- any input

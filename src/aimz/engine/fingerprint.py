@@ -1,6 +1,14 @@
 """Identity of a call: fingerprints of its inputs, and digests of rows that are read while they are streamed."""
 
-__all__ = ["RowDigests", "check_resumable", "digests_for", "fingerprint_of", "known_digests", "versions"]
+__all__ = [
+    "RowDigests",
+    "check_resumable",
+    "digests_for",
+    "fingerprint_of",
+    "known_digests",
+    "versions",
+    "without_copies",
+]
 
 import hashlib
 import json
@@ -102,7 +110,7 @@ def fingerprint_of(
     for suffix, prepared in scenarios:
         texts = {
             "kernel": _of_program(step),
-            "posterior": _of_arrays(prepared.draws),
+            "posterior": _of_arrays({name: without_copies(value) for name, value in prepared.draws.items()}),
             "parameters and interventions": _of_arrays(prepared.values),
             "rng_key": key or "",
             "number of rows": str(plan.n_obs),
@@ -162,6 +170,13 @@ def _of_program(step: TracedStep) -> str:
     if found is None:
         found = _DIGESTS[step] = digest_program(step.traced.jaxpr, step.group)
     return found
+
+
+def without_copies(array: Any) -> Any:
+    """Return one entry along each axis along which a view of NumPy repeats its entries."""
+    if not isinstance(array, np.ndarray):
+        return array
+    return array[tuple(slice(0, 1 if stride == 0 else None) for stride in array.strides)]
 
 
 def _of_arrays(arrays: Mapping[str, Any]) -> str:

@@ -1,18 +1,19 @@
 """Check the indices that a kernel computes from rows of data, before or while they are streamed."""
 
-__all__ = ["StepIndexChecks", "check_indices"]
+__all__ = ["StepIndexChecks", "check_call_indices", "check_indices"]
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 
 from aimz.data import KernelArguments
+from aimz.engine.fingerprint import without_copies
 from aimz.engine.layout import InputLayout
 from aimz.forward import CompiledPrograms, JointPass, PassSpec
-from aimz.kernel import BadIndices, IndexCheck, IndexChecks
+from aimz.kernel import BadIndices, DrawnArgument, IndexCheck, IndexChecks, ResolvedIntervention
 
 
 def check_indices(
@@ -41,6 +42,42 @@ def check_indices(
         n_obs, first = call.n_obs, first_row or 0
         rows = f"{n_obs:,} rows" if first_row is None else f"rows {first:,} to {first + n_obs - 1:,}"
         _raise_faults(checks.faults(inputs, 0, n_obs, first), rows, call.tables)
+
+
+def check_call_indices(
+    programs: CompiledPrograms,
+    plan: PassSpec,
+    call: KernelArguments,
+    values: Mapping[str, Any],
+    acts: ResolvedIntervention,
+) -> None:
+    """Check all rows of a call, for each distinct value if the intervention has values that differ between draws.
+
+    Raises
+    ------
+    ValueError
+        If an index is outside of its table.
+    """
+    check_indices(programs, plan, call, values)
+    checks = programs.index_checks(plan, call.arrays, values, call.n_obs) if acts.draws else None
+    sources = frozenset().union(*(check.sources for check in checks.checks)) if checks else frozenset()
+    arguments = {one.key: one for one in acts.drawn}
+    for key, draws in acts.draws.items():
+        one = arguments.get(key, DrawnArgument(key, key))
+        columns = {column for name, column in sources if name == one.argument}
+        if not columns or (one.column is not None and columns.isdisjoint({None, one.column})):
+            continue
+        for number in np.unique(without_copies(draws).reshape(len(draws), -1), axis=0, return_index=True)[1]:
+            if key not in arguments:
+                check_indices(programs, plan, call, {**values, key: draws[number]})
+                continue
+            given = {**call.arrays, **plan.whole_arrays}[one.argument]
+            new = np.asarray(one.set(np.asarray(given), draws[number]))
+            if one.argument in call.arrays:
+                check_indices(programs, plan, replace(call, arrays={**call.arrays, one.argument: new}), values)
+            else:
+                static = {**plan.static, one.argument: jax.numpy.asarray(new)}
+                check_indices(programs, replace(plan, static=static), call, values)
 
 
 type _Place = tuple[Any, int | None]

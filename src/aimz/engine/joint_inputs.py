@@ -41,7 +41,8 @@ def _structure(prepared: PreparedCall, frozen: dict[int, Hashable]) -> Hashable:
         plan.expected,
         plan.grown,
         tuple(sorted(plan.row_axes.items())),
-        tuple(sorted(prepared.draws)),
+        # Draws of the posterior are one object in all scenarios; values of an intervention by draw are not.
+        tuple(sorted((name, id(value)) for name, value in prepared.draws.items())),
         shapes(prepared.values),
         shapes(prepared.call.arrays),
     )

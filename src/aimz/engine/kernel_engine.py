@@ -15,6 +15,7 @@ from aimz.data import (
     AxisLabels,
     KernelArguments,
     KernelParameters,
+    Posterior,
     axis_labels,
     check_axes,
     is_array,
@@ -22,7 +23,7 @@ from aimz.data import (
     read_call,
 )
 from aimz.engine.attributes import call_attrs
-from aimz.engine.index_checks import check_indices
+from aimz.engine.index_checks import check_call_indices, check_indices
 from aimz.engine.options import RESERVED_PARAMETERS
 from aimz.engine.output_checks import as_integers, check_observed, check_values
 from aimz.engine.prepared_call import PredictionSettings, PreparedCall
@@ -37,8 +38,10 @@ from aimz.kernel import (
     KernelReader,
     KernelSignature,
     KernelSpec,
+    ResolvedIntervention,
     Scored,
     Site,
+    Substitution,
     ValueSource,
     check_conditioned,
     read_kernel,
@@ -268,7 +271,7 @@ class KernelEngine:
         spec = self.read_spec(call)
         return_sites = self.read_return_sites(spec, settings.return_sites)
         reader = ValueReader(self.kernel, self.signature, self.parameters)
-        acts = reader.intervention(settings.intervention, spec, call)
+        acts = reader.intervention(settings, spec, call)
         call = replace(call, arrays={**call.arrays, **acts.arrays}, static={**call.static, **acts.static})
         spec = self.read_spec(call) if acts.static else spec  # a plain number may change the sites
         known = self.reader.spec or spec
@@ -303,21 +306,22 @@ class KernelEngine:
             marks_unseen=settings.scored is Scored.ALL,
             expected=expected,
             summed={name: spec[name].n_values or 0 for name in substitution.sites_from(ValueSource.SUMMED)},
-            row_axes={site.name: site.row_axes[0] for site in spec.sites if site.row_axes},
+            row_axes=_row_axes(spec, acts),
+            drawn=tuple(acts.drawn),
             grown=frozenset(grown),
             discrete_sources=substitution.discrete_sources(spec, return_sites),
         )
         fitted = {name: params[name] for name in substitution.sites_from(ValueSource.FITTED)}
         values = {**fitted, **acts.values, **conditioned}
-        check_indices(self.programs, plan, call, values)
+        check_call_indices(self.programs, plan, call, values, acts)
         return PreparedCall(
             settings=replace(settings, return_sites=return_sites),
             spec=spec,
             call=call,
             substitution=substitution,
             plan=plan,
-            draws={} if posterior is None else {n: posterior.draws[n] for n in substitution.from_posterior},
-            values=values,
+            draws=_draws(posterior, substitution, acts),
+            values={name: value for name, value in values.items() if name not in acts.draws},
             attrs=call_attrs(substitution, settings, grown, [name for name in outcomes if name not in expected]),
             columns=self.read_columns(call),
             new_entries=grown,
@@ -333,6 +337,21 @@ class KernelEngine:
             if has_missing(np.asarray(found[name])):
                 found[name] = with_nan(np.asarray(found[name]))
         return found
+
+
+def _draws(
+    posterior: Posterior | None, substitution: Substitution, acts: ResolvedIntervention
+) -> dict[str, jax.Array | np.ndarray]:
+    """Return the values that differ between draws: of the posterior and of the intervention."""
+    kept = {} if posterior is None else {name: posterior.draws[name] for name in substitution.from_posterior}
+    return {**kept, **acts.draws}
+
+
+def _row_axes(spec: KernelSpec, acts: ResolvedIntervention) -> dict[str, int]:
+    """Return the row axis of one draw of each site, and of each value by draw of an argument, that has one."""
+    axes = {site.name: site.row_axes[0] for site in spec.sites if site.row_axes}
+    by_row = (one for one in acts.drawn if one.argument in acts.arrays)
+    return axes | {one.key: 0 for one in by_row if acts.draws[one.key].shape[1] > 1}
 
 
 def _expected_sites(

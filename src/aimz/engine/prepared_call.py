@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import numpy as np
 
 from aimz.data import KernelArguments, Posterior
 from aimz.forward import PassSpec
@@ -82,8 +83,8 @@ class PreparedCall:
     """Arguments of the kernel, interventions on arguments included."""
     substitution: Substitution
     plan: PassSpec
-    draws: Mapping[str, jax.Array]
-    """Posterior draws that are substituted."""
+    draws: Mapping[str, jax.Array | np.ndarray]
+    """Posterior draws that are substituted, and values of the intervention that differ between draws."""
     values: Mapping[str, Any]
     """Fitted parameters and interventions on sites."""
     attrs: Mapping[str, Any]

@@ -8,11 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from aimz.data import KernelArguments, KernelParameters, RowReader, check_aligned, check_array
+from aimz.data import KernelArguments, KernelParameters, RowReader, axis_labels, check_aligned, check_array
 from aimz.engine.callables import checked_callable
 from aimz.engine.prepared_call import PredictionSettings
-from aimz.kernel import KernelSignature, KernelSpec, ResolvedIntervention, read_condition, read_intervention
-from aimz.types import Intervention, Kernel
+from aimz.kernel import DrawValues, KernelSignature, KernelSpec, ResolvedIntervention, read_condition, read_intervention
+from aimz.types import Kernel
+
+SAMPLE_DIMS = ("chain", "draw")
+
+
+def is_by_draw(value: Any) -> bool:
+    """Return whether a value is an xarray array with a dimension of the draws."""
+    return bool(axis_labels(value)) and not set(SAMPLE_DIMS).isdisjoint(value.dims)
 
 
 @dataclass(frozen=True)
@@ -24,11 +31,17 @@ class ValueReader:
     parameters: KernelParameters
 
     def intervention(
-        self, intervention: Intervention | None, spec: KernelSpec, call: KernelArguments
+        self, settings: PredictionSettings, spec: KernelSpec, call: KernelArguments
     ) -> ResolvedIntervention:
         """Return the checked intervention."""
+        intervention = settings.intervention
         if isinstance(intervention, Mapping):
-            intervention = {name: self._read_act(name, value, call) for name, value in intervention.items()}
+            intervention = {
+                name: self._read_draws(name, value, call, settings)
+                if is_by_draw(value)
+                else self._read_act(name, value, call)
+                for name, value in intervention.items()
+            }
         return read_intervention(
             intervention,
             kernel=self.kernel,
@@ -56,6 +69,28 @@ class ValueReader:
             posterior=() if settings.posterior is None else settings.posterior.draws.keys(),
             intervened=intervened,
         )
+
+    def _read_draws(self, name: str, value: Any, call: KernelArguments, settings: PredictionSettings) -> DrawValues:
+        """Check values that differ between draws, given by an xarray array with the dimensions of the draws."""
+        dims = [dim for dim in SAMPLE_DIMS if dim in value.dims]
+        # Labels may be in another order; only the number of draws is known.
+        for dim in dims:
+            value = value.sortby(dim) if dim in value.indexes else value
+        value = value.transpose(*dims, ...)
+        chains = 1 if settings.posterior is None else settings.posterior.num_chains
+        sizes, n_draws = {"chain": chains, "draw": settings.n_draws // chains}, settings.n_draws
+        found = {dim: value.sizes[dim] for dim in dims}
+        if found not in (sizes, {"draw": n_draws}):
+            msg = (
+                f"`intervention[{name!r}]` must have one value for each draw, {sizes}; got {found}. Pass an array with "
+                "dimensions ('chain', 'draw') of these lengths."
+            )
+            raise ValueError(msg)
+        if value.ndim == len(dims):
+            return DrawValues(np.asarray(check_array(value.values.reshape(-1), f"intervention[{name!r}]")))
+        each = value.stack({"__draw": dims}, create_index=False).transpose("__draw", ...)
+        parts = (self._read_value(f"intervention[{name!r}]", name, each[i], call) for i in range(n_draws))
+        return DrawValues(np.stack([np.asarray(part) for part in parts]))
 
     def _read_act(self, name: str, value: Any, call: KernelArguments) -> Any:
         """Check one value of an intervention; a callable on streamed rows is applied as they are read."""

@@ -129,8 +129,8 @@ class CompiledPrograms:
             for group in joint.scenario_groups
         )
         axes = tuple(sorted(joint.row_axes.items()))
-        axes += tuple(sorted(joint.panel_axes.items()))
-        cache_key = (groups, joint.baseline, joint.width, joint.tile, axes, jax.tree.structure(inputs), shapes)
+        panel = tuple(sorted(joint.panel_axes.items()))
+        cache_key = (groups, joint.baseline, joint.width, joint.tile, axes, panel, jax.tree.structure(inputs), shapes)
 
         def make() -> TracedStep:
             flags: set[str] = set()
@@ -273,6 +273,7 @@ def _pass_key(kind: str, plan: PassSpec) -> Hashable:
         plan.n_obs,
         plan.n_draws,
         plan.return_sites,
+        plan.drawn,
         plan.unobserve,
         plan.row_plates,
         plan.expected,

@@ -24,7 +24,7 @@ import numpy as np
 
 from aimz.forward.densities import READERS, joint_density
 from aimz.forward.draw_batching import TracedFunction, group_size, map_draws, trace
-from aimz.kernel import Message, PredictiveHandler, expected_value, is_undefined, outcome_site
+from aimz.kernel import DrawnArgument, Message, PredictiveHandler, expected_value, is_undefined, outcome_site
 from aimz.statistics import missing_code
 from aimz.types import Kernel
 
@@ -43,6 +43,8 @@ class PassSpec:
     return_sites: tuple[str, ...] = ()
     transforms: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     """Callable interventions by site."""
+    drawn: tuple[DrawnArgument, ...] = ()
+    """Arguments and columns whose value differs between draws."""
     unobserve: frozenset[str] = frozenset()
     """Names of observed sites that are drawn although they have data."""
     row_plates: frozenset[str] = frozenset()
@@ -153,7 +155,10 @@ def one_pass(
                 rows=own.rows,
                 grown=plan.grown,
             )
-            found = handler.run({**plan.static, **arrays, **own.arrays})
+            arguments = {**plan.static, **arrays, **own.arrays}
+            for one in plan.drawn:
+                arguments[one.argument] = one.set(arguments[one.argument], {**draws, **own.draws}[one.key])
+            found = handler.run(arguments)
             if flags is not None and handler.anonymous_noise:
                 flags.add("anonymous noise")
             return found

@@ -2,6 +2,7 @@
 
 from aimz.kernel.caching import LRUCache, freeze
 from aimz.kernel.conditioning import check_conditioned, read_condition
+from aimz.kernel.draw_values import DrawnArgument, DrawValues
 from aimz.kernel.expectation import expected_value
 from aimz.kernel.handler_stack import isolated
 from aimz.kernel.handlers import Message, PredictiveHandler
@@ -28,6 +29,8 @@ __all__ = [
     "AbstractCall",
     "AbstractHandler",
     "BadIndices",
+    "DrawValues",
+    "DrawnArgument",
     "IndexCheck",
     "IndexChecks",
     "InputColumns",

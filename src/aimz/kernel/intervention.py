@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aimz.kernel.draw_values import DrawnArgument, DrawValues
 from aimz.kernel.signature import KernelSignature
 from aimz.kernel.spec import KernelSpec, Role, Site
 from aimz.kernel.tracing import AbstractKernel
@@ -31,6 +32,18 @@ class ResolvedIntervention:
     """New values of other arguments."""
     downstream: frozenset[str] = frozenset()
     """Sites that descend from a site or argument of the intervention."""
+    draws: dict[str, np.ndarray] = field(default_factory=dict)
+    """Values ``(n_draws, ...)`` that differ between draws, by site or key of a drawn argument.
+
+    ``values``, ``arrays`` and ``static`` hold the value of one draw."""
+    drawn: list[DrawnArgument] = field(default_factory=list)
+    """Arguments and columns whose values differ between draws."""
+
+    def keep_draws(self, argument: str, given: DrawValues, fitted: Any, column: tuple[int, str] | None = None) -> None:
+        """Record values of an argument, or of a column given by its position and name, that differ between draws."""
+        key = f"argument {argument}" if column is None else f"argument {argument}[{column[1]}]"
+        self.draws[key] = given.aligned(fitted)
+        self.drawn.append(DrawnArgument(key, argument, None if column is None else column[0]))
 
 
 def read_intervention(
@@ -94,11 +107,7 @@ def read_intervention(
             )
             raise ValueError(msg)
         names.add(given)
-        table: Any = arrays[given]
-        if getattr(table, "is_lazy", False) and all(callable(v) or np.ndim(v) == 0 for v in by_column.values()):
-            table = table.apply(partial(_with_columns, columns=columns, values=by_column))
-        else:
-            table = _with_columns(np.asarray(table), columns, by_column)
+        table = _set_columns(read, given, arrays[given], columns, by_column)
         hit |= _set_argument(read, given, table, kernel, signature, spec, arrays, static)
     # A site that is set no longer depends on anything; a site that is transformed is still drawn or computed first.
     return replace(read, downstream=(spec.descendants(names | hit) | hit) - frozenset(read.values))
@@ -118,6 +127,21 @@ def _with_columns(table: np.ndarray, columns: Sequence[str], values: Mapping[str
     return wide
 
 
+def _set_columns(
+    read: ResolvedIntervention, argument: str, table: Any, columns: Sequence[str], given: Mapping[str, Any]
+) -> Any:
+    """Return the input with new values in some of its columns, in one draw if they differ between draws."""
+    values = dict(given)
+    for name, value in given.items():
+        if isinstance(value, DrawValues):
+            values[name] = one = value.first(table.dtype)
+            fitted = fit_to_shape(one, (table.shape[0],), str(table.dtype), f"column `{name}`")
+            read.keep_draws(argument, value, fitted, (columns.index(name), name))
+    if getattr(table, "is_lazy", False) and all(callable(v) or np.ndim(v) == 0 for v in values.values()):
+        return table.apply(partial(_with_columns, columns=columns, values=values))
+    return _with_columns(np.asarray(table), columns, values)
+
+
 def _set_site(read: ResolvedIntervention, site: Site, value: Any) -> None:
     if site.in_control_flow and (callable(value) or not site.is_sample):
         how = "by a callable" if callable(value) else "that is computed"
@@ -127,7 +151,12 @@ def _set_site(read: ResolvedIntervention, site: Site, value: Any) -> None:
         )
         raise ValueError(msg)
     if not callable(value):
-        read.values[site.name] = fit_to_shape(value, site.traced_shape, site.dtype, f"site `{site.name}`")
+        one = value.first(site.dtype) if isinstance(value, DrawValues) else value
+        fitted = fit_to_shape(one, site.traced_shape, site.dtype, f"site `{site.name}`")
+        read.values[site.name] = fitted
+        if isinstance(value, DrawValues):
+            # A view with stride 0 along the axes that do not vary takes no memory for them.
+            read.draws[site.name] = np.broadcast_to(value.aligned(fitted), (len(value.values), *fitted.shape))
         return
     try:
         result = jax.eval_shape(value, jax.ShapeDtypeStruct(site.traced_shape, site.dtype))
@@ -159,10 +188,15 @@ def _set_argument(
     """Record the new value of an argument; return the sites that depend on it directly, unless the spec has them."""
     if name in arrays:
         new = value(arrays[name]) if callable(value) else value
+        if isinstance(value, DrawValues):
+            new = value.first(arrays[name].dtype)
         if hasattr(new, "is_lazy") and new.shape[:1] == arrays[name].shape[:1]:
             read.arrays[name] = new  # rows that are read in parts
             return set()
-        read.arrays[name] = fit_to_shape(new, arrays[name].shape, str(arrays[name].dtype), f"argument `{name}`")
+        fitted = fit_to_shape(new, arrays[name].shape, str(arrays[name].dtype), f"argument `{name}`")
+        read.arrays[name] = fitted
+        if isinstance(value, DrawValues):
+            read.keep_draws(name, value, fitted)
         return set()
     if name not in static:
         msg = (
@@ -172,8 +206,18 @@ def _set_argument(
         raise ValueError(msg)
     old = static[name]
     new = value(old) if callable(value) else value
+    if isinstance(value, DrawValues):
+        if not isinstance(old, jax.Array):
+            msg = (
+                f"An intervention on argument `{name}` with one value for each draw needs an array; the call passes "
+                f"{old!r}, which the kernel may use when it is traced. Pass `{name}=jnp.asarray({old!r})`."
+            )
+            raise TypeError(msg)
+        new = value.first(old.dtype)
     if isinstance(old, jax.Array):  # an array without a row axis
         new = jnp.asarray(fit_to_shape(new, old.shape, str(old.dtype), f"argument `{name}`"))
+    if isinstance(value, DrawValues):
+        read.keep_draws(name, value, new)
     read.static[name] = new
     try:
         abstract = {key: jax.ShapeDtypeStruct(a.shape, a.dtype) for key, a in arrays.items()}
@@ -204,6 +248,8 @@ def fit_to_shape(
         raise ValueError(msg)
     if not trailing and not by_row:
         msg = f"{option} {what} must broadcast to its shape {shape}; got shape {array.shape}."
+        if option.startswith("An intervention"):
+            msg += " For one value for each draw, pass an xarray.DataArray with dimensions ('chain', 'draw')."
         raise ValueError(msg)
     aligned = array if trailing else array.reshape(padded)
     # A NumPy view with stride 0 marks rows that are all the same, and takes no memory for them.

@@ -187,7 +187,7 @@ class EffectMethods(RequestMethods):
         return self._execute(replace(request, baseline="baseline"), self._key(given, options))
 
     def _panel_of(self, call: KernelArguments) -> Panel:
-        """Return the axes of the output, with the labels of the user and those of the arguments."""
+        """Return the axes of the output, with the labels that the user and the arguments give them."""
         spec = self._engine.read_spec(call)
         labels = {dim: names for axes in call.axes.values() for dim, names in axes if names is not None}
         labels.update(self._results.dims_and_coords[1] or {})

@@ -238,8 +238,8 @@ class PredictionMethods(RequestMethods):
             Input.
         intervention : mapping, optional
             Name of a site, of a kernel argument, or of a column if ``X`` is a data frame, to a value: a scalar, an
-            array that broadcasts, or a function of the factual value. Latent sites that descend from the intervention
-            are resampled.
+            array that broadcasts, or a function of the factual value. An ``xarray.DataArray`` with dimensions ``(chain,
+            draw, ...)`` has a value for each draw. Latent sites that descend from the intervention are resampled.
         condition : mapping of str to array_like, optional
             Values of ``sample`` sites that are known and are not the effect of an action, such as an observed mediator
             or the outcome itself. Sites that depend on them use these values; nothing else is resampled, and nothing is
