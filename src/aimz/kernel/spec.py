@@ -212,6 +212,15 @@ class KernelSpec:
         return found
 
     @property
+    def top_level_sites(self) -> tuple[str, ...]:
+        """Names of the latent sites without rows that depend on no other latent site."""
+        latents = [site for site in self.sites if site.role is Role.LATENT]
+        dependent = self.descendants(site.name for site in latents)
+        return tuple(
+            site.name for site in latents if site.name not in dependent and not (site.row_axes or site.maybe_rows)
+        )
+
+    @property
     def discrete_latents(self) -> tuple[str, ...]:
         """Names of the latent sites with discrete support."""
         return tuple(site.name for site in self.sites if site.role is Role.LATENT and site.is_discrete)

@@ -2,13 +2,15 @@
 
 __all__ = ["ScoringMethods"]
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 
+from aimz.data import GENERATOR
 from aimz.distributed import collective_call
-from aimz.engine import read_options
+from aimz.engine import PredictionSettings, read_options
 from aimz.model.base import optional_key
 from aimz.model.requests import RequestMethods
 from aimz.statistics import LeaveOneOut
@@ -91,6 +93,66 @@ class ScoringMethods(RequestMethods):
         )
         request = self._prepare_scores(X, y, kwargs, options, "log_likelihood")
         return self._execute(request, self._key(key, options) if request.first.needs_key else None)
+
+    def log_prior(
+        self, X: Any = None, *, return_sites: str | Iterable[str] | None = None, **kwargs: Any
+    ) -> "xr.DataTree":
+        """Return the log density of the priors at each posterior draw, as ``arviz_stats.psense`` reads it.
+
+        Power-scaling of priors [1]_ changes the priors that are not part of a hierarchy, so the default is the sites
+        that depend on no other latent site. Name the sites yourself if some of these are auxiliary, such as the
+        standard normal sites of a non-centered parametrization.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_obs, ...), optional
+            Input, on which priors may depend. The default is the input of the last fit, if it is in memory.
+        return_sites : str or iterable of str, optional
+            Latent sites. The default is all latent sites that have no row axis and depend on no other latent site.
+        **kwargs
+            Further arguments of the kernel, with ``X``.
+
+        Returns
+        -------
+        xarray.DataTree
+            Groups ``log_prior`` and ``posterior``. Each site of ``log_prior`` is one array with dimensions ``(chain,
+            draw, ...)``: the log density of each event, without any scaling.
+
+        Raises
+        ------
+        NotFittedError
+            If there is no posterior.
+        ValueError
+            If the input is unknown, or a site is not a latent site with posterior draws.
+
+        References
+        ----------
+        .. [1] Kallioinen, Paananen, Bürkner and Vehtari (2024), Detecting and diagnosing prior and likelihood
+           sensitivity with power-scaling, Statistics and Computing 34.
+        """
+        posterior = self._fitted("log_prior")
+        if X is None and not kwargs and self._observed is not None and self._observed.call is not None:
+            call = self._observed.call.without(self.param_output)
+        elif X is None:
+            msg = "`log_prior` needs the input, and the data of the fit are not in memory. Pass `X` of the fit."
+            raise ValueError(msg)
+        else:
+            call = self._engine.read_call(X, kwargs)
+        spec = self._engine.read_spec(call)
+        names = self._engine.read_latents(spec, spec.top_level_sites if return_sites is None else return_sites) or ()
+        missing = [name for name in names if name not in posterior.draws]
+        if missing or not names:
+            msg = (
+                f"`log_prior` needs posterior draws of latent sites; got {', '.join(missing or names) or 'none'}. "
+                f"Sites with draws: {', '.join(posterior.draws)}. Name some of them in `return_sites`."
+            )
+            raise ValueError(msg)
+        settings = PredictionSettings(
+            n_draws=posterior.n_draws, params=self._fit.params, posterior=posterior, return_sites=names
+        )
+        prepared = self._engine.prepare(call, settings)
+        found = self._engine.run("log_density", prepared, jax.random.key(0, impl=GENERATOR))
+        return self._results.tree("log_prior", found, prepared, auxiliary=self._auxiliary_groups(), key=None)
 
     @collective_call
     def loo(
