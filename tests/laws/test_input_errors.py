@@ -251,6 +251,7 @@ OPTIONS = [
     ({"output_dir": 3}, TypeError, "`output_dir` must be a path, a URL or a zarr store; got 3"),
     ({"output_dir": "{}/file"}, NotADirectoryError, "`output_dir` must be a directory; got .*file is a file"),
     ({"output_dir": "{}/file/under"}, NotADirectoryError, "`output_dir` must be a directory; got .*file is a file"),
+    ({"output_dir": "{}/link"}, FileNotFoundError, "`output_dir` must be a directory; .*link is a link to gone, which"),
     ({"resume": 3}, TypeError, "must be a path, a URL or a zarr store; got 3"),
     ({"resume": "{}/nowhere"}, FileNotFoundError, "`resume` must be the directory of an interrupted call; there is no"),
     ({"resume": "{}/file"}, OSError, "must be (the|a) directory"),
@@ -264,6 +265,7 @@ OPTIONS = [
 def test_options_of_streams(method, options, error, match, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("gone")
     before = sorted(tmp_path.rglob("*"))
     given = {name: v.format(tmp_path) if isinstance(v, str) else v for name, v in options.items()}
     model = fitted_model()

@@ -18,10 +18,16 @@ def read_output_dir(output_dir: Any, name: str = "output_dir") -> Path:
     TypeError, ValueError
         As :func:`read_input_dir`.
     OSError
-        If the path is a file, or cannot be written.
+        If the path is a file or a broken link, or cannot be written.
     """
     path = read_input_dir(output_dir, name)
-    parent = next(p for p in (path, *path.parents) if p.exists())
+    parent = next(p for p in (path, *path.parents) if os.path.lexists(p))
+    if not parent.exists():
+        msg = (
+            f"`{name}` must be a directory; got {path}, and {parent} is a link to {parent.readlink()}, which does not "
+            "exist. Create the target of the link, or choose another directory."
+        )
+        raise FileNotFoundError(msg)
     if not parent.is_dir():
         msg = f"`{name}` must be a directory; got {path}, and {parent} is a file. Choose another."
         raise NotADirectoryError(msg)

@@ -181,8 +181,9 @@ class Directory(Location):
 
     def claim(self) -> bool:
         """Create the directory; return False if it exists already."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self.path.mkdir(parents=True)
+            self.path.mkdir()
         except FileExistsError:
             return False
         return True

@@ -21,7 +21,15 @@ class TemporaryDirectory:
     """Directory that is removed when the model and every result that refers to it are deleted, or the process ends."""
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="aimz-"))
+        try:
+            self.path = Path(tempfile.mkdtemp(prefix="aimz-"))
+        except OSError as error:
+            place = tempfile.tempdir or os.environ.get("TMPDIR")
+            msg = (
+                f"Results without an `output_dir` are stored in the temporary directory; {place} cannot be written "
+                f"({error.strerror}). Set `TMPDIR` to another directory, or pass `output_dir` or `store='memory'`."
+            )
+            raise OSError(error.errno, msg) from error
         self._finalizer = weakref.finalize(self, _remove, str(self.path), os.getpid())
 
     def close(self) -> None:
