@@ -37,7 +37,9 @@ def links(tmp_path) -> Path:
 @pytest.mark.parametrize("name", ["dangling", "dangling/below/it", "a", "b/below", "good/../dangling"])
 def test_broken_links_raise(links, name):
     before = sorted(links.rglob("*"))
-    with pytest.raises(FileNotFoundError, match=r"`place` must be a directory; got .* is a link to .*Create the target"):
+    with pytest.raises(
+        FileNotFoundError, match=r"`place` must be a directory; got .* is a link to .*Create the target"
+    ):
         read_output_dir(links / name, "place")
     assert sorted(links.rglob("*")) == before
     assert read_output_dir(links / "good" / "new") == links / "good" / "new"
@@ -64,5 +66,5 @@ def test_link_that_breaks_after_the_check_raises(links):
 
 def test_missing_temporary_directory_raises(links, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(links / "dangling"))
-    with pytest.raises(OSError, match=r"stored in the temporary directory; .*dangling cannot be written .*Set `TMPDIR`"):
+    with pytest.raises(OSError, match=r"in the temporary directory; .*dangling cannot be written .*Set `TMPDIR`"):
         TemporaryDirectory()

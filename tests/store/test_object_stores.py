@@ -249,7 +249,7 @@ def test_result_is_readable_by_zarr_and_xarray(server, bucket, model, expected):
                 for name, array in theirs[group].data_vars.items():
                     np.testing.assert_array_equal(ours[group][name].values, array.values)
             assert ours.attrs["artifact_path"] == url
-    assert check_result(read_location(url, "path", call=True))["complete"]
+    assert check_result(read_location(url, "path", call=True)).checksums
 
 
 def test_statistics_and_other_methods(server, bucket, model, tmp_path):

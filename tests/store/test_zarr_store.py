@@ -26,7 +26,6 @@ from aimz.store import (
     Directory,
     Group,
     Journal,
-    StoredArray,
     TemporaryDirectory,
     Variable,
     ZarrStore,
@@ -238,7 +237,7 @@ def test_unfinished_result_cannot_be_opened(tmp_path, name):
     refuses(OPENERS[name], tmp_path)
     fill(store, chunks=(2,))
     refuses(OPENERS[name], tmp_path)
-    assert not (tmp_path / "zarr.json").exists()
+    assert b"aimz_unfinished" in (tmp_path / "zarr.json").read_bytes()
     store.finish(N_ROWS)
     OPENERS[name](tmp_path)
 
@@ -250,7 +249,7 @@ def test_check_result_raises_with_advice_for_an_unfinished_result(tmp_path):
     with pytest.raises(IncompleteResultError, match=f"did not finish.*resume='{tmp_path}'"):
         check_result(tmp_path)
     store.finish(N_ROWS)
-    assert check_result(tmp_path)["complete"]
+    assert check_result(tmp_path).checksums is not None
 
 
 @pytest.mark.parametrize("chunks", [(), (0,), (0, 2), (1, 2)])
@@ -262,7 +261,7 @@ def test_finish_raises_for_missing_chunks(tmp_path, chunks, shape):
     fill(store, ("y",), chunks)
     with pytest.raises(OSError, match="is missing"):
         store.finish(N_ROWS)
-    assert not (tmp_path / "zarr.json").exists()
+    assert b"aimz_unfinished" in (tmp_path / "zarr.json").read_bytes()
 
 
 @pytest.mark.parametrize("length", [0, 10, 100])
@@ -298,7 +297,7 @@ def test_root_metadata_are_written_atomically_and_last(tmp_path, monkeypatch):
     seen = []
 
     def replace(source: Any, target: Any, *args: Any, **kwargs: Any) -> None:
-        if Path(target) == tmp_path / "zarr.json":
+        if Path(target) == tmp_path / "zarr.json" and "aimz_unfinished" not in Path(source).read_text():
             seen.append(files(tmp_path))
             json.loads(Path(source).read_text())  # the draft is complete before it is renamed
         os_replace(source, target, *args, **kwargs)
@@ -308,8 +307,9 @@ def test_root_metadata_are_written_atomically_and_last(tmp_path, monkeypatch):
     store.finish(N_ROWS)
     (before,) = seen
     after = files(tmp_path)
-    assert "zarr.json" not in before
-    assert {name for name in before if not name.endswith(".partial")} - {JOURNAL} == set(after) - {"zarr.json"}
+    assert b"aimz_unfinished" in before["zarr.json"]
+    assert {name for name in before if not name.endswith(".partial")} - {JOURNAL} == set(after)
+    assert [name for name, content in after.items() if name != "zarr.json" and content != before[name]] == []
     assert JOURNAL in before
     assert JOURNAL not in after
 
@@ -393,7 +393,7 @@ def test_unknown_length(tmp_path):
     with xr.open_datatree(tmp_path, engine="zarr") as tree:
         for name, whole in WHOLE.items():
             np.testing.assert_array_equal(tree[GROUP][name].values, whole)
-    assert check_result(tmp_path)["chunks"][f"{GROUP}/y"] == 3
+    assert check_result(tmp_path).chunks[f"{GROUP}/y"] == 3
 
 
 def test_moved_result_is_readable(result, tmp_path):
@@ -439,7 +439,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes | None]] = {
 @pytest.mark.parametrize("name", ["mu", "y"])
 @pytest.mark.parametrize("reopened", [False, True])
 def test_reading_a_damaged_chunk_raises(result, damage, name, reopened):
-    live = StoredArray(result.location.path, f"{GROUP}/{name}") if reopened else result.read(name)
+    live = check_result(result.location.path).array(f"{GROUP}/{name}") if reopened else result.read(name)
     np.testing.assert_array_equal(live[...], WHOLE[name])
     chunk = result.location.path / GROUP / name / "c" / "0" / "0" / "1"
     content = DAMAGE[damage](chunk.read_bytes())
@@ -480,16 +480,19 @@ def test_check_result_raises_for_other_directories(tmp_path):
 
 @pytest.mark.parametrize("reopened", [False, True])
 def test_reading_a_removed_result_raises_stale_result_error(result, reopened):
-    live = StoredArray(result.location.path, f"{GROUP}/mu") if reopened else result.read("mu")
+    live = check_result(result.location.path).array(f"{GROUP}/mu") if reopened else result.read("mu")
     shutil.rmtree(result.location.path)
     with pytest.raises(StaleResultError, match="no longer exists"):
         live[...]
 
 
 def test_opening_a_removed_array_raises_stale_result_error(result):
+    opened = check_result(result.location.path)
     shutil.rmtree(result.location.path)
     with pytest.raises(StaleResultError):
-        StoredArray(result.location.path, f"{GROUP}/mu")
+        opened.array(f"{GROUP}/mu")[...]
+    with pytest.raises(FileNotFoundError, match="There is no result"):
+        check_result(result.location.path)
 
 
 def test_temporary_result_is_stale_once_its_directory_is_closed():
@@ -572,7 +575,7 @@ def test_resumed_run_writes_the_same_files_wherever_it_was_killed(tmp_path, monk
             whole_call(directory, shape)
         disk.at = None
         left = sorted(files(directory))
-        if "zarr.json" in left:
+        if "zarr.json" in left and b"aimz_unfinished" not in (directory / "zarr.json").read_bytes():
             check_result(directory)
             continue
         for name in ("zarr.open_group", "xarray.open_datatree"):
@@ -656,10 +659,10 @@ def test_zarr_configuration_is_unchanged(tmp_path, settings):
     assert settings() == before
     fill(store)
     store.finish(N_ROWS)
-    StoredArray(tmp_path, f"{GROUP}/mu")[...]
+    check_result(tmp_path).array(f"{GROUP}/mu")[...]
     assert settings() == before
     with pytest.raises(OSError):
-        StoredArray(tmp_path / "nothing", "here")
+        check_result(tmp_path / "nothing")
     assert settings() == before
     # A user's array with chunks left out on purpose reads as before.
     other = zarr.create_array(tmp_path / "other", shape=(4,), chunks=(2,), dtype="int32", fill_value=7)
@@ -675,7 +678,7 @@ def test_zarr_configuration_is_unchanged_by_threads(result, settings):
     def work() -> None:
         barrier.wait()
         for _ in range(50):
-            StoredArray(result.location.path, f"{GROUP}/mu")
+            check_result(result.location.path).array(f"{GROUP}/mu")
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:

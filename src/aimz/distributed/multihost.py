@@ -130,7 +130,7 @@ class MultiHostExecutor:
         runner = self._runner_from(*ranges[0])
         part = None
         if not options.verify_only:
-            part = _shared_writer(store, first, last) if stored else _part(store, first, last)
+            part = _shared_writer(store, n_obs) if stored else _part(store, first, last)
         hidden = options.progress is None or not process_group.is_coordinator
         with ProgressBar(total=n_obs, unit=" rows", desc=options.progress, disable=hidden, delay=0.5) as bar:
             for number, (start, stop) in enumerate(ranges, 1):
@@ -151,8 +151,7 @@ class MultiHostExecutor:
                     theirs: _Progress = mine if process == process_group.index else pickle.loads(content)
                     if options.record is not None and theirs.digests:
                         options.record(theirs.digests)
-                    if theirs.payload is not None:
-                        assert store is not None
+                    if theirs.payload is not None and store is not None:
                         store.add(theirs.payload)
                     bar.update(theirs.rows)
         runner.check_length(n_obs)
@@ -204,8 +203,8 @@ def _part(store: "ResultStore | None", start: int, stop: int) -> "StorePart":
     return store.part(start, stop)
 
 
-def _shared_writer(store: "ResultStore | None", start: int, stop: int) -> "StorePart":
+def _shared_writer(store: "ResultStore | None", n_obs: int) -> "StorePart":
     """Return the coordinator's chunk writer, sent to every process."""
-    content = b"" if store is None else pickle.dumps(store.part(start, stop))
+    content = b"" if store is None else pickle.dumps(store.part(0, n_obs))
     writer: StorePart = pickle.loads(process_group.allgather("chunk writer", content)[0])
     return writer

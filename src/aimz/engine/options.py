@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aimz._imports import begin_imports
 from aimz.data import check_count, read_output_dir
+from aimz.errors import IncompleteResultError
 from aimz.statistics import Reduction, read_statistics
 
 if TYPE_CHECKING:
@@ -153,20 +154,27 @@ def _find_resumable(resume: Any, top: "Location | None") -> "Location":
 
 def _read_resumable(location: "Location") -> ResumableCall:
     """Return the journal of a call and whether the call is complete."""
-    from aimz.store import Journal, check_result
+    from aimz.store import JOURNAL, Journal, check_result, is_unfinished
 
-    if location.has("zarr.json"):
-        state = check_result(location)
-        journal = Journal(location, state["fingerprint"], state["created_at"])
-        return ResumableCall(location, journal, complete=True, rows=state["rows"])
+    root = location.get("zarr.json")
+    if not is_unfinished(location, root):
+        result = check_result(location)
+        journal = Journal(location, result.fingerprint, result.created_at)
+        return ResumableCall(location, journal, complete=True, rows=result.rows)
     unfinished = Journal.read(location)
-    if unfinished is None or not unfinished.fingerprint:
+    if unfinished is not None:
+        return ResumableCall(location, unfinished)
+    if root is not None or location.has(JOURNAL):
         msg = (
-            f"`resume` must be the directory of an interrupted call; {location} has no journal. Call again without "
-            "`resume`."
+            f"The interrupted call in {location} cannot be resumed: its journal is missing or damaged. Call again "
+            "without `resume`."
         )
-        raise ValueError(msg)
-    return ResumableCall(location, unfinished)
+        raise IncompleteResultError(msg)
+    msg = (
+        f"`resume` must be the directory of an interrupted call; {location} has no journal. Call again without it, or "
+        "with the directory that the error named."
+    )
+    raise ValueError(msg)
 
 
 def _check_client(client: Any, shard_axis: str) -> Any:

@@ -99,26 +99,25 @@ def open_result(path: "str | os.PathLike[str] | Store | StorePath") -> xr.DataTr
     Traceback (most recent call last):
     FileNotFoundError: There is no result there: pass the `artifact_path` of one.
     """
-    from aimz.store import STATE, StoredArray, check_result, read_location
+    from aimz.store import check_result, read_location, reporting_damage
 
     location = read_location(path, "path", call=True)
-    check_result(location)
-    root: Any = location.store_path("", read_only=True)
+    result = check_result(location)
+    root: Any = result.open_store()
     groups = {}
-    with xr.open_datatree(root, engine="zarr") as tree:
+    with reporting_damage(location), xr.open_datatree(root, engine="zarr") as tree:
         for name, node in tree.children.items():
             plain = node.to_dataset().drop_vars(list(node.data_vars))
             variables = {
-                str(v): (array.dims, lazy_array(StoredArray(location, f"{name}/{v}")), array.attrs)
+                str(v): (array.dims, lazy_array(result.array(f"{name}/{v}")), array.attrs)
                 for v, array in node.data_vars.items()
             }
             sizes = {dim: size for dim, size in node.sizes.items() if dim not in plain.coords}
             groups[f"/{name}"] = (
                 plain.load().assign(variables).assign_coords({d: pd.RangeIndex(n) for d, n in sizes.items()})
             )
-        attrs = {key: value for key, value in tree.attrs.items() if key != STATE}
     opened = xr.DataTree.from_dict(groups)
-    opened.attrs = attrs
+    opened.attrs = dict(result.attrs)
     return opened
 
 

@@ -14,7 +14,8 @@ from aimz.store.journal import JOURNAL, Journal
 from aimz.store.location import Directory, Location, as_location, new_call_location
 from aimz.store.memory import InMemoryStore
 from aimz.store.object_store import ObjectStoreLocation
-from aimz.store.stored_array import STATE, StoredArray, check_result
+from aimz.store.stored_array import StoredArray
+from aimz.store.stored_result import STATE, StoredResult, check_result, is_unfinished, reporting_damage
 from aimz.store.temporary_directory import TemporaryDirectory
 from aimz.store.temporary_file import TemporaryFileStore
 from aimz.store.urls import read_location
@@ -34,6 +35,7 @@ __all__ = [
     "ResultStore",
     "StorePart",
     "StoredArray",
+    "StoredResult",
     "SumAccumulator",
     "TemporaryDirectory",
     "TemporaryFileStore",
@@ -41,6 +43,8 @@ __all__ = [
     "ZarrStore",
     "as_location",
     "check_result",
+    "is_unfinished",
     "new_call_location",
     "read_location",
+    "reporting_damage",
 ]

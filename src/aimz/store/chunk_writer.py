@@ -2,30 +2,35 @@
 
 __all__ = ["ChunkWriter"]
 
-import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from math import ceil
 from typing import Any
 
 import numpy as np
-import zarr
+from zarr.storage import StorePath
 
 from aimz.errors import IncompleteResultError
-from aimz.statistics import has_missing, missing_code
+from aimz.statistics import has_missing
 from aimz.store.base import StorePart, Variable
+from aimz.store.checksums import ChunkChecksums, ChunkStore, chunk_number, grid_of
+from aimz.store.journal import Journal
 from aimz.store.location import OWNER, Location
-from aimz.store.stored_array import FILL_VALUE, StoredArray
-from aimz.store.zarr_metadata import zarr_settings
+from aimz.store.stored_array import StoredArray
+from aimz.store.stored_result import check_result
+from aimz.store.zarr_metadata import array_document, open_chunks
+
+type Payload = tuple[list[tuple[str, int, int]], set[str]]
+"""Name, number and checksum of each chunk that a writer has written, and the arrays with missing integers."""
 
 
 class ChunkWriter(StorePart):
     """Writes and reads chunks of a streamed group.
 
     Several writers may run concurrently, in several processes, if no two of them write parts of the same chunk.  An
-    unpickled writer opens the arrays on first use, after checking that its run may still write.
+    unpickled writer checks on first use that its run may still write.
 
     Parameters
     ----------
@@ -36,29 +41,63 @@ class ChunkWriter(StorePart):
     variables
         Variables of the group.
     owner
-        Content of the file ``OWNER`` as long as this writer may write.
+        Content of the file ``OWNER`` as long as this writer may write; "" for the writer of the process of the call.
+    known
+        Variable to the checksums of its chunks that an interrupted run recorded, by number; None if it recorded none.
+    journal
+        Journal that records the chunks; None if the call cannot be resumed.
     """
 
     whole_chunks = True
 
-    def __init__(self, location: Location, group: str, variables: Mapping[str, Variable], owner: str = "") -> None:
+    def __init__(
+        self,
+        location: Location,
+        group: str,
+        variables: Mapping[str, Variable],
+        owner: str = "",
+        known: Mapping[str, Mapping[int, int]] | None = None,
+        journal: Journal | None = None,
+    ) -> None:
         self.max_writers = location.max_writers
         self._location = location
         self._group = group
         self._variables = dict(variables)
         self._owner = owner
-        self._arrays: dict[str, Any] = {}
+        self._known = known
+        self._journal = journal
         self._lock = threading.Lock()
-        self._with_missing: set[str] = set()
-        """Arrays of integers in which this process has written missing values."""
+        self._checked = not owner
+        self._arrays: dict[str, Any] = {}
+        self._documents = {name: array_document(variable) for name, variable in self._variables.items()}
+        self.checksums = {name: ChunkChecksums() for name in self._variables}
+        """Variable to the checksums of its chunks that are known in this process."""
+        for name, numbers in (known or {}).items():
+            for number, checksum in numbers.items():
+                self.checksums[name].set(number, checksum)
+        self._written: list[tuple[str, int, int]] = []
+        self.with_missing: set[str] = set()
+        """Arrays of integers in which missing values were found."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle without the open arrays."""
-        return ChunkWriter, (self._location, self._group, self._variables, self._owner)
+        """Pickle what another process needs: the recorded chunks, but not those of this process."""
+        journal = Journal.for_chunks if self._journal is not None and self._location.local else None
+        return _unpickle, (self._location, self._group, self._variables, self._owner, self._known, journal)
 
-    def set_array(self, name: str, array: Any) -> None:
-        """Set the zarr array of a variable."""
-        self._arrays[name] = array
+    def document(self, name: str) -> dict[str, Any]:
+        """Return the metadata of a variable with its current length."""
+        return self._documents[name]
+
+    def known_between(self, start: int, stop: int) -> dict[str, dict[int, int]] | None:
+        """Return the recorded checksums of the chunks of some rows; None if no chunks were recorded."""
+        if self._known is None:
+            return None
+        found = {}
+        for name, variable in self._variables.items():
+            chunk = 1 if variable.axis is None else variable.chunks[variable.axis]
+            rows = (0, None) if variable.axis is None else (start // chunk, ceil(stop / chunk))
+            found[name] = self.checksums[name].known(*rows)
+        return found
 
     def array(self, name: str) -> Any:
         """Return the zarr array of a variable.
@@ -69,12 +108,42 @@ class ChunkWriter(StorePart):
             If the location is not accessible from this process, or the run may no longer write.
         """
         with self._lock:
+            if not self._checked:
+                self._check_owner()
+                self._checked = True
             if name not in self._arrays:
-                if not self._arrays:
-                    self._check_owner()
-                with zarr_settings():
-                    self._arrays[name] = zarr.open_array(self._location.store_path(f"{self._group}/{name}"), mode="r+")
+                root, path = self._location.store_path(""), f"{self._group}/{name}"
+                grids = {path: grid_of(self._documents[name])}
+                store = ChunkStore(root.store, root.path, grids, on_write=self._record, on_read=self._compare)
+                self._arrays[name] = open_chunks(StorePath(store, root.path) / path, self._documents[name])
             return self._arrays[name]
+
+    def _record(self, path: str, number: int, checksum: int) -> None:
+        """Record the checksum of a chunk that is written."""
+        name = path.removeprefix(f"{self._group}/")
+        with self._lock:
+            if self.checksums[name].get(number) != checksum:
+                self.checksums[name].set(number, checksum)
+                self._written.append((name, number, checksum))
+                if self._journal is not None:
+                    self._journal.record_chunk(path, number, checksum)
+
+    def _compare(self, path: str, number: int, checksum: int) -> None:
+        """Check that a chunk that was read is the recorded one."""
+        known = self.checksums[path.removeprefix(f"{self._group}/")].get(number)
+        if known < 0:
+            self._record(path, number, checksum)
+        elif known != checksum:
+            msg = f"chunk {number} is not the chunk that was written there"
+            raise ValueError(msg)
+
+    def resize(self, name: str, length: int) -> None:
+        """Set the length of the streamed axis of a variable whose number of rows was not known."""
+        axis, document = self._variables[name].axis, self._documents[name]
+        if axis is not None and document["shape"][axis] != length:
+            with self._lock:
+                document["shape"] = [length if i == axis else size for i, size in enumerate(document["shape"])]
+                self._arrays.pop(name, None)
 
     def _check_owner(self) -> None:
         found = self._location.get(OWNER)
@@ -95,39 +164,38 @@ class ChunkWriter(StorePart):
 
     def write(self, name: str, array: np.ndarray, start: int) -> None:
         """Write a piece that covers whole chunks; each chunk is written atomically."""
-        stored, variable = self.array(name), self._variables[name]
+        variable = self._variables[name]
         where, piece = variable.place(array, start)
         if variable.axis is not None and variable.shape[variable.axis] is None:
             end = start + piece.shape[variable.axis]
-            if end > stored.shape[variable.axis]:
-                stored.resize((*stored.shape[: variable.axis], end, *stored.shape[variable.axis + 1 :]))
-                self.mark_missing(name)
-        stored[where] = piece.astype(variable.dtype, copy=False)
-        if variable.may_be_missing and name not in self._with_missing and has_missing(piece):
-            self._with_missing.add(name)
-            self.mark_missing(name)
+            # A piece that ends within a chunk is the last one.
+            self.resize(name, end if end % variable.chunks[variable.axis] else max(self.length(name), end))
+        if variable.may_be_missing and has_missing(piece):
+            self.with_missing.add(name)
+        self.array(name)[where] = piece
+        if self._journal is not None:
+            self._journal.flush()
 
-    def mark_missing(self, name: str) -> None:
-        """Record in the metadata of an array that it has missing integers, which xarray then reads as NaN."""
-        if name not in self._with_missing:
-            return
-        path = f"{self._group}/{name}/zarr.json"
-        node = json.loads(self._location.get(path) or b"{}")
-        node["attributes"] = {**node.get("attributes", {}), FILL_VALUE: missing_code(self._variables[name].dtype)}
-        self._location.put(path, json.dumps(node, indent=2).encode())
+    def payload(self) -> Payload:
+        """Return the chunks that were written since the last call, and the arrays with missing integers."""
+        with self._lock:
+            written, self._written = self._written, []
+        return written, self.with_missing
 
-    def payload(self) -> None:
-        """Return None: the chunks are in the store already."""
+    def add(self, payload: Payload) -> None:
+        """Add the chunks that another process has written."""
+        written, with_missing = payload
+        for name, number, checksum in written:
+            self.checksums[name].set(number, checksum)
+            if self._journal is not None and not self._location.local:
+                self._journal.record_chunk(f"{self._group}/{name}", number, checksum)
+        self.with_missing |= with_missing
+        if self._journal is not None:
+            self._journal.flush()
 
     def read(self, name: str) -> StoredArray:
         """Return a reader of a variable of the complete result."""
-        return StoredArray(self._location, f"{self._group}/{name}", array=self.opened(name))
-
-    def opened(self, name: str) -> Any:
-        """Return the open zarr array of a variable, unless its metadata were changed by a process that writes it."""
-        node = self._location.get(f"{self._group}/{name}/zarr.json") if self._variables[name].may_be_missing else None
-        changed = node is not None and FILL_VALUE in json.loads(node).get("attributes", {})
-        return None if changed else self._arrays.get(name)
+        return check_result(self._location).array(f"{self._group}/{name}")
 
     def fail(self, error: BaseException) -> BaseException:
         """Add a note to an error on how the call is resumed, and return it."""
@@ -137,22 +205,27 @@ class ChunkWriter(StorePart):
     def length(self, name: str) -> int:
         """Return the current length of the streamed axis of a variable."""
         axis = self._variables[name].axis
-        return 0 if axis is None else int(self.array(name).shape[axis])
+        return 0 if axis is None else int(self._documents[name]["shape"][axis])
 
     def missing(self, name: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, ...]]:
-        """Yield the grid positions of chunks that are missing or damaged.
+        """Yield the grid positions of chunks that are missing, damaged or not the recorded ones.
 
         With ``start`` and ``stop``, only chunks that overlap this range of the streamed axis are checked; if that is
         the axis of the draws, the range counts through all chains.  A variable without such an axis belongs to index 0.
         """
-        stored = self.array(name)
-        positions = list(_positions(self._variables[name], stored, start, stop))
+        stored, variable = self.array(name), self._variables[name]
+        positions = list(_positions(variable, stored, start, stop))
+        grid, must_be_known = grid_of(self._documents[name]), self._known is not None and self._location.local
 
         def is_whole(position: tuple[int, ...]) -> bool:
+            if must_be_known and self.checksums[name].get(chunk_number(position, grid)) < 0:
+                return False
             try:
-                stored[tuple(slice(p * c, (p + 1) * c) for p, c in zip(position, stored.chunks, strict=True))]
+                found = stored[tuple(slice(p * c, (p + 1) * c) for p, c in zip(position, stored.chunks, strict=True))]
             except self._location.read_errors:
                 return False
+            if variable.may_be_missing and has_missing(np.asarray(found)):
+                self.with_missing.add(name)
             return True
 
         if self.max_writers == 1 or len(positions) < 2:
@@ -178,3 +251,15 @@ def _positions(variable: Variable, stored: Any, start: int, stop: int | None) ->
         length = min(chunks[axis], shape[axis] - position[axis] * chunks[axis])
         if first + length > start and (stop is None or first < stop):
             yield position
+
+
+def _unpickle(
+    location: Location,
+    group: str,
+    variables: Mapping[str, Variable],
+    owner: str,
+    known: Mapping[str, Mapping[int, int]] | None,
+    journal: Callable[[Location], Journal] | None,
+) -> ChunkWriter:
+    """Return a writer in another process, which appends to a journal of its own."""
+    return ChunkWriter(location, group, variables, owner, known, None if journal is None else journal(location))

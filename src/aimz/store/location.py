@@ -73,6 +73,14 @@ class Location(ABC):
     def get(self, name: str) -> bytes | None:
         """Return the content of a file, or None if it does not exist."""
 
+    def get_all(self, names: Iterable[str]) -> dict[str, bytes | None]:
+        """Return the contents of several files, by name."""
+        return {name: self.get(name) for name in names}
+
+    @abstractmethod
+    def tail(self, name: str, length: int) -> bytes:
+        """Return the end of a file that exists."""
+
     def has(self, name: str) -> bool:
         """Return whether a file exists."""
         return self.get(name) is not None
@@ -165,6 +173,12 @@ class Directory(Location):
             return (self.path / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
+
+    def tail(self, name: str, length: int) -> bytes:
+        """Return the end of a file that exists."""
+        with (self.path / name).open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - length))
+            return file.read()
 
     def delete(self, name: str) -> None:
         """Delete a file if it exists."""

@@ -2,6 +2,7 @@
 
 __all__ = ["ObjectStoreLocation"]
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Coroutine, Iterable
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from zarr.abc.store import Store
+from zarr.abc.store import Store, SuffixByteRequest
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, ManagedMemoryStore, MemoryStore, StorePath, WrapperStore
@@ -100,6 +101,21 @@ class ObjectStoreLocation(Location):
         """Return a value, or None if it does not exist."""
         found = _wait(self.store.get(self._key(name), default_buffer_prototype()))
         return None if found is None else found.to_bytes()
+
+    def get_all(self, names: Iterable[str]) -> dict[str, bytes | None]:
+        """Return several values, requested concurrently."""
+        prototype, wanted = default_buffer_prototype(), list(names)
+
+        async def get_each() -> list[Any]:
+            return await asyncio.gather(*(self.store.get(self._key(name), prototype) for name in wanted))
+
+        found = _wait(get_each())
+        return {n: None if value is None else value.to_bytes() for n, value in zip(wanted, found, strict=True)}
+
+    def tail(self, name: str, length: int) -> bytes:
+        """Return the end of a value that exists."""
+        found = _wait(self.store.get(self._key(name), default_buffer_prototype(), SuffixByteRequest(length)))
+        return b"" if found is None else found.to_bytes()
 
     def delete(self, name: str) -> None:
         """Delete a value if it exists."""

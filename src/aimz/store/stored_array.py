@@ -1,60 +1,78 @@
 """Reader of stored arrays that raises for missing or damaged chunks."""
 
-__all__ = ["FILL_VALUE", "STATE", "StoredArray", "check_result"]
+__all__ = ["FILL_VALUE", "StoredArray"]
 
-import json
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import zarr
+from zarr.storage import StorePath
 
 from aimz.errors import IncompleteResultError, StaleResultError
 from aimz.statistics import with_nan
-from aimz.store.location import Location, as_location
+from aimz.store.checksums import ChunkChecksums, ChunkStore, grid_of
+from aimz.store.location import Location
 from aimz.store.temporary_directory import TemporaryDirectory
-from aimz.store.zarr_metadata import zarr_settings
+from aimz.store.zarr_metadata import open_chunks
 
-STATE = "aimz_store"
-"""Attribute of the root group that lists the contents of a complete result."""
 FILL_VALUE = "_FillValue"
 """Attribute of an array of integers in which values are missing, by the CF conventions."""
 
 
+@dataclass(frozen=True, eq=False)
 class StoredArray:
     """An array of a complete result, read in pieces.
 
     Keeps the temporary directory of its model from being removed.  An unpickled copy does not.
-
-    Parameters
-    ----------
-    location
-        Location of the result.
-    name
-        Path of the array in the result.
-    temporary
-        Temporary directory that contains the result, if any.
-    array
-        Zarr array, if it is open already.
     """
 
-    def __init__(
-        self, location: Location | Path, name: str, temporary: TemporaryDirectory | None = None, array: Any = None
-    ) -> None:
-        self.location = as_location(location)
-        self.name = name
-        self._temporary = temporary
-        if array is None:
-            try:
-                with zarr_settings():
-                    array = zarr.open_array(self.location.store_path(name, read_only=True), mode="r")
-            except self.location.read_errors as error:
-                raise self._explain(error) from error
-        self._array = array
-        self.shape: tuple[int, ...] = array.shape
-        self._may_be_missing = FILL_VALUE in array.attrs and array.dtype.kind == "i"
-        self.dtype: np.dtype = np.dtype(np.float64) if self._may_be_missing else array.dtype
-        self.chunks: tuple[int, ...] = array.chunks
+    location: Location
+    name: str
+    """Path of the array in the result."""
+    document: Mapping[str, Any] = field(repr=False)
+    """Metadata of the array."""
+    checksums: ChunkChecksums | None = field(repr=False)
+    """Checksums of the chunks; None in results of format 1."""
+    temporary: TemporaryDirectory | None = field(default=None, repr=False)
+    """Temporary directory that contains the result, if any."""
+
+    @cached_property
+    def _array(self) -> Any:
+        """The zarr array."""
+        root = self.location.store_path("", read_only=True)
+        store = ChunkStore(
+            root.store, root.path, {self.name: grid_of(self.document)}, on_write=_reject, on_read=self.compare
+        )
+        return open_chunks(StorePath(store, root.path) / self.name, self.document)
+
+    def compare(self, _: str, number: int, checksum: int) -> None:
+        """Check that a chunk that was read is the chunk that was written at its position."""
+        if self.checksums is not None and self.checksums.get(number) != checksum:
+            msg = f"chunk {number} is not the chunk that was written there"
+            raise ValueError(msg)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+        shape: tuple[int, ...] = self._array.shape
+        return shape
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Length of a chunk along each axis."""
+        chunks: tuple[int, ...] = self._array.chunks
+        return chunks
+
+    @cached_property
+    def _may_be_missing(self) -> bool:
+        return FILL_VALUE in self._array.attrs and self._array.dtype.kind == "i"
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the values; float64 for integers of which some are missing."""
+        return np.dtype(np.float64) if self._may_be_missing else self._array.dtype
 
     @property
     def ndim(self) -> int:
@@ -71,8 +89,8 @@ class StoredArray:
         IncompleteResultError
             If a chunk is missing or was altered.
         """
-        if self._temporary is not None:
-            self._temporary.check_open()
+        if self.temporary is not None:
+            self.temporary.check_open()
         try:
             found = np.asarray(self._array[key])
         except self.location.read_errors as error:
@@ -88,42 +106,11 @@ class StoredArray:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the location and the name."""
-        return StoredArray, (self.location, self.name)
+        """Pickle without the temporary directory."""
+        return StoredArray, (self.location, self.name, self.document, self.checksums)
 
 
-def check_result(place: Location | Path) -> dict[str, Any]:
-    """Check that a result is complete, and return the state stored in its root.
-
-    Raises
-    ------
-    IncompleteResultError
-        If the call did not finish, or files are missing.
-    FileNotFoundError
-        If the location does not exist.
-    """
-    location = as_location(place)
-    root = location.get("zarr.json")
-    if root is None and not location.exists():
-        msg = f"There is no result in {location}: pass the directory of one call, the `artifact_path` of its result."
-        raise FileNotFoundError(msg)
-    if root is None:
-        msg = (
-            f"The result in {location} is incomplete: the call that was writing it did not finish. Finish it with the "
-            f"same call and {location.resume}."
-        )
-        raise IncompleteResultError(msg)
-    state = json.loads(root)["attributes"].get(STATE)
-    if state is None:
-        msg = (
-            f"The Zarr store in {location} is no result of this package: its root has no attribute `{STATE}`. Pass "
-            "the `artifact_path` of a result."
-        )
-        raise IncompleteResultError(msg)
-    read: dict[str, Any] = json.loads(state)
-    found = location.count_chunks(read["chunks"])
-    for name, count in read["chunks"].items():
-        if found[name] != count:
-            msg = f"Array `{name}` of the result in {location} has {found[name]} of its {count} chunks. Predict again."
-            raise IncompleteResultError(msg)
-    return read
+def _reject(*_: Any) -> None:
+    """Raise: a complete result is only read."""
+    msg = "A complete result cannot be written."
+    raise PermissionError(msg)

@@ -2,9 +2,21 @@
 
 zarr writes metadata through an event loop, which takes milliseconds for each array, and a small result has a dozen.
 Metadata are therefore created in memory, once for each kind of array, and written as files.
+
+The metadata of an unfinished group or array have one more field, `UNFINISHED`. By the Zarr specification, a reader that
+does not know it must not open the node, and no library does; since the file exists, no library creates another.
 """
 
-__all__ = ["new_array", "put_whole", "zarr_settings"]
+__all__ = [
+    "UNFINISHED",
+    "array_document",
+    "encode_document",
+    "group_document",
+    "open_chunks",
+    "put_whole",
+    "unfinished",
+    "zarr_settings",
+]
 
 import json
 import threading
@@ -16,13 +28,17 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
-from zarr.storage import MemoryStore
+from zarr.storage import MemoryStore, StorePath
 
 from aimz.store.base import Variable
+from aimz.store.checksums import ChunkChecksums, ChunkStore, chunk_number, grid_of, tail_checksum
 from aimz.store.location import Location
 
 _SMALL_BYTES = 2**18
 """Size up to which the files of an array are cached, such as a posterior that many calls store."""
+
+UNFINISHED = "aimz_unfinished"
+"""Field of the metadata of a group or an array that is not complete."""
 
 _lock = threading.RLock()
 
@@ -39,33 +55,63 @@ def zarr_settings() -> Iterator[None]:
         yield
 
 
-def new_array(location: Location, name: str, variable: Variable, attrs: str = "{}") -> tuple[Any, dict[str, Any]]:
-    """Create an array without chunks; return it and its metadata."""
+def group_document(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a group."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+
+
+def array_document(variable: Variable, attrs: str = "{}") -> dict[str, Any]:
+    """Return the metadata of an array; axes of unknown length have length 0."""
     shape = tuple(0 if size is None else size for size in variable.shape)
     template = _template(shape, variable.chunks, variable.dtype, variable.dims, attrs)
-    document = _files(template)["zarr.json"]
-    location.put(f"{name}/zarr.json", document)
-    array = zarr.AsyncArray(
-        metadata=template.metadata,
-        store_path=location.store_path(name),
-        config=template.async_array.config,
-    )
-    return zarr.Array(array), json.loads(document)
+    document: dict[str, Any] = json.loads(_files(template)["zarr.json"])
+    return document
+
+
+def unfinished(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a group or an array with the field that keeps readers from opening it."""
+    return {**document, UNFINISHED: {"name": UNFINISHED, "must_understand": True}}
+
+
+def encode_document(document: Mapping[str, Any]) -> bytes:
+    """Return metadata as the content of a file."""
+    return json.dumps(document, indent=2).encode()
+
+
+def open_chunks(path: StorePath, document: Mapping[str, Any]) -> Any:
+    """Return the array with these metadata, whose file is not read."""
+    with zarr_settings():
+        return zarr.Array(zarr.AsyncArray(metadata=dict(document), store_path=path))  # type: ignore[call-overload]
 
 
 def put_whole(
     location: Location, name: str, variable: Variable, values: np.ndarray, attrs: Mapping[str, Any]
-) -> tuple[dict[str, Any], int]:
-    """Write an array with all its values; return its metadata and its number of chunks."""
+) -> tuple[dict[str, Any], ChunkChecksums]:
+    """Write an array with all its values, its metadata last; return the metadata and the checksums of its chunks."""
     encoded = json.dumps(dict(attrs))
+    checksums = ChunkChecksums()
     if values.dtype.kind == "O" or values.nbytes > _SMALL_BYTES:
-        array, document = new_array(location, name, variable, encoded)
-        array[...] = values
-        return document, int(array.nchunks)
+        document = array_document(variable, encoded)
+        root = location.store_path("")
+        store = ChunkStore(
+            root.store,
+            root.path,
+            {name: grid_of(document)},
+            on_write=lambda _, number, checksum: checksums.set(number, checksum),
+            on_read=lambda *_: None,
+        )
+        open_chunks(StorePath(store, root.path) / name, document)[...] = values
+        location.put(f"{name}/zarr.json", encode_document(document))
+        return document, checksums
     files = _small_files(values.tobytes(), variable.shape, variable.chunks, variable.dtype, variable.dims, encoded)
+    document = json.loads(files["zarr.json"])
+    grid = grid_of(document)
     for file, content in files.items():
-        location.put(f"{name}/{file}", content)
-    return json.loads(files["zarr.json"]), len(files) - 1
+        if file != "zarr.json":
+            checksums.set(chunk_number(tuple(map(int, file.split("/")[1:])), grid), tail_checksum(content))
+            location.put(f"{name}/{file}", content)
+    location.put(f"{name}/zarr.json", files["zarr.json"])
+    return document, checksums
 
 
 @lru_cache(maxsize=64)

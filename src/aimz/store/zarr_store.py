@@ -1,7 +1,8 @@
 """Store of persistent results: one Zarr v3 hierarchy for each call, complete or unreadable.
 
-Without a ``zarr.json`` at the root, a directory is no Zarr hierarchy and cannot be opened.  This file is written last,
-atomically; until then a journal identifies the call that the arrays belong to.
+Until the result is complete, the metadata of the root, the groups and the streamed arrays have a field that keeps every
+reader from opening them, and a journal identifies the call that the arrays belong to.  The root is written last,
+atomically.
 """
 
 __all__ = ["ZarrStore"]
@@ -10,22 +11,25 @@ import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import product
-from math import ceil, prod
+from math import prod
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
-import zarr
 
+from aimz.statistics import missing_code
 from aimz.store.base import Group, ResultStore, Variable
-from aimz.store.chunk_writer import ChunkWriter
+from aimz.store.checksums import TAIL, ChunkChecksums, chunk_number, grid_of, tail_checksum
+from aimz.store.chunk_writer import ChunkWriter, Payload
 from aimz.store.journal import Journal
 from aimz.store.location import OWNER, Directory, Location, as_location
-from aimz.store.stored_array import STATE, StoredArray
+from aimz.store.stored_array import FILL_VALUE, StoredArray
+from aimz.store.stored_result import StoredResult, check_result, reporting_damage
 from aimz.store.temporary_directory import TemporaryDirectory
-from aimz.store.zarr_metadata import new_array, put_whole, zarr_settings
+from aimz.store.zarr_metadata import encode_document, group_document, put_whole, unfinished
 
 
 class ZarrStore(ResultStore):
@@ -62,51 +66,76 @@ class ZarrStore(ResultStore):
         self._journal = journal
         self._temporary = home
         self._variables: dict[str, Variable] = {}
-        self._chunks: dict[str, int] = {}
         self._resumed = False
-        self._part: ChunkWriter | None = None
+        self._owner = ""
+        """Identifier of this run, once other processes write."""
         self._nodes: dict[str, Any] = {}
-        """Metadata of the groups and arrays written by this run, by path."""
+        """Metadata of the groups and arrays, by path."""
+        self._checksums: dict[str, ChunkChecksums] = {}
+        """Checksums of the chunks of each array, by path."""
         self._writer = ChunkWriter(self.location, name, {})
+        self._result: StoredResult | None = None
 
     def open(self, group: Group) -> None:
-        """Create the arrays, or open the arrays of an interrupted call."""
+        """Create the arrays, or continue the arrays of an interrupted call."""
         self._variables = dict(group.variables)
-        self._writer = ChunkWriter(self.location, self._name, self._variables)
         grows = any(None in variable.shape for variable in self._variables.values())
         self.max_writers = 1 if grows else self.location.max_writers
-        resumed = self._resumed = self.location.has(f"{self._name}/zarr.json")
+        chunks = None if self._journal is None else self._journal.chunks
+        known = None
+        if chunks is not None:
+            paths = {name: f"{self._name}/{name}" for name in self._variables}
+            known = {name: chunks[path].known() for name, path in paths.items() if path in chunks}
+        self._resumed = self.location.has(f"{self._name}/zarr.json")
+        self._put_unfinished("", {})
+        self._writer = ChunkWriter(self.location, self._name, self._variables, known=known, journal=self._journal)
+        for name, variable in self._variables.items():
+            if None in variable.shape:
+                self._writer.resize(name, self._interrupted_length(name, variable, known))
+            self.location.put(
+                f"{self._name}/{name}/zarr.json", encode_document(unfinished(self._writer.document(name)))
+            )
         self._put_group(self._name, group)
-        for name, variable in group.variables.items():
-            path = f"{self._name}/{name}"
-            if resumed and self.location.has(f"{path}/zarr.json"):
-                with zarr_settings():
-                    array = zarr.open_array(self.location.store_path(path), mode="r+")
-            else:
-                array, self._nodes[path] = new_array(self.location, path, variable)
-            self._writer.set_array(name, array)
+
+    def _interrupted_length(self, name: str, variable: Variable, known: Mapping[str, Mapping[int, int]] | None) -> int:
+        """Return the length of an array of an interrupted call that grows; 0 in a new call.
+
+        The last chunk counts as a whole one, until the stream ends.
+        """
+        assert variable.axis is not None
+        if known is not None:
+            return (max(known.get(name, ()), default=-1) + 1) * variable.chunks[variable.axis]
+        with reporting_damage(self.location):  # format 1
+            document = json.loads(self.location.get(f"{self._name}/{name}/zarr.json") or b"null")
+            return 0 if document is None else int(document["shape"][variable.axis])
 
     def write_group(self, name: str, group: Group, data: Mapping[str, Any]) -> None:
         """Write another group as a whole."""
         self._put_group(name, group)
         for array, variable in group.variables.items():
-            path, values = f"{name}/{array}", np.asarray(data[array]).astype(variable.dtype, copy=False)
-            self._nodes[path], self._chunks[path] = put_whole(self.location, path, variable, values, {})
+            values = np.asarray(data[array]).astype(variable.dtype, copy=False)
+            self._put_whole(f"{name}/{array}", variable, values, {})
+
+    def _put_whole(self, path: str, variable: Variable, values: np.ndarray, attrs: Mapping[str, Any]) -> None:
+        """Write an array with all its values."""
+        self._nodes[path], self._checksums[path] = put_whole(self.location, path, variable, values, attrs)
+
+    def _put_unfinished(self, name: str, attributes: Mapping[str, Any]) -> None:
+        """Write the metadata of a group that is not complete."""
+        node = self._nodes[name] = group_document(attributes)
+        self.location.put(f"{name}/zarr.json".lstrip("/"), encode_document(unfinished(node)))
 
     def _put_group(self, name: str, group: Group) -> None:
         """Write the metadata and the labels of a group, also those that an interrupted call has written."""
         # By the CF conventions, labels that are not dimensions are distinguished from variables by this attribute.
         labels = " ".join(label for label, (dims, _, _) in group.coords.items() if dims != (label,))
-        attributes = {**group.attrs, **({"coordinates": labels} if labels else {})}
-        node = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        self._nodes[name] = node
-        self.location.put(f"{name}/zarr.json", json.dumps(node, indent=2).encode())
+        self._put_unfinished(name, {**group.attrs, **({"coordinates": labels} if labels else {})})
         for label, (dims, given, attrs) in group.coords.items():
             values = np.asarray(given)
             if values.dtype.kind in "OUT":
                 values = values.astype(str).astype(object)
-            variable, path = Variable(dims, values.shape, values.dtype, values.shape), f"{name}/{label}"
-            self._nodes[path], self._chunks[path] = put_whole(self.location, path, variable, values, attrs)
+            variable = Variable(dims, values.shape, values.dtype, values.shape)
+            self._put_whole(f"{name}/{label}", variable, values, attrs)
 
     def write(self, name: str, array: np.ndarray, start: int) -> None:
         """Write a piece that covers whole chunks; each chunk is written atomically."""
@@ -120,108 +149,99 @@ class ZarrStore(ResultStore):
         """Yield the grid positions of missing or damaged chunks; see :meth:`ChunkWriter.missing`."""
         return self._writer.missing(name, start, stop)
 
-    def part(self, _start: int, _stop: int, /) -> ChunkWriter:
-        """Return a writer for other processes, the same for all rows; it may write until the result is complete.
+    def part(self, start: int, stop: int, /) -> ChunkWriter:
+        """Return a writer for other processes, which may write until the result is complete.
 
         Raises
         ------
         ValueError
             If the number of rows is not known: arrays that grow can have only one writer.
         """
-        if self._part is None:
-            if any(None in variable.shape for variable in self._variables.values()):
-                msg = (
-                    "The number of rows is not known, and only one process can write arrays that grow. Pass an array, "
-                    "or a source that knows its length."
-                )
-                raise ValueError(msg)
-            owner = uuid4().hex
-            self.location.put(OWNER, owner.encode())
-            self._part = ChunkWriter(self.location, self._name, self._variables, owner)
-        return self._part
+        if any(None in variable.shape for variable in self._variables.values()):
+            msg = (
+                "The number of rows is not known, and only one process can write arrays that grow. Pass an array, "
+                "or a source that knows its length."
+            )
+            raise ValueError(msg)
+        if not self._owner:
+            self._owner = uuid4().hex
+            self.location.put(OWNER, self._owner.encode())
+        known = self._writer.known_between(start, stop)
+        return ChunkWriter(self.location, self._name, self._variables, self._owner, known, self._journal)
 
-    def add(self, payload: Any) -> None:
-        """Return at once: parts write into the same location."""
+    def add(self, payload: Payload) -> None:
+        """Add the checksums of the chunks that a part has written into the same location."""
+        self._writer.add(payload)
 
     def finish(self, length: int) -> None:
-        """Check that every chunk is stored, then write the root group."""
+        """Check that every chunk is stored, then write the final metadata, the root last."""
         for name, variable in self._variables.items():
             self._finish_array(name, variable, length)
-        several = self._resumed or self._part is not None
+        several = self._resumed or bool(self._owner)
         if several and isinstance(self.location, Directory):  # a process that was killed leaves drafts
             for draft in self.location.path.rglob("*.partial"):
                 draft.unlink(missing_ok=True)
-        self._check_counts()
-        self._nodes |= self._read_nodes()
-        root = {
-            "zarr_format": 3,
-            "node_type": "group",
-            "attributes": {**self._root_attrs, STATE: json.dumps(self._state())},
-            "consolidated_metadata": {
-                "kind": "inline",
-                "must_understand": False,
-                "metadata": dict(sorted(self._nodes.items())),
-            },
-        }
-        content = json.dumps(root, indent=2).encode()
+        nodes, journal = dict(self._nodes), self._journal or Journal(self.location, {})
+        nodes.pop("")
+        grids = {name: grid_of(node) for name, node in nodes.items() if node["node_type"] == "array"}
+        result = StoredResult(
+            self.location,
+            self._root_attrs,
+            nodes,
+            {name: prod(grid) for name, grid in grids.items()},
+            self._checksums,
+            journal.fingerprint,
+            journal.created_at,
+            journal.digest,
+        )
+        self._check_counts(result.chunks)
+        for name, node in nodes.items():
+            if node["node_type"] == "group" or name.removeprefix(f"{self._name}/") in self._variables:
+                self.location.put(f"{name}/zarr.json", encode_document(node))
         if self._journal is None:  # a result in a temporary directory does not survive the process
-            self.location.put("zarr.json", content)
+            self.location.put("zarr.json", result.encode())
         else:
-            self.location.put_durably("zarr.json", content)
+            self.location.put_durably("zarr.json", result.encode())
             self._journal.end()
         if several or not self.location.local:
             self.location.delete(OWNER)
+        self._result = result
 
     def _finish_array(self, name: str, variable: Variable, length: int) -> None:
-        """Resize an array to its final length, count its chunks, and check their sizes in a directory."""
-        shape, stored, path = variable.ending_at(length).shape, self._writer.array(name), f"{self._name}/{name}"
-        if stored.shape != shape:
-            stored.resize(shape)
-            self._writer.mark_missing(name)
-        if None in variable.shape or variable.may_be_missing:  # a writer may have marked missing integers
-            self._nodes.pop(path, None)
-        grid = [range(ceil(s / c)) for s, c in zip(stored.shape, stored.chunks, strict=True)]
-        self._chunks[path] = prod(map(len, grid))
-        if not isinstance(self.location, Directory):  # a value of an object store is whole if it exists
-            return
+        """Complete the metadata and the checksums of an array, and check the sizes of its chunks in a directory."""
+        self._writer.resize(name, length)
+        document, path = self._writer.document(name), f"{self._name}/{name}"
+        if name in self._writer.with_missing:  # xarray then reads these integers as NaN
+            document["attributes"] = {**document["attributes"], FILL_VALUE: missing_code(variable.dtype)}
+        checksums, grid = self._writer.checksums[name], grid_of(document)
         # The size of an uncompressed chunk is known: its numbers and their checksum.
-        size = prod(stored.chunks) * stored.dtype.itemsize + 4 if stored.dtype.kind in "fc" else None
-        for position in product(*grid):
-            file = self.location.path.joinpath(path, "c", *map(str, position))
-            actual = file.stat().st_size if file.is_file() else 0
-            if actual == 0 or (size is not None and actual != size):
-                msg = (
-                    f"Chunk {file} is missing or truncated, although all chunks were written. Check that nothing else "
-                    "writes there, and call again."
-                )
-                raise OSError(msg)
+        chunk = document["chunk_grid"]["configuration"]["chunk_shape"]
+        size = prod(chunk) * variable.dtype.itemsize + TAIL if variable.dtype.kind in "fc" else None
+        for position in product(*map(range, grid)):
+            file, number = "/".join([path, "c", *map(str, position)]), chunk_number(position, grid)
+            if isinstance(self.location, Directory):
+                chunk_file = self.location.path / file
+                actual = chunk_file.stat().st_size if chunk_file.is_file() else 0
+                if actual == 0 or (size is not None and actual != size):
+                    msg = (
+                        f"Chunk {chunk_file} is missing or truncated, although all chunks were written. "
+                        "Check that nothing else writes there, and call again."
+                    )
+                    raise OSError(msg)
+            if checksums.get(number) < 0:  # written by a part whose process did not return
+                checksums.set(number, tail_checksum(self.location.tail(file, TAIL)))
+        self._nodes[path], self._checksums[path] = document, checksums.first(prod(grid))
 
-    def _read_nodes(self) -> dict[str, Any]:
-        """Return the metadata of arrays that were resized, or were created by an earlier run."""
-        names = [self._name, *(f"{self._name}/{child}" for child in self.location.list_dir(self._name))]
-        found = {name: self.location.get(f"{name}/zarr.json") for name in names if name not in self._nodes}
-        return {name: json.loads(content) for name, content in found.items() if content is not None}
-
-    def _check_counts(self) -> None:
+    def _check_counts(self, chunks: Mapping[str, int]) -> None:
         """Raise if chunks that were written are missing."""
-        found = self.location.count_chunks(self._chunks)
-        for name, count in self._chunks.items():
+        found = self.location.count_chunks(chunks)
+        for name, count in chunks.items():
             if found[name] != count:
                 msg = (
                     f"Array `{name}` of {self.location} is missing chunks, although all were written: it has "
                     f"{found[name]} of {count}. Check that nothing else writes there, and call again."
                 )
                 raise OSError(msg)
-
-    def _state(self) -> dict[str, Any]:
-        journal = self._journal or Journal(self.location, {})
-        return {
-            "complete": True,
-            "created_at": journal.created_at,
-            "chunks": dict(sorted(self._chunks.items())),
-            "fingerprint": dict(journal.fingerprint),
-            "rows": journal.digest,
-        }
 
     def fail(self, error: BaseException) -> BaseException:
         """Return the error with advice on how to resume; the chunks are kept, except in a temporary directory."""
@@ -235,9 +255,12 @@ class ZarrStore(ResultStore):
             return OSError(error.errno, f"{os.strerror(error.errno)}. {advice}", str(self.location))
         if self._journal is not None:
             error.add_note(advice)
+            with suppress(Exception):  # chunks that are not recorded are computed again
+                self._journal.flush(1)
         return error
 
     def read(self, name: str) -> StoredArray:
         """Return a reader that raises for missing or damaged chunks."""
-        array = self._writer.opened(name) if name in self._variables else None
-        return StoredArray(self.location, f"{self._name}/{name}", self._temporary, array)
+        if self._result is None:  # the call was complete before
+            self._result = check_result(self.location)
+        return self._result.array(f"{self._name}/{name}", self._temporary)
