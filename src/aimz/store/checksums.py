@@ -4,14 +4,14 @@ __all__ = ["TAIL", "ChunkChecksums", "ChunkStore", "chunk_number", "grid_of", "t
 
 import base64
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import ceil, prod
 from typing import Any
 
 import numpy as np
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import WrapperStore
+from zarr.storage import LocalStore, WrapperStore
 
 _CHUNK = re.compile(r"(.+)/c((?:/\d+)*)")
 TAIL = 4
@@ -39,10 +39,11 @@ class ChunkChecksums:
         self._length = max(self._length, number + 1)
         self._values[number] = checksum
 
-    def known(self, start: int = 0, stop: int | None = None) -> dict[int, int]:
-        """Return the known checksums of a range of chunks, by number."""
-        end = self._length if stop is None else min(stop, self._length)
-        return {start + i: checksum for i, checksum in enumerate(self._values[start:end].tolist()) if checksum >= 0}
+    def items(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, int]]:
+        """Yield the numbers and checksums of the chunks of a range whose checksums are known."""
+        values = self._values[: self._length][start:stop]
+        for i in np.flatnonzero(values >= 0):
+            yield start + int(i), int(values[i])
 
     def first(self, length: int) -> "ChunkChecksums":
         """Return the checksums of the first chunks."""
@@ -105,6 +106,11 @@ class ChunkStore(WrapperStore[Store]):
         self._prefix = f"{prefix}/" if prefix else ""
         self._grids = grids
         self._on_write, self._on_read = on_write, on_read
+
+    @property
+    def _supports_sync_io(self) -> bool:
+        """Whether zarr may read and write without its event loop; a store of the user may have no such operations."""
+        return isinstance(self._store, LocalStore)
 
     def _pass(self, receive: Callable[[str, int, int], None], key: str, value: Buffer) -> None:
         """Pass the checksum of a chunk on."""

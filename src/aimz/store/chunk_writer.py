@@ -56,7 +56,7 @@ class ChunkWriter(StorePart):
         group: str,
         variables: Mapping[str, Variable],
         owner: str = "",
-        known: Mapping[str, Mapping[int, int]] | None = None,
+        known: Mapping[str, Mapping[int, int] | ChunkChecksums] | None = None,
         journal: Journal | None = None,
     ) -> None:
         self.max_writers = location.max_writers
@@ -96,7 +96,7 @@ class ChunkWriter(StorePart):
         for name, variable in self._variables.items():
             chunk = 1 if variable.axis is None else variable.chunks[variable.axis]
             rows = (0, None) if variable.axis is None else (start // chunk, ceil(stop / chunk))
-            found[name] = self.checksums[name].known(*rows)
+            found[name] = dict(self.checksums[name].items(*rows))
         return found
 
     def array(self, name: str) -> Any:
@@ -126,7 +126,7 @@ class ChunkWriter(StorePart):
                 self.checksums[name].set(number, checksum)
                 self._written.append((name, number, checksum))
                 if self._journal is not None:
-                    self._journal.record_chunk(path, number, checksum)
+                    self._journal.record_chunk(path, number, checksum, self.length(name))
 
     def _compare(self, path: str, number: int, checksum: int) -> None:
         """Check that a chunk that was read is the recorded one."""
@@ -188,7 +188,7 @@ class ChunkWriter(StorePart):
         for name, number, checksum in written:
             self.checksums[name].set(number, checksum)
             if self._journal is not None and not self._location.local:
-                self._journal.record_chunk(f"{self._group}/{name}", number, checksum)
+                self._journal.record_chunk(f"{self._group}/{name}", number, checksum, self.length(name))
         self.with_missing |= with_missing
         if self._journal is not None:
             self._journal.flush()
@@ -258,7 +258,7 @@ def _unpickle(
     group: str,
     variables: Mapping[str, Variable],
     owner: str,
-    known: Mapping[str, Mapping[int, int]] | None,
+    known: Mapping[str, Mapping[int, int] | ChunkChecksums] | None,
     journal: Callable[[Location], Journal] | None,
 ) -> ChunkWriter:
     """Return a writer in another process, which appends to a journal of its own."""

@@ -41,6 +41,8 @@ class Journal:
     """First row of each recorded range to the digest of its data."""
     chunks: dict[str, ChunkChecksums] | None = field(default_factory=dict, compare=False)
     """Path of an array to the checksums of its chunks; None if they were not recorded (format 1)."""
+    lengths: dict[str, int] = field(default_factory=dict, compare=False)
+    """Path of an array to the length of its streamed axis when its last chunk was written."""
     file: str = field(default=JOURNAL, compare=False)
     """Name of the file that this process appends to."""
     _pending: list[str] = field(default_factory=list, compare=False, repr=False)
@@ -83,9 +85,9 @@ class Journal:
             self.location.put(f"{JOURNAL}/lines-{first:020}-{len(lines):06}", "".join(lines).encode())
         return differing
 
-    def record_chunk(self, path: str, number: int, checksum: int) -> None:
-        """Record the checksum of a chunk; in an object store, with the next call of :meth:`flush`."""
-        line = _line([path, number, checksum])
+    def record_chunk(self, path: str, number: int, checksum: int, length: int) -> None:
+        """Record a chunk and the length of its array; in an object store, with the next call of :meth:`flush`."""
+        line = _line([path, number, checksum, length])
         if isinstance(self.location, Directory):
             self._append(line)
         else:
@@ -129,8 +131,9 @@ class Journal:
             match line:
                 case [int(start), str(digest)]:
                     journal.rows[start] = digest
-                case [str(path), int(number), int(checksum)] if journal.chunks is not None:
+                case [str(path), int(number), int(checksum), int(length)] if journal.chunks is not None:
                     journal.chunks.setdefault(path, ChunkChecksums()).set(number, checksum)
+                    journal.lengths[path] = max(length, journal.lengths.get(path, 0))
         return journal
 
 

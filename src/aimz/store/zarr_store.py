@@ -85,29 +85,24 @@ class ZarrStore(ResultStore):
         known = None
         if chunks is not None:
             paths = {name: f"{self._name}/{name}" for name in self._variables}
-            known = {name: chunks[path].known() for name, path in paths.items() if path in chunks}
+            known = {name: chunks[path] for name, path in paths.items() if path in chunks}
         self._resumed = self.location.has(f"{self._name}/zarr.json")
         self._put_unfinished("", {})
         self._writer = ChunkWriter(self.location, self._name, self._variables, known=known, journal=self._journal)
         for name, variable in self._variables.items():
+            path = f"{self._name}/{name}"
             if None in variable.shape:
-                self._writer.resize(name, self._interrupted_length(name, variable, known))
-            self.location.put(
-                f"{self._name}/{name}/zarr.json", encode_document(unfinished(self._writer.document(name)))
-            )
+                self._writer.resize(name, self._interrupted_length(path, variable.axis or 0))
+            self.location.put(f"{path}/zarr.json", encode_document(unfinished(self._writer.document(name))))
         self._put_group(self._name, group)
 
-    def _interrupted_length(self, name: str, variable: Variable, known: Mapping[str, Mapping[int, int]] | None) -> int:
-        """Return the length of an array of an interrupted call that grows; 0 in a new call.
-
-        The last chunk counts as a whole one, until the stream ends.
-        """
-        assert variable.axis is not None
-        if known is not None:
-            return (max(known.get(name, ()), default=-1) + 1) * variable.chunks[variable.axis]
+    def _interrupted_length(self, path: str, axis: int) -> int:
+        """Return the length of an array of an interrupted call; 0 in a new call."""
+        if self._journal is not None and self._journal.chunks is not None:
+            return self._journal.lengths.get(path, 0)
         with reporting_damage(self.location):  # format 1
-            document = json.loads(self.location.get(f"{self._name}/{name}/zarr.json") or b"null")
-            return 0 if document is None else int(document["shape"][variable.axis])
+            document = json.loads(self.location.get(f"{path}/zarr.json") or b"null")
+            return 0 if document is None else int(document["shape"][axis])
 
     def write_group(self, name: str, group: Group, data: Mapping[str, Any]) -> None:
         """Write another group as a whole."""
@@ -209,7 +204,8 @@ class ZarrStore(ResultStore):
 
     def _finish_array(self, name: str, variable: Variable, length: int) -> None:
         """Complete the metadata and the checksums of an array, and check the sizes of its chunks in a directory."""
-        self._writer.resize(name, length)
+        if None in variable.shape:
+            self._writer.resize(name, length)
         document, path = self._writer.document(name), f"{self._name}/{name}"
         if name in self._writer.with_missing:  # xarray then reads these integers as NaN
             document["attributes"] = {**document["attributes"], FILL_VALUE: missing_code(variable.dtype)}
