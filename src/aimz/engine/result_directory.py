@@ -3,7 +3,7 @@
 __all__ = ["CallLocation", "ResultDirectory"]
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -131,20 +131,16 @@ class ResultDirectory:
 
 
 def _create(top: "Location", method: str, fingerprint: Mapping[str, str]) -> "tuple[Location, Journal]":
-    """Create the directory of a call and its journal, or neither."""
+    """Create the directory of a call with its journal, or neither."""
     from aimz.store import Journal, new_call_location
 
-    location = top
-    advice = "Nothing was written; free some space and call again, or pass another `output_dir`"
+    journal = Journal(top, fingerprint, datetime.now(UTC).isoformat())
     try:
-        location = new_call_location(top, method)
-        journal = Journal(location, fingerprint, datetime.now(UTC).isoformat())
-        journal.begin()
+        location = new_call_location(top, method, journal.head)
     except Exception as error:
-        if location is not top:
-            location.remove()
+        advice = "Nothing was written; free some space and call again, or pass another `output_dir`"
         if isinstance(error, OSError) and error.errno is not None and top.local:
-            raise OSError(error.errno, f"{error.strerror}. {advice}", str(location)) from error
-        error.add_note(f"This was in {location}. {advice}.")
+            raise OSError(error.errno, f"{error.strerror}. {advice}", str(top)) from error
+        error.add_note(f"This was in {top}. {advice}.")
         raise
-    return location, journal
+    return location, replace(journal, location=location)

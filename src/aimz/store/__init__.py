@@ -10,8 +10,8 @@ await_imports()
 from aimz.store.accumulator import SumAccumulator
 from aimz.store.base import Group, NullPart, ResultStore, StorePart, Variable
 from aimz.store.chunk_writer import ChunkWriter
-from aimz.store.journal import JOURNAL, Journal
-from aimz.store.location import Directory, Location, as_location, new_call_location
+from aimz.store.journal import Journal
+from aimz.store.location import JOURNAL, Directory, Location, as_location, new_call_location
 from aimz.store.memory import InMemoryStore
 from aimz.store.object_store import ObjectStoreLocation
 from aimz.store.stored_array import StoredArray

@@ -1,6 +1,6 @@
 """Journal of an unfinished result: fingerprint of its call, digests of its rows, and checksums of its chunks."""
 
-__all__ = ["JOURNAL", "Journal"]
+__all__ = ["Journal"]
 
 import hashlib
 import json
@@ -13,10 +13,8 @@ from typing import Any
 from uuid import uuid4
 
 from aimz.store.checksums import ChunkChecksums
-from aimz.store.location import Directory, Location
+from aimz.store.location import JOURNAL, Directory, Location
 
-JOURNAL = ".aimz-journal.jsonl"
-"""Name of the journal: a file, or in an object store, a prefix with one value for each write."""
 FORMAT = 2
 """Format of the journal; lines of format 1 have no checksums, and it does not record chunks."""
 _OTHERS = ".aimz-journal-"
@@ -58,15 +56,11 @@ class Journal:
         """Digest of all recorded rows, or "" if none were recorded."""
         return hashlib.sha256(json.dumps(sorted(self.rows.items())).encode()).hexdigest() if self.rows else ""
 
-    def begin(self) -> None:
-        """Write the first line."""
+    @property
+    def head(self) -> bytes:
+        """The first line, with which the location of the call is created."""
         head = {"fingerprint": dict(self.fingerprint), "created_at": self.created_at, "format": FORMAT}
-        content = _line(head).encode()
-        if isinstance(self.location, Directory):
-            # One operation: a run that is killed after it can be resumed.
-            (self.location.path / JOURNAL).write_bytes(content)
-        else:
-            self.location.put(f"{JOURNAL}/head", content)
+        return _line(head).encode()
 
     def record_all(self, digests: Iterable[tuple[int, str]]) -> int | None:
         """Record digests of row ranges in one write; return the first row whose data differ from an earlier run."""

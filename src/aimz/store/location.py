@@ -1,7 +1,8 @@
 """Locations of stored results: a local directory, or a prefix in a Zarr store."""
 
-__all__ = ["OWNER", "Directory", "Location", "as_location", "new_call_location"]
+__all__ = ["JOURNAL", "OWNER", "Directory", "Location", "as_location", "new_call_location"]
 
+import errno
 import os
 import shutil
 from abc import ABC, abstractmethod
@@ -10,11 +11,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
+from uuid import uuid4
 
 from zarr.storage import LocalStore, StorePath
 
 from aimz.data import read_output_dir
+from aimz.store.documents import encode_document, group_document, unfinished
 
+JOURNAL = ".aimz-journal.jsonl"
+"""Name of the journal: a file, or in an object store, a prefix with one value for each write."""
 OWNER = ".aimz-owner"
 """Name of the file with the identifier of the run that may write; deleted once the result is complete."""
 
@@ -98,8 +103,8 @@ class Location(ABC):
         """Return whether the location exists."""
 
     @abstractmethod
-    def claim(self) -> bool:
-        """Create the location; return False if it exists already."""
+    def claim(self, journal: bytes | None = None) -> bool:
+        """Create the location with an unfinished root and a journal; return False if it exists already."""
 
     @abstractmethod
     def remove(self) -> None:
@@ -193,13 +198,21 @@ class Directory(Location):
         """Return whether the directory exists."""
         return self.path.is_dir()
 
-    def claim(self) -> bool:
-        """Create the directory; return False if it exists already."""
+    def claim(self, journal: bytes | None = None) -> bool:
+        """Create the directory under a draft name and rename it; return False if it exists already."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.path.with_name(f".{self.path.name}.{uuid4().hex}.partial")
         try:
-            self.path.mkdir()
-        except FileExistsError:
-            return False
+            draft.mkdir()
+            _write(draft / "zarr.json", encode_document(unfinished(group_document({}))), fsync=False)
+            if journal is not None:
+                _write(draft / JOURNAL, journal, fsync=False)
+            draft.rename(self.path)
+        except BaseException as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                return False
+            raise
         return True
 
     def remove(self) -> None:
@@ -234,10 +247,10 @@ def as_location(place: Location | Path) -> Location:
     return Directory(place) if isinstance(place, Path) else place
 
 
-def new_call_location(top: Location, method: str) -> Location:
+def new_call_location(top: Location, method: str, journal: bytes | None = None) -> Location:
     """Create the location of one call, ``<UTC time>_<method>``, under a name no other process has taken."""
     while True:
         place = top / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}_{method}"
-        if place.claim():
+        if place.claim(journal):
             return place
         # Another process created a call in the same microsecond.

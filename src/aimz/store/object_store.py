@@ -16,7 +16,8 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, ManagedMemoryStore, MemoryStore, StorePath, WrapperStore
 
-from aimz.store.location import OWNER, Location
+from aimz.store.documents import encode_document, group_document, unfinished
+from aimz.store.location import JOURNAL, Location
 
 _CHUNK = re.compile(r"(.*)/c((?:/\d+)*)")
 
@@ -141,12 +142,15 @@ class ObjectStoreLocation(Location):
         """Return whether there is any key under the prefix."""
         return bool(self.list_dir(""))
 
-    def claim(self) -> bool:
-        """Store a unique value unless one exists; return whether the stored value is ours."""
-        mine = uuid4().hex.encode()
-        key, value = self._key(OWNER), default_buffer_prototype().buffer.from_bytes(mine)
+    def claim(self, journal: bytes | None = None) -> bool:
+        """Store a unique root unless there is one, then the journal; return whether the stored root is ours."""
+        mine = encode_document(unfinished(group_document({}), claim=uuid4().hex))
+        key, value = self._key("zarr.json"), default_buffer_prototype().buffer.from_bytes(mine)
         _wait(self.store.set_if_not_exists(key, value))
-        return self.get(OWNER) == mine
+        is_ours = self.get("zarr.json") == mine
+        if is_ours and journal is not None:
+            self.put(f"{JOURNAL}/head", journal)
+        return is_ours
 
     def remove(self) -> None:
         """Delete all keys under the prefix on a best-effort basis."""

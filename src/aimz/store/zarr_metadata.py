@@ -2,19 +2,12 @@
 
 zarr writes metadata through an event loop, which takes milliseconds for each array, and a small result has a dozen.
 Metadata are therefore created in memory, once for each kind of array, and written as files.
-
-The metadata of an unfinished group or array have one more field, `UNFINISHED`. By the Zarr specification, a reader that
-does not know it must not open the node, and no library does; since the file exists, no library creates another.
 """
 
 __all__ = [
-    "UNFINISHED",
     "array_document",
-    "encode_document",
-    "group_document",
     "open_chunks",
     "put_whole",
-    "unfinished",
     "zarr_settings",
 ]
 
@@ -32,13 +25,11 @@ from zarr.storage import MemoryStore, StorePath
 
 from aimz.store.base import Variable
 from aimz.store.checksums import ChunkChecksums, ChunkStore, chunk_number, grid_of, tail_checksum
+from aimz.store.documents import encode_document
 from aimz.store.location import Location
 
 _SMALL_BYTES = 2**18
 """Size up to which the files of an array are cached, such as a posterior that many calls store."""
-
-UNFINISHED = "aimz_unfinished"
-"""Field of the metadata of a group or an array that is not complete."""
 
 _lock = threading.RLock()
 
@@ -55,27 +46,12 @@ def zarr_settings() -> Iterator[None]:
         yield
 
 
-def group_document(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata of a group."""
-    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
-
-
 def array_document(variable: Variable, attrs: str = "{}") -> dict[str, Any]:
     """Return the metadata of an array; axes of unknown length have length 0."""
     shape = tuple(0 if size is None else size for size in variable.shape)
     template = _template(shape, variable.chunks, variable.dtype, variable.dims, attrs)
     document: dict[str, Any] = json.loads(_files(template)["zarr.json"])
     return document
-
-
-def unfinished(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata of a group or an array with the field that keeps readers from opening it."""
-    return {**document, UNFINISHED: {"name": UNFINISHED, "must_understand": True}}
-
-
-def encode_document(document: Mapping[str, Any]) -> bytes:
-    """Return metadata as the content of a file."""
-    return json.dumps(document, indent=2).encode()
 
 
 def open_chunks(path: StorePath, document: Mapping[str, Any]) -> Any:

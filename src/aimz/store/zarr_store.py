@@ -24,12 +24,13 @@ from aimz.statistics import missing_code
 from aimz.store.base import Group, ResultStore, Variable
 from aimz.store.checksums import TAIL, ChunkChecksums, chunk_number, grid_of, tail_checksum
 from aimz.store.chunk_writer import ChunkWriter, Payload
+from aimz.store.documents import encode_document, group_document, unfinished
 from aimz.store.journal import Journal
 from aimz.store.location import OWNER, Directory, Location, as_location
 from aimz.store.stored_array import FILL_VALUE, StoredArray
 from aimz.store.stored_result import StoredResult, check_result, reporting_damage
 from aimz.store.temporary_directory import TemporaryDirectory
-from aimz.store.zarr_metadata import encode_document, group_document, put_whole, unfinished
+from aimz.store.zarr_metadata import put_whole
 
 
 class ZarrStore(ResultStore):
@@ -198,7 +199,7 @@ class ZarrStore(ResultStore):
         else:
             self.location.put_durably("zarr.json", result.encode())
             self._journal.end()
-        if several or not self.location.local:
+        if several:
             self.location.delete(OWNER)
         self._result = result
 
