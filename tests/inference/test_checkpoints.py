@@ -1,10 +1,12 @@
 """Checkpoints: a killed fit resumes with the same bits; checkpoints of other fits raise and name the difference."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import numpyro
@@ -18,6 +20,7 @@ from numpyro.infer.autoguide import AutoDiagonalNormal, AutoNormal
 import aimz
 from aimz import ImpactModel
 from aimz.errors import CheckpointError
+from aimz.inference.svi_checkpoint import Checkpoint
 from aimz.utils.data import ArrayDataset, ArrayLoader
 
 N = 230
@@ -131,7 +134,6 @@ here.new_model().fit(here.X, here.Y, checkpoint_dir={directory!r}, on_epoch_end=
 
 def test_killed_process_resumes(tmp_path):
     import os
-    from pathlib import Path
 
     expected = bits(new_model().fit(X, Y, **OPTIONS))
     text = textwrap.dedent(SCRIPT).format(epoch=2, directory=str(tmp_path))
@@ -224,11 +226,52 @@ def test_damaged_checkpoint_raises(tmp_path, damage):
     assert (random.key_data(model.rng_key) == random.key_data(random.key(0))).all()
 
 
+EDITS = {
+    "epochs": lambda index: index | {"epochs": 3},
+    "epochs as text": lambda index: index | {"epochs": "1"},
+    "ended": lambda index: index | {"ended": not index["ended"]},
+    "file outside": lambda index: index | {"file": "../epoch-000001.safetensors"},
+    "absolute file": lambda index: index | {"file": "/etc/passwd"},
+    "fingerprint": lambda index: index | {"fingerprint": index["fingerprint"] | {"batch_size": "51"}},
+    "no format": lambda index: {key: value for key, value in index.items() if key != "format"},
+    "a list": lambda index: [index],
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_edited_index_raises(tmp_path, edit):
+    interrupted_fit(tmp_path / "here")
+    arrays, index = files_of(tmp_path / "here")
+    (tmp_path / arrays.name).write_bytes(arrays.read_bytes())
+    index.write_text(json.dumps(EDITS[edit](json.loads(index.read_text()))))
+    with pytest.raises(CheckpointError, match="is damaged: "):
+        new_model().fit(X, Y, checkpoint_dir=tmp_path / "here", **OPTIONS)
+
+
+FORMAT_1 = Path(__file__).parents[1] / "persistence" / "format_1" / "checkpoint"
+"""Checkpoint of `interrupted_fit`, written once by a version without checksums of the index."""
+
+
+def test_checkpoint_of_format_1_loads(tmp_path):
+    svi = SVI(kernel, AutoNormal(kernel), optax.adam(0.05), Trace_ELBO())
+    fingerprint = json.loads((FORMAT_1 / "checkpoint.json").read_text())["fingerprint"]
+    template = svi.init(random.key(0), X[:50], Y[:50])
+    found = Checkpoint(FORMAT_1, fingerprint).load(template)
+    assert (found.epochs, found.ended, len(found.losses)) == (1, False, 5)
+    params = svi.get_params(found.state)
+    assert {name: value.shape for name, value in params.items()} == {"b_auto_loc": (2,), "b_auto_scale": (2,)}
+    for edit in ("epochs", "epochs as text", "file outside", "absolute file", "a list"):
+        copy = shutil.copytree(FORMAT_1, tmp_path / edit)
+        content = EDITS[edit](json.loads((FORMAT_1 / "checkpoint.json").read_text()))
+        (copy / "checkpoint.json").write_text(json.dumps(content))
+        with pytest.raises(CheckpointError, match="is damaged: "):
+            Checkpoint(copy, fingerprint).load(template)
+
+
 @pytest.mark.parametrize("operation", range(6))
 def test_failed_write_keeps_previous_epoch(tmp_path, monkeypatch, operation):
     """Fails between any two file operations of the third epoch."""
     import os
-    from pathlib import Path
 
     expected = bits(new_model().fit(X, Y, **OPTIONS))
     interrupted_fit(tmp_path, 1)

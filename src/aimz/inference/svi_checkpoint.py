@@ -34,6 +34,8 @@ from aimz.persistence import (
 )
 
 _INDEX = "checkpoint.json"
+_FORMAT = 2
+"""Format of the index; format 1 has no checksum of the index itself."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,9 @@ class Checkpoint:
         if not index.is_file():
             return None
         try:
-            content = json.loads(index.read_text())
+            content = _read_index(index.read_bytes())
             different = differences(self.fingerprint, content["fingerprint"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise self._damaged(index) from error
         if different:
             msg = (
@@ -98,15 +100,17 @@ class Checkpoint:
         self.directory.mkdir(parents=True, exist_ok=True)
         arrays = {**leaf_arrays(progress.state), "losses": progress.losses}
         data = save({name: jnp.asarray(array) for name, array in arrays.items()})
-        name = f"epoch-{progress.epochs:06d}.safetensors"
+        name = _file_name(progress.epochs)
         put_file(self.directory / name, data)
         index = {
+            "format": _FORMAT,
             "file": name,
             "sha256": hashlib.sha256(data).hexdigest(),
             "epochs": progress.epochs,
             "ended": progress.ended,
             "fingerprint": dict(self.fingerprint),
         }
+        index["checksum"] = _checksum(index)
         put_file(self.directory / _INDEX, json.dumps(index, indent=2).encode())
         for previous in self.directory.glob("epoch-*.safetensors*"):
             if previous.name != name:
@@ -117,6 +121,30 @@ class Checkpoint:
             f"The checkpoint in {self.directory} is damaged: {path.name} is missing or has changed since it was "
             "written. Remove the directory and fit from the start."
         )
+
+
+def _file_name(epochs: int) -> str:
+    """Return the name of the file of arrays."""
+    return f"epoch-{epochs:06d}.safetensors"
+
+
+def _read_index(text: bytes) -> dict[str, Any]:
+    """Return the content of an index; raise ValueError, or another error of the content, if it is damaged."""
+    content: dict[str, Any] = json.loads(text)
+    is_checked = "checksum" in content or content.get("format", 1) != 1
+    if is_checked and content.pop("checksum", None) != _checksum(content):
+        msg = "The index has changed since it was written."
+        raise ValueError(msg)
+    epochs, ended = content["epochs"], content["ended"]
+    if type(epochs) is not int or type(ended) is not bool or content["file"] != _file_name(epochs):
+        msg = "The index has invalid entries."
+        raise ValueError(msg)
+    return content
+
+
+def _checksum(index: Mapping[str, Any]) -> str:
+    """Return the digest of an index."""
+    return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
 
 
 def fingerprint_fit(

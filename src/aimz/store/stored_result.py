@@ -25,6 +25,9 @@ STATE = "aimz_store"
 FORMAT = 2
 """Format of results; format 1 has no checksums of metadata and of positions of chunks."""
 
+_TYPE = ("node_type", "shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs")
+"""Fields of the metadata that the values of an array depend on."""
+
 
 @dataclass(frozen=True)
 class StoredResult:
@@ -94,7 +97,8 @@ class StoredResult:
                     "Install a newer version."
                 )
                 raise IncompleteResultError(msg)
-            if version > 1 and state.pop("checksum", None) != _checksum({**root, "attributes": attrs}, state):
+            is_checked = "checksum" in state or version != 1
+            if is_checked and state.pop("checksum", None) != _checksum({**root, "attributes": attrs}, state):
                 msg = "its content has changed since it was written"
                 raise ValueError(msg)
             if state["complete"] is not True:
@@ -138,10 +142,10 @@ class StoredResult:
                 raise IncompleteResultError(msg)
         for name, content in self.location.get_all(f"{name}/zarr.json" for name in self.nodes).items():
             with reporting_damage(self.location, name):
-                stored, node = json.loads(content or b"null"), dict(self.nodes[name.removesuffix("/zarr.json")])
-                if self.checksums is None:  # attributes could be changed in format 1
-                    stored, node = ({**document, "attributes": None} for document in (stored, node))
-                if stored != node:
+                stored, node = json.loads(content or b"null"), self.nodes[name.removesuffix("/zarr.json")]
+                # Attributes could be changed in format 1.
+                keys = _TYPE if self.checksums is None else {*stored, *node}
+                if any(stored.get(key) != node.get(key) for key in keys):
                     msg = "it is not the file that was written there"
                     raise ValueError(msg)
 

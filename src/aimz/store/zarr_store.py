@@ -129,7 +129,7 @@ class ZarrStore(ResultStore):
         for label, (dims, given, attrs) in group.coords.items():
             values = np.asarray(given)
             if values.dtype.kind in "OUT":
-                values = values.astype(str).astype(object)
+                values = values.astype(object).astype(str).astype(object)
             variable = Variable(dims, values.shape, values.dtype, values.shape)
             self._put_whole(f"{name}/{label}", variable, values, attrs)
 
