@@ -105,7 +105,7 @@ def open_result(path: "str | os.PathLike[str] | Store | StorePath") -> xr.DataTr
     result = check_result(location)
     root: Any = result.open_store()
     groups = {}
-    with reporting_damage(location), xr.open_datatree(root, engine="zarr") as tree:
+    with reporting_damage(location), xr.open_datatree(root, engine="zarr", zarr_format=3) as tree:
         for name, node in tree.children.items():
             plain = node.to_dataset().drop_vars(list(node.data_vars))
             variables = {
