@@ -157,7 +157,7 @@ def test_swapped_chunks_raise(tmp_path):
     path = finished(Directory(tmp_path))
     swap(path)
     opened = aimz.open_result(path)[GROUP]["y"]
-    with pytest.raises(IncompleteResultError, match=r"chunk 0 is not the chunk that was written there"):
+    with pytest.raises(IncompleteResultError, match=r"Chunk 0 is not the chunk that was written there"):
         opened[:, :, :1].values  # noqa: B018
     np.testing.assert_array_equal(opened[:, :, 8:].values.reshape(6, -1), Y[:, 8:])
 
@@ -174,7 +174,7 @@ def test_live_result_checks_positions_of_chunks(tmp_path):
 def test_chunk_of_another_call_raises(tmp_path):
     path, other = finished(Directory(tmp_path)), finished(Directory(tmp_path), Y + 1)
     shutil.copy(chunk(other, 1), chunk(path, 1))
-    with pytest.raises(IncompleteResultError, match="chunk 1 is not the chunk"):
+    with pytest.raises(IncompleteResultError, match="Chunk 1 is not the chunk"):
         aimz.open_result(path)[GROUP]["y"].values  # noqa: B018
 
 
@@ -195,7 +195,7 @@ def test_edited_metadata_of_a_child_raise(tmp_path, name):
     document = json.loads(file.read_text())
     for key in document:
         file.write_text(json.dumps({**document, key: "int8"}))
-        with pytest.raises(IncompleteResultError, match=f"{name}/zarr.json: .*not the file that was written"):
+        with pytest.raises(IncompleteResultError, match=f"{name}/zarr.json: .*not the one that was written"):
             aimz.open_result(path)
         file.write_text(json.dumps({k: v for k, v in document.items() if k != key}))
         with pytest.raises(IncompleteResultError, match=f"{name}/zarr.json"):

@@ -115,5 +115,5 @@ def test_edited_dtype_of_a_child_raises(tmp_path):
     path = copy_of("complete", tmp_path)
     child = path / GROUP / "mu" / "zarr.json"
     child.write_text(child.read_text().replace('"float32"', '"int32"'))
-    with pytest.raises(IncompleteResultError, match=r"posterior_predictive/mu/zarr\.json: .*not the file that was"):
+    with pytest.raises(IncompleteResultError, match=r"posterior_predictive/mu/zarr\.json: .*not the one that was"):
         aimz.open_result(path)

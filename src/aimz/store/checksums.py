@@ -112,8 +112,8 @@ class ChunkStore(WrapperStore[Store]):
         """Whether zarr may read and write without its event loop; a store of the user may have no such operations."""
         return isinstance(self._store, LocalStore)
 
-    def _pass(self, receive: Callable[[str, int, int], None], key: str, value: Buffer) -> None:
-        """Pass the checksum of a chunk on."""
+    def _send(self, receive: Callable[[str, int, int], None], key: str, value: Buffer) -> None:
+        """Send the checksum of a chunk to a receiver."""
         found = _CHUNK.fullmatch(key.removeprefix(self._prefix))
         if found is not None and found[1] in self._grids:
             position = tuple(map(int, found[2].split("/")[1:]))
@@ -122,19 +122,19 @@ class ChunkStore(WrapperStore[Store]):
 
     async def set(self, key: str, value: Buffer) -> None:
         """Store a value."""
-        self._pass(self._on_write, key, value)
+        self._send(self._on_write, key, value)
         await super().set(key, value)
 
     def set_sync(self, key: str, value: Buffer) -> None:
         """Store a value."""
-        self._pass(self._on_write, key, value)
+        self._send(self._on_write, key, value)
         super().set_sync(key, value)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Return a value, or None if it does not exist."""
         found = await super().get(key, prototype, byte_range)
         if found is not None:
-            self._pass(self._on_read, key, found)
+            self._send(self._on_read, key, found)
         return found
 
     def get_sync(
@@ -143,5 +143,5 @@ class ChunkStore(WrapperStore[Store]):
         """Return a value, or None if it does not exist."""
         found = super().get_sync(key, prototype=prototype, byte_range=byte_range)
         if found is not None:
-            self._pass(self._on_read, key, found)
+            self._send(self._on_read, key, found)
         return found

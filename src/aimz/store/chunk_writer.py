@@ -80,7 +80,7 @@ class ChunkWriter(StorePart):
         """Arrays of integers in which missing values were found."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle what another process needs: the recorded chunks, but not those of this process."""
+        """Pickle without the open arrays and the chunks that this process has written."""
         journal = Journal.for_chunks if self._journal is not None and self._location.local else None
         return _unpickle, (self._location, self._group, self._variables, self._owner, self._known, journal)
 
@@ -134,7 +134,7 @@ class ChunkWriter(StorePart):
         if known < 0:
             self._record(path, number, checksum)
         elif known != checksum:
-            msg = f"chunk {number} is not the chunk that was written there"
+            msg = f"Chunk {number} is not the chunk that was written there."
             raise ValueError(msg)
 
     def resize(self, name: str, length: int) -> None:

@@ -1,4 +1,4 @@
-"""Metadata of groups and arrays as JSON documents; those of an unfinished result cannot be opened.
+"""Metadata of groups and arrays as JSON documents, which no reader opens in an unfinished result.
 
 Until a result is complete, the metadata of its groups and streamed arrays have one more field, ``UNFINISHED``.  By the
 Zarr specification, a reader that does not know it must not open the node, and no library does.  Since the file exists,

@@ -50,7 +50,7 @@ class StoredArray:
     def compare(self, _: str, number: int, checksum: int) -> None:
         """Check that a chunk that was read is the chunk that was written at its position."""
         if self.checksums is not None and self.checksums.get(number) != checksum:
-            msg = f"chunk {number} is not the chunk that was written there"
+            msg = f"Chunk {number} is not the chunk that was written there."
             raise ValueError(msg)
 
     @property
@@ -102,7 +102,7 @@ class StoredArray:
             return StaleResultError(f"The result in {self.location} no longer exists: it was removed. Predict again.")
         return IncompleteResultError(
             f"Array `{self.name}` of the result in {self.location} is missing data, or they were altered after they "
-            f"were written ({error}). Nothing of it should be used; predict again."
+            f"were written ({str(error).rstrip('.')}). Nothing of it should be used; predict again."
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -99,10 +99,10 @@ class StoredResult:
                 raise IncompleteResultError(msg)
             is_checked = "checksum" in state or version != 1
             if is_checked and state.pop("checksum", None) != _checksum({**root, "attributes": attrs}, state):
-                msg = "its content has changed since it was written"
+                msg = "The content has changed since it was written."
                 raise ValueError(msg)
             if state["complete"] is not True:
-                msg = "its entry `complete` is not true"
+                msg = "The entry `complete` is not true."
                 raise ValueError(msg)
             checksums = None
             if version > 1:
@@ -125,7 +125,7 @@ class StoredResult:
         )
 
     def check_files(self) -> None:
-        """Check that every chunk is there, and that the metadata are those of the root.
+        """Check that every chunk is there, and that the root has the same metadata.
 
         Raises
         ------
@@ -146,7 +146,7 @@ class StoredResult:
                 # Attributes could be changed in format 1.
                 keys = _TYPE if self.checksums is None else {*stored, *node}
                 if any(stored.get(key) != node.get(key) for key in keys):
-                    msg = "it is not the file that was written there"
+                    msg = "The file is not the one that was written there."
                     raise ValueError(msg)
 
     def open_store(self) -> StorePath:
@@ -168,10 +168,15 @@ def reporting_damage(location: Location, file: str = "zarr.json") -> Iterator[No
         yield
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         msg = (
-            f"The result in {location} is damaged: {file}: {type(error).__name__}: {error}. Nothing of it should be "
+            f"The result in {location} is damaged: {file}: {_describe(error)}. Nothing of it should be "
             "used; predict again."
         )
         raise IncompleteResultError(msg) from error
+
+
+def _describe(error: Exception) -> str:
+    """Return the text of an error without its full stop."""
+    return f"{type(error).__name__}: {error}".rstrip(".")
 
 
 def _checksum(root: Mapping[str, Any], state: Mapping[str, Any]) -> str:
