@@ -4,7 +4,7 @@ __all__ = ["Posterior", "read_draws"]
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -24,6 +24,8 @@ class Posterior:
     num_chains: int = 1
     sample_stats: Mapping[str, np.ndarray] | None = None
     """Sampler statistics of MCMC, by their names in ArviZ's schema, of shape ``(n_chains, n_draws / n_chains)``."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Optimised parameters and mutable state that belong to the draws."""
 
     @property
     def n_draws(self) -> int:

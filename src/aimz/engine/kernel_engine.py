@@ -2,8 +2,7 @@
 
 __all__ = ["KernelEngine"]
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -137,17 +136,13 @@ class KernelEngine:
         signature = self.signature
         return KernelParameters(signature.param_input, signature.param_output, signature.extra, self.tables, self.axes)
 
-    @contextmanager
-    def reading_fit(self, *, restart: bool) -> Iterator[None]:
-        """Read the data of a fit; only a fit that restarts may have other columns than the last one."""
-        before = self.tables, self.axes, self.columns, self.whole
+    def for_fit(self, *, restart: bool) -> "KernelEngine":
+        """Return a copy for a further fit; only a fit that restarts may have other columns than the last one."""
+        engine = object.__new__(KernelEngine)
+        vars(engine).update(vars(self))
         if restart:
-            self.tables, self.axes, self.columns, self.whole = {}, {}, None, frozenset()
-        try:
-            yield
-        except BaseException:
-            self.tables, self.axes, self.columns, self.whole = before
-            raise
+            engine.tables, engine.axes, engine.columns, engine.whole = {}, {}, None, frozenset()
+        return engine
 
     def remember_fit_data(self, call: KernelArguments) -> None:
         """Record the abstract arguments and the columns of a fit."""

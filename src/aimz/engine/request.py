@@ -39,6 +39,8 @@ class PredictionRequest:
     """Axis of each return site with rows along each dimension that is averaged over together with the rows."""
     key: jax.Array | None = None
     """None if nothing is drawn."""
+    resumable: list[str] = field(default_factory=list, compare=False)
+    """Location of the result in ``output_dir`` once it exists: after a failure the call can be resumed there."""
 
     @property
     def first(self) -> PreparedCall:

@@ -3,9 +3,9 @@
 __all__ = ["Fit", "KernelContext", "VIResult"]
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import jax
 import numpy as np
@@ -44,6 +44,16 @@ class Fit(ABC):
     """Name of the inference method: "SVI" or "MCMC"."""
     vi_state: SVIState | None = None
     vi_result: VIResult | None = None
+
+    def copy(self) -> Self:
+        """Return a copy for a further fit; it shares the inference object and the compiled programs."""
+        fit = object.__new__(type(self))
+        vars(fit).update(vars(self))
+        return fit
+
+    def restorer(self) -> Callable[[], None]:
+        """Return a function that restores the inference object after a fit that failed."""
+        return lambda: None
 
     @property
     @abstractmethod

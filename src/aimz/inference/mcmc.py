@@ -2,7 +2,7 @@
 
 __all__ = ["MCMCFit"]
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from typing import Any, override
 
@@ -48,6 +48,16 @@ class MCMCFit(Fit):
     def params(self) -> dict[str, Any]:
         """Empty: MCMC optimises no parameters."""
         return {}
+
+    def restorer(self) -> Callable[[], None]:
+        """Return a function that restores the draws and the state of the MCMC object."""
+        before = dict(vars(self.inference))
+
+        def restore() -> None:
+            vars(self.inference).clear()
+            vars(self.inference).update(before)
+
+        return restore
 
     def check_run(self, call: KernelArguments, spec: KernelSpec, *, num_samples: int) -> None:
         """Raise if a discrete site can be neither enumerated nor sampled; warn if ``num_samples`` is ignored."""

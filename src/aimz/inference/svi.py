@@ -28,7 +28,7 @@ from aimz.inference.svi_checkpoint import (
     restore_state,
 )
 from aimz.inference.svi_epochs import EpochRun
-from aimz.inference.svi_steps import SVIPrograms, warn_not_finite
+from aimz.inference.svi_steps import SVIPrograms, forget_data, warn_not_finite
 from aimz.kernel import KernelSpec, LRUCache, freeze
 from aimz.persistence import write_tree
 
@@ -60,6 +60,16 @@ class _Start(NamedTuple):
     checkpoint: Checkpoint | None
 
 
+class _Steps(NamedTuple):
+    """Result of a fit, and the losses of single steps that are not in it yet."""
+
+    result: VIResult | None
+    losses: list[jax.Array]
+    """Losses of single steps; copies of a fit append to the same list."""
+    n_steps: int
+    """Number of losses that belong to this fit."""
+
+
 class SVIFit(Fit):
     """An :class:`numpyro.infer.SVI` object; a run continues from the state of the previous one."""
 
@@ -73,11 +83,9 @@ class SVIFit(Fit):
         """Number of steps of an epoch of the last fit in minibatches."""
         self._arguments = frozenset[str]()
         """Arrays needed to set up the guide after a load."""
-        self._result: VIResult | None = None
         self.stopped = False
         """Whether a step of the last fit in minibatches was not finite, so that the fit ended early."""
-        self._step_losses: list[jax.Array] = []
-        """Losses of single steps that are not in the result yet."""
+        self._steps = _Steps(None, [], 0)
         self._reset_caches()
 
     def _reset_caches(self) -> None:
@@ -89,7 +97,8 @@ class SVIFit(Fit):
     def __getstate__(self) -> dict[str, Any]:
         """Return the state to pickle, without compiled programs."""
         caches = ("_programs", "scalings", "_enumerated_by_shape")
-        return {key: value for key, value in self.__dict__.items() if key not in caches}
+        steps = _Steps(self.vi_result, [], 0)
+        return {key: value for key, value in self.__dict__.items() if key not in caches} | {"_steps": steps}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Start without compiled programs."""
@@ -106,21 +115,32 @@ class SVIFit(Fit):
     @property
     def vi_result(self) -> VIResult | None:
         """Parameters of the last state and losses of all steps, unless set by the user since."""
-        if self._step_losses and self.vi_state is not None:
-            losses, self._step_losses = np.asarray(self._step_losses), []
-            self._set_state(self.vi_state, losses)
-        return self._result
+        result, losses, n_steps = self._steps
+        if n_steps and self.vi_state is not None:
+            result = self._result_after(self.vi_state, result, np.asarray(losses[:n_steps]))
+            self._steps = _Steps(result, [], 0)
+        return result
 
     @vi_result.setter
     def vi_result(self, result: VIResult | None) -> None:
-        self._result, self._step_losses = result, []
+        self._steps = _Steps(result, [], 0)
 
     def _set_state(self, state: SVIState, losses: np.ndarray) -> None:
         """Set the state, and append the losses of the steps that led to it."""
-        result = self.vi_result
-        before = np.zeros(0) if result is None else np.asarray(result.losses)
-        self.vi_state = state
-        self.vi_result = SVIRunResult(self.inference.get_params(state), state, np.concatenate([before, losses]))
+        result = self._result_after(state, self.vi_result, losses)
+        self.vi_state, self.vi_result = state, result
+
+    def _result_after(self, state: SVIState, before: VIResult | None, losses: np.ndarray) -> VIResult:
+        """Return the result with the parameters of ``state`` and the losses of the steps that led to it."""
+        earlier = np.zeros(0) if before is None else np.asarray(before.losses)
+        every = np.concatenate([earlier, losses])
+        result: VIResult = SVIRunResult(self.inference.get_params(state), state, every)
+        return result
+
+    def restorer(self) -> Callable[[], None]:
+        """Return a function that resets guide and constraints, unless they were set up before."""
+        was_set_up = self.inference.constrain_fn is not None
+        return lambda: None if was_set_up else forget_data(self.inference)
 
     @property
     def params(self) -> dict[str, Any]:
@@ -286,18 +306,21 @@ class SVIFit(Fit):
         call: KernelArguments,
         names: frozenset[str],
         key: jax.Array | None,
-        init_key: Callable[[], jax.Array],
         scale: float,
     ) -> tuple[SVIState, jax.Array]:
-        """Run one step; ``init_key`` is called only if there is neither a state nor ``key``."""
+        """Run one step; ``key`` is needed if there is no state, and otherwise replaces that of the state."""
         if self.vi_state is None:
-            state = self._programs.begin(None, call, init_key() if key is None else key)
+            assert key is not None
+            state = self._programs.begin(None, call, key)
         else:
             self.set_up(call)
             state = self.vi_state if key is None else self.vi_state._replace(rng_key=key)
         state, loss, _ = self._programs.one_step(call.static, names)(state, call.arrays, np.float32(scale))
-        self.vi_state = state
-        self._step_losses.append(loss)
+        result, losses, n_steps = self._steps
+        if len(losses) != n_steps:  # a copy of this fit has taken further steps
+            losses = losses[:n_steps]
+        losses.append(loss)
+        self.vi_state, self._steps = state, _Steps(result, losses, n_steps + 1)
         self._n_obs = call.n_obs
         return state, loss
 
@@ -359,7 +382,8 @@ class SVIFit(Fit):
         sites = None if return_sites is None else tuple(return_sites)
         discrete = [] if spec is None else [n for n in spec.discrete_latents if sites is None or n in sites]
         if spec is None or not discrete:
-            return Posterior(self._programs.draw(params, key, num_samples=num_samples, latents=sites, call=call))
+            draws = self._programs.draw(params, key, num_samples=num_samples, latents=sites, call=call)
+            return Posterior(draws, params=self.params)
         drawn = self._programs.draw(params, key, num_samples=num_samples, latents=spec.latent_sites, call=call)
         missing = tuple(name for name in spec.discrete_latents if name not in drawn)
         if missing and (call is None or spec.param_output not in call.arrays):
@@ -383,4 +407,4 @@ class SVIFit(Fit):
                 keep_scale=False,
             )
         sites = spec.latent_sites if sites is None else sites
-        return Posterior({name: drawn[name] for name in sites if name in drawn})
+        return Posterior({name: drawn[name] for name in sites if name in drawn}, params=self.params)

@@ -50,7 +50,7 @@ class Pace:
 
 
 def forget_data(svi: SVI) -> None:
-    """Reset guide and constraints, so that ``svi`` is set up again for other data."""
+    """Reset guide and constraints, so that ``svi`` is set up again for the data of the next fit."""
     svi.constrain_fn = None
     for part in guide_parts(svi.guide):
         if isinstance(part, AutoGuide):

@@ -1,10 +1,13 @@
 """State and properties of a model, shared by all groups of methods."""
 
-__all__ = ["LIVE_MODELS", "ModelBase", "ModelInputs", "optional_key"]
+__all__ = ["LIVE_MODELS", "ModelBase", "ModelInputs", "on_snapshot", "optional_key"]
 
+import threading
 import weakref
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -12,9 +15,9 @@ from numpyro.infer import MCMC, SVI
 from numpyro.infer.svi import SVIState
 
 from aimz.data import Posterior, check_key, key_from_text
-from aimz.engine import KernelEngine, StreamingOptions
+from aimz.engine import KernelEngine, PredictionRequest
 from aimz.errors import NotFittedError
-from aimz.inference import PosteriorOnly, VIResult, make_fit
+from aimz.inference import Fit, FitData, PosteriorOnly, VIResult, make_fit
 from aimz.kernel import KernelSpec
 from aimz.model.results import ResultBuilder
 from aimz.model.saving import ModelState
@@ -46,6 +49,32 @@ class ModelInputs:
     """Number of rows; None if it is not known."""
 
 
+@dataclass
+class SharedState:
+    """State of a model that its snapshots share."""
+
+    key: jax.Array
+    home: "TemporaryDirectory | None" = None
+    """Temporary directory, if there are results in it."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Lock of the two attributes above."""
+    fitting: threading.RLock = field(default_factory=threading.RLock)
+    """Lock of the methods that change the model, so that they run one after another."""
+
+
+def on_snapshot[**P, R](method: Callable[P, R]) -> Callable[P, R]:
+    """Return a method that runs on a snapshot of the model, which a fit in another thread does not change."""
+
+    @wraps(method)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        model: Any = args[0]
+        snapshot = object.__new__(type(model))
+        vars(snapshot).update(vars(model))
+        return method(snapshot, *args[1:], **kwargs)  # type: ignore[arg-type]
+
+    return run
+
+
 class ModelBase:
     """State and properties of an :class:`ImpactModel`."""
 
@@ -66,13 +95,12 @@ class ModelBase:
         self._set_state(ModelState(key, engine, fit, ResultBuilder(dims, coords), None, None))
 
     def _set_state(self, state: ModelState) -> None:
-        self._rng_key = state.key
+        self._shared = SharedState(state.key)
         self._engine = state.engine
         self._fit = state.fit
         self._results = state.results
         self._posterior = state.posterior
         self._observed = state.observed
-        self._home: TemporaryDirectory | None = None
         LIVE_MODELS.add(self)
 
     @property
@@ -108,7 +136,7 @@ class ModelBase:
     @property
     def rng_key(self) -> jax.Array:
         """PRNG key that the next call without ``rng_key`` splits."""
-        return self._rng_key
+        return self._shared.key
 
     @property
     def inputs(self) -> ModelInputs:
@@ -128,7 +156,8 @@ class ModelBase:
     @property
     def temp_dir(self) -> str | None:
         """Temporary directory of results stored without ``output_dir``; None if there are none."""
-        return None if self._home is None or self._home.closed else str(self._home.path)
+        home = self._shared.home
+        return None if home is None or home.closed else str(home.path)
 
     @property
     def vi_state(self) -> SVIState | None:
@@ -158,8 +187,10 @@ class ModelBase:
             raise TypeError(msg)
         if isinstance(self._fit, PosteriorOnly):
             self._fit.require_inference("Setting `vi_result`")
-        self._fit.vi_result = result
-        self._forget_data()
+        with self._shared.fitting:
+            fit = self._fit.copy()
+            fit.vi_result = result
+            self._set_fit(self._engine, fit, None, self._stale_data())
 
     def is_fitted(self) -> bool:
         """Return whether the model has a posterior, from a fit or set by the user."""
@@ -170,32 +201,53 @@ class ModelBase:
 
         Reading one of these results then raises ``StaleResultError``. Results with their own ``output_dir`` are kept.
         """
-        if self._home is not None:
-            self._home.close()
-            self._home = None
+        with self._shared.lock:
+            home, self._shared.home = self._shared.home, None
+        if home is not None:
+            home.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state to pickle, without the temporary directory, which belongs to this process."""
-        return {**self.__dict__, "_home": None}
+        """Return the state to pickle, without the temporary directory and the locks, which belong to this process."""
+        return {**self.__dict__, "_shared": self._shared.key}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the state and register the model for :meth:`cleanup_models`."""
-        self.__dict__ |= state
+        self.__dict__ |= {**state, "_shared": SharedState(state["_shared"])}
         LIVE_MODELS.add(self)
 
-    def _forget_data(self) -> None:
-        """Drop the data of the last fit before other data change the parameters; fingerprints are kept."""
-        if self._observed is not None:
-            self._observed = replace(self._observed, call=None, stale=True)
+    def _set_fit(self, engine: KernelEngine, fit: Fit, posterior: Posterior | None, observed: FitData | None) -> None:
+        """Set the state of a fit and the posterior together."""
+        # One operation, which neither Ctrl-C nor another thread divides.
+        vars(self).update(_engine=engine, _fit=fit, _posterior=posterior, _observed=observed)
 
-    def _key(self, given: jax.Array | None, options: StreamingOptions | None = None) -> jax.Array:
-        """Return the key of a call: the given one, that of the call to resume, or one split off the model's key."""
+    def _stale_data(self) -> FitData | None:
+        """Return the record of the fitted data after other data have changed the parameters: fingerprints only."""
+        return None if self._observed is None else replace(self._observed, call=None, stale=True)
+
+    @contextmanager
+    def _key(self, given: jax.Array | None, request: PredictionRequest | None = None) -> Iterator[jax.Array]:
+        """Yield the key of a call: the given one, that of the call to resume, or one split off the model's key.
+
+        A call that fails does not change the model's key, unless its partial result, which has the key, can be resumed.
+        """
+        resume = None if request is None else request.options.resume
+        if given is None and resume is not None and resume.journal.fingerprint["rng_key"]:
+            given = key_from_text(resume.journal.fingerprint["rng_key"])
         if given is not None:
-            return given
-        if options is not None and options.resume is not None and options.resume.journal.fingerprint["rng_key"]:
-            return key_from_text(options.resume.journal.fingerprint["rng_key"])
-        self._rng_key, key = jax.random.split(self._rng_key)
-        return key
+            yield given
+            return
+        shared = self._shared
+        with shared.lock:
+            before = shared.key
+            after, key = jax.random.split(before)
+            shared.key = after
+        try:
+            yield key
+        except BaseException:
+            with shared.lock:
+                if shared.key is after and not (request is not None and request.resumable):
+                    shared.key = before
+            raise
 
     def _groups_of(self, posterior: Posterior, spec: KernelSpec | None) -> "dict[str, xr.Dataset]":
         """Return draws as groups of a tree, with the labels of the fitted data."""
@@ -204,6 +256,14 @@ class ModelBase:
 
     def _fitted(self, method: str) -> Posterior:
         """Return the posterior; raise if there is none."""
+        has_params = self._fit.vi_result is not None and not isinstance(self._fit, PosteriorOnly)
+        if self._posterior is None and has_params:
+            msg = (
+                f"`{method}` needs posterior draws of the current parameters, and there are none since "
+                "`train_on_batch`, `vi_result` or an interrupted fit changed the parameters. Call "
+                "`model.set_posterior_sample(model.sample(return_datatree=False))`, or fit again."
+            )
+            raise NotFittedError(msg)
         if self._posterior is None:
             msg = (
                 f"`{method}` needs a posterior, and this model has none yet. Call `fit_on_batch(X, y)`, or "

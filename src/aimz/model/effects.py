@@ -3,6 +3,7 @@
 __all__ = ["EffectMethods"]
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -31,7 +32,7 @@ from aimz.engine import (
     share_labels,
     share_rows,
 )
-from aimz.model.base import optional_key
+from aimz.model.base import on_snapshot, optional_key
 from aimz.model.requests import RequestMethods
 from aimz.statistics import read_statistics
 from aimz.types import EffectKind, StatisticsLike
@@ -65,6 +66,7 @@ class EffectMethods(RequestMethods):
     ) -> "xr.DataTree": ...
 
     @collective_call
+    @on_snapshot
     def estimate_effect(
         self,
         output_baseline: "xr.DataTree | dict[str, Any] | None" = None,
@@ -137,18 +139,17 @@ class EffectMethods(RequestMethods):
         check_inputs(side.arguments["X"] for side in sides if side.arguments is not None)
         requests = self._prepare_sides(sides)
         common: Any = next((side.key for side in sides if side.key is not None), None)
-        if common is None and requests:
-            common = self._key(None)
         trees = []
-        for i, side in enumerate(sides):
-            key = common if side.key is None else side.key
-            if side.arguments is None:
-                trees.append(side.tree)
-            elif side.arguments["options"] is None:
-                trees.append(self._execute_on_batch(requests[i], key))
-            else:
-                trees.append(self._execute(requests[i], key))
-        return difference(*trees)
+        with self._key(common) if requests else nullcontext(common) as common:
+            for i, side in enumerate(sides):
+                key = common if side.key is None else side.key
+                if side.arguments is None:
+                    trees.append(side.tree)
+                elif side.arguments["options"] is None:
+                    trees.append(self._execute_on_batch(requests[i], key))
+                else:
+                    trees.append(self._execute(requests[i], key))
+            return difference(*trees)
 
     def _prepare_sides(self, sides: Sequence[Scenario]) -> dict[int, PredictionRequest]:
         """Return the requests of the sides of an effect that are given by arguments, by number."""
@@ -184,7 +185,8 @@ class EffectMethods(RequestMethods):
         check_return_sites(prepared["baseline"].plan.return_sites)
         request = self._request("estimate_effect", sources["baseline"], calls, prepared, options)
         given: Any = next((side.key for side in sides if side.key is not None), None)
-        return self._execute(replace(request, baseline="baseline"), self._key(given, options))
+        with self._key(given, request) as key:
+            return self._execute(replace(request, baseline="baseline"), key)
 
     def _panel_of(self, call: KernelArguments) -> Panel:
         """Return the axes of the output, with the labels that the user and the arguments give them."""
@@ -194,6 +196,7 @@ class EffectMethods(RequestMethods):
         return Panel.of(spec, self._results.site_dims(spec), labels)
 
     @collective_call
+    @on_snapshot
     def compare_scenarios(
         self,
         scenarios: Mapping[Any, Mapping[str, Any]],
@@ -349,7 +352,7 @@ class EffectMethods(RequestMethods):
         dims = self._results.dims_without_rows(prepared[baseline], panel_axes)
         check_by(groups.labels, dims)
         check_contrast(contrast, dims, groups.labels)
-        key = self._key(key)
         request = self._request("compare_scenarios", sources[baseline], calls, prepared, options)
-        request = replace(request, baseline=baseline, groups=groups, panel_axes=panel_axes, key=key)
-        return self._results.averages(self._sum_over_rows(request), request, contrast)
+        with self._key(key) as key:
+            request = replace(request, baseline=baseline, groups=groups, panel_axes=panel_axes, key=key)
+            return self._results.averages(self._sum_over_rows(request), request, contrast)

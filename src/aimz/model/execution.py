@@ -94,6 +94,8 @@ class _Execution:
                 directory = self._directory(home)
                 store = directory.store
             where = share_location(None if directory is None else directory.where)
+            if where is not None and options.output_dir is not None:
+                request.resumable.append(str(where.location))
         if options.resume is None or not options.resume.complete:
             self._fill(store, directory, where, variables, frame, auxiliary)
             await_others("completeness of the result")

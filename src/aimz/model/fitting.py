@@ -2,13 +2,15 @@
 
 __all__ = ["FittingMethods"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
 
 from aimz.data import check_count, key_to_text
+from aimz.engine import KernelEngine
 from aimz.errors import FitWarning, warn
 from aimz.inference import FitData, PosteriorOnly, SVIFit
 from aimz.model.base import ModelBase, optional_key
@@ -79,18 +81,17 @@ class FittingMethods(ModelBase):
             settled fit in 10,000 shows by chance.
         """
         rng_key = optional_key(rng_key)
-        with self._engine.reading_fit(restart=self._fit.vi_state is None):
-            call = self._engine.read_call(X, kwargs, output=y)
-            check_count(num_steps, "num_steps")
-            check_count(num_samples, "num_samples")
-            spec = self._engine.read_fit(call)
-            self._engine.check_data(call, spec)
-            self._fit.check_run(call, spec, num_samples=num_samples)
-            self._engine.remember_fit_data(call)
-        self._posterior = self._fit.run(
-            call, spec, self._key(rng_key), num_steps=num_steps, num_samples=num_samples, progress=progress
-        )
-        self._observed = FitData.of(call, self.param_output)
+        check_count(num_steps, "num_steps")
+        check_count(num_samples, "num_samples")
+        with self._refit() as (engine, fit):
+            call = engine.read_call(X, kwargs, output=y)
+            spec = engine.read_fit(call)
+            engine.check_data(call, spec)
+            fit.check_run(call, spec, num_samples=num_samples)
+            engine.remember_fit_data(call)
+            with self._key(rng_key) as key:
+                posterior = fit.run(call, spec, key, num_steps=num_steps, num_samples=num_samples, progress=progress)
+                self._set_fit(engine, fit, posterior, FitData.of(call, self.param_output))
         return self
 
     def fit(
@@ -176,8 +177,9 @@ class FittingMethods(ModelBase):
 
         Notes
         -----
-        The fit continues from the model's current state. If it is interrupted, the completed steps are kept and the
-        posterior is the previous one.
+        The fit continues from the model's current state. If it is interrupted, the completed steps are kept, and the
+        model has no posterior until :meth:`sample` or another fit draws from the new parameters. If no step was
+        completed, the model has not changed.
 
         Only the sites are checked in kernels with mutable state (batch normalization, which computes statistics of each
         batch on purpose) and in kernels with noise of their own (dropout): other operations that combine rows are
@@ -208,7 +210,7 @@ class FittingMethods(ModelBase):
         (True, True)
         """
         rng_key = optional_key(rng_key)
-        fit = self._require_svi("fit")
+        self._require_svi("fit")
         check_count(num_samples, "num_samples")
         options = read_options(
             batch_size=batch_size,
@@ -219,35 +221,34 @@ class FittingMethods(ModelBase):
             on_epoch_end=on_epoch_end,
             checkpoint_dir=checkpoint_dir,
         )
-        before = self._rng_key
-        key = self._key(rng_key)
-        key_steps, key_order, key_draws = jax.random.split(key, 3)
-        try:
-            with self._engine.reading_fit(restart=fit.vi_state is None):
-                training = read_training(self._engine, X, y, kwargs, options, key_order)
-                plan, spec = plan_fit(self._engine, fit, training, options, key_to_text(key))
-                start = fit.begin_minibatches(plan, key_steps)
-                self._engine.remember_fit_data(plan.first)
-        except BaseException:
-            self._rng_key = before
-            raise
-        self._forget_data()
-        try:
-            fit.run_minibatches(plan, start)
-        finally:
-            training.advance_loader()
-        if fit.stopped and (where := training.first_not_finite()):
-            self._posterior = None
-            warn(
-                f"The fit stopped at data that are not finite, {where}, so the model is not fitted. Drop or repair "
-                "such rows, and fit a new model.",
-                FitWarning,
-            )
-            return self
-        self._posterior = fit.draw_after(
-            training.all_rows, plan.first, spec, key_draws, num_samples=num_samples, n_obs=training.n_obs
-        )
-        self._observed = training.observed(plan.first, self.param_output)
+        with self._refit() as (engine, fit), self._key(rng_key) as key:
+            key_steps, key_order, key_draws = jax.random.split(key, 3)
+            training = read_training(engine, X, y, kwargs, options, key_order)
+            plan, spec = plan_fit(engine, fit, training, options, key_to_text(key))
+            start = fit.begin_minibatches(plan, key_steps)
+            engine.remember_fit_data(plan.first)
+            posterior = observed = None
+            try:
+                try:
+                    fit.run_minibatches(plan, start)
+                finally:
+                    training.advance_loader()
+                where = training.first_not_finite() if fit.stopped else None
+                if where is None:
+                    posterior = fit.draw_after(
+                        training.all_rows, plan.first, spec, key_draws, num_samples=num_samples, n_obs=training.n_obs
+                    )
+                    observed = training.observed(plan.first, self.param_output)
+            finally:
+                # Also after an interruption, so that completed steps are kept, without the draws of other parameters.
+                if posterior is not None or fit.vi_state is not self._fit.vi_state:
+                    self._set_fit(engine, fit, posterior, self._stale_data() if posterior is None else observed)
+            if where is not None:
+                warn(
+                    f"The fit stopped at data that are not finite, {where}, so the model is not fitted. Drop or "
+                    "repair such rows, and fit a new model.",
+                    FitWarning,
+                )
         return self
 
     def train_on_batch(
@@ -285,8 +286,8 @@ class FittingMethods(ModelBase):
 
         Notes
         -----
-        The posterior does not change. After the loop,
-        ``model.set_posterior_sample(model.sample(return_datatree=False))`` sets it to draws from the guide.
+        A step drops the posterior, whose draws belong to the previous parameters: predictions raise ``NotFittedError``
+        until ``model.set_posterior_sample(model.sample(return_datatree=False))`` sets it to draws from the guide.
 
         Examples
         --------
@@ -308,26 +309,42 @@ class FittingMethods(ModelBase):
         3
         """
         rng_key = optional_key(rng_key)
-        fit = self._require_svi("train_on_batch")
-        with self._engine.reading_fit(restart=fit.vi_state is None):
-            call = self._engine.read_call(X, kwargs, output=y)
-            spec = self._engine.read_fit(call)
-            self._engine.check_data(call, spec)
-            self._engine.remember_fit_data(call)
-        n_obs = call.n_obs if total_size is None else check_count(total_size, "total_size")
-        if n_obs < call.n_obs:
-            msg = (
-                f"`total_size` must be at least the rows of the batch, {call.n_obs}; got {total_size}. Pass the number "
-                "of rows of the whole data."
-            )
-            raise ValueError(msg)
-        names = batch_scale(self._engine, fit, call, spec, n_obs)
-        fit.check_run(replace(call, n_obs=n_obs), spec)
-        self._forget_data()
-        return fit.step(call, names, rng_key, lambda: self._key(None), n_obs / call.n_obs)
+        self._require_svi("train_on_batch")
+        with self._refit() as (engine, fit):
+            call = engine.read_call(X, kwargs, output=y)
+            spec = engine.read_fit(call)
+            engine.check_data(call, spec)
+            engine.remember_fit_data(call)
+            n_obs = call.n_obs if total_size is None else check_count(total_size, "total_size")
+            if n_obs < call.n_obs:
+                msg = (
+                    f"`total_size` must be at least the rows of the batch, {call.n_obs}; got {total_size}. Pass the "
+                    "number of rows of the whole data."
+                )
+                raise ValueError(msg)
+            names = batch_scale(engine, fit, call, spec, n_obs)
+            fit.check_run(replace(call, n_obs=n_obs), spec)
+            with self._key(rng_key) if fit.vi_state is None else nullcontext(rng_key) as key:
+                state, loss = fit.step(call, names, key, n_obs / call.n_obs)
+                self._set_fit(engine, fit, None, self._stale_data())
+        return state, loss
 
-    def _require_svi(self, method: str) -> SVIFit:
-        """Return the fit; raise if it is not by SVI."""
+    @contextmanager
+    def _refit(self) -> Iterator[tuple[KernelEngine, Any]]:
+        """Yield copies of the engine and the fit, which replace those of the model together with the posterior.
+
+        If they do not replace them, the inference object is restored. Fits of a model run one after another.
+        """
+        with self._shared.fitting:
+            fit, restore = self._fit.copy(), self._fit.restorer()
+            try:
+                yield self._engine.for_fit(restart=fit.vi_state is None), fit
+            finally:
+                if self._fit is not fit:
+                    restore()
+
+    def _require_svi(self, method: str) -> None:
+        """Raise if the fit is not by SVI."""
         if isinstance(self._fit, PosteriorOnly):
             self._fit.require_inference(f"`{method}`")
         if not isinstance(self._fit, SVIFit):
@@ -336,4 +353,3 @@ class FittingMethods(ModelBase):
                 "`fit_on_batch`."
             )
             raise TypeError(msg)
-        return self._fit

@@ -10,7 +10,7 @@ from numpyro.infer import MCMC, SVI
 
 from aimz.data import read_input_dir, read_output_dir
 from aimz.inference import PosteriorOnly, make_fit
-from aimz.model.base import LIVE_MODELS
+from aimz.model.base import LIVE_MODELS, on_snapshot
 from aimz.model.effects import EffectMethods
 from aimz.model.fitting import FittingMethods
 from aimz.model.posterior import PosteriorMethods
@@ -164,6 +164,7 @@ class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMe
         spec = self.kernel_spec
         return description(self._summary(), {} if spec is None else self._results.site_dims(spec))
 
+    @on_snapshot
     def save(self, path: "str | os.PathLike[str]", *, overwrite: bool = False) -> None:
         """Write the model to a directory without code: arrays as safetensors, everything else as JSON.
 
@@ -212,7 +213,7 @@ class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMe
         True
         """
         place = read_output_dir(path, "path")
-        parts = ModelState(self._rng_key, self._engine, self._fit, self._results, self._posterior, self._observed)
+        parts = ModelState(self.rng_key, self._engine, self._fit, self._results, self._posterior, self._observed)
         write_model(place, parts, overwrite=bool(overwrite))
 
     @classmethod

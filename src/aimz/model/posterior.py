@@ -14,7 +14,7 @@ from numpyro.infer import MCMC
 from aimz.data import check_count, read_draws
 from aimz.inference import PosteriorOnly, SVIFit, check_chains, check_variational
 from aimz.kernel import check_draws
-from aimz.model.base import optional_key
+from aimz.model.base import on_snapshot, optional_key
 from aimz.model.requests import RequestMethods
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 class PosteriorMethods(RequestMethods):
     """Access to the posterior, and its diagnostics."""
 
+    @on_snapshot
     def sample(
         self,
         *,
@@ -71,7 +72,8 @@ class PosteriorMethods(RequestMethods):
         self._fit.check_sample(call)
         spec = self.kernel_spec if call is None else self._engine.read_spec(call)
         names = self._engine.read_latents(spec, return_sites)
-        drawn = self._fit.sample(call, spec, self._key(rng_key), num_samples=num_samples, return_sites=names)
+        with self._key(rng_key) as key:
+            drawn = self._fit.sample(call, spec, key, num_samples=num_samples, return_sites=names)
         if not return_datatree:
             return dict(drawn.draws)
         from aimz.output import make_tree
@@ -114,10 +116,11 @@ class PosteriorMethods(RequestMethods):
         posterior = read_draws(given, num_chains=num_chains, param_output=self.param_output)
         if self.kernel_spec is not None:
             check_draws(self.kernel_spec, posterior.shapes)
-        self._posterior = posterior
-        self._observed = None
+        with self._shared.fitting:
+            self._set_fit(self._engine, self._fit, replace(posterior, params=self._fit.params), None)
         return self
 
+    @on_snapshot
     def posterior_tree(self) -> "xr.DataTree":
         """Return the posterior as a tree that ArviZ reads.
 
@@ -173,6 +176,7 @@ class PosteriorMethods(RequestMethods):
         model._posterior = replace(posterior, draws=draws, num_chains=1, sample_stats=None)
         return model
 
+    @on_snapshot
     def diagnose(
         self, X: Any = None, y: Any = None, *, rng_key: jax.Array | None = None, **kwargs: Any
     ) -> "pd.DataFrame":
@@ -272,5 +276,5 @@ class PosteriorMethods(RequestMethods):
             return check_chains(posterior, self._auxiliary_groups()["posterior"], f"{self.param_output}_unobserved")
         if call is not None:
             self._engine.read_fit(call)
-        key = jax.random.fold_in(self._rng_key, 0) if rng_key is None else rng_key
+        key = jax.random.fold_in(self.rng_key, 0) if rng_key is None else rng_key
         return check_variational(self._fit, call, self._observed, self._local_rows(), key)

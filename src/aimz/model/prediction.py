@@ -9,7 +9,7 @@ import jax
 
 from aimz.distributed import collective_call
 from aimz.engine import PredictionRequest, read_options
-from aimz.model.base import optional_key
+from aimz.model.base import on_snapshot, optional_key
 from aimz.model.requests import RequestMethods
 from aimz.types import Intervention, StatisticsLike
 
@@ -27,6 +27,7 @@ class PredictionMethods(RequestMethods):
     """Predictions from the posterior or the prior, in memory or streamed."""
 
     @collective_call
+    @on_snapshot
     def predict(
         self,
         X: Any,
@@ -100,9 +101,11 @@ class PredictionMethods(RequestMethods):
             return_sites=return_sites,
             options=options,
         )
-        return self._execute(request, self._key(key, options))
+        with self._key(key, request) as key:
+            return self._execute(request, key)
 
     @collective_call
+    @on_snapshot
     def sample_posterior_predictive(
         self,
         X: Any,
@@ -150,9 +153,11 @@ class PredictionMethods(RequestMethods):
         request = self._prepare_prediction(
             X, intervention, kwargs, condition=condition, return_sites=return_sites, options=options, method=method
         )
-        return self._execute(request, self._key(key, options))
+        with self._key(key, request) as key:
+            return self._execute(request, key)
 
     @collective_call
+    @on_snapshot
     def sample_prior_predictive(
         self,
         X: Any,
@@ -213,8 +218,10 @@ class PredictionMethods(RequestMethods):
             return_sites=return_sites,
             options=options,
         )
-        return self._execute(request, self._key(key, options))
+        with self._key(key, request) as key:
+            return self._execute(request, key)
 
+    @on_snapshot
     def predict_on_batch(
         self,
         X: Any,
@@ -281,6 +288,7 @@ class PredictionMethods(RequestMethods):
         )
         return self._draw_on_batch(request, given, return_datatree=return_datatree)
 
+    @on_snapshot
     def sample_posterior_predictive_on_batch(
         self,
         X: Any,
@@ -308,6 +316,7 @@ class PredictionMethods(RequestMethods):
         request = self._prepare_prediction(X, intervention, kwargs, condition=condition, return_sites=return_sites)
         return self._draw_on_batch(request, given, return_datatree=return_datatree)
 
+    @on_snapshot
     def sample_prior_predictive_on_batch(
         self,
         X: Any,
@@ -353,9 +362,7 @@ class PredictionMethods(RequestMethods):
         self, request: PredictionRequest, given: jax.Array | None, *, return_datatree: bool
     ) -> "xr.DataTree | dict[str, jax.Array]":
         """Compute a request in one pass; return a tree or a dictionary of arrays."""
-        key = self._key(given)
-        return (
-            self._execute_on_batch(request, key)
-            if return_datatree
-            else self._engine.run("predictive", request.first, key)
-        )
+        with self._key(given) as key:
+            if return_datatree:
+                return self._execute_on_batch(request, key)
+            return self._engine.run("predictive", request.first, key)

@@ -108,7 +108,7 @@ class RequestMethods(ModelBase):
         fitted = known is None or not (known.changed(call.without(self.param_output)) or known.has_other_index(call))
         settings = PredictionSettings(
             n_draws=posterior.n_draws,
-            params=self._fit.params,
+            params=posterior.params,
             posterior=posterior,
             return_sites=site,
             in_sample=fitted,
@@ -185,7 +185,7 @@ class RequestMethods(ModelBase):
             call = replace(call, index=known.index)
         settings = PredictionSettings(
             n_draws=posterior.n_draws,
-            params=self._fit.params,
+            params=posterior.params,
             posterior=posterior,
             return_sites=return_sites,
             intervention=intervention,
@@ -262,9 +262,10 @@ class RequestMethods(ModelBase):
         """Return the temporary directory of the model, created if there is none."""
         from aimz.store import TemporaryDirectory
 
-        if self._home is None or self._home.closed:
-            self._home = TemporaryDirectory()
-        return self._home
+        with self._shared.lock:
+            if self._shared.home is None or self._shared.home.closed:
+                self._shared.home = TemporaryDirectory()
+            return self._shared.home
 
     def _local_rows(self) -> int | None:
         """Return the number of rows of the local latents in the posterior; None without local latents."""

@@ -5,7 +5,7 @@ __all__ = ["ModelState", "read_model", "write_model"]
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import filterfalse
 from pathlib import Path
@@ -203,6 +203,7 @@ def read_model(path: Path, kernel: Kernel, fit: Fit, arguments: Mapping[str, Any
         _warn_if_other_program(digest, kernel, example, static)
     engine.reader.spec, engine.example = spec, example
     engine.tables, engine.columns, engine.axes = tables, columns, axes
+    posterior = None if posterior is None else replace(posterior, params=fit.params)
     return ModelState(key, engine, fit, results, posterior, observed)
 
 

@@ -3,6 +3,7 @@
 __all__ = ["ScoringMethods"]
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +12,7 @@ import jax
 from aimz.data import GENERATOR
 from aimz.distributed import collective_call
 from aimz.engine import PredictionSettings, read_options
-from aimz.model.base import optional_key
+from aimz.model.base import on_snapshot, optional_key
 from aimz.model.requests import RequestMethods
 from aimz.statistics import LeaveOneOut
 from aimz.types import StatisticsLike
@@ -30,6 +31,7 @@ class ScoringMethods(RequestMethods):
     """Log likelihood and leave-one-out cross-validation."""
 
     @collective_call
+    @on_snapshot
     def log_likelihood(
         self,
         X: Any,
@@ -92,8 +94,10 @@ class ScoringMethods(RequestMethods):
             client=client,
         )
         request = self._prepare_scores(X, y, kwargs, options, "log_likelihood")
-        return self._execute(request, self._key(key, options) if request.first.needs_key else None)
+        with self._key(key, request) if request.first.needs_key else nullcontext() as key:
+            return self._execute(request, key)
 
+    @on_snapshot
     def log_prior(
         self, X: Any = None, *, return_sites: str | Iterable[str] | None = None, **kwargs: Any
     ) -> "xr.DataTree":
@@ -148,13 +152,14 @@ class ScoringMethods(RequestMethods):
             )
             raise ValueError(msg)
         settings = PredictionSettings(
-            n_draws=posterior.n_draws, params=self._fit.params, posterior=posterior, return_sites=names
+            n_draws=posterior.n_draws, params=posterior.params, posterior=posterior, return_sites=names
         )
         prepared = self._engine.prepare(call, settings)
         found = self._engine.run("log_density", prepared, jax.random.key(0, impl=GENERATOR))
         return self._results.tree("log_prior", found, prepared, auxiliary=self._auxiliary_groups(), key=None)
 
     @collective_call
+    @on_snapshot
     def loo(
         self,
         X: Any,
@@ -252,6 +257,7 @@ class ScoringMethods(RequestMethods):
             raise ValueError(msg)
         reduction = LeaveOneOut(relative_ess(self._auxiliary_groups()["posterior"]))
         request = replace(request, options=replace(options, statistics=reduction))
-        tree = self._execute(request, self._key(key, options) if prepared.needs_key else None)
+        with self._key(key, request) if prepared.needs_key else nullcontext() as key:
+            tree = self._execute(request, key)
         scores = tree["log_likelihood"].to_dataset()[self.param_output]
         return leave_one_out(scores, prepared.plan.n_draws)

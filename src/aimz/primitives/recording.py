@@ -58,7 +58,7 @@ class _PlateRecorder(Messenger):  # type: ignore[misc,unused-ignore]
             self.found.setdefault(msg["name"], (int(size), int(size if subsample_size is None else subsample_size)))
 
 
-@isolated  # the recorded warnings are those of the process
+@isolated  # warnings are recorded for the whole process
 def record(kernel: Kernel, arrays: Mapping[str, jax.ShapeDtypeStruct], n_obs: int) -> Recording:
     """Run ``kernel`` abstractly, and record its exception and its warnings instead of raising them."""
     recording = Recording()
