@@ -7,7 +7,8 @@ from aimz.inference.fit_data import FitData
 from aimz.inference.importance_ratios import log_ratios
 from aimz.inference.loaded import PosteriorOnly
 from aimz.inference.minibatch_scaling import abstract_sites
-from aimz.inference.svi import MinibatchPlan, SVIFit
+from aimz.inference.svi import SVIFit
+from aimz.inference.svi_epochs import MinibatchPlan
 
 __all__ = [
     "Fit",

@@ -1,10 +1,9 @@
 """Stochastic variational inference."""
 
-__all__ = ["MinibatchPlan", "SVIFit"]
+__all__ = ["SVIFit"]
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, NamedTuple, override
 
 import jax
@@ -13,7 +12,7 @@ from numpyro.infer import SVI
 from numpyro.infer.autoguide import AutoGuide
 from numpyro.infer.svi import SVIRunResult, SVIState
 
-from aimz.data import Batches, KernelArguments, Posterior
+from aimz.data import KernelArguments, Posterior
 from aimz.errors import CheckpointError, FitWarning, warn
 from aimz.inference.base import Fit, KernelContext, VIResult, check_fitted
 from aimz.inference.enumeration import check_minibatch_sum, draw_discrete, enumerated_sites
@@ -27,30 +26,13 @@ from aimz.inference.svi_checkpoint import (
     reset_for_new_data,
     restore_state,
 )
-from aimz.inference.svi_epochs import EpochRun
+from aimz.inference.svi_epochs import EpochRun, MinibatchPlan
 from aimz.inference.svi_steps import SVIPrograms, forget_data, warn_not_finite
 from aimz.kernel import KernelSpec, LRUCache, freeze
 from aimz.persistence import write_tree
 
 _MAX_DISCRETE_BYTES = 2**30
 """Largest size of draws of discrete local latents after a fit in minibatches."""
-
-
-@dataclass(frozen=True)
-class MinibatchPlan:
-    """Data and options of a fit in minibatches."""
-
-    batches: Batches
-    first: KernelArguments
-    """The first batch."""
-    names: frozenset[str]
-    """Sites whose log density is scaled by ``n_obs / batch_size``."""
-    epochs: int
-    progress: bool
-    on_epoch_end: Callable[[int, float], Any] | None = None
-    checkpoint_dir: Path | None = None
-    described: Mapping[str, str] = field(default_factory=dict)
-    """Further texts of the checkpoint's fingerprint."""
 
 
 class _Start(NamedTuple):

@@ -1,17 +1,18 @@
 """Epochs of minibatches: stacks of batches, fed to a compiled loop of steps ahead of the device."""
 
-__all__ = ["Epoch", "EpochRun"]
+__all__ = ["Epoch", "EpochRun", "MinibatchPlan"]
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpyro.infer.svi import SVIState
 
-from aimz.data import ArrayBatches, Batches
+from aimz.data import ArrayBatches, Batches, KernelArguments
 from aimz.inference.svi_steps import MAX_STEPS, Loop, Pace
 from aimz.progress import ProgressBar
 
@@ -19,6 +20,23 @@ _STACK_BYTES = 2**25
 """Largest size of the batches transferred to the device at once."""
 _NO_END = 2**30
 """Number of steps per epoch passed to the loop if it must not detect the end of an epoch."""
+
+
+@dataclass(frozen=True)
+class MinibatchPlan:
+    """Data and options of a fit in minibatches."""
+
+    batches: Batches
+    first: KernelArguments
+    """The first batch."""
+    names: frozenset[str]
+    """Sites whose log density is scaled by ``n_obs / batch_size``."""
+    epochs: int
+    progress: bool
+    on_epoch_end: Callable[[int, float], Any] | None = None
+    checkpoint_dir: Path | None = None
+    described: Mapping[str, str] = field(default_factory=dict)
+    """Further texts of the checkpoint's fingerprint."""
 
 
 @dataclass(frozen=True)
