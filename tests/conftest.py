@@ -28,6 +28,7 @@ def _local_latents_may_warn() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Local latent site", category=UserWarning)
         warnings.filterwarnings("ignore", message=r"Site\(s\) .* inside a `scan` or `cond`", category=UserWarning)
         warnings.filterwarnings("ignore", message="Kernel .* cannot be split along its rows", category=UserWarning)
+        warnings.filterwarnings("ignore", message="Rows depend on one another", category=UserWarning)
         yield
 
 

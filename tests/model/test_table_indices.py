@@ -107,6 +107,7 @@ GOOD = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Rows depend on one another")
 @pytest.mark.parametrize("name", GOOD)
 def test_index_that_the_kernel_keeps_inside_is_no_error(name):
     lookup, expected = GOOD[name]

@@ -8,10 +8,11 @@ from aimz.data.kernel_arguments import KernelArguments, check_aligned, read_call
 from aimz.data.keys import GENERATOR, check_key, key_from_text, key_to_text
 from aimz.data.lazy_arrays import LazyArray
 from aimz.data.minibatches import ArrayBatches, Batches, IterableBatches, count_rows
-from aimz.data.nan_counts import NanCounts, has_nan
+from aimz.data.nan_counts import NanCounts, RowFindings, has_nan
 from aimz.data.paths import read_input_dir, read_output_dir
 from aimz.data.posterior import Posterior, read_draws
 from aimz.data.rebatching import BatchReader, is_batches, is_shuffled
+from aimz.data.rounding import RoundedValues, warn_if_rounded
 from aimz.data.row_readers import BatchField, RowReader, RowSlice, StackedArrays, open_rows
 from aimz.data.tables import KernelParameters, Table, named_columns, open_table, with_missing_chunks
 
@@ -29,6 +30,8 @@ __all__ = [
     "LazyArray",
     "NanCounts",
     "Posterior",
+    "RoundedValues",
+    "RowFindings",
     "RowReader",
     "RowSlice",
     "StackedArrays",
@@ -59,6 +62,7 @@ __all__ = [
     "read_input_dir",
     "read_output_dir",
     "read_rows",
+    "warn_if_rounded",
     "with_axis_labels",
     "with_missing_chunks",
 ]

@@ -13,6 +13,7 @@ import numpy as np
 
 from aimz.data.array_sources import check_written
 from aimz.data.dataframes import column_values, open_series
+from aimz.data.rounding import record_rounding
 
 
 def check_array(value: Any, name: str) -> np.ndarray | jax.Array:
@@ -99,6 +100,7 @@ def _to_device_dtype(array: np.ndarray, name: str) -> np.ndarray:
         bad = array.size > 0 and (array.min() < limits.min or array.max() > limits.max)
         cast = array if bad else array.astype(dtype)
     else:
+        record_rounding(array, name)
         with np.errstate(over="ignore"):
             cast = array.astype(dtype)
         bad = bool((np.isinf(cast) & np.isfinite(array)).any())

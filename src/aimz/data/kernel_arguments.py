@@ -13,9 +13,10 @@ from aimz.data.arrays import check_array, fingerprint, is_array
 from aimz.data.axis_labels import AxisLabels
 from aimz.data.dataframes import index_of
 from aimz.data.lazy_arrays import LazyArray
+from aimz.data.rounding import warn_if_rounded
 from aimz.data.row_readers import RowReader, open_rows
 from aimz.data.tables import matrix_or_value, table_columns
-from aimz.data.value_checks import check_outcome_not_in_input, warn_if_rounded
+from aimz.data.value_checks import check_outcome_not_in_input
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,36 @@ def read_call(
     check_aligned({**required, **extra}, {input_: index})
     given = {name: matrix_or_value(value, name, known or {}) for name, value in {**required, **extra}.items()}
     tables = table_columns(given)
-    for name, value in given.items():
-        warn_if_rounded(value, name, tables.get(name, ()))
-    given = {name: np.asarray(value) if name in tables and not in_parts else value for name, value in given.items()}
-    required, extra = {name: given[name] for name in required}, {name: given[name] for name in extra}
+    with warn_if_rounded(tables) as rounded:
+        given = {name: np.asarray(value) if name in tables and not in_parts else value for name, value in given.items()}
+        required, extra = {name: given[name] for name in required}, {name: given[name] for name in extra}
+        arrays, static = _sort_arguments(required, extra, in_parts=in_parts, whole=whole)
+        for array in arrays.values():  # rows that are read lazily are judged when all of them have been read
+            if isinstance(array, LazyArray) and not array.is_lazy:
+                rounded.merge(array.rounding)
+                array.rounding.columns.clear()
+    lengths = {name: array.shape[0] for name, array in arrays.items() if array.ndim}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"`{name}`: {length}" for name, length in lengths.items())
+        msg = (
+            f"Arrays must have the same number of rows (length of the first axis); got {listed}. Let the "
+            "kernel close over an array without a row axis (a table per group, say)."
+        )
+        raise ValueError(msg)
+    n_obs = next(iter(lengths.values()))
+    if n_obs == 0:
+        msg = f"{' and '.join(f'`{name}`' for name in lengths)} must not be empty; got no rows."
+        raise ValueError(msg)
+    for name in list(required)[1:]:
+        columns = tables.get(input_, ())
+        check_outcome_not_in_input(arrays[input_], arrays[name], (input_, name), columns, label)
+    return KernelArguments(arrays, static, n_obs, tables.get(input_, ()), tables, index)
+
+
+def _sort_arguments(
+    required: Mapping[str, Any], extra: Mapping[str, Any], *, in_parts: bool, whole: Container[str]
+) -> tuple[dict[str, Any], dict[str, object]]:
+    """Return arguments as arrays and as static values."""
     arrays: dict[str, Any] = {}
     static: dict[str, object] = {}
     for name, value in required.items():
@@ -140,22 +167,7 @@ def read_call(
             static[name] = plain
         else:
             arrays[name] = array
-    lengths = {name: array.shape[0] for name, array in arrays.items() if array.ndim}
-    if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"`{name}`: {length}" for name, length in lengths.items())
-        msg = (
-            f"Arrays must have the same number of rows (length of the first axis); got {listed}. Let the "
-            "kernel close over an array without a row axis (a table per group, say)."
-        )
-        raise ValueError(msg)
-    n_obs = next(iter(lengths.values()))
-    if n_obs == 0:
-        msg = f"{' and '.join(f'`{name}`' for name in lengths)} must not be empty; got no rows."
-        raise ValueError(msg)
-    for name in list(required)[1:]:
-        columns = tables.get(input_, ())
-        check_outcome_not_in_input(arrays[input_], arrays[name], (input_, name), columns, label)
-    return KernelArguments(arrays, static, n_obs, tables.get(input_, ()), tables, index)
+    return arrays, static
 
 
 def check_aligned(given: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> None:

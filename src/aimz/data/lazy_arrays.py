@@ -5,6 +5,7 @@ __all__ = ["LazyArray", "LazySlice"]
 import mmap
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, override
@@ -25,6 +26,7 @@ from aimz.data.array_sources import (
 )
 from aimz.data.arrays import check_array, fill_masked, fingerprint, is_array
 from aimz.data.dataframes import index_of
+from aimz.data.rounding import RoundedValues
 from aimz.data.row_readers import Batch, RowReader, RowSlice, check_acts_by_row
 
 _PIECE_BYTES = 2**24
@@ -68,6 +70,7 @@ class LazyArray(RowReader):
         self._given = given
         self.name = name
         self.function = function
+        self.rounding: RoundedValues = RoundedValues()
         self.longest_chunk = longest_chunk(given)
         self._chunk_rows = _rows_to_keep(given, self.longest_chunk)
         self._kept: tuple[int, np.ndarray] | None = None
@@ -77,12 +80,14 @@ class LazyArray(RowReader):
         self.shape: tuple[int, ...] = (*self._given.shape[:1], *sample.shape[1:])
         self.dtype = sample.dtype
         if not self.is_lazy and self._given.ndim and self._given.dtype != self.dtype:
-            for _ in self.pieces():
-                pass
+            with self.rounding.recording():
+                for _ in self.pieces():
+                    pass
 
     @override
     def read(self, start: int, stop: int, batch: Batch | None = None) -> np.ndarray:
-        return self._converted(self._raw(start, stop))
+        with self.rounding.recording() if self.is_lazy else nullcontext():
+            return self._converted(self._raw(start, stop))
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.asarray(self[:] if self.ndim else check_array(self._given, self.name), dtype)
@@ -148,7 +153,8 @@ class LazyArray(RowReader):
 
     def take(self, start: int, stop: int, index: np.ndarray) -> np.ndarray:
         """Return rows ``index`` of rows ``start:stop``, and free the memory of the others."""
-        found = self._converted(np.asarray(self._raw(start, stop)[index]))
+        with self.rounding.recording():
+            found = self._converted(np.asarray(self._raw(start, stop)[index]))
         self.release(start, stop)
         return found
 
@@ -226,6 +232,11 @@ class LazySlice(RowSlice):
     def __getstate__(self) -> dict[str, Any]:
         """Drop the opened array from the pickle; it is opened again in the process that reads it."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
+    def rounding(self) -> RoundedValues:  # type: ignore[override]
+        """Values that may become equal when rows are cast."""
+        return self._opened.rounding
 
     @cached_property
     def _opened(self) -> LazyArray:

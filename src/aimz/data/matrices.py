@@ -14,7 +14,6 @@ import numpy as np
 from aimz.data.array_sources import ArraySource, InMemorySource, dask_array_of, source_of
 from aimz.data.arrays import check_array
 from aimz.data.dataframes import check_integers_fit
-from aimz.data.value_checks import warn_if_rounded
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +41,6 @@ class Matrix(ArraySource):
             listed = ", ".join(f"{column!r}: {length}" for column, length in lengths.items())
             msg = f"The columns of `{name}` must have the same number of rows; got {listed}. Drop what is no column."
             raise ValueError(msg)
-        for column, array in columns.items():
-            warn_if_rounded(array, f"{name}[{column!r}]")
         kinds = [_checked(array[0:0], name, column).dtype for column, array in columns.items()]
         dtype = np.dtype(reduce(jnp.promote_types, kinds))
         shape = next(iter(lengths.values())), len(columns)

@@ -13,6 +13,7 @@ import numpy as np
 from aimz.data.axis_labels import AxisLabels
 from aimz.data.lazy_arrays import LazyArray
 from aimz.data.rebatching import BatchReader, is_shuffled
+from aimz.data.rounding import RoundedValues
 from aimz.data.row_readers import RowReader, open_rows
 from aimz.data.tables import KernelParameters
 
@@ -49,6 +50,11 @@ class Batches(ABC):
     """Names of the columns of arguments that are tables."""
     axes: Mapping[str, AxisLabels] = MappingProxyType({})
     """Names and labels of the axes of arguments that are xarray arrays."""
+
+    @property
+    @abstractmethod
+    def rounding(self) -> RoundedValues:
+        """Values that may have become equal when rows were cast."""
 
     @abstractmethod
     def epoch(self, number: int) -> EpochReader:
@@ -91,6 +97,15 @@ class ArrayBatches(Batches):
         self._order = order
         self._ordered: tuple[int, np.ndarray | None] | None = None
         """Number of the last epoch, and the order of its rows."""
+
+    @property
+    def rounding(self) -> RoundedValues:
+        """Values that may have become equal when rows were cast."""
+        found = RoundedValues()
+        for rows in self.rows.values():
+            if rows.rounding is not None:
+                found.merge(rows.rounding)
+        return found
 
     def epoch(self, number: int) -> EpochReader:
         """Start an epoch."""
@@ -208,7 +223,8 @@ class IterableBatches(Batches):
         self._batches = batches
         self._parameters = parameters
         self.n_obs = n_obs()
-        self._first_reader = BatchReader(batches, parameters)
+        self._rounding = RoundedValues()
+        self._first_reader = BatchReader(batches, parameters, rounding=self._rounding)
         self.tables = self._first_reader.parameters.known
         self.axes = self._first_reader.parameters.axes
         first = self._first_reader.first or {}
@@ -216,6 +232,8 @@ class IterableBatches(Batches):
         self.batch_size = min(size, self.n_obs)
         self.templates = {name: array[:1] for name, array in first.items()}
         self._unread: BatchReader | None = self._first_reader
+        self.reader = self._first_reader
+        """Reader of the epoch that was started last."""
         self.check: Callable[[Mapping[str, np.ndarray], int], None] = lambda _rows, _start: None
         """Called with each batch that is read, and the number of its first row."""
 
@@ -228,8 +246,14 @@ class IterableBatches(Batches):
     @override
     def epoch(self, number: int) -> EpochReader:
         """Start the next epoch; the first one continues the reader whose first batch was read."""
-        reader, self._unread = self._unread or BatchReader(self._batches, self._parameters), None
+        reader = self._unread or BatchReader(self._batches, self._parameters, rounding=self._rounding)
+        self.reader, self._unread = reader, None
         return _Iterated(reader, self.check)
+
+    @property
+    def rounding(self) -> RoundedValues:
+        """Values that may have become equal when rows were cast."""
+        return self._rounding
 
     def all_rows(self) -> dict[str, np.ndarray]:
         """Return every row, read in an extra pass; empty if rows cannot be read again in the same order."""

@@ -1,11 +1,13 @@
-"""Counts of NaN in the rows of arguments."""
+"""Counts of NaN in the rows of arguments, and what else was found in rows as they were read."""
 
-__all__ = ["NanCounts", "has_nan"]
+__all__ = ["NanCounts", "RowFindings", "has_nan"]
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from aimz.data.rounding import RoundedValues, column_in_words
 
 
 def has_nan(rows: np.ndarray) -> bool:
@@ -21,24 +23,43 @@ def has_nan(rows: np.ndarray) -> bool:
 class NanCounts:
     """Counts of the rows with NaN, for each column of each argument."""
 
-    found: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Column, in words, to the number of its rows with NaN and the first of them."""
-    ignored: str = ""
-    """Argument that is not counted: the output, whose NaN are judged with the likelihood."""
+    found: dict[tuple[str, int | None], tuple[int, int]] = field(default_factory=dict)
+    """Name and number of a column to the number of its rows with NaN and the first of them."""
 
-    def add(self, name: str, rows: np.ndarray, first: int = 0, columns: Sequence[str] = ()) -> None:
+    def add(self, name: str, rows: np.ndarray, first: int = 0) -> None:
         """Count some rows of an argument, which begin with row ``first``."""
-        if name == self.ignored or not has_nan(rows):
+        if not has_nan(rows):
             return
         by_column = np.isnan(rows).reshape(len(rows), -1)
         for i in map(int, np.flatnonzero(by_column.any(axis=0))):
-            label = repr(columns[i]) if by_column.shape[1] == len(columns) else str(i)
-            text = f"`{name}`" if rows.ndim == 1 else f"column {label} of `{name}`"
-            count, start = self.found.get(text, (0, first + int(by_column[:, i].argmax())))
-            self.found[text] = count + int(by_column[:, i].sum()), start
+            at = first + int(by_column[:, i].argmax())
+            self._add((name, None if rows.ndim == 1 else i), int(by_column[:, i].sum()), at)
 
-    def __str__(self) -> str:
-        """Return the counts in words."""
+    def merge(self, other: "NanCounts") -> None:
+        """Add the counts of other rows."""
+        for key, (count, first) in other.found.items():
+            self._add(key, count, first)
+
+    def _add(self, key: tuple[str, int | None], count: int, first: int) -> None:
+        before, start = self.found.get(key, (0, first))
+        self.found[key] = before + count, min(start, first)
+
+    def describe(self, tables: Mapping[str, Sequence[str]]) -> str:
+        """Return the counts in words; ``tables`` are the names of columns by argument."""
         return "; ".join(
-            f"{text}: {count} row(s), the first row {start}" for text, (count, start) in self.found.items()
+            f"{column_in_words(name, place, tables)}: {count} row(s), the first row {first}"
+            for (name, place), (count, first) in self.found.items()
         )
+
+
+@dataclass
+class RowFindings:
+    """NaN and equal values after rounding, among the rows of a call that were read lazily."""
+
+    nan: NanCounts = field(default_factory=NanCounts)
+    rounding: RoundedValues = field(default_factory=RoundedValues)
+
+    def merge(self, other: "RowFindings") -> None:
+        """Add what was found in other rows."""
+        self.nan.merge(other.nan)
+        self.rounding.merge(other.rounding)

@@ -11,6 +11,7 @@ import numpy as np
 
 from aimz.data.arrays import check_array, is_array
 from aimz.data.axis_labels import check_axes
+from aimz.data.rounding import RoundedValues
 from aimz.data.row_readers import BatchField
 from aimz.data.tables import KernelParameters, open_table, table_columns
 
@@ -30,6 +31,8 @@ class BatchReader:
         Number of the first row of the batches in the whole data set.
     types : mapping of str to numpy.dtype, optional
         Dtypes of the fields; by default the dtypes of the first batch.
+    rounding : RoundedValues, optional
+        Records values that may become equal when batches are cast.
     """
 
     def __init__(
@@ -39,7 +42,12 @@ class BatchReader:
         *,
         first_row: int = 0,
         types: Mapping[str, np.dtype] | None = None,
+        rounding: RoundedValues | None = None,
     ) -> None:
+        self.rounding = rounding or RoundedValues()
+        self.not_finite: str | None = None
+        """Number of the first row with a value that is not finite, its batch and its argument, in words."""
+        self._n_batches = 0
         self._batches = iter(batches)
         self.parameters = parameters
         """Parameters of the kernel, with the columns of the tables that were read."""
@@ -113,7 +121,10 @@ class BatchReader:
 
     def _next(self) -> dict[str, np.ndarray] | None:
         for given in self._batches:
-            batch = self._by_field(given)
+            with self.rounding.recording():
+                batch = self._by_field(given)
+            self.not_finite = self.not_finite or _first_not_finite(batch, self._n_batches)
+            self._n_batches += 1
             if _length(batch):
                 return batch
         return None
@@ -176,6 +187,21 @@ class BatchReader:
 
 def _length(batch: Mapping[str, np.ndarray]) -> int:
     return len(next(iter(batch.values()))) if batch else 0
+
+
+def _first_not_finite(batch: Mapping[str, np.ndarray], number: int) -> str | None:
+    """Return the first row of a batch with a value that is not finite, in words, or None."""
+    for name, rows in batch.items():
+        if rows.dtype.kind != "f" or not rows.size:
+            continue
+        flat = rows.ravel(order="K")
+        with np.errstate(over="ignore", invalid="ignore"):  # a single pass, unless squares overflow
+            if np.isfinite(np.dot(flat, flat)):
+                continue
+        bad = ~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
+        if bad.any():
+            return f"first in row {int(bad.argmax()):,} of batch {number:,} of `{name}` (both counted from 0)"
+    return None
 
 
 def is_batches(value: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, override
 import numpy as np
 
 from aimz.data.arrays import check_array
+from aimz.data.rounding import RoundedValues
 
 type Batch = Mapping[str, np.ndarray]
 """Field name to rows that were read from an iterable of batches."""
@@ -42,6 +43,8 @@ class RowReader(ABC):
     """Whether an iterable of batches supplies the rows."""
     longest_chunk: int | None = None
     """Number of rows of the longest chunk; None without chunks."""
+    rounding: RoundedValues | None = None
+    """Values that may become equal when rows are cast; None if rows are in the type of the device."""
 
     @property
     def ndim(self) -> int:

@@ -1,51 +1,16 @@
-"""Checks of the values of a call's arguments: rounding to the device's floats, and an input that has the outcome."""
+"""Check that the input does not have the outcome among its columns."""
 
-__all__ = ["check_outcome_not_in_input", "warn_if_rounded"]
+__all__ = ["check_outcome_not_in_input"]
 
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
-
-from aimz.errors import OutputWarning, warn
 
 _MIN_ROWS = 20
 """Least number of rows for which a column that equals the outcome is no coincidence, even if both are 0 or 1."""
 _FIRST_ROWS = 1024
 """Number of rows that are compared first; the others are read only if all of them are equal."""
-_STEPS = 1024
-"""Least number of steps between neighbouring floats that a column's values should span."""
-
-
-def warn_if_rounded(array: Any, name: str, columns: Sequence[str] = ()) -> None:
-    """Warn if distinct values of a float64 column become equal in float32, which the device uses.
-
-    A column is examined if its values span few steps between neighbouring floats, as Unix seconds of one day do.
-    """
-    if not isinstance(array, np.ndarray) or array.dtype != np.float64 or not array.size or array.ndim not in (1, 2):
-        return
-    dtype = np.dtype(jax.dtypes.canonicalize_dtype(np.float64))
-    if dtype == np.float64:
-        return
-    by_column = array.reshape(len(array), -1)
-    least, most = by_column.min(axis=0), by_column.max(axis=0)
-    with np.errstate(invalid="ignore", over="ignore"):
-        step = np.finfo(dtype).eps * np.maximum(np.abs(least), np.abs(most))
-        narrow = (most > least) & (most - least < _STEPS * step)
-    for i in map(int, np.flatnonzero(narrow)):
-        column = by_column[:, i]
-        before, after = len(np.unique(column)), len(np.unique(column.astype(dtype)))
-        if after < before:
-            label = repr(columns[i]) if len(columns) == by_column.shape[1] else str(i)
-            where = f"`{name}`" if array.ndim == 1 else f"Column {label} of `{name}`"
-            warn(
-                f"{where} has {before} distinct values, of which {after} remain in {dtype}, the type of the device: "
-                f"{before - after} are lost, since neighbouring floats of that size are {step[i]:.3g} apart. Subtract "
-                "an offset first (seconds since the first one, say), or enable 64 bits with "
-                "`jax.config.update('jax_enable_x64', True)`.",
-                OutputWarning,
-            )
 
 
 def check_outcome_not_in_input(

@@ -13,7 +13,7 @@ import cloudpickle
 import jax
 from dask.delayed import delayed
 
-from aimz.data import RowReader, key_to_text
+from aimz.data import RowFindings, RowReader, key_to_text
 from aimz.distributed.dask_ranges import AdaptiveRanges, run_on_cluster
 from aimz.distributed.dask_worker import (
     JobSpec,
@@ -186,9 +186,11 @@ class DaskExecutor:
         # other data must leave no digests behind.
         unverified: set[int] = set(known or {})
         digested: list[tuple[int, str]] = []
+        findings = RowFindings()
 
         def receive(found: Any) -> None:
-            payload, digests = found
+            payload, digests, in_rows = found
+            findings.merge(in_rows)
             digested.extend(digests)
             unverified.difference_update(at for at, _ in digests)
             if record is not None and digested and not unverified:
@@ -209,6 +211,7 @@ class DaskExecutor:
                 if client.status == "running":
                     client.unregister_worker_plugin(name)
         assert plan.n_obs is not None
+        self.runner.warn_about_rows(findings)
         return plan.n_obs
 
     def _job(self, resumed: "Mapping[str, Variable] | None") -> JobSpec:

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from aimz.data import BatchReader, ChunkedTable, KernelParameters, key_from_text
+from aimz.data import BatchReader, ChunkedTable, KernelParameters, RowFindings, key_from_text
 from aimz.distributed.allocator import give_back, keep_freed
 from aimz.distributed.dask_ranges import LostJobError, RangeResult
 from aimz.distributed.settings import jax_settings, use_jax_settings
@@ -270,8 +270,8 @@ def compute_rows(token: str, rows: RowRange) -> RangeResult:
         return RangeResult(seconds, found)
 
 
-def _compute(loaded: LoadedJob, rows: RowRange, token: str) -> tuple[Any, list[tuple[int, str]]]:
-    """Compute a range of rows, or only digest them; return the payload for the store and the digests."""
+def _compute(loaded: LoadedJob, rows: RowRange, token: str) -> tuple[Any, list[tuple[int, str]], RowFindings]:
+    """Compute a range of rows, or only digest them; return the payload for the store, the digests and the findings."""
     job = loaded.job
     runner = _runner(loaded, rows)
     digests = RangeDigests(runner, rows.known or {})
@@ -286,7 +286,7 @@ def _compute(loaded: LoadedJob, rows: RowRange, token: str) -> tuple[Any, list[t
         for start, stop in runner.plan.steps(rows.start, rows.stop):
             runner.skip(start, stop)
             check()
-        return None, digests.collected
+        return None, digests.collected, RowFindings()
     is_missing = None
     if job.resumed is not None:
         written: ChunkWriter = rows.part  # type: ignore[assignment]  # only stored calls are resumed
@@ -300,7 +300,7 @@ def _compute(loaded: LoadedJob, rows: RowRange, token: str) -> tuple[Any, list[t
             f"{reached}. Call again when nothing writes to it."
         )
         raise ValueError(msg)
-    return rows.part.payload(), digests.collected
+    return rows.part.payload(), digests.collected, runner.findings
 
 
 def _picklable(error: Exception) -> Exception:
@@ -344,8 +344,8 @@ def _runner(loaded: LoadedJob, rows: RowRange) -> StepRunner:
         reader = BatchReader(job.table.starting(rows.start), job.parameters, first_row=rows.start, types=job.types)
     arrays = spec.layout.row_arrays
     digests = digests_for(arrays, reader, plan) if job.digested else None
-    checks = spec.index_checks(loaded.programs, plan)
-    return StepRunner(spec, step, program, RowFeed(arrays, n_obs, reader, digests), plan, mesh, checks)
+    feed, checks = RowFeed(arrays, n_obs, reader, digests), spec.checks(loaded.programs, plan)
+    return StepRunner(spec, step, program, feed, plan, mesh, checks)
 
 
 def without_rows(layout: InputLayout) -> InputLayout:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
-from aimz.data import BatchReader, KernelArguments, fingerprint
+from aimz.data import BatchReader, KernelArguments, RowFindings, fingerprint
 from aimz.data import differences as differing_names
 from aimz.distributed.collectives import process_group
 from aimz.distributed.row_partition import partition_rows
@@ -106,6 +106,8 @@ class _Progress(NamedTuple):
     rows: int
     digests: list[tuple[int, str]]
     payload: Any
+    findings: RowFindings | None = None
+    """What was found in the rows of the process, after its last range."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class MultiHostExecutor:
         summed = self.runner.spec.layout.groups is not None
         sent = not (stored or summed)
         ranges = partition_rows(plan, process_group.index, process_group.count, stored=stored, sent=sent)
-        first, last = ranges[0][0], ranges[-1][1]
+        first, last, findings = ranges[0][0], ranges[-1][1], RowFindings()
         runner = self._runner_from(*ranges[0])
         part = None
         if not options.verify_only:
@@ -146,14 +148,19 @@ class MultiHostExecutor:
                 digests.collected.extend([] if runner.digests is None else runner.digests.take())
                 own = [(at, digest) for at, digest in digests.collected if start <= at < stop]
                 due = part is not None and (not summed or number == len(ranges))
-                mine = _Progress(stop - start, own, part.payload() if part is not None and due else None)
+                payload = part.payload() if part is not None and due else None
+                mine = _Progress(stop - start, own, payload, runner.findings if number == len(ranges) else None)
                 for process, content in enumerate(process_group.allgather("rows", pickle.dumps(mine, protocol=5))):
                     theirs: _Progress = mine if process == process_group.index else pickle.loads(content)
                     if options.record is not None and theirs.digests:
                         options.record(theirs.digests)
                     if theirs.payload is not None and store is not None:
                         store.add(theirs.payload)
+                    if theirs.findings is not None:
+                        findings.merge(theirs.findings)
                     bar.update(theirs.rows)
+        if not options.verify_only:
+            self.runner.warn_about_rows(findings)
         runner.check_length(n_obs)
         return n_obs
 

@@ -11,6 +11,7 @@ from aimz.engine.planning import blocks_per_device, local_mesh, n_devices, plan_
 from aimz.engine.prepared_call import PredictionSettings, PreparedCall, SharedResampling
 from aimz.engine.request import PredictionRequest
 from aimz.engine.result_directory import CallLocation, ResultDirectory
+from aimz.engine.row_dependence import warn_about_new_rows
 from aimz.engine.row_groups import omit_rows_with_nan, read_groups_of
 from aimz.engine.row_range import Executor, LocalExecutor, RangeDigests, RunOptions, compute_range
 from aimz.engine.runner import StepRunner, StepSpec
@@ -82,5 +83,6 @@ __all__ = [
     "share_rows",
     "versions",
     "warn_about_missing",
+    "warn_about_new_rows",
     "warn_about_substitution",
 ]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aimz.data import BatchReader, NanCounts, RowReader, StackedArrays, open_rows
+from aimz.data import BatchReader, NanCounts, RowFindings, RowReader, StackedArrays, open_rows
 from aimz.engine.fingerprint import RowDigests
 from aimz.engine.prepared_call import PreparedCall
 from aimz.forward import RowBlock, RowGroups
@@ -122,9 +122,25 @@ class RowFeed:
         if digest and self.digests is not None:
             self.digests.add(start, end, found)
         for name, reader in self.arrays.items():
-            if reader.is_lazy and not isinstance(reader, StackedArrays):
-                self.nan.add(str(name), found[name], start, reader.columns)
+            if reader.is_lazy:  # in any of several scenarios
+                rows = found[name].max(axis=-1) if isinstance(reader, StackedArrays) else found[name]
+                self.nan.add(str(name), rows, start)
         return found
+
+    @property
+    def findings(self) -> RowFindings:
+        """NaN and equal values after rounding, in the rows that were read lazily."""
+        found = RowFindings(self.nan)
+        readers = [leaf for array in self.arrays.values() for leaf in array.leaves() if leaf.is_lazy]
+        for reader in (*readers, *([] if self.reader is None else [self.reader])):
+            if reader.rounding is not None:
+                found.rounding.merge(reader.rounding)
+        return found
+
+    @property
+    def tables(self) -> dict[str, tuple[str, ...]]:
+        """Names of the columns of each argument that is a table."""
+        return {str(name): leaf.columns for name, array in self.arrays.items() for leaf in array.leaves()}
 
     def release(self, start: int, stop: int) -> None:
         """Release the memory pages of rows that were read from a file."""

@@ -1,17 +1,20 @@
 """Checks of the output's data before a fit or a score: whether the kernel observes them, and their values."""
 
-__all__ = ["as_integers", "check_observed", "check_values"]
+__all__ = ["OutputCheck", "StepOutputCheck", "as_integers", "check_observed", "check_values"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Never
+from functools import partial
+from typing import Any, Never
 
 import jax
 import numpy as np
 
 from aimz.data import KernelArguments, open_rows
+from aimz.engine.prepared_call import PreparedCall
 from aimz.errors import KernelValidationError
-from aimz.kernel import KernelSpec, OutputSupport, Role
+from aimz.forward import CompiledPrograms, PassSpec
+from aimz.kernel import KernelSpec, OutputSupport, Role, Scored
 
 _PIECE = 2**16
 """Number of rows that are checked together."""
@@ -55,32 +58,95 @@ def check_values(
 ) -> None:
     """Raise if values of the output are outside of the support of its distribution, and not masked.
 
-    ``within_support`` computes this for all rows, for a kernel that transforms or masks the output; ``first_row`` is
-    the number of the first row of a batch.
+    ``within_support`` computes this for all rows, for a kernel that transforms or masks the output, if all rows are in
+    memory; ``first_row`` is the number of the first row of a batch.
     """
     support, output = spec.output_support, spec.param_output
     if support is None or output not in call.arrays:
         return
-    rows = open_rows(call.arrays[output])
-    if support.constraint is None:
-        if any(array.is_lazy for array in call.rows.values()):
-            return
-        valid = within_support(support.site)
-        if not valid.all():
-            values = rows.read(0, call.n_obs)
-            valid = _or_nan(valid, values) if allow_nan else valid
-        if not valid.all():
-            _raise_outside(output, support, _Found.of(values, valid, 0), call.n_obs, first_row)
-        return
-    found = _Found()
-    for start in range(0, call.n_obs, _PIECE):
-        values = np.asarray(rows.read(start, min(start + _PIECE, call.n_obs)))
+    check, rows, found = OutputCheck(output, support, allow_nan), open_rows(call.arrays[output]), _Found()
+    if support.constraint is not None:
+        for start in range(0, call.n_obs, _PIECE):
+            values = np.asarray(rows.read(start, min(start + _PIECE, call.n_obs)))
+            found += check.found(values, check.valid(values), start)
+    elif not any(array.is_lazy for array in call.rows.values()):
+        found = check.found(np.asarray(rows.read(0, call.n_obs)), within_support(support.site), 0)
+    check.raise_if_outside(found, call.n_obs, first_row)
+
+
+@dataclass(frozen=True)
+class OutputCheck:
+    """Check that values of the output are in the support of its distribution."""
+
+    output: str
+    support: OutputSupport
+    allow_nan: bool = False
+    """Whether a missing value is accepted; its score is NaN."""
+
+    @staticmethod
+    def while_read(prepared: PreparedCall) -> "OutputCheck | None":
+        """Return the check of a call that scores values which are read lazily; None if they were checked before."""
+        spec, rows = prepared.spec, prepared.call.rows
+        support, output = spec.output_support, spec.param_output
+        if support is None or output not in rows:
+            return None
+        used = [rows[output]] if support.constraint is not None else rows.values()
+        allow_nan = prepared.settings.scored is not Scored.ALL
+        return OutputCheck(output, support, allow_nan) if any(array.is_lazy for array in used) else None
+
+    def valid(self, values: np.ndarray) -> np.ndarray:
+        """Return for each value whether it is in the support, if the kernel does not transform or mask values."""
         with np.errstate(invalid="ignore"):
-            valid = np.asarray(support.constraint(values))
-        valid = _or_nan(valid, values) if allow_nan else valid
-        found += _Found.of(values, valid, start)
-    if found.n_bad:
-        _raise_outside(output, support, found, call.n_obs, first_row)
+            return np.asarray(self.support.constraint(values))
+
+    def found(self, values: np.ndarray, valid: np.ndarray, start: int) -> "_Found":
+        """Return the values outside of the support of rows that begin with row ``start``."""
+        if not valid.all() and self.allow_nan:
+            valid = _or_nan(valid, values)
+        return _Found.of(values, valid, start)
+
+    def raise_if_outside(self, found: "_Found", n_obs: int, first_row: int | None) -> None:
+        """Raise ``ValueError`` if there are values outside of the support; ``first_row`` is that of the rows read."""
+        if found.n_bad:
+            _raise_outside(self.output, self.support, found, n_obs, first_row)
+
+
+@dataclass(frozen=True)
+class StepOutputCheck:
+    """Check of the output's values in the rows of each step."""
+
+    output: OutputCheck
+    programs: CompiledPrograms
+    plan: PassSpec
+    arrays: Mapping[str, Any]
+    """Arguments without rows."""
+    n_rows: int
+    """Number of rows for which a program is compiled; fewer rows are padded."""
+
+    def check(self, start: int, stop: int, rows: Mapping[str, np.ndarray]) -> None:
+        """Check rows that were read.
+
+        Raises
+        ------
+        ValueError
+            If a value is outside of the support.
+        """
+        output, n_obs = self.output, stop - start
+        values = np.asarray(rows[output.output])
+        valid = output.valid(values) if output.support.constraint is not None else self._within_support(rows, n_obs)
+        output.raise_if_outside(output.found(values, valid, 0), n_obs, start)
+
+    def _within_support(self, rows: Mapping[str, np.ndarray], n_obs: int) -> np.ndarray:
+        """Return for each observation whether it is in the support or masked, computed by the kernel."""
+        site, n_rows = self.output.support.site, max(n_obs, self.n_rows)
+        plan = PassSpec(n_obs=n_rows, n_draws=1, static=self.plan.static, row_plates=self.plan.row_plates)
+        padded = {
+            name: np.pad(array, [(0, n_rows - n_obs), *[(0, 0)] * (array.ndim - 1)], mode="edge")
+            for name, array in rows.items()
+        }
+        valid = self.programs.within_support(site, plan, {**self.arrays, **padded})
+        axis = self.plan.row_axes.get(site, 0)
+        return valid[(slice(None),) * axis + (slice(0, n_obs),)]
 
 
 def _or_nan(valid: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -162,7 +228,7 @@ def as_integers(call: KernelArguments, output: str, read: Callable[[KernelArgume
         return call
     try:
         read(call)
-    except Exception as error:  # noqa: BLE001, RUF100 (a kernel may raise anything)
+    except Exception:  # noqa: BLE001, RUF100 (a kernel may raise anything)
         integers = jax.ShapeDtypeStruct(given.shape, np.dtype(np.int32))
         try:
             spec = read(replace(call, arrays={**call.arrays, output: integers}))
@@ -171,17 +237,22 @@ def as_integers(call: KernelArguments, output: str, read: Callable[[KernelArgume
         support = spec.output_support
         if support is None or not support.is_discrete:
             return call
-        if support.constraint is not None:
-            check_values(call, spec, lambda _: np.ones(0, bool))
-        elif not (np.mod(np.asarray(given), 1) == 0).all():
-            msg = f"`{output}` must hold whole numbers; got others. Recode it, or pass `{output}.round()`."
-            raise ValueError(msg) from error
         rows = open_rows(given)
-        cast = rows.apply(_to_integers)
+        if support.constraint is not None and not rows.is_lazy:
+            check_values(call, spec, lambda _: np.ones(0, bool))
+        cast = rows.apply(partial(_to_integers, output))
         return replace(call, arrays={**call.arrays, output: cast})
     return call
 
 
-def _to_integers(values: np.ndarray) -> np.ndarray:
-    """Return whole numbers as 32-bit integers."""
-    return np.asarray(values).astype(np.int32)
+def _to_integers(output: str, values: np.ndarray) -> np.ndarray:
+    """Return whole numbers as 32-bit integers; raise ``ValueError`` if there are other values."""
+    values = np.asarray(values)
+    other = np.mod(values, 1) != 0
+    if other.any():
+        msg = (
+            f"`{output}` must hold whole numbers; got {int(other.sum()):,} others, such as {values[other][0]:g}. "
+            f"Recode it, or pass `{output}.round()`."
+        )
+        raise ValueError(msg)
+    return values.astype(np.int32)

@@ -7,32 +7,27 @@ from math import prod
 from typing import TYPE_CHECKING
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from aimz.data import NanCounts
 from aimz.engine.fingerprint import digests_for
 from aimz.engine.joint_inputs import group_by_structure, joint_pass_of
 from aimz.engine.kernel_engine import KernelEngine
 from aimz.engine.layout import InputLayout, RowFeed
+from aimz.engine.output_checks import OutputCheck
 from aimz.engine.outputs import output_shapes
-from aimz.engine.prepared_call import PreparedCall
 from aimz.engine.request import PredictionRequest
+from aimz.engine.row_dependence import RowsInteractError, block_length, check_rows_independent
 from aimz.engine.runner import StepRunner, StepSpec
 from aimz.errors import PerformanceWarning, warn
 from aimz.forward import StreamAxis, TracedStep
-from aimz.kernel import DRAWN, RowUse, site_obstacle
+from aimz.kernel import RowUse
 
 if TYPE_CHECKING:
     from aimz.stream import Plan
 
 _BLOCKS_PER_DEVICE = {"cpu": 2}
 """Blocks a device computes at once: enough to outweigh a dispatch, few enough to stay in the cache of a CPU."""
-
-
-class RowsInteractError(Exception):
-    """Rows cannot be computed in blocks; the text is the reason."""
 
 
 def local_mesh() -> Mesh | None:
@@ -68,7 +63,7 @@ def plan_request(engine: KernelEngine, request: PredictionRequest) -> tuple[Pred
         setting = "" if len(request.scenarios) > 1 else " (`shard_axis='draw'`)"
         warn(
             f"Kernel `{engine.signature.kernel}` cannot be split along its rows ({reason}), so all rows are computed "
-            f"together, some draws at a time{setting}.{_meaning(request, str(reason))}",
+            f"together, some draws at a time{setting}.",
             PerformanceWarning,
         )
     request = request.with_all_rows(engine)
@@ -78,40 +73,14 @@ def plan_request(engine: KernelEngine, request: PredictionRequest) -> tuple[Pred
     return request, _runner(engine, request, spec, step, _plan_draws(request, step, None, batch_size), local_mesh())
 
 
-def _meaning(request: PredictionRequest, reason: str) -> str:
-    """Return what the dependence of rows means for rows that are not the fitted ones; empty for the fitted ones."""
-    settings = request.first.settings
-    if settings.posterior is None or (settings.in_sample and settings.changed.isdisjoint(request.first.call.arrays)):
-        return ""
-    meaning = next((text for words, text in _MEANINGS if words in reason), "")
-    return f" These are not the fitted rows. {meaning}" if meaning else ""
-
-
-_STATE = "A recursion starts again at the first of them. Pass the last state, or the history, as an argument."
-_NUMBERS = "They are numbered from 0 again. Pass the number or the time of each row as an argument."
-_MEANINGS = (
-    ("joint distribution", "They are drawn from the prior of the process. Condition on the fitted rows in the kernel."),
-    (
-        "reduces over rows",
-        "Means are computed over the rows of this call. Pass the means of the fitted rows as arguments.",
-    ),
-    ("counts the rows", _NUMBERS),
-    ("number of rows", _NUMBERS),
-    ("scan", _STATE),
-    ("moves values between rows", _STATE),
-    ("loops over the rows", _STATE),
-)
-"""Part of a reason, and what it means for new rows."""
-
-
 def _plan_by_rows(engine: KernelEngine, request: PredictionRequest) -> StepRunner:
     """Return a runner of row blocks; raise RowsInteractError if rows depend on one another."""
     n_obs, mesh, scenarios = request.n_obs, local_mesh(), list(request.scenarios.values())
-    block = min(_block_rows(prepared, n_obs) for prepared in scenarios)
-    kind = "predictive" if request.scored is None else "log_density"
+    block = min(block_length(prepared, n_obs) for prepared in scenarios)
+    # A kernel may do something else for many rows than for few, so the other size is that of the data.
+    other = n_obs or 2 * block
     uses = [
-        _check_rows_independent(engine, scenarios[numbers[0]], block, n_obs, kind)
-        for numbers in group_by_structure(scenarios)
+        check_rows_independent(engine, scenarios[numbers[0]], block, other) for numbers in group_by_structure(scenarios)
     ]
     local, beyond = any(use.uses_local_index for use in uses), any(use.uses_global_index for use in uses)
     if len(uses) > 1 and local and beyond:
@@ -134,48 +103,17 @@ def _plan_by_rows(engine: KernelEngine, request: PredictionRequest) -> StepRunne
     return runner
 
 
-def _check_rows_independent(
-    engine: KernelEngine, prepared: PreparedCall, block: int, n_obs: int | None, kind: str
-) -> RowUse:
-    """Return how the kernel uses row numbers, read from its sites and its jaxprs at two numbers of rows.
-
-    Raises
-    ------
-    RowsInteractError
-        If rows depend on one another, or the kernel cannot be traced at another number of rows.
-    """
-    obstacle = site_obstacle(
-        prepared.spec,
-        drawn=frozenset(prepared.substitution.sites_from(*DRAWN)),
-        returned=prepared.plan.return_sites,
-        scored=kind == "log_density",
-    )
-    if obstacle is None and n_obs != block:  # else the kernel sees all its rows
-        # A kernel may do something else for many rows than for few, so the other size is that of the data.
-        other, layout = n_obs or 2 * block, InputLayout.of(prepared)
-        small, large = (layout.one_block(rows, alone=False) for rows in (block, other))
-        try:
-            use = engine.programs.use(kind, replace(prepared.plan, n_obs=block), small, large, other)
-        except Exception as error:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
-            obstacle = f"for {block} rows it raises {type(error).__name__}"
-        else:
-            if use.obstacle is None:
-                return use
-            obstacle = use.obstacle
-    if obstacle is not None:
-        raise RowsInteractError(obstacle)
-    return RowUse()
-
-
 def _step_spec(request: PredictionRequest, block: int | None) -> StepSpec:
     """Return what a step computes: a pass over a block, or over all rows if ``block`` is None."""
     if len(request.scenarios) > 1:
         joint, layout = joint_pass_of(request, request.first.call.n_obs, block)
-        return StepSpec("joint", joint, layout, request.key)
+        return StepSpec("joint", joint, layout, request.key, output=request.first.spec.param_output)
     prepared = request.first
     passes = prepared.plan if block is None else replace(prepared.plan, n_obs=block)
     kind = "predictive" if request.scored is None else "log_density"
-    return StepSpec(kind, passes, InputLayout.of(prepared), request.key)
+    output, layout = prepared.spec.param_output, InputLayout.of(prepared)
+    check = None if request.scored is None else OutputCheck.while_read(prepared)
+    return StepSpec(kind, passes, layout, request.key, output=output, output_check=check)
 
 
 def _runner(
@@ -188,22 +126,8 @@ def _runner(
     rows, reader, options = spec.layout.row_arrays, request.source.reader, request.options
     digested = options.output_dir is not None and options.shard_axis == "obs" and plan.axis == "obs"
     digests = digests_for(rows, reader, plan) if digested else None
-    checks, nan = spec.index_checks(engine.programs, plan), NanCounts(ignored=engine.signature.param_output)
-    feed = RowFeed(rows, plan.n_obs, reader, digests, nan)
-    return StepRunner(spec, step, program, feed, plan, mesh, checks)
-
-
-def _block_rows(prepared: PreparedCall, n_obs: int | None) -> int:
-    """Return the number of rows of a block; it does not depend on the return sites."""
-    from aimz.stream import block_rows
-
-    rows = prepared.call.n_obs
-    row_bytes = sum(
-        prod(site.traced_shape) // rows * jnp.dtype(site.dtype).itemsize
-        for site in prepared.spec.sites
-        if site.row_axes and site.dtype and (site.is_sample or site.name in prepared.spec.deterministic_sites)
-    )
-    return block_rows(row_bytes, prepared.plan.n_draws, n_obs)
+    feed = RowFeed(rows, plan.n_obs, reader, digests)
+    return StepRunner(spec, step, program, feed, plan, mesh, spec.checks(engine.programs, plan))
 
 
 def _plan_blocks(

@@ -13,6 +13,8 @@ from aimz.engine.inputs import InputSource
 from aimz.engine.kernel_engine import KernelEngine
 from aimz.engine.options import StreamingOptions
 from aimz.engine.prepared_call import PreparedCall
+from aimz.engine.warnings import warn_about_missing
+from aimz.kernel import Scored
 from aimz.statistics import Groups
 
 
@@ -82,5 +84,11 @@ class PredictionRequest:
         for name, prepared in self.scenarios.items():
             call = self.arguments[name]
             arrays = {**call.arrays, **{field: rows[field] for field in call.batch_fields}}
-            scenarios[name] = engine.prepare(replace(call, arrays=arrays, n_obs=n_obs), prepared.settings)
+            call = replace(call, arrays=arrays, n_obs=n_obs)
+            if self.scored is not None:
+                allow_nan = prepared.settings.scored is not Scored.ALL
+                engine.check_output(call, prepared.spec, allow_nan=allow_nan)
+            scenarios[name] = engine.prepare(call, prepared.settings)
+        warn_about_missing(scenarios.values(), names=self.first.call.batch_fields)
+        self.source.reader.rounding.warn({rows.name: rows.columns for rows in self.first.call.rows.values()})
         return replace(self, scenarios=scenarios, source=InputSource())

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from aimz.engine.outputs import OutputSpec, missing_steps
 from aimz.engine.runner import StepRunner
-from aimz.engine.warnings import warn_about_nan
 
 if TYPE_CHECKING:
     from aimz.store import ResultStore, StorePart, Variable, ZarrStore
@@ -165,7 +164,7 @@ class LocalExecutor:
             on_rows_read=record_digests,
             progress=options.progress,
         )
-        warn_about_nan(runner.nan)
+        runner.warn_about_rows(runner.findings)
         if runner.plan.axis == "obs":
             runner.check_length(length)
         return length

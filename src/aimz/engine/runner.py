@@ -13,11 +13,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from aimz.data import GENERATOR, BatchReader, NanCounts, RowReader
+from aimz.data import GENERATOR, BatchReader, NanCounts, RowFindings, RowReader
 from aimz.engine.fingerprint import RowDigests
 from aimz.engine.index_checks import StepIndexChecks
 from aimz.engine.layout import InputLayout, RowFeed
+from aimz.engine.output_checks import OutputCheck, StepOutputCheck
 from aimz.engine.row_access import in_blocks, shards_of
+from aimz.engine.warnings import warn_about_rows
 from aimz.forward import (
     CompiledProgram,
     CompiledPrograms,
@@ -51,6 +53,10 @@ class StepSpec:
     """Uses of row numbers by the kernel."""
     alone: bool = False
     """Whether the call has a single block."""
+    output: str = ""
+    """Name of the output."""
+    output_check: OutputCheck | None = None
+    """Check of the output's values while rows are read; None if they are not used, or were checked before."""
 
     def trace(self, programs: CompiledPrograms, block: int | None) -> TracedStep:
         """Trace one pass over a block, or over all rows if ``block`` is None."""
@@ -59,10 +65,13 @@ class StepSpec:
             return programs.joint(self.passes, inputs)
         return programs.step(self.kind, self.passes, inputs)
 
-    def index_checks(self, programs: CompiledPrograms, plan: "Plan") -> StepIndexChecks:
+    def checks(self, programs: CompiledPrograms, plan: "Plan") -> tuple[StepIndexChecks | StepOutputCheck, ...]:
         """Return the checks of the rows of a step."""
-        n_rows = plan.step if plan.axis == "obs" else plan.n_obs
-        return StepIndexChecks.of(programs, self.passes, self.layout, n_rows or 1)
+        n_rows = (plan.step if plan.axis == "obs" else plan.n_obs) or 1
+        checks = StepIndexChecks.of(programs, self.passes, self.layout, n_rows)
+        if self.output_check is None or not isinstance(self.passes, PassSpec):
+            return (checks,)
+        return checks, StepOutputCheck(self.output_check, programs, self.passes, self.layout.arrays, n_rows)
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,7 @@ class StepRunner:
         Blocks, steps and chunks of the call.
     mesh
         Devices that share a step; None for one device.
-    index_checks
+    checks
         Checks of the rows that are read.
     """
 
@@ -108,7 +117,7 @@ class StepRunner:
         feed: RowFeed,
         plan: "Plan",
         mesh: Mesh | None,
-        index_checks: StepIndexChecks,
+        checks: tuple[StepIndexChecks | StepOutputCheck, ...],
     ) -> None:
         self.spec = spec
         self.step = step
@@ -120,12 +129,12 @@ class StepRunner:
         self._key = jax.random.key(0, impl=GENERATOR) if spec.key is None else spec.key
         self._tile = plan.block or 1 if step.sums_rows else 1
         self._prefetched: StepInputs | None = None
-        self._index_checks = index_checks
+        self._checks = checks
 
     def with_reader(self, reader: BatchReader | None) -> "StepRunner":
         """Return a runner of the same steps that reads rows from another reader."""
         other = copy(self)
-        other._feed, other._prefetched = replace(self._feed, reader=reader), None
+        other._feed, other._prefetched = replace(self._feed, reader=reader, nan=NanCounts()), None
         return other
 
     @property
@@ -134,9 +143,18 @@ class StepRunner:
         return self._feed.digests
 
     @property
-    def nan(self) -> NanCounts:
-        """Counts of NaN in the rows that were read lazily."""
-        return self._feed.nan
+    def findings(self) -> RowFindings:
+        """NaN and equal values after rounding, in the rows that were read lazily."""
+        return self._feed.findings
+
+    def warn_about_rows(self, findings: RowFindings) -> None:
+        """Warn once about what was found in rows, here or in other processes."""
+        warn_about_rows(findings, self._feed.tables, self.spec.output)
+
+    def _check(self, start: int, stop: int, rows: Mapping[str, np.ndarray]) -> None:
+        """Check rows that were read."""
+        for check in self._checks:
+            check.check(start, stop, rows)
 
     # ------------------------------------------------------------------------------------------- inputs
 
@@ -146,9 +164,9 @@ class StepRunner:
         layout, by_block = self.spec.layout, self.plan.block is not None
         all_values = {} if by_block else {name: np.asarray(value) for name, value in layout.row_values.items()}
         values = {**layout.values, **all_values}
-        all_rows = {} if by_block else {name: np.asarray(array) for name, array in layout.row_arrays.items()}
+        all_rows = {} if by_block else self._feed.read(0, self._feed.n_obs or 0, digest=False)
         if not by_block:
-            self._index_checks.check(0, self._feed.n_obs or 0, all_rows)
+            self._check(0, self._feed.n_obs or 0, all_rows)
         arrays = {**layout.arrays, **all_rows}
         blocks: RowBlock | RowGroups | None = None if by_block else jax.tree.map(np.asarray, layout.groups)
         if by_block and self._axis is StreamAxis.DRAWS:
@@ -172,7 +190,7 @@ class StepRunner:
         # If draws are split, the data were fingerprinted beforehand.
         rows = self._feed.read(start, stop, digest=False) if rows is None else rows
         if rows:
-            self._index_checks.check(start, stop, rows)
+            self._check(start, stop, rows)
         n_blocks = (self.plan.step if self._axis is StreamAxis.ROWS else -(-stop // block) * block) // block
         first = start // block
         numbers = np.arange(first, first + n_blocks, dtype=np.int32)

@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from aimz.data import KernelArguments, KernelParameters, RowReader, axis_labels, check_aligned, check_array
+from aimz.data import (
+    KernelArguments,
+    KernelParameters,
+    RowReader,
+    axis_labels,
+    check_aligned,
+    check_array,
+    warn_if_rounded,
+)
 from aimz.engine.callables import checked_callable
 from aimz.engine.prepared_call import PredictionSettings
 from aimz.kernel import DrawValues, KernelSignature, KernelSpec, ResolvedIntervention, read_condition, read_intervention
@@ -110,4 +118,5 @@ class ValueReader:
         """Check a given value of a site or an argument; labels are matched with the rows and columns of the call."""
         check_aligned({what: value}, {self.signature.param_input: call.index})
         value = self.parameters.matched(name, value)
-        return check_array(np.asarray(value) if hasattr(value, "columns") else value, what)
+        with warn_if_rounded():
+            return check_array(np.asarray(value) if hasattr(value, "columns") else value, what)

@@ -1,10 +1,10 @@
 """Warnings about a prepared call: local latents, priors, parameters and control flow."""
 
-__all__ = ["check_control_flow", "quote_list", "warn_about_missing", "warn_about_nan", "warn_about_substitution"]
+__all__ = ["check_control_flow", "quote_list", "warn_about_missing", "warn_about_rows", "warn_about_substitution"]
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping, Sequence
 
-from aimz.data import NanCounts, Posterior
+from aimz.data import NanCounts, Posterior, RowFindings
 from aimz.engine.prepared_call import PreparedCall
 from aimz.errors import OutputWarning, warn
 from aimz.kernel import KernelSpec, Substitution, ValueSource
@@ -106,27 +106,39 @@ def _warn_about_control_flow(spec: KernelSpec, substitution: Substitution, poste
         )
 
 
-def warn_about_missing(calls: Iterable[PreparedCall]) -> None:
-    """Warn once about NaN in the arguments of several calls that are in memory; others are counted when read."""
-    counts, seen = NanCounts(), set[int]()
+def warn_about_missing(calls: Iterable[PreparedCall], *, names: Container[str] | None = None) -> None:
+    """Warn once about NaN in the arguments of several calls that are in memory; others are counted when read.
+
+    ``names`` are the arguments to examine; all by default.
+    """
+    counts, tables, seen = NanCounts(), dict[str, Sequence[str]](), set[int]()
     for prepared in calls:
-        counts.ignored = prepared.spec.param_output
         for name, rows in prepared.call.rows.items():
-            if rows.is_lazy or id(prepared.call.arrays[name]) in seen:
+            # NaN of the output are judged with the likelihood.
+            if names is not None and name not in names:
+                continue
+            if rows.is_lazy or name == prepared.spec.param_output or id(prepared.call.arrays[name]) in seen:
                 continue
             seen.add(id(prepared.call.arrays[name]))
-            counts.add(
-                name, rows.read(0, 1 if rows.is_constant else rows.shape[0]), columns=prepared.call.tables.get(name, ())
-            )
-    warn_about_nan(counts)
+            counts.add(name, rows.read(0, 1 if rows.is_constant else rows.shape[0]))
+        tables |= prepared.call.tables
+    _warn_about_nan(counts, tables)
 
 
-def warn_about_nan(counts: NanCounts) -> None:
+def warn_about_rows(findings: RowFindings, tables: Mapping[str, Sequence[str]], output: str) -> None:
+    """Warn once about NaN and lost digits in rows that were read lazily; ``tables`` are the names of columns."""
+    findings.nan.found = {key: count for key, count in findings.nan.found.items() if key[0] != output}
+    _warn_about_nan(findings.nan, tables)
+    findings.rounding.warn(tables)
+
+
+def _warn_about_nan(counts: NanCounts, tables: Mapping[str, Sequence[str]]) -> None:
     """Warn if there are NaN among the arguments."""
     if counts.found:
         warn(
-            f"Arguments have NaN ({counts}). Unless the kernel replaces them, these rows are predicted as NaN, also "
-            "where the output is an integer. Fill the values, or leave the rows out, if that is not intended.",
+            f"Arguments have NaN ({counts.describe(tables)}). Unless the kernel replaces them, these rows are "
+            "predicted as NaN, also where the output is an integer. Fill the values, or leave the rows out, if that is "
+            "not intended.",
             OutputWarning,
         )
 

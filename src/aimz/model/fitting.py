@@ -243,6 +243,7 @@ class FittingMethods(ModelBase):
                 # Also after an interruption, so that completed steps are kept, without the draws of other parameters.
                 if posterior is not None or fit.vi_state is not self._fit.vi_state:
                     self._set_fit(engine, fit, posterior, self._stale_data() if posterior is None else observed)
+            training.batches.rounding.warn(training.tables)
             if where is not None:
                 warn(
                     f"The fit stopped at data that are not finite, {where}, so the model is not fitted. Drop or "

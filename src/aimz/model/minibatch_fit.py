@@ -86,7 +86,12 @@ class TrainingData:
         return FitData.of(call, param_output)
 
     def first_not_finite(self) -> str | None:
-        """Return the argument and the number of the first row with a value that is not finite; None if all are."""
+        """Return the argument and the number of the first row with a value that is not finite; None if all are.
+
+        Of an iterable, the number of its batch and of the row in the batch, as they were read.
+        """
+        if isinstance(self.batches, IterableBatches):
+            return self.batches.reader.not_finite
         for name, array in (self.rows or {}).items():
             for start in range(0, self.n_obs, _PIECE):
                 piece = array.read(start, min(start + _PIECE, self.n_obs))

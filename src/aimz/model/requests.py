@@ -21,6 +21,7 @@ from aimz.engine import (
     open_source,
     plan_request,
     warn_about_missing,
+    warn_about_new_rows,
     warn_about_substitution,
 )
 from aimz.kernel import Scored
@@ -101,7 +102,7 @@ class RequestMethods(ModelBase):
         source = open_source(self._engine, X, kwargs, self._local_rows())
         call = source.arguments(self._engine, kwargs, y, scored=True)
         site = self._engine.read_scored(call, one_by_one=method == "loo")
-        if source.reader is None and not call.rows[self.param_output].is_lazy:
+        if not call.rows[self.param_output].is_lazy:  # else while rows are read
             self._engine.check_output(call, self._engine.read_spec(call), allow_nan=method != "loo")
         # Other observations have other local latents; without data of a fit, these count as the fitted observations.
         known = self._observed
@@ -209,8 +210,10 @@ class RequestMethods(ModelBase):
         prepared: Mapping[Any, PreparedCall],
         options: StreamingOptions | None,
     ) -> PredictionRequest:
-        """Return the request of a prediction, after a warning if its arguments have NaN."""
+        """Return the request of a prediction, after warnings about NaN and about new rows that depend on others."""
         warn_about_missing(prepared.values())
+        n_obs = next(iter(prepared.values())).call.n_obs if source.n_obs_known else None
+        warn_about_new_rows(self._engine, prepared.values(), n_obs)
         in_sample = all(one.settings.in_sample for one in prepared.values())
         return PredictionRequest(
             method=method,

@@ -1,0 +1,131 @@
+"""How the rows of a call depend on one another, and what a dependence means for rows that are not the fitted ones."""
+
+__all__ = ["RowsInteractError", "block_length", "check_rows_independent", "warn_about_new_rows"]
+
+from collections.abc import Iterable
+from dataclasses import replace
+from math import prod
+
+import jax.numpy as jnp
+
+from aimz.engine.kernel_engine import KernelEngine
+from aimz.engine.layout import InputLayout
+from aimz.engine.prepared_call import PreparedCall
+from aimz.errors import OutputWarning, warn
+from aimz.kernel import DRAWN, RowUse, site_obstacle
+
+
+class RowsInteractError(Exception):
+    """Rows cannot be computed in blocks; the text is the reason."""
+
+
+def block_length(prepared: PreparedCall, n_obs: int | None) -> int:
+    """Return the number of rows of a block; it does not depend on the return sites."""
+    from aimz.stream import block_rows
+
+    rows = prepared.call.n_obs
+    row_bytes = sum(
+        prod(site.traced_shape) // rows * jnp.dtype(site.dtype).itemsize
+        for site in prepared.spec.sites
+        if site.row_axes and site.dtype and (site.is_sample or site.name in prepared.spec.deterministic_sites)
+    )
+    return block_rows(row_bytes, prepared.plan.n_draws, n_obs)
+
+
+def check_rows_independent(engine: KernelEngine, prepared: PreparedCall, block: int, other: int) -> RowUse:
+    """Return how the kernel uses row numbers, read from its sites and its jaxprs at two numbers of rows.
+
+    Raises
+    ------
+    RowsInteractError
+        If rows depend on one another, or the kernel cannot be traced at another number of rows.
+    """
+    scored = prepared.settings.scored is not None
+    obstacle = site_obstacle(
+        prepared.spec,
+        drawn=frozenset(prepared.substitution.sites_from(*DRAWN)),
+        returned=prepared.plan.return_sites,
+        scored=scored,
+    )
+    if obstacle is None and other != block:
+        layout, kind = InputLayout.of(prepared), "log_density" if scored else "predictive"
+        small, large = (layout.one_block(rows, alone=False) for rows in (block, other))
+        try:
+            use = engine.programs.use(kind, replace(prepared.plan, n_obs=block), small, large, other)
+        except Exception as error:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
+            obstacle = f"for {block} rows it raises {type(error).__name__}"
+        else:
+            if use.obstacle is None:
+                return use
+            obstacle = use.obstacle
+    if obstacle is not None:
+        raise RowsInteractError(obstacle)
+    return RowUse()
+
+
+def warn_about_new_rows(engine: KernelEngine, calls: Iterable[PreparedCall], n_obs: int | None) -> None:
+    """Warn once if rows that are not the fitted ones depend on other rows, or on their number among the rows."""
+    for prepared in calls:
+        found = _dependence(engine, prepared, n_obs) if _has_new_rows(prepared) else None
+        meaning = None if found is None else next((text for words, text in _MEANINGS if words in found), None)
+        if meaning is not None:
+            warn(
+                f"Rows depend on one another in kernel `{engine.signature.kernel}` ({found}), and these are not the "
+                f"fitted rows. {meaning}",
+                OutputWarning,
+            )
+            return
+
+
+def _has_new_rows(prepared: PreparedCall) -> bool:
+    """Return whether a call predicts or scores rows that are not those of the fit."""
+    settings = prepared.settings
+    if settings.posterior is None:
+        return False
+    return not settings.in_sample or not settings.changed.isdisjoint(prepared.call.arrays)
+
+
+def _dependence(engine: KernelEngine, prepared: PreparedCall, n_obs: int | None) -> str | None:
+    """Return how sites with a value for each row depend on other rows, or None."""
+    # A site without rows, such as an average over rows, describes the rows of a call on purpose.
+    with_rows = tuple(name for name in prepared.plan.return_sites if name in prepared.plan.row_axes)
+    if not with_rows:
+        return None
+    if with_rows != prepared.plan.return_sites:
+        prepared = replace(prepared, plan=replace(prepared.plan, return_sites=with_rows))
+    block = block_length(prepared, n_obs)
+    try:
+        use = check_rows_independent(engine, prepared, block, 2 * block if n_obs in (None, block) else n_obs)
+    except RowsInteractError as reason:
+        return str(reason)
+    return "it computes with the numbers of the rows in its plate" if use.uses_global_index else None
+
+
+_STATE = "A recursion starts again at the first of them. Pass the last state, or the history, as an argument."
+_NUMBERS = "They are numbered from 0 again. Pass the number or the time of each row as an argument."
+_COUNT = "This number is that of this call. Pass the number of the fitted rows as an argument."
+_SELECTED = (
+    "Rows are looked up among those of this call. Pass the values of the fitted rows (the history, say) as an argument."
+)
+_MEANINGS = (
+    ("joint distribution", "They are drawn from the prior of the process. Condition on the fitted rows in the kernel."),
+    ("reduces over rows (`slice`)", _SELECTED),
+    ("reduces over rows (`dynamic_slice`)", _SELECTED),
+    ("reduces over rows (`gather`)", _SELECTED),
+    ("looks up other rows", _SELECTED),
+    ("selects, splits or extends its rows", _SELECTED),
+    (
+        "reduces over rows",
+        "Means are computed over the rows of this call. Pass the means of the fitted rows as arguments.",
+    ),
+    ("counts the rows", _NUMBERS),
+    ("numbers of the rows", _NUMBERS),
+    ("makes an array that depends on the number of rows", _NUMBERS),
+    ("computes with the number of rows", _COUNT),
+    ("depends on the number of rows", _COUNT),
+    ("compares rows", "Only rows of this call are compared. Pass the fitted rows as an argument."),
+    ("scan", _STATE),
+    ("moves values between rows", _STATE),
+    ("loops over the rows", _STATE),
+)
+"""Part of a reason, and what it means for new rows."""
