@@ -213,6 +213,8 @@ def refusals(directory: Path, index: int, model: ImpactModel) -> Iterator[tuple[
     """What is refused, and what each process says; between them processes still understand each other."""
     X = rows()
     client = SimpleNamespace(register_plugin=0, submit=0, scheduler=0, asynchronous=False)
+    missing = X.copy()
+    missing[[5, len(X) - 1], 1] = np.nan
     unknown = ({"X": X[i : i + 500]} for i in range(0, len(X), 500))
     calls: dict[str, Callable[[], Any]] = {
         "posterior": lambda: model.set_posterior_sample(posterior(seed=index)).predict(X, **in_memory()),
@@ -233,6 +235,7 @@ def refusals(directory: Path, index: int, model: ImpactModel) -> Iterator[tuple[
         "temporary": lambda: model.predict(X, **on_disk(None)),
         "client": lambda: model.predict(X, client=client, **in_memory()),
         "unknown length": lambda: model.predict(unknown, **in_memory()),
+        "missing": lambda: model.predict(table(missing), **in_memory()),
     }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The loader shuffles")

@@ -1,6 +1,7 @@
 """Law 1 on a Dask cluster: its workers compute the one-machine result, and nothing of its size passes the client."""
 
 import asyncio
+import warnings
 from typing import Any
 
 import dask.array as da
@@ -18,7 +19,7 @@ from numpyro.infer import MCMC, NUTS
 from tornado.iostream import IOStream
 from tqdm.std import tqdm
 
-from aimz import ImpactModel
+from aimz import ImpactModel, OutputWarning
 from dask_clusters import BLOCK, OPTIONS, assert_same_files, groups, line_model, new_cluster
 from distributed import Client, get_client
 from kernels import BY_NAME, long, long_draws
@@ -395,6 +396,37 @@ def test_workers_check_the_indices_of_rows_that_they_read(client):
     for given in (group, da.from_array(group, chunks=BLOCK)):
         with pytest.raises(ValueError, match=f"^2 of .*{said}, computed from `group`"):
             model.predict(X, group=given, n_groups=5, client=client, **OPTIONS)
+
+
+@pytest.mark.parametrize("source", ["dask", "data set"])
+def test_values_found_by_workers_warn_once_in_words_of_one_process(client, source, tmp_path):
+    """NaN are counted over all workers, and a column of Unix seconds collapses over all rows."""
+    n_obs = 6 * BLOCK
+    X = np.column_stack([np.zeros(n_obs), 1.7e9 + np.arange(n_obs) % 10, np.zeros(n_obs)])
+    X[[7, 9, n_obs - 1], 0] = np.nan
+    pq.write_table(pa.table(pd.DataFrame(X, columns=list("abc"))), tmp_path / "rows.parquet", row_group_size=BLOCK)
+    given = {"dask": da.from_array(X, chunks=(BLOCK, 3)), "data set": pads.dataset(tmp_path)}[source]
+    texts = []
+    for one in (None, client):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            line_model().predict(given, client=one or False, **MEMORY)
+        texts.append(sorted(str(w.message) for w in caught if issubclass(w.category, OutputWarning)))
+    here, there = texts
+    assert there == here
+    missing, collapsed = here
+    column = {"dask": "column 0 of `X`", "data set": "column 'a' of `X`"}[source]
+    assert missing.startswith(f"Arguments have NaN ({column}: 3 row(s), the first row 7)")
+    assert "has 10 distinct values, of which 1 remain in float32" in collapsed
+
+
+def test_workers_check_the_output_of_rows_that_they_read(client):
+    n_obs = 6 * BLOCK
+    y = np.zeros(n_obs, np.float32)
+    y[4 * BLOCK + 3] = np.inf
+    given = da.zeros((n_obs, 3), chunks=(BLOCK, 3), dtype="float32"), da.from_array(y, chunks=BLOCK)
+    with pytest.raises(ValueError, match=f"^1 of .* are not finite numbers; got inf, first in row {4 * BLOCK + 3:,}"):
+        line_model().log_likelihood(*given, client=client, **MEMORY)
 
 
 # -------------------------------------------------------------------------------------------------- progress

@@ -151,6 +151,14 @@ def test_what_several_processes_cannot_do_is_refused_in_all(two, call, text):
     assert said(two, 0)[call].startswith(text)
 
 
+def test_missing_values_in_rows_of_any_process_are_counted_in_all(two):
+    """Warnings are errors there."""
+    for number in range(2):
+        assert said(two, number)["missing"].startswith(
+            "OutputWarning: Arguments have NaN (column 'x1' of `X`: 2 row(s), the first row 5)"
+        )
+
+
 @pytest.mark.parametrize(
     ("call", "failed", "own"),
     [
