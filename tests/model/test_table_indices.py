@@ -84,6 +84,62 @@ BAD = {
         3,
         -1,
     ),
+    "branch": (lambda a, X: jax.lax.cond(jnp.bool_(True), lambda: a[X], lambda: 0.0 * X), CODES, 3, 3, -1),
+    "branch for some rows": (
+        lambda a, X: jax.lax.cond(jnp.any(X > 0), lambda: a[X], lambda: 0.0 * X),
+        CODES,
+        3,
+        3,
+        -1,
+    ),
+    "branch of each row": (
+        lambda a, X: jax.vmap(lambda i: jax.lax.cond(i >= 0, lambda: a[i], lambda: 0.0))(X),
+        CODES,
+        1,
+        4,
+        3,
+    ),
+    "switch": (
+        lambda a, X: jax.lax.switch(jnp.int32(2), [lambda: 0.0 * X, lambda: a[0 * X], lambda: a[X]]),
+        CODES,
+        3,
+        3,
+        -1,
+    ),
+    "branch in a branch": (
+        lambda a, X: jax.lax.cond(
+            jnp.bool_(True),
+            lambda: jax.lax.cond(jnp.bool_(False), lambda: 0.0 * X, lambda: a[X]),
+            lambda: 0.0 * X,
+        ),
+        CODES,
+        3,
+        3,
+        -1,
+    ),
+    "loop": (
+        lambda a, X: jax.lax.while_loop(lambda s: s[0] < 2, lambda s: (s[0] + 1, s[1] + a[X]), (0, 0.0 * X))[1],
+        CODES,
+        3,
+        3,
+        -1,
+    ),
+    "loop of each row": (
+        lambda a, X: jax.vmap(
+            lambda i: jax.lax.while_loop(lambda s: s[0] > 0, lambda s: (s[0] - 4, s[1] + a[s[0]]), (i, 0.0))[1]
+        )(X),
+        CODES,
+        1,
+        4,
+        3,
+    ),
+    "index from a branch": (
+        lambda a, X: a[jax.lax.cond(jnp.bool_(True), lambda: X, lambda: 0 * X)],
+        CODES,
+        3,
+        3,
+        -1,
+    ),
     "closed-over table": (lambda a, X: jnp.asarray(MEANS)[X] + a[0], CODES, 3, 3, -1),
 }
 
@@ -103,6 +159,22 @@ GOOD = {
     "reference category": (lambda a, X: jax.nn.one_hot(X % 3 - 1, 2) @ a[1:], [0, 10, 100, 100, 0, 100]),
     "constant": (lambda a, X: a[-1] + 0 * X, [100] * 6),
     "loop counter": (lambda a, X: jax.lax.fori_loop(0, 3, lambda i, s: s + a[i], 0.0 * X), [110] * 6),
+    "branch that is not taken": (
+        lambda a, X: jax.lax.cond(jnp.bool_(False), lambda: a[X], lambda: 7.0 + 0 * X),
+        [7] * 6,
+    ),
+    "branch that depends on the posterior": (
+        lambda a, X: jax.lax.cond(a[0] > 5.0, lambda: a[X], lambda: 7.0 + 0 * X),
+        [7] * 6,
+    ),
+    "branch that depends on all rows": (
+        lambda a, X: jax.lax.cond(jnp.all(X >= 0), lambda: a[X], lambda: 7.0 + 0 * X),
+        [7] * 6,
+    ),
+    "loop without iterations": (
+        lambda a, X: jax.lax.while_loop(lambda s: s[0] < 0, lambda s: (s[0], s[1] + a[X]), (0, 7.0 + 0 * X))[1],
+        [7] * 6,
+    ),
     "rows of the input": (lambda a, X: X[::-1][jnp.arange(X.shape[0])] + a[0], [-1, 3, -1, 2, 1, 0]),
 }
 

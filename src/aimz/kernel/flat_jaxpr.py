@@ -18,6 +18,10 @@ _CALLS = frozenset(
 """Primitives that call one jaxpr with their own inputs."""
 
 
+type Conditions = tuple[tuple[int, int], ...]
+"""Numbers of predicates, scalars or one for each row, and the values with which an equation runs."""
+
+
 @dataclass(frozen=True)
 class Step:
     """An equation, whose inputs and outputs are numbers of values."""
@@ -28,11 +32,12 @@ class Step:
     ins: tuple[int, ...]
     outs: tuple[int, ...]
     params: Mapping[str, Any]
+    conditions: Conditions = ()
 
 
 @dataclass
 class FlatJaxpr:
-    """A jaxpr without calls and scans, in which each value has a number."""
+    """A jaxpr without calls, scans and branches, in which each value has a number."""
 
     steps: list[Step] = field(default_factory=list)
     """Equations in order. A call of ``jax.nn.one_hot`` is preceded by a marker of the same name."""
@@ -41,6 +46,8 @@ class FlatJaxpr:
     constants: dict[int, Any] = field(default_factory=dict)
     inputs: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
+    conditions: Conditions = ()
+    """Conditions of the equations that are appended now."""
 
     def add(self, aval: Any) -> int:
         """Return the number of a new value."""
@@ -55,7 +62,9 @@ class FlatJaxpr:
 def flatten(closed: Any) -> FlatJaxpr:
     """Return a closed jaxpr with the functions that it calls inlined.
 
-    A `scan` becomes its body for all iterations at once, in which the carried values are unknown.
+    A `scan` becomes its body for all iterations at once, in which the carried values are unknown. The branches of a
+    `cond` are computed one after the other, each under the condition that it is taken. A `while` is preceded by its
+    first iteration, under the condition that there is one.
     """
     flat = FlatJaxpr()
     flat.inputs = [flat.add(var.aval) for var in closed.jaxpr.invars]
@@ -83,15 +92,20 @@ def _inline(flat: FlatJaxpr, jaxpr: Any, consts: Sequence[Any], inputs: Sequence
         inner = params.get("jaxpr", params.get("call_jaxpr")) if name in _CALLS else None
         if inner is not None:
             if params.get("name") == "_one_hot":
-                flat.steps.append(Step(None, "one_hot", ins, (), {"shape": equation.outvars[0].aval.shape}))
+                shape = {"shape": equation.outvars[0].aval.shape}
+                flat.steps.append(Step(None, "one_hot", ins, (), shape, flat.conditions))
             outs = _inline(flat, getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), ins)
         elif name == "scan":
             outs = _inline_scan(flat, equation, ins)
+        elif name == "cond":
+            outs = _inline_branches(flat, equation, ins)
         elif name == "optimization_barrier":
             outs = list(ins)
         else:
+            if name == "while":
+                _inline_first_iteration(flat, params, ins)
             outs = [flat.add(var.aval) for var in equation.outvars]
-            flat.steps.append(Step(equation.primitive, name, ins, tuple(outs), params))
+            flat.steps.append(Step(equation.primitive, name, ins, tuple(outs), params, flat.conditions))
         known.update(zip(equation.outvars, outs, strict=True))
     return [number_of(atom) for atom in jaxpr.outvars]
 
@@ -111,6 +125,32 @@ def _inline_scan(flat: FlatJaxpr, scan: Any, ins: Sequence[int]) -> list[int]:
     closed = jax.make_jaxpr(every)(*(jax.ShapeDtypeStruct(flat.avals[i].shape, flat.avals[i].dtype) for i in inputs))
     outs = _inline(flat, closed.jaxpr, closed.consts, inputs)
     return [*(flat.add(var.aval) for var in scan.outvars[:n_carried]), *outs[n_carried:]]
+
+
+def _inline_if(flat: FlatJaxpr, closed: Any, ins: Sequence[int], predicate: int, wanted: int) -> list[int]:
+    """Append the equations of a closed jaxpr that runs if a scalar has a value, and return its outputs."""
+    before = flat.conditions
+    flat.conditions = (*before, (predicate, wanted))
+    outs = _inline(flat, closed.jaxpr, closed.consts, ins)
+    flat.conditions = before
+    return outs
+
+
+def _inline_branches(flat: FlatJaxpr, cond: Any, ins: Sequence[int]) -> list[int]:
+    """Append all branches of a `cond`, and return the numbers of the outputs, selected from those of the branches."""
+    branches = [_inline_if(flat, branch, ins[1:], ins[0], i) for i, branch in enumerate(cond.params["branches"])]
+    outs = [flat.add(var.aval) for var in cond.outvars]
+    for out, *cases in zip(outs, *branches, strict=True):
+        flat.steps.append(Step(jax.lax.select_n_p, "select_n", (ins[0], *cases), (out,), {}, flat.conditions))
+    return outs
+
+
+def _inline_first_iteration(flat: FlatJaxpr, params: Mapping[str, Any], ins: Sequence[int]) -> None:
+    """Append the condition and the body of a `while` for the initial values."""
+    first, second = params["cond_nconsts"], params["body_nconsts"]
+    condition, body, start = params["cond_jaxpr"], params["body_jaxpr"], ins[first + second :]
+    (predicate,) = _inline(flat, condition.jaxpr, condition.consts, (*ins[:first], *start))
+    _inline_if(flat, body, (*ins[first : first + second], *start), predicate, 1)
 
 
 def evaluate(flat: FlatJaxpr, steps: Iterable[Step], values: dict[int, Any]) -> None:

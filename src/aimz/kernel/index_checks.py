@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from aimz.kernel.flat_jaxpr import FlatJaxpr, Step, evaluate
+from aimz.kernel.flat_jaxpr import Conditions, FlatJaxpr, Step, evaluate
 
 type Source = tuple[str, int | None]
 """Name of an input, and the number of its column if a single one is used."""
@@ -52,6 +52,8 @@ class IndexCheck:
     """Axis of the index along the rows."""
     guards: tuple[tuple[int, int], ...] = ()
     """Numbers of predicates, and their value where the looked-up entry is used; it is always used without guards."""
+    conditions: Conditions = ()
+    """Conditions under which the table is indexed at all, in a branch or a loop."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,9 @@ class IndexChecks:
         return np.asarray(values[number] if number in values else self.flat.constants[number])
 
     def _bad_rows(self, check: IndexCheck, values: dict[int, Any], length: int, first_row: int) -> BadIndices | None:
+        conditions = [self._value(number, values) == wanted for number, wanted in check.conditions]
+        if not all(condition.any() for condition in conditions):
+            return None
         index = self._value(check.index, values)
         index = index if check.column is None else index[..., check.column]
         if not index.size or (index.min() >= check.first and index.max() <= check.last):
@@ -115,6 +120,8 @@ class IndexChecks:
             chosen = self._value(predicate, values) == wanted
             axis = next((i for i, size in enumerate(chosen.shape) if size == self.n_rows), None)
             used |= chosen.any() if axis is None else _by_row(chosen, axis, length).any(1)
+        for condition in conditions:
+            used &= condition if condition.ndim == 0 else condition[:length]
         rows &= used
         if not rows.any():
             return None

@@ -182,6 +182,8 @@ class _Finder:
 
         found: list[IndexCheck] = []
         for step in flat.steps:
+            if not all(self._is_provable(*condition, rows_of) for condition in step.conditions):
+                continue  # an index in a branch that is not taken is no error
             for table, index, column, axis, first, last in _tables(flat, step):
                 if rows_of(table) == axis and axis >= 0:
                     continue  # other rows are looked up, not a table
@@ -203,16 +205,32 @@ class _Finder:
                 text, plate = self._describe(table, axis, size)
                 first = first if sources or axis < 0 else -size  # a kernel may count a constant from the end
                 guards = self._guards(step)
-                check = IndexCheck(number, column, first, last, text, plate, sources, row_axis, guards)
+                check = IndexCheck(number, column, first, last, text, plate, sources, row_axis, guards, step.conditions)
                 if check not in found:
                     found.append(check)
-        wanted = [check.index for check in found] + [p for check in found for p, _ in check.guards]
+        wanted = [check.index for check in found]
+        wanted += [number for check in found for number, _ in (*check.guards, *check.conditions)]
         steps = tuple(self._needed(wanted))
         used = {i for step in steps for i in step.ins} | set(wanted)
         numbered = zip(self.leaves, flat.inputs, strict=True)
         leaves = tuple((name, number, axis) for (name, axis), number in numbered if name is not None and number in used)
         checks = IndexChecks(flat, tuple(found), steps, leaves, n_rows)
         return checks if found else None
+
+    def _is_provable(self, predicate: int, wanted: int, rows_of: Callable[[int], int | None]) -> bool:
+        """Return whether some rows can prove that a condition is met, by each row or by all of them.
+
+        A number that is computed from all rows must be whether any of them has a property.
+        """
+        shape = self.flat.shape(predicate)
+        if predicate not in self.sources or len(shape) > 1 or (shape and rows_of(predicate) is None):
+            return False
+        if shape:
+            return True
+        while (step := self.made.get(predicate)) is not None and step.name in _SHAPE_ONLY:
+            predicate = step.ins[0]
+        by_row = any(self._row_axis(name) is not None for name, _ in self.sources[predicate])
+        return not by_row or (wanted == 1 and step is not None and step.name == "reduce_or")
 
     def _row_axis(self, name: str) -> int | None:
         return next(axis for other, axis in self.leaves if other == name)
