@@ -13,6 +13,7 @@ from numpyro.infer import MCMC, NUTS
 
 from aimz import ImpactModel
 from aimz.utils.data import ArrayDataset, ArrayLoader
+from boundary_cases import CASES, predicted_means
 from kernels import BY_NAME, fitted_model, long, long_model
 
 N_ROWS = {
@@ -117,11 +118,18 @@ def comparisons() -> dict[str, np.ndarray]:
     return found
 
 
+def boundaries() -> dict[str, np.ndarray]:
+    """Return predictions, or texts of errors, of inputs whose meaning is easily lost."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Arguments have NaN")
+        return {name: np.asarray(predicted_means(case)) for name, case in CASES.items()}
+
+
 def main(path: str) -> None:
     """Write all results to a file."""
     for message in ("Local latent site", r"Site\(s\) .* inside a `scan` or `cond`", "Kernel .* cannot be split"):
         warnings.filterwarnings("ignore", message=message)
-    parts = {"batch": on_batch(), "streams": streams(), "comparisons": comparisons()}
+    parts = {"batch": on_batch(), "streams": streams(), "comparisons": comparisons(), "boundaries": boundaries()}
     arrays = {f"{part} {name}": array for part, found in parts.items() for name, array in found.items()}
     np.savez(path, **arrays, devices=np.array(jax.local_device_count()))
 

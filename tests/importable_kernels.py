@@ -37,6 +37,14 @@ def regions(X, y=None):
         numpyro.sample("y", dist.Normal(level[X], 1.0), obs=y)
 
 
+def switches(X, group, n_groups=3, y=None):
+    """A discrete outcome without noise: a row is 1 if its group's level and the difference of its columns exceed 0."""
+    with numpyro.plate("groups", n_groups):
+        level = numpyro.sample("level", dist.Normal(0.0, 1.0))
+    with numpyro.plate("row", X.shape[0]):
+        numpyro.sample("y", dist.Bernoulli(logits=500.0 * (level[group] + X[:, 0] - X[:, 1])), obs=y)
+
+
 def other_shop(X, mail, y=None):
     """The arguments of :func:`shop`, without the site ``gain``."""
     level = numpyro.sample("level", dist.Normal(0.0, 10.0))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import device_calls
+from boundary_cases import CASES, check_outcome
 
 PRODUCTS = ("streams flax_net", "streams prior")
 
@@ -50,6 +51,11 @@ def test_results_have_same_bits_on_one_and_four_devices(results, part):
         np.testing.assert_array_equal(one[name], four[name], err_msg=name)
     if part == "comparisons":
         assert len(one) == 2 * (3 * 2 + 1 + 1 + 2)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_inputs_keep_their_meaning_on_several_devices(results, name):
+    check_outcome(results(4)[f"boundaries {name}"], CASES[name])
 
 
 # Four devices represent two as well: some kernels have fewer blocks than devices, some as many, some more.

@@ -87,7 +87,7 @@ def test_signature_from_example(fitted, customers, tmp_path):
     read = {column["name"]: column["type"] for column in json.loads(about["signature"]["inputs"])}
     assert read == {"months": "double", "price": "double", "mail": "long"}
     params = {param["name"]: param["default"] for param in json.loads(about["signature"]["params"])}
-    assert list(params) == ["statistics", "intervention", "baseline", "num_samples", "seed"]
+    assert list(params) == ["statistics", "intervention", "baseline", "num_samples", "seed", "arguments"]
     answers = mlflow.pyfunc.load_model(str(tmp_path / "model")).predict(customers[ROWS].head(2))
     assert [column["name"] for column in json.loads(about["signature"]["outputs"])] == list(answers.columns)
     example = json.loads((tmp_path / "model" / "input_example.json").read_text())

@@ -8,10 +8,14 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import scoring_server
 
+import boundary_cases
 import importable_kernels
 from aimz import mlflow as flavor
+from boundary_cases import CASES, COLUMNS, check_outcome
 
 DEFAULT = ["mean", "sd", "q0.05", "q0.5", "q0.95"]
 ROWS = ["months", "price", "mail"]
@@ -22,6 +26,36 @@ def served(fitted, tmp_path_factory):
     path = str(tmp_path_factory.mktemp("scoring") / "model")
     flavor.save_model(fitted, path)
     return mlflow.pyfunc.load_model(path)
+
+
+@pytest.fixture(scope="module")
+def switches(tmp_path_factory):
+    """Return served models of ``switches``: one that knows columns, and one that knows arrays."""
+    found = {}
+    for kind, X in {"frame": boundary_cases.frame(), "array": boundary_cases.X}.items():
+        path = str(tmp_path_factory.mktemp("switches") / kind)
+        group = {"group": boundary_cases.GROUP}
+        example = X.assign(**group) if kind == "frame" else {"X": X, **group}
+        flavor.save_model(boundary_cases.new_model(X), path, input_example=example)
+        found[kind] = mlflow.pyfunc.load_model(path)
+    return found
+
+
+def respond(model, body, **params):
+    """Return the mean of each row in the response of a scoring server, or the text of its error."""
+    params = {"statistics": '["mean"]'} | {name: json.dumps(value) for name, value in params.items()}
+    text = json.dumps({**body, "params": params})
+    try:
+        answer = scoring_server.invocations(text, "application/json", model, model.metadata.get_input_schema())
+    except MlflowException as error:
+        return error.message
+    return [row["mean"] for row in json.loads(answer.response)["predictions"]]
+
+
+def json_rows(X):
+    """Return rows as JSON has them: missing and masked values are null."""
+    rows = np.ma.array(X.values if hasattr(X, "values") else X)
+    return [[None if np.ma.is_masked(x) or x != x else x for x in row] for row in rows.tolist()]
 
 
 @pytest.fixture
@@ -134,10 +168,15 @@ def test_dependent_rows_are_not_padded(new_model, loaded):
     draws = {"slope": np.linspace(1.0, 2.0, 300)}
     X = np.array([0.0, 1.0, 5.0])
     served = loaded(new_model(importable_kernels.centred), draws, input_example=X)
-    with pytest.warns(UserWarning, match="cannot be split along its rows"):
+    meaning = "Means are computed over the rows of this call"
+    with (
+        pytest.warns(UserWarning, match="cannot be split along its rows"),
+        pytest.warns(UserWarning, match=meaning),
+    ):
         answer = served.predict(X)
     assert np.allclose(answer["mean"], 1.5 * (X - 2.0), atol=5 * 1.2 / np.sqrt(300))
-    alone = served.predict(X[:1])
+    with pytest.warns(UserWarning, match=meaning):
+        alone = served.predict(X[:1])
     assert abs(alone["mean"][0]) < 5 / np.sqrt(300)
 
 
@@ -229,3 +268,44 @@ def test_predict_rejects_an_unknown_group(new_model, loaded):
     assert "1 of 3 rows have an index outside of site `level`" in caught.value.message
     assert "row 2 with -1" in caught.value.message
     assert caught.value.get_http_status_code() == 400
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("kind", ["frame", "array"])
+@pytest.mark.filterwarnings("ignore:Arguments have NaN")
+def test_inputs_keep_their_meaning_in_requests(switches, name, kind):
+    """A masked integer is null in JSON, and so becomes a missing value; JSON has no labels but those of columns."""
+    case = CASES[name]
+    rows = case.X()
+    if kind == "frame":
+        columns = rows.indexes["column"] if isinstance(rows, xr.DataArray) else getattr(rows, "columns", COLUMNS)
+        data = [[*row, group] for row, group in zip(json_rows(rows), case.group, strict=True)]
+        body = {"dataframe_split": {"columns": [*columns, "group"], "data": data}}
+    elif case.fitted is None:
+        body = {"inputs": {"X": json_rows(rows), "group": list(map(int, case.group))}}
+    else:
+        pytest.skip("arrays in JSON have no labels")
+    found = respond(switches[kind], body)
+    expected = CASES["missing value"] if name == "masked integer" else case
+    check_outcome(found, expected)
+
+
+@pytest.mark.filterwarnings("ignore:Plate.s. .* have more entries")
+def test_requests_predict_new_groups_as_the_model_does(switches):
+    """A new level is standard normal, so that its rows are 1 with probability 0.159, that it exceeds 1."""
+    group = np.array([0, 4, 3, 4])
+    rows = boundary_cases.frame(group=group)
+    body = {"dataframe_split": rows.to_dict("split", index=False)}
+    assert "which has 3 entries along plate `groups`" in respond(switches["frame"], body)
+    found = respond(switches["frame"], body, arguments={"n_groups": 5})
+    model = switches["frame"].get_raw_model()
+    with pytest.warns(UserWarning, match="have more entries than in the posterior"):
+        tree = model.predict(
+            rows, n_groups=5, in_sample=False, store="memory", progress=False, rng_key=jax.random.key(0)
+        )
+    np.testing.assert_allclose(found, tree["predictions"]["y"].mean(("chain", "draw")))
+    error = 4.5 * np.sqrt(0.84 * 0.16 / boundary_cases.N_DRAWS)
+    np.testing.assert_allclose(found, [1.0, 0.159, 0.159, 0.159], atol=error)
+    in_body = {"inputs": {"X": boundary_cases.X.tolist(), "group": group.tolist()}}
+    assert respond(switches["array"], in_body, arguments={"n_groups": 5}) == found
+    assert "must be given once" in respond(switches["frame"], body, arguments={"X": 1})

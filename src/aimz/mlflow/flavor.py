@@ -111,9 +111,10 @@ def save_model(
     _check(aimz_model)
     packaged = package_kernel(aimz_model.kernel, aimz_model.inference, code_paths)
     example = None if input_example is None else normalize_example(aimz_model, input_example)
-    schema = input_schema(aimz_model, example[0] if isinstance(example, tuple) else example)
+    rows = example[0] if isinstance(example, tuple) else example
+    schema = input_schema(aimz_model, rows)
     if signature is None:
-        signature = model_signature(aimz_model, schema)
+        signature = model_signature(aimz_model, schema, by_name=isinstance(rows, Mapping))
     elif isinstance(signature, ModelSignature):
         signature = complete_signature(signature)
     if pip_requirements is None and conda_env is None:

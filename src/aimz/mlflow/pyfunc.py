@@ -65,7 +65,7 @@ class PyFuncWrapper:
         model_input : pandas.DataFrame, array_like or dict of array_like
             Columns, the input, or arguments of the kernel by name.
         params : dict, optional
-            ``statistics``, ``intervention``, ``baseline`` (JSON), ``num_samples``, ``seed``.
+            ``statistics``, ``intervention``, ``baseline`` (JSON), ``num_samples``, ``seed``, ``arguments`` (JSON).
 
         Returns
         -------
@@ -82,7 +82,7 @@ class PyFuncWrapper:
             parameters = read_parameters(params)
             with self._lock:
                 rows = read_rows(model_input, self._model, self._schema.static, self._schema.dtypes)
-                return self._predict(rows, parameters)
+                return self._predict(rows.with_arguments(parameters.arguments), parameters)
         except (TypeError, ValueError) as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
 

@@ -14,7 +14,7 @@ from aimz.model import ImpactModel
 from aimz.statistics import read_statistics
 
 DEFAULT_STATISTICS = '["mean", "sd", 0.05, 0.5, 0.95]'
-_KNOWN = ("statistics", "intervention", "baseline", "num_samples", "seed")
+_KNOWN = ("statistics", "intervention", "baseline", "num_samples", "seed", "arguments")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class RequestParameters:
     """Number of posterior draws to use; None for all."""
     seed: int
     """Seed of the PRNG key."""
+    arguments: Mapping[str, Any]
+    """Arguments of the kernel without rows, which replace those of the fit."""
 
 
 def read_parameters(params: Mapping[str, Any] | None) -> RequestParameters:
@@ -52,10 +54,11 @@ def read_parameters(params: Mapping[str, Any] | None) -> RequestParameters:
     num_samples = given.get("num_samples")
     return RequestParameters(
         tuple(statistics),
-        _parse_intervention("intervention", given),
-        _parse_intervention("baseline", given),
+        _parse_by_name("intervention", given, '{"price": 1.2}'),
+        _parse_by_name("baseline", given, '{"price": 1.2}'),
         None if num_samples is None else _read_integer("num_samples", num_samples, 1),
         _read_integer("seed", given.get("seed", 0), 0),
+        _parse_by_name("arguments", given, '{"n_groups": 6}') or {},
     )
 
 
@@ -74,11 +77,11 @@ def _parse_json(name: str, value: Any, kind: type, expected: str) -> Any:
     return parsed
 
 
-def _parse_intervention(name: str, given: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return an intervention whose lists are arrays, or None."""
+def _parse_by_name(name: str, given: Mapping[str, Any], example: str) -> dict[str, Any] | None:
+    """Return values by name, whose lists are arrays, or None."""
     if given.get(name) in (None, ""):
         return None
-    parsed = _parse_json(name, given[name], dict, 'names and values, as in {"price": 1.2}')
+    parsed = _parse_json(name, given[name], dict, f"names and values, as in {example}")
     return {site: np.asarray(value) if isinstance(value, list) else value for site, value in parsed.items()}
 
 
@@ -103,6 +106,14 @@ class RequestRows:
     """Number of rows in the request, not counting padding."""
     index: Any = None
     """Index of the response; None counts the rows."""
+
+    def with_arguments(self, arguments: Mapping[str, Any]) -> "RequestRows":
+        """Return a copy with other values of arguments without rows; raise ``ValueError`` if one has rows."""
+        twice = sorted(arguments.keys() & self.by_row.keys())
+        if twice:
+            msg = f"`{twice[0]}` must be given once; it has rows and is among `arguments`. Leave one out."
+            raise ValueError(msg)
+        return replace(self, static={**self.static, **arguments})
 
     def padded(self, length: int) -> "RequestRows":
         """Return a copy in which the last row is repeated, up to ``length`` rows."""
@@ -177,6 +188,8 @@ def _read_array(value: Any, name: str, dtypes: Mapping[str, str]) -> np.ndarray:
     try:
         array = np.asarray(value)
         array = np.asarray(array.tolist()) if array.dtype.kind == "O" else array  # numbers of a JSON request
+        if array.dtype.kind == "O" and all(cell is None or isinstance(cell, int | float) for cell in array.flat):
+            array = array.astype(np.float64)  # null is a missing value, as it is in a data frame
     except ValueError as error:
         msg = f"`{name}` must be an array; got rows of different lengths. Send lists of equal length."
         raise ValueError(msg) from error

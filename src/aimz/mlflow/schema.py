@@ -34,6 +34,7 @@ _PARAMETERS = ParamSchema(
         ParamSpec("baseline", DataType.string, None),
         ParamSpec("num_samples", DataType.long, None),
         ParamSpec("seed", DataType.long, 0),
+        ParamSpec("arguments", DataType.string, None),
     ]
 )
 
@@ -150,14 +151,17 @@ def rows_of_fit(model: ImpactModel, n_rows: int) -> Any:
     return pd.DataFrame({**dict(zip(inputs.columns, matrix.T, strict=True)), **arrays})
 
 
-def model_signature(model: ImpactModel, schema: InputSchema) -> ModelSignature | None:
-    """Return the MLflow signature of a model; None if its input is not known."""
+def model_signature(model: ImpactModel, schema: InputSchema, *, by_name: bool = False) -> ModelSignature | None:
+    """Return the MLflow signature of a model; None if its input is not known.
+
+    ``by_name`` is whether requests have arrays by name even if the input is the only one.
+    """
     if schema.columns:
         inputs = Schema([ColSpec(_column_type(dtype), name) for name, dtype in schema.columns.items()])
     elif schema.arrays:
         # MLflow accepts one dtype, while the model accepts floats and integers of any size. Tensors of objects are not
         # checked by MLflow; rows are checked and cast when a request is read.
-        unnamed = set(schema.arrays) == {model.param_input}
+        unnamed = set(schema.arrays) == {model.param_input} and not by_name
         specs = [TensorSpec(np.dtype(object), (-1,), None if unnamed else name) for name in schema.arrays]
         inputs = Schema(specs)
     else:
