@@ -99,7 +99,7 @@ def test_signature_from_user(fitted, customers, tmp_path):
     flavor.save_model(fitted, tmp_path / "given", signature=given)
     about = read_metadata(tmp_path / "given")["signature"]
     assert json.loads(about["inputs"]) == given.inputs.to_dict()
-    assert len(json.loads(about["params"])) == 5
+    assert len(json.loads(about["params"])) == 6
     flavor.save_model(fitted, tmp_path / "none", signature=False)
     assert "signature" not in read_metadata(tmp_path / "none")
 

@@ -1,4 +1,4 @@
-"""Counts of NaN in the rows of arguments, and what else was found in rows as they were read."""
+"""Counts of NaN in the rows of arguments, and all findings in the rows of a call."""
 
 __all__ = ["NanCounts", "RowFindings", "has_nan"]
 
@@ -60,6 +60,6 @@ class RowFindings:
     rounding: RoundedValues = field(default_factory=RoundedValues)
 
     def merge(self, other: "RowFindings") -> None:
-        """Add what was found in other rows."""
+        """Add the findings in other rows."""
         self.nan.merge(other.nan)
         self.rounding.merge(other.rounding)

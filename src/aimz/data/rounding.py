@@ -90,7 +90,7 @@ class RoundedValues:
                 self._merge_column(keys[i], column)
 
     def merge(self, other: "RoundedValues") -> None:
-        """Add the values that were recorded elsewhere."""
+        """Add the values of other rows."""
         for key, column in other.columns.items():
             self._merge_column(key, column)
 

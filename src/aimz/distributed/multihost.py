@@ -107,7 +107,7 @@ class _Progress(NamedTuple):
     digests: list[tuple[int, str]]
     payload: Any
     findings: RowFindings | None = None
-    """What was found in the rows of the process, after its last range."""
+    """NaN and lost digits in the rows of the process; None before its last range."""
 
 
 @dataclass(frozen=True)

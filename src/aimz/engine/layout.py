@@ -131,10 +131,10 @@ class RowFeed:
     def findings(self) -> RowFindings:
         """NaN and equal values after rounding, in the rows that were read lazily."""
         found = RowFindings(self.nan)
-        readers = [leaf for array in self.arrays.values() for leaf in array.leaves() if leaf.is_lazy]
-        for reader in (*readers, *([] if self.reader is None else [self.reader])):
-            if reader.rounding is not None:
-                found.rounding.merge(reader.rounding)
+        recorded = [leaf.rounding for array in self.arrays.values() for leaf in array.leaves() if leaf.is_lazy]
+        for rounding in (*recorded, None if self.reader is None else self.reader.rounding):
+            if rounding is not None:
+                found.rounding.merge(rounding)
         return found
 
     @property

@@ -1,4 +1,4 @@
-"""How the rows of a call depend on one another, and what a dependence means for rows that are not the fitted ones."""
+"""Dependence of the rows of a call on one another, and the warning about it if rows are not the fitted ones."""
 
 __all__ = ["RowsInteractError", "block_length", "check_rows_independent", "warn_about_new_rows"]
 
@@ -78,7 +78,7 @@ def warn_about_new_rows(engine: KernelEngine, calls: Iterable[PreparedCall], n_o
 
 
 def _has_new_rows(prepared: PreparedCall) -> bool:
-    """Return whether a call predicts or scores rows that are not those of the fit."""
+    """Return whether a call predicts or scores rows other than the fitted ones."""
     settings = prepared.settings
     if settings.posterior is None:
         return False
@@ -86,7 +86,7 @@ def _has_new_rows(prepared: PreparedCall) -> bool:
 
 
 def _dependence(engine: KernelEngine, prepared: PreparedCall, n_obs: int | None) -> str | None:
-    """Return how sites with a value for each row depend on other rows, or None."""
+    """Return in words how sites with a value for each row depend on other rows, or None."""
     # A site without rows, such as an average over rows, describes the rows of a call on purpose.
     with_rows = tuple(name for name in prepared.plan.return_sites if name in prepared.plan.row_axes)
     if not with_rows:
@@ -128,4 +128,4 @@ _MEANINGS = (
     ("moves values between rows", _STATE),
     ("loops over the rows", _STATE),
 )
-"""Part of a reason, and what it means for new rows."""
+"""Part of a reason, and its meaning for new rows."""

@@ -148,7 +148,7 @@ class StepRunner:
         return self._feed.findings
 
     def warn_about_rows(self, findings: RowFindings) -> None:
-        """Warn once about what was found in rows, here or in other processes."""
+        """Warn once about findings in rows, of this process or of all."""
         warn_about_rows(findings, self._feed.tables, self.spec.output)
 
     def _check(self, start: int, stop: int, rows: Mapping[str, np.ndarray]) -> None:
