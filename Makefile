@@ -1,7 +1,7 @@
 # Every target sets up what it needs, in .venv, with nothing preinstalled but Python >= 3.12 and make.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-oldest lint types pytest docs bench dist format clean
+.PHONY: help demo test test-all test-oldest campaign lint types pytest docs bench dist format clean
 
 # The first interpreter that is new enough; PYTHON=... on the command line chooses another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.14 python; do \
@@ -38,6 +38,17 @@ pytest: $(VENV)/.test ## Run the tests alone, in two processes; ARGS="..." is pa
 
 test-all: lint types $(VENV)/.test-all ## Run every test: all kernels of the catalogue, notebooks, the documentation
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "" $(ARGS)
+
+# Each program takes its share of MINUTES; SEED=... repeats a run.
+CAMPAIGNS := $(wildcard tests/campaigns/[a-z]*.py)
+MINUTES ?= 60
+SEED ?= $(shell date +%s)
+
+campaign: $(VENV)/.test ## Kill, damage, overload and misuse at random, for about an hour in total
+	@status=0; for program in $(CAMPAIGNS); do \
+		echo "$$program --minutes $$(( $(MINUTES) / $(words $(CAMPAIGNS)) )) --seed $(SEED)"; \
+		$(BIN)/python $$program --minutes $$(( $(MINUTES) / $(words $(CAMPAIGNS)) )) --seed $(SEED) || status=1; \
+	done; exit $$status
 
 test-oldest: $(VENV)/.made ## Run a part of the tests with the oldest dependencies that pyproject.toml admits
 	$(PIP) uv

@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -151,13 +152,13 @@ def logistic(bench: Bench) -> Iterator[Line]:
 
 
 def checks(bench: Bench) -> Iterator[Line]:
-    """Compare calls with the same calls without the time spent in checks of the values of inputs and outputs."""
-    for work in ("linear", "logistic"):
-        contender = Contender(bench.ours, bench.options(work, **{"clock-checks": 1}))
+    """Compare calls with the same calls without the time spent in checks of values and in checksums of chunks."""
+    for kind, work in product(("values", "checksums"), ("linear", "logistic")):
+        contender = Contender(bench.ours, bench.options(work, **{"clock-checks": kind}))
         bench.alternate({"ours": contender})
         calls = contender.seconds("call")
         without = [call - spent for call, spent in zip(calls, contender.seconds("checks"), strict=True)]
-        yield Line(f"checks of values, {work}", calls, without, "ours without checks", 0.98)
+        yield Line(f"checks of {kind}, {work}", calls, without, "ours without checks", 0.98)
 
 
 def loglik(bench: Bench) -> Iterator[Line]:

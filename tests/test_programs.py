@@ -1,6 +1,7 @@
 """The example and the benchmark run, at a small size; what they say at full size is read by people."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+CAMPAIGNS = sorted((ROOT / "tests" / "campaigns").glob("[a-z]*.py"))
 
 
 def run(*arguments: str, cwd: Path) -> str:
@@ -67,3 +69,20 @@ def test_effects(tmp_path):
     assert "average effect, 30,000 rows" in printed
     assert "a sweep of 50 doses" in printed
     assert "failed" not in printed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("program", CAMPAIGNS, ids=lambda path: path.stem)
+def test_campaign_loses_nothing(program, tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(program), "--minutes", "1", "--seed", "0"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=580,
+    )
+    last = done.stdout.strip().rpartition("\n")[2]
+    assert re.fullmatch(r"tried [1-9]\d*, detected \d+, lost 0", last), done.stdout + done.stderr
+    assert done.returncode == 0
