@@ -171,6 +171,10 @@ GOOD = {
         lambda a, X: jax.lax.cond(jnp.all(X >= 0), lambda: a[X], lambda: 7.0 + 0 * X),
         [7] * 6,
     ),
+    "branch of another platform": (
+        lambda a, X: jax.lax.platform_dependent(X, tpu=lambda X: a[X], default=lambda X: 7.0 + 0 * X),
+        [7] * 6,
+    ),
     "loop without iterations": (
         lambda a, X: jax.lax.while_loop(lambda s: s[0] < 0, lambda s: (s[0], s[1] + a[X]), (0, 7.0 + 0 * X))[1],
         [7] * 6,

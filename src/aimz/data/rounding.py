@@ -79,7 +79,9 @@ class RoundedValues:
             step = np.finfo(dtype).eps * np.maximum(np.abs(least), np.abs(most))
             narrow = (most == least) | (most - least < _STEPS * step)
             for at, i in enumerate(open_):
-                if np.isnan(least[at]):
+                before = self.columns.get(keys[i])
+                is_known = before is not None and before.least == before.most == least[at] == most[at]
+                if np.isnan(least[at]) or is_known:
                     continue
                 column = None
                 if narrow[at]:

@@ -12,7 +12,7 @@ from aimz.engine.kernel_engine import KernelEngine
 from aimz.engine.layout import InputLayout
 from aimz.engine.prepared_call import PreparedCall
 from aimz.errors import OutputWarning, warn
-from aimz.kernel import DRAWN, RowUse, site_obstacle
+from aimz.kernel import DRAWN, RowUse, freeze, site_obstacle
 
 
 class RowsInteractError(Exception):
@@ -88,11 +88,25 @@ def _has_new_rows(prepared: PreparedCall) -> bool:
 def _dependence(engine: KernelEngine, prepared: PreparedCall, n_obs: int | None) -> str | None:
     """Return in words how sites with a value for each row depend on other rows, or None."""
     # A site without rows, such as an average over rows, describes the rows of a call on purpose.
-    with_rows = tuple(name for name in prepared.plan.return_sites if name in prepared.plan.row_axes)
+    plan, arrays = prepared.plan, prepared.call.arrays
+    with_rows = tuple(name for name in plan.return_sites if name in plan.row_axes)
     if not with_rows:
         return None
-    if with_rows != prepared.plan.return_sites:
-        prepared = replace(prepared, plan=replace(prepared.plan, return_sites=with_rows))
+    key = (
+        n_obs,
+        with_rows,
+        prepared.substitution,
+        prepared.settings.scored,
+        tuple((name, array.shape, str(array.dtype)) for name, array in arrays.items()),
+        freeze(plan.static),
+        freeze(plan.transforms),
+    )
+    alone = replace(prepared, plan=replace(plan, return_sites=with_rows))
+    return engine.programs.row_dependences.get(key, lambda: _find_dependence(engine, alone, n_obs))
+
+
+def _find_dependence(engine: KernelEngine, prepared: PreparedCall, n_obs: int | None) -> str | None:
+    """Return the dependence of rows, found by comparing programs."""
     block = block_length(prepared, n_obs)
     try:
         use = check_rows_independent(engine, prepared, block, 2 * block if n_obs in (None, block) else n_obs)

@@ -77,6 +77,8 @@ class CompiledPrograms:
         self._uses = LRUCache[RowUse]()
         self._interacting = LRUCache[str | None]()
         self._index_checks = LRUCache[IndexChecks | Literal[False] | None]()
+        self.row_dependences = LRUCache[str | None]()
+        """Dependence of rows on one another in words, or None, by kind of call."""
 
     def run(
         self,

@@ -159,7 +159,7 @@ class _Finder:
             values = (*step.ins, *step.outs)
             if any(i not in found for i in step.ins) or any(_is_key(flat.avals[i]) for i in values):
                 continue
-            if step.name.startswith(("random_", "threefry")):
+            if step.name.startswith(("random_", "threefry", "platform_index")):
                 continue
             sources = frozenset[Source]().union(*(found[i] for i in step.ins))
             if step.name == "slice" and step.ins[0] in flat.inputs and len(flat.shape(step.ins[0])) == 2:
