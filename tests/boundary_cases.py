@@ -96,10 +96,10 @@ def check_outcome(found: Any, case: Case) -> None:
         np.testing.assert_allclose(np.asarray(found, np.float64), case.expected)
 
 
-def predicted_means(case: Case, **options: Any) -> Any:
+def predicted_means(case: Case) -> Any:
     """Return the mean outcome of each row of a streamed prediction, or the text of its error."""
     model = new_model(None if case.fitted is None else case.fitted())
-    options = {"in_sample": False, "store": "memory", "progress": False, "statistics": ("mean",), **options}
+    options: dict[str, Any] = {"in_sample": False, "store": "memory", "progress": False, "statistics": ("mean",)}
     return outcome_of(
         lambda: model.predict(case.X(), group=np.array(case.group), **options)["predictions"]["y"].values[0]
     )

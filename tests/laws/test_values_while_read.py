@@ -122,7 +122,9 @@ CALLS = {
 
 
 @pytest.mark.filterwarnings("ignore:The fit ended")
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    "call", [pytest.param(name, marks=pytest.mark.slow if "fit" in name else ()) for name in CALLS]
+)
 def test_every_method_warns_about_columns_that_collapse(call):
     X = np.column_stack([np.zeros(N), 1.7e9 + np.arange(N) % 10])
     texts = warned(lambda: CALLS[call](model_of(table), da.from_array(X, chunks=(1000, 2)), np.zeros(N, np.float32)))
@@ -187,8 +189,15 @@ SCORED = {"dask": lazily, "batches": in_batches, "data set": of_table}
 EACH_SCORED = ["batches", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dask", "data set"))]
 
 
-@pytest.mark.parametrize("source", SCORED)
-@pytest.mark.parametrize("method", ["log_likelihood", "loo"])
+@pytest.mark.parametrize(
+    ("source", "method"),
+    [
+        ("dask", "log_likelihood"),
+        ("batches", "loo"),
+        pytest.param("data set", "loo", marks=pytest.mark.slow),
+        pytest.param("data set", "log_likelihood", marks=pytest.mark.slow),
+    ],
+)
 def test_values_outside_of_the_support_raise_while_they_are_read(source, method):
     y = np.ones(N, np.float32)
     y[[2500, 2600]] = -1, 0.5
@@ -202,7 +211,7 @@ def test_values_outside_of_the_support_raise_while_they_are_read(source, method)
         getattr(model_of(counts), method)(X, **kwargs, **options)
 
 
-@pytest.mark.parametrize("source", SCORED)
+@pytest.mark.parametrize("source", EACH_SCORED)
 def test_values_that_the_kernel_masks_are_not_checked_while_they_are_read(source):
     """A Gamma density of shape 1 and rate 1 is ``-y``; masked rows have 0."""
     X, y = X_SCORED.copy(), np.ones(N, np.float32)
@@ -252,7 +261,7 @@ def unchecked(X, y=None):
 
 
 @pytest.mark.filterwarnings("ignore:The loss")
-@pytest.mark.parametrize("once", [False, True])
+@pytest.mark.parametrize("once", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_fit_of_batches_names_the_batch_and_the_row_that_are_not_finite(once):
     X = np.ones((70, 2), np.float32)
     X[33, 0] = np.inf

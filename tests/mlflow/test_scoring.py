@@ -271,7 +271,7 @@ def test_predict_rejects_an_unknown_group(new_model, loaded):
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("kind", ["frame", "array"])
+@pytest.mark.parametrize("kind", ["frame", pytest.param("array", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:Arguments have NaN")
 def test_inputs_keep_their_meaning_in_requests(switches, name, kind):
     """A masked integer is null in JSON, and so becomes a missing value; JSON has no labels but those of columns."""
