@@ -1,5 +1,6 @@
 """Checkpoints: a killed fit resumes with the same bits; checkpoints of other fits raise and name the difference."""
 
+import errno
 import json
 import shutil
 import signal
@@ -151,6 +152,31 @@ def test_stopped_fit_is_not_resumed(tmp_path):
     other = new_model().fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS)
     assert len(other.vi_result.losses) == 2 * 5
     np.testing.assert_array_equal(bits(other), bits(one))
+
+
+def test_second_fit_in_the_directory_raises(tmp_path):
+    """One fit at a time writes checkpoints; the lock ends with the fit."""
+    others = []
+
+    def start_another(*_):
+        with pytest.raises(CheckpointError, match="no other fit uses") as caught:
+            new_model().fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS)
+        others.append(caught.value)
+
+    model = new_model().fit(X, Y, checkpoint_dir=tmp_path, on_epoch_end=start_another, **OPTIONS)
+    assert len(others) == OPTIONS["epochs"]
+    again = new_model().fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS)
+    np.testing.assert_array_equal(bits(again), bits(model))
+
+
+def test_full_disk_names_the_directory(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("aimz.inference.svi_checkpoint.put_file", full)
+    with pytest.raises(OSError, match=r"No space left on device\. Free some space and repeat the call") as caught:
+        new_model().fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS)
+    assert caught.value.filename == str(tmp_path)
 
 
 def test_more_epochs_continue(tmp_path):

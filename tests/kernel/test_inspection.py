@@ -133,7 +133,7 @@ def test_specs_of_several_calls_are_merged():
     assert "extra" in reader.spec
 
 
-@pytest.mark.parametrize("name", ["a/b", ".", "..", "", "__a", "c", "draw", "rows"])
+@pytest.mark.parametrize("name", ["a/b", "a\\b", "a\nb", ".", "..", "", "__a", "c", "draw", "rows", "ä" * 128])
 def test_names_that_cannot_be_stored(name):
     def kernel(X, c=None, y=None):
         with numpyro.plate("rows", X.shape[0]):

@@ -507,3 +507,22 @@ def test_interrupted_save_keeps_previous_model(saved, tmp_path, monkeypatch):
         ImpactModel.load(tmp_path / "new", kernel)
     second.save(tmp_path / "new")
     assert json.loads((tmp_path / "new" / "model.json").read_text())["format_version"] == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a limit on the size of files")
+@pytest.mark.parametrize("n_draws", [4, 500])
+def test_full_disk_names_the_path(tmp_path, n_draws):
+    """A file that cannot be written completely, as on a full disk: the JSON file, or the arrays before it."""
+    import resource
+
+    path, (soft, hard) = tmp_path / "model", resource.getrlimit(resource.RLIMIT_FSIZE)
+    model = ImpactModel(kernel, random.key(1), svi(kernel)).set_posterior_sample({"b": np.zeros((n_draws, 2))})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            model.save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename == str(path)
+    assert "Free some space and save again" in str(caught.value)
+    model.save(path)

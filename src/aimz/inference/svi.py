@@ -2,7 +2,8 @@
 
 __all__ = ["SVIFit"]
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple, override
 
@@ -180,29 +181,34 @@ class SVIFit(Fit):
         check_minibatches(self.inference, spec)
         return scaled_sites(self.inference, spec, abstract, static, n_obs)
 
-    def begin_minibatches(self, plan: MinibatchPlan, key: jax.Array) -> _Start:
-        """Return the current state, or that of the checkpoint, without changing the fit.
+    @contextmanager
+    def begin_minibatches(self, plan: MinibatchPlan, key: jax.Array) -> Iterator[_Start]:
+        """Yield the current state, or that of the checkpoint, without changing the fit.
+
+        The directory of the checkpoint is locked while the context is open.
 
         Raises
         ------
         CheckpointError
-            If the checkpoint belongs to another fit, or is damaged.
+            If the checkpoint belongs to another fit, is damaged, or its directory is locked by another fit.
         """
         state = self._programs.begin(self.vi_state, plan.first, key)
         new = Progress(state, np.zeros(0), 0, ended=False)
         if plan.checkpoint_dir is None:
-            return _Start(new, None)
+            yield _Start(new, None)
+            return
         shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in plan.first.arrays.items()}
         fingerprint = fingerprint_fit(self.inference, state, shapes, plan.first.static, **plan.described)
         checkpoint = Checkpoint(plan.checkpoint_dir, fingerprint)
-        done = checkpoint.load(state) or new
-        if done.epochs > plan.epochs:
-            msg = (
-                f"The checkpoint in {plan.checkpoint_dir} has completed {done.epochs} epochs; got "
-                f"`epochs={plan.epochs}`. Pass at least as many, or another `checkpoint_dir`."
-            )
-            raise CheckpointError(msg)
-        return _Start(done, checkpoint)
+        with checkpoint.locked():
+            done = checkpoint.load(state) or new
+            if done.epochs > plan.epochs:
+                msg = (
+                    f"The checkpoint in {plan.checkpoint_dir} has completed {done.epochs} epochs; got "
+                    f"`epochs={plan.epochs}`. Pass at least as many, or another `checkpoint_dir`."
+                )
+                raise CheckpointError(msg)
+            yield _Start(done, checkpoint)
 
     def run_minibatches(self, plan: MinibatchPlan, start: _Start) -> None:
         """Run the remaining epochs; completed steps are kept, even after an exception."""

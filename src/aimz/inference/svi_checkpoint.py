@@ -5,6 +5,7 @@ __all__ = ["Checkpoint", "Progress", "component_names", "fingerprint_fit", "rese
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from aimz.persistence import (
     check_leaves,
     fill_leaves,
     leaf_arrays,
+    locked_directory,
+    name_path,
     needs_template,
     put_file,
     read_tree,
@@ -93,11 +96,32 @@ class Checkpoint:
         losses = np.asarray(arrays.pop("losses"))
         return Progress(fill_leaves(template, arrays), losses, content["epochs"], content["ended"])
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Lock the directory, created if necessary, for one fit at a time.
+
+        Raises
+        ------
+        CheckpointError
+            If another fit uses the directory.
+        """
+        taken = CheckpointError(
+            f"`checkpoint_dir` must be a directory that no other fit uses; another fit writes to {self.directory}. "
+            "Wait until it ends, or pass another directory."
+        )
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with locked_directory(self.directory, taken):
+            yield
+
     def save(self, progress: Progress) -> None:
         """Write a checkpoint and delete the previous one."""
+        advice = "Free some space and repeat the call, which continues from the previous epoch"
+        with name_path(self.directory, advice):
+            self._save(progress)
+
+    def _save(self, progress: Progress) -> None:
         from safetensors.flax import save
 
-        self.directory.mkdir(parents=True, exist_ok=True)
         arrays = {**leaf_arrays(progress.state), "losses": progress.losses}
         data = save({name: jnp.asarray(array) for name, array in arrays.items()})
         name = _file_name(progress.epochs)

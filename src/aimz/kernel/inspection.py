@@ -107,6 +107,8 @@ class _Resized(NamedTuple):
     """Names of the plates that are as long as the rows."""
 
 
+_MAX_NAME_BYTES = 255
+"""Largest length of a site name, and of a name in file systems."""
 _RESERVED_DIMS = frozenset({"chain", "draw", "sample", "pred_id"})
 
 
@@ -306,8 +308,10 @@ def _row_dim(sites: Sequence[Site], output: str) -> str:
 
 
 def is_storable(name: object) -> bool:
-    """Return whether a result can be stored under this site name, in a directory of its own."""
-    return isinstance(name, str) and bool(name) and "/" not in name and not re.fullmatch(r"\.{1,2}|__.*", name)
+    """Return whether a result can be stored under this site name, in a directory of its own on any system."""
+    if not isinstance(name, str) or re.fullmatch(r"\.{0,2}|__.*", name) or re.search(r"[/\\\x00-\x1f]", name):
+        return False
+    return len(name.encode(errors="replace")) <= _MAX_NAME_BYTES and not re.search("[\ud800-\udfff]", name)
 
 
 def _name_faults(trace: KernelTrace, signature: KernelSignature) -> Iterator[str]:
@@ -316,9 +320,9 @@ def _name_faults(trace: KernelTrace, signature: KernelSignature) -> Iterator[str
         name = site.name
         if not is_storable(name):
             yield (
-                f"Site name {name!r} cannot be stored: a name must not be empty, '.' or '..', begin with '__', "
-                "or contain a '/'. Rename the site; `random_nnx_module` and `random_eqx_module` take "
-                "`scope_divider='.'`."
+                f"Site name {name!r} cannot be stored: a name must not be empty, '.' or '..', begin with '__', contain "
+                f"a '/', a '\\' or a control character, or have more than {_MAX_NAME_BYTES} bytes. Rename the site; "
+                "`random_nnx_module` and `random_eqx_module` take `scope_divider='.'`."
             )
         elif name in (signature.param_input, *signature.extra):
             yield (

@@ -225,14 +225,14 @@ class FittingMethods(ModelBase):
             key_steps, key_order, key_draws = jax.random.split(key, 3)
             training = read_training(engine, X, y, kwargs, options, key_order)
             plan, spec = plan_fit(engine, fit, training, options, key_to_text(key))
-            start = fit.begin_minibatches(plan, key_steps)
             engine.remember_fit_data(plan.first)
             posterior = observed = None
             try:
-                try:
-                    fit.run_minibatches(plan, start)
-                finally:
-                    training.advance_loader()
+                with fit.begin_minibatches(plan, key_steps) as start:
+                    try:
+                        fit.run_minibatches(plan, start)
+                    finally:
+                        training.advance_loader()
                 where = training.first_not_finite() if fit.stopped else None
                 if where is None:
                     posterior = fit.draw_after(

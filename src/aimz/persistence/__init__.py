@@ -1,6 +1,7 @@
 """Saved models without code: arrays as safetensors, everything else as JSON."""
 
-from aimz.persistence.bundle import check_target, damaged, put_file, read_bundle, write_bundle
+from aimz.persistence.bundle import check_target, damaged, read_bundle, write_bundle
+from aimz.persistence.files import locked_directory, name_path, put_file
 from aimz.persistence.kernel_spec import (
     is_plain,
     read_columns,
@@ -32,6 +33,8 @@ __all__ = [
     "fill_leaves",
     "is_plain",
     "leaf_arrays",
+    "locked_directory",
+    "name_path",
     "needs_template",
     "put_file",
     "read_bundle",

@@ -1,6 +1,6 @@
 """Directory of one JSON file and one safetensors file: written atomically, validated when read."""
 
-__all__ = ["check_target", "damaged", "put_file", "read_bundle", "write_bundle"]
+__all__ = ["check_target", "damaged", "read_bundle", "write_bundle"]
 
 import hashlib
 import json
@@ -8,8 +8,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,7 @@ import jax  # noqa: F401 (registers bfloat16 and other dtypes with NumPy)
 import numpy as np
 
 from aimz.errors import SavedModelError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from aimz.persistence.files import locked_directory, name_path, put_file, sync
 
 FORMAT = "aimz-model"
 VERSION = 1
@@ -40,16 +35,6 @@ _MAX_JSON_BYTES = 2**26
 _NATIVE = frozenset(
     ["bool", *(f"{sign}int{n}" for sign in ("", "u") for n in (8, 16, 32, 64)), "float16", "float32", "float64"]
 )
-
-
-def put_file(path: Path, content: bytes) -> None:
-    """Write a file atomically and durably: to a draft, then fsync and rename."""
-    draft = path.with_name(f"{path.name}.partial")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def _sha256(path: Path) -> str:
@@ -89,9 +74,17 @@ def write_bundle(path: Path, content: Mapping[str, Any], arrays: Mapping[str, np
         If the directory has other files, or a model and ``overwrite`` is False.
     BlockingIOError
         If another process is saving a model to ``path``.
+    OSError
+        If the disk is full, or a file cannot be written.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
+    advice = "Free some space and save again, or pass another path; a model saved there before has not changed"
+    taken = BlockingIOError(
+        f"`path` must be a directory that no other process writes to; a model is being saved to {path}. Pass another "
+        "path."
+    )
+    with name_path(path, advice):
+        path.mkdir(parents=True, exist_ok=True)
+    with locked_directory(path, taken), name_path(path, advice):
         check_target(path, overwrite=overwrite)
         for leftover in path.glob(".draft-*"):
             shutil.rmtree(leftover)  # from a process that was killed
@@ -100,10 +93,10 @@ def write_bundle(path: Path, content: Mapping[str, Any], arrays: Mapping[str, np
             draft.mkdir()
             name = _write_draft(draft, content, arrays)
             (draft / name).replace(path / name)
-            _sync(path)
+            sync(path)
             (draft / INDEX).replace(path / INDEX)
-            _sync(path)
-            _sync(path.parent)
+            sync(path)
+            sync(path.parent)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         for old in path.iterdir():
@@ -113,15 +106,22 @@ def write_bundle(path: Path, content: Mapping[str, Any], arrays: Mapping[str, np
 
 def _write_draft(draft: Path, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
     """Write both files of a model to a draft directory and return the name of the file of arrays."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     stored, views = _as_native(arrays)
     file = draft / "arrays"
     file.touch()
     mode = file.stat().st_mode  # safetensors makes files that only their owner may read
-    save_file(stored, file)
+    try:
+        save_file(stored, file)
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
     file.chmod(mode)
-    _sync(file)
+    sync(file)
     digest = _sha256(file)
     name = f"arrays-{digest[:16]}.safetensors"
     index = {
@@ -139,27 +139,6 @@ def _write_draft(draft: Path, content: Mapping[str, Any], arrays: Mapping[str, n
     put_file(draft / INDEX, text)
     file.replace(draft / name)
     return name
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Lock a directory exclusively while the context is open, if the platform has file locks."""
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            msg = (
-                f"`path` must be a directory that no other process writes to; a model is being saved to {path}. Pass "
-                "another path."
-            )
-            raise BlockingIOError(msg) from error
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def read_bundle(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -275,14 +254,3 @@ def _from_native(
             raise ValueError(msg)
         result[name] = np.frombuffer(arrays[name].tobytes(), dtype).reshape(shape)
     return result
-
-
-def _sync(path: Path) -> None:
-    """Flush a file, or the entries of a directory, to the disk (POSIX only)."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,9 +6,36 @@ import os
 import shutil
 import tempfile
 import weakref
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from aimz.errors import StaleResultError
+
+_SCRIPT = 'trap "" HUP INT TERM; while IFS= read -r path; do set -- "$@" "$path"; done; rm -rf -- "$@"'
+"""Shell script that removes the directories it has read, after the process that writes to it has ended."""
+
+
+@cache
+def _cleaner() -> int | None:
+    """Start a process that survives signals to this one, and return the pipe to it; None if there is no shell.
+
+    A signal that ends Python at once, such as SIGTERM, runs no finalizer, and its handler belongs to the user.
+    """
+    if not Path("/bin/sh").exists() or not hasattr(os, "posix_spawn"):
+        return None
+    reading, writing = os.pipe()
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    files = [(os.POSIX_SPAWN_DUP2, source, target) for source, target in ((reading, 0), (devnull, 1), (devnull, 2))]
+    try:
+        os.posix_spawn("/bin/sh", ["/bin/sh", "-c", _SCRIPT, "aimz"], os.environ, file_actions=files, setpgroup=0)
+    except OSError:
+        os.close(writing)
+        return None
+    finally:
+        os.close(reading)
+        os.close(devnull)
+    return writing
 
 
 def _remove(path: str, owner: int) -> None:
@@ -31,6 +58,10 @@ class TemporaryDirectory:
             )
             raise OSError(error.errno, msg) from error
         self._finalizer = weakref.finalize(self, _remove, str(self.path), os.getpid())
+        pipe = _cleaner()
+        if pipe is not None:
+            with suppress(OSError):  # the user ended that process
+                os.write(pipe, f"{self.path}\n".encode())
 
     def close(self) -> None:
         """Remove the directory; its results can no longer be read."""
