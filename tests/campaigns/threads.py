@@ -108,6 +108,9 @@ READING: dict[str, Callable[[ImpactModel, int], dict[str, Any]]] = {
     "prior": lambda m, n: of_tree(m.sample_prior_predictive_on_batch(data(n)[0], num_samples=3, rng_key=KEY)),
     "log_likelihood": lambda m, n: of_tree(m.log_likelihood(*data(n), **ROWS)),
     "estimate_effect": effect,
+    "compare_scenarios": lambda m, n: of_tree(
+        m.compare_scenarios({"0": {}, "1": {"X": data(n)[0] + 1}}, baseline="0", X=data(n)[0], rng_key=KEY, **QUIET)
+    ),
     "validate_model": lambda m, n: {"ok": np.array(validate_model(m.kernel, *data(n)).is_valid)},
     "faulty kernel": raise_in_kernel,
 }

@@ -6,11 +6,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from enum import Enum
+from itertools import count
 from types import BuiltinFunctionType, FunctionType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src.interpreters import partial_eval
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type, Enum, np.dtype, FunctionType, BuiltinFunctionType)
 
@@ -31,8 +33,21 @@ def freeze(value: object) -> Hashable:
     return (type(value), value) if isinstance(value, _PLAIN) else object()
 
 
+_EVICTIONS = count(1)
+_EVICTIONS_BETWEEN = 64
+"""Number of evictions from any cache after which JAX's traces are cleared."""
 _LOCK = threading.RLock()
 """Lock of all caches, held for single operations on them."""
+
+
+def _forget_traces() -> None:
+    """Clear JAX's cache of traces, the only one without a bound: it grows by 0.3 MiB for each new number of rows.
+
+    Compiled programs are in other caches and are not compiled again.
+    """
+    clear = getattr(getattr(partial_eval, "trace_to_jaxpr", None), "cache_clear", None)
+    if clear is not None and next(_EVICTIONS) % _EVICTIONS_BETWEEN == 0:
+        clear()
 
 
 class LRUCache[T]:
@@ -51,8 +66,11 @@ class LRUCache[T]:
         made = make()  # not locked: it may take long
         with _LOCK:
             found = self._entries.setdefault(key, made)
-            if len(self._entries) > self._max_size:
+            evicts = len(self._entries) > self._max_size
+            if evicts:
                 self._entries.popitem(last=False)
+        if evicts:
+            _forget_traces()
         return found
 
     def __contains__(self, key: Hashable) -> bool:
