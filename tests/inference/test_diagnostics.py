@@ -25,7 +25,7 @@ from scipy.stats import multivariate_normal
 import aimz.inference.diagnostics
 from aimz import ImpactModel
 from aimz.errors import NotFittedError
-from aimz.inference import log_ratios
+from aimz.inference import draw_guide
 from aimz.inference.diagnostics import _trend
 from kernels import BY_NAME, fitted_model, new_model
 
@@ -176,10 +176,15 @@ def test_large_sites_are_subsampled(monkeypatch):
 
 def test_converged_fit_is_ok(settled):
     table = settled.diagnose()
-    assert table["verdict"].to_dict() == {"ELBO trend": "ok", "Pareto k": "ok", "effective share": "ok"}
+    assert table["verdict"].to_dict() == {
+        "ELBO trend": "ok",
+        "Pareto k": "ok",
+        "effective share": "ok",
+        "sd ratio": "ok",
+    }
     losses = np.asarray(settled.vi_result.losses)
     assert table.loc["ELBO trend", "value"] == pytest.approx(losses[2400:2700].mean() - losses[2700:].mean(), abs=1e-9)
-    assert table.loc["Pareto k", "threshold"] == "< 0.67"
+    assert table.loc["Pareto k", "threshold"] == "< 0.87"
     text = str(table)
     assert "..." not in text
     assert max(map(len, text.splitlines())) <= 80
@@ -246,7 +251,7 @@ def test_pareto_k_of_adequate_and_inadequate_guides():
 def test_pareto_k_equals_theory(width, k):
     """A normal guide ``s`` times as wide as the posterior has weights whose tail has the shape ``1 - s^2``.
 
-    Of 1,000 draws that shape is seen to 0.15, and the heavier one as 0.7 on the average rather than 0.8.
+    Of 16,000 draws that shape is seen to 0.1.
     """
 
     def guide(X, y=None):
@@ -279,7 +284,7 @@ def test_log_ratios_equal_manual_computation():
 
     def guide(X, degree, scale=1.0, *, y=None):
         at, spread = numpyro.param("at", 0.0), numpyro.param("spread", 0.2, constraint=dist.constraints.positive)
-        numpyro.sample("b", dist.StudentT(5, at, 0.5 * spread))
+        numpyro.sample("b", dist.Laplace(at, 0.5 * spread))
         numpyro.sample("s", dist.LogNormal(numpyro.param("s_at", 0.1), 0.1))
 
     model = by_svi(guide, power, scale=0.7).fit_on_batch(X, Y, degree=1, num_steps=100, progress=False)
@@ -296,15 +301,18 @@ def test_log_ratios_equal_manual_computation():
         theta = {name: tracer[name]["value"] for name in ("b", "s")}
         return log_density(power, (), given, {**params, **theta})[0] - log_density(guide, (), given, params | theta)[0]
 
-    by_hand = jax.vmap(ratio)(random.split(key, 1000))
-    assert got == pytest.approx(float(array_stats.psislw(-np.asarray(by_hand, float))[1]), abs=1e-3)
-    assert got > 0
+    call = model._observed.call
+    by_hand = jax.vmap(ratio)(random.split(key, 100))
+    np.testing.assert_allclose(draw_guide(model._fit, call, key, num_draws=100).log_ratios, by_hand, atol=1e-3)
+    draws = draw_guide(model._fit, call, key, num_draws=16000)
+    assert got == pytest.approx(float(array_stats.psislw(-draws.log_ratios.astype(float))[1]), abs=1e-3)
+    assert {name: value.shape for name, value in draws.values.items()} == {"s": (16000, 1), "b": (16000, 1)}
 
 
 @pytest.mark.parametrize("guide", [AutoLaplaceApproximation, AutoMultivariateNormal])
 def test_log_ratios_of_exact_guide_equal_evidence(guide):
     model = by_svi(guide).fit_on_batch(X, Y, num_steps=4000, progress=False)
-    ratios = log_ratios(model._fit, model._observed.call, random.key(0), num_draws=1000)
+    ratios = draw_guide(model._fit, model._observed.call, random.key(0), num_draws=1000).log_ratios
     evidence = multivariate_normal(np.zeros(N_OBS), np.eye(N_OBS) + 4 * X @ X.T).logpdf(Y)
     assert logsumexp(ratios) - np.log(1000) == pytest.approx(evidence, abs=0.05)
     if guide is AutoLaplaceApproximation:
@@ -372,7 +380,7 @@ def test_other_data_raise():
 def test_after_fit_in_minibatches(tmp_path):
     key = random.key(3)
     model = by_svi(rate=0.01).fit(X, Y, batch_size=20, epochs=1000, progress=False)
-    assert model.diagnose(rng_key=key)["verdict"].tolist() == ["ok", "ok", "ok"]
+    assert model.diagnose(rng_key=key)["verdict"].tolist() == ["ok", "ok", "ok", "ok"]
     assert model.diagnose(rng_key=key).equals(model.diagnose(X, Y, rng_key=key))
     np.save(tmp_path / "x.npy", X)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")

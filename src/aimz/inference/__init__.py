@@ -4,7 +4,7 @@ from aimz.inference.base import Fit, KernelContext, VIResult
 from aimz.inference.diagnostics import check_chains, check_variational
 from aimz.inference.factory import make_fit
 from aimz.inference.fit_data import FitData
-from aimz.inference.importance_ratios import log_ratios
+from aimz.inference.importance_ratios import draw_guide
 from aimz.inference.loaded import PosteriorOnly
 from aimz.inference.minibatch_scaling import abstract_sites
 from aimz.inference.svi import SVIFit
@@ -21,6 +21,6 @@ __all__ = [
     "abstract_sites",
     "check_chains",
     "check_variational",
-    "log_ratios",
+    "draw_guide",
     "make_fit",
 ]

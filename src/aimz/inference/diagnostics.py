@@ -12,7 +12,8 @@ from scipy.special import logsumexp
 from aimz.data import KernelArguments, Posterior, differences
 from aimz.errors import NotFittedError
 from aimz.inference.fit_data import FitData
-from aimz.inference.importance_ratios import NotCheckedError, check_ratios, log_ratios
+from aimz.inference.guide_scales import worst_sd_ratio
+from aimz.inference.importance_ratios import NotCheckedError, check_ratios, draw_guide
 from aimz.inference.svi import SVIFit
 
 if TYPE_CHECKING:
@@ -32,10 +33,14 @@ _NATS = 0.1
 """Trend that is immaterial: the loss from an error in one mean of 0.45 of its standard deviation."""
 _NOISE_NATS, _NOISE_SHARE = 1.0, 0.05
 """Standard errors, in nats and as a share of all progress, above both of which a trend cannot be detected."""
-_NUM_DRAWS = 1000
-"""Number of draws of the guide."""
-_MIN_SHARE = 0.3
-"""Least effective share of the importance weights of that many draws; verdicts of different keys then agree."""
+_MIN_DRAWS, _MAX_DRAWS = 1000, 16000
+"""Smallest and largest number of draws of the guide."""
+_MAX_EVALUATIONS = 2**28
+"""Number of rows, over all draws, above which fewer draws are evaluated."""
+_MIN_SHARE = 0.1
+"""Least effective share of the importance weights; verdicts of different keys then agree."""
+_SD_RATIOS = 0.75, 1.6
+"""Smallest and largest ratio of standard deviations: weights of a narrow guide underestimate a large ratio."""
 _MAX_GAP = 2.0
 """Largest gap, in nats, between the ELBO and the evidence that the weights estimate."""
 _MIN_EPOCHS = 5
@@ -303,39 +308,50 @@ def _standard_error(losses: np.ndarray) -> float:
     return float(_arviz().mcse(noise[None], method="mean"))
 
 
+def _pareto_limit(num_draws: int) -> float:
+    """Return the largest k that does not exceed its limit by two standard errors of a fit to the tail."""
+    limit, tail = min(1 - 1 / np.log10(num_draws), 0.7), 3 * np.sqrt(num_draws)
+    return float(limit + _ERRORS * (1 + limit) / np.sqrt(tail))
+
+
 def _weights(
     fit: SVIFit, given: KernelArguments | None, fit_data: FitData | None, key: jax.Array, *, converged: bool
-) -> tuple[Line, Line]:
-    """Return two lines for the guide: the Pareto k of its importance ratios, and the effective share of its draws.
+) -> list[Line]:
+    """Return lines for the guide: Pareto k of its importance ratios, effective share, and ratio of spreads.
 
-    Weights of a guide that is too wide are bounded and have a low k, but most draws have no weight. Both lines are bad
-    if either is, since k is unreliable if few draws count.
+    Weights of a guide that is too wide are bounded and have a low k, but most draws have no weight. All lines are bad
+    if one is, since k and spreads are unreliable if few draws count.
     """
-    limit = min(1 - 1 / np.log10(_NUM_DRAWS), 0.7)
-    checks = ("Pareto k", f"< {limit:.2f}"), ("effective share", f">= {_MIN_SHARE}")
+    num_draws, limit, site = _MAX_DRAWS, _pareto_limit(_MAX_DRAWS), ""
 
-    def both(values: tuple[float, float], verdict: str) -> tuple[Line, Line]:
-        first, second = (
-            Line(check, value, threshold, "", verdict) for (check, threshold), value in zip(checks, values, strict=True)
-        )
-        return first, second
+    def lines(values: tuple[float, float, float], verdict: str) -> list[Line]:
+        thresholds = f"< {limit:.2f}", f">= {_MIN_SHARE}", "{}-{}".format(*_SD_RATIOS)
+        return [
+            Line(check, value, threshold, site if check == "sd ratio" else "", verdict)
+            for check, value, threshold in zip(
+                ("Pareto k", "effective share", "sd ratio"), values, thresholds, strict=True
+            )
+        ]
 
-    unknown = np.nan, np.nan
+    unknown = np.nan, np.nan, np.nan
     try:
         data = _stored_data(fit_data) if given is None else given
         check_ratios(fit, data, key)
     except NotCheckedError as error:
-        return both(unknown, f"not checked: {error}")
-    ratios = log_ratios(fit, data, key, num_draws=_NUM_DRAWS)
+        return lines(unknown, f"not checked: {error}")
+    num_draws = int(np.clip(_MAX_EVALUATIONS // data.n_obs, _MIN_DRAWS, _MAX_DRAWS)) // 1000 * 1000
+    limit = _pareto_limit(num_draws)
+    draws = draw_guide(fit, data, key, num_draws=num_draws)
+    ratios = draws.log_ratios
     # A draw where the joint density is zero has weight zero; other values that are not finite are errors.
     finite = ratios[np.isfinite(ratios)]
-    if len(finite) < 0.9 * _NUM_DRAWS or (np.isnan(ratios) | np.isposinf(ratios)).any():
-        return both(unknown, "bad: densities are not finite")
+    if len(finite) < 0.9 * num_draws or (np.isnan(ratios) | np.isposinf(ratios)).any():
+        return lines(unknown, "bad: densities are not finite")
     spacing = float(np.spacing(np.abs(finite).max()))
     if spacing > _MAX_SPACING:
-        return both(unknown, "not checked: too many rows for 32 bits")
+        return lines(unknown, "not checked: too many rows for 32 bits")
     if np.ptp(ratios) < max(_MIN_RANGE, 8 * spacing):
-        return both((0.0, 1.0), "ok")  # there is no tail to fit
+        return lines((0.0, 1.0, 1.0), "ok")  # there is no tail to fit
     try:
         with np.errstate(all="ignore"):
             # `psislw` takes log-likelihoods, whose negatives are the log ratios.
@@ -343,10 +359,14 @@ def _weights(
     except ValueError:  # all values in the tail are equal
         value = np.nan
     if np.isnan(value):
-        return both(unknown, "not checked: ratios too alike")
+        return lines(unknown, "not checked: ratios too alike")
     weights = np.exp(np.asarray(smoothed) - np.max(smoothed))
     share = float(weights.sum() ** 2 / (weights**2).sum() / len(weights))
-    gap = float(logsumexp(finite.astype(np.float64)) - np.log(_NUM_DRAWS) - finite.mean(dtype=np.float64))
-    bad = "bad: try a richer guide, or MCMC" if converged else "bad: the fit has to settle first"
-    sound = value < limit and share >= _MIN_SHARE and gap <= _MAX_GAP
-    return both((float(value), share), "ok" if sound else bad)
+    gap = float(logsumexp(finite.astype(np.float64)) - np.log(num_draws) - finite.mean(dtype=np.float64))
+    site, spread = worst_sd_ratio(draws.values, weights)
+    if not converged:
+        bad = "bad: the fit has to settle first"
+    else:
+        bad = "bad: too wide; take more steps" if spread < _SD_RATIOS[0] else "bad: try a richer guide, or MCMC"
+    sound = value < limit and share >= _MIN_SHARE and gap <= _MAX_GAP and _SD_RATIOS[0] <= spread <= _SD_RATIOS[1]
+    return lines((float(value), share, spread), "ok" if sound else bad)

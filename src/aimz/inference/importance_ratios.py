@@ -1,9 +1,9 @@
 """Importance ratios of draws of the guide, which measure its distance from the posterior."""
 
-__all__ = ["NotCheckedError", "check_ratios", "log_ratios"]
+__all__ = ["GuideDraws", "NotCheckedError", "check_ratios", "draw_guide"]
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,8 @@ import numpy as np
 from jax import lax
 from numpyro import validation_enabled
 from numpyro.handlers import replay, seed, substitute, trace
-from numpyro.infer import Trace_ELBO
 from numpyro.infer.autoguide import AutoLaplaceApproximation
+from numpyro.infer.util import log_density
 from numpyro.primitives import Messenger
 
 from aimz.data import KernelArguments
@@ -21,6 +21,10 @@ from aimz.kernel import isolated
 
 _MAX_ROWS = 2**16
 """Approximate number of rows evaluated at once, over all draws."""
+
+
+_MAX_VALUES = 2000
+"""Largest number of values kept for each draw."""
 
 
 class NotCheckedError(Exception):
@@ -92,27 +96,53 @@ def _is_point(draw: Any, other: Any) -> bool:
     return bool(jnp.issubdtype(jnp.result_type(draw), jnp.floating)) and np.array_equal(draw, other)
 
 
-def log_ratios(fit: SVIFit, call: KernelArguments, key: jax.Array, *, num_draws: int) -> np.ndarray:
-    """Return ``log p(theta, y) - log q(theta)`` at draws of the guide: the ELBO of each single draw.
+class GuideDraws(NamedTuple):
+    """Draws of the guide."""
 
-    All rows are evaluated at once, for batches of draws of limited size.
-    """
-    svi, elbo = fit.inference, Trace_ELBO()
+    log_ratios: np.ndarray
+    """``log p(theta, y) - log q(theta)`` of each draw: its ELBO."""
+    values: dict[str, np.ndarray]
+    """Evenly spaced values ``(n_draws, n_values)`` of each latent site."""
+
+
+def draw_guide(fit: SVIFit, call: KernelArguments, key: jax.Array, *, num_draws: int) -> GuideDraws:
+    """Return draws of the guide; all rows are evaluated at once, for batches of draws of limited size."""
+    svi = fit.inference
     guide, (arrays, static) = svi.guide, _arguments(fit, call)
     laplace = isolated(guide.get_posterior)(fit.params) if isinstance(guide, AutoLaplaceApproximation) else None
 
     @isolated
-    def ratio(key: jax.Array, params: dict[str, Any], arrays: Mapping[str, jax.Array]) -> Any:
-        if laplace is None:
-            return -elbo.loss(key, params, svi.model, guide, **arrays, **static)
-        # The guide has all mass at its location: with the location at a draw, the loss is the joint density there.
-        draw = laplace.sample(key)
-        moved = {**params, f"{guide.prefix}_loc": draw}
-        return -elbo.loss(key, moved, svi.model, guide, **arrays, **static) - laplace.log_prob(draw)
+    def one(key: jax.Array, params: dict[str, Any], arrays: Mapping[str, jax.Array]) -> GuideDraws:
+        of_location = 0.0
+        if laplace is not None:
+            # The guide has all mass at its location: with the location at a draw, the loss is the joint density there.
+            draw = laplace.sample(key)
+            params, of_location = {**params, f"{guide.prefix}_loc": draw}, laplace.log_prob(draw)
+        # Keys as in NumPyro's ELBO.
+        model_key, guide_key = jax.random.split(key)
+        given = {**arrays, **static}
+        of_guide, sites = log_density(seed(guide, guide_key), (), given, params)
+        joint, _ = log_density(replay(seed(svi.model, model_key), sites), (), given, params)
+        return GuideDraws(joint - of_guide - of_location, _values(sites))
 
     @jax.jit
     def run(keys: jax.Array, params: dict[str, Any], arrays: Mapping[str, jax.Array]) -> Any:
         batch_size = next((size for size in (50, 10) if size * call.n_obs <= _MAX_ROWS), None)
-        return lax.map(lambda key: ratio(key, params, arrays), keys, batch_size=batch_size)
+        return lax.map(lambda key: one(key, params, arrays), keys, batch_size=batch_size)
 
-    return np.asarray(run(jax.random.split(key, num_draws), fit.params, arrays))
+    found: GuideDraws = jax.tree.map(np.asarray, run(jax.random.split(key, num_draws), fit.params, arrays))
+    return found
+
+
+def _values(sites: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Return evenly spaced values of the continuous latents in a trace of the guide."""
+    found = {
+        name: jnp.ravel(site["value"])
+        for name, site in sites.items()
+        if site["type"] == "sample"
+        and not site["is_observed"]
+        and not site["infer"].get("is_auxiliary")
+        and jnp.issubdtype(jnp.result_type(site["value"]), jnp.floating)
+    }
+    most = max(1, _MAX_VALUES // max(1, len(found)))
+    return {name: flat[np.linspace(0, flat.size - 1, min(flat.size, most)).astype(int)] for name, flat in found.items()}
