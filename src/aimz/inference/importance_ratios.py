@@ -99,9 +99,9 @@ def _is_point(draw: Any, other: Any) -> bool:
 class GuideDraws(NamedTuple):
     """Draws of the guide."""
 
-    log_ratios: np.ndarray
+    log_ratios: Any
     """``log p(theta, y) - log q(theta)`` of each draw: its ELBO."""
-    values: dict[str, np.ndarray]
+    values: dict[str, Any]
     """Evenly spaced values ``(n_draws, n_values)`` of each latent site."""
 
 
