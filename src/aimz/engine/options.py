@@ -154,7 +154,7 @@ def _find_resumable(resume: Any, top: "Location | None") -> "Location":
 
 def _read_resumable(location: "Location") -> ResumableCall:
     """Return the journal of a call and whether the call is complete."""
-    from aimz.store import JOURNAL, Journal, check_result, is_unfinished
+    from aimz.store import Journal, check_result, is_unfinished
 
     root = location.get("zarr.json")
     if not is_unfinished(location, root):
@@ -164,7 +164,7 @@ def _read_resumable(location: "Location") -> ResumableCall:
     unfinished = Journal.read(location)
     if unfinished is not None:
         return ResumableCall(location, unfinished)
-    if root is not None or location.has(JOURNAL):
+    if root is not None or Journal.exists(location):
         msg = (
             f"The interrupted call in {location} cannot be resumed: its journal is missing or damaged. Call again "
             "without `resume`."

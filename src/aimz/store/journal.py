@@ -104,6 +104,11 @@ class Journal:
             self.location.delete(name)
 
     @staticmethod
+    def exists(location: Location) -> bool:
+        """Return whether a call has a journal, damaged or not."""
+        return any(location.has(name) for name in _files(location))
+
+    @staticmethod
     def read(location: Location) -> "Journal | None":
         """Return the journal of an unfinished result, or None if there is none or its first line is damaged.
 

@@ -194,7 +194,7 @@ def is_unfinished(location: Location, root: bytes | None) -> bool:
             return UNFINISHED in document
     except (ValueError, LookupError, TypeError, RecursionError):
         pass
-    return Journal.read(location) is not None
+    return Journal.exists(location)
 
 
 def check_result(place: Location | Path) -> StoredResult:
