@@ -24,7 +24,7 @@ from aimz.statistics import missing_code
 from aimz.store.base import Group, ResultStore, Variable
 from aimz.store.checksums import TAIL, ChunkChecksums, chunk_number, grid_of, tail_checksum
 from aimz.store.chunk_writer import ChunkWriter, Payload
-from aimz.store.documents import encode_document, group_document, unfinished
+from aimz.store.documents import UNFINISHED, encode_document, group_document, unfinished
 from aimz.store.journal import Journal
 from aimz.store.location import OWNER, Directory, Location, as_location
 from aimz.store.stored_array import FILL_VALUE, StoredArray
@@ -88,7 +88,8 @@ class ZarrStore(ResultStore):
             paths = {name: f"{self._name}/{name}" for name in self._variables}
             known = {name: chunks[path] for name, path in paths.items() if path in chunks}
         self._resumed = self.location.has(f"{self._name}/zarr.json")
-        self._put_unfinished("", {})
+        if UNFINISHED.encode() not in (self.location.get("zarr.json") or b""):  # other programs may have written it
+            self._put_unfinished("", {})
         self._writer = ChunkWriter(self.location, self._name, self._variables, known=known, journal=self._journal)
         for name, variable in self._variables.items():
             path = f"{self._name}/{name}"
@@ -177,8 +178,8 @@ class ZarrStore(ResultStore):
         if several and isinstance(self.location, Directory):  # a process that was killed leaves drafts
             for draft in self.location.path.rglob("*.partial"):
                 draft.unlink(missing_ok=True)
-        nodes, journal = dict(self._nodes), self._journal or Journal(self.location, {})
-        nodes.pop("")
+        nodes = {name: node for name, node in self._nodes.items() if name}
+        journal = self._journal or Journal(self.location, {})
         grids = {name: grid_of(node) for name, node in nodes.items() if node["node_type"] == "array"}
         result = StoredResult(
             self.location,
