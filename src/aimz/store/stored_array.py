@@ -56,23 +56,24 @@ class StoredArray:
     @property
     def shape(self) -> tuple[int, ...]:
         """Length of each axis."""
-        shape: tuple[int, ...] = self._array.shape
-        return shape
+        return tuple(self.document["shape"])
 
     @property
     def chunks(self) -> tuple[int, ...]:
         """Length of a chunk along each axis."""
-        chunks: tuple[int, ...] = self._array.chunks
-        return chunks
+        return tuple(self.document["chunk_grid"]["configuration"]["chunk_shape"])
 
-    @cached_property
+    @property
     def _may_be_missing(self) -> bool:
-        return FILL_VALUE in self._array.attrs and self._array.dtype.kind == "i"
+        return FILL_VALUE in self.document["attributes"] and self.document["data_type"].startswith("int")
 
     @property
     def dtype(self) -> np.dtype:
         """Type of the values; float64 for integers of which some are missing."""
-        return np.dtype(np.float64) if self._may_be_missing else self._array.dtype
+        kind = self.document["data_type"]
+        if kind == "string":
+            return np.dtypes.StringDType()
+        return np.dtype(np.float64 if self._may_be_missing else kind)
 
     @property
     def ndim(self) -> int:
