@@ -50,7 +50,7 @@ DEPENDENT = {
     ),
     "lag": (kernel_of(lambda X, _: jnp.concatenate([X[:1], X[:-1]])), "Rows are looked up among those of this call"),
     "share": (kernel_of(lambda X, _: X / X.shape[0]), "number of rows.* Pass the number of the fitted rows"),
-    "process": (process, "drawn from the prior of the process. Condition on the fitted rows"),
+    "process": (process, "The process begins at its prior, without the fitted rows. Condition on them"),
 }
 INDEPENDENT = {
     "regression": kernel_of(lambda X, _: X),

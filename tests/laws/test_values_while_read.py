@@ -3,6 +3,7 @@
 import warnings
 
 import dask.array as da
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -137,6 +138,18 @@ def test_fit_of_batches_warns_about_columns_that_collapse():
     batches = [{"X": part, "y": 0 * part[:, 0]} for part in np.array_split(X, 6)]
     (text,) = warned(lambda: model_of(table).fit(batches, progress=False))
     assert "has 10 distinct values, of which 1 remain in float32" in text
+
+
+def test_data_sets_and_loaders_that_cast_warn_about_columns_that_collapse():
+    X = np.column_stack([np.zeros(N), 1.7e9 + np.arange(N) % 10])
+    loader = ArrayLoader(ArrayDataset(X=X), random.key(0), batch_size=900, shuffle=True, device=jax.devices()[0])
+    for call in (
+        lambda: ArrayDataset(X=_frame(X)),
+        lambda: ArrayDataset(X=X, to_jax=True),
+        lambda: model_of(table).predict(loader, in_sample=False, **QUIET),
+    ):
+        (text,) = [text for text in warned(call) if "shuffles" not in text]
+        assert "has 10 distinct values, of which 1 remain in float32" in text
 
 
 @pytest.mark.parametrize("axis", ["obs", "draw"])

@@ -120,13 +120,13 @@ class BatchReader:
         return parts[0] if len(parts) == 1 else {n: np.concatenate([part[n] for part in parts]) for n in parts[0]}
 
     def _next(self) -> dict[str, np.ndarray] | None:
-        for given in self._batches:
-            with self.rounding.recording():
+        with self.rounding.recording():  # a loader may cast its batches, too
+            for given in self._batches:
                 batch = self._by_field(given)
-            self.not_finite = self.not_finite or _first_not_finite(batch, self._n_batches)
-            self._n_batches += 1
-            if _length(batch):
-                return batch
+                self.not_finite = self.not_finite or _first_not_finite(batch, self._n_batches)
+                self._n_batches += 1
+                if _length(batch):
+                    return batch
         return None
 
     def _by_field(self, given: Any) -> dict[str, np.ndarray]:

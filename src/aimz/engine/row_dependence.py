@@ -122,7 +122,10 @@ _SELECTED = (
     "Rows are looked up among those of this call. Pass the values of the fitted rows (the history, say) as an argument."
 )
 _MEANINGS = (
-    ("joint distribution", "They are drawn from the prior of the process. Condition on the fitted rows in the kernel."),
+    (
+        "joint distribution",
+        "The process begins at its prior, without the fitted rows. Condition on them in the kernel.",
+    ),
     ("reduces over rows (`slice`)", _SELECTED),
     ("reduces over rows (`dynamic_slice`)", _SELECTED),
     ("reduces over rows (`gather`)", _SELECTED),

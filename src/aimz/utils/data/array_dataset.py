@@ -16,6 +16,7 @@ from aimz.data import (
     named_columns,
     open_table,
     read_call,
+    warn_if_rounded,
     with_axis_labels,
 )
 
@@ -68,12 +69,14 @@ class ArrayDataset:
         tables = {name: open_table(value, name) for name, value in arrays.items()}
         self._axes = {name: axes for name, value in arrays.items() if (axes := axis_labels(value))}
         self._columns = {name: table.names for name, table in tables.items() if table is not None}
-        matrices = {n: np.asarray(table.matrix(table.names)) for n, table in tables.items() if table is not None}
+        with warn_if_rounded():
+            matrices = {n: np.asarray(table.matrix(table.names)) for n, table in tables.items() if table is not None}
         kept = {name: _as_supplied(value, name) for name, value in {**arrays, **matrices}.items()}
         # Only shapes are left to check.  Views of one element avoid reading and casting the arrays.
         shapes = {name: np.broadcast_to(np.False_, array.shape) for name, array in kept.items()}
         self._n_obs = read_call(shapes, {}).n_obs
-        self._arrays = {name: _on_device(array, name) for name, array in kept.items()} if to_jax else kept
+        with warn_if_rounded():
+            self._arrays = {name: _on_device(array, name) for name, array in kept.items()} if to_jax else kept
 
     @property
     def arrays(self) -> dict[str, np.ndarray | jax.Array]:
