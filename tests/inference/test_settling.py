@@ -65,6 +65,15 @@ def test_falling_losses_warn():
     assert not warns([*np.arange(100.0), np.nan])  # has a warning of its own
 
 
+def test_noisy_losses_that_still_fall_warn():
+    """Of 5 nats that remain, 2.5 are gained during the last fifth, where a loss has noise of 11 nats."""
+    rng, steps = np.random.default_rng(2), np.arange(4000)
+    approach = 5 * np.exp((4000 - steps) / 1000)
+    assert sum(warns(700 + approach + 11 * rng.normal(size=4000)) for _ in range(50)) >= 40
+    level = 60 * np.maximum(0, 1 - steps / 2900)  # until shortly before the last fifth
+    assert sum(warns(700 + level + 11 * rng.normal(size=4000)) for _ in range(50)) <= 3
+
+
 def test_fit_with_default_options_warns():
     """500 rows are 8 steps, after which the slope is far from 3."""
     model = ImpactModel(kernel, random.key(0), SVI(kernel, AutoNormal(kernel), Adam(0.005), Trace_ELBO()))
