@@ -244,6 +244,16 @@ def normalised(text: str, directory: Path) -> str:
     return TIME.sub("TIME", text)
 
 
+def without_checksums(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a result without the checksums of times and of computed numbers."""
+    attributes = document.get("attributes", {})
+    if "aimz_store" not in attributes:
+        return document
+    state = json.loads(attributes["aimz_store"])
+    state |= {"checksum": "DIGEST", "checksums": sorted(state["checksums"])}
+    return {**document, "attributes": {**attributes, "aimz_store": json.dumps(state)}}
+
+
 def summarise(directory: Path) -> dict[str, Any]:
     """Return the file list of the artefacts and the normalised content of each JSON file."""
     files, metadata = [], {}
@@ -256,7 +266,7 @@ def summarise(directory: Path) -> dict[str, Any]:
         assert name not in metadata
         if path.name != "signatures.json" and path.suffix == ".json":
             text = normalised(path.read_text(), directory)
-            metadata[name] = json.loads(DIGEST.sub("DIGEST", text) if masked else text)
+            metadata[name] = without_checksums(json.loads(DIGEST.sub("DIGEST", text) if masked else text))
     return {"files": files, "metadata": metadata}
 
 
