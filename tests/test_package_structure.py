@@ -26,6 +26,7 @@ PACKAGES = [
     "types",
     "_imports",
     "progress",
+    "samplers",
     "kernel",
     "data",
     "persistence",

@@ -20,12 +20,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpyro.distributions as dist
 from jax import random
 from numpyro.primitives import Messenger
 
 from aimz.errors import KernelValidationError
 from aimz.kernel.handler_stack import isolated
 from aimz.kernel.plate_growth import with_new_entries
+from aimz.samplers import draw
 from aimz.types import Kernel
 
 type Message = dict[str, Any]
@@ -147,7 +149,10 @@ class PredictiveHandler(Messenger):
                 self.draw(msg)
 
     def draw(self, msg: Message) -> None:
-        """Return without a value, so that NumPyro draws. A subclass may set one if there is no sampler."""
+        """Draw the value of a site; NumPyro calls the function of a site that is no distribution."""
+        if isinstance(msg["fn"], dist.Distribution):
+            shape = msg["kwargs"].get("sample_shape", ()) + msg["fn"].batch_shape
+            msg["value"] = draw(msg["fn"], msg["kwargs"]["rng_key"], shape)
 
     def postprocess_message(self, msg: Message) -> None:
         """Apply a callable intervention and store the message."""

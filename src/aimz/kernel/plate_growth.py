@@ -12,6 +12,8 @@ import numpyro.distributions as dist
 from jax import lax, random
 from numpyro.distributions.transforms import AffineTransform
 
+from aimz.samplers import draw
+
 
 def with_new_entries(name: str, fn: Any, value: jax.Array, key: jax.Array) -> jax.Array:
     """Return a draw of a site in the shape of its distribution: ``value``, then new entries drawn from ``fn``.
@@ -27,14 +29,14 @@ def with_new_entries(name: str, fn: Any, value: jax.Array, key: jax.Array) -> ja
     entries = jnp.stack([grid.ravel() for grid in jnp.meshgrid(*ranges, indexing="ij")], axis=-1)
     single = tuple(1 if i in axes else size for i, size in enumerate(fn.shape()))
 
-    def draw(entry: jax.Array) -> jax.Array:
+    def draw_entry(entry: jax.Array) -> jax.Array:
         own, own_key = fn, key
         for place, axis in enumerate(axes):
             own, own_key = _entry(own, axis - n_batch, entry[place]), random.fold_in(own_key, entry[place])
-        return jnp.squeeze(own(rng_key=own_key).reshape(single), tuple(axes))
+        return jnp.squeeze(draw(own, own_key).reshape(single), tuple(axes))
 
     try:
-        drawn = jax.vmap(draw)(entries)
+        drawn = jax.vmap(draw_entry)(entries)
     except (TypeError, ValueError) as error:
         msg = (
             f"New entries of site `{name}` cannot be drawn one by one from its distribution {type(fn).__name__}. Use a "

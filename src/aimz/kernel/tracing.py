@@ -41,7 +41,7 @@ class AbstractHandler(PredictiveHandler):
     def draw(self, msg: Message) -> None:
         """Draw, or take some value of the support if there is no sampler."""
         try:
-            msg["value"] = msg["fn"](**msg["kwargs"])
+            super().draw(msg)
         except NotImplementedError:
             msg["value"] = init_to_uniform(msg)
             self.undrawable |= {msg["name"]}

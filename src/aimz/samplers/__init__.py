@@ -1,0 +1,5 @@
+"""Samplers for the families of distributions that JAX draws by rejection."""
+
+from aimz.samplers.families import draw
+
+__all__ = ["draw"]
