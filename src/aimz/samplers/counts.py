@@ -21,8 +21,10 @@ from aimz.samplers.uniforms import Uniform, normal_quantile, open_uniform, polyn
 # from 4, the largest error of x is 1.4e-4 within three standard deviations, and the boundary of 0 is exact.
 _SMALL_RATE = 4.0
 _CURVE = (
-    (0.1666667579331778, 0.21022368448643836, 0.07798857204571522)
-    + (0.007348310946293258, -1.1798192938929001e-4, 4.646576208032973e-06),
+    (
+        *(0.1666667579331778, 0.21022368448643836, 0.07798857204571522),
+        *(0.007348310946293258, -1.1798192938929001e-4, 4.646576208032973e-06),
+    ),
     (1.0, 1.3446762640038226, 0.557771539565712, 0.06867510441377991),
 )
 _FIRST = (

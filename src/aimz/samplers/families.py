@@ -88,7 +88,7 @@ def _of_hurdle(fn: Any, key: jax.Array, shape: Shape) -> jax.Array:
     key_gate, key_base = random.split(key)
     if type(base).sample is dist.Poisson.sample:
         value = _as_integer(positive_poisson(key_base, _float(base.rate, shape)))
-    elif not fn._is_discrete:  # noqa: SLF001 (no public name)
+    elif not fn._is_discrete:
         value = draw(fn.base_dist, key_base, shape)
     else:
         return _by_numpyro(fn, key, shape)

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import random
 from jax.scipy.special import ndtri
 
-# z = P(t) / Q(t) - t is the normal quantile of a tail probability p, with t = sqrt(-2 log p).  Fitted to SciPy's `ndtri`
-# for p from 2**-34 to 1/2; the largest error is 2.5e-8.
+# z = P(t) / Q(t) - t is the normal quantile of a tail probability p, with t = sqrt(-2 log p).  Fitted to SciPy's
+# `ndtri` for p from 2**-34 to 1/2; the largest error is 2.5e-8.
 _QUANTILE_P = (3.2195045222802845, 9.302248824037019, 2.6158662525443446, 0.09582125007482656)
 _QUANTILE_Q = (1.0, 5.619830576845452, 4.638483727543332, 0.7182346757953684, 0.015584413744653412)
 
