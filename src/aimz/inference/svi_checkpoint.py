@@ -20,8 +20,8 @@ from numpyro.infer.svi import SVIState
 from aimz.data import differences
 from aimz.errors import CheckpointError, FitWarning, SavedModelError, warn
 from aimz.inference.base import KernelContext
+from aimz.inference.compiled_setup import forget_data
 from aimz.inference.minibatch_scaling import guide_parts, run_sites
-from aimz.inference.svi_steps import forget_data
 from aimz.kernel import digest_program, isolated
 from aimz.persistence import (
     NO_TEMPLATE,

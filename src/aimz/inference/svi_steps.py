@@ -1,6 +1,6 @@
 """Compiled programs of stochastic variational inference: a loop of steps, and draws from the guide."""
 
-__all__ = ["MAX_STEPS", "Loop", "Pace", "SVIPrograms", "forget_data", "warn_not_finite"]
+__all__ = ["MAX_STEPS", "Loop", "Pace", "SVIPrograms", "warn_not_finite"]
 
 import inspect
 import time
@@ -21,7 +21,8 @@ from numpyro.optim import Minimize
 
 from aimz.data import KernelArguments
 from aimz.errors import FitWarning, warn
-from aimz.inference.minibatch_scaling import RowScale, enumerates_discrete, guide_parts
+from aimz.inference.compiled_setup import initial_state
+from aimz.inference.minibatch_scaling import RowScale, enumerates_discrete
 from aimz.kernel import LRUCache, freeze, isolated
 from aimz.progress import ProgressBar
 
@@ -49,14 +50,6 @@ class Pace:
             self.steps = max(1, min(target, 8 * self.steps, MAX_STEPS))
 
 
-def forget_data(svi: SVI) -> None:
-    """Reset guide and constraints, so that ``svi`` is set up again for the data of the next fit."""
-    svi.constrain_fn = None
-    for part in guide_parts(svi.guide):
-        if isinstance(part, AutoGuide):
-            part.prototype_trace = None
-
-
 class SVIPrograms:
     """Steps and draws of one :class:`numpyro.infer.SVI` object, compiled once per shape of the data.
 
@@ -76,18 +69,13 @@ class SVIPrograms:
             self.set_up(call)
             return state._replace(rng_key=key)
         arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
-        initial: SVIState = isolated(self._svi.init)(key, **arrays, **call.static)
-        return initial
+        return initial_state(self._svi, key, arrays, call.static)
 
     def set_up(self, call: KernelArguments) -> None:
         """Set up guide and constraints on the data, if the state was read from a file."""
         if self._svi.constrain_fn is not None:
             return
-        try:
-            self.begin(None, call, jax.random.key(0))
-        except BaseException:
-            forget_data(self._svi)
-            raise
+        self.begin(None, call, jax.random.key(0))
 
     def run(
         self, state: SVIState | None, call: KernelArguments, *, num_steps: int, key: jax.Array, progress: bool
