@@ -1,6 +1,11 @@
-"""Initial state of a variational fit, computed in one compiled program."""
+"""Initial states of variational fits and of chains, computed in one compiled program each.
 
-__all__ = ["initial_state"]
+NumPyro sets up a guide or a sampler operation by operation, with a compilation for each, and keeps intermediate values
+in it.  In a compiled program these are tracers.  The program returns them as well, and numbers then replace the
+tracers.  A model that needs numbers while it is set up is run operation by operation.
+"""
+
+__all__ = ["forget_data", "initial_chains", "initial_state"]
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -9,8 +14,10 @@ from types import FunctionType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
-from numpyro.infer import SVI
+from numpyro.infer import HMC, NUTS, SVI
 from numpyro.infer.autoguide import AutoGuide
 from numpyro.infer.svi import SVIState
 
@@ -19,19 +26,53 @@ from aimz.kernel import isolated
 
 
 def initial_state(svi: SVI, key: jax.Array, arrays: Mapping[str, Any], static: Mapping[str, object]) -> SVIState:
-    """Return the state that ``svi.init`` returns, with one compilation instead of one for each operation.
-
-    Guides keep intermediate values, which are tracers in a compiled program. The program returns them as well, and the
-    guide gets the numbers. A model or guide that needs numbers while it is set up is run operation by operation.
-    """
+    """Return the state that ``svi.init`` returns."""
     with suppress(Exception), _forgetting_after_error(svi):
-        return _compiled_init(svi, key, arrays, static)
+        return _run_compiled(lambda inputs: svi.init(inputs[0], **inputs[1], **static), (key, arrays), svi, _svi_parts)
     with _forgetting_after_error(svi):
         state: SVIState = isolated(svi.init)(key, **arrays, **static)
         return state
 
 
-def _compiled_init(svi: SVI, key: jax.Array, arrays: Mapping[str, Any], static: Mapping[str, object]) -> SVIState:
+def initial_chains(
+    sampler: Any, key: jax.Array, num_warmup: int, init_params: Any, model_args: Any, model_kwargs: Mapping[str, Any]
+) -> Any:
+    """Return the state that ``sampler.init`` returns, where ``init`` is the method of its class."""
+    init = partial(type(sampler).init, sampler)
+    if type(sampler) in (HMC, NUTS) and not isinstance(key, Tracer):
+        before = dict(vars(sampler))
+        arrays = {name: value for name, value in model_kwargs.items() if isinstance(value, np.ndarray | jax.Array)}
+        static = {name: value for name, value in model_kwargs.items() if name not in arrays}
+
+        def compiled(inputs: Any) -> Any:
+            key, params, args, arrays = inputs
+            return init(key, num_warmup, params, args, {**arrays, **static})
+
+        with suppress(Exception):
+            state = _run_compiled(compiled, (key, init_params, model_args, arrays), sampler, _sampler_parts)
+            # NumPyro checks the initial values only if they are numbers.
+            if bool(jnp.isfinite(state.potential_energy).all()):
+                return state
+        vars(sampler).clear()
+        vars(sampler).update(before)
+    return isolated(init)(key, num_warmup, init_params, model_args, model_kwargs)
+
+
+type _Parts = Callable[[Any], tuple[list[Any], list[Any]]]
+"""Function of an object that returns the parts that may keep tracers, and parts that do not."""
+
+
+def _svi_parts(svi: SVI) -> tuple[list[Any], list[Any]]:
+    guides = [part for part in guide_parts(svi.guide) if isinstance(part, AutoGuide)]
+    return [svi, *guides], [svi.model, svi.guide, svi.optim, svi.loss, *(guide.model for guide in guides)]
+
+
+def _sampler_parts(sampler: Any) -> tuple[list[Any], list[Any]]:
+    return [sampler], [sampler.model]
+
+
+def _run_compiled[T](function: Callable[[Any], T], inputs: Any, owner: Any, parts: _Parts) -> T:
+    """Return the result of a function that sets up ``owner``, computed in one program."""
     kept: list[Tracer] = []
 
     def keep(tracer: Tracer) -> Tracer:
@@ -40,15 +81,15 @@ def _compiled_init(svi: SVI, key: jax.Array, arrays: Mapping[str, Any], static: 
 
     @jax.jit
     @isolated
-    def init(key: jax.Array, arrays: Mapping[str, Any]) -> tuple[SVIState, list[Tracer]]:
-        state = svi.init(key, **arrays, **static)
-        _replace_tracers(svi, keep)
-        return state, kept
+    def run(inputs: Any) -> tuple[T, list[Tracer]]:
+        result = function(inputs)
+        _replace_tracers(parts(owner), keep)
+        return result, kept
 
-    state, values = init(key, arrays)
+    result, values = run(inputs)
     numbers = {id(tracer): value for tracer, value in zip(kept, values, strict=True)}
-    _replace_tracers(svi, lambda tracer: numbers[id(tracer)])
-    return state
+    _replace_tracers(parts(owner), lambda tracer: numbers[id(tracer)])
+    return result
 
 
 @contextmanager
@@ -69,14 +110,11 @@ def forget_data(svi: SVI) -> None:
             part.prototype_trace = None
 
 
-def _replace_tracers(svi: SVI, replace: Callable[[Tracer], Any]) -> None:
-    """Replace each tracer that ``svi`` and its guide keep."""
-    done: dict[int, Any] = {id(svi.model): svi.model}
-    svi.constrain_fn = _replaced(svi.constrain_fn, replace, done)
-    for part in guide_parts(svi.guide):
-        if isinstance(part, AutoGuide):
-            done[id(part.model)] = part.model
-            _replaced(part, replace, done)
+def _replace_tracers(parts: tuple[list[Any], list[Any]], replace: Callable[[Tracer], Any]) -> None:
+    """Replace each tracer in the attributes of some objects; other objects are left alone."""
+    done = {id(part): part for some in parts for part in some}
+    for part in parts[0]:
+        _replaced(vars(part), replace, done)
 
 
 def _replaced(node: Any, replace: Callable[[Tracer], Any], done: dict[int, Any]) -> Any:
@@ -99,6 +137,7 @@ def _replaced(node: Any, replace: Callable[[Tracer], Any], done: dict[int, Any])
     elif isinstance(node, partial):
         return partial(recur(node.func), *recur(node.args), **recur(node.keywords))
     elif isinstance(node, FunctionType):
+        recur(vars(node))
         for cell in node.__closure__ or () if node.__module__.startswith("numpyro.") else ():
             cell.cell_contents = recur(cell.cell_contents)
     elif hasattr(node, "__dict__"):

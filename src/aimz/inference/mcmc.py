@@ -4,6 +4,7 @@ __all__ = ["MCMCFit"]
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
+from functools import partial
 from typing import Any, override
 
 import jax
@@ -15,6 +16,7 @@ from numpyro.infer import HMC, MCMC, NUTS, DiscreteHMCGibbs, HMCGibbs, MixedHMC
 from aimz.data import KernelArguments, Posterior
 from aimz.errors import FitWarning, SavedModelError, warn
 from aimz.inference.base import Fit, KernelContext, check_fitted
+from aimz.inference.compiled_setup import initial_chains
 from aimz.inference.enumeration import check_enumerable, check_values, draw_discrete, enumeration_marks
 from aimz.kernel import KernelSpec, Role, isolated
 from aimz.persistence import TreeMismatchError, needs_template, read_tree, write_tree
@@ -218,7 +220,7 @@ class MCMCFit(Fit):
 def _isolated_sampler(sampler: Any) -> Any:
     """Return ``sampler`` with its methods that run the model isolated."""
     postprocess_fn = sampler.postprocess_fn
-    sampler.init, sampler.sample = isolated(sampler.init), isolated(sampler.sample)
+    sampler.init, sampler.sample = partial(initial_chains, sampler), isolated(sampler.sample)
     sampler.postprocess_fn = lambda args, kwargs: isolated(isolated(postprocess_fn)(args, kwargs))
     return sampler
 
