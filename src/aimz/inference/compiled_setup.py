@@ -10,7 +10,7 @@ __all__ = ["forget_data", "initial_chains", "initial_state"]
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import jax
@@ -73,19 +73,20 @@ def _sampler_parts(sampler: Any) -> tuple[list[Any], list[Any]]:
 
 def _run_compiled[T](function: Callable[[Any], T], inputs: Any, owner: Any, parts: _Parts) -> T:
     """Return the result of a function that sets up ``owner``, computed in one program."""
-    kept: list[Tracer] = []
+    kept: list[jax.Array] = []
 
-    def keep(tracer: Tracer) -> Tracer:
+    def keep(tracer: jax.Array) -> jax.Array:
         kept.append(tracer)
         return tracer
 
     @jax.jit
     @isolated
-    def run(inputs: Any) -> tuple[T, list[Tracer]]:
+    def run(inputs: Any) -> tuple[T, list[jax.Array]]:
         result = function(inputs)
         _replace_tracers(parts(owner), keep)
         return result, kept
 
+    result: T
     result, values = run(inputs)
     numbers = {id(tracer): value for tracer, value in zip(kept, values, strict=True)}
     _replace_tracers(parts(owner), lambda tracer: numbers[id(tracer)])
@@ -103,25 +104,25 @@ def _forgetting_after_error(svi: SVI) -> Iterator[None]:
 
 
 def forget_data(svi: SVI) -> None:
-    """Reset guide and constraints, so that ``svi`` is set up again for other data."""
+    """Reset guide and constraints, so that ``svi`` is set up again for the data of the next fit."""
     svi.constrain_fn = None
     for part in guide_parts(svi.guide):
         if isinstance(part, AutoGuide):
             part.prototype_trace = None
 
 
-def _replace_tracers(parts: tuple[list[Any], list[Any]], replace: Callable[[Tracer], Any]) -> None:
+def _replace_tracers(parts: tuple[list[Any], list[Any]], replace: Callable[[jax.Array], Any]) -> None:
     """Replace each tracer in the attributes of some objects; other objects are left alone."""
     done = {id(part): part for some in parts for part in some}
     for part in parts[0]:
         _replaced(vars(part), replace, done)
 
 
-def _replaced(node: Any, replace: Callable[[Tracer], Any], done: dict[int, Any]) -> Any:
+def _replaced(node: Any, replace: Callable[[jax.Array], Any], done: dict[int, Any]) -> Any:
     """Return a value without tracers; containers that can change are changed in place."""
     if isinstance(node, Tracer):
         return replace(node)
-    if id(node) in done or isinstance(node, type | str | jax.Array):
+    if id(node) in done or isinstance(node, type | str | ModuleType | jax.Array):
         return node
     done[id(node)] = node  # objects that are alive keep their number
     recur = partial(_replaced, replace=replace, done=done)

@@ -16,6 +16,7 @@ from numpyro.infer.svi import SVIRunResult, SVIState
 from aimz.data import KernelArguments, Posterior
 from aimz.errors import CheckpointError, FitWarning, warn
 from aimz.inference.base import Fit, KernelContext, VIResult, check_fitted
+from aimz.inference.compiled_setup import forget_data
 from aimz.inference.enumeration import check_minibatch_sum, draw_discrete, enumerated_sites
 from aimz.inference.minibatch_scaling import check_minibatches, scaled_sites
 from aimz.inference.settling import warn_unless_settled
@@ -28,7 +29,7 @@ from aimz.inference.svi_checkpoint import (
     restore_state,
 )
 from aimz.inference.svi_epochs import EpochRun, MinibatchPlan
-from aimz.inference.svi_steps import SVIPrograms, forget_data, warn_not_finite
+from aimz.inference.svi_steps import SVIPrograms, warn_not_finite
 from aimz.kernel import KernelSpec, LRUCache, freeze
 from aimz.persistence import write_tree
 

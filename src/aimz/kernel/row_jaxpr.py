@@ -45,7 +45,7 @@ class RowUse:
     uses_global_index: bool = False
     """True if row numbers are used otherwise, so that they must be the numbers in the whole data set."""
     rejection_sampler: bool = False
-    """True if the program contains a rejection sampler (Poisson, gamma, ...). Its while-loop runs until every row
+    """True if the program contains a rejection sampler of NumPyro (von Mises, ...). Its while-loop runs until every row
     accepts, so the draw of a row, but not its distribution, depends on the other rows in its block."""
 
 

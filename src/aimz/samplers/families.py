@@ -30,7 +30,8 @@ def draw(fn: Any, key: jax.Array, shape: Shape | None = None) -> jax.Array:
 
 
 def _by_numpyro(fn: Any, key: jax.Array, shape: Shape) -> jax.Array:
-    return (fn if shape == fn.batch_shape else fn.expand(shape)).sample(key)
+    value: jax.Array = (fn if shape == fn.batch_shape else fn.expand(shape)).sample(key)
+    return value
 
 
 def _float(x: Any, shape: Shape) -> jax.Array:
@@ -59,7 +60,7 @@ def _of_transformed(fn: Any, key: jax.Array, shape: Shape) -> jax.Array:
 
 def _with_events(fn: Any, shape: Shape) -> Shape:
     """Return the batch shape of a base distribution, some of whose last axes are event axes of ``fn``."""
-    return shape + fn.base_dist.batch_shape[len(fn.batch_shape) :]
+    return (*shape, *fn.base_dist.batch_shape[len(fn.batch_shape) :])
 
 
 def _of_mixture(fn: Any, key: jax.Array, shape: Shape) -> jax.Array:
@@ -96,7 +97,7 @@ def _of_hurdle(fn: Any, key: jax.Array, shape: Shape) -> jax.Array:
 
 
 def _gamma(fn: Any, key: jax.Array, shape: Shape) -> jax.Array:
-    return gamma(key, _float(fn.concentration, shape)) / fn.rate
+    return jnp.divide(gamma(key, _float(fn.concentration, shape)), fn.rate)
 
 
 def _beta(fn: Any, key: jax.Array, shape: Shape) -> jax.Array:
@@ -124,7 +125,7 @@ def _student_t(fn: Any, key: jax.Array, shape: Shape) -> jax.Array:
     key_normal, key_scale = random.split(key)
     half = _float(fn.df, shape) / 2
     standard = random.normal(key_normal, shape, half.dtype) * jnp.sqrt(half) * jnp.exp(-log_gamma(key_scale, half) / 2)
-    return fn.loc + fn.scale * standard
+    return jnp.add(fn.loc, fn.scale * standard)
 
 
 def _poisson(fn: Any, key: jax.Array, shape: Shape) -> jax.Array:

@@ -31,7 +31,7 @@ def log_gamma(key: jax.Array, shape: jax.Array) -> jax.Array:
 def _draw(key: jax.Array, shape: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return a variate with a shape parameter of at least 2, and the logarithm of the factor for the given one.
 
-    The proposals are those of Marsaglia and Tsang (2000), of which at least 98 % are accepted for shapes from 2. If all
+    Marsaglia and Tsang (2000) define the proposals, of which at least 98 % are accepted for shapes from 2. If all
     are rejected, the last one is taken, so the variate has the exact distribution up to 2e-7 in total variation.
     """
     dtype = shape.dtype
