@@ -103,6 +103,20 @@ BAD = [
     Bad("y misaligned", ValueError, rf"{ROWS}.*`X`: 5, `y`: 3, `c`: 5", y=Y[:3], methods=WITH_OUTPUT),
     Bad("text", TypeError, "`X` must be numeric; got dtype", X=np.array(list("abcde"))),
     Bad("objects", TypeError, "`X` must be numeric; got dtype object", X=np.array([None] * N)),
+    Bad("complex", TypeError, "`X` must be numeric; got dtype complex64", X=X.astype(np.complex64)),
+    Bad("complex JAX array", TypeError, "`X` must be numeric; got dtype complex64", X=jnp.asarray(X) * 1j),
+    Bad("complex argument", TypeError, "`c` must be numeric; got dtype complex128", kwargs={"c": 1j}),
+    Bad("complex list", TypeError, "`c` must be numeric; got dtype complex128", kwargs={"c": [1j] * N}),
+    Bad("structured", TypeError, r"`X` must be numeric; got dtype \[\('a'", X=np.zeros(N, [("a", "f4"), ("b", "f4")])),
+    Bad("keys", TypeError, r"`X` must be numeric; got dtype key<", X=random.split(random.key(0), N)),
+    Bad("objects as argument", TypeError, "`c` must be numeric; got dtype object", kwargs={"c": X.astype(object)}),
+    Bad(
+        "text as in_sample",
+        TypeError,
+        "`in_sample` must be True or False; got 'False'",
+        kwargs={"c": X, "in_sample": "False"},
+        methods=("predict", "predict_on_batch", "estimate_effect"),
+    ),
     Bad("dates", TypeError, "`X` must be numeric; got dtype datetime64", X=np.zeros(N, "datetime64[D]")),
     Bad("durations", TypeError, "`X` must be numeric; got dtype timedelta64", X=np.zeros(N, "timedelta64[D]")),
     Bad("ragged", TypeError, "`X` must be an array; got something ragged", X=[[1.0], [1.0, 2.0]]),
@@ -210,6 +224,64 @@ def test_every_method_refuses_in_the_same_words(bad, method):
     assert_untouched(model, key)
 
 
+SAME = {
+    "big-endian": {"X": X.astype(">f4"), "y": Y.astype(">f8"), "c": np.arange(N, dtype=">i4")},
+    "lists": {"X": X.tolist(), "y": Y.tolist(), "c": list(range(N))},
+    "tuples": {"X": tuple(X), "y": tuple(Y), "c": tuple(range(N))},
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+@pytest.mark.parametrize("method", ["predict_on_batch", "predict", "log_likelihood", "fit_on_batch"])
+def test_other_representations_of_numbers_are_converted(name, method):
+    given = SAME[name]
+    found = [
+        METHODS[method](fitted_model(), *rows, c=c)
+        for *rows, c in ((X, Y, np.arange(N)), (given["X"], given["y"], given["c"]))
+    ]
+    if method == "fit_on_batch":
+        np.testing.assert_array_equal(found[1].posterior["b"], found[0].posterior["b"])
+    else:
+        group = list(found[0].children)[-1]
+        np.testing.assert_array_equal(found[1][group]["y"], found[0][group]["y"])
+
+
+def test_lists_of_another_length_stay_lists():
+    """A list is an argument without rows until it is as long as the rows, and then keeps its meaning."""
+
+    def static_kernel(X, sizes=(1,), y=None):
+        assert isinstance(sizes, list | tuple)
+        numpyro.sample("y", dist.Normal(numpyro.sample("b", dist.Normal()) * X + sum(sizes)), obs=y)
+
+    svi = SVI(static_kernel, AutoNormal(static_kernel), numpyro.optim.Adam(0.1), Trace_ELBO())
+    model = ImpactModel(static_kernel, random.key(0), svi).set_posterior_sample({"b": np.zeros(2)})
+    for rows in (X, X[:2]):
+        assert model.predict_on_batch(rows, sizes=[3, 4])["posterior_predictive"].sizes["draw"] == 2
+    other = fitted_model()
+    other.predict_on_batch(X, c=X)
+    with pytest.raises(ValueError, match=rf"{ROWS}.*`X`: 5, `c`: 2"):
+        other.predict_on_batch(X, c=[1.0, 2.0])
+
+
+@pytest.mark.parametrize("method", ["predict_on_batch", "predict", "log_likelihood", "estimate_effect"])
+def test_other_columns_than_in_the_fit(method, tmp_path):
+    """A kernel that sums over columns accepts any number of them, but the draws belong to those of the fit."""
+
+    def sums(X, y=None):
+        b = numpyro.sample("b", dist.Normal())
+        with numpyro.plate("obs", X.shape[0]):
+            numpyro.sample("y", dist.Normal(b * X.sum(axis=1)), obs=y)
+
+    svi = SVI(sums, AutoNormal(sums), numpyro.optim.Adam(0.1), Trace_ELBO())
+    rows = np.stack([X, X**2], axis=1)
+    model = ImpactModel(sums, random.key(0), svi).fit_on_batch(rows, Y, num_steps=2, num_samples=2, progress=False)
+    model.save(tmp_path / "model")
+    for one in (model, ImpactModel.load(tmp_path / "model", sums, svi)):
+        for other, shape in ((rows[:, :1], r"\(n_obs, 1\)"), (rows[:, [0, 1, 1]], r"\(n_obs, 3\)")):
+            with pytest.raises(ValueError, match=rf"`X` must have the shape \(n_obs, 2\), as in the fit; got {shape}"):
+                METHODS[method](one, other, Y)
+
+
 def assert_untouched(model, key):
     """Nothing was used, and no directory made."""
     assert model.rng_key == key
@@ -242,6 +314,7 @@ OPTIONS = [
     ({"batch_size": 2.5}, ValueError, POSITIVE + r"2\.5"),
     ({"batch_size": True}, ValueError, POSITIVE + "True"),
     ({"batch_size": "10"}, ValueError, POSITIVE + "'10'"),
+    ({"batch_size": 2**63}, ValueError, "`batch_size` must be a positive integer of at most 2,147,483,647; got 92"),
     ({"store": "disk"}, ValueError, "`store` must be 'persistent' or 'memory'; got 'disk'"),
     ({"store": None}, ValueError, "`store` must be 'persistent' or 'memory'; got None"),
     ({"shard_axis": "rows"}, ValueError, "`shard_axis` must be 'obs' or 'draw'; got 'rows'"),
@@ -353,9 +426,24 @@ def test_sample_refuses_what_it_cannot_use():
         fitted.sample(junk=3)
 
 
-@pytest.mark.parametrize("count", [0, -3, 2.5, True, "10"])
+def test_flags(tmp_path):
+    model = fitted_model()
+    for name, call in {
+        "progress": lambda: model.predict(X, c=X, progress="no"),
+        "return_datatree": lambda: model.predict_on_batch(X, c=X, return_datatree=0),
+        "shuffle": lambda: model.fit(X, Y, c=X, shuffle="False"),
+        "as_dict": lambda: model.describe(as_dict="yes"),
+        "overwrite": lambda: model.save(tmp_path / "model", overwrite="False"),
+        "on_batch": lambda: model.estimate_effect(on_batch="True"),
+    }.items():
+        with pytest.raises(TypeError, match=f"`{name}` must be True or False; got .*Pass a Boolean"):
+            call()
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("count", [0, -3, 2.5, True, "10", 2**63])
 def test_counts(count):
-    words = rf"must be a positive integer; got {count!r}"
+    words = rf"must be a positive integer{' of at most 2,147,483,647' if count == 2**63 else ''}; got {count!r}"
     model = fitted_model()
     with pytest.raises(ValueError, match="`num_samples` " + words):
         model.sample_prior_predictive_on_batch(X, c=X, num_samples=count)
@@ -379,6 +467,7 @@ def test_counts(count):
         ({"b": 1.0}, ValueError, "`b`: a scalar"),
         ({"b": np.zeros(0)}, ValueError, "`b`: 0"),
         ({"b": np.zeros(3), "c": np.zeros(4)}, ValueError, "`b`: 3, `c`: 4"),
+        ({"b": np.zeros(3, complex)}, TypeError, r"`samples\['b'\]` must be numeric; got dtype complex128"),
         ({"b": np.array(["a"])}, TypeError, r"`samples\['b'\]` must be numeric"),
     ],
 )

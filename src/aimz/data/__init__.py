@@ -1,6 +1,6 @@
 """Arguments of users, checked and converted: arrays, tables, batches, keys, paths, and readers of their rows."""
 
-from aimz.data.arrays import check_array, check_count, differences, fill_masked, fingerprint, is_array
+from aimz.data.arrays import check_array, check_count, check_flag, differences, fill_masked, fingerprint, is_array
 from aimz.data.axis_labels import AxisLabels, axis_labels, check_axes, with_axis_labels
 from aimz.data.chunked_tables import ChunkedTable, open_chunked_table
 from aimz.data.dataframes import is_plain_range
@@ -41,6 +41,7 @@ __all__ = [
     "check_array",
     "check_axes",
     "check_count",
+    "check_flag",
     "check_key",
     "count_rows",
     "differences",

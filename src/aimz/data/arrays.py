@@ -1,6 +1,6 @@
 """Checks of arrays that every method shares, and fingerprints of their values."""
 
-__all__ = ["check_array", "check_count", "differences", "fill_masked", "fingerprint", "is_array"]
+__all__ = ["check_array", "check_count", "check_flag", "differences", "fill_masked", "fingerprint", "is_array"]
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ def check_array(value: Any, name: str) -> np.ndarray | jax.Array:
     Raises
     ------
     TypeError
-        If ``value`` is not an array (but a data set or a loader, say), ragged or not numeric.
+        If ``value`` is not an array (but a data set or a loader, say), ragged, or not real numbers.
     ValueError
         If a value does not fit the dtype of the device (a 64-bit integer out of range), or an integer is masked.
     """
@@ -57,14 +57,14 @@ def check_array(value: Any, name: str) -> np.ndarray | jax.Array:
             )
             raise TypeError(msg) from error
         array = fill_masked(array, name)
-    if getattr(array.dtype, "kind", "O") not in "biufc" and not jnp.issubdtype(array.dtype, jnp.floating):
-        msg = (
-            f"`{name}` must be numeric; got dtype {array.dtype}. Encode it as numbers first (categories as "
-            "integer codes, dates as days)."
-        )
+    if getattr(array.dtype, "kind", "O") not in "biuf" and not jnp.issubdtype(array.dtype, jnp.floating):
+        advice = "Encode it as numbers first (categories as integer codes, dates as days)."
+        if getattr(array.dtype, "kind", "O") == "c":
+            advice = f"Pass its parts as real columns (`{name}.real`, `{name}.imag`)."
+        msg = f"`{name}` must be numeric; got dtype {array.dtype}. {advice}"
         raise TypeError(msg)
     if not isinstance(array, jax.Array):
-        return _to_device_dtype(array, name)
+        return _to_device_dtype(array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")), name)
     return array.astype(np.int32) if array.dtype.kind in "iu" and array.dtype.itemsize < 4 else array
 
 
@@ -145,9 +145,24 @@ def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
     return [name for name in sorted({*here, *there}) if here.get(name) != there.get(name)]
 
 
-def check_count(value: object, name: str) -> int:
-    """Return ``value`` as an ``int``; raise ``ValueError`` if it is not a positive integer."""
+_MAX_COUNT = 2**31 - 1
+"""Largest length of an axis that JAX can index with 32-bit integers."""
+
+
+def check_count(value: object, name: str, most: int = _MAX_COUNT) -> int:
+    """Return ``value`` as an ``int``; raise ``ValueError`` if it is not a positive integer of at most ``most``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         msg = f"`{name}` must be a positive integer; got {value!r}."
         raise ValueError(msg)
+    if value > most:
+        msg = f"`{name}` must be a positive integer of at most {most:,}; got {value!r}. Pass a smaller one."
+        raise ValueError(msg)
     return int(value)
+
+
+def check_flag(value: object, name: str) -> bool:
+    """Return ``value`` as a ``bool``; raise ``TypeError`` if it is not one."""
+    if not isinstance(value, bool | np.bool_):
+        msg = f"`{name}` must be True or False; got {value!r}. Pass a Boolean, not a text or a number."
+        raise TypeError(msg)
+    return bool(value)

@@ -69,6 +69,8 @@ def _sort_extra(value: Any, name: str, *, in_parts: bool) -> tuple[Any, object]:
     Zero-dimensional integers become Python integers, since a kernel may use them as sizes, which are static in a
     compiled program.
     """
+    if isinstance(value, complex):
+        check_array(value, name)
     if isinstance(value, np.generic):
         return None, value.item()
     if not is_array(value):
@@ -79,6 +81,17 @@ def _sort_extra(value: Any, name: str, *, in_parts: bool) -> tuple[Any, object]:
     return array, None
 
 
+def _list_as_rows(value: Any, n_obs: int | None) -> Any:
+    """Return a list of ``n_obs`` numbers (of any length if None) as an array, and anything else unchanged."""
+    if not isinstance(value, list | tuple) or n_obs not in (None, len(value)):
+        return value
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, OverflowError):  # ragged, or not numbers
+        return value
+    return array if array.dtype.kind in "biufc" else value
+
+
 def read_call(
     required: Mapping[str, Any],
     extra: Mapping[str, Any],
@@ -87,6 +100,8 @@ def read_call(
     known: Mapping[str, tuple[str, ...]] | None = None,
     index: Any = None,
     whole: Container[str] = (),
+    by_row: Container[str] = (),
+    unchanged: Container[str] = (),
 ) -> KernelArguments:
     """Check the arguments of a call, and sort them into arrays and static values.
 
@@ -95,8 +110,8 @@ def read_call(
     required : mapping of str to array_like
         The input first, then the output if the method takes it.
     extra : mapping of str to object
-        Other arguments of the kernel.  Arrays must be aligned with the rows; anything else (numbers, strings,
-        lists, None) is passed to the kernel unchanged.
+        Other arguments of the kernel.  Arrays, and lists of numbers with one entry for each row, must be aligned with
+        the rows; anything else (numbers, strings, other lists, None) is passed to the kernel unchanged.
     in_parts : bool
         Whether rows are read when they are needed, so that no array is loaded or converted as a whole.
     known : mapping of str to tuple of str, optional
@@ -105,6 +120,8 @@ def read_call(
         Labels of the rows, for an input that has lost them.
     whole : container of str
         Names of arrays without a row axis, which are passed to the kernel whole.
+    by_row, unchanged : container of str
+        Names of arguments that were arrays with rows, or no arrays, in an earlier call.
 
     Raises
     ------
@@ -121,7 +138,12 @@ def read_call(
     with warn_if_rounded(tables) as rounded:
         given = {name: np.asarray(value) if name in tables and not in_parts else value for name, value in given.items()}
         required, extra = {name: given[name] for name in required}, {name: given[name] for name in extra}
-        arrays, static = _sort_arguments(required, extra, in_parts=in_parts, whole=whole)
+        arrays = _read_required(required, in_parts=in_parts)
+        for name, value in extra.items():
+            if name not in unchanged and name not in whole:
+                extra[name] = _list_as_rows(value, None if name in by_row else arrays[input_].shape[0])
+        further, static = _sort_further(extra, in_parts=in_parts, whole=whole)
+        arrays |= further
         for array in arrays.values():  # rows that are read lazily are judged when all of them have been read
             if isinstance(array, LazyArray) and not array.is_lazy:
                 rounded.merge(array.rounding)
@@ -144,12 +166,9 @@ def read_call(
     return KernelArguments(arrays, static, n_obs, tables.get(input_, ()), tables, index)
 
 
-def _sort_arguments(
-    required: Mapping[str, Any], extra: Mapping[str, Any], *, in_parts: bool, whole: Container[str]
-) -> tuple[dict[str, Any], dict[str, object]]:
-    """Return arguments as arrays and as static values."""
+def _read_required(required: Mapping[str, Any], *, in_parts: bool) -> dict[str, Any]:
+    """Return the input, and the output if there is one, as arrays or readers of their rows."""
     arrays: dict[str, Any] = {}
-    static: dict[str, object] = {}
     for name, value in required.items():
         if value is None:
             msg = f"`{name}` must be an array; got None. Pass it, as an argument or as a field of the batches."
@@ -158,6 +177,15 @@ def _sort_arguments(
         if arrays[name].ndim == 0:
             msg = f"`{name}` must have a row axis; got a 0-d array. Pass an array of shape (n_obs, ...)."
             raise ValueError(msg)
+    return arrays
+
+
+def _sort_further(
+    extra: Mapping[str, Any], *, in_parts: bool, whole: Container[str]
+) -> tuple[dict[str, Any], dict[str, object]]:
+    """Return further arguments as arrays and as static values."""
+    arrays: dict[str, Any] = {}
+    static: dict[str, object] = {}
     for name, value in extra.items():
         if name in whole and is_array(value):
             static[name] = jnp.asarray(check_array(value, name))

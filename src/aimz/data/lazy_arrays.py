@@ -61,7 +61,7 @@ class LazyArray(RowReader):
         self.index = index_of(given)
         has_chunks = hasattr(given, "ndim") and is_array(given) and hasattr(given, "chunks")
         self.is_lazy = isinstance(given, np.memmap | ArraySource) or has_chunks
-        if not self.is_lazy and not isinstance(given, np.ndarray | jax.Array):
+        if not self.is_lazy and not isinstance(given, np.ndarray):
             given = check_array(given, name)
         check_length_known(given, name)
         check_written(given, name)

@@ -68,6 +68,8 @@ class KernelEngine:
         """Columns of the input of the last fit, and the axes of sites along them."""
         self.example: AbstractCall | None = None
         """Abstract arguments of the last fit, or of the first call; a loaded kernel is traced with them."""
+        self.row_shape: tuple[int, ...] | None = None
+        """Shape of one row of the input of the last fit; None before a fit."""
         self.whole: frozenset[str] = frozenset()
         """Arguments that are arrays without a row axis."""
 
@@ -108,7 +110,16 @@ class KernelEngine:
             required[names[1]] = output["output"] if given else fields.get(names[1])
         as_given = {**required, **extra, **({names[0]: X} if axis_labels(X) else {})}
         axes = check_axes(as_given, self.whole)
-        read = partial(read_call, required, extra, in_parts=in_parts, known=self.tables, index=index)
+        read = partial(
+            read_call,
+            required,
+            extra,
+            in_parts=in_parts,
+            known=self.tables,
+            index=index,
+            by_row=self.reader.spec.arguments_by_row if self.reader.spec else (),
+            unchanged=self.example.static if self.example else (),
+        )
         lengths = {name: np.shape(value)[0] for name, value in extra.items() if is_array(value) and np.ndim(value)}
         n_obs = np.shape(fields[names[0]])[:1] if is_array(fields[names[0]]) else ()
         misfits = {name for name, length in lengths.items() if name not in self.whole and n_obs not in ((), (length,))}
@@ -116,7 +127,19 @@ class KernelEngine:
             self.whole |= misfits
             axes = check_axes(as_given, self.whole)
         call = replace(read(whole=self.whole), axes=axes)
+        self._check_row_shape(names[0], call.arrays[names[0]].shape[1:])
         return as_integers(call, names[1], self.read_spec) if output else call
+
+    def _check_row_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        """Raise ``ValueError`` if a row of the input has another shape than in the fit."""
+        fitted = self.row_shape
+        if fitted is None or shape == fitted:
+            return
+        msg = (
+            f"`{name}` must have the shape {('n_obs', *fitted)}, as in the fit; got {('n_obs', *shape)}. Pass the "
+            "columns that the model was fitted with, in the same order."
+        ).replace("'n_obs'", "n_obs")
+        raise ValueError(msg)
 
     def _accepts_whole(self, names: set[str], call: KernelArguments) -> bool:
         """Return whether the kernel accepts these arguments unchanged at two numbers of rows.
@@ -142,11 +165,13 @@ class KernelEngine:
         vars(engine).update(vars(self))
         if restart:
             engine.tables, engine.axes, engine.columns, engine.whole = {}, {}, None, frozenset()
+            engine.row_shape = None
         return engine
 
     def remember_fit_data(self, call: KernelArguments) -> None:
         """Record the abstract arguments and the columns of a fit."""
         self.example = AbstractCall.of(call.arrays, call.static, self.read_spec(call), is_plain)
+        self.row_shape = tuple(call.arrays[self.signature.param_input].shape[1:])
         self.tables = {**call.tables, **self.tables}
         self.axes = {**call.axes, **self.axes}
         self.columns = self.read_columns(call)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from aimz._imports import begin_imports
-from aimz.data import check_count, read_output_dir
+from aimz.data import check_count, check_flag, read_output_dir
 from aimz.errors import IncompleteResultError
 from aimz.statistics import Reduction, read_statistics
 
@@ -98,7 +98,7 @@ def read_options(
         shard_axis=shard_axis,
         batch_size=None if batch_size is None else check_count(batch_size, "batch_size"),
         store=store,
-        progress=bool(progress),
+        progress=check_flag(progress, "progress"),
         statistics=read_statistics(statistics),
         client=_check_client(client, shard_axis),
     )

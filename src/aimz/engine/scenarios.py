@@ -25,6 +25,7 @@ import numpy as np
 from aimz.data import (
     KernelArguments,
     KernelParameters,
+    check_flag,
     check_key,
     is_array,
     is_batches,
@@ -71,6 +72,7 @@ def read_scenario(name: str, tree: Any, args: Any, param_input: str, *, on_batch
     ValueError
         If the arguments ask for something other than a tree of draws.
     """
+    check_flag(on_batch, "on_batch")
     if (tree is None) == (args is None):
         given = "neither" if tree is None else "both"
         msg = f"Exactly one of `output_{name}` and `args_{name}` must be given; got {given}."

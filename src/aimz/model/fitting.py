@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import jax
 
-from aimz.data import check_count, key_to_text
+from aimz.data import check_count, check_flag, key_to_text
 from aimz.engine import KernelEngine
 from aimz.errors import FitWarning, warn
 from aimz.inference import FitData, PosteriorOnly, SVIFit
@@ -83,6 +83,7 @@ class FittingMethods(ModelBase):
         rng_key = optional_key(rng_key)
         check_count(num_steps, "num_steps")
         check_count(num_samples, "num_samples")
+        check_flag(progress, "progress")
         with self._refit() as (engine, fit):
             call = engine.read_call(X, kwargs, output=y)
             spec = engine.read_fit(call)
@@ -316,7 +317,7 @@ class FittingMethods(ModelBase):
             spec = engine.read_fit(call)
             engine.check_data(call, spec)
             engine.remember_fit_data(call)
-            n_obs = call.n_obs if total_size is None else check_count(total_size, "total_size")
+            n_obs = call.n_obs if total_size is None else check_count(total_size, "total_size", 2**63 - 1)
             if n_obs < call.n_obs:
                 msg = (
                     f"`total_size` must be at least the rows of the batch, {call.n_obs}; got {total_size}. Pass the "

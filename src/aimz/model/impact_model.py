@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from numpyro.infer import MCMC, SVI
 
-from aimz.data import read_input_dir, read_output_dir
+from aimz.data import check_flag, read_input_dir, read_output_dir
 from aimz.inference import PosteriorOnly, make_fit
 from aimz.model.base import LIVE_MODELS, on_snapshot
 from aimz.model.effects import EffectMethods
@@ -159,7 +159,7 @@ class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMe
             self._engine.read_spec(self._engine.read_call(X, kwargs))
             if y is not None:
                 self._engine.read_spec(self._engine.read_call(X, kwargs, output=y))
-        if not as_dict:
+        if not check_flag(as_dict, "as_dict"):
             return describe(self._summary())
         spec = self.kernel_spec
         return description(self._summary(), {} if spec is None else self._results.site_dims(spec))
@@ -214,7 +214,7 @@ class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMe
         """
         place = read_output_dir(path, "path")
         parts = ModelState(self.rng_key, self._engine, self._fit, self._results, self._posterior, self._observed)
-        write_model(place, parts, overwrite=bool(overwrite))
+        write_model(place, parts, overwrite=check_flag(overwrite, "overwrite"))
 
     @classmethod
     def load(

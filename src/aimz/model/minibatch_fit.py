@@ -20,6 +20,7 @@ from aimz.data import (
     KernelArguments,
     LazyArray,
     check_count,
+    check_flag,
     count_rows,
     fingerprint,
     is_array,
@@ -147,9 +148,9 @@ def read_options(
     return FitOptions(
         batch_size=None if batch_size is None else check_count(batch_size, "batch_size"),
         epochs=check_count(epochs, "epochs"),
-        shuffle=bool(shuffle),
-        total_size=None if total_size is None else check_count(total_size, "total_size"),
-        progress=bool(progress),
+        shuffle=check_flag(shuffle, "shuffle"),
+        total_size=None if total_size is None else check_count(total_size, "total_size", 2**63 - 1),
+        progress=check_flag(progress, "progress"),
         on_epoch_end=on_epoch_end,
         checkpoint_dir=None if checkpoint_dir is None else read_output_dir(checkpoint_dir, "checkpoint_dir"),
     )

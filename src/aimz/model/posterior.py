@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from numpyro.infer import MCMC
 
-from aimz.data import check_count, read_draws
+from aimz.data import check_count, check_flag, read_draws
 from aimz.inference import PosteriorOnly, SVIFit, check_chains, check_variational
 from aimz.kernel import check_draws
 from aimz.model.base import on_snapshot, optional_key
@@ -65,6 +65,7 @@ class PosteriorMethods(RequestMethods):
         """
         rng_key = optional_key(rng_key)
         check_count(num_samples, "num_samples")
+        check_flag(return_datatree, "return_datatree")
         data = dict(kwargs)
         X, y = data.pop(self.param_input, None), data.pop(self.param_output, None)
         with_output = y is not None or isinstance(self.inference, MCMC)

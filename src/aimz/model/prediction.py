@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 
+from aimz.data import check_flag
 from aimz.distributed import collective_call
 from aimz.engine import PredictionRequest, read_options
 from aimz.model.base import on_snapshot, optional_key
@@ -362,6 +363,7 @@ class PredictionMethods(RequestMethods):
         self, request: PredictionRequest, given: jax.Array | None, *, return_datatree: bool
     ) -> "xr.DataTree | dict[str, jax.Array]":
         """Compute a request in one pass; return a tree or a dictionary of arrays."""
+        check_flag(return_datatree, "return_datatree")
         with self._key(given) as key:
             if return_datatree:
                 return self._execute_on_batch(request, key)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from aimz.data import KernelArguments, check_count, key_to_text
+from aimz.data import KernelArguments, check_count, check_flag, key_to_text
 from aimz.distributed import check_executable
 from aimz.engine import (
     InputSource,
@@ -159,6 +159,7 @@ class RequestMethods(ModelBase):
         self, X: Any, kwargs: Mapping[str, Any], options: StreamingOptions | None, *, in_sample: bool
     ) -> tuple[InputSource, KernelArguments]:
         """Return the source of the rows and the checked arguments of a prediction."""
+        check_flag(in_sample, "in_sample")
         if options is None:
             return InputSource(), self._engine.read_call(X, kwargs)
         source = open_source(self._engine, X, kwargs, self._local_rows() if in_sample else None)

@@ -203,6 +203,8 @@ def read_model(path: Path, kernel: Kernel, fit: Fit, arguments: Mapping[str, Any
         _warn_if_other_program(digest, kernel, example, static)
     engine.reader.spec, engine.example = spec, example
     engine.tables, engine.columns, engine.axes = tables, columns, axes
+    if example is not None and (fit.params or observed is not None):
+        engine.row_shape = tuple(example.arrays[signature_of[0]].shape[1:])
     posterior = None if posterior is None else replace(posterior, params=fit.params)
     return ModelState(key, engine, fit, results, posterior, observed)
 
