@@ -85,7 +85,7 @@ def test_signature_from_example(fitted, customers, tmp_path):
     flavor.save_model(fitted, tmp_path / "model", input_example=customers.head(3))
     about = read_metadata(tmp_path / "model")
     read = {column["name"]: column["type"] for column in json.loads(about["signature"]["inputs"])}
-    assert read == {"months": "double", "price": "double", "mail": "long"}
+    assert read == {"months": "double", "price": "double", "mail": "any"}
     params = {param["name"]: param["default"] for param in json.loads(about["signature"]["params"])}
     assert list(params) == ["statistics", "intervention", "baseline", "num_samples", "seed", "arguments"]
     answers = mlflow.pyfunc.load_model(str(tmp_path / "model")).predict(customers[ROWS].head(2))

@@ -49,7 +49,7 @@ def respond(model, body, **params):
         answer = scoring_server.invocations(text, "application/json", model, model.metadata.get_input_schema())
     except MlflowException as error:
         return error.message
-    return [row["mean"] for row in json.loads(answer.response)["predictions"]]
+    return [row["mean"] for row in json.loads(answer.response, parse_constant=pytest.fail)["predictions"]]
 
 
 def json_rows(X):
@@ -268,6 +268,35 @@ def test_predict_rejects_an_unknown_group(new_model, loaded):
     assert "1 of 3 rows have an index outside of site `level`" in caught.value.message
     assert "row 2 with -1" in caught.value.message
     assert caught.value.get_http_status_code() == 400
+
+
+@pytest.mark.parametrize("form", ["dataframe_split", "dataframe_records", "inputs"])
+@pytest.mark.filterwarnings("ignore:Arguments have NaN")
+def test_fractions_and_nulls_in_columns_of_integers(form, new_model, loaded):
+    """The noise of two requests is the same, so that means differ by half of the slope, 3."""
+    example = pd.DataFrame({"months": [1, 2], "price": [3, 5], "mail": [0, 1]})
+    draws = {"level": np.zeros(8), "slope": np.full((8, 2), 3.0), "gain": np.ones(8)}
+    served = loaded(new_model(), draws, input_example=example)
+
+    def means(months):
+        rows = example.astype(object)
+        rows["months"] = months
+        records = rows.to_dict("records")
+        body = {"dataframe_split": rows.to_dict("split", index=False), "dataframe_records": records}
+        return respond(served, {form: body.get(form, rows.to_dict("list"))})
+
+    whole, half, missing = means([1, 2]), means([1.5, 2]), means([None, 2])
+    np.testing.assert_allclose(np.subtract(half, whole), [1.5, 0.0], atol=1e-5)
+    assert missing[0] is None  # `respond` reads the response strictly
+    assert isinstance(missing[1], float)
+    np.testing.assert_allclose(served.predict(example)["mean"], whole, rtol=1e-6)
+    assert "must be numeric" in means(["a", "b"])
+
+
+def test_whole_floats_are_indices(new_model, loaded):
+    served = loaded(new_model(importable_kernels.regions), {"level": np.zeros((8, 3))}, input_example=np.array([0, 1]))
+    assert respond(served, {"inputs": [0.0, 2.0]}) == respond(served, {"inputs": [0, 2]})
+    assert isinstance(respond(served, {"inputs": [0.5, 2.0]}), str)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -143,7 +143,7 @@ class PyFuncWrapper:
         # Axes are then rows, statistics, and the axes of one row.
         values = np.moveaxis(group[output].values, 1 + axes[0], 0)[: rows.n_rows]
         names = output_columns(parameters.statistics, values.shape[2:])
-        return pd.DataFrame(values.reshape(rows.n_rows, -1), columns=names, index=rows.index)
+        return _Response(values.reshape(rows.n_rows, -1), columns=names, index=rows.index)
 
     def _with_draws(self, num_samples: int | None) -> ImpactModel:
         """Return the model with ``num_samples`` of its draws, evenly spaced."""
@@ -162,6 +162,15 @@ class PyFuncWrapper:
                 self._thinned.popitem(last=False)
         self._thinned.move_to_end(num_samples)
         return self._thinned[num_samples]
+
+
+class _Response(pd.DataFrame):
+    """Statistics of a response, whose missing values are null in JSON, which has no NaN."""
+
+    def to_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a dictionary, with None for NaN and infinite values."""
+        plain = pd.DataFrame(self)
+        return plain.astype(object).where(np.isfinite(plain), None).to_dict(*args, **kwargs)
 
 
 def _padded_length(n_rows: int) -> int:

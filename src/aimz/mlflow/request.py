@@ -143,7 +143,7 @@ def _pad(values: Any, length: int) -> Any:
 
 
 def read_rows(given: Any, model: ImpactModel, static: Mapping[str, Any], dtypes: Mapping[str, str]) -> RequestRows:
-    """Split the input of a request into arguments with and without rows; integers become floats where ``dtypes`` are.
+    """Split the input of a request into arguments with and without rows, in the dtypes of the fit.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def read_rows(given: Any, model: ImpactModel, static: Mapping[str, Any], dtypes:
         given = pd.DataFrame(dict(given))
     if isinstance(given, Mapping):
         return _read_arguments(given, name, static, dtypes)
-    rows = given if isinstance(given, pd.DataFrame) else _read_array(given, name, dtypes)
+    rows = _read_frame(given, dtypes) if isinstance(given, pd.DataFrame) else _read_array(given, name, dtypes)
     if not len(rows):
         msg = f"`{name}` must have at least one row; got none. Send one line for each prediction."
         raise ValueError(msg)
@@ -184,7 +184,7 @@ def _read_arguments(
 
 
 def _read_array(value: Any, name: str, dtypes: Mapping[str, str]) -> np.ndarray:
-    """Return a numeric array, in float64 for integers if the schema has floats there."""
+    """Return a numeric array in the dtype of the schema, if that is int64 or float64 and keeps the values."""
     try:
         array = np.asarray(value)
         array = np.asarray(array.tolist()) if array.dtype.kind == "O" else array  # numbers of a JSON request
@@ -196,4 +196,26 @@ def _read_array(value: Any, name: str, dtypes: Mapping[str, str]) -> np.ndarray:
     if array.dtype.kind not in "biuf":
         msg = f"`{name}` must be numeric; got {array.dtype}. Send numbers."
         raise TypeError(msg)
-    return array.astype(np.float64) if array.dtype.kind in "iu" and dtypes.get(name) == "float64" else array
+    return _as_in_fit(array, dtypes.get(name))
+
+
+def _read_frame(frame: pd.DataFrame, dtypes: Mapping[str, str]) -> pd.DataFrame:
+    """Return a frame whose numeric columns have the dtypes of the schema, if these keep the values."""
+    if not frame.columns.is_unique:
+        return frame
+    known = [name for name in dtypes if name in frame.columns and isinstance(frame[name].dtype, np.dtype)]
+    return frame.assign(**{name: _as_in_fit(frame[name].to_numpy(), dtypes[name]) for name in known})
+
+
+def _as_in_fit(array: np.ndarray, dtype: str | None) -> np.ndarray:
+    """Return integers as floats if the fit had floats, and whole floats as integers if the fit had integers."""
+    if dtype == "float64" and array.dtype.kind in "iu":
+        return array.astype(np.float64)
+    if dtype == "int64" and array.dtype.kind == "f" and (array == np.round(array)).all() and _fits(array):
+        return array.astype(np.int64)
+    return array
+
+
+def _fits(array: np.ndarray) -> bool:
+    """Return whether all floats are exact integers of 64 bits."""
+    return bool((np.abs(array) <= 2**53).all())

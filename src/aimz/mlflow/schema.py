@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types.schema import AnyType
 
 from aimz.mlflow.request import DEFAULT_STATISTICS
 from aimz.model import ImpactModel
@@ -52,8 +53,8 @@ class InputSchema:
 
     @property
     def dtypes(self) -> dict[str, str]:
-        """Dtype of each argument that is an array."""
-        return {name: kind for name, (kind, _) in self.arrays.items()}
+        """Dtype of each argument that is an array, or of each column."""
+        return {name: kind for name, (kind, _) in self.arrays.items()} or dict(self.columns)
 
     def to_json(self) -> dict[str, Any]:
         """Return the schema as JSON values."""
@@ -187,9 +188,14 @@ def _output_schema(model: ImpactModel) -> Schema | None:
     return Schema([ColSpec(DataType.double, name) for name in names])
 
 
-def _column_type(dtype: str) -> DataType:
-    """Return MLflow's type of a column."""
-    return {"b": DataType.boolean, "i": DataType.long}.get(np.dtype(dtype).kind, DataType.double)
+def _column_type(dtype: str) -> DataType | AnyType:
+    """Return MLflow's type of a column.
+
+    MLflow cuts 0.5 to 0 in a request for a column of integers, and rejects frames with integers for one of doubles.
+    Columns of integers are therefore not checked by MLflow; rows are checked and cast when a request is read.
+    """
+    kind = np.dtype(dtype).kind
+    return AnyType() if kind == "i" else DataType.boolean if kind == "b" else DataType.double
 
 
 def output_columns(statistics: Any, sizes: Any) -> list[str]:
