@@ -233,7 +233,7 @@ def test_weights_can_be_a_column(model, table):
 
 def test_column_labels_apply_to_axes_of_equal_length(model):
     """Labels of columns are dropped if an axis has another length."""
-    with pytest.raises(TypeError, match=r"dot_general|matmul|incompatible"):
+    with pytest.raises(ValueError, match=r"`X` must have the shape \(n_obs, 2\), as in the fit; got \(n_obs, 3\)"):
         model.predict_on_batch(np.ones((4, 3)))
 
 

@@ -50,6 +50,9 @@ def read_input_dir(given: Any, name: str) -> Path:
     if not isinstance(given, str | os.PathLike):
         msg = f"`{name}` must be a path; got {given!r}. Pass a string or a `pathlib.Path`."
         raise TypeError(msg)
+    if "\0" in str(given):
+        msg = f"`{name}` must be a path; got {given!r}, which has a null character. Remove it."
+        raise ValueError(msg)
     if not isinstance(given, str) and _LOST_A_SLASH.match(str(given)):
         msg = f"`{name}` is {given!r}, a URL in a `pathlib.Path`, which drops a slash. Pass the URL as a string."
         raise ValueError(msg)

@@ -26,7 +26,7 @@ from aimz.engine.index_checks import check_call_indices, check_indices
 from aimz.engine.options import RESERVED_PARAMETERS
 from aimz.engine.output_checks import as_integers, check_observed, check_values
 from aimz.engine.prepared_call import PredictionSettings, PreparedCall
-from aimz.engine.site_checks import check_factors, check_known
+from aimz.engine.site_checks import check_factors, read_names
 from aimz.engine.value_reader import ValueReader
 from aimz.engine.warnings import check_control_flow
 from aimz.errors import KernelValidationError
@@ -261,9 +261,7 @@ class KernelEngine:
         known = () if spec is None else spec.latent_sites
         if return_sites is None:
             return known or None
-        names = (return_sites,) if isinstance(return_sites, str) else tuple(return_sites)
-        check_known(names, known, "latent sites")
-        return tuple(dict.fromkeys(names))
+        return read_names(return_sites, known, "latent sites")
 
     def read_return_sites(self, spec: KernelSpec, return_sites: str | Iterable[str] | None) -> tuple[str, ...]:
         """Return the names of the sites to return.
@@ -281,10 +279,7 @@ class KernelEngine:
                 )
                 raise KernelValidationError(msg)
             return spec.return_sites
-        names = (return_sites,) if isinstance(return_sites, str) else tuple(return_sites)
-        known = spec.sample_sites + spec.deterministic_sites
-        check_known(names, known, "sites")
-        return tuple(dict.fromkeys(names))
+        return read_names(return_sites, spec.sample_sites + spec.deterministic_sites, "sites")
 
     def prepare(self, call: KernelArguments, settings: PredictionSettings) -> PreparedCall:
         """Check a call and decide where the value of each site comes from."""

@@ -1,8 +1,9 @@
 """Checks of the sites that a call returns or scores."""
 
-__all__ = ["check_factors", "check_known"]
+__all__ = ["check_factors", "read_names"]
 
 from collections.abc import Iterable
+from typing import Any
 
 from aimz.errors import KernelValidationError
 from aimz.kernel import KernelSpec, Site
@@ -28,9 +29,16 @@ def check_factors(spec: KernelSpec, scored: Site, *, one_by_one: bool) -> None:
         raise KernelValidationError(msg)
 
 
-def check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Raise if a return site is unknown."""
+def read_names(return_sites: Any, known: Iterable[str], what: str) -> tuple[str, ...]:
+    """Return the names of the sites to return, without duplicates; raise if one is unknown."""
     known = tuple(known)
+    if not isinstance(return_sites, Iterable):
+        msg = (
+            f"`return_sites` must be a name or names of {what}; got {return_sites!r}. "
+            f"Known: {', '.join(known) or 'none'}."
+        )
+        raise TypeError(msg)
+    names = (return_sites,) if isinstance(return_sites, str) else tuple(return_sites)
     unknown = [name for name in names if name not in known]
     if unknown:
         msg = (
@@ -38,3 +46,4 @@ def check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
             f"Known: {', '.join(known) or 'none'}."
         )
         raise ValueError(msg)
+    return tuple(dict.fromkeys(names))

@@ -159,7 +159,6 @@ class RequestMethods(ModelBase):
         self, X: Any, kwargs: Mapping[str, Any], options: StreamingOptions | None, *, in_sample: bool
     ) -> tuple[InputSource, KernelArguments]:
         """Return the source of the rows and the checked arguments of a prediction."""
-        check_flag(in_sample, "in_sample")
         if options is None:
             return InputSource(), self._engine.read_call(X, kwargs)
         source = open_source(self._engine, X, kwargs, self._local_rows() if in_sample else None)
@@ -176,6 +175,7 @@ class RequestMethods(ModelBase):
         return_sites: str | Iterable[str] | None,
     ) -> tuple[KernelArguments, PredictionSettings]:
         """Return the settings of a prediction, and its arguments with the fit's row labels if they are its rows."""
+        check_flag(in_sample, "in_sample")
         posterior = self._posterior
         assert posterior is not None
         known = self._observed if in_sample else None
