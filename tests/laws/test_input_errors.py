@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
 from jax import random
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
@@ -116,6 +117,14 @@ BAD = [
         "`in_sample` must be True or False; got 'False'",
         kwargs={"c": X, "in_sample": "False"},
         methods=("predict", "predict_on_batch", "estimate_effect"),
+    ),
+    Bad("no columns", ValueError, "`c` must have at least one column; got none", kwargs={"c": pd.DataFrame()}),
+    Bad(
+        "number as return site",
+        TypeError,
+        r"`return_sites` must be a name or names of sites; got 3\. Known: b, y, mu\.",
+        kwargs={"c": X, "return_sites": 3},
+        methods=PREDICTING,
     ),
     Bad("dates", TypeError, "`X` must be numeric; got dtype datetime64", X=np.zeros(N, "datetime64[D]")),
     Bad("durations", TypeError, "`X` must be numeric; got dtype timedelta64", X=np.zeros(N, "timedelta64[D]")),
@@ -322,6 +331,7 @@ OPTIONS = [
     ({"store": "memory", "output_dir": "{}/new"}, ValueError, "`output_dir` must be left out where `store='memory'`"),
     ({"store": "memory", "resume": "{}/new"}, ValueError, "`resume` must be left out where `store='memory'`"),
     ({"output_dir": 3}, TypeError, "`output_dir` must be a path, a URL or a zarr store; got 3"),
+    ({"output_dir": "{}/a\0b"}, ValueError, "`output_dir` must be a path; got .*a null character"),
     ({"output_dir": "{}/file"}, NotADirectoryError, "`output_dir` must be a directory; got .*file is a file"),
     ({"output_dir": "{}/file/under"}, NotADirectoryError, "`output_dir` must be a directory; got .*file is a file"),
     ({"output_dir": "{}/link"}, FileNotFoundError, "`output_dir` must be a directory; .*link is a link to gone, which"),

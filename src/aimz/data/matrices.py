@@ -36,6 +36,9 @@ class Matrix(ArraySource):
     @staticmethod
     def of_columns(columns: Mapping[str, Any], name: str, index: Any = None) -> "Matrix":
         """Combine arrays of shape ``(n_obs,)``; raise ``ValueError`` if their lengths differ."""
+        if not columns:
+            msg = f"`{name}` must have at least one column; got none. Pass a table with columns."
+            raise ValueError(msg)
         lengths = {column: int(array.shape[0]) for column, array in columns.items()}
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"{column!r}: {length}" for column, length in lengths.items())
