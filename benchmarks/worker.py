@@ -49,7 +49,18 @@ CHECKS = {
     "checksums": ("aimz.store.checksums/ChunkStore/_send", "aimz.store.stored_result/StoredResult/encode"),
 }
 """Kind of checks to their functions: module, class if any, and function."""
-WORKS = ("linear", "logistic", "loglik", "network", "small", "reading")
+FAMILIES: dict[str, Callable[[jax.Array], dist.Distribution]] = {
+    "Gaussian": lambda eta: dist.Normal(eta, 1.0),
+    "Poisson": lambda eta: dist.Poisson(jnp.exp(0.3 * eta)),
+    "negative-binomial": lambda eta: dist.NegativeBinomial2(jnp.exp(0.3 * eta), 3.0),
+    "Student-t": lambda eta: dist.StudentT(4.0, eta, 1.0),
+    "gamma": lambda eta: dist.Gamma(2.5, jnp.exp(-0.3 * eta)),
+    "beta": lambda eta: dist.BetaProportion(expit(eta), 5.0),
+    "binomial": lambda eta: dist.Binomial(10, logits=eta),
+    "categorical": lambda eta: dist.Categorical(logits=jnp.stack([0 * eta, eta, -eta], -1)),
+}
+"""Distribution of the outcome of a regression, from the linear predictor."""
+WORKS = ("linear", "logistic", "loglik", "network", "small", "reading", *FAMILIES)
 Draw = dict[str, jax.Array]
 Seconds = dict[str, float]
 
@@ -92,6 +103,17 @@ def network(X, y=None):
     sigma = numpyro.sample("sigma", dist.HalfNormal())
     with numpyro.plate("obs", X.shape[0]):
         numpyro.sample("y", dist.Normal(mu, sigma), obs=y)
+
+
+def family(name: str) -> Callable[..., None]:
+    """Return a regression whose outcome has a distribution of `FAMILIES`."""
+
+    def kernel(X, y=None):
+        eta = regression(X)
+        with numpyro.plate("obs", X.shape[0]):
+            numpyro.sample("y", FAMILIES[name](eta), obs=y)
+
+    return kernel
 
 
 @dataclass
@@ -140,7 +162,9 @@ def make_task(work: str, n_obs: int, n_draws: int) -> Task:
         for i, (n_in, n_out) in enumerate(pairwise(WIDTHS)):
             posterior |= {f"w{i}": drawn(n_in, n_out, scale=n_in**-0.5), f"b{i}": drawn(n_out, scale=0.1)}
     else:
-        posterior = {"a": drawn(), "b": drawn(10)} | ({} if work == "logistic" else {"sigma": sigma})
+        posterior = {"a": drawn(), "b": drawn(10)}
+        if work != "logistic" and work not in FAMILIES:
+            posterior |= {"sigma": sigma}
     X = rng.standard_normal((n_obs, WIDTHS[0] if work == "network" else 10), dtype=np.float32)
     y = rng.standard_normal(n_obs, dtype=np.float32)
     jax.block_until_ready(posterior)
@@ -151,6 +175,9 @@ def make_task(work: str, n_obs: int, n_draws: int) -> Task:
             return Task(network, X, y, posterior, network_by_hand, 1)
         case "loglik":
             return Task(linear, X, y, posterior, score_by_hand, 8)
+        case _ if work in FAMILIES:
+            scaled = {name: 0.3 * draws for name, draws in posterior.items()}
+            return Task(family(work), X, y, scaled, normal_by_hand, 8)
         case _:
             return Task(linear, X, y, posterior, normal_by_hand, 8)
 
