@@ -1,7 +1,7 @@
 """Arguments drawn at random for every public method: each call returns a result or raises an error of aimz.
 
-An error counts as detected if aimz raised it, or if the kernel raised it and aimz added a note about the call. An error
-from inside JAX, NumPy, xarray or NumPyro, is lost, and so is a result of an argument that no method can use.
+An error counts as detected if aimz raised it, or if a function of the user raised it and aimz added a note. An error
+from inside JAX, NumPy, xarray or NumPyro is lost, and so is a result of an argument that no method can use.
 
 Run as ``python tests/campaigns/arguments.py --minutes 15 --seed 0``.
 """
@@ -213,7 +213,6 @@ FIXED = ("set_posterior_sample", "thin_posterior", "sample", "save")
 UNUSABLE = {
     **{name: tuple(NONSENSE) for name in ("X", "y", "rng_key", "intervention", "condition", "samples", "scenarios")},
     "c": tuple(name for name in NONSENSE if name != "nan"),
-    "in_sample": ("False", "", 0, 1, None),
 }
 """Argument to values that no method may accept."""
 
@@ -237,11 +236,11 @@ def run(model: ImpactModel, method: str, given: dict[str, Any]) -> Any:
 
 
 def is_ours(error: BaseException) -> bool:
-    """Return whether aimz raised an error, or added a note about the call of the kernel."""
-    if any("kernel" in note for note in getattr(error, "__notes__", ())):
+    """Return whether a statement of aimz raised an error, or aimz named the user's function that raised it."""
+    if any(note.startswith("This was raised by") for note in getattr(error, "__notes__", ())):
         return True
-    frames = traceback.extract_tb(error.__traceback__)
-    return frames[-1].filename.startswith(SOURCE) and str(error).count(" ") > 2 and "`" in str(error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return last.filename.startswith(SOURCE) and (last.line or "").startswith("raise") and " " in str(error)
 
 
 def draw(rng: Random, method: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -257,19 +256,19 @@ def draw(rng: Random, method: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return given | {name: values[name][label] for name, label in drawn.items()}, drawn
 
 
-def is_nonsense(given: Mapping[str, Any], drawn: Mapping[str, Any]) -> bool:
+def is_nonsense(method: str, given: Mapping[str, Any], drawn: Mapping[str, Any]) -> bool:
     """Return whether no method can use an argument that was drawn."""
     return any(
-        any(label is known or label == known for known in UNUSABLE.get(name, ()) if isinstance(label, str))
-        or (name == "in_sample" and not isinstance(given[name], bool | np.bool_))
+        not isinstance(given[name], bool | np.bool_) if values is FLAG else label in UNUSABLE.get(name, ())
         for name, label in drawn.items()
+        if (values := METHODS[method][1][name])
     )
 
 
 def attempt(tally: Tally, foreign: Counter[str], model: ImpactModel, method: str, given: Any, drawn: Any) -> None:
     """Make a call and count its outcome."""
     tally.tried += 1
-    nonsense = is_nonsense(given, drawn)
+    nonsense = is_nonsense(method, given, drawn)
     try:
         run(model, method, dict(given))
     except Exception as error:

@@ -436,6 +436,13 @@ def test_sample_refuses_what_it_cannot_use():
         fitted.sample(junk=3)
 
 
+@pytest.mark.parametrize("function", [lambda c: 1 / 0, lambda: 0, lambda c: c.other])
+def test_errors_of_functions_of_the_user_name_them(function):
+    with pytest.raises((ZeroDivisionError, TypeError, AttributeError)) as caught:
+        fitted_model().predict_on_batch(X, c=jnp.asarray(X), intervention={"c": function})
+    assert "This was raised by the function in `intervention['c']`" in caught.value.__notes__[0]
+
+
 def test_flags(tmp_path):
     model = fitted_model()
     for name, call in {

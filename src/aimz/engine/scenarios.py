@@ -312,7 +312,7 @@ def check_return_sites(return_sites: Any) -> None:
     ValueError
         If `return_sites` is empty.
     """
-    if return_sites is not None and not isinstance(return_sites, str) and not list(return_sites):
+    if isinstance(return_sites, Iterable) and not isinstance(return_sites, str) and not list(return_sites):
         msg = (
             "`return_sites` must name a site to compare; got none. Leave it out for the output and deterministic sites."
         )

@@ -166,6 +166,9 @@ def _set_site(read: ResolvedIntervention, site: Site, value: Any) -> None:
             "which works in callables on arguments only."
         )
         raise TypeError(msg) from error
+    except Exception as error:
+        error.add_note(f"This was raised by the function in `intervention[{site.name!r}]`, called with the site.")
+        raise
     if getattr(result, "shape", None) != site.traced_shape:
         msg = (
             f"A callable intervention on site `{site.name}` must return an array of its shape {site.traced_shape}; it "
