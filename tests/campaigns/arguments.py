@@ -204,7 +204,10 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
     "estimate_effect": ({}, {**BATCH, **FURTHER, **STREAM, "in_sample": FLAG, "on_batch": FLAG, "kind": NAMES}),
     "compare_scenarios": ({}, {**BATCH, **FURTHER, "batch_size": COUNT, "kind": NAMES, "scenarios": SITES}),
     "sample": ({}, {"num_samples": COUNT, "return_sites": NAMES, "rng_key": KEY}),
-    "fit_on_batch": ({"y": Y, "progress": False}, {"num_steps": NONSENSE, "num_samples": NONSENSE, "progress": FLAG}),
+    "fit_on_batch": (
+        {"y": Y, "progress": False, "num_steps": 2, "num_samples": 2},
+        {"num_steps": NONSENSE, "num_samples": NONSENSE, "progress": FLAG},
+    ),
     "save": ({}, {"path": dict(enumerate([3, None, "a\0b", b"x", "s3://x", Opaque()])), "overwrite": FLAG}),
 }
 """Method to its arguments, and to the values of each argument to draw from."""
