@@ -56,7 +56,9 @@ class Panel:
             if len(dims) == 1 and dims[0] not in self.sizes:
                 return given
             return self._read_named(given, option, n_obs)
-        array = given if np.ndim(given) == 1 and hasattr(given, "dtype") else np.asanyarray(given)
+        if np.ndim(given) == 1 and hasattr(given, "dtype"):
+            return given
+        array = np.asanyarray(given)
         return array if array.ndim == 1 else self._spread(array, self._match(array.shape, option))
 
     def _match(self, shape: tuple[int, ...], option: str) -> tuple[str, ...]:
