@@ -68,3 +68,8 @@ def test_missing_temporary_directory_raises(links, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(links / "dangling"))
     with pytest.raises(OSError, match=r"in the temporary directory; .*dangling cannot be written .*Set `TMPDIR`"):
         TemporaryDirectory()
+
+
+def test_empty_path_raises():
+    with pytest.raises(ValueError, match="`output_dir` must be a path; got an empty string"):
+        read_output_dir("")

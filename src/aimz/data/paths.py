@@ -50,6 +50,9 @@ def read_input_dir(given: Any, name: str) -> Path:
     if not isinstance(given, str | os.PathLike):
         msg = f"`{name}` must be a path; got {given!r}. Pass a string or a `pathlib.Path`."
         raise TypeError(msg)
+    if given == "":
+        msg = f"`{name}` must be a path; got an empty string. Pass `'.'` for the current directory."
+        raise ValueError(msg)
     if "\0" in str(given):
         msg = f"`{name}` must be a path; got {given!r}, which has a null character. Remove it."
         raise ValueError(msg)
