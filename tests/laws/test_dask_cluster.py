@@ -443,7 +443,8 @@ def test_progress_counts_the_rows_of_all_workers(cluster, client, capsys):
     shown = [part.split("|")[2].split("/")[0].strip() for part in said.split("\r") if "|" in part]
     counts = [int(one) for one in shown]
     assert counts == sorted(counts)
-    assert len(set(counts)) > 3
+    # How often the bar is drawn, and so how many counts it shows, depends on the load of the machine.
+    assert any(0 < count < len(many) for count in counts)
     assert not tqdm._instances
     assert {one.pid for one in cluster.watch.events("range")} == set(cluster.pids().values())
 
