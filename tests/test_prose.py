@@ -46,9 +46,7 @@ BANNED = [
         r"(?:known|asked|wanted|said|told|made|had|needed|spoken) of (?:it|them|him|that|those|one|what)",
         "name the object",
     ),
-    # "differ from those of the fit" compares; a sentence whose subject or predicate is "those of" has no noun.
-    (r"(?:is|are|be|was|were|not|and|with|including|like|default) those of|that of those", "repeat the noun"),
-    (r"(?<=[.;:,] )those of", "repeat the noun"),
+    (r"those of|that of those", "repeat the noun"),
     (r"(?:takes|take|took|taken|taking) up", '"resume", "continue", "read" (a call is resumed)'),
     (r"(?:left|leaves?|leaving) behind", '"remains", "is kept", "is not removed"'),
     (r"(?:let|lets|letting) go(?: of)?", '"release", "free", "drop"'),

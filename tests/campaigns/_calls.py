@@ -19,6 +19,9 @@ from numpyro.infer.autoguide import AutoNormal
 import aimz
 from aimz import ImpactModel
 
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "mlflow")]  # for the imports of the programs after this one
+
 BLOCK = 1024
 N_OBS = 8 * BLOCK + 5
 X = np.random.default_rng(1).normal(size=(N_OBS, 2)).astype(np.float32)

@@ -21,29 +21,12 @@ from random import Random
 from typing import Any
 
 import numpy as np
-import xarray as xr
-import zarr
 from _calls import STORED, Tally, X, chunks, differences, fit, load, options, posed_model, read
 
 import aimz
 from aimz.errors import IncompleteResultError
+from zarr_openers import OPENERS
 
-OPENERS: dict[str, Callable[[Path], Any]] = {
-    "aimz.open_result": aimz.open_result,
-    "zarr.open": zarr.open,
-    "zarr.open to read": lambda path: zarr.open(path, mode="r"),
-    "zarr.open_group": zarr.open_group,
-    "zarr.group": zarr.group,
-    "zarr.create_group": zarr.create_group,
-    "zarr.open_consolidated": zarr.open_consolidated,
-    "zarr.consolidate_metadata": zarr.consolidate_metadata,
-    "xarray.open_zarr": xr.open_zarr,
-    "xarray.open_zarr, not consolidated": lambda path: xr.open_zarr(path, consolidated=False),
-    "xarray.open_dataset": lambda path: xr.open_dataset(path, engine="zarr"),
-    "xarray.open_datatree": lambda path: xr.open_datatree(path, engine="zarr"),
-    "xarray.open_groups": lambda path: xr.open_groups(path, engine="zarr"),
-    "to_zarr": lambda path: xr.Dataset({"q": ("x", [1])}).to_zarr(path, mode="a"),
-}
 SERVER = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
@@ -141,9 +124,7 @@ def try_openers(tally: Tally, path: Path, what: str) -> None:
     for node in nodes:
         if not (node / "zarr.json").exists():  # its writer was killed before
             continue
-        for name, opener in OPENERS.items():
-            if node != path and opener is aimz.open_result:
-                continue
+        for name, opener in (OPENERS | ({"aimz.open_result": aimz.open_result} if node == path else {})).items():
             tally.tried += 1
             try:
                 opened = opener(node)

@@ -23,14 +23,11 @@ import pandas as pd
 from _calls import Tally, options
 from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
+from servers import free_port, running
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "mlflow")]
-
-from servers import free_port, running  # noqa: E402
-
-import importable_kernels  # noqa: E402
-from aimz import ImpactModel  # noqa: E402
-from aimz import mlflow as flavor  # noqa: E402
+import importable_kernels
+from aimz import ImpactModel
+from aimz import mlflow as flavor
 
 N_CLIENTS = 8
 COLUMNS = ["months", "price", "mail"]

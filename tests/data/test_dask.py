@@ -229,7 +229,7 @@ def test_call_is_resumed_only_with_the_same_rows(model, tmp_path, kind, how):
     options = {**OPTIONS, "batch_size": 1024, **how}
     stopped, other = interrupted(model, tmp_path / "results", **options), X.copy()
     other[1500] += 1
-    said = "cannot be resumed by this one: the data from row 1024 on differ from those of the interrupted run"
+    said = "cannot be resumed by this one: the data from row 1024 on differ from the data of the interrupted run"
     with pytest.raises(ValueError, match=said):
         model.predict(AS[kind](other, tmp_path / "X.zarr"), t=T, resume=stopped, **options)
     with pytest.raises(ValueError, match="cannot be resumed by this one: data of `t` differ"):
@@ -266,7 +266,7 @@ def test_effect_is_resumed_only_with_the_same_rows(model, tmp_path):
     with pytest.raises(Trouble):
         effect(Failing(X, 4000).lazy, output_dir=tmp_path)
     (path,) = tmp_path.iterdir()
-    with pytest.raises(ValueError, match="the data from row 0 on differ from those of the interrupted run"):
+    with pytest.raises(ValueError, match="the data from row 0 on differ from the data of the interrupted run"):
         effect(da.from_array(X + 1, chunks=(700, 2)), resume=path)
     expected = effect(X, store="memory")
     for _ in range(2):

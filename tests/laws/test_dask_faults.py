@@ -304,7 +304,7 @@ def test_what_a_block_raises_comes_out_as_itself_and_ends_the_call(cluster, clie
     quiet(cluster)
     # What has been noted of the rows is compared when they come again.
     other = shutil.copytree(path, tmp_path / "other" / path.name)
-    with pytest.raises(ValueError, match=r"row \d+ on differ from those of the interrupted run"):
+    with pytest.raises(ValueError, match=r"row \d+ on differ from the data of the interrupted run"):
         model.predict(good + np.float32(1), resume=other, client=client, **OPTIONS)
     # And nothing of the other rows has come in.
     check_finished(model.predict(good, resume=other, client=client, **OPTIONS), undisturbed)

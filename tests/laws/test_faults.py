@@ -760,7 +760,7 @@ def test_batches_killed_at_the_very_end(model, from_batches, tmp_path, monkeypat
 
 def test_other_batches_are_refused(model, interrupted_batches, from_batches):
     for other in (_shifted(X, 0), _shifted(X, 2 * BLOCK), _shifted(X, 3 * BLOCK - 1)):
-        with pytest.raises(ValueError, match=r"data from row .* differ from those of the interrupted run"):
+        with pytest.raises(ValueError, match=r"data from row .* differ from the data of the interrupted run"):
             model.predict(batches(other), resume=interrupted_batches, **OPTIONS)
     tree = model.predict(batches(), resume=interrupted_batches, **OPTIONS)
     check_finished(tree, interrupted_batches, from_batches)

@@ -48,7 +48,7 @@ DEPENDENT = {
         kernel_of(lambda X, _: jnp.cumsum(X)),
         "A recursion starts again at the first of them. Pass the last state",
     ),
-    "lag": (kernel_of(lambda X, _: jnp.concatenate([X[:1], X[:-1]])), "Rows are looked up among those of this call"),
+    "lag": (kernel_of(lambda X, _: jnp.concatenate([X[:1], X[:-1]])), "Rows are looked up among the rows of this call"),
     "share": (kernel_of(lambda X, _: X / X.shape[0]), "number of rows.* Pass the number of the fitted rows"),
     "process": (process, "The process begins at its prior, without the fitted rows. Condition on them"),
 }

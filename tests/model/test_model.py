@@ -35,6 +35,13 @@ def test_describe_fits_80_columns_and_names_all_sites(case):
     assert model.rng_key == random.key(1)
 
 
+def test_describe_raises_for_arguments_without_the_input():
+    case = CASES[0]
+    model = new_model(case)
+    with pytest.raises(TypeError, match="got `X=None` with other arguments"):
+        model.describe(y=case.y)
+
+
 def test_describe_mentions_local_sites_and_parameters():
     text = new_model(BY_NAME["local_latents"]).describe(BY_NAME["local_latents"].X)
     assert "latent, local" in text

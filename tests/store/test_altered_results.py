@@ -4,7 +4,6 @@ import json
 import pickle
 import shutil
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from aimz.store import (
     check_result,
     new_call_location,
 )
+from zarr_openers import OPENERS
 
 GROUP = "posterior_predictive"
 N_ROWS, CHUNK = 10, 4
@@ -71,26 +71,6 @@ def contents(location: Location) -> dict[str, bytes]:
 
 
 # ------------------------------------------------------------------------------------------------ openers
-
-OPENERS: dict[str, Callable[[Any], Any]] = {
-    "zarr.open": zarr.open,
-    "zarr.open to read": lambda place: zarr.open(place, mode="r"),
-    "zarr.open_group": zarr.open_group,
-    "zarr.open_group to change": lambda place: zarr.open_group(place, mode="r+"),
-    "zarr.open_group, new": lambda place: zarr.open_group(place, mode="w-"),
-    "zarr.group": zarr.group,
-    "zarr.create_group": zarr.create_group,
-    "zarr.open_consolidated": zarr.open_consolidated,
-    "zarr.open_array": zarr.open_array,
-    "zarr.consolidate_metadata": zarr.consolidate_metadata,
-    "xarray.open_zarr": xr.open_zarr,
-    "xarray.open_zarr, not consolidated": lambda place: xr.open_zarr(place, consolidated=False),
-    "xarray.open_dataset": lambda place: xr.open_dataset(place, engine="zarr"),
-    "xarray.open_datatree": lambda place: xr.open_datatree(place, engine="zarr"),
-    "xarray.open_groups": lambda place: xr.open_groups(place, engine="zarr"),
-    "to_zarr": lambda place: xr.Dataset({"q": ("x", [1])}).to_zarr(place),
-    "to_zarr, append": lambda place: xr.Dataset({"q": ("x", [1])}).to_zarr(place, mode="a"),
-}
 
 
 @pytest.mark.parametrize("node", ["", GROUP, "posterior", f"{GROUP}/y"])

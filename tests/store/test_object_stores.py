@@ -483,7 +483,7 @@ def test_failed_write_stops_the_call_and_resume_finishes_it(model, expected, loc
         aimz.open_result(call)
     if source == "iterable":
         assert store.most == 1  # arrays that grow have one writer
-        with pytest.raises(ValueError, match=r"data from row 0 on differ from those of the interrupted run"):
+        with pytest.raises(ValueError, match=r"data from row 0 on differ from the data of the interrupted run"):
             model.predict(batches(X + 1), resume=call, **OPTIONS)
     tree = model.predict(X if source == "array" else batches(), resume=call, **OPTIONS)
     np.testing.assert_array_equal(draws_of(tree), expected)

@@ -87,8 +87,8 @@ class Panel:
         if len(rows) > 1 or (rows and self.row_dim in given.dims and rows[0] != self.row_dim):
             msg = (
                 f"`{option}` must have the dimension of the rows, and dimensions of `{self.output}`: "
-                f"{', '.join(self.sizes) or 'none'}; got {given.dims}. Rename its dimensions, or name those of the "
-                "output by `dims=` of the model."
+                f"{', '.join(self.sizes) or 'none'}; got {given.dims}. Rename its dimensions, or name the "
+                "dimensions of the output by `dims=` of the model."
             )
             raise ValueError(msg)
         dims = tuple(dim for dim in self.sizes if dim in given.dims)

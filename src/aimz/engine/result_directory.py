@@ -93,7 +93,7 @@ class ResultDirectory:
         if start is not None:
             msg = (
                 f"The call in {self.where.location} cannot be resumed by this one: the data from row {start} on "
-                "differ from those of the interrupted run. Repeat the interrupted call, or predict again without "
+                "differ from the data of the interrupted run. Repeat the interrupted call, or predict again without "
                 "`resume`."
             )
             raise ValueError(msg)

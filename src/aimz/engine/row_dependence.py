@@ -117,9 +117,10 @@ def _find_dependence(engine: KernelEngine, prepared: PreparedCall, n_obs: int | 
 
 _STATE = "A recursion starts again at the first of them. Pass the last state, or the history, as an argument."
 _NUMBERS = "They are numbered from 0 again. Pass the number or the time of each row as an argument."
-_COUNT = "This number is that of this call. Pass the number of the fitted rows as an argument."
+_COUNT = "The number of rows of this call is used. Pass the number of the fitted rows as an argument."
 _SELECTED = (
-    "Rows are looked up among those of this call. Pass the values of the fitted rows (the history, say) as an argument."
+    "Rows are looked up among the rows of this call. Pass the values of the fitted rows (the history, say) as an "
+    "argument."
 )
 _MEANINGS = (
     (

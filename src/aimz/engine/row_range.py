@@ -79,7 +79,7 @@ class RangeDigests:
     collected: Digests = field(default_factory=list)
 
     def check(self) -> None:
-        """Raise if the rows read since the last check differ from those of the interrupted run.
+        """Raise if the rows read since the last check differ from the data of the interrupted run.
 
         Raises
         ------
@@ -91,7 +91,7 @@ class RangeDigests:
         other = next((start for start, digest in found if self.known.get(start, digest) != digest), None)
         if other is not None:
             msg = (
-                f"The call cannot be resumed by this one: the data from row {other} on differ from those of "
+                f"The call cannot be resumed by this one: the data from row {other} on differ from the data of "
                 "the interrupted run. Repeat the interrupted call, or predict again without `resume`."
             )
             raise ValueError(msg)

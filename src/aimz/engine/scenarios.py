@@ -145,8 +145,8 @@ def share_labels(calls: Mapping[Any, KernelArguments]) -> dict[Any, KernelArgume
     for name, index in labels.items():
         if not index.equals(labels[first]):
             msg = (
-                "The rows of all scenarios must have the same labels, in the same order; the labels of "
-                f"{name!r} differ from those of {first!r}. Reorder the rows of one, or pass the values alone."
+                "The rows of all scenarios must have the same labels, in the same order; got other labels for "
+                f"{name!r} than for {first!r}. Reorder the rows of one, or pass the values alone."
             )
             raise ValueError(msg)
     if first is None:

@@ -137,7 +137,7 @@ def _inline_if(flat: FlatJaxpr, closed: Any, ins: Sequence[int], predicate: int,
 
 
 def _inline_branches(flat: FlatJaxpr, cond: Any, ins: Sequence[int]) -> list[int]:
-    """Append all branches of a `cond`, and return the numbers of the outputs, selected from those of the branches."""
+    """Append all branches of a `cond`, and return the numbers of the outputs, selected from the branches' outputs."""
     branches = [_inline_if(flat, branch, ins[1:], ins[0], i) for i, branch in enumerate(cond.params["branches"])]
     outs = [flat.add(var.aval) for var in cond.outvars]
     for out, *cases in zip(outs, *branches, strict=True):

@@ -104,7 +104,7 @@ class ProvenanceHandler(AbstractHandler):
 
 
 def _site_inputs(message: Message) -> list[Any]:
-    """Return the arrays that determine a site: the value of a deterministic site, else those of its distribution."""
+    """Return the value of a deterministic site, or the parameters of a sample site's distribution."""
     if message["type"] != "sample":
         return jax.tree.leaves(message["value"])
     # The log density is included because a user's distribution may hide parameters from JAX's pytrees. It is taken at

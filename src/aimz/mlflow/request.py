@@ -32,7 +32,7 @@ class RequestParameters:
     seed: int
     """Seed of the PRNG key."""
     arguments: Mapping[str, Any]
-    """Arguments of the kernel without rows, which replace those of the fit."""
+    """Arguments of the kernel without rows, used in place of the arguments of the fit."""
 
 
 def read_parameters(params: Mapping[str, Any] | None) -> RequestParameters:

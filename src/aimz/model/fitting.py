@@ -333,9 +333,9 @@ class FittingMethods(ModelBase):
 
     @contextmanager
     def _refit(self) -> Iterator[tuple[KernelEngine, Any]]:
-        """Yield copies of the engine and the fit, which replace those of the model together with the posterior.
+        """Yield copies of engine and fit for a further fit, which replace the model's when the posterior is set.
 
-        If they do not replace them, the inference object is restored. Fits of a model run one after another.
+        If the fit is not replaced, the inference object is restored. Fits of a model run one after another.
         """
         with self._shared.fitting:
             fit, restore = self._fit.copy(), self._fit.restorer()

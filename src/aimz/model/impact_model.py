@@ -86,8 +86,9 @@ class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMe
     - ``statistics``: statistics over the draws to return instead of the draws, such as
       ``("mean", "sd", 0.05, 0.5, 0.95)``. Each site then has a leading dimension ``statistic`` in place of ``chain``
       and ``draw``, and neither the memory nor the result grows with the number of draws (if all rows must be computed
-      together, the draws are kept in a temporary file). The values equal those of NumPy for the draws in double
-      precision: ``"mean"``; ``"sd"`` (divided by the number of draws); a number between 0 and 1 for a quantile;
+      together, the draws are kept in a temporary file). The values equal the statistics that NumPy computes from the
+      draws in double precision: ``"mean"``; ``"sd"`` (divided by the number of draws); a number between 0 and 1 for a
+      quantile;
       ``("exceeds", c)`` for the share of draws above ``c``, that is P(> c); ``("eti", 0.9)`` and ``("hdi", 0.9)`` for
       an equal-tailed and a highest-density interval, two numbers each; ``"interval"`` for ArviZ's default kind of
       interval and level (``arviz_base.rcParams``). Attributes of the group record the kind and the level.
@@ -155,6 +156,12 @@ class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMe
             ``depends_on``), ``return_sites``, ``row_dim``, inference, ``chains`` and ``draws`` of each chain. Entries
             are None as long as they are unknown.
         """
+        if X is None and (y is not None or kwargs):
+            msg = (
+                "`describe` traces the kernel with the data of a call; got `X=None` with other arguments. Pass `X`, "
+                "too, or nothing for the kernel as it is known."
+            )
+            raise TypeError(msg)
         if X is not None:
             self._engine.read_spec(self._engine.read_call(X, kwargs))
             if y is not None:

@@ -214,7 +214,7 @@ class PosteriorMethods(RequestMethods):
         ImportError
             If ArviZ is not installed.
         TypeError, ValueError
-            If data or arguments are invalid, or are known to differ from those of the fit.
+            If data or arguments are invalid, or are known to differ from the data of the fit.
 
         Notes
         -----

@@ -312,7 +312,7 @@ def _warn_if_other_program(saved: str, kernel: Kernel, example: AbstractCall, st
     if digest is not None and digest != saved:
         warn(
             "The kernel has the same sites as the saved one, but computes something else: a prior, a constant or an "
-            "array in its closure has changed. Predictions will differ from those of the saved model.",
+            "array in its closure has changed. The loaded model will not predict the same values as the saved one.",
             OutputWarning,
         )
 
