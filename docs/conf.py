@@ -5,7 +5,12 @@ import aimz
 project = "aimz"
 version = release = aimz.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "myst_parser"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "myst_parser",
+]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
@@ -20,5 +25,8 @@ html_theme = "pydata_sphinx_theme"
 html_title = "aimz"
 html_show_copyright = False
 html_show_sourcelink = False
-html_theme_options = {"navigation_with_keys": False, "secondary_sidebar_items": ["page-toc"]}
+html_theme_options = {
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+}
 html_sidebars = {"**": ["sidebar-nav-bs"], "index": []}
