@@ -19,6 +19,7 @@ from aimz.engine import KernelEngine, PredictionRequest
 from aimz.errors import NotFittedError
 from aimz.inference import Fit, FitData, PosteriorOnly, VIResult, make_fit
 from aimz.kernel import KernelSpec
+from aimz.model.fitted_rows import FittedRows
 from aimz.model.results import ResultBuilder
 from aimz.model.saving import ModelState
 from aimz.types import Kernel
@@ -101,6 +102,9 @@ class ModelBase:
         self._results = state.results
         self._posterior = state.posterior
         self._observed = state.observed
+        self._rows = FittedRows(
+            missing="it has not been fitted" if state.posterior is None else "it was loaded, and rows are not saved"
+        )
         LIVE_MODELS.add(self)
 
     @property
@@ -190,19 +194,22 @@ class ModelBase:
         with self._shared.fitting:
             fit = self._fit.copy()
             fit.vi_result = result
-            self._set_fit(self._engine, fit, None, self._stale_data())
+            rows = FittedRows(missing="`vi_result` was set, not fitted")
+            self._set_fit(self._engine, fit, None, self._stale_data(), rows)
 
     def is_fitted(self) -> bool:
         """Return whether the model has a posterior, from a fit or set by the user."""
         return self._posterior is not None
 
     def cleanup(self) -> None:
-        """Remove the temporary directory and the results in it.
+        """Remove the temporary directory and the results in it, and release the data of the fit.
 
         Reading one of these results then raises ``StaleResultError``. Results with their own ``output_dir`` are kept.
+        Methods that use the rows of the fit, such as :meth:`effect`, then need ``X``.
         """
         with self._shared.lock:
             home, self._shared.home = self._shared.home, None
+        self._rows = FittedRows(missing=self._rows.missing or "`cleanup` released them")
         if home is not None:
             home.close()
 
@@ -215,10 +222,12 @@ class ModelBase:
         self.__dict__ |= {**state, "_shared": SharedState(state["_shared"])}
         LIVE_MODELS.add(self)
 
-    def _set_fit(self, engine: KernelEngine, fit: Fit, posterior: Posterior | None, observed: FitData | None) -> None:
-        """Set the state of a fit and the posterior together."""
+    def _set_fit(
+        self, engine: KernelEngine, fit: Fit, posterior: Posterior | None, observed: FitData | None, rows: FittedRows
+    ) -> None:
+        """Set the state of a fit, the posterior and the data of the fit together."""
         # One operation, which neither Ctrl-C nor another thread divides.
-        vars(self).update(_engine=engine, _fit=fit, _posterior=posterior, _observed=observed)
+        vars(self).update(_engine=engine, _fit=fit, _posterior=posterior, _observed=observed, _rows=rows)
 
     def _stale_data(self) -> FitData | None:
         """Return the record of the fitted data after other data have changed the parameters: fingerprints only."""

@@ -14,6 +14,7 @@ from aimz.engine import KernelEngine
 from aimz.errors import FitWarning, warn
 from aimz.inference import FitData, PosteriorOnly, SVIFit
 from aimz.model.base import ModelBase, optional_key
+from aimz.model.fitted_rows import FittedRows
 from aimz.model.minibatch_checks import batch_scale
 from aimz.model.minibatch_fit import plan_fit, read_options, read_training
 
@@ -92,7 +93,8 @@ class FittingMethods(ModelBase):
             engine.remember_fit_data(call)
             with self._key(rng_key) as key:
                 posterior = fit.run(call, spec, key, num_steps=num_steps, num_samples=num_samples, progress=progress)
-                self._set_fit(engine, fit, posterior, FitData.of(call, self.param_output))
+                rows = FittedRows.of(X, y, kwargs, engine.parameters)
+                self._set_fit(engine, fit, posterior, FitData.of(call, self.param_output), rows)
         return self
 
     def fit(
@@ -243,7 +245,10 @@ class FittingMethods(ModelBase):
             finally:
                 # Also after an interruption, so that completed steps are kept, without the draws of other parameters.
                 if posterior is not None or fit.vi_state is not self._fit.vi_state:
-                    self._set_fit(engine, fit, posterior, self._stale_data() if posterior is None else observed)
+                    rows = FittedRows(missing="its last fit was interrupted")
+                    if posterior is not None:
+                        rows = FittedRows.of(X, y, kwargs, engine.parameters)
+                    self._set_fit(engine, fit, posterior, self._stale_data() if posterior is None else observed, rows)
             training.batches.rounding.warn(training.tables)
             if where is not None:
                 warn(
@@ -328,7 +333,8 @@ class FittingMethods(ModelBase):
             fit.check_run(replace(call, n_obs=n_obs), spec)
             with self._key(rng_key) if fit.vi_state is None else nullcontext(rng_key) as key:
                 state, loss = fit.step(call, names, key, n_obs / call.n_obs)
-                self._set_fit(engine, fit, None, self._stale_data())
+                rows = FittedRows(missing="its last step was `train_on_batch`, whose batch is not kept")
+                self._set_fit(engine, fit, None, self._stale_data(), rows)
         return state, loss
 
     @contextmanager

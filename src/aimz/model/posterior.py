@@ -15,6 +15,7 @@ from aimz.data import check_count, check_flag, read_draws
 from aimz.inference import PosteriorOnly, SVIFit, check_chains, check_variational
 from aimz.kernel import check_draws
 from aimz.model.base import on_snapshot, optional_key
+from aimz.model.fitted_rows import FittedRows
 from aimz.model.requests import RequestMethods
 
 if TYPE_CHECKING:
@@ -118,7 +119,8 @@ class PosteriorMethods(RequestMethods):
         if self.kernel_spec is not None:
             check_draws(self.kernel_spec, posterior.shapes)
         with self._shared.fitting:
-            self._set_fit(self._engine, self._fit, replace(posterior, params=self._fit.params), None)
+            rows = FittedRows(missing="its posterior was set with `set_posterior_sample`")
+            self._set_fit(self._engine, self._fit, replace(posterior, params=self._fit.params), None, rows)
         return self
 
     @on_snapshot
