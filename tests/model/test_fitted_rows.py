@@ -46,7 +46,7 @@ def test_the_model_refers_to_what_the_caller_passed(tmp_path):
     assert rows.y is Y
     assert rows.arguments["treated"] is TREATED
     assert copy.copy(model)._rows is rows  # of `thin_posterior`
-    with pytest.raises(TypeError, match="`check` needs rows.*pickled.*Pass the input as `X`"):
+    with pytest.raises(TypeError, match=r"`check` needs rows.*pickled.*Pass the input as `X`"):
         pickle.loads(pickle.dumps(rows)).require("check")
     model.save(tmp_path / "model")
     with pytest.raises(TypeError, match="loaded"):
@@ -94,5 +94,5 @@ def test_rows_modified_in_place_raise():
     call = model._engine.read_call(given, {})
     FittedRows.check_unchanged(model._observed, call)
     given += 1
-    with pytest.raises(ValueError, match="modified in place.*`X` has other values.*fit again"):
+    with pytest.raises(ValueError, match=r"modified in place.*`X` has other values.*fit again"):
         FittedRows.check_unchanged(model._observed, model._engine.read_call(given, {}))
