@@ -25,8 +25,12 @@ class FittedRows:
     """Reason why there are no rows; empty if there are."""
 
     @staticmethod
-    def of(X: Any, y: Any, arguments: Mapping[str, Any], parameters: KernelParameters) -> "FittedRows":
-        """Return references to the data of a fit; batches of an iterable are not kept."""
+    def of(
+        X: Any, y: Any, arguments: Mapping[str, Any], parameters: KernelParameters, *, interrupted: bool = False
+    ) -> "FittedRows":
+        """Return references to the data of a fit, unless they came in batches or the fit was interrupted."""
+        if interrupted:
+            return FittedRows(missing="its last fit was interrupted")
         if isinstance(X, ArrayLoader):
             X = X.dataset
         if isinstance(X, ArrayDataset) or open_table(X, parameters.input) is not None or not is_batches(X):

@@ -245,9 +245,7 @@ class FittingMethods(ModelBase):
             finally:
                 # Also after an interruption, so that completed steps are kept, without the draws of other parameters.
                 if posterior is not None or fit.vi_state is not self._fit.vi_state:
-                    rows = FittedRows(missing="its last fit was interrupted")
-                    if posterior is not None:
-                        rows = FittedRows.of(X, y, kwargs, engine.parameters)
+                    rows = FittedRows.of(X, y, kwargs, engine.parameters, interrupted=posterior is None)
                     self._set_fit(engine, fit, posterior, self._stale_data() if posterior is None else observed, rows)
             training.batches.rounding.warn(training.tables)
             if where is not None:
