@@ -73,12 +73,15 @@ class LazyArray(RowReader):
         self.rounding: RoundedValues = RoundedValues()
         self.longest_chunk = longest_chunk(given)
         self._chunk_rows = _rows_to_keep(given, self.longest_chunk)
+        self._is_ready = False
+        """Whether the given array is in memory and needs no conversion."""
         self._kept: tuple[int, np.ndarray] | None = None
         """First row of the chunks that were read last, and the chunks."""
         # An empty slice has the dtype of all rows, and raises for what would be wrong with all of them.
         sample = self.read(0, 0) if self._given.ndim else check_array(self._given, name)
         self.shape: tuple[int, ...] = (*self._given.shape[:1], *sample.shape[1:])
         self.dtype = sample.dtype
+        self._is_ready = not self.is_lazy and function is None and bool(self.shape) and self._given.dtype == self.dtype
         if not self.is_lazy and self._given.ndim and self._given.dtype != self.dtype:
             with self.rounding.recording():
                 for _ in self.pieces():
@@ -86,6 +89,8 @@ class LazyArray(RowReader):
 
     @override
     def read(self, start: int, stop: int, batch: Batch | None = None) -> np.ndarray:
+        if self._is_ready:
+            return self._given[start:stop]  # type: ignore[no-any-return]
         with self.rounding.recording() if self.is_lazy else nullcontext():
             return self._converted(self._raw(start, stop))
 

@@ -45,7 +45,7 @@ class ProcessGroup:
     @property
     def is_single_process(self) -> bool:
         """Whether there is only one process."""
-        return self.count == 1
+        return bool(jax.process_count() == 1)
 
     @property
     def is_coordinator(self) -> bool:

@@ -2,8 +2,9 @@
 
 __all__ = ["InputLayout", "RowFeed"]
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -49,18 +50,22 @@ class InputLayout:
             with_rows=bool(prepared.plan.row_plates),
         )
 
+    @cached_property
+    def _without_rows(self) -> tuple[Any, ...]:
+        """Abstract inputs without a row axis."""
+        return _abstract_draw(self.draws), _abstract(self.values), _abstract(self.arrays)
+
     def one_block(self, block: int, *, alone: bool) -> tuple[Any, ...]:
         """Return abstract inputs of a pass over one block; ``alone`` if the call has no other block."""
+        axes = self.row_axes
         return (
-            _abstract(self.draws, lambda _, value: value.shape[1:]),
-            _abstract(self.values, lambda _, value: np.shape(value)),
-            _abstract(self.arrays, lambda _, value: value.shape),
+            *self._without_rows,
             RowBlock(
                 None if alone else jax.ShapeDtypeStruct((), "int32"),
                 jax.ShapeDtypeStruct((block,), "int32") if self.with_rows else None,
-                _abstract(self.row_draws, lambda name, value: _resized(value.shape[1:], self.row_axes[name], block)),
-                _abstract(self.row_values, lambda name, value: _resized(value.shape, self.row_axes[name], block)),
-                _abstract(self.row_arrays, lambda _, value: (block, *value.shape[1:])),
+                {n: _abstract_rows(rows.shape[1:], rows.dtype, axes[n], block) for n, rows in self.row_draws.items()},
+                {n: _abstract_rows(rows.shape, rows.dtype, axes[n], block) for n, rows in self.row_values.items()},
+                {n: _abstract_rows(rows.shape, rows.dtype, 0, block) for n, rows in self.row_arrays.items()},
                 None if self.groups is None else jax.ShapeDtypeStruct((), "int32"),
                 jax.tree.map(lambda array: jax.ShapeDtypeStruct((block, *array.shape[1:]), array.dtype), self.groups),
             ),
@@ -69,9 +74,9 @@ class InputLayout:
     def one_pass(self) -> tuple[Any, ...]:
         """Return abstract inputs of one pass over all rows."""
         return (
-            _abstract({**self.draws, **self.row_draws}, lambda _, value: value.shape[1:]),
-            _abstract({**self.values, **self.row_values}, lambda _, value: np.shape(value)),
-            _abstract({**self.arrays, **self.row_arrays}, lambda _, value: value.shape),
+            _abstract_draw({**self.draws, **self.row_draws}),
+            _abstract({**self.values, **self.row_values}),
+            _abstract({**self.arrays, **self.row_arrays}),
             jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), self.groups),
         )
 
@@ -83,19 +88,19 @@ class InputLayout:
             yield from ((name, rows) for name, rows in inputs.items() if rows is not None)
 
 
-def _abstract(given: Mapping[str, Any], shape: Callable[[str, Any], tuple[int, ...]]) -> dict[str, Any]:
-    """Return abstract arrays of the shapes that ``shape`` gives to the leaves of each input."""
-    return {
-        name: jax.tree.map(
-            lambda leaf, name=name: jax.ShapeDtypeStruct(shape(name, leaf), jnp.result_type(leaf)), value
-        )
-        for name, value in given.items()
-    }
+def _abstract(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return abstract arrays in place of the leaves of each input."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf)), dict(given))
 
 
-def _resized(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
-    """Return a shape with another length of one axis."""
-    return (*shape[:axis], size, *shape[axis + 1 :])
+def _abstract_draw(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return abstract arrays of one draw in place of the leaves of each input."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], jnp.result_type(leaf)), dict(given))
+
+
+def _abstract_rows(shape: tuple[int, ...], dtype: Any, axis: int, size: int) -> jax.ShapeDtypeStruct:
+    """Return an abstract array with another length of one axis."""
+    return jax.ShapeDtypeStruct((*shape[:axis], size, *shape[axis + 1 :]), jnp.result_type(dtype))
 
 
 @dataclass(frozen=True)

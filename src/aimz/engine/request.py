@@ -4,6 +4,7 @@ __all__ = ["PredictionRequest"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -44,12 +45,12 @@ class PredictionRequest:
     resumable: list[str] = field(default_factory=list, compare=False)
     """Location of the result in ``output_dir`` once it exists: after a failure the call can be resumed there."""
 
-    @property
+    @cached_property
     def first(self) -> PreparedCall:
         """The baseline, or the only scenario."""
         return self.scenarios[self.baseline] if len(self.scenarios) > 1 else next(iter(self.scenarios.values()))
 
-    @property
+    @cached_property
     def last(self) -> PreparedCall:
         """The intervention of an effect, or the only scenario."""
         return list(self.scenarios.values())[-1]
@@ -64,7 +65,7 @@ class PredictionRequest:
         """The key as text, as results record it."""
         return None if self.key is None else key_to_text(self.key)
 
-    @property
+    @cached_property
     def names(self) -> dict[str, str]:
         """Return site to its name in the result; scores have the name of the output."""
         output = self.first.spec.param_output

@@ -5,6 +5,7 @@ __all__ = ["KernelSignature", "kernel_name", "read_signature"]
 import inspect
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from numpyro.primitives import Messenger
 
@@ -38,7 +39,7 @@ class KernelSignature:
     optional: tuple[str, ...]
     """Names of further parameters with a default."""
 
-    @property
+    @cached_property
     def extra(self) -> tuple[str, ...]:
         """Names of all parameters except the input and the output."""
         return self.required + self.optional

@@ -151,26 +151,30 @@ class Directory(Location):
 
     def put(self, name: str, content: bytes) -> None:
         """Write a draft and rename it."""
-        self._put(name, content, fsync=False)
+        path = self.path / name
+        draft = path.with_name(f"{path.name}.partial")
+        try:
+            draft.write_bytes(content)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(content)
+        draft.replace(path)
 
     def put_durably(self, name: str, content: bytes) -> None:
         """Write a file and flush it, and its directory, to the disk."""
-        self._put(name, content, fsync=True)
-        handle = os.open((self.path / name).parent, os.O_RDONLY)
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}.partial")
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        handle = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-    def _put(self, name: str, content: bytes, *, fsync: bool) -> None:
-        path = self.path / name
-        draft = path.with_name(f"{path.name}.partial")
-        try:
-            _write(draft, content, fsync=fsync)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write(draft, content, fsync=fsync)
-        draft.replace(path)
 
     def get(self, name: str) -> bytes | None:
         """Return the content of a file, or None if it does not exist."""
@@ -204,9 +208,9 @@ class Directory(Location):
         draft = self.path.with_name(f".{self.path.name}.{uuid4().hex}.partial")
         try:
             draft.mkdir()
-            _write(draft / "zarr.json", encode_document(unfinished(group_document({}))), fsync=False)
+            (draft / "zarr.json").write_bytes(encode_document(unfinished(group_document({}))))
             if journal is not None:
-                _write(draft / JOURNAL, journal, fsync=False)
+                (draft / JOURNAL).write_bytes(journal)
             draft.rename(self.path)
         except BaseException as error:
             shutil.rmtree(draft, ignore_errors=True)
@@ -221,25 +225,16 @@ class Directory(Location):
 
     def count_chunks(self, names: Iterable[str]) -> dict[str, int]:
         """Return the number of stored chunks of each array; a 0-d array has one, the file ``c``."""
-        return {name: _count_files(self.path / name / "c") for name in names}
+        found = {}
+        for name in names:
+            chunks = self.path / name / "c"
+            files = chunks.rglob("*") if chunks.is_dir() else (chunks,)
+            found[name] = sum(1 for file in files if file.suffix != ".partial" and file.is_file())
+        return found
 
     def store_path(self, name: str, *, read_only: bool = False) -> StorePath:
         """Return the path under which zarr opens an array or a group."""
         return StorePath(LocalStore(self.path / name, read_only=read_only))
-
-
-def _write(path: Path, content: bytes, *, fsync: bool) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        if fsync:
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _count_files(chunks: Path) -> int:
-    if not chunks.is_dir():
-        return int(chunks.is_file())
-    return sum(1 for file in chunks.rglob("*") if file.suffix != ".partial" and file.is_file())
 
 
 def as_location(place: Location | Path) -> Location:

@@ -79,23 +79,27 @@ def put_whole(
         open_chunks(StorePath(store, root.path) / name, document)[...] = values
         location.put(f"{name}/zarr.json", encode_document(document))
         return document, checksums
-    files = _small_files(values.tobytes(), variable.shape, variable.chunks, variable.dtype, variable.dims, encoded)
-    document = json.loads(files["zarr.json"])
-    grid = grid_of(document)
+    files, found = _small_files(
+        values.tobytes(), variable.shape, variable.chunks, variable.dtype, variable.dims, encoded
+    )
     for file, content in files.items():
-        if file != "zarr.json":
-            checksums.set(chunk_number(tuple(map(int, file.split("/")[1:])), grid), tail_checksum(content))
-            location.put(f"{name}/{file}", content)
-    location.put(f"{name}/zarr.json", files["zarr.json"])
-    return document, checksums
+        location.put(f"{name}/{file}", content)
+    return json.loads(files["zarr.json"]), found
 
 
 @lru_cache(maxsize=64)
-def _small_files(content: bytes, shape: Any, chunks: Any, dtype: np.dtype, dims: Any, attrs: str) -> dict[str, bytes]:
-    """Return the files that zarr writes for an array with its values."""
+def _small_files(
+    content: bytes, shape: Any, chunks: Any, dtype: np.dtype, dims: Any, attrs: str
+) -> tuple[dict[str, bytes], ChunkChecksums]:
+    """Return the files that zarr writes for an array, its metadata last, and the checksums of its chunks."""
     array = _create(shape, chunks, dtype, dims, attrs)
     array[...] = np.frombuffer(content, dtype).reshape(shape)
-    return _files(array)
+    files = _files(array)
+    document, checksums = files.pop("zarr.json"), ChunkChecksums()
+    grid = grid_of(json.loads(document))
+    for file, chunk in files.items():
+        checksums.set(chunk_number(tuple(map(int, file.split("/")[1:])), grid), tail_checksum(chunk))
+    return {**files, "zarr.json": document}, checksums
 
 
 @lru_cache(maxsize=64)
