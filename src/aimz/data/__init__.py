@@ -2,7 +2,7 @@
 
 from aimz.data.arrays import check_array, check_count, check_flag, differences, fill_masked, fingerprint, is_array
 from aimz.data.axis_labels import AxisLabels, axis_labels, check_axes, with_axis_labels
-from aimz.data.chunked_tables import ChunkedTable, open_chunked_table
+from aimz.data.chunked_tables import ChunkedTable, column_names, open_chunked_table
 from aimz.data.dataframes import is_plain_range
 from aimz.data.kernel_arguments import KernelArguments, check_aligned, read_call, read_rows
 from aimz.data.keys import GENERATOR, check_key, key_from_text, key_to_text
@@ -43,6 +43,7 @@ __all__ = [
     "check_count",
     "check_flag",
     "check_key",
+    "column_names",
     "count_rows",
     "differences",
     "fill_masked",

@@ -1,6 +1,6 @@
 """Tables larger than memory, read in chunks: Parquet and Arrow data sets, lazy frames, Hugging Face data sets."""
 
-__all__ = ["ChunkedTable", "open_chunked_table"]
+__all__ = ["ChunkedTable", "column_names", "open_chunked_table"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -138,9 +138,20 @@ def open_chunked_table(value: Any, parameters: KernelParameters) -> ChunkedTable
     columns = reader.known
     if parameters.input in parameters.known:
         # A missing column raises when the first chunk is read.
-        needed = {*parameters.known[parameters.input], *parameters.further, parameters.output}
+        needed = {*parameters.known[parameters.input], *parameters.column_names.values()}
         columns = tuple(name for name in reader.known if name in needed) or reader.known
     return ChunkedTable(reader, columns)
+
+
+def column_names(value: Any, name: str) -> tuple[str, ...] | None:
+    """Return the names of the columns of a table, or of the fields of a data set; None for anything else."""
+    if isinstance(value, ChunkedTable):
+        return value.known or None  # a stream may not know its columns
+    table = open_table(value, name)
+    if table is not None:
+        return table.names
+    fields = getattr(getattr(value, "dataset", value), "labelled", None)
+    return None if fields is None else tuple(fields)
 
 
 def _are_sortable(labels: Sequence[Any]) -> bool:

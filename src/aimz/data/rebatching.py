@@ -152,9 +152,10 @@ class BatchReader:
                 f"tuples of arrays; got {type(given).__name__}. Yield a mapping."
             )
             raise TypeError(msg)
-        axes = {**check_axes({str(name): value for name, value in given.items()}), **self.parameters.axes}
+        given = self.parameters.by_parameter({str(name): value for name, value in given.items()})
+        axes = {**check_axes(given), **self.parameters.axes}
         self.parameters = replace(self.parameters, axes=axes)
-        given = {str(name): self.parameters.matched(str(name), value) for name, value in given.items()}
+        given = {name: self.parameters.matched(name, value) for name, value in given.items()}
         tables = table_columns(given)
         self.parameters = replace(self.parameters, known={**tables, **self.parameters.known})
         # Copies, since an iterable may reuse the memory for its next batch.

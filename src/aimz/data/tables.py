@@ -248,6 +248,20 @@ class KernelParameters:
     """Columns of each argument, in order, once a table has been read."""
     axes: Mapping[str, AxisLabels] = field(default_factory=dict)
     """Names and labels of the axes of each argument that was an xarray array in the fit."""
+    outcome: str | None = None
+    """Name of the column with the output, if it is not the name of the parameter."""
+
+    @property
+    def column_names(self) -> dict[str, str]:
+        """Name of the column of each parameter but the input."""
+        output = self.outcome or self.output
+        return {self.output: output, **{name: name for name in self.further if name != output}}
+
+    def by_parameter(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return fields of batches or of a data set with the name of the parameter in place of the outcome's name."""
+        if self.outcome not in fields or self.output in fields:
+            return fields
+        return {self.output if name == self.outcome else name: value for name, value in fields.items()}
 
     def fields(self, table: Table, *, leave: frozenset[str] = frozenset()) -> dict[str, Any]:
         """Return the arguments that a table holds.
@@ -262,9 +276,9 @@ class KernelParameters:
         TypeError
             If a column of the input is not numeric.
         """
-        named = [name for name in (self.output, *self.further) if name in table.names]
-        found = {name: self.aligned(name, table.column(name)) for name in named if name not in leave}
-        columns = tuple(name for name in table.names if name not in named)
+        named = {name: column for name, column in self.column_names.items() if column in table.names}
+        found = {name: self.aligned(name, table.column(named[name])) for name in named if name not in leave}
+        columns = tuple(name for name in table.names if name not in named.values())
         known = self.known.get(self.input)
         if self.input in table.names and (known is None or not set(known) <= set(table.names)):
             given = self.aligned(self.input, table.column(self.input))

@@ -94,7 +94,7 @@ def open_source(engine: KernelEngine, X: Any, kwargs: Mapping[str, Any], expecte
         return InputSource(table=table)
     if isinstance(X, ArrayDataset) or (isinstance(X, ArrayLoader) and not X.shuffle):
         # The arrays are in memory, so no batch needs to be made.
-        return InputSource((X if isinstance(X, ArrayDataset) else X.dataset).labelled)
+        return InputSource(engine.parameters.by_parameter((X if isinstance(X, ArrayDataset) else X.dataset).labelled))
     if not is_batches(X):
         return InputSource({names[0]: X})
     shuffled = is_shuffled(X)

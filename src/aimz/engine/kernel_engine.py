@@ -17,7 +17,10 @@ from aimz.data import (
     Posterior,
     axis_labels,
     check_axes,
+    column_names,
     is_array,
+    is_batches,
+    open_chunked_table,
     open_table,
     read_call,
 )
@@ -72,6 +75,8 @@ class KernelEngine:
         """Shape of one row of the input of the last fit; None before a fit."""
         self.whole: frozenset[str] = frozenset()
         """Arguments that are arrays without a row axis."""
+        self.outcome: str | None = None
+        """Name of the column with the output of the last fit, if `y` named one."""
 
     @staticmethod
     def of(kernel: Kernel, param_input: str, param_output: str) -> "KernelEngine":
@@ -84,7 +89,7 @@ class KernelEngine:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Start without compiled programs."""
-        self.__dict__ |= state
+        self.__dict__ |= {"outcome": None, **state}
         self.programs = CompiledPrograms(self.kernel)
 
     def read_call(
@@ -157,16 +162,53 @@ class KernelEngine:
     def parameters(self) -> KernelParameters:
         """Parameters of the kernel, for matching columns of a table."""
         signature = self.signature
-        return KernelParameters(signature.param_input, signature.param_output, signature.extra, self.tables, self.axes)
+        names = signature.param_input, signature.param_output, signature.extra
+        return KernelParameters(*names, self.tables, self.axes, self.outcome)
+
+    def copy(self) -> "KernelEngine":
+        """Return a copy that shares the structure of the kernel and the compiled programs."""
+        engine = object.__new__(KernelEngine)
+        vars(engine).update(vars(self))
+        return engine
 
     def for_fit(self, *, restart: bool) -> "KernelEngine":
         """Return a copy for a further fit; only a fit that restarts may have other columns than the last one."""
-        engine = object.__new__(KernelEngine)
-        vars(engine).update(vars(self))
+        engine = self.copy()
         if restart:
             engine.tables, engine.axes, engine.columns, engine.whole = {}, {}, None, frozenset()
-            engine.row_shape = None
+            engine.row_shape = engine.outcome = None
         return engine
+
+    def with_outcome(self, X: Any, y: Any) -> "tuple[KernelEngine, Any, Any]":
+        """Return a copy for a call whose output is the column `y` of `X`, the opened `X` and None; else all unchanged.
+
+        Raises
+        ------
+        TypeError
+            If `X` has no columns.
+        ValueError
+            If `X` has no such column.
+        """
+        if not isinstance(y, str):
+            return self, X, y
+        engine = self.copy()
+        engine.outcome = y
+        X = open_chunked_table(X, engine.parameters) or X
+        names = column_names(X, self.signature.param_input)
+        what = f"`{self.signature.param_input}`"
+        if names is None and not is_batches(X):
+            msg = (
+                f"`y={y!r}` names a column, but {what} has none; got an object of type "
+                f"`{type(X).__name__}`. Pass a data frame with that column, or the values of the outcome."
+            )
+            raise TypeError(msg)
+        if names is not None and y not in names:
+            msg = (
+                f"`y` must be the name of a column of {what}, or the values of the "
+                f"outcome; got {y!r}, and {what} has {', '.join(map(repr, names))}. Pass one of them."
+            )
+            raise ValueError(msg)
+        return engine, X, None
 
     def remember_fit_data(self, call: KernelArguments) -> None:
         """Record the abstract arguments and the columns of a fit."""

@@ -54,6 +54,8 @@ class PredictionSettings:
     """Values of sites that are given without an intervention."""
     in_sample: bool = True
     """Whether the rows are the fitted observations."""
+    named_new: bool = False
+    """Whether the caller passed ``in_sample=False``, so that the group of the result is ``predictions``."""
     changed: frozenset[str] = frozenset()
     """Arguments whose data differ from the fit; local latents that descend from them are resampled."""
     has_other_index: bool = False

@@ -109,7 +109,7 @@ def read_scenario(name: str, tree: Any, args: Any, param_input: str, *, on_batch
         "X": rest.pop(param_input),
         "intervention": rest.pop("intervention", None),
         "condition": rest.pop("condition", None),
-        "in_sample": rest.pop("in_sample", True),
+        "in_sample": rest.pop("in_sample", None),
         "return_sites": rest.pop("return_sites", None),
         "options": None if on_batch else pop_options(rest),
         "kwargs": rest,
@@ -171,7 +171,7 @@ def check_inputs(inputs: Iterable[Any]) -> None:
         raise ValueError(msg)
 
 
-def check_same_rows(calls: Iterable[KernelArguments], in_sample: Iterable[bool]) -> None:
+def check_same_rows(calls: Iterable[KernelArguments], in_sample: Iterable[bool | None]) -> None:
     """Check, before any work, that scenarios have the same rows.
 
     Raises
@@ -179,7 +179,7 @@ def check_same_rows(calls: Iterable[KernelArguments], in_sample: Iterable[bool])
     ValueError
         If their numbers of rows differ, or only one of them has the fitted observations.
     """
-    rows = [(call.n_obs, fitted) for call, fitted in zip(calls, in_sample, strict=True)]
+    rows = [(call.n_obs, fitted is None or fitted) for call, fitted in zip(calls, in_sample, strict=True)]
     other = next((one for one in rows if one != rows[0]), None)
     if other is not None:
         msg = (
@@ -228,7 +228,7 @@ def read_scenarios(scenarios: Any, baseline: Any, shared: Mapping[str, Any], par
             "X": given.pop(param_input),
             "intervention": given.pop("intervention", None),
             "condition": given.pop("condition", None),
-            "in_sample": given.pop("in_sample", True),
+            "in_sample": given.pop("in_sample", None),
             "kwargs": given,
         }
     return found

@@ -33,7 +33,7 @@ def warn_about_substitution(prepared: PreparedCall, known: KernelSpec | None) ->
     if resampled:
         warn(
             f"Local latent site(s) {quote_list(resampled)} are resampled given the sites they depend on: the input is "
-            "not the fitted observations.",
+            f"not the fitted observations.{_HOW_TO_KEEP if _is_assumed(prepared) else ''}",
             OutputWarning,
         )
     grown = prepared.new_entries
@@ -63,6 +63,14 @@ def warn_about_substitution(prepared: PreparedCall, known: KernelSpec | None) ->
         )
     _warn_about_control_flow(spec, substitution, posterior)
     _warn_about_priors(prepared, posterior)
+
+
+_HOW_TO_KEEP = " If it is, with other values, pass `in_sample=True`."
+
+
+def _is_assumed(prepared: PreparedCall) -> bool:
+    """Return whether the rows count as new because their data differ from the fit, not because the caller said so."""
+    return not prepared.settings.in_sample and not prepared.settings.named_new
 
 
 def _warn_about_priors(prepared: PreparedCall, posterior: Posterior) -> None:

@@ -54,6 +54,20 @@ class FitData:
         is_range = is_plain_range(here) or is_plain_range(there)
         return not is_range or len(here) != len(there)
 
+    def has_rows_of(self, call: KernelArguments, n_obs: int | None) -> bool:
+        """Return whether a call has the fitted rows: the fitted data, or other values under the same row labels.
+
+        ``n_obs`` is the number of rows, None if it is unknown.  Batches of an iterable with as many rows are assumed
+        to be the fitted ones.
+        """
+        if self.has_other_index(call):
+            return False
+        lengths = {shape[0] for shape, _ in self.digests.values() if shape}
+        if n_obs is not None and lengths and n_obs not in lengths:
+            return False
+        labelled = call.index is not None and self.index is not None and not is_plain_range(self.index)
+        return labelled or not self.changed(call)
+
     def other_static(self, call: KernelArguments) -> str | None:
         """Return the name of an argument that is not an array and differs from the fit, as far as it is comparable."""
         for name in sorted(call.static.keys() & self.static.keys()):

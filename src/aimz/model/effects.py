@@ -166,7 +166,9 @@ class EffectMethods(RequestMethods):
         check_same_rows(calls.values(), (one["in_sample"] for one in scenarios.values()))
         check_columns(calls.values())
         resampled = frozenset().union(*(side.resampled for side in sides))
-        calls, prepared = self._prepare_scenarios(scenarios, sources, share_labels(calls), resampled=resampled)
+        calls, prepared = self._prepare_scenarios(
+            scenarios, sources, share_labels(calls), resampled=resampled, with_result=len(scenarios) < len(sides)
+        )
         return {
             i: self._request("predict", sources[i], {None: calls[i]}, {None: prepared[i]}, scenarios[i]["options"])
             for i in scenarios

@@ -47,7 +47,8 @@ class FittingMethods(ModelBase):
         Parameters
         ----------
         X, y : array_like of shape (n_obs, ...)
-            Input and output; see "Tables" in :class:`ImpactModel`. The model keeps a reference to the output, without
+            Input and output; see "Tables" in :class:`ImpactModel`. ``y="sales"`` names the column of ``X`` with the
+            output, which is then not part of the input, in later calls either. The model keeps a reference to the output, without
             copying it, as ``observed_data`` of later results.
         num_steps : int
             SVI: number of optimization steps.
@@ -86,6 +87,7 @@ class FittingMethods(ModelBase):
         check_count(num_samples, "num_samples")
         check_flag(progress, "progress")
         with self._refit() as (engine, fit):
+            engine, _, y = engine.with_outcome(X, y)
             call = engine.read_call(X, kwargs, output=y)
             spec = engine.read_fit(call)
             engine.check_data(call, spec)
@@ -127,7 +129,7 @@ class FittingMethods(ModelBase):
             the number of padded rows, or a tuple ``(X, y)``. Rows in files (:class:`numpy.memmap`, Zarr, Dask) are read
             when they are needed.
         y : array_like of shape (n_obs, ...), optional
-            Output, if ``X`` does not contain it.
+            Output, or the name of its column, if ``X`` does not have it under the name of the kernel's parameter.
         num_samples : int
             Number of posterior draws.
         rng_key : jax.Array, optional
@@ -226,6 +228,7 @@ class FittingMethods(ModelBase):
         )
         with self._refit() as (engine, fit), self._key(rng_key) as key:
             key_steps, key_order, key_draws = jax.random.split(key, 3)
+            engine, X, y = engine.with_outcome(X, y)
             training = read_training(engine, X, y, kwargs, options, key_order)
             plan, spec = plan_fit(engine, fit, training, options, key_to_text(key))
             engine.remember_fit_data(plan.first)
@@ -316,6 +319,7 @@ class FittingMethods(ModelBase):
         rng_key = optional_key(rng_key)
         self._require_svi("train_on_batch")
         with self._refit() as (engine, fit):
+            engine, _, y = engine.with_outcome(X, y)
             call = engine.read_call(X, kwargs, output=y)
             spec = engine.read_fit(call)
             engine.check_data(call, spec)

@@ -99,7 +99,8 @@ class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMe
     *Tables.* ``X`` may be a data frame (pandas, Polars, PyArrow), an xarray array or data set, or a Zarr group.
     Streaming methods also accept a PyArrow data set (Parquet), a lazy Polars frame and a Hugging Face data set, and
     read them in chunks. A column with the name of a kernel parameter becomes that argument, unless the argument is
-    passed. The other columns must be numeric and form the input; after a fit they are matched by name, so their order
+    passed. ``y="sales"`` names the column of the output; later calls use the same column. The other columns must be
+    numeric and form the input; after a fit they are matched by name, so their order
     does not matter and additional columns are ignored. The index of a frame, or the coordinate of an array, labels the
     rows of the result. The column names label those axes of sites whose length is the number of columns.
 
@@ -163,9 +164,10 @@ class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMe
             )
             raise TypeError(msg)
         if X is not None:
-            self._engine.read_spec(self._engine.read_call(X, kwargs))
+            engine, _, values = self._engine.with_outcome(X, y)
+            engine.read_spec(engine.read_call(X, kwargs))
             if y is not None:
-                self._engine.read_spec(self._engine.read_call(X, kwargs, output=y))
+                engine.read_spec(engine.read_call(X, kwargs, output=values))
         if not check_flag(as_dict, "as_dict"):
             return describe(self._summary())
         spec = self.kernel_spec

@@ -173,7 +173,7 @@ def read_training(
     if isinstance(X, ArrayDataset | ArrayLoader):
         if y is not None:
             _raise_passed_twice(param_output, param_input)
-        fields = (X if isinstance(X, ArrayDataset) else X.dataset).labelled
+        fields = engine.parameters.by_parameter((X if isinstance(X, ArrayDataset) else X.dataset).labelled)
         if isinstance(X, ArrayLoader):
             batch_size = batch_size or X.batch_size
             order = partial(_order_of_loader, X, X.epoch)

@@ -285,6 +285,7 @@ class PosteriorMethods(RequestMethods):
         if isinstance(self._fit, PosteriorOnly) and self._fit.kind == "SVI":
             self._fit.require_inference("`diagnose`")
         if X is not None or y is not None or kwargs:
+            self._engine, _, y = self._engine.with_outcome(X, y)  # of a snapshot of the model
             call = self._engine.read_call(X, kwargs, output=y)
         if not isinstance(self._fit, SVIFit):
             posterior = self._fitted("diagnose")

@@ -36,7 +36,7 @@ class PredictionMethods(RequestMethods):
         intervention: Intervention | None = None,
         condition: Mapping[str, Any] | None = None,
         rng_key: jax.Array | None = None,
-        in_sample: bool = True,
+        in_sample: bool | None = None,
         return_sites: str | Iterable[str] | None = None,
         statistics: StatisticsLike | None = None,
         shard_axis: str = "obs",
@@ -230,7 +230,7 @@ class PredictionMethods(RequestMethods):
         intervention: Intervention | None = None,
         condition: Mapping[str, Any] | None = None,
         rng_key: jax.Array | None = None,
-        in_sample: bool = True,
+        in_sample: bool | None = None,
         return_sites: str | Iterable[str] | None = None,
         return_datatree: bool = True,
         **kwargs: Any,
@@ -255,10 +255,11 @@ class PredictionMethods(RequestMethods):
             raises an error.
         rng_key : jax.Array, optional
             Key for this call; the model's own key then does not change.
-        in_sample : bool
-            Whether the rows are the fitted observations. If True, local latent sites keep their posterior draws,
-            provided that the number of rows is the same, and the group is ``posterior_predictive``. If False, the group
-            is ``predictions``.
+        in_sample : bool, optional
+            Whether the rows are the fitted observations. By default, they are if they have the data of the fit, or its
+            row labels; all others are new observations, whose local latent sites are resampled. If True, local latent
+            sites keep their posterior draws unless they depend on data that differ from the fit. The group of the
+            result is ``predictions`` if False is passed, and ``posterior_predictive`` otherwise.
         return_sites : str or iterable of str, optional
             Sites to return. The default is the output and the deterministic sites.
         return_datatree : bool

@@ -47,7 +47,7 @@ class RequestMethods(ModelBase):
         kwargs: Mapping[str, Any],
         *,
         condition: Mapping[str, Any] | None = None,
-        in_sample: bool = True,
+        in_sample: bool | None = True,
         return_sites: str | Iterable[str] | None = None,
         options: StreamingOptions | None = None,
         method: str = "predict",
@@ -99,6 +99,7 @@ class RequestMethods(ModelBase):
     ) -> PredictionRequest:
         """Check a call that scores the output."""
         posterior = self._fitted(method)
+        self._engine, X, y = self._engine.with_outcome(X, y)  # of a snapshot of the model
         source = open_source(self._engine, X, kwargs, self._local_rows())
         call = source.arguments(self._engine, kwargs, y, scored=True)
         site = self._engine.read_scored(call, one_by_one=method == "loo")
@@ -129,17 +130,19 @@ class RequestMethods(ModelBase):
         *,
         resampled: frozenset[str] = frozenset(),
         kind: str | None = None,
+        with_result: bool = False,
     ) -> tuple[dict[Any, KernelArguments], dict[Any, PreparedCall]]:
         """Prepare scenarios so that a site resampled in any scenario is resampled in all; warn once about each.
 
         ``resampled`` are sites that a stored result to compare with records as resampled, and ``kind`` is whether
         drawn sites have their expected value.
         """
+        fitted = self._shared_rows(scenarios, sources, calls, with_result=with_result)
         given: dict[Any, KernelArguments] = {}
         prepared: dict[Any, PreparedCall] = {}
         for name, arguments in scenarios.items():
             options = {key: arguments[key] for key in ("intervention", "condition", "in_sample", "return_sites")}
-            given[name], settings = self._settings(sources[name], calls[name], **options)
+            given[name], settings = self._settings(sources[name], calls[name], fitted=fitted, **options)
             settings = replace(settings, kind=kind)
             prepared[name] = self._engine.prepare(given[name], settings)
         shared = SharedResampling.of(prepared.values(), resampled)
@@ -156,12 +159,12 @@ class RequestMethods(ModelBase):
         return given, prepared
 
     def _read_arguments(
-        self, X: Any, kwargs: Mapping[str, Any], options: StreamingOptions | None, *, in_sample: bool
+        self, X: Any, kwargs: Mapping[str, Any], options: StreamingOptions | None, *, in_sample: bool | None
     ) -> tuple[InputSource, KernelArguments]:
         """Return the source of the rows and the checked arguments of a prediction."""
         if options is None:
             return InputSource(), self._engine.read_call(X, kwargs)
-        source = open_source(self._engine, X, kwargs, self._local_rows() if in_sample else None)
+        source = open_source(self._engine, X, kwargs, None if in_sample is False else self._local_rows())
         return source, source.arguments(self._engine, kwargs, scored=False)
 
     def _settings(
@@ -171,11 +174,17 @@ class RequestMethods(ModelBase):
         *,
         intervention: Intervention | None,
         condition: Mapping[str, Any] | None,
-        in_sample: bool,
+        in_sample: bool | None,
         return_sites: str | Iterable[str] | None,
+        fitted: bool | None = None,
     ) -> tuple[KernelArguments, PredictionSettings]:
-        """Return the settings of a prediction, and its arguments with the fit's row labels if they are its rows."""
-        check_flag(in_sample, "in_sample")
+        """Return the settings of a prediction, and its arguments with the fit's row labels if they are its rows.
+
+        ``fitted`` is whether they are, if ``in_sample`` is None; by default it is found by comparing data.
+        """
+        named_new = in_sample is not None and not check_flag(in_sample, "in_sample")
+        if in_sample is None:
+            in_sample = self._has_fitted_rows(source, call) if fitted is None else fitted
         posterior = self._posterior
         assert posterior is not None
         known = self._observed if in_sample else None
@@ -193,10 +202,39 @@ class RequestMethods(ModelBase):
             intervention=intervention,
             condition=condition,
             in_sample=in_sample,
+            named_new=named_new,
             changed=changed,
             has_other_index=has_other_index,
         )
         return call, settings
+
+    def _has_fitted_rows(self, source: InputSource, call: KernelArguments) -> bool:
+        """Return whether the rows of a call are the fitted ones; without data of a fit, as many rows are."""
+        n_obs = call.n_obs if source.n_obs_known else None
+        if self._observed is not None:
+            return self._observed.has_rows_of(call, n_obs)
+        return n_obs is None or self._local_rows() in (None, n_obs)
+
+    def _shared_rows(
+        self,
+        scenarios: Mapping[Any, Mapping[str, Any]],
+        sources: Mapping[Any, InputSource],
+        calls: Mapping[Any, KernelArguments],
+        *,
+        with_result: bool,
+    ) -> bool | None:
+        """Return whether scenarios have the fitted rows: all have if one of them has; None if each of them is explicit.
+
+        ``with_result`` is whether they are compared with a result, whose rows are assumed to be the fitted ones if
+        their number is the same.
+        """
+        given = [arguments["in_sample"] for arguments in scenarios.values()]
+        if None not in given:
+            return None
+        if with_result:
+            local = self._local_rows()
+            return all(local in (None, call.n_obs) for call in calls.values())
+        return any(given) or any(self._has_fitted_rows(sources[name], call) for name, call in calls.items())
 
     def _check_prepared(self, source: InputSource, prepared: PreparedCall) -> None:
         """Check the user's labels and the order of rows against a prepared call."""
@@ -215,10 +253,10 @@ class RequestMethods(ModelBase):
         warn_about_missing(prepared.values())
         n_obs = next(iter(prepared.values())).call.n_obs if source.n_obs_known else None
         warn_about_new_rows(self._engine, prepared.values(), n_obs)
-        in_sample = all(one.settings.in_sample for one in prepared.values())
+        named_new = any(one.settings.named_new for one in prepared.values())
         return PredictionRequest(
             method=method,
-            group="posterior_predictive" if in_sample else "predictions",
+            group="predictions" if named_new else "posterior_predictive",
             scenarios=prepared,
             arguments=calls,
             source=source,
@@ -257,7 +295,8 @@ class RequestMethods(ModelBase):
             return None
         if request.scored is not None:
             return request.first.call.arrays[self.param_output]
-        same_rows = self.param_input not in request.first.settings.changed
+        settings = request.first.settings
+        same_rows = settings.in_sample and self.param_input not in settings.changed
         if request.group == "posterior_predictive" and same_rows and self._observed is not None:
             return self._observed.output
         return None

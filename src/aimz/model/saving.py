@@ -102,6 +102,8 @@ def write_model(path: Path, model: ModelState, *, overwrite: bool) -> None:
         if coords is None
         else {dim: write_labels(labels, f"coords/{dim}", arrays) for dim, labels in coords.items()},
     }
+    if engine.outcome is not None:
+        content["outcome"] = engine.outcome
     if engine.axes:
         content["axes"] = {name: [list(axis) for axis in axes] for name, axes in engine.axes.items()}
     write_bundle(path, content, arrays, overwrite=overwrite)
@@ -181,7 +183,7 @@ def read_model(path: Path, kernel: Kernel, fit: Fit, arguments: Mapping[str, Any
         example = None if about["example"] is None else read_example(about["example"])
         tables = {name: tuple(columns) for name, columns in content["tables"].items()}
         axes = {name: tuple(map(_read_axis, found)) for name, found in content.get("axes", {}).items()}
-        columns = read_columns(content["columns"])
+        columns, outcome = read_columns(content["columns"]), content.get("outcome")
         kind, digest = str(content["fit"]["kind"]), about["digest"]
         key = check_key(key_from_text(content["rng_key"]))
         results = _read_results(content, arrays)
@@ -202,7 +204,7 @@ def read_model(path: Path, kernel: Kernel, fit: Fit, arguments: Mapping[str, Any
     if example is not None and digest is not None and _traces_identically(versions):
         _warn_if_other_program(digest, kernel, example, static)
     engine.reader.spec, engine.example = spec, example
-    engine.tables, engine.columns, engine.axes = tables, columns, axes
+    engine.tables, engine.columns, engine.axes, engine.outcome = tables, columns, axes, outcome
     if example is not None and (fit.params or observed is not None):
         engine.row_shape = tuple(example.arrays[signature_of[0]].shape[1:])
     posterior = None if posterior is None else replace(posterior, params=fit.params)

@@ -62,7 +62,8 @@ class ScoringMethods(RequestMethods):
         X : array_like of shape (n_obs, ...) or iterable of batches
             Input.
         y : array_like of shape (n_obs, ...), optional
-            Output; omit it if the batches contain it.
+            Output, or the name of its column; omit it if ``X`` has it under the name of the fit or of the kernel's
+            parameter.
         rng_key : jax.Array, optional
             Key for this call, used only if local latent sites must be resampled.
         statistics, shard_axis, batch_size, store, output_dir, resume, progress, client
@@ -187,7 +188,8 @@ class ScoringMethods(RequestMethods):
         X : array_like of shape (n_obs, ...) or iterable of batches
             Input of the fit.
         y : array_like of shape (n_obs, ...), optional
-            Output of the fit; omit it if the batches contain it.
+            Output of the fit, or the name of its column; omit it if ``X`` has it under the name of the fit or of the
+            kernel's parameter.
         rng_key : jax.Array, optional
             Key for this call, used only if local latent sites must be resampled.
         batch_size : int, optional
