@@ -48,8 +48,8 @@ class FittingMethods(ModelBase):
         ----------
         X, y : array_like of shape (n_obs, ...)
             Input and output; see "Tables" in :class:`ImpactModel`. ``y="sales"`` names the column of ``X`` with the
-            output, which is then not part of the input, in later calls either. The model keeps a reference to the output, without
-            copying it, as ``observed_data`` of later results.
+            output, which is then not part of the input, in later calls either. The model keeps a reference to the
+            output, without copying it, as ``observed_data`` of later results.
         num_steps : int
             SVI: number of optimization steps.
         num_samples : int
