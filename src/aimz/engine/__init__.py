@@ -4,6 +4,7 @@ from aimz.engine.fingerprint import digests_for, fingerprint_of, known_digests, 
 from aimz.engine.inputs import InputSource, check_order, open_source
 from aimz.engine.kernel_engine import KernelEngine
 from aimz.engine.layout import InputLayout, RowFeed
+from aimz.engine.named_outcome import with_outcome
 from aimz.engine.options import StreamingOptions, read_options
 from aimz.engine.outputs import OutputSpec, missing_steps, output_shapes, output_variables
 from aimz.engine.panels import Panel
@@ -85,4 +86,5 @@ __all__ = [
     "warn_about_missing",
     "warn_about_new_rows",
     "warn_about_substitution",
+    "with_outcome",
 ]

@@ -17,10 +17,7 @@ from aimz.data import (
     Posterior,
     axis_labels,
     check_axes,
-    column_names,
     is_array,
-    is_batches,
-    open_chunked_table,
     open_table,
     read_call,
 )
@@ -178,37 +175,6 @@ class KernelEngine:
             engine.tables, engine.axes, engine.columns, engine.whole = {}, {}, None, frozenset()
             engine.row_shape = engine.outcome = None
         return engine
-
-    def with_outcome(self, X: Any, y: Any) -> "tuple[KernelEngine, Any, Any]":
-        """Return a copy for a call whose output is the column `y` of `X`, the opened `X` and None; else all unchanged.
-
-        Raises
-        ------
-        TypeError
-            If `X` has no columns.
-        ValueError
-            If `X` has no such column.
-        """
-        if not isinstance(y, str):
-            return self, X, y
-        engine = self.copy()
-        engine.outcome = y
-        X = open_chunked_table(X, engine.parameters) or X
-        names = column_names(X, self.signature.param_input)
-        what = f"`{self.signature.param_input}`"
-        if names is None and not is_batches(X):
-            msg = (
-                f"`y={y!r}` names a column, but {what} has none; got an object of type "
-                f"`{type(X).__name__}`. Pass a data frame with that column, or the values of the outcome."
-            )
-            raise TypeError(msg)
-        if names is not None and y not in names:
-            msg = (
-                f"`y` must be the name of a column of {what}, or the values of the "
-                f"outcome; got {y!r}, and {what} has {', '.join(map(repr, names))}. Pass one of them."
-            )
-            raise ValueError(msg)
-        return engine, X, None
 
     def remember_fit_data(self, call: KernelArguments) -> None:
         """Record the abstract arguments and the columns of a fit."""

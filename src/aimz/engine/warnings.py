@@ -69,7 +69,7 @@ _HOW_TO_KEEP = " If it is, with other values, pass `in_sample=True`."
 
 
 def _is_assumed(prepared: PreparedCall) -> bool:
-    """Return whether the rows count as new because their data differ from the fit, not because the caller said so."""
+    """Return whether the rows count as new because their data differ from the fit, without ``in_sample=False``."""
     return not prepared.settings.in_sample and not prepared.settings.named_new
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import jax
 
 from aimz.data import check_count, check_flag, key_to_text
-from aimz.engine import KernelEngine
+from aimz.engine import KernelEngine, with_outcome
 from aimz.errors import FitWarning, warn
 from aimz.inference import FitData, PosteriorOnly, SVIFit
 from aimz.model.base import ModelBase, optional_key
@@ -87,7 +87,7 @@ class FittingMethods(ModelBase):
         check_count(num_samples, "num_samples")
         check_flag(progress, "progress")
         with self._refit() as (engine, fit):
-            engine, _, y = engine.with_outcome(X, y)
+            engine, _, y = with_outcome(engine, X, y)
             call = engine.read_call(X, kwargs, output=y)
             spec = engine.read_fit(call)
             engine.check_data(call, spec)
@@ -228,7 +228,7 @@ class FittingMethods(ModelBase):
         )
         with self._refit() as (engine, fit), self._key(rng_key) as key:
             key_steps, key_order, key_draws = jax.random.split(key, 3)
-            engine, X, y = engine.with_outcome(X, y)
+            engine, X, y = with_outcome(engine, X, y)
             training = read_training(engine, X, y, kwargs, options, key_order)
             plan, spec = plan_fit(engine, fit, training, options, key_to_text(key))
             engine.remember_fit_data(plan.first)
@@ -319,7 +319,7 @@ class FittingMethods(ModelBase):
         rng_key = optional_key(rng_key)
         self._require_svi("train_on_batch")
         with self._refit() as (engine, fit):
-            engine, _, y = engine.with_outcome(X, y)
+            engine, _, y = with_outcome(engine, X, y)
             call = engine.read_call(X, kwargs, output=y)
             spec = engine.read_fit(call)
             engine.check_data(call, spec)

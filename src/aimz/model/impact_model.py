@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from numpyro.infer import MCMC, SVI
 
 from aimz.data import check_flag, read_input_dir, read_output_dir
+from aimz.engine import with_outcome
 from aimz.inference import PosteriorOnly, make_fit
 from aimz.model.base import LIVE_MODELS, on_snapshot
 from aimz.model.effects import EffectMethods
@@ -164,7 +165,7 @@ class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMe
             )
             raise TypeError(msg)
         if X is not None:
-            engine, _, values = self._engine.with_outcome(X, y)
+            engine, _, values = with_outcome(self._engine, X, y)
             engine.read_spec(engine.read_call(X, kwargs))
             if y is not None:
                 engine.read_spec(engine.read_call(X, kwargs, output=values))

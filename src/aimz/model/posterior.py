@@ -12,6 +12,7 @@ import numpy as np
 from numpyro.infer import MCMC
 
 from aimz.data import check_count, check_flag, read_draws
+from aimz.engine import with_outcome
 from aimz.inference import PosteriorOnly, SVIFit, check_chains, check_variational
 from aimz.kernel import check_draws
 from aimz.model.base import on_snapshot, optional_key
@@ -285,7 +286,7 @@ class PosteriorMethods(RequestMethods):
         if isinstance(self._fit, PosteriorOnly) and self._fit.kind == "SVI":
             self._fit.require_inference("`diagnose`")
         if X is not None or y is not None or kwargs:
-            self._engine, _, y = self._engine.with_outcome(X, y)  # of a snapshot of the model
+            self._engine, _, y = with_outcome(self._engine, X, y)  # of a snapshot of the model
             call = self._engine.read_call(X, kwargs, output=y)
         if not isinstance(self._fit, SVIFit):
             posterior = self._fitted("diagnose")

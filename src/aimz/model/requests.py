@@ -23,6 +23,7 @@ from aimz.engine import (
     warn_about_missing,
     warn_about_new_rows,
     warn_about_substitution,
+    with_outcome,
 )
 from aimz.kernel import Scored
 from aimz.model.averages import sum_over_rows
@@ -99,7 +100,7 @@ class RequestMethods(ModelBase):
     ) -> PredictionRequest:
         """Check a call that scores the output."""
         posterior = self._fitted(method)
-        self._engine, X, y = self._engine.with_outcome(X, y)  # of a snapshot of the model
+        self._engine, X, y = with_outcome(self._engine, X, y)  # of a snapshot of the model
         source = open_source(self._engine, X, kwargs, self._local_rows())
         call = source.arguments(self._engine, kwargs, y, scored=True)
         site = self._engine.read_scored(call, one_by_one=method == "loo")
