@@ -1,6 +1,14 @@
-"""Sphinx configuration. The build needs no network access."""
+"""Sphinx configuration. Neither the build nor the site needs network access."""
+
+import sys
+from pathlib import Path
 
 import aimz
+
+DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS / "_ext"))
+
+import site_pages  # noqa: E402
 
 project = "aimz"
 version = release = aimz.__version__
@@ -8,25 +16,65 @@ version = release = aimz.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
     "numpydoc",
-    "myst_parser",
+    "myst_nb",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "site_pages",
 ]
-source_suffix = {".md": "markdown"}
-exclude_patterns = ["_build"]
-myst_heading_anchors = 3
+source_suffix = {
+    ".md": "myst-nb",
+    ".ipynb": "myst-nb",
+    ".rst": "restructuredtext",
+}
+exclude_patterns = ["_build", "jupyter_execute", "reference/*.txt"]
+templates_path = ["_templates"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 4
+nb_execution_mode = "off"  # the notebooks are stored with their outputs
+nb_merge_streams = True
+nb_number_source_lines = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # types are in the numpydoc sections
-autosummary_generate = False  # every object is on the one reference page
+autosummary_generate = True
+autosummary_ignore_module_all = False
 numpydoc_class_members_toctree = False
-numpydoc_show_inherited_class_members = False
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = True
+numpydoc_xref_ignore = "all"
+
+intersphinx_mapping = site_pages.write_inventories(
+    DOCS / "_build" / "inventories"
+)
+
+# Prompts and output of the examples are not copied.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+copybutton_selector = "div.highlight:not(.highlight-text *) pre"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "aimz"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_favicon = "_static/favicon.svg"
+html_extra_path = ["llms.txt"]
 html_show_copyright = False
 html_show_sourcelink = False
 html_theme_options = {
+    "logo": {
+        "image_light": "_static/favicon.svg",
+        "image_dark": "_static/favicon.svg",
+        "text": "aimz",
+    },
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],
+    "show_toc_level": 2,
+    "header_links_before_dropdown": 5,
+    "show_prev_next": True,
+    "footer_start": [],
+    "footer_end": [],
+    "pygments_light_style": "tango",
 }
 html_sidebars = {"**": ["sidebar-nav-bs"], "index": []}
