@@ -72,6 +72,7 @@ dist: $(VENV)/.made ## Build wheel and sdist, and check each in an empty environ
 	rm -rf .venv-dist
 
 docs: $(VENV)/.docs ## Build the documentation into docs/_build
+	rm -rf docs/_build docs/api
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 	@echo "open docs/_build/index.html"
 

@@ -24,9 +24,9 @@ extensions = [
     "site_pages",
 ]
 source_suffix = {
+    ".rst": "restructuredtext",  # first: autosummary writes in this format
     ".md": "myst-nb",
     ".ipynb": "myst-nb",
-    ".rst": "restructuredtext",
 }
 exclude_patterns = ["_build", "jupyter_execute", "reference/*.txt"]
 templates_path = ["_templates"]
@@ -44,6 +44,29 @@ numpydoc_class_members_toctree = False
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = True
 numpydoc_xref_ignore = "all"
+numpydoc_xref_aliases = {
+    name: f":class:`{name}`"
+    for name in (
+        "distributed.Client",
+        "jax.Array",
+        "matplotlib.axes.Axes",
+        "matplotlib.figure.Figure",
+        "mlflow.models.Model",
+        "mlflow.models.ModelSignature",
+        "numpyro.infer.MCMC",
+        "numpyro.infer.SVI",
+        "numpyro.infer.svi.SVIState",
+        "pandas.DataFrame",
+        "xarray.DataArray",
+        "xarray.DataTree",
+        "xarray.Dataset",
+    )
+}
+numpydoc_xref_aliases |= {
+    "ImpactModel": ":class:`aimz.ImpactModel`",
+    "ArrayDataset": ":class:`aimz.utils.data.ArrayDataset`",
+    "ArrayLoader": ":class:`aimz.utils.data.ArrayLoader`",
+}
 
 intersphinx_mapping = site_pages.write_inventories(
     DOCS / "_build" / "inventories"

@@ -3,11 +3,14 @@
 import contextlib
 import doctest
 import importlib
+import importlib.util
+import inspect
 import io
 import pkgutil
 import re
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +19,10 @@ import pytest
 import aimz
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+
+import reference_pages  # noqa: E402
+
 PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts)]
 FENCE = re.compile(r"^```([\w{}-]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"-?\d+(?:\.\d*)?")
@@ -98,21 +105,56 @@ def test_examples_in_docstrings(name):
     assert result.failed == 0
 
 
+def resolve(path: str) -> object:
+    """Return the object at a dotted path; a function takes precedence over a module of the same name."""
+    value: object = aimz
+    for name in path.split(".")[1:]:
+        value = getattr(value, name, None) or importlib.import_module(f"{value.__name__}.{name}")
+    return value
+
+
 def documented() -> dict[str, object]:
-    """Return what the reference page has an entry for: path to object."""
+    """Return the objects that have a page in the reference, by path."""
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    paths = re.findall(r"^\.\. (?:auto|py:)(?:class|exception|function|data):: (\S+)$", text, re.MULTILINE)
-    return {path: getattr(importlib.import_module(path.rpartition(".")[0]), path.rpartition(".")[2]) for path in paths}
+    paths = re.findall(r"^   (aimz\.\S+)$", text, re.MULTILINE)
+    return {path: resolve(path) for path in paths}
 
 
 @pytest.mark.parametrize("module", ["aimz", "aimz.model", "aimz.errors", "aimz.mlflow", "aimz.plots"])
 def test_every_public_name_has_an_entry_in_the_reference(module):
     entries = documented()
     public = importlib.import_module(module)
-    for name in public.__all__:
+    for name in set(public.__all__) - {"__version__"}:
         value = getattr(public, name)
         same_object = isinstance(value, type) and any(entry is value for entry in entries.values())
         assert f"{module}.{name}" in entries or same_object, f"docs/api.md has no entry for {module}.{name}"
+
+
+def test_every_member_of_the_model_has_an_entry_in_the_reference():
+    members = {f"aimz.ImpactModel.{name}" for name in dir(aimz.ImpactModel) if not name.startswith("_")}
+    assert members <= set(documented()), "docs/api.md and docs/reference lack members of ImpactModel"
+
+
+def test_every_page_of_the_reference_has_an_example_and_related_objects():
+    examples, related = reference_pages.examples(), reference_pages.related()
+    known = documented()
+    for path, value in known.items():
+        text = inspect.getdoc(value) or ""
+        assert "Examples\n---" in text or path in examples, f"docs/reference/examples.txt lacks {path}"
+        assert "See Also\n---" in text or path in related, f"docs/reference/related.txt lacks {path}"
+    unknown = (set(examples) | set(related)) - set(known)
+    assert not unknown, f"docs/reference names {unknown}, which have no page"
+
+
+def test_examples_of_the_reference():
+    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner()
+    start = parser.get_doctest(aimz.ImpactModel.__doc__, {}, "ImpactModel", None, 0)
+    runner.run(start, clear_globs=False)
+    for path, text in reference_pages.examples().items():
+        with warnings.catch_warnings():  # examples change the filters
+            runner.run(parser.get_doctest(f"{text}\n", dict(start.globs), path, None, 0))
+    assert runner.tries > 0
+    assert runner.failures == 0
 
 
 @pytest.mark.slow
@@ -121,8 +163,10 @@ def test_sphinx_builds_without_a_warning(tmp_path):
     folders = ["-d", str(tmp_path / "doctrees"), str(ROOT / "docs"), str(tmp_path / "html")]
     built = subprocess.run([*command, *folders], capture_output=True, text=True, timeout=120, check=False, cwd=ROOT)
     assert built.returncode == 0, built.stdout + built.stderr
-    reference = (tmp_path / "html" / "api.html").read_text(encoding="utf-8")
+    html = tmp_path / "html"
+    reference = (html / "api" / "aimz.ImpactModel.estimate_effect.html").read_text(encoding="utf-8")
     assert 'id="aimz.ImpactModel.estimate_effect"' in reference
+    assert "See also" in reference
 
 
 def test_the_readme_gives_both_commands_and_no_dead_link():

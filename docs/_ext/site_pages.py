@@ -1,12 +1,13 @@
-"""Sphinx extension of the site: inventories as text, formulae as MathML, See Also and examples of the reference."""
+"""Sphinx extension of the site: inventories as text, formulae as MathML, complete pages of the reference."""
 
-import re
 import zlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from latex2mathml.converter import convert
+from reference_pages import examples, related
 from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
@@ -37,28 +38,17 @@ def visit_formula(translator: Any, node: nodes.Element) -> None:
     raise nodes.SkipNode
 
 
-def related() -> dict[str, list[str]]:
-    """Return the related objects of each public object, from the groups in `related.txt`."""
-    found: dict[str, list[str]] = {}
-    for line in (DOCS / "reference" / "related.txt").read_text(encoding="utf-8").splitlines():
-        names = line.partition("#")[0].split()
-        for name in names:
-            others = found.setdefault(name, [])
-            others += [other for other in names if other != name and other not in others]
-    return found
-
-
-def examples() -> dict[str, str]:
-    """Return the examples of the reference, which continue the example of `ImpactModel`."""
-    text = (DOCS / "reference" / "examples.txt").read_text(encoding="utf-8")
-    parts = re.split(r"^\[(\S+)\]\n", text, flags=re.MULTILINE)[1:]
-    return {name: body.strip("\n") for name, body in zip(parts[::2], parts[1::2], strict=True)}
-
-
-def complete_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+def complete_docstring(
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: Any,
+    options: Any,
+    lines: list[str],
+) -> None:
     """Add the sections See Also and Examples to docstrings that lack them."""
     del app, what, obj, options
-    underlined = {first for first, second in zip(lines, lines[1:], strict=False) if second and set(second) == {"-"}}
+    underlined = {first for first, second in pairwise(lines) if second and set(second) == {"-"}}
     if "See Also" not in underlined and (names := related().get(name)):
         section = ["", "See Also", "--------", *names, ""]
         ends = [lines.index(title) for title in ("Notes", "References", "Examples") if title in underlined]
