@@ -16,6 +16,7 @@ import pytest
 import aimz
 from aimz import _distribution
 from aimz.engine.options import RESERVED_PARAMETERS
+from slow_cases import slow_except
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "aimz"
@@ -179,7 +180,7 @@ def test_files_of_the_other_distribution_are_detected(tmp_path, other_is_last):
         _distribution.check_distribution(package)
 
 
-@pytest.mark.parametrize("before", ["arviz_base", "arviz_stats", "arviz_plots"])
+@pytest.mark.parametrize("before", slow_except(["arviz_base", "arviz_stats", "arviz_plots"], "arviz_plots"))
 def test_numpyro_is_loaded_once_whatever_was_imported_before(before):
     """A package that loads NumPyro at the first touch would leave a kernel's sites and our handlers strangers."""
     code = (

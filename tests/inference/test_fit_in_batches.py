@@ -14,6 +14,7 @@ from numpyro.infer.autoguide import AutoGuideList, AutoLaplaceApproximation, Aut
 
 from aimz import ImpactModel
 from aimz.utils.data import ArrayDataset, ArrayLoader
+from slow_cases import slow_except
 
 N = 10_000
 X = np.asarray(random.normal(random.key(0), (N, 3)))
@@ -102,7 +103,7 @@ def annealed(steps):
     return optax.adam(optax.cosine_decay_schedule(0.02, steps))
 
 
-@pytest.mark.parametrize("name", CLOSED)
+@pytest.mark.parametrize("name", slow_except(CLOSED, "plated", "without_plate", "by_factor", "second_site", "weighted"))
 def test_posterior_equals_closed_form(name):
     """b ~ N(m, S), with S = (precision X'X + I / 100)^-1: mean field finds its mean, and 1 / sqrt(diag(S^-1)) as sd."""
     kernel, y, more, precision, measured = CLOSED[name]
@@ -119,7 +120,9 @@ def test_posterior_equals_closed_form(name):
     assert model.vi_result.losses.shape == (20_000,)
 
 
-@pytest.mark.parametrize(("batch_size", "n_steps"), [(33, 61), (900, 3), (2_000, 1), (5_000, 1)])
+@pytest.mark.parametrize(
+    ("batch_size", "n_steps"), [(33, 61), pytest.param(900, 3, marks=pytest.mark.slow), (2_000, 1), (5_000, 1)]
+)
 def test_any_batch_size(batch_size, n_steps):
     """Including a shorter last batch, and a single batch."""
     x, y = X[:2_000], Y[:2_000]

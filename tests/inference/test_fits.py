@@ -21,6 +21,7 @@ from numpyro.infer.autoguide import (
 )
 
 from aimz import ImpactModel
+from slow_cases import slow_except
 
 N = 200
 X = np.asarray(random.normal(random.key(0), (N, 2)))
@@ -79,7 +80,7 @@ def weights(model) -> np.ndarray:
     return np.c_[model.posterior["a"], model.posterior["b"]]
 
 
-@pytest.mark.parametrize("name", GUIDES)
+@pytest.mark.parametrize("name", slow_except(GUIDES, "AutoNormal", "AutoMultivariateNormal", "by hand"))
 def test_guides_find_posterior(name):
     svi = SVI(kernel, GUIDES[name](), numpyro.optim.Adam(schedule), Trace_ELBO(num_particles=4))
     model = ImpactModel(kernel, random.key(3), svi).fit_on_batch(X, Y, num_steps=3000, progress=False)

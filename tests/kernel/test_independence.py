@@ -26,6 +26,7 @@ from numpyro.infer import MCMC, NUTS
 from numpyro.infer.reparam import LocScaleReparam
 
 from aimz import ImpactModel, PerformanceWarning
+from slow_cases import slow_except
 
 pytestmark = pytest.mark.usefixtures("plain_code")
 
@@ -553,7 +554,7 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", slow_except(WHOLE, *(WHOLE.keys() - {"Gaussian process"})))
 def test_interacting_kernels_are_computed_together(name):
     together, ours, model = WHOLE[name].stream()
     assert together, "the kernel was cut"

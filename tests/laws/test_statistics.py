@@ -23,6 +23,7 @@ from aimz.statistics import Statistics, read_statistics
 from aimz.store import InMemoryStore, TemporaryFileStore
 from aimz.utils.data import ArrayDataset, ArrayLoader
 from kernels import CASES, QUICK_CASES, each_kernel
+from slow_cases import slow_except
 from stream_helpers import MEMORY, D, N, arrays, new_model, padded_batches, shared
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents")
@@ -167,7 +168,7 @@ def every_shape_model(n_draws: int = 31, **options: Any):
 
 
 @pytest.mark.parametrize("shard_axis", ["obs", "draw"])
-@pytest.mark.parametrize("num_chains", [1, 2])
+@pytest.mark.parametrize("num_chains", slow_except([1, 2], 2))
 def test_sites_of_every_shape_and_type(shard_axis, num_chains, tmp_path):
     """Chains count together; rows and draws are cut alike."""
     model = every_shape_model(32, num_chains=num_chains)

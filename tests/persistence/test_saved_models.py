@@ -105,7 +105,7 @@ SCHEDULED = optax.chain(optax.clip(1.0), optax.adamw(optax.cosine_decay_schedule
     ("of", "make"),
     [
         (kernel, svi),
-        (kernel, partial(svi, optimizer=SCHEDULED, guide=AutoMultivariateNormal)),
+        pytest.param(kernel, partial(svi, optimizer=SCHEDULED, guide=AutoMultivariateNormal), marks=pytest.mark.slow),
         (normalised, svi),
         (local, svi),
     ],

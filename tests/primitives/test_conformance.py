@@ -48,6 +48,7 @@ from aimz.primitives import (
     subsample,
     validate_model,
 )
+from slow_cases import slow_except
 
 N_OBS, N_DRAWS = 8, 3
 X = np.asarray(random.normal(random.key(1), (N_OBS, 2)))
@@ -177,7 +178,9 @@ USES = [
     Use(with_get_mask, minibatches=True, extra={"seen": SEEN}),
     Use(random_networks),
 ]
-EACH = pytest.mark.parametrize("use", USES, ids=lambda use: use.kernel.__name__)
+EACH = pytest.mark.parametrize(
+    "use", slow_except(USES, *(u for u in USES if u.kernel is not random_networks)), ids=lambda use: use.kernel.__name__
+)
 
 
 def new_model(use):

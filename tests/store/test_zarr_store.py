@@ -31,6 +31,7 @@ from aimz.store import (
     ZarrStore,
     check_result,
 )
+from slow_cases import slow_except
 
 GROUP = "posterior_predictive"
 N_ROWS, CHUNK = 10, 4
@@ -557,7 +558,7 @@ def whole_call(directory: Path, shape: tuple[int | None, ...]) -> None:
     store.finish(N_ROWS)
 
 
-@pytest.mark.parametrize("torn", [False, True])
+@pytest.mark.parametrize("torn", slow_except([False, True], True))
 @pytest.mark.parametrize("shape", [(2, 3, N_ROWS), (2, 3, None)])
 def test_resumed_run_writes_the_same_files_wherever_it_was_killed(tmp_path, monkeypatch, shape, torn):
     """The kill is between two file operations, or between opening a file and writing to it."""
