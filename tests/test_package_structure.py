@@ -26,6 +26,7 @@ PACKAGES = [
     "_distribution",
     "types",
     "_imports",
+    "compilation_cache",
     "progress",
     "samplers",
     "kernel",

@@ -23,6 +23,7 @@ from aimz.data import KernelArguments
 from aimz.errors import FitWarning, warn
 from aimz.inference.compiled_setup import initial_state
 from aimz.inference.minibatch_scaling import RowScale, enumerates_discrete
+from aimz.inference.ordered_elbo import in_order_of_sites
 from aimz.kernel import LRUCache, freeze, isolated
 from aimz.progress import ProgressBar
 
@@ -180,10 +181,11 @@ class SVIPrograms:
         """Return one step that leaves the state unchanged if the loss or the new parameters are not finite."""
         # `Minimize` runs a whole optimisation in one update and does not support `stable_update`.
         stable = not isinstance(self._svi.optim, Minimize)
-        update = self._svi.stable_update if stable else self._svi.update
 
         @isolated
         def step(state: SVIState, arrays: Mapping[str, jax.Array], scale: Any) -> tuple[SVIState, jax.Array, jax.Array]:
+            svi = in_order_of_sites(self._svi)
+            update = svi.stable_update if stable else svi.update
             with RowScale(names, scale) if names else nullcontext():
                 new, loss = update(state, **arrays, **static)
             is_finite = jnp.isfinite(loss)
