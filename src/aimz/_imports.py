@@ -24,7 +24,7 @@ NUMPYRO: str = numpyro.__version__
 """Version of NumPyro; reading it loads the whole package."""
 
 _HEAVY = ("zarr", "xarray", "dask.array")
-"""Packages imported in a thread while the kernel is traced and compiled, which takes as long on another core."""
+"""Packages imported in a thread while programs are compiled, which takes as long on another core."""
 _threads: list[threading.Thread] = []
 
 

@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from aimz._imports import begin_imports
 from aimz.data import check_count, check_flag, read_output_dir
 from aimz.errors import IncompleteResultError
 from aimz.statistics import Reduction, read_statistics
@@ -89,7 +88,6 @@ def read_options(
     ImportError
         If the package for a kind of URL is missing.
     """
-    begin_imports()
     for name, value, known in (("store", store, ("persistent", "memory")), ("shard_axis", shard_axis, ("obs", "draw"))):
         if value not in known:
             msg = f"`{name}` must be {known[0]!r} or {known[1]!r}; got {value!r}."

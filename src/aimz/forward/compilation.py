@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from aimz._imports import begin_imports
 from aimz.compilation_cache import begin_caching
 from aimz.data import GENERATOR
 from aimz.forward.densities import READERS
@@ -72,6 +73,7 @@ class CompiledPrograms:
     """LRU cache of the traced and compiled programs of a kernel."""
 
     def __init__(self, kernel: Kernel) -> None:
+        begin_imports()
         begin_caching()
         self._kernel = kernel
         self._programs = LRUCache[CompiledProgram]()
