@@ -57,7 +57,7 @@ class FittedRows:
 
     @staticmethod
     def check_unchanged(observed: FitData | None, call: KernelArguments, given: Container[str] = ()) -> None:
-        """Raise if an array of the fit was modified in place since; ``given`` are arguments that were passed anew.
+        """Raise if an array of the fit was modified in place since; ``given`` are arguments that were passed now.
 
         Raises
         ------
