@@ -38,11 +38,11 @@ PACKAGES = [
     "store",
     "stream",
     "output",
+    "plots",
     "inference",
     "engine",
     "distributed",
     "model",
-    "plots",
     "primitives",
     "mlflow",
 ]
@@ -112,10 +112,13 @@ def test_every_module_says_what_is_public(path):
 def test_public_names():
     from aimz import errors, model
 
-    own = {"ImpactModel", "__version__", "in_words", "open_result", "summary"}
+    own = {"EffectResult", "ImpactModel", "__version__", "in_words", "open_result", "summary"}
     assert set(aimz.__all__) == own | set(errors.__all__)
     assert all(getattr(aimz, name) is getattr(errors, name) for name in set(aimz.__all__) - own)
     assert aimz.ImpactModel is model.ImpactModel
+    assert aimz.EffectResult is model.EffectResult
+    assert set(dir(aimz)) == set(aimz.__all__) | {"mlflow", "plots", "primitives", "utils"}
+    assert all(hasattr(aimz, name) for name in dir(aimz))
     assert model.KernelSpec.__name__ == "KernelSpec"
     assert issubclass(errors.NotFittedError, ValueError)
     assert issubclass(errors.KernelValidationError, ValueError)
@@ -212,6 +215,7 @@ def test_parameters_next_to_kernel_arguments_are_reserved():
     checked = {"baseline", "by", "contrast", "kind", "nan_policy", "scenarios", "weights"}
     for name, method in inspect.getmembers(aimz.ImpactModel, inspect.isfunction):
         parameters = inspect.signature(method).parameters
-        if not name.startswith("_") and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        if not name.startswith("_") and name != "effect" and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             given = {p.name for p in parameters.values() if p.kind is not p.VAR_KEYWORD}
+            # The keyword arguments of `effect` are interventions, which may also be passed as a mapping.
             assert given - RESERVED_PARAMETERS <= (checked if name == "compare_scenarios" else set()), name

@@ -24,12 +24,13 @@ from aimz.errors import (
     SavedModelError,
     StaleResultError,
 )
-from aimz.model import ImpactModel
+from aimz.model import EffectResult, ImpactModel
 
 __all__ = [
     "AimzWarning",
     "CheckpointError",
     "ClusterError",
+    "EffectResult",
     "FitWarning",
     "ImpactModel",
     "IncompleteResultError",
@@ -58,3 +59,8 @@ def __getattr__(name: str) -> Any:
         return getattr(output, name)
     msg = f"module 'aimz' has no attribute {name!r}"
     raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    """Return the public names, and the modules that are imported on first access."""
+    return sorted([*__all__, "mlflow", "plots", "primitives", "utils"])

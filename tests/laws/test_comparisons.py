@@ -1136,12 +1136,13 @@ def check_sentences(tree: xr.DataTree, contrast: Any, groups: tuple[str, ...], o
         close(says(between, r"to #"), upper)
         level = 50 if options else 89
         assert f"({level} % {'HDI ' if options else ''}interval" in text
-        above = line[f"P(>{null:g})"]
-        probability = says(text, rf"; above {null:g} with probability (?:over |under )?# %")
-        if above in (0, 1):
-            assert ("over 99.75 %" if above else "under 0.25 %") in text  # of 400 draws
+        below = mean < null  # no draw equals no effect
+        share = 1 - line[f"P(>{null:g})"] if below else line[f"P(>{null:g})"]
+        probability = says(text, rf"; {'below' if below else 'above'} {null:g} with probability (?:over |under )?# %")
+        if share in (0, 1):
+            assert ("over 99.75 %" if share else "under 0.25 %") in text  # of 400 draws
         else:
-            close(probability, 100 * above)
+            close(probability, 100 * share)
         assert ("which way it goes is open" in text) == (line[low] <= null <= line[high])
         ends = [f"{percent * end:.3g}{' %' if contrast == 'lift' else ''}" for end in rope]
         inside = says(text, rf"It lies between {ends[0]} and {ends[1]} with probability (?:over |under )?# %\.$")
@@ -1168,7 +1169,7 @@ def test_all_draws_on_one_side_are_not_certainty():
     assert "above 0 with probability over 98 %" in text
     assert "open" not in text
     (text,) = aimz.in_words(-draws)
-    assert "above 0 with probability under 2 %" in text
+    assert "below 0 with probability over 98 %" in text
     assert math.isclose(says(text, "`change` is # on average"), -1.5)
 
 

@@ -20,6 +20,7 @@ from aimz.engine.scenarios import (
     Scenario,
     check_columns,
     check_inputs,
+    check_nan_policy,
     check_return_sites,
     check_same_rows,
     check_same_sites,
@@ -31,6 +32,7 @@ from aimz.engine.scenarios import (
     share_labels,
     share_rows,
 )
+from aimz.engine.treatments import Question, read_interventions, read_treatment, read_where
 from aimz.engine.warnings import warn_about_missing, warn_about_substitution
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "PredictionRequest",
     "PredictionSettings",
     "PreparedCall",
+    "Question",
     "RangeDigests",
     "ResultDirectory",
     "RowFeed",
@@ -57,6 +60,7 @@ __all__ = [
     "blocks_per_device",
     "check_columns",
     "check_inputs",
+    "check_nan_policy",
     "check_order",
     "check_return_sites",
     "check_same_rows",
@@ -75,11 +79,14 @@ __all__ = [
     "output_variables",
     "plan_request",
     "read_groups_of",
+    "read_interventions",
     "read_kind",
     "read_options",
     "read_pair",
     "read_scenario",
     "read_scenarios",
+    "read_treatment",
+    "read_where",
     "share_labels",
     "share_rows",
     "versions",

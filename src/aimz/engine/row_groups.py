@@ -1,6 +1,6 @@
 """Groups and weights of rows, read from `by=` and `weights=`."""
 
-__all__ = ["omit_rows_with_nan", "read_groups_of"]
+__all__ = ["omit_rows_with_nan", "read_groups_of", "read_labels"]
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -26,7 +26,7 @@ def read_groups_of(by: Any, weights: Any, X: Any, call: KernelArguments, source:
     check_aligned({"X": X, **labels_by, "weights": weights})
     given = {("by", name): labels for name, labels in _read_by(by, X, call.rows, call.n_obs).items()}
     if isinstance(weights, str):
-        weights = _read_by(weights, X, call.rows, call.n_obs, "weights")[weights]
+        weights = read_labels(weights, X, call, "weights")
     if weights is not None:
         given["weights", ""] = weights
     n_obs = call.n_obs if source.n_obs_known else None
@@ -103,6 +103,11 @@ def omit_rows_with_nan(groups: Groups, calls: Iterable[PreparedCall]) -> Groups:
 
 _ROWS = 2**16
 """Number of rows that are read together."""
+
+
+def read_labels(name: str, X: Any, call: KernelArguments, option: str) -> Any:
+    """Return the values of a column or an argument with one value for each row, which an option names."""
+    return _read_by(name, X, call.rows, call.n_obs, option)[name]
 
 
 def _read_by(by: Any, X: Any, arrays: Mapping[str, RowReader], n_obs: int, option: str = "by") -> dict[str, Any]:

@@ -4,6 +4,7 @@ __all__ = [
     "Scenario",
     "check_columns",
     "check_inputs",
+    "check_nan_policy",
     "check_return_sites",
     "check_same_rows",
     "check_same_sites",
@@ -302,6 +303,13 @@ def read_kind(kind: Any, *, of_draws: bool = False) -> EffectKind:
         )
         raise ValueError(msg)
     return "expected" if kind == "expected" else "outcome"
+
+
+def check_nan_policy(nan_policy: Any) -> None:
+    """Raise ``ValueError`` if the treatment of rows with NaN is unknown."""
+    if nan_policy not in ("propagate", "omit"):
+        msg = f"`nan_policy` must be 'propagate' or 'omit'; got {nan_policy!r}. Omit it to average all rows."
+        raise ValueError(msg)
 
 
 def check_return_sites(return_sites: Any) -> None:

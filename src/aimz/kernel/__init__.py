@@ -15,6 +15,7 @@ from aimz.kernel.masks import seen_mask, strip_wrappers
 from aimz.kernel.output_support import OutputSupport, within_support
 from aimz.kernel.row_independence import site_obstacle
 from aimz.kernel.row_jaxpr import RowUse, row_use
+from aimz.kernel.scenario_names import OBSERVED, name_settings
 from aimz.kernel.signature import KernelSignature, kernel_name, read_signature
 from aimz.kernel.spec import COLUMNS, KernelSpec, Role, Site, site_cells
 from aimz.kernel.substitution import DRAWN, Scored, Substitution, ValueSource, check_draws, outcome_site, substitute
@@ -25,6 +26,7 @@ from aimz.kernel.undefined_values import is_undefined
 __all__ = [
     "COLUMNS",
     "DRAWN",
+    "OBSERVED",
     "WIDTH",
     "AbstractCall",
     "AbstractHandler",
@@ -63,6 +65,7 @@ __all__ = [
     "isolated",
     "kernel_digest",
     "kernel_name",
+    "name_settings",
     "outcome_site",
     "read_condition",
     "read_intervention",

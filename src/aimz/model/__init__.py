@@ -1,7 +1,8 @@
-"""The ``ImpactModel`` class."""
+"""The ``ImpactModel`` class, and the result of its method ``effect``."""
 
 from aimz.kernel import KernelSpec
 from aimz.model.base import ModelInputs
+from aimz.model.effect_result import EffectResult
 from aimz.model.impact_model import ImpactModel
 
-__all__ = ["ImpactModel", "KernelSpec", "ModelInputs"]
+__all__ = ["EffectResult", "ImpactModel", "KernelSpec", "ModelInputs"]

@@ -13,11 +13,14 @@ import jax
 from aimz.data import KernelArguments, open_chunked_table
 from aimz.distributed import collective_call
 from aimz.engine import (
+    InputSource,
     Panel,
     PredictionRequest,
     Scenario,
+    StreamingOptions,
     check_columns,
     check_inputs,
+    check_nan_policy,
     check_return_sites,
     check_same_rows,
     check_same_sites,
@@ -316,12 +319,10 @@ class EffectMethods(RequestMethods):
         >>> found["effect"]["y"].mean(("chain", "draw")).sel(scenario="full", group="low").round(6).item()
         2.0
         """
-        from aimz.output import check_by, check_contrast, read_contrast
+        from aimz.output import read_contrast
 
         key, contrast = optional_key(rng_key), read_contrast(contrast)
-        if nan_policy not in ("propagate", "omit"):
-            msg = f"`nan_policy` must be 'propagate' or 'omit'; got {nan_policy!r}."
-            raise ValueError(msg)
+        check_nan_policy(nan_policy)
         options = read_options(batch_size=batch_size, store="memory", progress=progress, client=client)
         shared = {**kwargs, **({} if X is None else {self.param_input: X})}
         self._engine.signature.check_unambiguous(
@@ -338,10 +339,44 @@ class EffectMethods(RequestMethods):
         self._fitted("compare_scenarios")
         check_return_sites(return_sites)
         share_rows(requested, self._engine.parameters)
-        sources, calls = open_arguments(self._engine, requested, self._local_rows())
+        opened = open_arguments(self._engine, requested, self._local_rows())
+        return self._compare(
+            requested,
+            *opened,
+            table,
+            baseline=baseline,
+            by=by,
+            weights=weights,
+            contrast=contrast,
+            kind=kind,
+            nan_policy=nan_policy,
+            return_sites=return_sites,
+            key=key,
+            options=options,
+        )
+
+    def _compare(
+        self,
+        requested: Mapping[Any, Mapping[str, Any]],
+        sources: Mapping[Any, InputSource],
+        calls: Mapping[Any, KernelArguments],
+        table: Any,
+        *,
+        baseline: Any,
+        by: Any,
+        weights: Any,
+        contrast: "Contrast",
+        kind: EffectKind,
+        nan_policy: Literal["propagate", "omit"],
+        return_sites: str | Iterable[str] | None,
+        key: jax.Array | None,
+        options: StreamingOptions,
+    ) -> "xr.DataTree":
+        """Return the tree of a comparison of scenarios whose arguments have been opened."""
+        from aimz.output import check_by, check_contrast
+
         panel = self._panel_of(calls[baseline])
         groups = read_groups_of(by, weights, table, calls[baseline], sources[baseline], panel)
-
         fitted = {name: one["in_sample"] for name, one in requested.items()}
         check_same_rows([calls[baseline], *calls.values()], [fitted[baseline], *fitted.values()])
         sites = self._engine.read_return_sites(self._engine.read_spec(calls[baseline]), return_sites)

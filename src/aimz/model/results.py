@@ -11,7 +11,7 @@ import numpy as np
 
 from aimz.data import Posterior
 from aimz.engine import PredictionRequest, PreparedCall
-from aimz.kernel import InputColumns, KernelSpec, Site
+from aimz.kernel import InputColumns, KernelSpec, Site, outcome_site
 from aimz.statistics import Reduction
 
 if TYPE_CHECKING:
@@ -124,6 +124,9 @@ class ResultBuilder:
             averaged_over=(self.row_dim(prepared), *groups.panel) if groups.panel else (),
             coords=self._coords_of(prepared),
             kinds={**dict.fromkeys(expected, "expected"), **dict.fromkeys(drawn, "outcome")},
+            probabilities=frozenset(
+                name for name in {*expected, *drawn} if prepared.spec[outcome_site(name, prepared.spec)].n_values == 2
+            ),
             attrs={
                 "kind": prepared.settings.kind,
                 **({"drawn_outcomes": sorted(drawn)} if drawn else {}),

@@ -18,11 +18,13 @@ from aimz.output.datasets import (
     stats_dataset,
 )
 from aimz.output.differences import difference, difference_of_arrays, recorded
+from aimz.output.effect_text import effect_text
 from aimz.output.elpd import import_arviz_stats, leave_one_out, relative_ess
 from aimz.output.labels import Labels
 from aimz.output.lazy_datasets import as_group, open_result
 from aimz.output.scenario_tree import Averages, Contrast, check_by, check_contrast, read_contrast, scenario_tree
-from aimz.output.summary import in_words, summary
+from aimz.output.sentences import in_words
+from aimz.output.summary import summary
 
 __all__ = [
     "Averages",
@@ -37,6 +39,7 @@ __all__ = [
     "difference",
     "difference_of_arrays",
     "draws_dataset",
+    "effect_text",
     "group_template",
     "import_arviz_stats",
     "in_words",

@@ -1,6 +1,14 @@
 """Averages under scenarios, and their contrasts with a baseline."""
 
-__all__ = ["SCENARIO", "Averages", "Contrast", "check_by", "check_contrast", "read_contrast", "scenario_tree"]
+__all__ = [
+    "SCENARIO",
+    "Averages",
+    "Contrast",
+    "check_by",
+    "check_contrast",
+    "read_contrast",
+    "scenario_tree",
+]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -52,6 +60,8 @@ class Averages:
     """Labels of the dimensions of the sites."""
     kinds: Mapping[str, str] = field(default_factory=dict)
     """Site to "expected" or "outcome", for the output and other sites that are drawn."""
+    probabilities: frozenset[str] = frozenset()
+    """Sites whose values are 0 and 1, so that an average is a probability, or a share."""
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -137,8 +147,9 @@ def _averages(averages: Averages, kept: tuple[str, ...]) -> xr.Dataset:
             # The axes of the groups precede the axes of the site.
             values = np.moveaxis(values, range(values.ndim - len(kept), values.ndim), range(2, 2 + len(kept)))
             dims = (*head, *labels, *averages.dims[name])
-        kind = {"kind": averages.kinds[name]} if name in averages.kinds else {}
-        variables[name] = (dims, values.reshape(averages.num_chains, -1, *values.shape[1:]), kind)
+        about = {"kind": averages.kinds[name]} if name in averages.kinds else {}
+        about |= {"scale": "probability"} if name in averages.probabilities else {}
+        variables[name] = (dims, values.reshape(averages.num_chains, -1, *values.shape[1:]), about)
     sizes = common_sizes({name: (dims, array.shape) for name, (dims, array, _) in variables.items()})
     coords: dict[str, Any] = {dim: averages.coords.get(dim, pd.RangeIndex(size)) for dim, size in sizes.items()}
     coords |= {SCENARIO: _scenario_labels(averages.scenarios), **labels}
@@ -194,7 +205,10 @@ def _effect(averages: xr.Dataset, baseline: int, contrast: Contrast, by: Mapping
         about["negative_baseline"] = 1
     about["by"] = [str(dim) for dim in averages.dims if dim in by]
     for site, value in found.items():
-        value.attrs = {**about, **{name: kind for name, kind in averages[site].attrs.items() if name == "kind"}}
+        value.attrs = {
+            **about,
+            **{name: averages[site].attrs[name] for name in ("kind", "scale") if name in averages[site].attrs},
+        }
     effect = xr.Dataset(found)
     effect.attrs = {**averages.attrs, **about}
     return effect

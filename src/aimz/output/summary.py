@@ -1,6 +1,6 @@
-"""Summary of effects as a table, and as sentences."""
+"""Summary of effects as a table."""
 
-__all__ = ["in_words", "summary"]
+__all__ = ["summary"]
 
 import math
 from collections.abc import Iterator
@@ -11,18 +11,21 @@ import pandas as pd
 import xarray as xr
 
 from aimz.output.elpd import import_arviz_stats
-from aimz.output.labels import SAMPLE_DIMS
+from aimz.output.labels import SAMPLE_DIMS, STATISTIC
+from aimz.output.row_averages import average_effect
 from aimz.output.scenario_tree import SCENARIO
-from aimz.statistics import Statistic, read_interval
+from aimz.statistics import Statistic, read_ci
 
 ALL = "all"
 """Label of the groups in a line about all rows."""
-_WEIGHT, _GROUPS = "_weight", "_groups"
+_WEIGHT, _GROUPS, _BELOW = "_weight", "_groups", "_below"
 
 
 def summary(
-    effects: xr.DataTree | xr.Dataset | xr.DataArray,
+    effects: Any,
     *,
+    ci_prob: float | None = None,
+    ci_kind: str | None = None,
     hdi_prob: float | None = None,
     rope: tuple[float, float] | None = None,
 ) -> pd.DataFrame:
@@ -30,12 +33,17 @@ def summary(
 
     Parameters
     ----------
-    effects : xarray.DataTree, xarray.Dataset or xarray.DataArray
-        Result of :meth:`ImpactModel.compare_scenarios`, or anything with dimensions ``chain`` and ``draw``, such as the
-        difference of two effects, or an effect averaged over rows.
+    effects : EffectResult, xarray.DataTree, xarray.Dataset or xarray.DataArray
+        Result of :meth:`ImpactModel.effect`, :meth:`ImpactModel.compare_scenarios` or
+        :meth:`ImpactModel.estimate_effect`, whose effects are averaged over rows within each draw; or anything with
+        dimensions ``chain`` and ``draw``, such as the difference of two effects.
+    ci_prob : float, optional
+        Probability of the interval; by default ``rcParams["stats.ci_prob"]`` of ArviZ, 0.89 unless it was changed.
+    ci_kind : {"eti", "hdi"}, optional
+        Kind of the interval, equal-tailed or highest-density; by default ``rcParams["stats.ci_kind"]``, "eti" unless it
+        was changed.
     hdi_prob : float, optional
-        Probability of a highest-density interval; by default the interval has the kind and level of
-        ``arviz_base.rcParams`` (equal-tailed, 0.89, unless they were changed).
+        Another name of ``ci_prob`` with ``ci_kind="hdi"``.
     rope : (float, float), optional
         Region of practical equivalence: effects between these bounds are practically zero.
 
@@ -49,7 +57,7 @@ def summary(
     Raises
     ------
     TypeError, ValueError
-        If ``effects`` has no draws, or ``hdi_prob`` or ``rope`` are not valid.
+        If ``effects`` has no draws, or an option is not valid.
     ImportError
         If ArviZ is not installed.
 
@@ -60,7 +68,8 @@ def summary(
     >>> aimz.summary(draws).round(2).to_dict("records")
     [{'site': 'gain', 'mean': 1.0, 'sd': 1.16, 'eti89_lb': -0.78, 'eti89_ub': 2.78, 'P(>0)': 0.75}]
     """
-    interval, rope = _read_options(hdi_prob, rope)
+    interval, rope = read_ci(ci_prob, ci_kind, hdi_prob), _read_rope(rope)
+    import_arviz_stats("summary")
     parts = _parts(effects)
     about = _contrast_of(parts[0])
     null = float(about.get("no_effect", 0.0))
@@ -76,43 +85,45 @@ def summary(
         if site in part.data_vars and (part is parts[-1] or part[site].dims != parts[-1][site].dims)
         for line in _lines(part[site], str(site), dims, groups, interval, rope, null)
     ]
-    line_groups = [line.pop(_GROUPS) for line in lines]
+    hidden = {name: [line.pop(name) for line in lines] for name in (_GROUPS, _BELOW)}
     table = pd.DataFrame(lines)
     table.attrs = {
         "interval_kind": interval.kind,
         "interval_prob": interval.at,
         "contrast": about.get("contrast", ""),
         "baseline": about.get("baseline", ""),
-        "line_groups": line_groups,
+        "line_groups": hidden[_GROUPS],
+        "line_below": hidden[_BELOW],
         "negative": bool(about.get("negative_baseline", 0)),
         "no_effect": null,
         "n_draws": math.prod(parts[0].sizes[dim] for dim in SAMPLE_DIMS),
         "groups": groups,
         "dims": dims,
+        "interventions": about.get("interventions", "{}"),
         "kinds": {str(site): array.attrs.get("kind") for site, array in parts[-1].data_vars.items() if about},
+        "scales": {str(site): array.attrs.get("scale") for site, array in parts[-1].data_vars.items() if about},
     }
     return table
 
 
-def _read_options(hdi_prob: float | None, rope: Any) -> tuple[Statistic, Any]:
-    if hdi_prob is not None and not 0 < hdi_prob < 1:
-        msg = f"`hdi_prob` must lie between 0 and 1; got {hdi_prob!r}. For 90 %, pass 0.9."
+def _read_rope(rope: Any) -> tuple[float, float] | None:
+    """Return the bounds of a region of practical equivalence, checked."""
+    if rope is None:
+        return None
+    try:
+        low, high = map(float, rope)
+    except (TypeError, ValueError):
+        low, high = math.nan, math.nan
+    if not low < high:
+        msg = f"`rope` must be two numbers, the lower first; got {rope!r}. For effects of 0.1 at most, (-0.1, 0.1)."
         raise ValueError(msg)
-    if rope is not None:
-        try:
-            low, high = map(float, rope)
-        except (TypeError, ValueError):
-            low, high = math.nan, math.nan
-        if not low < high:
-            msg = f"`rope` must be two numbers, the lower first; got {rope!r}. For effects of 0.1 at most, (-0.1, 0.1)."
-            raise ValueError(msg)
-        rope = low, high
-    import_arviz_stats("summary")
-    return read_interval(hdi_prob, None if hdi_prob is None else "hdi"), rope
+    return low, high
 
 
 def _parts(effects: Any) -> list[xr.Dataset]:
     """Return the datasets to summarise, with effects over all rows first."""
+    if not isinstance(effects, xr.DataTree | xr.Dataset | xr.DataArray):
+        effects = getattr(effects, "tree", effects)  # of an EffectResult
     if isinstance(effects, xr.DataArray):
         effects = effects.to_dataset(name=effects.name or "effect", promote_attrs=True)
     if isinstance(effects, xr.DataTree) and "effect" in effects.children:
@@ -130,7 +141,14 @@ def _parts(effects: Any) -> list[xr.Dataset]:
             ]
         return found
     if isinstance(effects, xr.DataTree):
-        effects = effects.to_dataset()
+        effects = average_effect(effects)
+    if isinstance(effects, xr.Dataset) and STATISTIC in effects.dims:
+        msg = (
+            f"`effects` must hold draws; got statistics over draws ({', '.join(map(str, effects[STATISTIC].values))}), "
+            "and the interval of an average cannot be computed from intervals of rows. Call `effect` or "
+            "`compare_scenarios` for averages, or `estimate_effect` without `statistics`."
+        )
+        raise ValueError(msg)
     if not isinstance(effects, xr.Dataset) or not set(SAMPLE_DIMS) <= set(effects.dims) or not effects.data_vars:
         msg = (
             "`effects` must be a result of `compare_scenarios`, or something with dimensions `chain` and `draw`; got "
@@ -171,6 +189,7 @@ def _lines(
         cell = values[(slice(None), *place)]
         known = not np.isnan(cell).any()
         line: dict[str, Any] = {"site": site, _GROUPS: [dim for dim in groups if dim in index]}
+        line[_BELOW] = (cell < null).mean()
         for dim in dims:
             line[dim] = draws[dim].values[index[dim]] if dim in index else ALL if dim in groups else ""
         low, high = bounds[place] if known else (math.nan, math.nan)
@@ -181,101 +200,3 @@ def _lines(
         if rope is not None:
             line["P(in ROPE)"] = ((cell >= rope[0]) & (cell <= rope[1])).mean() if known else math.nan
         yield line
-
-
-def in_words(
-    effects: xr.DataTree | xr.Dataset | xr.DataArray,
-    *,
-    hdi_prob: float | None = None,
-    rope: tuple[float, float] | None = None,
-) -> list[str]:
-    """Return a sentence for each effect, with the numbers of :func:`summary`.
-
-    Parameters
-    ----------
-    effects, hdi_prob, rope
-        As in :func:`summary`.
-
-    Returns
-    -------
-    list of str
-        One sentence for each line of the table, in its order.
-
-    Examples
-    --------
-    >>> import numpy as np, xarray as xr, aimz
-    >>> draws = xr.DataArray(np.linspace(-1.0, 3.0, 1001)[None], dims=("chain", "draw"), name="gain")
-    >>> print(*aimz.in_words(draws))
-    `gain` is 1 on average (89 % interval -0.78 to 2.78); above 0 with probability 74.9 %, so which way it goes is open.
-    """
-    table = summary(effects, hdi_prob=hdi_prob, rope=rope)
-    lines = zip(table.to_dict("records"), table.attrs["line_groups"], strict=True)
-    sentences = [_sentence(line | {_GROUPS: groups}, table.attrs, rope) for line, groups in lines]
-    return [sentence[0].upper() + sentence[1:] for sentence in sentences]
-
-
-def _sentence(line: dict[Any, Any], about: dict[Any, Any], rope: tuple[float, float] | None) -> str:
-    null, contrast, mean, n_draws = about["no_effect"], about["contrast"], line["mean"], about["n_draws"]
-    low, high = (line[name] for name in Statistic(about["interval_kind"], about["interval_prob"]).labels)
-    above = line[f"P(>{null:g})"]
-    scenario, baseline, has_scenario = line.get(SCENARIO), about["baseline"], SCENARIO in line and bool(contrast)
-    # Enough significant digits that the spread is visible, and at least three.
-    size = max(abs(mean), abs(low), abs(high), 1e-300) / (line["sd"] or math.inf)
-    digits = max(3, 2 + math.floor(math.log10(size))) if 0 < size < math.inf else 3
-
-    def text(x: float) -> str:
-        return f"{_digits(100 * x, digits)} %" if contrast == "lift" else _digits(x, digits)
-
-    where, what = _subject(line, about)
-    between = f"{text(low)} to {text(high)}"
-    if math.isnan(above):
-        quantity = f"{contrast} under {scenario} against {baseline}" if has_scenario else "mean"
-        return f"{where}{what} has no {quantity}: some of its draws have no value."
-    if not has_scenario:
-        claim = f"{what} is {text(mean)} on average"
-    elif mean == null and line["sd"] == 0:
-        return f"{where}{what} is on average the same under {scenario} and {baseline}."
-    elif contrast in ("difference", "lift") and not about["negative"]:
-        way = "higher" if mean >= 0 else "lower"
-        claim = f"{what} is on average {text(abs(mean))} {way} under {scenario} than under {baseline}"
-        if low >= 0:
-            between += " higher"
-        elif high <= 0:
-            between = f"{text(-high)} to {text(-low)} lower"
-        else:
-            between = f"{text(-low)} lower to {text(high)} higher"
-    elif contrast == "ratio":
-        claim = f"{what} is on average {text(mean)} times under {scenario} what it is under {baseline}"
-    else:
-        claim = f"the {contrast} of {what} under {scenario} and under {baseline} is {text(mean)}"
-    kind = "" if about["interval_kind"] == "eti" else f"{about['interval_kind'].upper()} "
-    interval = f"{100 * about['interval_prob']:g} % {kind}interval {between}"
-    sign = "" if low > null or high < null or not low < high else ", so which way it goes is open"
-    sentence = f"{where}{claim} ({interval}); above {null:g} with probability {_percent(above, n_draws)}{sign}."
-    if rope is not None:
-        inside = _percent(line["P(in ROPE)"], n_draws)
-        sentence += f" It lies between {text(rope[0])} and {text(rope[1])} with probability {inside}."
-    return sentence
-
-
-def _subject(line: dict[Any, Any], about: dict[Any, Any]) -> tuple[str, str]:
-    """Return the group of rows and the number that a line describes."""
-    groups = [f"{dim} {line[dim]}" for dim in line[_GROUPS]]
-    others = [f"{dim} {line[dim]}" for dim in about["dims"] if dim not in (*about["groups"], SCENARIO)]
-    others = [text for text in others if not text.endswith(" ")]
-    where = f"For {', '.join(groups)}: " if groups else ""
-    kind = {"expected": "expected ", "outcome": "drawn "}.get(about["kinds"].get(line["site"]), "")
-    return where, f"{kind}`{line['site']}`" + (f" ({', '.join(others)})" if others else "")
-
-
-def _digits(x: float, digits: int) -> str:
-    """Return a number with its significant digits, without an exponent."""
-    return np.format_float_positional(x, precision=digits, unique=False, fractional=False, trim="-")
-
-
-def _percent(p: float, n_draws: int) -> str:
-    """Return a probability, not closer to 0 or 1 than one draw of ``n_draws`` can resolve."""
-    if p in (0.0, 1.0):
-        return f"{'under' if p == 0 else 'over'} {100 * (p + (1 if p == 0 else -1) / n_draws):.4g} %"
-    text = f"{100 * p:.3g} %"
-    return "over 99.9 %" if text == "100 %" else text

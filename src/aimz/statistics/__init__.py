@@ -1,6 +1,14 @@
 """Statistics over draws, PSIS-LOO, and groups of rows, in NumPy."""
 
-from aimz.statistics.draws import Reduction, Statistic, Statistics, read_interval, read_statistics, reduce_rows
+from aimz.statistics.draws import (
+    Reduction,
+    Statistic,
+    Statistics,
+    read_ci,
+    read_interval,
+    read_statistics,
+    reduce_rows,
+)
 from aimz.statistics.groups import Groups, local_codes, read_groups, read_weights, with_axes
 from aimz.statistics.loo import UNSEEN, LeaveOneOut
 from aimz.statistics.missing_values import has_missing, missing_code, with_nan
@@ -15,6 +23,7 @@ __all__ = [
     "has_missing",
     "local_codes",
     "missing_code",
+    "read_ci",
     "read_groups",
     "read_interval",
     "read_statistics",

@@ -4,7 +4,7 @@ Means and standard deviations are computed in float64. Quantiles sort the draws 
 so that the sorted memory is contiguous and stays in the CPU cache.
 """
 
-__all__ = ["Reduction", "Statistic", "Statistics", "read_interval", "read_statistics", "reduce_rows"]
+__all__ = ["Reduction", "Statistic", "Statistics", "read_ci", "read_interval", "read_statistics", "reduce_rows"]
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -243,3 +243,29 @@ def read_interval(prob: float | None = None, kind: str | None = None) -> Statist
         prob = rcParams["stats.ci_prob"] if prob is None else prob
         kind = rcParams["stats.ci_kind"] if kind is None else kind
     return Statistic(str(kind), float(prob))
+
+
+def read_ci(ci_prob: float | None, ci_kind: str | None, hdi_prob: float | None = None) -> Statistic:
+    """Return the interval that a user requests, with ArviZ's default probability and kind where None is given.
+
+    Raises
+    ------
+    ValueError
+        If a probability is not between 0 and 1, the kind is unknown, or ``hdi_prob`` is passed with the others.
+    """
+    for name, prob in (("ci_prob", ci_prob), ("hdi_prob", hdi_prob)):
+        if prob is not None and not 0 < prob < 1:
+            msg = f"`{name}` must lie between 0 and 1; got {prob!r}. For 90 %, pass 0.9."
+            raise ValueError(msg)
+    if ci_kind not in (None, "eti", "hdi"):
+        msg = f"`ci_kind` must be 'eti' (equal-tailed) or 'hdi' (highest-density); got {ci_kind!r}. Pass one of them."
+        raise ValueError(msg)
+    if hdi_prob is None:
+        return read_interval(ci_prob, ci_kind)
+    if ci_prob is not None or ci_kind == "eti":
+        msg = (
+            f"`hdi_prob={hdi_prob!r}` means `ci_prob={hdi_prob!r}, ci_kind='hdi'`; got other values of these. Pass "
+            "`ci_prob` and `ci_kind` alone."
+        )
+        raise ValueError(msg)
+    return Statistic("hdi", float(hdi_prob))
