@@ -107,6 +107,8 @@ def comparisons() -> dict[str, np.ndarray]:
             for group in ("effect", "scenarios"):
                 for site, array in tree[group].data_vars.items():
                     found[f"{name}.{n_groups}.{group}.{site}"] = array.values
+        if name == "linear":
+            found["slopes"] = model.slopes("b", **given, progress=False, rng_key=KEY)["effect"]["y"].values
     # Labels and weights that vary within a row.
     case, model = long(BY_NAME["multi_output"], 2500), long_model(BY_NAME["multi_output"], 2500, n_draws=7)
     entry = np.arange(5000).reshape(2500, 2)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-__all__ = ["Arrays", "Draws", "EffectKind", "Intervention", "Kernel", "Shape", "StatisticsLike"]
+__all__ = ["Arrays", "Draws", "EffectKind", "Intervention", "Kernel", "Shape", "SlopeKind", "StatisticsLike"]
 
 type Kernel = Callable[..., Any]
 """A NumPyro model."""
@@ -27,6 +27,9 @@ An xarray array with dimensions ``(chain, draw, ...)`` has a value for each draw
 
 type Shape = tuple[int | str, ...]
 """A shape with names for the row axes, as in ``("n_obs", 3)``."""
+
+type SlopeKind = Literal["dydx", "eyex", "eydx", "dyex", "total"]
+"""Unit of a slope: change of the site, or of its logarithm, by change of the lever, or of its logarithm."""
 
 type StatisticsLike = str | float | Iterable[str | float | tuple[str, float]]
 """Statistics to keep instead of draws."""

@@ -169,6 +169,15 @@ def test_scenarios(client, asked):
             np.testing.assert_allclose(other[site], values, rtol=1e-12, atol=1e-12, err_msg=f"{name} {site}")
 
 
+def test_slopes(client):
+    case, model = shared("hierarchical")
+    asked = {"levers": "X", **case.arguments(), **HERE, "by": ROW % 3}
+    here, there = (model.slopes(**asked, client=one) for one in (None, client))
+    for name, group in of(here).items():
+        for site, values in group.items():
+            np.testing.assert_allclose(there[name][site], values, rtol=1e-12, atol=1e-12, err_msg=f"{name} {site}")
+
+
 def test_scenarios_of_a_panel(client):
     """Labels and weights that vary within a row; there are more groups than entries in a tile."""
     case, model = shared("multi_output")

@@ -4,6 +4,15 @@ from aimz.engine.fingerprint import digests_for, fingerprint_of, known_digests, 
 from aimz.engine.inputs import InputSource, check_order, open_source
 from aimz.engine.kernel_engine import KernelEngine
 from aimz.engine.layout import InputLayout, RowFeed
+from aimz.engine.levers import (
+    check_derivatives,
+    check_lever_values,
+    derivative_of,
+    read_levers,
+    read_slope_kind,
+    sign_error,
+    with_levers,
+)
 from aimz.engine.named_outcome import with_outcome
 from aimz.engine.options import StreamingOptions, read_options
 from aimz.engine.outputs import OutputSpec, missing_steps, output_shapes, output_variables
@@ -13,7 +22,7 @@ from aimz.engine.prepared_call import PredictionSettings, PreparedCall, SharedRe
 from aimz.engine.request import PredictionRequest
 from aimz.engine.result_directory import CallLocation, ResultDirectory
 from aimz.engine.row_dependence import warn_about_new_rows
-from aimz.engine.row_groups import omit_rows_with_nan, read_groups_of
+from aimz.engine.row_groups import omit_rows_with_nan, read_groups_of, read_where
 from aimz.engine.row_range import Executor, LocalExecutor, RangeDigests, RunOptions, compute_range
 from aimz.engine.runner import StepRunner, StepSpec
 from aimz.engine.scenarios import (
@@ -59,13 +68,16 @@ __all__ = [
     "StreamingOptions",
     "blocks_per_device",
     "check_columns",
+    "check_derivatives",
     "check_inputs",
+    "check_lever_values",
     "check_nan_policy",
     "check_order",
     "check_return_sites",
     "check_same_rows",
     "check_same_sites",
     "compute_range",
+    "derivative_of",
     "digests_for",
     "fingerprint_of",
     "known_digests",
@@ -81,17 +93,21 @@ __all__ = [
     "read_groups_of",
     "read_interventions",
     "read_kind",
+    "read_levers",
     "read_options",
     "read_pair",
     "read_scenario",
     "read_scenarios",
+    "read_slope_kind",
     "read_treatment",
     "read_where",
     "share_labels",
     "share_rows",
+    "sign_error",
     "versions",
     "warn_about_missing",
     "warn_about_new_rows",
     "warn_about_substitution",
+    "with_levers",
     "with_outcome",
 ]

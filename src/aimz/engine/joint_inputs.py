@@ -151,7 +151,8 @@ def joint_pass_of(request: PredictionRequest, n_obs: int, block: int | None) -> 
     baseline = list(request.scenarios).index(request.baseline)
     joint = JointPass(
         scenario_groups=tuple(groups),
-        n_scenarios=len(scenarios),
+        n_scenarios=len(scenarios) if request.derivative is None else request.derivative.n_values,
+        derivative=request.derivative,
         baseline=baseline,
         width=width,
         tile=tile,

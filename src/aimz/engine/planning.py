@@ -105,7 +105,7 @@ def _plan_by_rows(engine: KernelEngine, request: PredictionRequest) -> StepRunne
 
 def _step_spec(request: PredictionRequest, block: int | None) -> StepSpec:
     """Return what a step computes: a pass over a block, or over all rows if ``block`` is None."""
-    if len(request.scenarios) > 1:
+    if len(request.scenarios) > 1 or request.derivative is not None:
         joint, layout = joint_pass_of(request, request.first.call.n_obs, block)
         return StepSpec("joint", joint, layout, request.key, output=request.first.spec.param_output)
     prepared = request.first

@@ -15,6 +15,7 @@ from aimz.engine.kernel_engine import KernelEngine
 from aimz.engine.options import StreamingOptions
 from aimz.engine.prepared_call import PreparedCall
 from aimz.engine.warnings import warn_about_missing
+from aimz.forward import Derivative
 from aimz.kernel import Scored
 from aimz.statistics import Groups
 
@@ -38,6 +39,8 @@ class PredictionRequest:
     """Name of the site that is scored; None for predictions."""
     groups: Groups | None = None
     """Groups of rows to average over; None to keep rows."""
+    derivative: Derivative | None = None
+    """Derivatives that are summed over rows instead of scenarios."""
     panel_axes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
     """Axis of each return site with rows along each dimension that is averaged over together with the rows."""
     key: jax.Array | None = None

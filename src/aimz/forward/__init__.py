@@ -1,6 +1,7 @@
 """Compiled passes of a kernel: (posterior draws, rows) -> predictive draws or log densities."""
 
 from aimz.forward.compilation import CompiledPrograms, TracedStep
+from aimz.forward.derivatives import Derivative, Lever
 from aimz.forward.joint_scenarios import InputKey, JointPass, ScenarioGroup, tile_rows
 from aimz.forward.predictive import CompiledProgram, PassSpec, RowBlock, RowGroups, map_over_draws
 from aimz.forward.row_blocks import StreamAxis
@@ -8,8 +9,10 @@ from aimz.forward.row_blocks import StreamAxis
 __all__ = [
     "CompiledProgram",
     "CompiledPrograms",
+    "Derivative",
     "InputKey",
     "JointPass",
+    "Lever",
     "PassSpec",
     "RowBlock",
     "RowGroups",

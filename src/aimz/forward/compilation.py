@@ -15,6 +15,7 @@ from aimz._imports import begin_imports
 from aimz.compilation_cache import begin_caching
 from aimz.data import GENERATOR
 from aimz.forward.densities import READERS
+from aimz.forward.derivatives import Derivative, Lever, moved_pass
 from aimz.forward.draw_batching import TracedFunction, group_size, trace
 from aimz.forward.joint_scenarios import JointPass, joint_pass
 from aimz.forward.predictive import (
@@ -30,9 +31,11 @@ from aimz.forward.predictive import (
 from aimz.forward.row_blocks import StreamAxis, blocked, interacting_site, sharded
 from aimz.kernel import (
     AbstractHandler,
+    DerivativeCut,
     IndexChecks,
     LRUCache,
     RowUse,
+    derivative_cuts,
     find_index_checks,
     freeze,
     row_use,
@@ -81,6 +84,7 @@ class CompiledPrograms:
         self._uses = LRUCache[RowUse]()
         self._interacting = LRUCache[str | None]()
         self._index_checks = LRUCache[IndexChecks | Literal[False] | None]()
+        self._cuts = LRUCache[dict[str, frozenset[DerivativeCut]]]()
         self.row_dependences = LRUCache[str | None]()
         """Dependence of rows on one another in words, or None, by kind of call."""
 
@@ -136,7 +140,8 @@ class CompiledPrograms:
         )
         axes = tuple(sorted(joint.row_axes.items()))
         panel = tuple(sorted(joint.panel_axes.items()))
-        cache_key = (groups, joint.baseline, joint.width, joint.tile, axes, panel, jax.tree.structure(inputs), shapes)
+        fixed = joint.baseline, joint.width, joint.tile, joint.derivative
+        cache_key = (groups, *fixed, axes, panel, jax.tree.structure(inputs), shapes)
 
         def make() -> TracedStep:
             flags: set[str] = set()
@@ -149,6 +154,34 @@ class CompiledPrograms:
             return replace(step, sums_rows=True)
 
         return self._steps.get(cache_key, make)
+
+    def derivative_cuts(
+        self,
+        plan: PassSpec,
+        derivative: Derivative,
+        lever: Lever,
+        draws: Mapping[str, Any],
+        values: Mapping[str, Any],
+        arrays: Mapping[str, Any],
+    ) -> dict[str, frozenset[DerivativeCut]]:
+        """Return for each return site the operations that cut its derivative by a lever, in a pass over all rows."""
+        inputs = draws, values, arrays
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(inputs))
+        cache_key = _pass_key("derivative", plan), derivative, lever, jax.tree.structure(inputs), shapes
+
+        def make() -> dict[str, frozenset[DerivativeCut]]:
+            run = moved_pass(self._kernel, plan, derivative, READERS["predictive"], None)
+            shift = jax.ShapeDtypeStruct((), "float32")
+            sites = plan.return_sites
+            traced = trace(
+                lambda shift, *given: [run(lever, shift, *given, None)[0][name] for name in sites],
+                shift,
+                _abstract_key(),
+                *inputs,
+            )
+            return dict(zip(sites, derivative_cuts(traced.jaxpr), strict=True))
+
+        return self._cuts.get(cache_key, make)
 
     def use(self, kind: str, plan: PassSpec, inputs: Inputs, other: Inputs, n_other: int) -> RowUse:
         """Return how a pass over a block uses its rows, from a comparison with a pass over ``n_other`` rows."""

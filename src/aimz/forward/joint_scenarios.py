@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from aimz.forward.derivatives import Derivative, derivative_pass
 from aimz.forward.predictive import PassSpec, RowBlock, RowGroups, SingleDrawPass, one_pass
 from aimz.kernel import Message
 from aimz.statistics import missing_code
@@ -74,6 +75,8 @@ class JointPass:
     """Axes of one draw that are summed over together with the rows; None if a site has the same value along one."""
     tile: int = 0
     """Number of rows per partial sum."""
+    derivative: Derivative | None = None
+    """Derivatives that are computed instead of scenarios; there is then one scenario group."""
 
 
 def joint_pass(
@@ -88,7 +91,11 @@ def joint_pass(
     an effect from being lost in the rounding of two large sums. A site without rows has shape ``(n_scenarios, ...)``.
     """
     missing = {name for group in joint.scenario_groups for name in group.plan.discrete_sources}
-    passes = [one_pass(kernel, group.plan, read, flags) for group in joint.scenario_groups]
+    if joint.derivative is None:
+        passes = [one_pass(kernel, group.plan, read, flags) for group in joint.scenario_groups]
+    else:
+        plan = joint.scenario_groups[0].plan
+        passes = [derivative_pass(kernel, plan, joint.derivative, joint.row_axes, read, flags)]
 
     def run(
         draw_key: jax.Array,
@@ -102,7 +109,7 @@ def joint_pass(
         order = [member for group in joint.scenario_groups for member in group.members]
         parts: dict[str, list[jax.Array]] = {name: [] for name in joint.return_sites}
         for group, one in zip(joint.scenario_groups, passes, strict=True):
-            outputs = _run_group(group, one, draw_key, draws, values, arrays, block)
+            outputs = _run_group(group, one, draw_key, draws, values, arrays, block, joint.derivative)
             for name, value in outputs.items():
                 parts[name].append(value)
         found = {}
@@ -135,8 +142,9 @@ def _run_group(
     values: Any,
     arrays: Any,
     block: RowBlock | None,
+    derivative: Derivative | None,
 ) -> dict[str, Any]:
-    """Return the sites of one scenario group, of shape ``(n_members, ...)``."""
+    """Return the sites of one scenario group, of shape ``(n_members, ...)``, or ``(n_values, ...)`` of derivatives."""
 
     def own(given: Mapping[InputKey, Any], keys: Mapping[str, InputKey]) -> dict[str, Any]:
         return {name: given[key] for name, key in keys.items() if key in given}
@@ -155,6 +163,8 @@ def _run_group(
     mine = own(draws, group.draws)
     if not group.mapped:
         found = one(draw_key, mine, *inputs(own))
+        if derivative is not None:
+            return found
         shape = (len(group.members),)
         return {name: jnp.broadcast_to(value, shape + jnp.shape(value)) for name, value in found.items()}
     mapped: dict[str, Any] = jax.vmap(one, in_axes=(None, None, *inputs(axes)))(draw_key, mine, *inputs(own))

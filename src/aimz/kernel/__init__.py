@@ -2,6 +2,7 @@
 
 from aimz.kernel.caching import LRUCache, freeze
 from aimz.kernel.conditioning import check_conditioned, read_condition
+from aimz.kernel.derivative_paths import DerivativeCut, derivative_cuts
 from aimz.kernel.draw_values import DrawnArgument, DrawValues
 from aimz.kernel.expectation import expected_value
 from aimz.kernel.handler_stack import isolated
@@ -31,6 +32,7 @@ __all__ = [
     "AbstractCall",
     "AbstractHandler",
     "BadIndices",
+    "DerivativeCut",
     "DrawValues",
     "DrawnArgument",
     "IndexCheck",
@@ -52,6 +54,7 @@ __all__ = [
     "ValueSource",
     "check_conditioned",
     "check_draws",
+    "derivative_cuts",
     "digest_program",
     "expected_value",
     "find_index_checks",

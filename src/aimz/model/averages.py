@@ -53,6 +53,7 @@ def _identity(request: PredictionRequest, runner: StepRunner) -> dict[str, str]:
         group="",
         key=request.key_text,
     )
+    found["derivative"] = repr(request.derivative)
     found["names of scenarios"] = ", ".join(map(str, request.scenarios))
     if groups is not None:
         found["`by` and `weights`"] = fingerprint(a for a in (groups.codes, groups.weights) if a is not None)

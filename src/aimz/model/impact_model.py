@@ -19,6 +19,7 @@ from aimz.model.prediction import PredictionMethods
 from aimz.model.representation import ModelSummary, describe, description, html, summary
 from aimz.model.saving import ModelState, read_model, write_model
 from aimz.model.scoring import ScoringMethods
+from aimz.model.slopes import SlopeMethods
 from aimz.types import Kernel
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 
 class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMethods, EffectMethod):
+class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMethods, SlopeMethods, EffectMethods):
     """A NumPyro model with its inference and its posterior, for predictions and answers to "what if" questions.
 
     Parameters

@@ -24,9 +24,11 @@ from aimz.output.labels import Labels
 from aimz.output.lazy_datasets import as_group, open_result
 from aimz.output.scenario_tree import Averages, Contrast, check_by, check_contrast, read_contrast, scenario_tree
 from aimz.output.sentences import in_words
-from aimz.output.summary import summary
+from aimz.output.slope_tree import OBSERVED, slope_contrast, slope_tree
+from aimz.output.summary import in_words, summary
 
 __all__ = [
+    "OBSERVED",
     "Averages",
     "Contrast",
     "DrawsInfo",
@@ -51,6 +53,8 @@ __all__ = [
     "recorded",
     "relative_ess",
     "scenario_tree",
+    "slope_contrast",
+    "slope_tree",
     "stats_dataset",
     "summary",
 ]

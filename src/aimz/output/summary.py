@@ -14,6 +14,7 @@ from aimz.output.elpd import import_arviz_stats
 from aimz.output.labels import SAMPLE_DIMS, STATISTIC
 from aimz.output.row_averages import average_effect
 from aimz.output.scenario_tree import SCENARIO
+from aimz.output.slope_words import slope_claim
 from aimz.statistics import Statistic, read_ci
 
 ALL = "all"
@@ -200,3 +201,103 @@ def _lines(
         if rope is not None:
             line["P(in ROPE)"] = ((cell >= rope[0]) & (cell <= rope[1])).mean() if known else math.nan
         yield line
+
+
+def in_words(
+    effects: xr.DataTree | xr.Dataset | xr.DataArray,
+    *,
+    hdi_prob: float | None = None,
+    rope: tuple[float, float] | None = None,
+) -> list[str]:
+    """Return a sentence for each effect, with the numbers of :func:`summary`.
+
+    Parameters
+    ----------
+    effects, hdi_prob, rope
+        As in :func:`summary`.
+
+    Returns
+    -------
+    list of str
+        One sentence for each line of the table, in its order.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr, aimz
+    >>> draws = xr.DataArray(np.linspace(-1.0, 3.0, 1001)[None], dims=("chain", "draw"), name="gain")
+    >>> print(*aimz.in_words(draws))
+    `gain` is 1 on average (89 % interval -0.78 to 2.78); above 0 with probability 74.9 %, so which way it goes is open.
+    """
+    table = summary(effects, hdi_prob=hdi_prob, rope=rope)
+    lines = zip(table.to_dict("records"), table.attrs["line_groups"], strict=True)
+    sentences = [_sentence(line | {_GROUPS: groups}, table.attrs, rope) for line, groups in lines]
+    return [sentence[0].upper() + sentence[1:] for sentence in sentences]
+
+
+def _sentence(line: dict[Any, Any], about: dict[Any, Any], rope: tuple[float, float] | None) -> str:
+    null, contrast, mean, n_draws = about["no_effect"], about["contrast"], line["mean"], about["n_draws"]
+    low, high = (line[name] for name in Statistic(about["interval_kind"], about["interval_prob"]).labels)
+    above = line[f"P(>{null:g})"]
+    scenario, baseline, has_scenario = line.get(SCENARIO), about["baseline"], SCENARIO in line and bool(contrast)
+    # Enough significant digits that the spread is visible, and at least three.
+    size = max(abs(mean), abs(low), abs(high), 1e-300) / (line["sd"] or math.inf)
+    digits = max(3, 2 + math.floor(math.log10(size))) if 0 < size < math.inf else 3
+
+    def text(x: float) -> str:
+        return f"{_digits(100 * x, digits)} %" if contrast == "lift" else _digits(x, digits)
+
+    where, what = _subject(line, about)
+    between = f"{text(low)} to {text(high)}"
+    if math.isnan(above):
+        quantity = f"{contrast} under {scenario} against {baseline}" if has_scenario else "mean"
+        return f"{where}{what} has no {quantity}: some of its draws have no value."
+    if not has_scenario:
+        claim = f"{what} is {text(mean)} on average"
+    elif mean == null and line["sd"] == 0:
+        return f"{where}{what} is on average the same under {scenario} and {baseline}."
+    elif (slope := slope_claim(contrast, str(scenario), what, (mean, low, high), text)) is not None:
+        claim, between = slope
+    elif contrast in ("difference", "lift") and not about["negative"]:
+        way = "higher" if mean >= 0 else "lower"
+        claim = f"{what} is on average {text(abs(mean))} {way} under {scenario} than under {baseline}"
+        if low >= 0:
+            between += " higher"
+        elif high <= 0:
+            between = f"{text(-high)} to {text(-low)} lower"
+        else:
+            between = f"{text(-low)} lower to {text(high)} higher"
+    elif contrast == "ratio":
+        claim = f"{what} is on average {text(mean)} times under {scenario} what it is under {baseline}"
+    else:
+        claim = f"the {contrast} of {what} under {scenario} and under {baseline} is {text(mean)}"
+    kind = "" if about["interval_kind"] == "eti" else f"{about['interval_kind'].upper()} "
+    interval = f"{100 * about['interval_prob']:g} % {kind}interval {between}"
+    sign = "" if low > null or high < null or not low < high else ", so which way it goes is open"
+    sentence = f"{where}{claim} ({interval}); above {null:g} with probability {_percent(above, n_draws)}{sign}."
+    if rope is not None:
+        inside = _percent(line["P(in ROPE)"], n_draws)
+        sentence += f" It lies between {text(rope[0])} and {text(rope[1])} with probability {inside}."
+    return sentence
+
+
+def _subject(line: dict[Any, Any], about: dict[Any, Any]) -> tuple[str, str]:
+    """Return the group of rows and the number that a line describes."""
+    groups = [f"{dim} {line[dim]}" for dim in line[_GROUPS]]
+    others = [f"{dim} {line[dim]}" for dim in about["dims"] if dim not in (*about["groups"], SCENARIO)]
+    others = [text for text in others if not text.endswith(" ")]
+    where = f"For {', '.join(groups)}: " if groups else ""
+    kind = {"expected": "expected ", "outcome": "drawn "}.get(about["kinds"].get(line["site"]), "")
+    return where, f"{kind}`{line['site']}`" + (f" ({', '.join(others)})" if others else "")
+
+
+def _digits(x: float, digits: int) -> str:
+    """Return a number with its significant digits, without an exponent."""
+    return np.format_float_positional(x, precision=digits, unique=False, fractional=False, trim="-")
+
+
+def _percent(p: float, n_draws: int) -> str:
+    """Return a probability, not closer to 0 or 1 than one draw of ``n_draws`` can resolve."""
+    if p in (0.0, 1.0):
+        return f"{'under' if p == 0 else 'over'} {100 * (p + (1 if p == 0 else -1) / n_draws):.4g} %"
+    text = f"{100 * p:.3g} %"
+    return "over 99.9 %" if text == "100 %" else text

@@ -1,0 +1,208 @@
+"""Slopes, elasticities and other derivatives, averaged over rows."""
+
+__all__ = ["SlopeMethods"]
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import jax
+import numpy as np
+
+from aimz.data import open_chunked_table
+from aimz.distributed import collective_call
+from aimz.engine import (
+    PredictionRequest,
+    check_derivatives,
+    check_lever_values,
+    check_return_sites,
+    derivative_of,
+    omit_rows_with_nan,
+    open_arguments,
+    read_groups_of,
+    read_levers,
+    read_options,
+    read_slope_kind,
+    read_where,
+    share_rows,
+    sign_error,
+    with_levers,
+)
+from aimz.model.base import on_snapshot, optional_key
+from aimz.model.effects import EffectMethods
+from aimz.model.results import ScenarioSums
+from aimz.types import Intervention, SlopeKind
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from distributed import Client
+
+
+class SlopeMethods(EffectMethods):
+    """Derivatives of the output."""
+
+    @collective_call
+    @on_snapshot
+    def slopes(
+        self,
+        levers: str | Iterable[str],
+        *,
+        kind: SlopeKind = "dydx",
+        by: Any = None,
+        weights: Any = None,
+        where: Any = None,
+        nan_policy: Literal["propagate", "omit"] = "propagate",
+        return_sites: str | Iterable[str] | None = None,
+        intervention: Intervention | None = None,
+        in_sample: bool = True,
+        rng_key: jax.Array | None = None,
+        batch_size: int | None = None,
+        progress: bool = True,
+        client: "Client | Literal[False] | None" = None,
+        X: Any = None,
+        **kwargs: Any,
+    ) -> "xr.DataTree":
+        r"""Return average derivatives of the expected output by a column, an argument or a site.
+
+        Derivatives are computed forwards (:func:`jax.jvp`) through the kernel, with common noise and without finite
+        differences. They are averaged over rows for each draw, in one pass over the data, as by
+        :meth:`compare_scenarios`: no row is stored, and the numbers do not depend on batches, devices or workers.
+
+        Parameters
+        ----------
+        levers : str or list of str
+            Columns of ``X``, arguments of the kernel or sites to differentiate by, one at a time.
+        kind : {"dydx", "eyex", "eydx", "dyex", "total"}
+            Slope of each row, which is then averaged, for the site :math:`\mu` and the lever :math:`x`:
+
+            - ``"dydx"``: :math:`\partial\mu/\partial x`, the change for one unit of the lever.
+            - ``"eyex"``: :math:`(\partial\mu/\partial x)(x/\mu)`, the elasticity, the change in percent for 1 %.
+            - ``"eydx"``: :math:`(\partial\mu/\partial x)/\mu`, the relative change for one unit.
+            - ``"dyex"``: :math:`(\partial\mu/\partial x)\,x`, the change for 100 % of the lever.
+            - ``"total"``: :math:`\sum x\,\partial\mu/\partial x \,/ \sum\mu`, the elasticity of the total.
+        by, weights, nan_policy, rng_key, batch_size, progress, client
+            As in :meth:`compare_scenarios`.
+        where : array_like of bool of shape (n_obs,), or str, optional
+            Rows to average over; a string names a column or an argument with values True and False, or 1 and 0.
+        return_sites : str or iterable of str, optional
+            Sites to differentiate; the output by default. A site whose mean is known has its expected value.
+        intervention : mapping, optional
+            Values at which the derivatives are computed, as in :meth:`predict`: ``{"price": 5.0}`` for the slope at a
+            price of 5.
+        in_sample : bool
+            As in :meth:`predict`.
+        X, **kwargs
+            Input and further arguments of the kernel.
+
+        Returns
+        -------
+        xarray.DataTree
+            Groups ``effect`` (slopes, with dimensions ``(chain, draw, scenario, <groups>, ...)``, whose ``scenario`` is
+            the lever), ``scenarios`` (averages at the given values) and ``groups``, as returned by
+            :meth:`compare_scenarios`. :func:`aimz.summary` turns it into a table, :func:`aimz.in_words` into sentences.
+
+        Raises
+        ------
+        NotFittedError
+            If there is no posterior.
+        TypeError, ValueError
+            If a lever is unknown or discrete; if the derivative of a site is 0, or lacks a part, by construction (draws
+            of discrete sites, comparisons, look-ups, rounding, ``stop_gradient``); or if the lever or the mean of an
+            elasticity changes sign. The message names the alternative.
+
+        Examples
+        --------
+        >>> import jax, numpy as np, numpyro, numpyro.distributions as dist
+        >>> from jax import random
+        >>> from numpyro.infer import MCMC, NUTS
+        >>> import aimz
+        >>> def kernel(X, y=None):
+        ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        ...     with numpyro.plate("obs", X.shape[0]):
+        ...         numpyro.sample("y", dist.BernoulliLogits(b * X), obs=y)
+        >>> model = aimz.ImpactModel(kernel, random.key(0), MCMC(NUTS(kernel), num_warmup=10, num_samples=10))
+        >>> _ = model.set_posterior_sample({"b": np.linspace(0.9, 1.1, 100)})
+        >>> found = model.slopes("X", X=np.zeros(10), progress=False)
+        >>> found["effect"]["y"].mean().round(4).item()  # b p (1 - p)
+        0.25
+        """
+        from aimz.output import slope_tree
+
+        key, kind = optional_key(rng_key), read_slope_kind(kind)
+        options = read_options(batch_size=batch_size, store="memory", progress=progress, client=client)
+        if X is None:
+            msg = "`slopes` needs the rows to average over; got no `X`. Pass the input, and further arguments."
+            raise TypeError(msg)
+        self._fitted("slopes")
+        check_return_sites(return_sites)
+        one = {"X": X, "intervention": intervention, "condition": None, "in_sample": in_sample, "kwargs": kwargs}
+        table = open_chunked_table(X, self._engine.parameters) or X
+        share_rows({OBSERVED_CALL: one}, self._engine.parameters)
+        sources, calls = open_arguments(self._engine, {OBSERVED_CALL: one}, self._local_rows())
+        call, source = calls[OBSERVED_CALL], sources[OBSERVED_CALL]
+        spec = self._engine.read_spec(call)
+        derivative = derivative_of(kind, read_levers(levers, spec, call, self.param_input))
+        panel = self._panel_of(call)
+        groups = read_groups_of(by, weights, table, call, source, panel)
+        groups = read_where(groups, where, table, call)
+        sites = self._engine.read_return_sites(spec, self.param_output if return_sites is None else return_sites)
+        one |= {"return_sites": sites, "intervention": with_levers(intervention, derivative.levers)}
+        calls, scenarios = self._prepare_scenarios({OBSERVED_CALL: one}, sources, calls, kind="expected")
+        prepared = scenarios[OBSERVED_CALL]
+        if nan_policy == "omit":
+            groups = omit_rows_with_nan(groups, scenarios.values())
+        for lever in derivative.levers:
+            check_lever_values(lever, prepared, derivative, groups)
+        panel_axes = panel.site_axes(prepared.spec, self._results.axes_of(prepared), groups.panel)
+        request = replace(
+            self._request("slopes", source, calls, scenarios, options),
+            baseline=OBSERVED_CALL,
+            groups=groups,
+            panel_axes=panel_axes,
+            derivative=derivative,
+        )
+        self._check_slopes(request)
+        with self._key(key) as key:
+            request = replace(request, key=key)
+            tree = self._slopes_of(request, self._sum_over_rows(request), kind)
+            return slope_tree(tree, kind)
+
+    def _check_slopes(self, request: PredictionRequest) -> None:
+        """Check, before anything is computed, that derivatives exist and that names of groups are free."""
+        from aimz.output import check_by
+
+        assert request.derivative is not None
+        assert request.groups is not None
+        check_by(request.groups.labels, self._results.dims_without_rows(request.first, request.panel_axes))
+        check_derivatives(self._engine, request, request.derivative.levers)
+
+    def _slopes_of(self, request: PredictionRequest, found: ScenarioSums, kind: SlopeKind) -> "xr.DataTree":
+        """Return the averages and slopes of all sites, after a check of the signs that elasticities need."""
+        from aimz.output import OBSERVED, slope_contrast
+
+        derivative, prepared = request.derivative, request.first
+        assert derivative is not None
+        n_levers = len(derivative.levers)
+        flags = iter(range(2 + n_levers, derivative.n_values))
+        signs = {lever.name: (next(flags), next(flags)) for lever in derivative.levers} if derivative.relative else {}
+        for site, sums in found.sums.items():
+            both = {
+                **signs,
+                site: tuple(range(derivative.n_values - 2, derivative.n_values)) if derivative.of_log else (),
+            }
+            for name, places in both.items():
+                if places and all((sums[:, place] > 0).any() for place in places):
+                    below, above = (float(sums[:, place].sum()) for place in places)
+                    share = 100 * below / (below + above)
+                    what = f"is at or below 0 in {share:.2g} % of the rows and draws"
+                    raise ValueError(sign_error(name, what))
+        kept = replace(found, sums={name: sums[:, 1 : 2 + n_levers] for name, sums in found.sums.items()})
+        scenarios = {OBSERVED: prepared, **{lever.name: prepared for lever in derivative.levers}}
+        return self._results.averages(
+            kept, replace(request, scenarios=scenarios, baseline=OBSERVED), slope_contrast(kind)
+        )
+
+
+OBSERVED_CALL = "as given"
+"""Name of the only call."""
