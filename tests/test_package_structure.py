@@ -113,6 +113,7 @@ def test_public_names():
     from aimz import errors, model
 
     own = {"EffectResult", "ImpactModel", "__version__", "in_words", "open_result", "summary"}
+    own = {"ImpactModel", "__version__", "grid", "in_words", "open_result", "summary"}
     assert set(aimz.__all__) == own | set(errors.__all__)
     assert all(getattr(aimz, name) is getattr(errors, name) for name in set(aimz.__all__) - own)
     assert aimz.ImpactModel is model.ImpactModel
@@ -213,9 +214,13 @@ def test_importing_aimz_is_light():
 def test_parameters_next_to_kernel_arguments_are_reserved():
     """A kernel parameter of that name could not be reached; `check_unambiguous` checks the others in each call."""
     checked = {"baseline", "by", "contrast", "kind", "nan_policy", "scenarios", "weights"}
+    of_slopes = {"by", "kind", "levers", "nan_policy", "weights", "where"}
     for name, method in inspect.getmembers(aimz.ImpactModel, inspect.isfunction):
         parameters = inspect.signature(method).parameters
         if not name.startswith("_") and name != "effect" and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             given = {p.name for p in parameters.values() if p.kind is not p.VAR_KEYWORD}
             # The keyword arguments of `effect` are interventions, which may also be passed as a mapping.
             assert given - RESERVED_PARAMETERS <= (checked if name == "compare_scenarios" else set()), name
+            assert given - RESERVED_PARAMETERS <= {"compare_scenarios": checked, "slopes": of_slopes}.get(
+                name, set()
+            ), name

@@ -11,6 +11,7 @@ from typing import Any
 
 import aimz._imports  # noqa: F401
 from aimz._distribution import VERSION
+from aimz.data import grid
 from aimz.errors import (
     AimzWarning,
     CheckpointError,
@@ -41,6 +42,7 @@ __all__ = [
     "SavedModelError",
     "StaleResultError",
     "__version__",
+    "grid",
     "in_words",
     "open_result",
     "summary",

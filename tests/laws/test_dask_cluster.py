@@ -171,7 +171,7 @@ def test_scenarios(client, asked):
 
 def test_slopes(client):
     case, model = shared("hierarchical")
-    asked = {"levers": "X", **case.arguments(), **HERE, "by": ROW % 3}
+    asked = {"levers": "alpha", **case.arguments(), **HERE, "by": ROW % 3}
     here, there = (model.slopes(**asked, client=one) for one in (None, client))
     for name, group in of(here).items():
         for site, values in group.items():

@@ -62,7 +62,7 @@ EXACT = {
 def test_kinds_equal_their_closed_forms(model, kind):
     found = model.slopes("price", kind=kind, X=FRAME, by=REGION, progress=False)
     for group in ("north", "south"):
-        rows = REGION == group
+        rows = group == REGION
         got = found["effect"]["y"].sel(scenario="price", group=group).values[0]
         np.testing.assert_allclose(got, EXACT[kind](rows), rtol=2e-5)
         level = found["scenarios"]["y"].sel(scenario="as given", group=group).values[0]
@@ -240,3 +240,16 @@ def test_kinks_and_functions_of_jax_are_accepted():
     smooth = (jax.nn.softplus, jax.nn.elu, jax.nn.softmax, jax.scipy.special.ndtr, jnp.nan_to_num, jnp.abs)
     mean = lambda X, p, b: sum(f(jnp.stack([p, b * p], -1))[..., 0] for f in smooth)  # noqa: E731
     assert np.isfinite(effect(slope(mean))).all()
+
+
+def test_curves_on_a_grid(model):
+    grid = aimz.grid(FRAME, price=[2.0, 4.0, 8.0], age=[-1.0, 1.0])
+    found = model.slopes("price", X=grid, by=["price", "age"], progress=False)
+    eta = DRAWS["a"] + DRAWS["b"] @ [4.0, -1.0]
+    curve = found["scenarios"]["y"].sel(price=4.0, age=-1.0).values.ravel()
+    np.testing.assert_allclose(curve, 1 / (1 + np.exp(-eta)), rtol=1e-5)
+    figure = aimz.plots.plot_response(found)
+    assert figure.axes[0].get_xlabel() == "price"
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["age -1.0", "age 1.0"]
+    with pytest.raises(ValueError, match="needs a dimension whose labels are numbers"):
+        aimz.plots.plot_response(found, "region")

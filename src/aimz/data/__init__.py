@@ -4,6 +4,7 @@ from aimz.data.arrays import check_array, check_count, check_flag, differences, 
 from aimz.data.axis_labels import AxisLabels, axis_labels, check_axes, with_axis_labels
 from aimz.data.chunked_tables import ChunkedTable, column_names, open_chunked_table
 from aimz.data.dataframes import is_plain_range
+from aimz.data.grids import grid
 from aimz.data.kernel_arguments import KernelArguments, check_aligned, read_call, read_rows
 from aimz.data.keys import GENERATOR, check_key, key_from_text, key_to_text
 from aimz.data.lazy_arrays import LazyArray
@@ -48,6 +49,7 @@ __all__ = [
     "differences",
     "fill_masked",
     "fingerprint",
+    "grid",
     "has_nan",
     "is_array",
     "is_batches",

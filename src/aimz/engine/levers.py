@@ -84,8 +84,8 @@ def _read_lever(name: str, spec: KernelSpec, call: KernelArguments, param_input:
             raise ValueError(_discrete(name, f"is a site with values of type {site.dtype}"))
         if site.in_control_flow:
             msg = (
-                f"`slopes` cannot change site `{name}` inside a `scan` or `cond`, where NumPyro substitutes only values "
-                "of sample sites. Use `compare_scenarios` with two values of it."
+                f"`slopes` cannot change site `{name}` inside a `scan` or `cond`, where NumPyro substitutes only "
+                "values of sample sites. Use `compare_scenarios` with two values of it."
             )
             raise ValueError(msg)
         return Lever(name)
@@ -102,15 +102,15 @@ def _read_lever(name: str, spec: KernelSpec, call: KernelArguments, param_input:
         if n_columns == 1:
             return Lever(name, name)
         msg = (
-            f"`slopes` needs one column of `{name}`, which has {n_columns} here. Pass `{name}` as a data frame, and the "
+            f"`slopes` needs one column of `{name}`, which has {n_columns}. Pass `{name}` as a data frame, and the "
             "name of the column."
         )
         raise ValueError(msg)
     known = [*call.columns, *(n for n in (*call.arrays, *call.static) if n != param_input)]
     sites = [one.name for one in spec.sites if one.is_sample and not one.is_discrete]
     msg = (
-        f"`slopes` needs the name of a column, an argument or a site; got {name!r}. Known: {', '.join(known) or 'none'}; "
-        f"sites: {', '.join(sites) or 'none'}."
+        f"`slopes` needs the name of a column, an argument or a site; got {name!r}. Known: "
+        f"{', '.join(known) or 'none'}; sites: {', '.join(sites) or 'none'}."
     )
     raise ValueError(msg)
 
@@ -129,13 +129,13 @@ def check_lever_values(lever: Lever, prepared: PreparedCall, derivative: Derivat
     Raises
     ------
     ValueError
-        If they do, or differ between draws. Values that are stored elsewhere, and those of sites, are checked as they
+        If they do, or differ between draws. Values of sites, and values that are stored elsewhere, are checked as they
         are computed.
     """
     if any(one.argument == lever.argument and one.column in (None, lever.column) for one in prepared.plan.drawn):
         msg = (
-            f"`slopes` needs one value of `{lever.name}` in all draws; the intervention has one for each draw. Pass one "
-            "value for each row, or for all."
+            f"`slopes` needs one value of `{lever.name}` in all draws; the intervention has one for each draw. Pass "
+            "one value for each row, or for all."
         )
         raise ValueError(msg)
     rows = prepared.call.rows.get(lever.argument or "")
@@ -196,8 +196,8 @@ def _positive(weights: np.ndarray) -> np.ndarray:
 def sign_error(name: str, what: str) -> str:
     """Return the error about an elasticity of or by a number that changes sign."""
     return (
-        f"Elasticities need values of one sign, since they are changes in percent; `{name}` {what} and above in others. "
-        "Pass kind='dydx', or leave rows out with `where`."
+        f"Elasticities need values of one sign, since they are changes in percent; `{name}` {what} and above in "
+        "others. Pass kind='dydx', or leave rows out with `where`."
     )
 
 

@@ -88,8 +88,8 @@ def read_where(groups: Groups, where: Any, X: Any, call: KernelArguments) -> Gro
     if values.shape != (call.n_obs,) or not np.isin(values, (0, 1)).all() or not values.any():
         what = f"shape {values.shape}" if values.shape != (call.n_obs,) else f"values such as {values[0]!r}"
         msg = (
-            f"`where` must have True or False for each of the {call.n_obs} rows, and be True for one or more; got {what} "
-            f"of {values.dtype}. Pass a comparison, such as `frame['region'] == 'north'`."
+            f"`where` must have True or False for each of the {call.n_obs} rows, and be True for one or more; got "
+            f"{what} of {values.dtype}. Pass a comparison, such as `frame['region'] == 'north'`."
         )
         raise ValueError(msg)
     return groups.without(~values.astype(bool))

@@ -79,7 +79,7 @@ def moved_pass(
 
         def move(value: Any) -> jax.Array:
             value = jnp.asarray(value)
-            moved = value.astype(jnp.promote_types(value.dtype, jnp.float32))
+            moved: jax.Array = value.astype(jnp.promote_types(value.dtype, jnp.float32))
             own = moved if lever.column is None else moved[:, lever.column]
             seen.append(own)
             step = own * shift if derivative.relative else shift

@@ -70,7 +70,7 @@ class KernelSignature:
             )
             raise TypeError(msg)
 
-    def check_unambiguous(self, given: Mapping[str, object]) -> None:
+    def check_unambiguous(self, given: Mapping[str, object], method: str = "compare_scenarios") -> None:
         """Raise if an option that is given is also the name of a kernel parameter, so that the call is ambiguous.
 
         Raises
@@ -81,9 +81,11 @@ class KernelSignature:
         for name, value in given.items():
             if value is not None and name in self.extra:
                 msg = (
-                    f"`{name}` could be the option of `compare_scenarios` or the argument of kernel `{self.kernel}`. "
-                    "Rename the kernel's parameter, or pass it in the arguments of each scenario and omit the option."
+                    f"`{name}` could be the option of `{method}` or the argument of kernel `{self.kernel}`. "
+                    "Rename the kernel's parameter"
                 )
+                scenarios = ", or pass it in the arguments of each scenario and omit the option"
+                msg += f"{scenarios if method == 'compare_scenarios' else ''}."
                 raise TypeError(msg)
 
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
-import numpy as np
 
-from aimz.data import open_chunked_table
+from aimz.data import KernelArguments, open_chunked_table
 from aimz.distributed import collective_call
 from aimz.engine import (
+    InputSource,
     PredictionRequest,
     check_derivatives,
     check_lever_values,
@@ -28,9 +28,12 @@ from aimz.engine import (
     sign_error,
     with_levers,
 )
+from aimz.forward import Derivative
 from aimz.model.base import on_snapshot, optional_key
 from aimz.model.effects import EffectMethods
+from aimz.model.fitted_rows import FittedRows
 from aimz.model.results import ScenarioSums
+from aimz.statistics import Groups
 from aimz.types import Intervention, SlopeKind
 
 if TYPE_CHECKING:
@@ -55,7 +58,7 @@ class SlopeMethods(EffectMethods):
         nan_policy: Literal["propagate", "omit"] = "propagate",
         return_sites: str | Iterable[str] | None = None,
         intervention: Intervention | None = None,
-        in_sample: bool = True,
+        in_sample: bool | None = None,
         rng_key: jax.Array | None = None,
         batch_size: int | None = None,
         progress: bool = True,
@@ -90,10 +93,10 @@ class SlopeMethods(EffectMethods):
         intervention : mapping, optional
             Values at which the derivatives are computed, as in :meth:`predict`: ``{"price": 5.0}`` for the slope at a
             price of 5.
-        in_sample : bool
+        in_sample : bool, optional
             As in :meth:`predict`.
         X, **kwargs
-            Input and further arguments of the kernel.
+            Input and further arguments of the kernel; by default the rows of the fit.
 
         Returns
         -------
@@ -131,51 +134,63 @@ class SlopeMethods(EffectMethods):
 
         key, kind = optional_key(rng_key), read_slope_kind(kind)
         options = read_options(batch_size=batch_size, store="memory", progress=progress, client=client)
-        if X is None:
-            msg = "`slopes` needs the rows to average over; got no `X`. Pass the input, and further arguments."
-            raise TypeError(msg)
+        ambiguous = {"levers": levers, "by": by, "weights": weights, "where": where}
+        ambiguous |= {"kind": None if kind == "dydx" else kind}
+        ambiguous |= {"nan_policy": None if nan_policy == "propagate" else nan_policy}
+        self._engine.signature.check_unambiguous(ambiguous, "slopes")
         self._fitted("slopes")
         check_return_sites(return_sites)
         one = {"X": X, "intervention": intervention, "condition": None, "in_sample": in_sample, "kwargs": kwargs}
-        table = open_chunked_table(X, self._engine.parameters) or X
-        share_rows({OBSERVED_CALL: one}, self._engine.parameters)
-        sources, calls = open_arguments(self._engine, {OBSERVED_CALL: one}, self._local_rows())
-        call, source = calls[OBSERVED_CALL], sources[OBSERVED_CALL]
+        call, source, one = self._open_rows(one)
         spec = self._engine.read_spec(call)
         derivative = derivative_of(kind, read_levers(levers, spec, call, self.param_input))
-        panel = self._panel_of(call)
-        groups = read_groups_of(by, weights, table, call, source, panel)
-        groups = read_where(groups, where, table, call)
+        groups = read_groups_of(by, weights, one["table"], call, source, self._panel_of(call))
+        groups = read_where(groups, where, one["table"], call)
         sites = self._engine.read_return_sites(spec, self.param_output if return_sites is None else return_sites)
         one |= {"return_sites": sites, "intervention": with_levers(intervention, derivative.levers)}
-        calls, scenarios = self._prepare_scenarios({OBSERVED_CALL: one}, sources, calls, kind="expected")
-        prepared = scenarios[OBSERVED_CALL]
-        if nan_policy == "omit":
-            groups = omit_rows_with_nan(groups, scenarios.values())
-        for lever in derivative.levers:
-            check_lever_values(lever, prepared, derivative, groups)
-        panel_axes = panel.site_axes(prepared.spec, self._results.axes_of(prepared), groups.panel)
-        request = replace(
-            self._request("slopes", source, calls, scenarios, options),
-            baseline=OBSERVED_CALL,
-            groups=groups,
-            panel_axes=panel_axes,
-            derivative=derivative,
-        )
-        self._check_slopes(request)
+        request = self._prepare_slopes(one, call, source, groups, derivative, omit=nan_policy == "omit")
+        request = replace(request, options=options)
         with self._key(key) as key:
             request = replace(request, key=key)
-            tree = self._slopes_of(request, self._sum_over_rows(request), kind)
-            return slope_tree(tree, kind)
+            return slope_tree(self._slopes_of(request, self._sum_over_rows(request), kind), kind)
 
-    def _check_slopes(self, request: PredictionRequest) -> None:
-        """Check, before anything is computed, that derivatives exist and that names of groups are free."""
+    def _open_rows(self, one: dict[str, Any]) -> tuple[KernelArguments, InputSource, dict[str, Any]]:
+        """Return the arguments and the source of the rows of a call, which are the rows of the fit by default."""
+        given = frozenset(one["kwargs"]) | ({self.param_input} if one["X"] is not None else set())
+        if one["X"] is None:
+            rows = self._rows.require("slopes")
+            one = {**one, "X": rows.X, "kwargs": {**rows.arguments, **one["kwargs"]}}
+        one["table"] = open_chunked_table(one["X"], self._engine.parameters) or one["X"]
+        share_rows({_CALL: one}, self._engine.parameters)
+        sources, calls = open_arguments(self._engine, {_CALL: one}, self._local_rows())
+        if self.param_input not in given:
+            FittedRows.check_unchanged(self._observed, calls[_CALL], given)
+        return calls[_CALL], sources[_CALL], one
+
+    def _prepare_slopes(
+        self,
+        one: Mapping[str, Any],
+        call: KernelArguments,
+        source: InputSource,
+        groups: Groups,
+        derivative: Derivative,
+        *,
+        omit: bool,
+    ) -> PredictionRequest:
+        """Return the request of derivatives, after checks of levers, groups and paths to the return sites."""
         from aimz.output import check_by
 
-        assert request.derivative is not None
-        assert request.groups is not None
-        check_by(request.groups.labels, self._results.dims_without_rows(request.first, request.panel_axes))
-        check_derivatives(self._engine, request, request.derivative.levers)
+        calls, scenarios = self._prepare_scenarios({_CALL: one}, {_CALL: source}, {_CALL: call}, kind="expected")
+        prepared = scenarios[_CALL]
+        groups = omit_rows_with_nan(groups, [prepared]) if omit else groups
+        for lever in derivative.levers:
+            check_lever_values(lever, prepared, derivative, groups)
+        panel_axes = self._panel_of(call).site_axes(prepared.spec, self._results.axes_of(prepared), groups.panel)
+        check_by(groups.labels, self._results.dims_without_rows(prepared, panel_axes))
+        request = self._request("slopes", source, calls, scenarios, None)
+        request = replace(request, baseline=_CALL, groups=groups, panel_axes=panel_axes, derivative=derivative)
+        check_derivatives(self._engine, request, derivative.levers)
+        return request
 
     def _slopes_of(self, request: PredictionRequest, found: ScenarioSums, kind: SlopeKind) -> "xr.DataTree":
         """Return the averages and slopes of all sites, after a check of the signs that elasticities need."""
@@ -204,5 +219,5 @@ class SlopeMethods(EffectMethods):
         )
 
 
-OBSERVED_CALL = "as given"
+_CALL = "as given"
 """Name of the only call."""

@@ -9,6 +9,7 @@ from aimz.plots.effect import plot_effect
 from aimz.plots.groups import plot_groups
 from aimz.plots.loss import plot_loss
 from aimz.plots.predictive import plot_predictive
+from aimz.plots.response import plot_response
 from aimz.plots.uplift import plot_uplift
 from aimz.plots.uplift_curves import policy_value, qini_curve, uplift_curve
 
@@ -17,6 +18,7 @@ __all__ = [
     "plot_groups",
     "plot_loss",
     "plot_predictive",
+    "plot_response",
     "plot_uplift",
     "policy_value",
     "qini_curve",
