@@ -112,8 +112,7 @@ def test_every_module_says_what_is_public(path):
 def test_public_names():
     from aimz import errors, model
 
-    own = {"EffectResult", "ImpactModel", "__version__", "in_words", "open_result", "summary"}
-    own = {"ImpactModel", "__version__", "grid", "in_words", "open_result", "summary"}
+    own = {"EffectResult", "ImpactModel", "__version__", "grid", "in_words", "open_result", "summary"}
     assert set(aimz.__all__) == own | set(errors.__all__)
     assert all(getattr(aimz, name) is getattr(errors, name) for name in set(aimz.__all__) - own)
     assert aimz.ImpactModel is model.ImpactModel
@@ -220,7 +219,6 @@ def test_parameters_next_to_kernel_arguments_are_reserved():
         if not name.startswith("_") and name != "effect" and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             given = {p.name for p in parameters.values() if p.kind is not p.VAR_KEYWORD}
             # The keyword arguments of `effect` are interventions, which may also be passed as a mapping.
-            assert given - RESERVED_PARAMETERS <= (checked if name == "compare_scenarios" else set()), name
             assert given - RESERVED_PARAMETERS <= {"compare_scenarios": checked, "slopes": of_slopes}.get(
                 name, set()
             ), name

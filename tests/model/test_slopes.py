@@ -65,7 +65,7 @@ def test_kinds_equal_their_closed_forms(model, kind):
         rows = group == REGION
         got = found["effect"]["y"].sel(scenario="price", group=group).values[0]
         np.testing.assert_allclose(got, EXACT[kind](rows), rtol=2e-5)
-        level = found["scenarios"]["y"].sel(scenario="as given", group=group).values[0]
+        level = found["scenarios"]["y"].sel(scenario="as observed", group=group).values[0]
         np.testing.assert_allclose(level, PROB[:, rows].mean(1), rtol=1e-5)
     np.testing.assert_allclose(effect(found, group="effect_overall")[:, 0], EXACT[kind](slice(None)), rtol=2e-5)
 
@@ -117,7 +117,7 @@ def test_table_and_sentences(model):
     assert table.loc[0, "scenario"] == "price"
     np.testing.assert_allclose(table.loc[0, "mean"], EXACT["eyex"](slice(None)).mean(), rtol=1e-4)
     (sentence,) = aimz.in_words(found)
-    assert sentence.startswith("Expected `y` changes by -1.")
+    assert sentence.startswith("The probability of `y` changes by -1.")
     assert "% for each percent of `price` on average" in sentence
     assert found["effect"].attrs["slope"] == "eyex"
 
@@ -191,7 +191,7 @@ REJECTED = {
     "sign of mean": (lambda X, p, b: b * (p - 3), {"kind": "eydx"}, "`y` is at or below 0 in 5"),
     "unknown": (lambda X, p, b: b * p, {"lever": "cost"}, "Known: price; sites: b, y"),
     "kind": (lambda X, p, b: b * p, {"kind": "dxdy"}, "`kind` must be one of 'dydx'"),
-    "where": (lambda X, p, b: b * p, {"where": X}, "`where` must have True or False for each of the 400 rows"),
+    "where": (lambda X, p, b: b * p, {"where": X}, "`where` must select rows"),
     "draws": (
         lambda X, p, b: b * p,
         {"intervention": {"price": xr.DataArray(np.ones((1, 6)), dims=("chain", "draw"))}},

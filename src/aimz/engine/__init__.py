@@ -22,7 +22,7 @@ from aimz.engine.prepared_call import PredictionSettings, PreparedCall, SharedRe
 from aimz.engine.request import PredictionRequest
 from aimz.engine.result_directory import CallLocation, ResultDirectory
 from aimz.engine.row_dependence import warn_about_new_rows
-from aimz.engine.row_groups import omit_rows_with_nan, read_groups_of, read_where
+from aimz.engine.row_groups import omit_rows_with_nan, read_groups_of
 from aimz.engine.row_range import Executor, LocalExecutor, RangeDigests, RunOptions, compute_range
 from aimz.engine.runner import StepRunner, StepSpec
 from aimz.engine.scenarios import (

@@ -1,7 +1,6 @@
 """Groups and weights of rows, read from `by=` and `weights=`."""
 
 __all__ = ["omit_rows_with_nan", "read_groups_of", "read_labels"]
-__all__ = ["omit_rows_with_nan", "read_groups_of", "read_where"]
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -71,28 +70,6 @@ def _broadcast(array: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray |
     if array is None or not shape:
         return array
     return np.broadcast_to(with_axes(array, 1 + len(shape)), (len(array), *shape))
-
-
-def read_where(groups: Groups, where: Any, X: Any, call: KernelArguments) -> Groups:
-    """Return the groups with only the rows for which ``where`` is True.
-
-    Raises
-    ------
-    ValueError
-        If there is not one value, True or False, for each row, or no row is True.
-    """
-    if where is None:
-        return groups
-    given = _read_by(where, X, call.rows, call.n_obs, "where")[where] if isinstance(where, str) else where
-    values = np.asarray(given)
-    if values.shape != (call.n_obs,) or not np.isin(values, (0, 1)).all() or not values.any():
-        what = f"shape {values.shape}" if values.shape != (call.n_obs,) else f"values such as {values[0]!r}"
-        msg = (
-            f"`where` must have True or False for each of the {call.n_obs} rows, and be True for one or more; got "
-            f"{what} of {values.dtype}. Pass a comparison, such as `frame['region'] == 'north'`."
-        )
-        raise ValueError(msg)
-    return groups.without(~values.astype(bool))
 
 
 def omit_rows_with_nan(groups: Groups, calls: Iterable[PreparedCall]) -> Groups:

@@ -185,7 +185,9 @@ class EffectMethod(EffectMethods):
         )
         return EffectResult(tree, _describe_rows(tree, None if where is None else weights, fitted=X is None))
 
-    def _open_rows(self, X: Any, args: Any) -> tuple[dict[str, Any], InputSource, KernelArguments]:
+    def _open_rows(
+        self, X: Any, args: Any, method: str = "effect"
+    ) -> tuple[dict[str, Any], InputSource, KernelArguments]:
         """Return the rows of the fit, or other rows: as arguments of a prediction, and opened.
 
         Raises
@@ -198,7 +200,7 @@ class EffectMethod(EffectMethods):
             raise TypeError(msg)
         given = dict(args or {})
         if X is None:
-            rows = self._rows.require("effect")
+            rows = self._rows.require(method)
             observed = {"X": rows.X, "kwargs": {**rows.arguments, **given}}
         else:
             observed = {"X": X, "kwargs": given}
@@ -207,7 +209,10 @@ class EffectMethod(EffectMethods):
         try:
             sources, calls = open_arguments(self._engine, {OBSERVED: observed}, self._local_rows())
         except TypeError as error:
-            error.add_note("In `effect`, keyword arguments are interventions. Arguments of the kernel are in `args`.")
+            if method == "effect":
+                error.add_note(
+                    "In `effect`, keyword arguments are interventions. Arguments of the kernel are in `args`."
+                )
             raise
         if X is None:
             self._rows.check_unchanged(self._observed, calls[OBSERVED], given)

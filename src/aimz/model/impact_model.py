@@ -12,7 +12,6 @@ from aimz.data import check_flag, read_input_dir, read_output_dir
 from aimz.engine import with_outcome
 from aimz.inference import PosteriorOnly, make_fit
 from aimz.model.base import LIVE_MODELS, on_snapshot
-from aimz.model.effect import EffectMethod
 from aimz.model.fitting import FittingMethods
 from aimz.model.posterior import PosteriorMethods
 from aimz.model.prediction import PredictionMethods
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
     import os
 
 
-class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMethods, EffectMethod):
-class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMethods, SlopeMethods, EffectMethods):
+class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMethods, SlopeMethods):
     """A NumPyro model with its inference and its posterior, for predictions and answers to "what if" questions.
 
     Parameters

@@ -18,20 +18,18 @@ from aimz.engine import (
     check_return_sites,
     derivative_of,
     omit_rows_with_nan,
-    open_arguments,
     read_groups_of,
     read_levers,
     read_options,
     read_slope_kind,
     read_where,
-    share_rows,
     sign_error,
     with_levers,
 )
 from aimz.forward import Derivative
+from aimz.kernel import OBSERVED, name_settings
 from aimz.model.base import on_snapshot, optional_key
-from aimz.model.effects import EffectMethods
-from aimz.model.fitted_rows import FittedRows
+from aimz.model.effect import EffectMethod
 from aimz.model.results import ScenarioSums
 from aimz.statistics import Groups
 from aimz.types import Intervention, SlopeKind
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 
-class SlopeMethods(EffectMethods):
+class SlopeMethods(EffectMethod):
     """Derivatives of the output."""
 
     @collective_call
@@ -140,32 +138,21 @@ class SlopeMethods(EffectMethods):
         self._engine.signature.check_unambiguous(ambiguous, "slopes")
         self._fitted("slopes")
         check_return_sites(return_sites)
-        one = {"X": X, "intervention": intervention, "condition": None, "in_sample": in_sample, "kwargs": kwargs}
-        call, source, one = self._open_rows(one)
+        one, source, call = self._open_rows(X, kwargs, "slopes")
+        table = open_chunked_table(one["X"], self._engine.parameters) or one["X"]
         spec = self._engine.read_spec(call)
         derivative = derivative_of(kind, read_levers(levers, spec, call, self.param_input))
-        groups = read_groups_of(by, weights, one["table"], call, source, self._panel_of(call))
-        groups = read_where(groups, where, one["table"], call)
+        weights = read_where(where, weights, table, call)
+        groups = read_groups_of(by, weights, table, call, source, self._panel_of(call))
         sites = self._engine.read_return_sites(spec, self.param_output if return_sites is None else return_sites)
         one |= {"return_sites": sites, "intervention": with_levers(intervention, derivative.levers)}
+        one |= {} if in_sample is None else {"in_sample": in_sample}
         request = self._prepare_slopes(one, call, source, groups, derivative, omit=nan_policy == "omit")
         request = replace(request, options=options)
         with self._key(key) as key:
             request = replace(request, key=key)
-            return slope_tree(self._slopes_of(request, self._sum_over_rows(request), kind), kind)
-
-    def _open_rows(self, one: dict[str, Any]) -> tuple[KernelArguments, InputSource, dict[str, Any]]:
-        """Return the arguments and the source of the rows of a call, which are the rows of the fit by default."""
-        given = frozenset(one["kwargs"]) | ({self.param_input} if one["X"] is not None else set())
-        if one["X"] is None:
-            rows = self._rows.require("slopes")
-            one = {**one, "X": rows.X, "kwargs": {**rows.arguments, **one["kwargs"]}}
-        one["table"] = open_chunked_table(one["X"], self._engine.parameters) or one["X"]
-        share_rows({_CALL: one}, self._engine.parameters)
-        sources, calls = open_arguments(self._engine, {_CALL: one}, self._local_rows())
-        if self.param_input not in given:
-            FittedRows.check_unchanged(self._observed, calls[_CALL], given)
-        return calls[_CALL], sources[_CALL], one
+            tree = self._slopes_of(request, self._sum_over_rows(request), kind, name_settings(intervention or {}))
+            return slope_tree(tree, kind)
 
     def _prepare_slopes(
         self,
@@ -180,21 +167,26 @@ class SlopeMethods(EffectMethods):
         """Return the request of derivatives, after checks of levers, groups and paths to the return sites."""
         from aimz.output import check_by
 
-        calls, scenarios = self._prepare_scenarios({_CALL: one}, {_CALL: source}, {_CALL: call}, kind="expected")
-        prepared = scenarios[_CALL]
+        calls, scenarios = self._prepare_scenarios(
+            {OBSERVED: one}, {OBSERVED: source}, {OBSERVED: call}, kind="expected"
+        )
+        prepared = scenarios[OBSERVED]
         groups = omit_rows_with_nan(groups, [prepared]) if omit else groups
         for lever in derivative.levers:
             check_lever_values(lever, prepared, derivative, groups)
         panel_axes = self._panel_of(call).site_axes(prepared.spec, self._results.axes_of(prepared), groups.panel)
         check_by(groups.labels, self._results.dims_without_rows(prepared, panel_axes))
         request = self._request("slopes", source, calls, scenarios, None)
-        request = replace(request, baseline=_CALL, groups=groups, panel_axes=panel_axes, derivative=derivative)
+        request = replace(request, baseline=OBSERVED, groups=groups, panel_axes=panel_axes, derivative=derivative)
         check_derivatives(self._engine, request, derivative.levers)
         return request
 
-    def _slopes_of(self, request: PredictionRequest, found: ScenarioSums, kind: SlopeKind) -> "xr.DataTree":
-        """Return the averages and slopes of all sites, after a check of the signs that elasticities need."""
-        from aimz.output import OBSERVED, slope_contrast
+    def _slopes_of(self, request: PredictionRequest, found: ScenarioSums, kind: SlopeKind, given: str) -> "xr.DataTree":
+        """Return the averages and slopes of all sites, after a check of the signs that elasticities need.
+
+        ``given`` is the name of the averages.
+        """
+        from aimz.output import slope_contrast
 
         derivative, prepared = request.derivative, request.first
         assert derivative is not None
@@ -213,11 +205,5 @@ class SlopeMethods(EffectMethods):
                     what = f"is at or below 0 in {share:.2g} % of the rows and draws"
                     raise ValueError(sign_error(name, what))
         kept = replace(found, sums={name: sums[:, 1 : 2 + n_levers] for name, sums in found.sums.items()})
-        scenarios = {OBSERVED: prepared, **{lever.name: prepared for lever in derivative.levers}}
-        return self._results.averages(
-            kept, replace(request, scenarios=scenarios, baseline=OBSERVED), slope_contrast(kind)
-        )
-
-
-_CALL = "as given"
-"""Name of the only call."""
+        scenarios = {given: prepared, **{lever.name: prepared for lever in derivative.levers}}
+        return self._results.averages(kept, replace(request, scenarios=scenarios, baseline=given), slope_contrast(kind))

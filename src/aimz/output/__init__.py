@@ -24,11 +24,10 @@ from aimz.output.labels import Labels
 from aimz.output.lazy_datasets import as_group, open_result
 from aimz.output.scenario_tree import Averages, Contrast, check_by, check_contrast, read_contrast, scenario_tree
 from aimz.output.sentences import in_words
-from aimz.output.slope_tree import OBSERVED, slope_contrast, slope_tree
-from aimz.output.summary import in_words, summary
+from aimz.output.slope_tree import slope_contrast, slope_tree
+from aimz.output.summary import summary
 
 __all__ = [
-    "OBSERVED",
     "Averages",
     "Contrast",
     "DrawsInfo",

@@ -12,6 +12,7 @@ import pandas as pd
 
 from aimz.kernel import OBSERVED, name_settings
 from aimz.output.scenario_tree import SCENARIO
+from aimz.output.slope_words import slope_claim
 from aimz.output.summary import summary
 from aimz.statistics import Statistic
 
@@ -137,6 +138,8 @@ class _Sentence:
             claim = f"{what} is {self.number(mean)} on average"
         elif mean == self.null and self.line["sd"] == 0:
             return f"{self._where()}{what} is on average the same under {scenario} and {baseline}."
+        elif (slope := slope_claim(self.contrast, scenario, what, (mean, low, high), self.number)) is not None:
+            claim, between = slope
         elif self.contrast in ("difference", "lift") and not self.about["negative"]:
             way = "higher" if mean >= 0 else "lower"
             claim = f"{what} is on average {self.number(abs(mean))} {way} {_under(scenario)} than {_under(baseline)}"

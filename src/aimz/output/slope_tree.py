@@ -1,6 +1,6 @@
 """Slopes as a tree of averages, like that of a comparison of scenarios."""
 
-__all__ = ["OBSERVED", "slope_contrast", "slope_tree"]
+__all__ = ["slope_contrast", "slope_tree"]
 
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +11,6 @@ from aimz.errors import OutputWarning, warn
 from aimz.output.datasets import make_tree
 from aimz.output.labels import SAMPLE_DIMS
 from aimz.output.scenario_tree import SCENARIO
-
-OBSERVED = "as given"
-"""Name of the average of a site at the given values."""
 
 
 def slope_contrast(kind: str) -> Callable[[Any, Any], Any]:

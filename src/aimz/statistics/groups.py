@@ -74,14 +74,10 @@ class Groups:
         """Return the groups without some rows, whose weight becomes 0."""
         if not omitted.any():
             return self
-        both = omitted if self.omitted is None else omitted | self.omitted
         by_row = omitted.reshape(-1, *[1] * len(self.row_shape))
         weights = np.ones(self.row_shape, np.float32) if self.weights is None else self.weights
         return replace(
-            self,
-            weights=np.where(by_row, np.float32(0), weights),
-            omitted=both,
-            equal=self.weights is None or self.equal,
+            self, weights=np.where(by_row, np.float32(0), weights), omitted=omitted, equal=self.weights is None
         )
 
     def weight(self, n_obs: int) -> np.ndarray:
