@@ -198,6 +198,7 @@ def test_accessors_of_a_result():
     frame = effect.to_pandas()
     assert frame.columns.tolist() == ["chain", "draw", "scenario", "segment", "y"]
     assert len(frame) == 400
+    assert effect.plot(ci_prob=0.5).axes[0].get_xlabel() == "change in the probability of y"
     page = effect._repr_html_()
     assert page.startswith("<pre>")
     assert "src='data:image/png;base64," in page
@@ -247,6 +248,11 @@ def test_effects_of_rows_have_a_table():
 def test_errors(options, message):
     with pytest.raises((TypeError, ValueError), match=message):
         LOGISTIC.effect(**{**ROWS, **options})
+
+
+def test_an_argument_that_has_its_default_has_no_values():
+    with pytest.raises(ValueError, match=r"`mail` is an argument .* with a default; .* Pass them, in `args="):
+        given(linear).effect("mail", X=X, progress=False)
 
 
 def test_missing_kernel_arguments_are_named():

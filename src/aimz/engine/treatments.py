@@ -128,6 +128,12 @@ def _check_name(treatment: Any, call: KernelArguments, spec: KernelSpec, signatu
     known = [*sites, *arguments, *call.columns]
     if treatment in known:
         return
+    if treatment in signature.optional:
+        msg = (
+            f"`{treatment}` is an argument of kernel `{signature.kernel}` with a default, and these rows have no values "
+            f"of it. Pass them, in `args={{{treatment!r}: ...}}`."
+        )
+        raise ValueError(msg)
     close = get_close_matches(str(treatment), known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     columns = f" Columns: {', '.join(call.columns)}." if call.columns else ""

@@ -28,9 +28,8 @@ from aimz.plots.text import (
     estimate,
     format_number,
     interval_name,
-    read_probability,
 )
-from aimz.statistics import Statistic
+from aimz.statistics import Statistic, read_ci
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,6 +41,8 @@ def plot_effect(
     effects: xr.DataTree | xr.Dataset | xr.DataArray,
     *,
     var_name: str | None = None,
+    ci_prob: float | None = None,
+    ci_kind: str | None = None,
     hdi_prob: float | None = None,
     max_draws: int | None = None,
     ax: Any = None,
@@ -64,9 +65,13 @@ def plot_effect(
         Such a result, or one of its variables.
     var_name : str, optional
         Site to plot, if there are several.
+    ci_prob : float, optional
+        Probability of the interval; by default ArviZ's, 0.89 unless it was changed.  With
+        ``statistics`` the interval is the one in the result.
+    ci_kind : {"eti", "hdi"}, optional
+        Kind of the interval, equal-tailed or highest-density; by default ArviZ's, "eti" unless it was changed.
     hdi_prob : float, optional
-        Probability of a highest-density interval; by default an interval with the kind and probability of
-        ``arviz_base.rcParams``.  With ``statistics`` the interval is the one in the result.
+        Another name of ``ci_prob`` with ``ci_kind="hdi"``.
     max_draws : int, optional
         Maximum number of draws to use; all by default.
     ax : matplotlib.axes.Axes, optional
@@ -94,7 +99,7 @@ def plot_effect(
     >>> plot_effect(effect).axes[0].get_xlabel()
     'change in sales (EUR)'
     """
-    interval = read_probability(hdi_prob)
+    interval = read_ci(ci_prob, ci_kind, hdi_prob)
     array = select_variable(effects, ("effect_overall", "effect", *PREDICTED), var_name, "plot_effect")
     if STATISTIC in array.dims:
         return _plot_rows(array, ax, figsize)
@@ -128,7 +133,7 @@ def _draw_scenarios(drawn: Canvas, array: xr.DataArray, draws: np.ndarray, inter
     """Draw a density and an interval for each scenario, or only an interval if there are many."""
     ax, n, labels = drawn.ax, draws.shape[1], effect_labels(array)
     names = [str(name) for name in array[SCENARIO].values] if SCENARIO in array.dims else None
-    texts = [estimate(draws[:, i], interval, percent=labels.percent) for i in range(n)]
+    texts = [estimate(draws[:, i], interval, unit=labels.unit) for i in range(n)]
     low, high = intervals(draws, interval)
     mean = draws.mean(axis=0)
     dense = n <= _MAX_DENSITIES
@@ -150,7 +155,7 @@ def _draw_scenarios(drawn: Canvas, array: xr.DataArray, draws: np.ndarray, inter
         ax.set_yticks([])
         ax.spines["left"].set_visible(False)
     drawn.xlabel(labels.axis, margin=0.0 if names is None else LABEL_WIDTH)
-    set_ticks(ax.xaxis, percent=labels.percent)
+    set_ticks(ax.xaxis, unit=labels.unit)
     drawn.title(labels.title)
     lost = int((~np.isfinite(draws)).any(axis=0).sum())
     drawn.caption(
@@ -192,7 +197,7 @@ def _draw_curve(drawn: Canvas, array: xr.DataArray, draws: np.ndarray, interval:
     drawn.xlabel(dose_label(array))
     drawn.ylabel(labels.axis)
     set_ticks(ax.xaxis)
-    set_ticks(ax.yaxis, percent=labels.percent)
+    set_ticks(ax.yaxis, unit=labels.unit)
     drawn.title(f"{labels.title}, {len(levels)} levels")
     drawn.caption(
         f"Line and band: posterior mean and {interval_name(interval)} at each level.",
@@ -217,7 +222,7 @@ def _plot_rows(array: xr.DataArray, ax: Any, figsize: Any) -> "Figure":
         drawn.ax.axhline(labels.no_effect, color=DARK, linewidth=0.9)
         drawn.xlabel(f"share of rows ({dims[0].replace('_', ' ')}), smallest effect first")
         drawn.ylabel(labels.axis)
-        set_ticks(drawn.ax.yaxis, percent=labels.percent)
+        set_ticks(drawn.ax.yaxis, unit=labels.unit)
         drawn.title(f"{labels.title}, row by row")
         drawn.caption(
             f"Line and bars: posterior {rows.centre_name} and {interval_name(rows.interval)} of a row.",

@@ -204,10 +204,10 @@ def _inches(text: str, size: float) -> float:
     return 1.12 * float(width) / 72
 
 
-def set_ticks(axis: Any, *, percent: bool = False, most: int = 6) -> None:
+def set_ticks(axis: Any, *, unit: str = "", most: int = 6) -> None:
     """Limit the number of ticks, so that their labels do not overlap, and format shares as percentages."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
-    if percent:
-        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.6g} %".replace("-", "\N{MINUS SIGN}")))
+    if unit:
+        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.6g}{unit}".replace("-", "\N{MINUS SIGN}")))

@@ -93,4 +93,4 @@ def draw_rows(drawn: Canvas, rows: SortedRows, colours: Sequence[str]) -> None:
     else:
         ax.bar(rows.share, high - low, 1.1 / n, bottom=low, color=pale, linewidth=0, antialiased=False)
     ax.set_xlim(0, 1)
-    set_ticks(ax.xaxis, percent=True)
+    set_ticks(ax.xaxis, unit=" %")

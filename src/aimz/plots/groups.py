@@ -10,8 +10,8 @@ import xarray as xr
 from aimz.plots.figure import canvas, set_ticks, shorten_text
 from aimz.plots.forest import LABEL_WIDTH, Line, draw_forest, forest_height
 from aimz.plots.selection import SAMPLE_DIMS, SCENARIO, STATISTIC, intervals, select_variable
-from aimz.plots.text import axis_label, describe_comparison, effect_labels, interval_name, read_probability
-from aimz.statistics import Statistic
+from aimz.plots.text import axis_label, describe_comparison, effect_labels, interval_name
+from aimz.statistics import Statistic, read_ci
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +25,8 @@ def plot_groups(
     var_name: str | None = None,
     scenario: Any = None,
     sort: bool = True,
+    ci_prob: float | None = None,
+    ci_kind: str | None = None,
     hdi_prob: float | None = None,
     ax: Any = None,
     figsize: tuple[float, float] | None = None,
@@ -46,9 +48,12 @@ def plot_groups(
         A scenario, or a list of at most 6; all by default.
     sort : bool
         Whether to sort groups by their effect, the largest first.
+    ci_prob : float, optional
+        Probability of the interval; by default ArviZ's, 0.89 unless it was changed.
+    ci_kind : {"eti", "hdi"}, optional
+        Kind of the interval, equal-tailed or highest-density; by default ArviZ's, "eti" unless it was changed.
     hdi_prob : float, optional
-        Probability of a highest-density interval; by default an interval with the kind and probability of
-        ``arviz_base.rcParams``, as in :func:`aimz.summary`.
+        Another name of ``ci_prob`` with ``ci_kind="hdi"``.
     ax : matplotlib.axes.Axes, optional
         Axes to draw on; by default the axes of a new figure, whose height depends on the number of groups.
     figsize : (float, float), optional
@@ -90,7 +95,7 @@ def plot_groups(
         array = array.isel({SCENARIO: chosen})
         overall = None if overall is None else overall.isel({SCENARIO: chosen})
     names = [str(name) for name in array[SCENARIO].values] if SCENARIO in array.dims else None
-    interval, labels = read_probability(hdi_prob), effect_labels(array)
+    interval, labels = read_ci(ci_prob, ci_kind, hdi_prob), effect_labels(array)
     lines = _lines(array, groups, n_rows, interval)
     if sort:  # groups without an estimate are last
         lines.sort(key=lambda line: -np.nan_to_num(line.mean[0], nan=-np.inf))
@@ -102,7 +107,7 @@ def plot_groups(
     with canvas("plot_groups", (7.5, forest_height(len(lines), n_each)), ax=ax, figsize=figsize) as drawn:
         shown = draw_forest(drawn.ax, lines, labels.no_effect, [shorten_text(name, 1.8) for name in names or [""]])
         drawn.xlabel(labels.axis, margin=LABEL_WIDTH)
-        set_ticks(drawn.ax.xaxis, percent=labels.percent, most=5)
+        set_ticks(drawn.ax.xaxis, unit=labels.unit, most=5)
         drawn.title(f"{labels.title} by {' and '.join(axis_label(dim, array[dim].attrs) for dim in groups)}")
         if n_each > 1:
             drawn.legend()

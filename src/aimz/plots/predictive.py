@@ -22,7 +22,8 @@ from aimz.plots.selection import (
     subsample_rows,
     thin_draws,
 )
-from aimz.plots.text import axis_label, interval_name, plain_name, read_probability
+from aimz.plots.text import axis_label, interval_name, plain_name
+from aimz.statistics import read_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -139,7 +140,7 @@ def _draw_distribution(drawn: Canvas, values: np.ndarray, observed: np.ndarray |
         _draw_counts(drawn.ax, values, observed) if kind == "counts" else _draw_lines(drawn.ax, values, observed, kind)
     )
     drawn.ylabel(_YLABELS[kind])
-    set_ticks(drawn.ax.yaxis, percent=kind != "density")
+    set_ticks(drawn.ax.yaxis, unit="" if kind == "density" else " %")
     drawn.ax.set_ylim(bottom=0)
     return text
 
@@ -211,7 +212,7 @@ def _draw_counts(ax: Any, values: np.ndarray, observed: np.ndarray | None) -> st
         bars = np.clip((counts - low) // width, 0, n - 1).astype(np.int64)
         return np.asarray(np.bincount(bars, minlength=n) / bars.size)
 
-    interval = read_probability(None)
+    interval = read_interval()
     predicted = np.stack([shares(draw) for draw in values])
     if observed is not None:
         ax.bar(middle, shares(observed), width=0.8 * width, color=GREY, alpha=0.45, label="observed")

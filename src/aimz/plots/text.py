@@ -10,7 +10,6 @@ __all__ = [
     "format_number",
     "interval_name",
     "plain_name",
-    "read_probability",
 ]
 
 import json
@@ -22,7 +21,7 @@ import numpy as np
 import xarray as xr
 
 from aimz.plots.selection import SCENARIO, intervals
-from aimz.statistics import Statistic, read_interval
+from aimz.statistics import Statistic
 
 _INTERVALS = {
     "eti": "equal-tailed interval",
@@ -37,8 +36,8 @@ class EffectLabels:
 
     no_effect: float
     """Value of the contrast if there is no effect."""
-    percent: bool
-    """Whether the effect is a share, to be shown as a percentage."""
+    unit: str
+    """Unit of the effect's numbers: " %" of a lift, " pp" (percentage points) of a change of a probability, or none."""
     axis: str
     """Label of the effect's axis."""
     title: str
@@ -51,14 +50,16 @@ def effect_labels(array: xr.DataArray) -> EffectLabels:
     no_effect = float(array.attrs.get("no_effect", 1.0 if contrast == "ratio" else 0.0))
     name = plain_name(array.name, array.attrs)
     label = name if contrast in ("lift", "ratio") else axis_label(array.name, array.attrs)
-    difference = (f"change in {label}", f"Effect on {name}")
+    points = array.attrs.get("scale") == "probability" and contrast == "difference"
+    of = f"the probability of {label}" if points else label
+    difference = (f"change in {of}", f"Effect on {name}")
     axis, title = {
         "difference": difference,
         "intervention - baseline": difference,
         "lift": (f"relative change in {name}", f"Relative effect on {name}"),
         "ratio": (f"ratio of {name}", f"Ratio of {name}"),
     }.get(contrast, (f"{contrast} of {label}", f"{contrast} of {name}"))
-    return EffectLabels(no_effect, contrast == "lift", axis, title)
+    return EffectLabels(no_effect, " %" if contrast == "lift" else " pp" if points else "", axis, title)
 
 
 def plain_name(name: Any, attrs: Mapping[Any, Any]) -> str:
@@ -89,9 +90,9 @@ def format_number(x: float) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def estimate(draws: np.ndarray, interval: Statistic, *, percent: bool = False) -> str:
+def estimate(draws: np.ndarray, interval: Statistic, *, unit: str = "") -> str:
     """Return a posterior mean with its interval."""
-    scale, unit = (100.0, " %") if percent else (1.0, "")
+    scale = 100.0 if unit else 1.0
     mean = f"{format_number(scale * float(draws.mean()))}{unit}"
     if draws.size < 2:
         return mean
@@ -110,14 +111,6 @@ def dose_label(array: xr.DataArray) -> str:
     except (AttributeError, TypeError, ValueError):
         names = set()
     return axis_label(names.pop(), {}) if len(names) == 1 else SCENARIO
-
-
-def read_probability(hdi_prob: float | None) -> Statistic:
-    """Return the highest-density interval of a probability, or ArviZ's default interval."""
-    if hdi_prob is not None and not 0 < hdi_prob < 1:
-        msg = f"`hdi_prob` must be between 0 and 1; got {hdi_prob!r}. For 90 %, pass 0.9."
-        raise ValueError(msg)
-    return read_interval(hdi_prob, None if hdi_prob is None else "hdi")
 
 
 def describe_comparison(attrs: Mapping[Any, Any], scenarios: Sequence[str] | None = None) -> str:

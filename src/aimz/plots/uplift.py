@@ -17,10 +17,9 @@ from aimz.plots.text import (
     format_number,
     interval_name,
     plain_name,
-    read_probability,
 )
 from aimz.plots.uplift_curves import compute_gain, compute_qini, policy_value
-from aimz.statistics import Statistic
+from aimz.statistics import Statistic, read_ci
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,6 +34,8 @@ def plot_uplift(
     value: float = 1.0,
     ranking: Any = None,
     var_name: str | None = None,
+    ci_prob: float | None = None,
+    ci_kind: str | None = None,
     hdi_prob: float | None = None,
     n_cuts: int = 100,
     max_draws: int | None = None,
@@ -65,9 +66,12 @@ def plot_uplift(
         Scores of the rows, the highest treated first; by default posterior mean effects.
     var_name : str, optional
         Site to plot, if there are several.
+    ci_prob : float, optional
+        Probability of the interval; by default ArviZ's, 0.89 unless it was changed.
+    ci_kind : {"eti", "hdi"}, optional
+        Kind of the interval, equal-tailed or highest-density; by default ArviZ's, "eti" unless it was changed.
     hdi_prob : float, optional
-        Probability of a highest-density interval; by default an interval with the kind and probability of
-        ``arviz_base.rcParams``.
+        Another name of ``ci_prob`` with ``ci_kind="hdi"``.
     n_cuts : int
         Number of shares at which the curves are computed; at most 200.
     max_draws : int, optional
@@ -105,7 +109,7 @@ def plot_uplift(
         given, other = ("treated", "outcome") if outcome is None else ("outcome", "treated")
         msg = f"`plot_uplift` got `{given}` without `{other}`. Pass both for a Qini curve, or neither."
         raise ValueError(msg)
-    interval = read_probability(hdi_prob)
+    interval = read_ci(ci_prob, ci_kind, hdi_prob)
     rows = rank_effects(effects, var_name, ranking, n_cuts, max_draws, "plot_uplift")
     curve = compute_gain(rows)
     observed = None if treated is None else compute_qini(rows, treated, outcome)
@@ -122,7 +126,7 @@ def plot_uplift(
         for ax in drawn.axes:
             ax.axhline(0, color=DARK, linewidth=0.8)
             ax.set_xlim(0, 1)
-            set_ticks(ax.xaxis, percent=True, most=4 if columns > 1 else 5)
+            set_ticks(ax.xaxis, unit=" %", most=4 if columns > 1 else 5)
             set_ticks(ax.yaxis)
             drawn.xlabel("share of rows treated", ax)
             ax.legend(loc="best", frameon=True, facecolor="white", edgecolor="none", framealpha=0.8)
