@@ -251,7 +251,7 @@ def test_errors(options, message):
 
 
 def test_an_argument_that_has_its_default_has_no_values():
-    with pytest.raises(ValueError, match=r"`mail` is an argument .* with a default; .* Pass them, in `args="):
+    with pytest.raises(ValueError, match=r"`mail` is an argument .* with a default, .* Pass them, in `args="):
         given(linear).effect("mail", X=X, progress=False)
 
 

@@ -130,8 +130,8 @@ def _check_name(treatment: Any, call: KernelArguments, spec: KernelSpec, signatu
         return
     if treatment in signature.optional:
         msg = (
-            f"`{treatment}` is an argument of kernel `{signature.kernel}` with a default, and these rows have no values "
-            f"of it. Pass them, in `args={{{treatment!r}: ...}}`."
+            f"`{treatment}` is an argument of kernel `{signature.kernel}` with a default, and these rows have no "
+            f"values of it. Pass them, in `args={{{treatment!r}: ...}}`."
         )
         raise ValueError(msg)
     close = get_close_matches(str(treatment), known, n=1)
