@@ -9,8 +9,8 @@ import xarray as xr
 
 from aimz.plots.figure import COLOURS, canvas, set_ticks, shorten_text
 from aimz.plots.selection import SAMPLE_DIMS, SCENARIO, intervals, select_variable
-from aimz.plots.text import axis_label, interval_name, read_probability
-from aimz.statistics import Statistic
+from aimz.plots.text import axis_label, interval_name
+from aimz.statistics import Statistic, read_ci
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +33,8 @@ def plot_response(
     *,
     group: str = "scenarios",
     var_name: str | None = None,
+    ci_prob: float | None = None,
+    ci_kind: str | None = None,
     hdi_prob: float | None = None,
     ax: Any = None,
     figsize: tuple[float, float] | None = None,
@@ -50,9 +52,12 @@ def plot_response(
         Group of the tree: "scenarios" for averages, "effect" for slopes or effects.
     var_name : str, optional
         Site to plot, if there are several.
+    ci_prob : float, optional
+        Probability of the interval; by default ArviZ's, 0.89 unless it was changed.
+    ci_kind : {"eti", "hdi"}, optional
+        Kind of the interval, equal-tailed or highest-density; by default ArviZ's, "eti" unless it was changed.
     hdi_prob : float, optional
-        Probability of a highest-density interval; by default an interval with the kind and probability of
-        ``arviz_base.rcParams``.
+        Another name of ``ci_prob`` with ``ci_kind="hdi"``.
     ax : matplotlib.axes.Axes, optional
         Axes to draw on; by default the axes of a new figure.
     figsize : (float, float), optional
@@ -79,7 +84,7 @@ def plot_response(
     >>> plot_response(curve).axes[0].get_xlabel()
     'price'
     """
-    interval = read_probability(hdi_prob)
+    interval = read_ci(ci_prob, ci_kind, hdi_prob)
     array = select_variable(result, (group,), var_name, "plot_response")
     own = [str(dim) for dim in array.dims if dim not in SAMPLE_DIMS]
     numeric = [dim for dim in own if dim in array.coords and array[dim].dtype.kind in "iuf" and array.sizes[dim] > 1]
