@@ -148,7 +148,7 @@ class EffectMethod(EffectMethods):
         >>> X, mail = np.linspace(0.0, 1.0, 200), np.arange(200) % 2
         >>> effect = model.effect("mail", X=X, args={"mail": mail}, progress=False)
         >>> str(effect).splitlines()[0]
-        'Expected `y` is on average 2 lower under mail = 1 than under mail = 0'
+        'Expected `y` is on average 2 lower under mail = 1 than under mail = 0 (89 %'
         """
         from aimz.output import read_contrast
 
