@@ -146,6 +146,7 @@ def _check_name(treatment: Any, call: KernelArguments, spec: KernelSpec, signatu
 
 def _default_levels(treatment: str, call: KernelArguments, spec: KernelSpec) -> list[Any] | None:
     """Return the values of a treatment to compare, the baseline first; None for one more than observed."""
+    found: list[Any] | None
     if treatment in call.static:
         found = [call.static[treatment]]
     elif treatment in call.arrays or treatment in call.columns:
@@ -154,7 +155,7 @@ def _default_levels(treatment: str, call: KernelArguments, spec: KernelSpec) -> 
         n_values = spec[treatment].n_values
         return None if n_values is None or n_values > _MAX_LEVELS else list(range(n_values))
     if found is not None and all(isinstance(value, Real) and value in (0, 1) for value in found):
-        kind = type(found[0])
+        kind: Any = type(found[0])
         return [kind(0), kind(1)]
     if found is None or len(found) > _MAX_LEVELS or 2 * len(found) > call.n_obs or len(found) < 2:
         return None

@@ -257,7 +257,8 @@ def _read_given(
             "string, or rows as `X`."
         )
         raise TypeError(msg)
-    return treatment if intervention is None else intervention
+    given: str | Mapping[str, Any] = treatment if intervention is None else intervention
+    return given
 
 
 def _describe_rows(tree: "xr.DataTree", weights: Any, *, fitted: bool) -> str:

@@ -2,7 +2,7 @@
 
 __all__ = ["FittedRows"]
 
-from collections.abc import Container, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +56,7 @@ class FittedRows:
         return self
 
     @staticmethod
-    def check_unchanged(observed: FitData | None, call: KernelArguments, given: Container[str] = ()) -> None:
+    def check_unchanged(observed: FitData | None, call: KernelArguments, given: Iterable[str] = ()) -> None:
         """Raise if an array of the fit was modified in place since; ``given`` are arguments that were passed now.
 
         Raises

@@ -9,7 +9,7 @@ import xarray as xr
 from aimz.output.sentences import format_table, sentences_of
 from aimz.output.summary import summary
 
-_WIDTH = 79
+_WIDTH = 76
 
 
 def effect_text(tree: xr.DataTree, rows: str, max_sentences: int, max_lines: int) -> str:

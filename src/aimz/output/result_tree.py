@@ -29,7 +29,7 @@ class ResultTree(xr.DataTree):
 
     __slots__ = ()
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> str:  # type: ignore[override]
         """Return a text of six lines: contents, rows, draws, location, groups and how to get a table."""
         group = next((name for name in _WHAT if name in self.children), None)
         if self.parent is not None or group is None:

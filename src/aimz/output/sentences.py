@@ -72,7 +72,8 @@ def format_table(table: pd.DataFrame) -> pd.DataFrame:
             text.loc[i, name] = sentence.number(line[name], unit=False) + (" pp" if sentence.in_points else "")
     for name in table.columns:
         if str(name).startswith("P("):
-            text[name] = [f"{share:.3f}" for share in table[name]]
+            # Rounded as in the sentences.
+            text[name] = [f"{float(f'{100 * share:.3g}') / 100:.3f}" for share in table[name]]
     return text
 
 
