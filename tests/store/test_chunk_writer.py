@@ -228,3 +228,33 @@ def test_zarr_opens_a_complete_result_in_a_store():
         zarr.open_group(store, path="a/call", mode="r")
     result.finish(N_ROWS)
     np.testing.assert_array_equal(zarr.open_group(store, path="a/call", mode="r")["group/y"][...].reshape(6, -1), Y)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "c8"])
+@pytest.mark.parametrize("axis", [1, 2])
+def test_chunks_of_a_directory_are_those_of_zarr(tmp_path, dtype, axis):
+    """Chunks are written without zarr's copies of them, several chunks in one piece and a shorter one at the end."""
+    chunks = (1, 2, 3) if axis == 1 else (2, 4, 3)
+    variable = Variable(("chain", "draw", "obs"), (2, 4, 11), np.dtype(dtype), chunks, axis)
+    values = np.random.default_rng(0).standard_normal((2, 4, 11)).astype(dtype)
+    stored = {}
+    for name, location in (
+        ("ours", Directory(tmp_path / "ours")),
+        ("zarr", ObjectStoreLocation(zarr.storage.LocalStore(tmp_path / "zarr"), "")),
+    ):
+        (tmp_path / name).mkdir()
+        result = new_result(location, {"y": variable})
+        pieces = values.reshape(8, 11)
+        if axis == 1:
+            for start in (0, 2, 4, 6):
+                result.write("y", pieces[start : start + 2], start)
+        else:
+            result.write("y", pieces[:, :6], 0)
+            result.write("y", pieces[:, 6:], 6)
+        result.finish(11 if axis == 2 else 8)
+        np.testing.assert_array_equal(result.read("y")[...], values)
+        files = (tmp_path / name / "group" / "y" / "c").rglob("*")
+        root = tmp_path / name
+        stored[name] = {str(p.relative_to(root)): p.read_bytes() for p in files if p.is_file()}
+    assert len(stored["ours"]) == (16 if axis == 1 else 4)
+    assert stored["ours"] == stored["zarr"]

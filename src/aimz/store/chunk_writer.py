@@ -9,15 +9,17 @@ from itertools import product
 from math import ceil
 from typing import Any
 
+import google_crc32c
 import numpy as np
 from zarr.storage import StorePath
 
 from aimz.errors import IncompleteResultError
 from aimz.statistics import has_missing
 from aimz.store.base import StorePart, Variable
-from aimz.store.checksums import ChunkChecksums, ChunkStore, chunk_number, grid_of
+from aimz.store.checksums import TAIL, ChunkChecksums, ChunkStore, chunk_number, grid_of
 from aimz.store.journal import Journal
-from aimz.store.location import OWNER, Location
+from aimz.store.location import OWNER, Directory, Location
+from aimz.store.plain_chunks import cut_chunks, is_plain
 from aimz.store.stored_array import StoredArray
 from aimz.store.stored_result import check_result
 from aimz.store.zarr_metadata import array_document, open_chunks
@@ -107,10 +109,8 @@ class ChunkWriter(StorePart):
         IncompleteResultError
             If the location is not accessible from this process, or the run may no longer write.
         """
+        self._check_owner()
         with self._lock:
-            if not self._checked:
-                self._check_owner()
-                self._checked = True
             if name not in self._arrays:
                 root, path = self._location.store_path(""), f"{self._group}/{name}"
                 grids = {path: grid_of(self._documents[name])}
@@ -146,8 +146,12 @@ class ChunkWriter(StorePart):
                 self._arrays.pop(name, None)
 
     def _check_owner(self) -> None:
+        """Check on first use that the run may still write."""
+        if self._checked:
+            return
         found = self._location.get(OWNER)
         if found is not None and found.decode() == self._owner:
+            self._checked = True
             return
         if found is None and not self._location.exists():
             msg = (
@@ -172,9 +176,24 @@ class ChunkWriter(StorePart):
             self.resize(name, end if end % variable.chunks[variable.axis] else max(self.length(name), end))
         if variable.may_be_missing and has_missing(piece):
             self.with_missing.add(name)
-        self.array(name)[where] = piece
+        if isinstance(self._location, Directory) and is_plain(variable.dtype):
+            self._check_owner()
+            self._write_plain(self._location, name, where, piece)
+        else:
+            self.array(name)[where] = piece
         if self._journal is not None:
             self._journal.flush()
+
+    def _write_plain(self, location: Directory, name: str, where: tuple[slice, ...], piece: np.ndarray) -> None:
+        """Write the chunks of a piece as zarr does, without its copies of them."""
+        document, path = self._documents[name], f"{self._group}/{name}"
+        grid = grid_of(document)
+        whole = piece.astype(self._variables[name].dtype, copy=False)
+        for position, content in cut_chunks(document, where, whole):
+            checksum = google_crc32c.value(content)
+            self._record(path, chunk_number(position, grid), checksum)
+            file = "/".join([path, "c", *map(str, position)])
+            location.put_parts(file, content, checksum.to_bytes(TAIL, "little"))
 
     def payload(self) -> Payload:
         """Return the chunks that were written since the last call, and the arrays with missing integers."""

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Buffer, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -151,14 +151,27 @@ class Directory(Location):
 
     def put(self, name: str, content: bytes) -> None:
         """Write a draft and rename it."""
+        self.put_parts(name, content)
+
+    def put_parts(self, name: str, *parts: Buffer) -> None:
+        """Write a draft of consecutive parts, without copying them, and rename it."""
         path = self.path / name
-        draft = path.with_name(f"{path.name}.partial")
+        draft = path.with_name(f"{path.name}.{uuid4().hex}.partial")
         try:
-            draft.write_bytes(content)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(content)
-        draft.replace(path)
+            try:
+                file = draft.open("wb", buffering=0)
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = draft.open("wb", buffering=0)
+            with file:
+                for part in parts:
+                    view = memoryview(part)
+                    while view.nbytes:  # Linux writes at most 2 GiB at once
+                        view = view[file.write(view) :]
+            draft.replace(path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
 
     def put_durably(self, name: str, content: bytes) -> None:
         """Write a file and flush it, and its directory, to the disk."""
