@@ -58,6 +58,11 @@ COUNTS = {
             (1e6, 1e-5),
         ],
     ),
+    "binomial, few trials": (
+        lambda n, p: dist.Binomial(n.astype(int), p),
+        stats.binom,
+        [(1, 0.3), (10, 0.97), (20, 0.5), (32, 0.4), (32, 0.999)],
+    ),
     "binomial, logits": (
         lambda n, z: dist.Binomial(n.astype(int), logits=z),
         lambda n, z: stats.binom(n, 1 / (1 + np.exp(-z))),
@@ -234,9 +239,18 @@ def test_large_counts_and_rare_events_do_not_overflow():
     assert np.asarray(draw(certain, random.key(0))).tolist() == [0, 0, 5]
 
 
+def test_count_does_not_depend_on_whether_the_number_of_trials_is_known():
+    """With up to 15 trials all means are small."""
+    logits, n = jnp.linspace(-5, 5, 2000), jnp.arange(2000) % 16
+    known = draw(dist.Binomial(np.asarray(n), logits=logits), random.key(7))
+    unknown = jax.jit(lambda n: draw(dist.Binomial(n, logits=logits), random.key(7)))(n)
+    assert np.asarray(known).tolist() == np.asarray(unknown).tolist()
+
+
 MONOTONE = {
     "Poisson": lambda x: dist.Poisson(jnp.exp(x)),
     "binomial": lambda x: dist.Binomial(50, logits=x),
+    "binomial, few trials": lambda x: dist.Binomial(20, logits=x),
     "geometric": lambda x: dist.Geometric(logits=-x),
     "negative binomial": lambda x: dist.NegativeBinomial2(jnp.exp(x), 3.0),
     "Bernoulli": lambda x: dist.Bernoulli(logits=x),

@@ -77,21 +77,37 @@ def _large_poisson(z: jax.Array, rate: jax.Array) -> jax.Array:
     return _floor_of_sum(rate, root * z + z * z * _ratio(_CURVE, s) + _ratio(_FIRST, s) + _ratio(_SECOND, s) / rate)
 
 
-def binomial(key: jax.Array, n: jax.Array, success: jax.Array, failure: jax.Array) -> jax.Array:
-    """Return binomial counts of ``n`` trials, for probabilities of success and of failure, which sum to 1."""
+def binomial(
+    key: jax.Array, n: jax.Array, success: jax.Array, failure: jax.Array, largest_n: int | None = None
+) -> jax.Array:
+    """Return binomial counts of ``n`` trials, for probabilities of success and of failure, which sum to 1.
+
+    ``largest_n`` is the largest number of trials, if it is known while the program is traced.
+    """
     flipped = success > failure
     p, u = jnp.where(flipped, failure, success), uniform(key, n.shape, p_dtype := success.dtype)
     u, n = Uniform(u.tail, u.upper ^ flipped), n.astype(p_dtype)
-    q, mean = 1 - p, n * p
     none = jnp.exp(n * jnp.log1p(-p))
-    odds = p / q
-    factors = (odds * ((n - (k - 1)) * (1 / k)) for k in range(1, _N_MASSES[_SMALL_MEAN]))
+    few = largest_n is not None and largest_n <= _FEW_TRIALS
+    n_masses = largest_n + 1 if few and largest_n is not None else _N_MASSES[_SMALL_MEAN]
+    odds = p / (1 - p)
+    factors = (odds * ((n - (k - 1)) * (1 / k)) for k in range(1, n_masses))
     masses = list(accumulate(factors, lambda mass, factor: mass * jnp.maximum(factor, 0), initial=none))
-    large = jnp.clip(_large_binomial(normal_quantile(u), n, p, q), 1, _integer(n) - 1)
-    large = jnp.where(~u.upper & (u.tail <= none), 0, large)
-    large = jnp.where(u.upper & (u.tail < jnp.exp(n * jnp.log(p))), _integer(n), large)
-    count = jnp.where(mean < _SMALL_MEAN, jnp.minimum(_invert_masses(u, masses), _integer(n)), large)
+    count = jnp.minimum(_invert_masses(u, masses), _integer(n))
+    if not few:
+        count = jnp.where(n * p < _SMALL_MEAN, count, _many_trials(u, n, p, none))
     return jnp.where(flipped, _integer(n) - count, count)
+
+
+_FEW_TRIALS = 32
+"""Number of trials up to which all masses are summed, whatever the mean."""
+
+
+def _many_trials(u: Uniform, n: jax.Array, p: jax.Array, none: jax.Array) -> jax.Array:
+    """Return the binomial quantiles of uniform variates for large means; ``none`` is the mass of 0."""
+    count = jnp.clip(_large_binomial(normal_quantile(u), n, p, 1 - p), 1, _integer(n) - 1)
+    count = jnp.where(~u.upper & (u.tail <= none), 0, count)
+    return jnp.where(u.upper & (u.tail < jnp.exp(n * jnp.log(p))), _integer(n), count)
 
 
 def _large_binomial(z: jax.Array, n: jax.Array, p: jax.Array, q: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import random
 from jax.nn import log_softmax, sigmoid, softmax, softplus
@@ -139,17 +140,24 @@ def _gamma_poisson(fn: Any, key: jax.Array, shape: Shape) -> jax.Array:
 
 
 def _binomial_probs(fn: Any, key: jax.Array, shape: Shape) -> jax.Array:
-    success = _float(fn.probs, shape)
-    return _as_integer(binomial(key, jnp.broadcast_to(fn.total_count, shape), success, 1 - success))
+    success, total = _float(fn.probs, shape), fn.total_count
+    return _as_integer(binomial(key, jnp.broadcast_to(total, shape), success, 1 - success, _largest(total)))
 
 
 def _binomial_logits(fn: Any, key: jax.Array, shape: Shape) -> jax.Array:
     return _binomial(key, fn.total_count, _float(fn.logits, shape))
 
 
-def _binomial(key: jax.Array, total: Any, logits: jax.Array) -> jax.Array:
+def _binomial(key: jax.Array, total: Any, logits: jax.Array, largest: int | None = None) -> jax.Array:
     """Draw a binomial count; log odds keep both probabilities precise."""
-    return _as_integer(binomial(key, jnp.broadcast_to(total, logits.shape), sigmoid(logits), sigmoid(-logits)))
+    largest = _largest(total) if largest is None else largest
+    n = jnp.broadcast_to(total, logits.shape)
+    return _as_integer(binomial(key, n, sigmoid(logits), sigmoid(-logits), largest))
+
+
+def _largest(total: Any) -> int | None:
+    """Return the largest number of trials, or None if it is not known while a program is traced."""
+    return None if isinstance(total, jax.core.Tracer) or not np.size(total) else int(np.asarray(total).max())
 
 
 def _beta_binomial(fn: Any, key: jax.Array, shape: Shape) -> jax.Array:
@@ -179,7 +187,8 @@ def _multinomial(key: jax.Array, total: Any, log_probs: jax.Array) -> jax.Array:
     rest = jnp.flip(jax.lax.cumlogsumexp(jnp.flip(log_probs, -1), axis=log_probs.ndim - 1), -1)
     counts = []
     for i, k in enumerate(random.split(key, log_probs.shape[-1] - 1)):
-        counts.append(_binomial(k, left, log_probs[..., i] - rest[..., i + 1]).astype(left.dtype))
+        log_odds = log_probs[..., i] - rest[..., i + 1]
+        counts.append(_binomial(k, left, log_odds, _largest(total)).astype(left.dtype))
         left = left - counts[-1]
     value = jnp.stack([*counts, left], -1)
     return value.astype(jnp.result_type(float)) if jnp.ndim(total) else _as_integer(value)  # as NumPyro
