@@ -219,9 +219,7 @@ class EffectMethod(EffectMethods):
         return observed, sources[OBSERVED], calls[OBSERVED]
 
 
-def _read_given(
-    treatment: Any, intervention: Any, interventions: Mapping[str, Any], values: Any
-) -> "str | Mapping[str, Any]":
+def _read_given(treatment: Any, intervention: Any, interventions: Mapping[str, Any], values: Any) -> Any:
     """Return the name of a treatment, or the intervention.
 
     Raises
@@ -257,8 +255,7 @@ def _read_given(
             "string, or rows as `X`."
         )
         raise TypeError(msg)
-    given: str | Mapping[str, Any] = treatment if intervention is None else intervention
-    return given
+    return treatment if intervention is None else intervention
 
 
 def _describe_rows(tree: "xr.DataTree", weights: Any, *, fitted: bool) -> str:
