@@ -190,6 +190,17 @@ def test_the_answer_is_printed_in_the_units_of_the_question():
     assert drawn.startswith("The drawn share of `y` is on average")
 
 
+def test_an_effect_without_uncertainty_or_without_values():
+    """The numbers of an effect that does not vary have no rounding errors, and missing ones are not called zero."""
+    sure = given(linear).effect("y", **ROWS)
+    assert re.search(r"Drawn `y` is on average 1 higher .* interval 1 to 1 higher", aimz.in_words(sure)[0])
+    assert re.search(r"y \+ 1 +1 +0 +1 +1 1\.000", repr(sure))
+    rows = {**ROWS, "X": np.where(X > 1, np.nan, X)}
+    with pytest.warns(aimz.OutputWarning, match="NaN"):
+        (text,) = aimz.in_words(LOGISTIC.effect("price", **rows))
+    assert "has no difference that can be computed under price + 1 against as observed" in text
+
+
 def test_accessors_of_a_result():
     effect = LOGISTIC.effect("mail", by={"segment": SEGMENT}, **ROWS)
     table = effect.summary(ci_prob=0.8, ci_kind="hdi", rope=(-0.01, 0.01))
@@ -198,6 +209,8 @@ def test_accessors_of_a_result():
     frame = effect.to_pandas()
     assert frame.columns.tolist() == ["chain", "draw", "scenario", "segment", "y"]
     assert len(frame) == 400
+    assert aimz.plots.plot_effect(effect).axes
+    assert aimz.plots.plot_groups(effect).axes
     assert effect.plot(ci_prob=0.5).axes[0].get_xlabel() == "change in the probability of y"
     page = effect._repr_html_()
     assert page.startswith("<pre>")
@@ -227,7 +240,7 @@ def test_effects_of_rows_have_a_table():
     ("options", "message"),
     [
         ({}, "needs the name of a treatment, or an intervention; got neither. Call"),
-        ({"treatment": "mail", "price": 9.0}, "got both. Call"),
+        ({"treatment": "mail", "price": 9.0}, r"got 'mail' and \['price'\]. Call"),
         ({"intervention": {"mail": 1}, "price": 9.0}, "must be passed once"),
         ({"treatment": 3}, "`treatment` must be the name"),
         ({"treatment": "mial"}, "got 'mial'. Did you mean 'mail'\\? Sites: gain, slope, y. Arguments: X, mail, price"),
@@ -237,11 +250,15 @@ def test_effects_of_rows_have_a_table():
         ({"treatment": "price", "values": 4}, "`values` must be a list of values"),
         ({"treatment": "price", "baseline": 4.0}, "has too many values"),
         ({"price": 9.0, "baseline": 4.0}, "`baseline` must map the names"),
+        (
+            {"treatment": "mail", "baseline": {"mail": 0}},
+            "`baseline` of the treatment `mail` must be one of its values",
+        ),
         ({"price": 9.0, "baseline": {"price": 9.0}}, "must differ"),
         ({"treatment": "mail", "where": MAIL > 1}, "`where` must select rows.*got no selected row"),
         ({"treatment": "mail", "where": MAIL[:5]}, "`where` must select rows"),
         ({"treatment": "mail", "args": [1]}, "`args` must map names"),
-        ({"treatment": "mail", "ci_kind": "hdi"}, "Cannot intervene on 'ci_kind'|got both"),
+        ({"treatment": "mail", "ci_kind": "hdi"}, "got 'mail' and"),
         ({"treatment": "mail", "X": None}, "`effect` needs rows.*`set_posterior_sample`. Pass the input as `X`"),
     ],
 )

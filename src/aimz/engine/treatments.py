@@ -84,6 +84,12 @@ def read_treatment(
         If the name is unknown, or there are too few values.
     """
     _check_name(treatment, call, spec, signature)
+    if isinstance(baseline, Mapping):
+        msg = (
+            f"`baseline` of the treatment `{treatment}` must be one of its values; got {baseline!r}. Pass it, or both "
+            f"sides as interventions, such as `effect({treatment}=..., baseline={baseline!r})`."
+        )
+        raise TypeError(msg)
     levels = _default_levels(treatment, call, spec) if values is None else _read_values(values)
     if levels is None and baseline is None:
         return Question({OBSERVED: {}, f"{treatment} + 1": {treatment: add_one}}, OBSERVED)

@@ -237,10 +237,10 @@ def _read_given(treatment: Any, intervention: Any, interventions: Mapping[str, A
         raise TypeError(msg)
     intervention = interventions or intervention
     if (treatment is None) == (intervention is None):
-        got = "neither" if treatment is None else "both"
+        got = "neither" if treatment is None else f"{treatment!r} and {list(intervention)}"
         msg = (
             f"`effect` needs the name of a treatment, or an intervention; got {got}. Call `effect('campaign')` or "
-            "`effect(price=9.0)`, with the names of your sites, arguments or columns."
+            "`effect(price=9.0)`, and pass arguments of the kernel in `args`."
         )
         raise TypeError(msg)
     if treatment is None and values is not None:

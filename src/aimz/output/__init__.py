@@ -22,6 +22,7 @@ from aimz.output.effect_text import effect_text
 from aimz.output.elpd import import_arviz_stats, leave_one_out, relative_ess
 from aimz.output.labels import Labels
 from aimz.output.lazy_datasets import as_group, open_result
+from aimz.output.result_tree import tree_of
 from aimz.output.scenario_tree import Averages, Contrast, check_by, check_contrast, read_contrast, scenario_tree
 from aimz.output.sentences import in_words
 from aimz.output.slope_tree import slope_contrast, slope_tree
@@ -56,4 +57,5 @@ __all__ = [
     "slope_tree",
     "stats_dataset",
     "summary",
+    "tree_of",
 ]

@@ -1,9 +1,10 @@
 """The tree of a result, which is printed in six lines."""
 
-__all__ = ["ResultTree"]
+__all__ = ["ResultTree", "tree_of"]
 
 import html
 import math
+from typing import Any
 
 import xarray as xr
 
@@ -99,3 +100,8 @@ def _size(n_bytes: int) -> str:
     """Return a number of bytes with a unit."""
     power = min(4, int(math.log10(max(1, n_bytes))) // 3)
     return f"{n_bytes / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def tree_of(result: Any) -> Any:
+    """Return the tree of an `EffectResult`, and anything else unchanged."""
+    return result if isinstance(result, xr.DataTree | xr.Dataset | xr.DataArray) else getattr(result, "tree", result)

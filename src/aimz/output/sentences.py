@@ -77,6 +77,10 @@ def format_table(table: pd.DataFrame) -> pd.DataFrame:
     return text
 
 
+_ROUNDING = 1e-9
+"""Size of numbers that are rounding errors, relative to the effect."""
+
+
 @dataclass(frozen=True)
 class _Sentence:
     """A line of a table, as a sentence."""
@@ -120,7 +124,9 @@ class _Sentence:
         """Return a number with so many significant digits that the spread is visible, and at least three."""
         mean, sd, (low, high) = self.line["mean"], self.line["sd"], self.bounds
         size = max(abs(mean), abs(low), abs(high), 1e-300) / (sd or math.inf)
-        digits = max(3, 2 + math.floor(math.log10(size))) if 0 < size < math.inf else 3
+        digits = min(7, max(3, 2 + math.floor(math.log10(size)))) if 0 < size < math.inf else 3
+        if abs(x) < _ROUNDING * max(abs(mean), abs(low), abs(high)):
+            x = 0.0
         if self.contrast == "lift":
             return f"{_digits(100 * x, digits)} %"
         if self.in_points:
@@ -132,7 +138,8 @@ class _Sentence:
         what, mean, (low, high) = self._subject(), self.line["mean"], self.bounds
         scenario, baseline = self._name(self.line.get(SCENARIO)), self._name(self.about["baseline"])
         if self.is_missing:
-            quantity = f"{self.contrast} under {scenario} against {baseline}" if self.contrast else "mean"
+            sides = f" under {scenario} against {baseline}" if self.contrast else ""
+            quantity = f"{self.contrast or 'mean'} that can be computed{sides}"
             return f"{self._where()}{what} has no {quantity}: some of its draws have no value."
         between = f"{self.number(low, unit=False)} to {self.number(high)}"
         if not self.contrast:
@@ -149,7 +156,8 @@ class _Sentence:
             than = f"{_under(scenario)} what it is {_under(baseline)}"
             claim = f"{what} is on average {self.number(mean)} times {than}"
         else:
-            claim = f"the {self.contrast} of {what} {_under(scenario)} and {_under(baseline)} is {self.number(mean)}"
+            contrast = "contrast" if self.contrast == "<lambda>" else self.contrast
+            claim = f"the {contrast} of {what} {_under(scenario)} and {_under(baseline)} is {self.number(mean)}"
         kind = "" if self.interval.kind == "eti" else f"{self.interval.kind.upper()} "
         level = f"{100 * self.interval.at:g} % {kind}interval"
         sentence = f"{self._where()}{claim} ({level} {between}); {self._probability()}{self._caveat()}."

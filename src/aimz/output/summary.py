@@ -12,6 +12,7 @@ import xarray as xr
 
 from aimz.output.elpd import import_arviz_stats
 from aimz.output.labels import SAMPLE_DIMS, STATISTIC
+from aimz.output.result_tree import tree_of
 from aimz.output.row_averages import average_effect
 from aimz.output.scenario_tree import SCENARIO
 from aimz.statistics import Statistic, read_ci
@@ -122,8 +123,7 @@ def _read_rope(rope: Any) -> tuple[float, float] | None:
 
 def _parts(effects: Any) -> list[xr.Dataset]:
     """Return the datasets to summarise, with effects over all rows first."""
-    if not isinstance(effects, xr.DataTree | xr.Dataset | xr.DataArray):
-        effects = getattr(effects, "tree", effects)  # of an EffectResult
+    effects = tree_of(effects)
     if isinstance(effects, xr.DataArray):
         effects = effects.to_dataset(name=effects.name or "effect", promote_attrs=True)
     if isinstance(effects, xr.DataTree) and "effect" in effects.children:

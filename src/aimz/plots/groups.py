@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from aimz.output import tree_of
 from aimz.plots.figure import canvas, set_ticks, shorten_text
 from aimz.plots.forest import LABEL_WIDTH, Line, draw_forest, forest_height
 from aimz.plots.selection import SAMPLE_DIMS, SCENARIO, STATISTIC, intervals, select_variable
@@ -123,6 +124,7 @@ def plot_groups(
 
 def _read_tree(effects: Any, array: xr.DataArray, groups: list[str]) -> tuple[xr.DataArray | None, xr.DataArray | None]:
     """Return the effect on all rows and the number of rows in each group, if they are in the result."""
+    effects = tree_of(effects)
     if not isinstance(effects, xr.DataTree):
         return None, None
     overall = n_rows = None

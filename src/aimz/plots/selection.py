@@ -32,6 +32,7 @@ import numpy as np
 import xarray as xr
 
 from aimz.data import is_plain_range
+from aimz.output import tree_of
 from aimz.statistics import Statistic
 
 SAMPLE_DIMS = ("chain", "draw")
@@ -51,6 +52,7 @@ def select_variable(given: Any, groups: Iterable[str], var_name: str | None, fun
     TypeError, ValueError
         If there is none, or there are several and ``var_name`` is not one of them.
     """
+    given = tree_of(given)
     if isinstance(given, xr.DataArray):
         return given.rename(given.name or var_name or "effect")
     attrs: dict[str, Any] = {}
