@@ -142,16 +142,16 @@ def _warn_of_independent_noise(before: xr.Dataset, after: xr.Dataset) -> None:
     keys = [before.attrs.get("rng_key"), after.attrs.get("rng_key")]
     if None not in keys and keys[0] != keys[1]:
         warn(
-            "The scenarios were drawn with different keys, so their noise is independent and their difference "
-            "holds the noise of both. Pass the same `rng_key` to both, or let `estimate_effect` predict them.",
+            "The effect contains the noise of both scenarios, which does not cancel: they were drawn with different "
+            "keys. Pass the same `rng_key` to both, or let `estimate_effect` predict them.",
             OutputWarning,
         )
     blocks = [before.attrs.get("row_block"), after.attrs.get("row_block")]
     if None not in blocks and blocks[0] != blocks[1]:
         ways = [f"in blocks of {block} rows" if block else "for all rows together" for block in blocks]
         warn(
-            f"The scenarios were drawn in two ways, {ways[0]} and {ways[1]}, so their noise is independent and their "
-            "difference holds the noise of both. Make both with `predict_on_batch`, or both with `predict`.",
+            "The effect contains the noise of both scenarios, which does not cancel: they were drawn in two ways, "
+            f"{ways[0]} and {ways[1]}. Make both with `predict_on_batch`, or both with `predict`.",
             OutputWarning,
         )
 
@@ -164,8 +164,8 @@ def _warn_of_unequal_resampling(before: xr.Dataset, after: xr.Dataset) -> None:
     unequal = (resampled[0] ^ resampled[1]) - given
     if unequal:
         warn(
-            f"Site(s) {', '.join(sorted(unequal))} were resampled in one scenario and kept their posterior draws in "
-            "the other, so the difference also reflects this resampling. Let `estimate_effect` predict both.",
+            f"The effect also reflects resampling: site(s) {', '.join(sorted(unequal))} were resampled in one scenario "
+            "and kept their posterior draws in the other. Let `estimate_effect` predict both.",
             OutputWarning,
         )
 

@@ -219,21 +219,21 @@ def _nonzero(base: xr.DataArray, site: str, contrast: str) -> xr.DataArray:
     zero = (base == 0).values
     if zero.any():
         warn(
-            f"The baseline's average of `{site}` is 0 in {int(zero.sum())} of {zero.size} draws and groups, where a "
-            f"{contrast} has no value: there it is NaN. Use `contrast='difference'`.",
+            f"The {contrast} of `{site}` is NaN where it has no value: the baseline's average of `{site}` is 0 in "
+            f"{int(zero.sum())} of {zero.size} draws and groups. Use `contrast='difference'`.",
             OutputWarning,
         )
     signs = (base > 0).any(SAMPLE_DIMS) & (base < 0).any(SAMPLE_DIMS)
     if bool(signs.any()):
         warn(
-            f"The baseline's average of `{site}` is below 0 in some draws and above in others, so its {contrast} has "
-            "no meaning as a number: it runs through infinity. Use `contrast='difference'`.",
+            f"The {contrast} of `{site}` has no meaning as a number: the baseline's average of `{site}` is below 0 in "
+            "some draws and above in others, so it runs through infinity. Use `contrast='difference'`.",
             OutputWarning,
         )
     elif bool((base < 0).any()):
         warn(
-            f"The baseline's average of `{site}` is below 0, so a {contrast} has the opposite sign of the change. Use "
-            "`contrast='difference'`.",
+            f"The {contrast} of `{site}` has the opposite sign of the change: the baseline's average of `{site}` is "
+            "below 0. Use `contrast='difference'`.",
             OutputWarning,
         )
     return base.where(base != 0)
