@@ -21,3 +21,57 @@ def test_code_has_at_most_76_columns(page):
         first = text.count("\n", 0, block.start(2)) + 1
         for number, line in enumerate(block[2].splitlines(), first):
             assert len(line) <= COLUMNS, f"{page.name}, line {number} has {len(line)} columns: {line}"
+
+
+def test_code_of_the_reference_has_at_most_80_columns():
+    for number, line in enumerate((DOCS / "reference" / "examples.txt").read_text(encoding="utf-8").splitlines(), 1):
+        assert len(line) <= 80, f"examples.txt, line {number} has {len(line)} columns: {line}"
+
+
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Return the anchors of a page, as the site derives them from its headings and labels."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    slugs = (re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in HEADING.findall(text))
+    return set(slugs) | set(re.findall(r"^\(([\w-]+)\)=$", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
+def test_links_have_a_target(page):
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target, anchor in LINK.findall(text):
+        path = (page.parent / target).resolve() if target else page
+        assert path.exists(), f"{page.name} links to {target}"
+        if anchor:
+            assert anchor in anchors_of(path), f"{page.name} links to {target}#{anchor}; anchors: {anchors_of(path)}"
+
+
+def test_every_page_is_in_the_navigation():
+    entries = {DOCS / "index.md"}
+    for page in PAGES:
+        for block in re.findall(r"^```\{toctree\}\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+            names = [line for line in block.splitlines() if line and not line.startswith(":")]
+            entries |= {(page.parent / name).with_suffix(".md") for name in names if not name.endswith(".ipynb")}
+    assert entries == set(PAGES)
+
+
+@pytest.mark.parametrize(
+    ("term", "pages"),
+    [
+        ("average treatment effect", {"ideas/answers", "glossary"}),
+        ("counterfactual", {"glossary", "examples"}),
+        ("confounding", {"glossary", "ideas/kernel"}),
+        ("hierarchical", {"glossary"}),
+        ("credible interval", {"glossary"}),
+        ("marketing mix", {"marketing_mix"}),
+        ("DAG", {"glossary", "ideas/kernel"}),
+        ("uplift", {"uplift"}),
+        ("dose response", {"glossary"}),
+    ],
+)
+def test_pages_use_the_terms_of_the_field(term, pages):
+    found = {page for page in PAGES if re.search(rf"\b{term}\b", page.read_text(encoding="utf-8"), re.IGNORECASE)}
+    assert pages <= {page.relative_to(DOCS).with_suffix("").as_posix() for page in found}
