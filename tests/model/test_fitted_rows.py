@@ -10,6 +10,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pandas as pd
+import polars as pl
 import pytest
 from jax import random
 from numpyro.infer import SVI, Trace_ELBO
@@ -58,6 +59,8 @@ def test_the_model_refers_to_what_the_caller_passed(tmp_path):
     frame = pd.DataFrame({"x": X, "treated": TREATED, "y": Y})
     of_frame = unfitted().fit(frame, batch_size=10, num_samples=2, progress=False)
     assert of_frame._rows.require("effect").X is frame
+    lazy = pl.from_pandas(frame).lazy()  # read in chunks, each time
+    assert unfitted().fit(lazy, num_samples=2, progress=False)._rows.require("effect").X is lazy
     loader = ArrayLoader(ArrayDataset(X=X, y=Y), random.key(1), batch_size=5)
     model.fit(loader, num_samples=2, progress=False)
     assert model._rows.require("effect").X is loader.dataset

@@ -182,8 +182,10 @@ def _distinct(treatment: str, call: KernelArguments) -> list[Any] | None:
     for start in range(0, call.n_obs, _ROWS):
         part = rows.read(start, min(start + _ROWS, call.n_obs))
         part = part if column is None else part[:, column]
-        found = np.unique(np.concatenate([found.astype(part.dtype), part[~np.isnan(part)].ravel()]))
+        new = part[~np.isin(part, found)]
         rows.release(start, start + _ROWS)
+        if new.size:
+            found = np.unique(np.concatenate([found.astype(part.dtype), new[~np.isnan(new)]]))
         if len(found) > _MAX_LEVELS:
             return None
     return list(found.tolist()) or None

@@ -33,9 +33,9 @@ class FittedRows:
             return FittedRows(missing="its last fit was interrupted")
         if isinstance(X, ArrayLoader):
             X = X.dataset
-        if isinstance(X, ArrayDataset) or open_table(X, parameters.input) is not None or not is_batches(X):
-            return FittedRows(X, y, dict(arguments))
-        if open_chunked_table(X, parameters) is not None:
+        # A chunked table is not a table in memory, for which it would raise.
+        readable = isinstance(X, ArrayDataset) or open_chunked_table(X, parameters) is not None
+        if readable or open_table(X, parameters.input) is not None or not is_batches(X):
             return FittedRows(X, y, dict(arguments))
         return FittedRows(missing="it was fitted to an iterable of batches, whose rows are not kept")
 
