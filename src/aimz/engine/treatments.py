@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from aimz.data import KernelArguments, RowReader, check_aligned, open_rows
+from aimz.data import ChunkedTable, KernelArguments, RowReader, check_aligned, open_rows
 from aimz.engine.row_groups import read_labels
 from aimz.kernel import OBSERVED, KernelSignature, KernelSpec, Role, name_settings
 from aimz.types import Intervention
@@ -74,9 +74,17 @@ def _check_not_levels(name: str, value: Any, call: KernelArguments) -> None:
 
 
 def read_treatment(
-    treatment: str, values: Any, baseline: Any, call: KernelArguments, spec: KernelSpec, signature: KernelSignature
+    treatment: str,
+    values: Any,
+    baseline: Any,
+    call: KernelArguments,
+    spec: KernelSpec,
+    signature: KernelSignature,
+    X: Any,
 ) -> Question:
     """Return the comparison of the values of a treatment with a baseline, or of one more with the data as they are.
+
+    ``X`` is the source of the rows.
 
     Raises
     ------
@@ -90,7 +98,7 @@ def read_treatment(
             f"sides as interventions, such as `effect({treatment}=..., baseline={baseline!r})`."
         )
         raise TypeError(msg)
-    levels = _default_levels(treatment, call, spec) if values is None else _read_values(values)
+    levels = _default_levels(treatment, call, spec, X) if values is None else _read_values(values)
     if levels is None and baseline is None:
         return Question({OBSERVED: {}, f"{treatment} + 1": {treatment: add_one}}, OBSERVED)
     if levels is None:
@@ -150,13 +158,13 @@ def _check_name(treatment: Any, call: KernelArguments, spec: KernelSpec, signatu
     raise ValueError(msg)
 
 
-def _default_levels(treatment: str, call: KernelArguments, spec: KernelSpec) -> list[Any] | None:
+def _default_levels(treatment: str, call: KernelArguments, spec: KernelSpec, X: Any) -> list[Any] | None:
     """Return the values of a treatment to compare, the baseline first; None for one more than observed."""
     found: list[Any] | None
     if treatment in call.static:
         found = [call.static[treatment]]
     elif treatment in call.arrays or treatment in call.columns:
-        found = _distinct(treatment, call)
+        found = _distinct(treatment, call, X)
     else:
         n_values = spec[treatment].n_values
         return None if n_values is None or n_values > _MAX_LEVELS else list(range(n_values))
@@ -168,8 +176,11 @@ def _default_levels(treatment: str, call: KernelArguments, spec: KernelSpec) -> 
     return found
 
 
-def _distinct(treatment: str, call: KernelArguments) -> list[Any] | None:
+def _distinct(treatment: str, call: KernelArguments, X: Any) -> list[Any] | None:
     """Return the distinct values of an argument or a column in order; None if there are many."""
+    if isinstance(X, ChunkedTable) and X.same_order and treatment in X.known:
+        labels = np.unique(np.asarray(X.labels(treatment)))
+        return None if len(labels) > _MAX_LEVELS else list(labels.tolist())
     column = None if treatment in call.arrays else call.columns.index(treatment)
     rows: RowReader = open_rows(call.arrays[treatment] if column is None else next(iter(call.arrays.values())))
     if rows.from_batches:

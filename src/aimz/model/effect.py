@@ -162,7 +162,7 @@ class EffectMethod(EffectMethods):
         table = open_chunked_table(observed["X"], self._engine.parameters) or observed["X"]
         spec = self._engine.read_spec(call)
         if isinstance(given, str):
-            question = read_treatment(given, values, baseline, call, spec, self._engine.signature)
+            question = read_treatment(given, values, baseline, call, spec, self._engine.signature, table)
         else:
             question = read_interventions(given, baseline, call)
         weights = read_where(where, weights, table, call)
