@@ -73,6 +73,7 @@ dist: $(VENV)/.made ## Build wheel and sdist, and check each in an empty environ
 
 docs: $(VENV)/.docs ## Build the documentation into docs/_build
 	rm -rf docs/_build docs/api
+	$(BIN)/python docs/_ext/agent_guide.py
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 	@echo "open docs/_build/index.html"
 

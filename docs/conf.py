@@ -82,7 +82,6 @@ html_title = "aimz"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_favicon = "_static/favicon.svg"
-html_extra_path = ["llms.txt"]
 html_show_copyright = False
 html_show_sourcelink = False
 html_theme_options = {

@@ -1,11 +1,16 @@
 """The pages of the documentation: width of the code, links, vocabulary and navigation."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+
+import agent_guide  # noqa: E402
+
 DOCS = ROOT / "docs"
 PAGES = sorted(p for p in DOCS.rglob("*.md") if "_build" not in p.parts)
 FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -75,3 +80,23 @@ def test_every_page_is_in_the_navigation():
 def test_pages_use_the_terms_of_the_field(term, pages):
     found = {page for page in PAGES if re.search(rf"\b{term}\b", page.read_text(encoding="utf-8"), re.IGNORECASE)}
     assert pages <= {page.relative_to(DOCS).with_suffix("").as_posix() for page in found}
+
+
+def test_guide_inside_the_package_is_up_to_date():
+    stored = agent_guide.GUIDE.read_text(encoding="utf-8")
+    assert stored == agent_guide.guide(), "run `python docs/_ext/agent_guide.py` after a change of the pages"
+
+
+def test_guide_has_executed_blocks_and_no_open_comment():
+    text = agent_guide.guide()
+    assert "<!--" not in text
+    blocks = [block[2] for block in FENCE.finditer(text)]
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert len(blocks) > 8
+    assert all(block in pages for block in blocks)
+
+
+def test_list_of_pages_names_every_page_of_the_sections():
+    listed = set(re.findall(r"_sources/([\w/]+)\.md\.txt", agent_guide.llms()))
+    sections = {"index", *agent_guide.SECTIONS}
+    assert listed == {page.relative_to(DOCS).with_suffix("").as_posix() for page in PAGES} - sections

@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from agent_guide import llms
 from docutils import nodes
 from latex2mathml.converter import convert
 from reference_pages import examples, related
@@ -58,10 +59,17 @@ def complete_docstring(
         lines += ["", "Examples", "--------", *text.splitlines(), ""]
 
 
+def write_llms(app: Sphinx, exception: Exception | None) -> None:
+    """Write the list of pages for coding assistants to the root of the site."""
+    if exception is None:
+        (Path(app.outdir) / "llms.txt").write_text(llms(), encoding="utf-8")
+
+
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the extension."""
     # numpydoc parses the docstrings at priority 500.
     app.connect("autodoc-process-docstring", complete_docstring, priority=100)
+    app.connect("build-finished", write_llms)
     app.add_node(nodes.math, override=True, html=(visit_formula, None))
     app.add_node(nodes.math_block, override=True, html=(visit_formula, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
