@@ -43,7 +43,8 @@ def data(work: str, where: Path, *, in_file: bool) -> tuple[np.ndarray, np.ndarr
     y = np.empty(n_obs, np.float32)
     for start in range(0, n_obs, 2**17):
         block = rng.standard_normal(X[start : start + 2**17].shape, dtype=np.float32)
-        X[start : start + 2**17], y[start : start + 2**17] = block, block[:, 0]
+        X[start : start + 2**17] = block
+        y[start : start + 2**17] = block[:, 0] + rng.standard_normal(len(block), dtype=np.float32)
     X.flush()
     del X
     return np.memmap(where / "X", np.float32, "r", shape=(n_obs, n_columns)), y

@@ -16,7 +16,7 @@ from aimz.data import ArrayBatches, Batches, KernelArguments
 from aimz.inference.svi_steps import MAX_STEPS, Loop, Pace
 from aimz.progress import ProgressBar
 
-_STACK_BYTES = 2**25
+_STACK_BYTES = 2**22
 """Largest size of the batches transferred to the device at once."""
 _NO_END = 2**30
 """Number of steps per epoch passed to the loop if it must not detect the end of an epoch."""
