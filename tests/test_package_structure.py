@@ -219,6 +219,8 @@ def test_parameters_next_to_kernel_arguments_are_reserved():
         if not name.startswith("_") and name != "effect" and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             given = {p.name for p in parameters.values() if p.kind is not p.VAR_KEYWORD}
             # The keyword arguments of `effect` are interventions, which may also be passed as a mapping.
-            assert given - RESERVED_PARAMETERS <= {"compare_scenarios": checked, "slopes": of_slopes}.get(
-                name, set()
-            ), name
+            assert given - RESERVED_PARAMETERS <= {
+                "compare_scenarios": checked,
+                "slopes": of_slopes,
+                "support": {"treatment"},
+            }.get(name, set()), name

@@ -24,6 +24,7 @@ from aimz.errors import (
     PerformanceWarning,
     SavedModelError,
     StaleResultError,
+    SupportWarning,
 )
 from aimz.model import EffectResult, ImpactModel
 
@@ -41,6 +42,7 @@ __all__ = [
     "PerformanceWarning",
     "SavedModelError",
     "StaleResultError",
+    "SupportWarning",
     "__version__",
     "grid",
     "in_words",

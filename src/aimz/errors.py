@@ -12,6 +12,7 @@ __all__ = [
     "PerformanceWarning",
     "SavedModelError",
     "StaleResultError",
+    "SupportWarning",
 ]
 
 import warnings
@@ -65,6 +66,10 @@ class OutputWarning(AimzWarning):
 
 class PerformanceWarning(AimzWarning):
     """A call needs more time or memory than it would with another kernel or another way to run it."""
+
+
+class SupportWarning(AimzWarning):
+    """An answer is about rows that are outside of the data of the fit, so that it rests on the form of the kernel."""
 
 
 def warn(message: str, category: type[AimzWarning]) -> None:

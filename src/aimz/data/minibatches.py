@@ -50,6 +50,10 @@ class Batches(ABC):
     """Names of the columns of arguments that are tables."""
     axes: Mapping[str, AxisLabels] = MappingProxyType({})
     """Names and labels of the axes of arguments that are xarray arrays."""
+    description: Any = None
+    """Description of the rows of the fit, to which the first epoch adds them."""
+    observe: "Callable[[Buffers], None] | None" = None
+    """Called with the rows of the first epoch that is read, some at a time; None once that epoch has started."""
 
     @property
     @abstractmethod
@@ -68,9 +72,28 @@ class Batches(ABC):
     def first(self) -> dict[str, np.ndarray]:
         """Return the first batch of the first epoch, without consuming it."""
 
+    def _observed(self, reader: EpochReader) -> EpochReader:
+        """Return the reader of an epoch, which passes its rows on if it is the first that is read."""
+        observe, self.observe = self.observe, None
+        return reader if observe is None else _ObservedReader(reader, observe)
+
     def empty_buffers(self, n_rows: int) -> dict[str, np.ndarray]:
         """Return buffers for ``n_rows`` rows."""
         return {name: np.empty((n_rows, *some.shape[1:]), some.dtype) for name, some in self.templates.items()}
+
+
+@dataclass
+class _ObservedReader(EpochReader):
+    """Reader that passes the rows that it reads on to a function."""
+
+    reader: EpochReader
+    observe: Callable[[Buffers], None]
+
+    def fill(self, buffers: Buffers, start: int, stop: int) -> int:
+        got = self.reader.fill(buffers, start, stop)
+        if got:
+            self.observe({name: rows[start : start + got] for name, rows in buffers.items()})
+        return got
 
 
 class ArrayBatches(Batches):
@@ -110,7 +133,7 @@ class ArrayBatches(Batches):
     def epoch(self, number: int) -> EpochReader:
         """Start an epoch."""
         self.begun = number + 1
-        return self._reader(number, self.n_obs)
+        return self._observed(self._reader(number, self.n_obs))
 
     def first(self) -> dict[str, np.ndarray]:
         """Return the first batch of the first epoch."""
@@ -248,7 +271,7 @@ class IterableBatches(Batches):
         """Start the next epoch; the first one continues the reader whose first batch was read."""
         reader = self._unread or BatchReader(self._batches, self._parameters, rounding=self._rounding)
         self.reader, self._unread = reader, None
-        return _Iterated(reader, self.check)
+        return self._observed(_Iterated(reader, self.check))
 
     @property
     def rounding(self) -> RoundedValues:

@@ -26,6 +26,8 @@ class Posterior:
     """Sampler statistics of MCMC, by their names in ArviZ's schema, of shape ``(n_chains, n_draws / n_chains)``."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """Optimised parameters and mutable state that belong to the draws."""
+    support: Any = None
+    """Description of the rows of the fit (`statistics.FitSupport`); None without a fit."""
 
     @property
     def n_draws(self) -> int:

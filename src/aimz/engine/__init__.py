@@ -41,6 +41,7 @@ from aimz.engine.scenarios import (
     share_labels,
     share_rows,
 )
+from aimz.engine.support_checks import SupportReport, check_support, fit_support, with_support
 from aimz.engine.treatments import Question, read_interventions, read_treatment, read_where
 from aimz.engine.warnings import warn_about_missing, warn_about_substitution
 
@@ -66,6 +67,7 @@ __all__ = [
     "StepRunner",
     "StepSpec",
     "StreamingOptions",
+    "SupportReport",
     "blocks_per_device",
     "check_columns",
     "check_derivatives",
@@ -76,10 +78,12 @@ __all__ = [
     "check_return_sites",
     "check_same_rows",
     "check_same_sites",
+    "check_support",
     "compute_range",
     "derivative_of",
     "digests_for",
     "fingerprint_of",
+    "fit_support",
     "known_digests",
     "local_mesh",
     "missing_steps",
@@ -110,4 +114,5 @@ __all__ = [
     "warn_about_substitution",
     "with_levers",
     "with_outcome",
+    "with_support",
 ]

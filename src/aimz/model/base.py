@@ -59,6 +59,8 @@ class SharedState:
     """Temporary directory, if there are results in it."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Lock of the two attributes above."""
+    warned: set[str] = field(default_factory=set)
+    """Reasons of warnings that are issued once for each model."""
     fitting: threading.RLock = field(default_factory=threading.RLock)
     """Lock of the methods that change the model, so that they run one after another."""
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Self
 import jax
 
 from aimz.data import check_count, check_flag, key_to_text
-from aimz.engine import KernelEngine, with_outcome
+from aimz.engine import KernelEngine, fit_support, with_outcome
 from aimz.errors import FitWarning, warn
 from aimz.inference import FitData, PosteriorOnly, SVIFit
 from aimz.model.base import ModelBase, optional_key
 from aimz.model.fitted_rows import FittedRows
+from aimz.model.fitted_support import with_support_of_fit
 from aimz.model.minibatch_checks import batch_scale
 from aimz.model.minibatch_fit import plan_fit, read_options, read_training
 
@@ -95,6 +96,7 @@ class FittingMethods(ModelBase):
             engine.remember_fit_data(call)
             with self._key(rng_key) as key:
                 posterior = fit.run(call, spec, key, num_steps=num_steps, num_samples=num_samples, progress=progress)
+                posterior = with_support_of_fit(posterior, fit_support(call, self.param_output, engine.tables))
                 rows = FittedRows.of(X, y, kwargs, engine.parameters)
                 self._set_fit(engine, fit, posterior, FitData.of(call, self.param_output), rows)
         return self
@@ -241,10 +243,10 @@ class FittingMethods(ModelBase):
                         training.advance_loader()
                 where = training.first_not_finite() if fit.stopped else None
                 if where is None:
-                    posterior = fit.draw_after(
+                    draws = fit.draw_after(
                         training.all_rows, plan.first, spec, key_draws, num_samples=num_samples, n_obs=training.n_obs
                     )
-                    observed = training.observed(plan.first, self.param_output)
+                    posterior, observed = training.described(draws), training.observed(plan.first, self.param_output)
             finally:
                 # Also after an interruption, so that completed steps are kept, without the draws of other parameters.
                 if posterior is not None or fit.vi_state is not self._fit.vi_state:

@@ -18,14 +18,14 @@ from aimz.model.prediction import PredictionMethods
 from aimz.model.representation import ModelSummary, describe, description, html, summary
 from aimz.model.saving import ModelState, read_model, write_model
 from aimz.model.scoring import ScoringMethods
-from aimz.model.slopes import SlopeMethods
+from aimz.model.support import SupportMethod
 from aimz.types import Kernel
 
 if TYPE_CHECKING:
     import os
 
 
-class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMethods, SlopeMethods):
+class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMethods, SupportMethod):
     """A NumPyro model with its inference and its posterior, for predictions and answers to "what if" questions.
 
     Parameters

@@ -19,6 +19,7 @@ from aimz.data import (
     IterableBatches,
     KernelArguments,
     LazyArray,
+    Posterior,
     check_count,
     check_flag,
     count_rows,
@@ -35,6 +36,7 @@ from aimz.data import (
 from aimz.engine import KernelEngine, versions
 from aimz.inference import FitData, MinibatchPlan, SVIFit
 from aimz.kernel import KernelSpec
+from aimz.model.fitted_support import observe_support, with_support_of_fit
 from aimz.model.minibatch_checks import batch_scale, check_batch
 from aimz.utils.data import ArrayDataset, ArrayLoader
 
@@ -85,6 +87,11 @@ class TrainingData:
             return None
         call = replace(call, arrays={**call.arrays, **self.rows}, n_obs=self.n_obs, index=self.index)
         return FitData.of(call, param_output)
+
+    def described(self, posterior: Posterior | None) -> Posterior | None:
+        """Return a posterior with the description of the rows that the first epoch of its fit read."""
+        support = self.batches.description
+        return with_support_of_fit(posterior, None if support is None else support.finished())
 
     def first_not_finite(self) -> str | None:
         """Return the argument and the number of the first row with a value that is not finite; None if all are.
@@ -321,6 +328,7 @@ def plan_fit(
     if training.reordered and training.n_obs <= call.n_obs:
         check_batch(engine, fit, call, spec, training.n_obs)  # raises if the order of the rows matters
     fit.check_run(replace(call, n_obs=training.n_obs), spec)
+    observe_support(batches, names[1], tables)
     kinds = {name: f"{array.dtype}{list(array.shape[1:])}" for name, array in sorted(batches.templates.items())}
     described = {
         **training.order,

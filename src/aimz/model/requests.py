@@ -18,13 +18,16 @@ from aimz.engine import (
     SharedResampling,
     StreamingOptions,
     check_order,
+    check_support,
     open_source,
     plan_request,
     warn_about_missing,
     warn_about_new_rows,
     warn_about_substitution,
     with_outcome,
+    with_support,
 )
+from aimz.errors import SupportWarning, warn
 from aimz.kernel import Scored
 from aimz.model.averages import sum_over_rows
 from aimz.model.base import ModelBase
@@ -254,6 +257,7 @@ class RequestMethods(ModelBase):
         warn_about_missing(prepared.values())
         n_obs = next(iter(prepared.values())).call.n_obs if source.n_obs_known else None
         warn_about_new_rows(self._engine, prepared.values(), n_obs)
+        prepared = self._check_support(calls, prepared)
         named_new = any(one.settings.named_new for one in prepared.values())
         return PredictionRequest(
             method=method,
@@ -263,6 +267,27 @@ class RequestMethods(ModelBase):
             source=source,
             options=options or StreamingOptions(),
         )
+
+    def _check_support(
+        self, calls: Mapping[Any, KernelArguments], prepared: Mapping[Any, PreparedCall]
+    ) -> dict[Any, PreparedCall]:
+        """Return calls with the verdict on their rows in their attributes; warn once about each reason."""
+        first = next(iter(prepared.values())).settings
+        if first.posterior is None or first.scored is not None:
+            return dict(prepared)
+        support = first.posterior.support
+        reports = [check_support(support, one, calls[name]) for name, one in prepared.items()]
+        found = [one.reasons for one in reports if one.verdict == "extrapolates"]
+        reasons = dict.fromkeys(reason for own in found for reason in own)
+        new = [reason for reason in reasons if reason not in self._shared.warned]
+        self._shared.warned.update(new)
+        if new:
+            warn(
+                f"The answer extrapolates: {'; '.join(new)}. There it rests on the form of the kernel, not on data. "
+                "Ask about values that occur, or see `model.support(...)` for the rows.",
+                SupportWarning,
+            )
+        return with_support(prepared, reports)
 
     def _execute(self, request: PredictionRequest, key: jax.Array | None) -> "xr.DataTree":
         """Stream a request and return its result; ``key`` is None if nothing is drawn."""

@@ -33,6 +33,14 @@ class ScenarioSums:
     row_block: int
 
 
+def _support_of(comparison: PredictionRequest) -> dict[str, str]:
+    """Return the verdict on the rows of all scenarios, as an attribute."""
+    texts = dict.fromkeys(one.attrs["support"] for one in comparison.scenarios.values() if "support" in one.attrs)
+    order = ("extrapolates", "not known", "not checked", "supported")
+    ranked = sorted(texts, key=lambda text: order.index(text.partition(":")[0]))
+    return {"support": ranked[0]} if ranked else {}
+
+
 class ResultBuilder:
     """Builder of datasets and trees with the user's ``dims`` and ``coords``.
 
@@ -139,6 +147,7 @@ class ResultBuilder:
                 "row_block": compared.row_block,
                 **({"drawn_anew": sorted(anew)} if anew else {}),
                 **{name: value for name, value in prepared.attrs.items() if name == "local_latents"},
+                **_support_of(comparison),
             },
         )
         return scenario_tree(averages, contrast)

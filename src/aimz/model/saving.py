@@ -21,6 +21,7 @@ from aimz.engine import KernelEngine
 from aimz.errors import OutputWarning, SavedModelError, warn
 from aimz.inference import Fit, FitData, KernelContext
 from aimz.kernel import AbstractCall, KernelSignature, KernelSpec, is_storable, kernel_digest
+from aimz.model.fitted_support import read_support, with_support_of_fit, write_support
 from aimz.model.results import ResultBuilder
 from aimz.persistence import (
     check_target,
@@ -102,6 +103,8 @@ def write_model(path: Path, model: ModelState, *, overwrite: bool) -> None:
         if coords is None
         else {dim: write_labels(labels, f"coords/{dim}", arrays) for dim, labels in coords.items()},
     }
+    if posterior is not None and posterior.support is not None:
+        content["support"] = write_support(posterior.support, arrays)
     if engine.outcome is not None:
         content["outcome"] = engine.outcome
     if engine.axes:
@@ -188,6 +191,7 @@ def read_model(path: Path, kernel: Kernel, fit: Fit, arguments: Mapping[str, Any
         key = check_key(key_from_text(content["rng_key"]))
         results = _read_results(content, arrays)
         posterior = _read_posterior(content["posterior"], arrays, signature_of[1])
+        posterior = with_support_of_fit(posterior, read_support(content.get("support"), arrays))
         observed = _read_observed(content["observed"], arrays)
         _check_settings(settings)
     engine = KernelEngine.of(kernel, *signature_of)

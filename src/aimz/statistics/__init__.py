@@ -9,20 +9,36 @@ from aimz.statistics.draws import (
     read_statistics,
     reduce_rows,
 )
+from aimz.statistics.fit_support import FitSupport
 from aimz.statistics.groups import Groups, local_codes, read_groups, read_weights, with_axes
 from aimz.statistics.loo import UNSEEN, LeaveOneOut
 from aimz.statistics.missing_values import has_missing, missing_code, with_nan
+from aimz.statistics.row_support import (
+    FAR_LEVERAGE,
+    TOLERATED_SHARE,
+    ColumnSupport,
+    Overlap,
+    RowSupport,
+    overlap_of,
+)
 
 __all__ = [
+    "FAR_LEVERAGE",
+    "TOLERATED_SHARE",
     "UNSEEN",
+    "ColumnSupport",
+    "FitSupport",
     "Groups",
     "LeaveOneOut",
+    "Overlap",
     "Reduction",
+    "RowSupport",
     "Statistic",
     "Statistics",
     "has_missing",
     "local_codes",
     "missing_code",
+    "overlap_of",
     "read_ci",
     "read_groups",
     "read_interval",

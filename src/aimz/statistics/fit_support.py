@@ -1,0 +1,340 @@
+"""Sums over the rows of a fit that describe which data it has: moments, ranges, quantiles and levels of each column."""
+
+__all__ = ["FitSupport", "Level", "Moments", "left_out"]
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+_MAX_LEVELS = 10
+"""Largest number of values of a column that are levels, each with its own moments."""
+_MAX_COLUMNS = 64
+"""Largest number of columns that are described."""
+_SKETCH = 512
+"""Number of points that a quantile sketch is compressed to."""
+_SAMPLE = 4096
+"""Number of rows from which the distribution of the leverage is computed; they are dropped when the fit ends."""
+_MAX_NUMBERS = 2**20
+"""Number of cross products of all levels that are kept."""
+_SMALLEST = 1e-8
+"""Smallest eigenvalue of a correlation matrix along which rows differ."""
+
+
+@dataclass
+class Moments:
+    """Number, mean and centered cross products of rows without NaN, in double precision."""
+
+    n: int
+    mean: np.ndarray
+    products: np.ndarray
+
+    @staticmethod
+    def of(rows: np.ndarray) -> "Moments":
+        """Return the moments of rows ``(n_rows, n_columns)``."""
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        mean = rows.mean(axis=0) if len(rows) else np.zeros(rows.shape[1])
+        centered = rows - mean
+        return Moments(len(rows), mean, centered.T @ centered)
+
+    def merged(self, other: "Moments") -> "Moments":
+        """Return the moments of the rows of both (Chan, Golub and LeVeque, 1979)."""
+        n = self.n + other.n
+        if n == 0 or other.n == 0:
+            return self
+        shift = other.mean - self.mean
+        products = self.products + other.products + np.outer(shift, shift) * (self.n * other.n / n)
+        return Moments(n, self.mean + shift * (other.n / n), products)
+
+    def without(self, column: int) -> "Moments":
+        """Return the moments of the other columns."""
+        kept = [i for i in range(len(self.mean)) if i != column]
+        return Moments(self.n, self.mean[kept], self.products[np.ix_(kept, kept)])
+
+    def leverage(self, rows: np.ndarray) -> np.ndarray:
+        """Return the leverage of rows in a linear model of these rows with an intercept, ``x' (X' X)^-1 x``.
+
+        Infinite for rows outside of the space that the rows span, and NaN for rows with NaN.
+        """
+        if self.n < 2:
+            return np.full(len(rows), np.inf)
+        scale = np.sqrt(np.diag(self.products))
+        varies = scale > 1e-6 * np.sqrt(self.n) * np.maximum(np.abs(self.mean), 1e-30)
+        found = np.full(len(rows), 1.0 / self.n)
+        if varies.any():
+            scaled = (rows[:, varies] - self.mean[varies]) / scale[varies]
+            values, vectors = np.linalg.eigh(
+                self.products[np.ix_(varies, varies)] / np.outer(scale[varies], scale[varies])
+            )
+            along = scaled @ vectors
+            null = values < _SMALLEST * len(values)
+            found = found + (along[:, ~null] ** 2 / values[~null]).sum(axis=1)
+            found[(np.abs(along[:, null]) * np.sqrt(self.n) > 1e-3).any(axis=1)] = np.inf
+        fixed = ~varies
+        moved = np.abs(rows[:, fixed] - self.mean[fixed]) > 1e-4 * np.maximum(np.abs(self.mean[fixed]), 1e-30)
+        found[moved.any(axis=1)] = np.inf
+        found[np.isnan(rows).any(axis=1)] = np.nan
+        return found
+
+
+def left_out(leverage: np.ndarray) -> np.ndarray:
+    """Return the leverage that rows of the fit have in the model without them, ``h / (1 - h)``."""
+    with np.errstate(divide="ignore"):
+        return np.where(leverage >= 1 - 1e-9, np.inf, leverage / (1 - np.minimum(leverage, 1)))
+
+
+@dataclass
+class Level:
+    """Rows in which a column has one value."""
+
+    moments: Moments
+    low: np.ndarray
+    high: np.ndarray
+    far: float = np.inf
+    """99th percentile of the leverage of these rows, each among the others, in the other columns."""
+
+
+@dataclass
+class FitSupport:
+    """Description of the rows of a fit; nothing is stored by row."""
+
+    names: tuple[str, ...]
+    """Names of the columns."""
+    places: tuple[tuple[str, int | None], ...]
+    """Argument of each column, and its number among the columns of the argument."""
+    n: int = 0
+    missing: np.ndarray = field(default_factory=lambda: np.empty(0))
+    """Number of rows with NaN, by column."""
+    low: np.ndarray = field(default_factory=lambda: np.empty(0))
+    high: np.ndarray = field(default_factory=lambda: np.empty(0))
+    moments: Moments | None = None
+    levels: list[dict[float, Level] | None] = field(default_factory=list)
+    """Values of each column, None if there are more than ten."""
+    sketches: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    """Points and weights of the distribution of each column."""
+    far: float = np.inf
+    """99th percentile of the leverage of the rows, each among the others."""
+    sample: list[np.ndarray] = field(default_factory=list)
+    """Rows from which ``far`` is computed."""
+    step: int = 1
+    """Every how many rows one is in the sample."""
+
+    @staticmethod
+    def of(arrays: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -> "FitSupport | None":
+        """Return an empty description of arguments ``(n_rows, ...)``; None if there are too many columns, or none."""
+        names: list[str] = []
+        places: list[tuple[str, int | None]] = []
+        for name, array in arrays.items():
+            shape = array.shape[1:]
+            if len(shape) > 1 or np.dtype(array.dtype).kind not in "biuf":
+                continue
+            if not shape:
+                names.append(name)
+                places.append((name, None))
+                continue
+            given = columns.get(name) or [f"{name}[{i}]" for i in range(shape[0])]
+            names += map(str, given)
+            places += [(name, i) for i in range(shape[0])]
+        return FitSupport(tuple(names), tuple(places)) if 1 <= len(names) <= _MAX_COLUMNS else None
+
+    def rows_of(self, arrays: Mapping[str, Any]) -> np.ndarray:
+        """Return the columns of some rows, ``(n_rows, n_columns)`` in double precision."""
+        parts = [
+            np.asarray(arrays[name]) if column is None else np.asarray(arrays[name])[:, column]
+            for name, column in self.places
+        ]
+        return np.stack(parts, axis=1).astype(np.float64)
+
+    def add(self, arrays: Mapping[str, Any]) -> None:
+        """Add some rows of the arguments."""
+        rows = self.rows_of(arrays)
+        if len(rows):
+            self._merge(self._described(rows))
+            if sum(map(len, self.sample)) > 2 * _SAMPLE:
+                self.sample, self.step = [np.concatenate(self.sample)[::2]], 2 * self.step
+
+    def _described(self, rows: np.ndarray) -> "FitSupport":
+        """Return the description of some rows."""
+        with np.errstate(invalid="ignore"):
+            low, high = np.fmin.reduce(rows, axis=0), np.fmax.reduce(rows, axis=0)
+        start = -self.n % self.step
+        return FitSupport(
+            self.names,
+            self.places,
+            len(rows),
+            np.isnan(rows).sum(axis=0),
+            low,
+            high,
+            Moments.of(rows),
+            [self._levels_of(rows, i) for i in range(len(self.names))],
+            [_compressed(column[~np.isnan(column)]) for column in rows.T],
+            sample=[rows[start :: self.step]],
+        )
+
+    def _levels_of(self, rows: np.ndarray, column: int) -> dict[float, Level] | None:
+        """Return the rows with each value of a column; None if there are many values."""
+        if self.levels and self.levels[column] is None:
+            return None
+        values = rows[:, column]
+        if len(np.unique(values[: 16 * _MAX_LEVELS])) > _MAX_LEVELS:
+            return None
+        found = np.unique(values[~np.isnan(values)])
+        if len(found) > _MAX_LEVELS:
+            return None
+        parts = {float(value): rows[values == value] for value in found}
+        return {
+            value: Level(Moments.of(part), np.fmin.reduce(part, axis=0), np.fmax.reduce(part, axis=0))
+            for value, part in parts.items()
+        }
+
+    def merge(self, other: "FitSupport") -> None:
+        """Add the rows of another description, such as one of another worker."""
+        self._merge(other)
+        self.step = max(self.step, other.step)
+
+    def _merge(self, other: "FitSupport") -> None:
+        if self.n == 0:
+            for name, value in vars(other).items():
+                if name not in ("far", "step"):
+                    setattr(self, name, value)
+            return
+        assert self.moments is not None
+        assert other.moments is not None
+        self.n += other.n
+        self.missing = self.missing + other.missing
+        self.low, self.high = np.fmin(self.low, other.low), np.fmax(self.high, other.high)
+        self.moments = self.moments.merged(other.moments)
+        self.levels = [_merged_levels(*both) for both in zip(self.levels, other.levels, strict=True)]
+        self.sketches = [_merged_sketch(*both) for both in zip(self.sketches, other.sketches, strict=True)]
+        self.sample = [*self.sample, *other.sample]
+
+    def finished(self) -> "FitSupport | None":
+        """Return the description with the distribution of the leverage, without rows; None without rows."""
+        if self.n == 0 or self.moments is None:
+            return None
+        rows = np.concatenate(self.sample)
+        self.far = _percentile(left_out(self.moments.leverage(rows)))
+        for column, levels in enumerate(self.levels):
+            others = np.delete(rows, column, axis=1)
+            for value, level in (levels or {}).items():
+                own = others[rows[:, column] == value]
+                level.far = _percentile(left_out(level.moments.without(column).leverage(own)))
+        self.sample = []
+        self._limit_levels()
+        return self
+
+    def _limit_levels(self) -> None:
+        """Drop the levels of columns with most levels until the moments of levels fit into 8 MiB."""
+        while sum(map(len, filter(None, self.levels))) * len(self.names) ** 2 > _MAX_NUMBERS:
+            most = max(range(len(self.levels)), key=lambda i: len(self.levels[i] or {}))
+            self.levels[most] = None
+
+    def quantile(self, column: int, q: float) -> float:
+        """Return a quantile of a column, from its sketch."""
+        points, weights = self.sketches[column]
+        if not len(points):
+            return np.nan
+        share = (np.cumsum(weights) - weights / 2) / weights.sum()
+        return float(np.interp(q, share, points))
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return the numbers of a finished description as arrays, for a file."""
+        assert self.moments is not None
+        levels = [(i, value, level) for i, found in enumerate(self.levels) for value, level in (found or {}).items()]
+        p = len(self.names)
+
+        def stacked(values: list[Any], *shape: int) -> np.ndarray:
+            return np.asarray(values, np.float64).reshape(len(levels), *shape)
+
+        return {
+            "counts": np.array([self.n, self.moments.n], np.int64),
+            "missing": np.asarray(self.missing, np.int64),
+            "far": np.array([self.far]),
+            "low": self.low,
+            "high": self.high,
+            "mean": self.moments.mean,
+            "products": self.moments.products,
+            "has_levels": np.array([found is not None for found in self.levels]),
+            "level_column": np.array([i for i, _, _ in levels], np.int64),
+            "level_value": stacked([value for _, value, _ in levels]),
+            "level_count": np.array([level.moments.n for _, _, level in levels], np.int64),
+            "level_far": stacked([level.far for _, _, level in levels]),
+            "level_low": stacked([level.low for _, _, level in levels], p),
+            "level_high": stacked([level.high for _, _, level in levels], p),
+            "level_mean": stacked([level.moments.mean for _, _, level in levels], p),
+            "level_products": stacked([level.moments.products for _, _, level in levels], p, p),
+            "points": np.concatenate([points for points, _ in self.sketches]),
+            "weights": np.concatenate([weights for _, weights in self.sketches]),
+            "sketch_lengths": np.array([len(points) for points, _ in self.sketches], np.int64),
+        }
+
+    @staticmethod
+    def from_arrays(
+        names: Sequence[str], places: Sequence[tuple[str, int | None]], arrays: Mapping[str, np.ndarray]
+    ) -> "FitSupport":
+        """Return the description whose numbers :meth:`to_arrays` returned."""
+        levels: list[dict[float, Level] | None] = [{} if found else None for found in arrays["has_levels"]]
+        for i, column in enumerate(arrays["level_column"]):
+            moments = Moments(int(arrays["level_count"][i]), arrays["level_mean"][i], arrays["level_products"][i])
+            level = Level(moments, arrays["level_low"][i], arrays["level_high"][i], float(arrays["level_far"][i]))
+            own = levels[int(column)]
+            assert own is not None
+            own[float(arrays["level_value"][i])] = level
+        ends = np.cumsum(arrays["sketch_lengths"])[:-1]
+        sketches = zip(np.split(arrays["points"], ends), np.split(arrays["weights"], ends), strict=True)
+        return FitSupport(
+            tuple(names),
+            tuple(places),
+            int(arrays["counts"][0]),
+            arrays["missing"],
+            arrays["low"],
+            arrays["high"],
+            Moments(int(arrays["counts"][1]), arrays["mean"], arrays["products"]),
+            levels,
+            list(sketches),
+            float(arrays["far"][0]),
+        )
+
+
+def _percentile(leverage: np.ndarray) -> float:
+    """Return the 99th percentile of the values that are finite."""
+    finite = leverage[np.isfinite(leverage)]
+    return float(np.quantile(finite, 0.99, method="higher")) if len(finite) else np.inf
+
+
+def _merged_levels(one: dict[float, Level] | None, other: dict[float, Level] | None) -> dict[float, Level] | None:
+    """Return the rows of each value in both parts; None if there are many values."""
+    if one is None or other is None or len({*one, *other}) > _MAX_LEVELS:
+        return None
+    found = {}
+    for value in sorted({*one, *other}):
+        if value not in one or value not in other:
+            found[value] = one.get(value) or other[value]
+            continue
+        here, there = one[value], other[value]
+        low, high = np.fmin(here.low, there.low), np.fmax(here.high, there.high)
+        found[value] = Level(here.moments.merged(there.moments), low, high)
+    return found
+
+
+def _compressed(points: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return at most 512 sorted points with weights: means of parts of the sorted values, of about equal weight."""
+    order = np.argsort(points, kind="stable")
+    points = points[order]
+    weights = np.ones(len(points)) if weights is None else weights[order]
+    if len(points) <= _SKETCH:
+        return points, weights
+    before = np.cumsum(weights) - weights
+    cell = np.minimum((before / weights.sum() * _SKETCH).astype(int), _SKETCH - 1)
+    total = np.bincount(cell, weights, _SKETCH)
+    means = np.bincount(cell, weights * points, _SKETCH) / np.where(total > 0, total, 1)
+    return means[total > 0], total[total > 0]
+
+
+def _merged_sketch(
+    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sketch of two sketches."""
+    points, weights = (np.concatenate(both) for both in zip(one, other, strict=True))
+    return _compressed(points, weights)
