@@ -112,7 +112,16 @@ def test_every_module_says_what_is_public(path):
 def test_public_names():
     from aimz import errors, model
 
-    own = {"EffectResult", "ImpactModel", "__version__", "grid", "in_words", "open_result", "summary"}
+    own = {
+        "EffectResult",
+        "ImpactModel",
+        "__version__",
+        "describe_result",
+        "grid",
+        "in_words",
+        "open_result",
+        "summary",
+    }
     assert set(aimz.__all__) == own | set(errors.__all__)
     assert all(getattr(aimz, name) is getattr(errors, name) for name in set(aimz.__all__) - own)
     assert aimz.ImpactModel is model.ImpactModel

@@ -44,6 +44,7 @@ __all__ = [
     "StaleResultError",
     "SupportWarning",
     "__version__",
+    "describe_result",
     "grid",
     "in_words",
     "open_result",
@@ -57,7 +58,7 @@ def __getattr__(name: str) -> Any:
     """Import modules on first access, if they import xarray or are rarely used."""
     if name in ("mlflow", "plots", "primitives"):
         return import_module(f"aimz.{name}")
-    if name in ("in_words", "open_result", "summary"):
+    if name in ("describe_result", "in_words", "open_result", "summary"):
         from aimz import output
 
         return getattr(output, name)

@@ -3,6 +3,8 @@
 Imported when the first result is built, since xarray imports pandas.
 """
 
+import sys
+
 from aimz._imports import await_imports
 
 await_imports()
@@ -22,7 +24,7 @@ from aimz.output.effect_text import effect_text
 from aimz.output.elpd import import_arviz_stats, leave_one_out, relative_ess
 from aimz.output.labels import Labels
 from aimz.output.lazy_datasets import as_group, open_result
-from aimz.output.result_tree import tree_of
+from aimz.output.result_text import describe_result, register_displays, tree_of
 from aimz.output.scenario_tree import Averages, Contrast, check_by, check_contrast, read_contrast, scenario_tree
 from aimz.output.sentences import in_words
 from aimz.output.slope_tree import slope_contrast, slope_tree
@@ -38,6 +40,7 @@ __all__ = [
     "attributes",
     "check_by",
     "check_contrast",
+    "describe_result",
     "difference",
     "difference_of_arrays",
     "draws_dataset",
@@ -51,6 +54,7 @@ __all__ = [
     "open_result",
     "read_contrast",
     "recorded",
+    "register_displays",
     "relative_ess",
     "scenario_tree",
     "slope_contrast",
@@ -59,3 +63,6 @@ __all__ = [
     "summary",
     "tree_of",
 ]
+
+if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()) is not None:
+    register_displays(shell.display_formatter.formatters)

@@ -27,7 +27,6 @@ from aimz._distribution import VERSION
 from aimz.kernel import KernelSpec
 from aimz.output.labels import SAMPLE_DIMS, STATISTIC, Labels
 from aimz.output.lazy_datasets import lazy_array, stored_coords
-from aimz.output.result_tree import ResultTree
 from aimz.statistics import Reduction
 
 
@@ -158,6 +157,6 @@ def observed_dataset(name: str, array: np.ndarray, spec: KernelSpec, labels: Lab
 
 def make_tree(groups: Mapping[str, xr.Dataset | None], **attrs: Any) -> xr.DataTree:
     """Return a tree of the groups that are not None."""
-    tree = ResultTree.from_dict({f"/{name}": dataset for name, dataset in groups.items() if dataset is not None})
+    tree = xr.DataTree.from_dict({f"/{name}": dataset for name, dataset in groups.items() if dataset is not None})
     tree.attrs = {**attributes(), **attrs}
     return tree

@@ -11,7 +11,6 @@ import xarray as xr
 
 from aimz.errors import OutputWarning, warn
 from aimz.output.labels import STATISTIC
-from aimz.output.result_tree import ResultTree
 
 _PATHS = ("output_dir", "artifact_path")
 """Attributes with the location of a scenario, where the difference is not stored."""
@@ -68,7 +67,7 @@ def difference(baseline: xr.DataTree, intervention: xr.DataTree) -> xr.DataTree:
         if name in intervention.children:
             groups[f"/{name}"] = dataset = intervention[name].to_dataset()
             dataset.attrs = {key: value for key, value in dataset.attrs.items() if key not in _PATHS}
-    tree = ResultTree.from_dict(groups)
+    tree = xr.DataTree.from_dict(groups)
     kept = {key: value for key, value in intervention.attrs.items() if key not in _PATHS}
     tree.attrs = {**kept, **_locations(before, after)}
     return tree

@@ -14,7 +14,6 @@ from xarray.backends import BackendArray
 from xarray.core.indexing import ExplicitIndexer, IndexingSupport, LazilyIndexedArray, explicit_indexing_adapter
 
 from aimz.output.labels import SAMPLE_DIMS
-from aimz.output.result_tree import ResultTree
 
 if TYPE_CHECKING:
     import os
@@ -117,7 +116,7 @@ def open_result(path: "str | os.PathLike[str] | Store | StorePath") -> xr.DataTr
             groups[f"/{name}"] = (
                 plain.load().assign(variables).assign_coords({d: pd.RangeIndex(n) for d, n in sizes.items()})
             )
-    opened = ResultTree.from_dict(groups)
+    opened = xr.DataTree.from_dict(groups)
     opened.attrs = dict(result.attrs)
     return opened
 

@@ -1,7 +1,4 @@
-"""The text of results, and that their trees work as trees of xarray do."""
-
-import copy
-import pickle
+"""The text of results, and its display by IPython."""
 
 import numpy as np
 import numpyro
@@ -42,44 +39,47 @@ def test_text_of_predictions(model, stored, tmp_path):
   Table:  result['posterior_predictive'].to_dataset().mean(('chain', 'draw')).to_dataframe()"""
     size = sum(array.nbytes for group in result.children.values() for array in group.data_vars.values())
     expected = expected.replace("5.48", f"{size / 1000:.3g}")
-    assert repr(result) == str(result) == expected
-    assert result._repr_html_().startswith("<pre>&lt;Result: ")
-    assert repr(result["posterior"]).startswith("<xarray.DataTree 'posterior'>")
+    assert aimz.describe_result(result) == expected
     namespace = {"result": result}
     table = eval(expected.splitlines()[-1].partition(":")[2].strip(), namespace)
     assert len(table) == 30
     if stored:
-        assert repr(aimz.open_result(place)).splitlines()[0] == expected.splitlines()[0]
+        assert aimz.describe_result(aimz.open_result(place)).splitlines()[0] == expected.splitlines()[0]
 
 
 def test_text_of_effects(model):
-    effects = model.effect("mail", X=X, args={"mail": X > 0.2}, by={"half": X > 0.5}, progress=False).tree
-    assert repr(effects).splitlines()[:3] == [
+    effects = model.effect("mail", X=X, args={"mail": X > 0.2}, by={"half": X > 0.5}, progress=False)
+    text = aimz.describe_result(effects)
+    assert text == aimz.describe_result(effects.tree)
+    assert text.splitlines()[:3] == [
         "<Result: effects on `y`>",
         "  Rows:   averages over 30, by half",
         "  Draws:  40 (2 chains of 20)",
     ]
-    assert repr(effects).endswith("Table:  aimz.summary(result)")
+    assert text.endswith("Table:  aimz.summary(result)")
     rows = model.predict(X, progress=False, store="memory", statistics=("mean", 0.05))
-    assert "statistics mean, 0.05 of 40 draws" in repr(rows)
-    assert repr(model.posterior_tree()).splitlines()[-1] == "  Table:  arviz_stats.summary(result)"
+    assert "statistics mean, 0.05 of 40 draws" in aimz.describe_result(rows)
+    assert aimz.describe_result(model.posterior_tree()).splitlines()[-1] == "  Table:  arviz_stats.summary(result)"
 
 
-def test_operations_of_xarray(model):
-    import arviz_base
+def test_ipython_displays_the_text_of_results_only(model):
+    from IPython.core.formatters import DisplayFormatter
 
+    from aimz.output import register_displays
+
+    display = DisplayFormatter()
+    register_displays(display.formatters)
     result = model.predict_on_batch(X)
-    assert isinstance(result, xr.DataTree)
-    for same in (copy.deepcopy(result), pickle.loads(pickle.dumps(result)), result.copy(), result.load()):
-        assert repr(same) == repr(result)
-        assert same.identical(result)
-    plain = xr.DataTree.from_dict({name: group.to_dataset() for name, group in result.children.items()})
-    plain.attrs = result.attrs
-    assert plain.identical(result)
-    assert result.identical(plain)
-    assert result.isel(draw=0)["posterior"].sizes == {"chain": 2}
-    doubled = result.map_over_datasets(lambda group: 2 * group)
-    np.testing.assert_allclose(doubled["posterior"]["gain"], 2 * result["posterior"]["gain"])
-    assert arviz_base.convert_to_datatree(result) is result
-    changed = result.assign(extra=plain["posterior"])
-    assert "Groups: posterior, posterior_predictive, extra" in repr(changed)
+    shown, _ = display.format(result)
+    assert shown["text/plain"] == aimz.describe_result(result)
+    assert shown["text/html"].startswith("<pre>&lt;Result: posterior predictions of `y`&gt;")
+    for other in (result["posterior"], xr.DataTree.from_dict({"posterior": result["posterior"].to_dataset()})):
+        shown, _ = display.format(other)
+        assert shown["text/plain"] == repr(other)
+        assert not shown["text/html"].startswith("<pre>&lt;Result")
+
+
+@pytest.mark.parametrize("other", [3, xr.DataTree(), xr.Dataset()])
+def test_other_objects_are_errors(other):
+    with pytest.raises(TypeError, match="`result` must be a tree that a method of `ImpactModel` returned"):
+        aimz.describe_result(other)

@@ -1,9 +1,10 @@
-"""The tree of a result, which is printed in six lines."""
+"""The text of a result, in six lines."""
 
-__all__ = ["ResultTree", "tree_of"]
+__all__ = ["describe_result", "register_displays", "tree_of"]
 
 import html
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import xarray as xr
@@ -22,29 +23,79 @@ _WHAT = {
 """Name of the main group of a result to what it contains, in order of precedence."""
 
 
-class ResultTree(xr.DataTree):
-    """A :class:`xarray.DataTree` whose text is a summary of the result; it differs in nothing else.
+def describe_result(result: xr.DataTree) -> str:
+    """Return a text of six lines about a result: contents, rows, draws, location, groups and how to get a table.
 
-    The groups, such as ``tree["posterior"]``, have the text of xarray.
+    IPython and notebooks display this text for results; elsewhere they have the text of xarray, whose trees they are.
+
+    Parameters
+    ----------
+    result : xarray.DataTree
+        Tree that a method of :class:`ImpactModel` returned, or :func:`open_result`.
+
+    Returns
+    -------
+    str
+        The text.
+
+    Raises
+    ------
+    TypeError
+        If ``result`` is not such a tree.
+
+    Examples
+    --------
+    >>> import numpy as np, numpyro, numpyro.distributions as dist
+    >>> from jax import random
+    >>> from numpyro.infer import MCMC, NUTS
+    >>> import aimz
+    >>> def kernel(X, y=None):
+    ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+    ...     with numpyro.plate("shop", X.shape[0]):
+    ...         numpyro.sample("y", dist.Normal(b * X, 1.0), obs=y)
+    >>> model = aimz.ImpactModel(kernel, random.key(0), MCMC(NUTS(kernel), num_warmup=10, num_samples=10))
+    >>> _ = model.set_posterior_sample({"b": np.linspace(1.9, 2.1, 500)})
+    >>> for line in aimz.describe_result(model.predict_on_batch(np.ones(20))).splitlines()[:3]:
+    ...     print(line)
+    <Result: posterior predictions of `y`>
+      Rows:   20 along 'shop'
+      Draws:  500
     """
+    result = tree_of(result)
+    group = _main_group(result) if isinstance(result, xr.DataTree) else None
+    if group is None:
+        msg = (
+            "`result` must be a tree that a method of `ImpactModel` returned; got an object of type "
+            f"`{type(result).__name__}`, or one of its groups. Pass the whole tree."
+        )
+        raise TypeError(msg)
+    return _describe(result, group)
 
-    __slots__ = ()
 
-    def __repr__(self) -> str:  # type: ignore[override]
-        """Return a text of six lines: contents, rows, draws, location, groups and how to get a table."""
-        group = next((name for name in _WHAT if name in self.children), None)
-        if self.parent is not None or group is None:
-            return super().__repr__()
-        return _describe(self, group)
+def register_displays(formatters: Mapping[str, Any]) -> None:
+    """Register the display of results with the formatters of IPython, by MIME type; other trees are not affected."""
+    plain, page = (formatters[kind] for kind in ("text/plain", "text/html"))
+    plain.for_type(xr.DataTree, lambda tree, printer, _: printer.text(_text_of(tree) or repr(tree)))
+    page.for_type(xr.DataTree, lambda tree: _html_of(tree))
 
-    def __str__(self) -> str:
-        """Return the text of ``repr``."""
-        return repr(self)
 
-    def _repr_html_(self) -> str:
-        text = repr(self)
-        tree = super()._repr_html_()
-        return f"<pre>{html.escape(text)}</pre>{tree}" if text.startswith("<Result") else tree
+def _main_group(tree: xr.DataTree) -> str | None:
+    """Return the name of the main group of a result; None for other trees."""
+    if tree.parent is not None or tree.attrs.get("creation_library") != "aimz":
+        return None
+    return next((name for name in _WHAT if name in tree.children), None)
+
+
+def _text_of(tree: xr.DataTree) -> str:
+    """Return the text of a result; empty for other trees."""
+    group = _main_group(tree)
+    return "" if group is None else _describe(tree, group)
+
+
+def _html_of(tree: xr.DataTree) -> str:
+    """Return the page of xarray, after the text of a result."""
+    text = _text_of(tree)
+    return (f"<pre>{html.escape(text)}</pre>" if text else "") + tree._repr_html_()
 
 
 def _describe(tree: xr.DataTree, group: str) -> str:
