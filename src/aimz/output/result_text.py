@@ -95,7 +95,7 @@ def _text_of(tree: xr.DataTree) -> str:
 def _html_of(tree: xr.DataTree) -> str:
     """Return the page of xarray, after the text of a result."""
     text = _text_of(tree)
-    return (f"<pre>{html.escape(text)}</pre>" if text else "") + tree._repr_html_()
+    return (f"<pre>{html.escape(text)}</pre>" if text else "") + str(tree._repr_html_())
 
 
 def _describe(tree: xr.DataTree, group: str) -> str:
