@@ -90,12 +90,18 @@ class InputLayout:
 
 def _abstract(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return abstract arrays in place of the leaves of each input."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf)), dict(given))
+    found: dict[str, Any] = jax.tree.map(_abstract_leaf, dict(given))
+    return found
 
 
 def _abstract_draw(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return abstract arrays of one draw in place of the leaves of each input."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], jnp.result_type(leaf)), dict(given))
+    """Return abstract arrays of one draw in place of the arrays of all draws."""
+    return {name: _abstract_leaf(draws, 1) for name, draws in given.items()}
+
+
+def _abstract_leaf(leaf: Any, first_axis: int = 0) -> jax.ShapeDtypeStruct:
+    """Return an abstract array in place of an array, without the axes before ``first_axis``."""
+    return jax.ShapeDtypeStruct(np.shape(leaf)[first_axis:], jnp.result_type(leaf))
 
 
 def _abstract_rows(shape: tuple[int, ...], dtype: Any, axis: int, size: int) -> jax.ShapeDtypeStruct:
