@@ -15,7 +15,7 @@ import pytest
 
 import aimz
 from aimz import _distribution
-from aimz.engine.options import RESERVED_PARAMETERS
+from aimz.engine.options import METHOD_PARAMETERS, RESERVED_PARAMETERS
 from slow_cases import slow_except
 
 ROOT = Path(__file__).parents[1]
@@ -219,17 +219,16 @@ def test_importing_aimz_is_light():
     assert third_party == set(), third_party
 
 
-def test_parameters_next_to_kernel_arguments_are_reserved():
-    """A kernel parameter of that name could not be reached; `check_unambiguous` checks the others in each call."""
+def test_kernel_arguments_with_names_of_parameters_can_be_passed_in_args():
+    """`args` has the arguments whose names are parameters; `check_unambiguous` checks the others in each call."""
     checked = {"baseline", "by", "contrast", "kind", "nan_policy", "scenarios", "weights"}
     of_slopes = {"by", "kind", "levers", "nan_policy", "weights", "where"}
     for name, method in inspect.getmembers(aimz.ImpactModel, inspect.isfunction):
         parameters = inspect.signature(method).parameters
-        if not name.startswith("_") and name != "effect" and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        if not name.startswith("_") and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            assert "args" in parameters, name
             given = {p.name for p in parameters.values() if p.kind is not p.VAR_KEYWORD}
             # The keyword arguments of `effect` are interventions, which may also be passed as a mapping.
-            assert given - RESERVED_PARAMETERS <= {
-                "compare_scenarios": checked,
-                "slopes": of_slopes,
-                "support": {"treatment"},
-            }.get(name, set()), name
+            further: dict[str, set[str]] = {"compare_scenarios": checked, "slopes": of_slopes, "effect": given}
+            further |= {"support": {"treatment"}}
+            assert given <= METHOD_PARAMETERS | RESERVED_PARAMETERS | further.get(name, set()), name

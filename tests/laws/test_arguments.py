@@ -3,6 +3,7 @@
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
 from jax import random
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
@@ -71,3 +72,68 @@ def test_intervention_on_an_argument_is_that_argument():
     scaled = model.predict_on_batch(X, c=C, power=1, scale=2.0, **options)["y"]
     done = model.predict_on_batch(X, c=C, power=1, scale=1.0, intervention={"scale": 2.0}, **options)["y"]
     np.testing.assert_array_equal(done, scaled)
+
+
+def shops(X, store, statistics, epochs=1.0, y=None):
+    """Arguments with the names of options."""
+    slope = numpyro.sample("slope", dist.Normal())
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(slope * store + statistics * epochs + 0 * X.reshape(X.shape[0]), 0.1), obs=y)
+
+
+SHOPS = {"store": C, "statistics": 2.0, "epochs": 3.0}
+QUIET = {"progress": False, "store": "memory"}
+REACHING = {
+    "predict": lambda m, X, **k: m.predict(X, **QUIET, **k)["posterior_predictive"],
+    "sample_posterior_predictive": lambda m, X, **k: m.sample_posterior_predictive(X, **QUIET, **k)[
+        "posterior_predictive"
+    ],
+    "predict_on_batch": lambda m, X, **k: m.predict_on_batch(X, **k)["posterior_predictive"],
+    "sample_posterior_predictive_on_batch": lambda m, X, **k: m.sample_posterior_predictive_on_batch(X, **k)[
+        "posterior_predictive"
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def shop_model():
+    mcmc = MCMC(NUTS(shops), num_warmup=1, num_samples=1, progress_bar=False)
+    return ImpactModel(shops, random.key(0), mcmc).set_posterior_sample({"slope": np.full(200, 4.0)})
+
+
+@pytest.mark.parametrize("method", REACHING)
+def test_arguments_with_names_of_options_are_passed_in_args_or_as_columns(shop_model, method):
+    call = REACHING[method]
+    found = call(shop_model, X, args=SHOPS)["y"].mean(("chain", "draw"))
+    np.testing.assert_allclose(found, 4 * C + 6, atol=0.05)
+    table = pd.DataFrame({"x": X, "store": C})
+    found = call(shop_model, table, args={"statistics": 2.0})["y"].mean(("chain", "draw"))
+    np.testing.assert_allclose(found, 4 * C + 2, atol=0.05)
+
+
+def test_fits_scores_and_comparisons_take_args(shop_model):
+    y = 4 * C + 6
+    scores = shop_model.log_likelihood(X, y, args=SHOPS, **QUIET)["log_likelihood"]["y"].values
+    np.testing.assert_allclose(scores, -np.log(0.1) - 0.5 * np.log(2 * np.pi), rtol=1e-4)
+    scenarios = {"as is": {}, "twice": {"args": {"store": 2 * C + 1}}}
+    found = shop_model.compare_scenarios(scenarios, baseline="as is", X=X, args=SHOPS, progress=False)
+    np.testing.assert_allclose(found["effect"]["y"].values, 4 * (C + 1).mean(), rtol=1e-4)
+    sides = [{"X": X, "args": SHOPS}, {"X": X, "args": {**SHOPS, "epochs": 4.0}}]
+    effect = shop_model.estimate_effect(args_baseline=sides[0], args_intervention=sides[1], on_batch=True)
+    np.testing.assert_allclose(effect["posterior_predictive"]["y"].values, 2.0, rtol=1e-4)
+    mcmc = MCMC(NUTS(shops), num_warmup=2, num_samples=2, progress_bar=False)
+    fitted = ImpactModel(shops, random.key(0), mcmc).fit_on_batch(X, y, args=SHOPS, progress=False)
+    assert set(fitted.inputs.arrays) == {"X", "store"}
+    assert fitted.inputs.static == {"statistics": 2.0, "epochs": 3.0}
+
+
+def test_args_are_checked(shop_model):
+    with pytest.raises(TypeError, match=r"`args` must map names of kernel parameters to values; got int. Pass"):
+        shop_model.predict(X, args=3, **QUIET)
+    with pytest.raises(TypeError, match="`c` must be given once; got it as a keyword argument and in `args`"):
+        new_model().predict_on_batch(X, c=C, args={"c": C, "power": 1})
+    hint = "As a keyword, `store` is an option of the method, so pass it as a column of a data frame, or in `args="
+    with pytest.raises(TypeError, match=hint):
+        shop_model.predict(X, store="memory", args={"statistics": 2.0})
+    with pytest.raises(ValueError, match="`store` must be 'persistent' or 'memory'"):
+        shop_model.predict(X, store="north", args={"statistics": 2.0})

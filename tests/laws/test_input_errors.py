@@ -555,7 +555,7 @@ def output_required(X, y):
     pass
 
 
-def unreachable(X, batch_size, y=None):
+def unreachable(X, rng_key, y=None):
     pass
 
 
@@ -568,7 +568,7 @@ def unreachable(X, batch_size, y=None):
         (positional, "must not be positional-only"),
         (input_default, "`X` must have no default"),
         (output_required, "`y` must have the default None"),
-        (unreachable, "`batch_size` could never be reached"),
+        (unreachable, "`rng_key` could never be reached: functions of NumPyro"),
     ],
 )
 def test_kernel_signatures(bad_kernel, match):

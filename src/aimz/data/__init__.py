@@ -2,6 +2,16 @@
 
 from aimz.data.arrays import check_array, check_count, check_flag, differences, fill_masked, fingerprint, is_array
 from aimz.data.axis_labels import AxisLabels, axis_labels, check_axes, with_axis_labels
+from aimz.data.categories import (
+    Categories,
+    categories_of,
+    count_parameters,
+    is_text,
+    label_codes,
+    plain_labels,
+    plural_names,
+)
+from aimz.data.category_scan import with_categories
 from aimz.data.chunked_tables import ChunkedTable, column_names, open_chunked_table
 from aimz.data.dataframes import is_plain_range
 from aimz.data.grids import grid
@@ -16,6 +26,7 @@ from aimz.data.rebatching import BatchReader, is_batches, is_shuffled
 from aimz.data.rounding import RoundedValues, warn_if_rounded
 from aimz.data.row_readers import BatchField, RowReader, RowSlice, StackedArrays, open_rows
 from aimz.data.tables import KernelParameters, Table, named_columns, open_table, with_missing_chunks
+from aimz.data.value_checks import check_row_shape
 
 __all__ = [
     "GENERATOR",
@@ -24,6 +35,7 @@ __all__ = [
     "BatchField",
     "BatchReader",
     "Batches",
+    "Categories",
     "ChunkedTable",
     "IterableBatches",
     "KernelArguments",
@@ -38,13 +50,16 @@ __all__ = [
     "StackedArrays",
     "Table",
     "axis_labels",
+    "categories_of",
     "check_aligned",
     "check_array",
     "check_axes",
     "check_count",
     "check_flag",
     "check_key",
+    "check_row_shape",
     "column_names",
+    "count_parameters",
     "count_rows",
     "differences",
     "fill_masked",
@@ -55,12 +70,16 @@ __all__ = [
     "is_batches",
     "is_plain_range",
     "is_shuffled",
+    "is_text",
     "key_from_text",
     "key_to_text",
+    "label_codes",
     "named_columns",
     "open_chunked_table",
     "open_rows",
     "open_table",
+    "plain_labels",
+    "plural_names",
     "read_call",
     "read_draws",
     "read_input_dir",
@@ -68,5 +87,6 @@ __all__ = [
     "read_rows",
     "warn_if_rounded",
     "with_axis_labels",
+    "with_categories",
     "with_missing_chunks",
 ]

@@ -11,6 +11,7 @@ import numpy as np
 
 from aimz.data.arrays import check_array, fingerprint, is_array
 from aimz.data.axis_labels import AxisLabels
+from aimz.data.categories import Categories, categories_of
 from aimz.data.dataframes import index_of
 from aimz.data.lazy_arrays import LazyArray
 from aimz.data.rounding import warn_if_rounded
@@ -37,6 +38,8 @@ class KernelArguments:
     """Labels of the rows of the input, a :class:`pandas.Index`; None without labels."""
     axes: Mapping[str, AxisLabels] = field(default_factory=dict)
     """Names and labels of the axes of each argument that is an xarray array."""
+    categories: Mapping[str, Categories] = field(default_factory=dict)
+    """Categories of each argument that is text or categorical: of the fit, then new ones."""
 
     def without(self, name: str) -> "KernelArguments":
         """Return the call without the array ``name``."""
@@ -163,7 +166,8 @@ def read_call(
     for name in list(required)[1:]:
         columns = tables.get(input_, ())
         check_outcome_not_in_input(arrays[input_], arrays[name], (input_, name), columns, label)
-    return KernelArguments(arrays, static, n_obs, tables.get(input_, ()), tables, index)
+    columns = tables.get(input_, ())
+    return KernelArguments(arrays, static, n_obs, columns, tables, index, categories=categories_of(given))
 
 
 def _read_required(required: Mapping[str, Any], *, in_parts: bool) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class LazyArray(RowReader):
 
     def __init__(self, given: Any, name: str, function: Callable[[Any], Any] | None = None) -> None:
         self.columns: tuple[str, ...] = getattr(given, "columns", ())
+        self.categories = getattr(given, "categories", ())
         self.index = index_of(given)
         has_chunks = hasattr(given, "ndim") and is_array(given) and hasattr(given, "chunks")
         self.is_lazy = isinstance(given, np.memmap | ArraySource) or has_chunks

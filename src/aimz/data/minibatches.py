@@ -4,13 +4,14 @@ __all__ = ["ArrayBatches", "Batches", "IterableBatches", "count_rows"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, override
 
 import numpy as np
 
 from aimz.data.axis_labels import AxisLabels
+from aimz.data.categories import Categories
 from aimz.data.lazy_arrays import LazyArray
 from aimz.data.rebatching import BatchReader, is_shuffled
 from aimz.data.rounding import RoundedValues
@@ -50,6 +51,8 @@ class Batches(ABC):
     """Names of the columns of arguments that are tables."""
     axes: Mapping[str, AxisLabels] = MappingProxyType({})
     """Names and labels of the axes of arguments that are xarray arrays."""
+    categories: Mapping[str, Categories] = MappingProxyType({})
+    """Categories of arguments that are text or categorical."""
     description: Any = None
     """Description of the rows of the fit, to which the first epoch adds them."""
     observe: "Callable[[Buffers], None] | None" = None
@@ -250,6 +253,8 @@ class IterableBatches(Batches):
         self._first_reader = BatchReader(batches, parameters, rounding=self._rounding)
         self.tables = self._first_reader.parameters.known
         self.axes = self._first_reader.parameters.axes
+        self.categories = self._first_reader.parameters.categories
+        self._parameters = replace(parameters, categories=self.categories)
         first = self._first_reader.first or {}
         size = batch_size(self.n_obs) if callable(batch_size) else batch_size or len(next(iter(first.values())))
         self.batch_size = min(size, self.n_obs)

@@ -11,6 +11,7 @@ import numpy as np
 
 from aimz.data.arrays import check_array, is_array
 from aimz.data.axis_labels import check_axes
+from aimz.data.categories import EncodedColumn
 from aimz.data.rounding import RoundedValues
 from aimz.data.row_readers import BatchField
 from aimz.data.tables import KernelParameters, open_table, table_columns
@@ -49,8 +50,9 @@ class BatchReader:
         """Number of the first row with a value that is not finite, its batch and its argument, in words."""
         self._n_batches = 0
         self._batches = iter(batches)
-        self.parameters = parameters
-        """Parameters of the kernel, with the columns of the tables that were read."""
+        # Later batches cannot have new categories, since arrays of their number are made before they are read.
+        self.parameters = replace(parameters, grows=False)
+        """Parameters of the kernel, with the columns and categories of the tables that were read."""
         self._fields = parameters.input, parameters.output
         self.named = False
         """Whether batches are tables, whose columns are matched by name with the parameters."""
@@ -69,7 +71,13 @@ class BatchReader:
     def fields(self, n_obs: int) -> dict[str, BatchField]:
         """Return a placeholder of each field."""
         return {
-            name: BatchField(name, array[:64], n_obs, columns=self.parameters.known.get(name, ()))
+            name: BatchField(
+                name,
+                array[:64],
+                n_obs,
+                columns=self.parameters.known.get(name, ()),
+                categories=self.parameters.categories.get(name, ()),
+            )
             for name, array in (self.first or {}).items()
         }
 
@@ -157,7 +165,9 @@ class BatchReader:
         self.parameters = replace(self.parameters, axes=axes)
         given = {name: self.parameters.matched(name, value) for name, value in given.items()}
         tables = table_columns(given)
-        self.parameters = replace(self.parameters, known={**tables, **self.parameters.known})
+        found = {name: value.categories for name, value in given.items() if isinstance(value, EncodedColumn)}
+        categories = {**found, **self.parameters.categories}
+        self.parameters = replace(self.parameters, known={**tables, **self.parameters.known}, categories=categories)
         # Copies, since an iterable may reuse the memory for its next batch.
         batch = {n: np.array(check_array(np.asarray(a) if n in tables else a, n)) for n, a in given.items()}
         lengths = {name: array.shape[0] if array.ndim else None for name, array in batch.items()}

@@ -29,6 +29,8 @@ class RowReader(ABC):
     """Axis of the rows."""
     columns: tuple[str, ...] = ()
     """Names of the columns, if the argument is a table."""
+    categories: tuple[str | int, ...] = ()
+    """Categories, if the argument was text or categorical."""
     is_lazy: bool = False
     """Whether the rows are converted or read only when they are needed."""
     is_stored: bool = False
@@ -191,6 +193,8 @@ class BatchField(RowReader):
         Applied to each batch.
     columns : tuple of str
         Names of the columns, if the field is a table.
+    categories : tuple of str or int
+        Categories, if the field was text or categorical.
     """
 
     axis = 0
@@ -204,9 +208,11 @@ class BatchField(RowReader):
         n_obs: int,
         function: Callable[[Any], Any] | None = None,
         columns: tuple[str, ...] = (),
+        categories: tuple[str | int, ...] = (),
     ) -> None:
         self.name = name
         self.columns = columns
+        self.categories = categories
         self.shape = (n_obs, *sample.shape[1:])
         self.dtype = sample.dtype
         self.function = function

@@ -19,6 +19,7 @@ import numpy as np
 
 from aimz.data.array_sources import ZarrSource, is_zarr
 from aimz.data.axis_labels import AxisLabels, align_axes
+from aimz.data.categories import Categories, count_parameters, encode
 from aimz.data.dataframes import (
     HOW_TO_ENCODE,
     column_values,
@@ -53,6 +54,10 @@ class Table(ABC):
         """Return a column unconverted, as labels of groups."""
         return self.column(name)
 
+    @abstractmethod
+    def categorical(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the columns that may be text or categories."""
+
     def matrix(self, names: Sequence[str]) -> Matrix:
         """Return columns as a matrix; raise ``TypeError`` if a column is not numeric."""
         self.check_numeric(names)
@@ -85,6 +90,10 @@ class _Frame(Table):
     def labels(self, name: str) -> Any:
         return self._columns[name].to_native()
 
+    def categorical(self, names: Sequence[str]) -> tuple[str, ...]:
+        kinds = non_numeric_columns({name: self._columns[name].dtype for name in names})
+        return tuple(name for name in names if kinds.get(name) in ("text", "categorical", "object"))
+
 
 class _Arrays(Table):
     """Named arrays, which may be lazy: an xarray data set, a Zarr group."""
@@ -97,6 +106,9 @@ class _Arrays(Table):
 
     def column(self, name: str) -> Any:
         return self._arrays[name]
+
+    def categorical(self, names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(name for name in names if getattr(self._arrays[name].dtype, "kind", "O") in "OUST")
 
     def non_numeric(self, names: Sequence[str]) -> Mapping[str, str]:
         def kind(array: Any) -> str | None:
@@ -123,6 +135,9 @@ class _Named(Table):
 
     def column(self, name: str) -> Any:
         return self._array[:, self.names.index(name)]
+
+    def categorical(self, names: Sequence[str]) -> tuple[str, ...]:
+        return () if np.dtype(self._array.dtype).kind in "biufc" else tuple(names)
 
     def non_numeric(self, names: Sequence[str]) -> Mapping[str, str]:
         numeric = np.dtype(self._array.dtype).kind in "biuf"
@@ -250,6 +265,10 @@ class KernelParameters:
     """Names and labels of the axes of each argument that was an xarray array in the fit."""
     outcome: str | None = None
     """Name of the column with the output, if it is not the name of the parameter."""
+    categories: Mapping[str, Categories] = field(default_factory=dict)
+    """Categories of each text or categorical argument of the fit."""
+    grows: bool = True
+    """Whether other categories are added as new groups, if the kernel takes their number."""
 
     @property
     def column_names(self) -> dict[str, str]:
@@ -277,7 +296,7 @@ class KernelParameters:
             If a column of the input is not numeric.
         """
         named = {name: column for name, column in self.column_names.items() if column in table.names}
-        found = {name: self.aligned(name, table.column(named[name])) for name in named if name not in leave}
+        found = {name: self.aligned(name, self._column(table, named[name])) for name in named if name not in leave}
         columns = tuple(name for name in table.names if name not in named.values())
         known = self.known.get(self.input)
         if self.input in table.names and (known is None or not set(known) <= set(table.names)):
@@ -298,10 +317,24 @@ class KernelParameters:
             raise ValueError(msg)
         return {self.input: matrix_or_value(table, self.input, {self.input: columns, **self.known}), **found}
 
+    def _column(self, table: Table, name: str) -> Any:
+        """Return a column as an array, or unconverted if it has categories."""
+        return table.labels(name) if name in self.further and name in table.categorical((name,)) else table.column(name)
+
+    def is_counted(self, name: str) -> bool:
+        """Return whether the kernel has a parameter for the number of categories of an argument."""
+        return bool(count_parameters(name, self.further))
+
+    def encoded(self, name: str, value: Any) -> Any:
+        """Return a text or categorical argument as codes, and anything else unchanged."""
+        known, counted = self.categories.get(name), self.is_counted(name)
+        return encode(value, name, known, counted=counted, grows=self.grows)
+
     def matched(self, name: str, value: Any) -> Any:
         """Return a table as a matrix of its known columns, and anything else unchanged."""
         return matrix_or_value(self.aligned(name, value), name, self.known)
 
     def aligned(self, name: str, value: Any) -> Any:
-        """Return an xarray array with axes and labels in the order of the fit, and anything else unchanged."""
-        return align_axes(value, name, self.axes.get(name, ()))
+        """Return an xarray array in the order of the fit, a text argument as codes, and anything else unchanged."""
+        value = align_axes(value, name, self.axes.get(name, ()))
+        return self.encoded(name, value) if name in self.further else value

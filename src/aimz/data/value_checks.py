@@ -1,6 +1,6 @@
-"""Check that the input does not have the outcome among its columns."""
+"""Check that the input has rows of the known shape, and does not have the outcome among its columns."""
 
-__all__ = ["check_outcome_not_in_input"]
+__all__ = ["check_outcome_not_in_input", "check_row_shape"]
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +11,17 @@ _MIN_ROWS = 20
 """Least number of rows for which a column that equals the outcome is no coincidence, even if both are 0 or 1."""
 _FIRST_ROWS = 1024
 """Number of rows that are compared first; the others are read only if all of them are equal."""
+
+
+def check_row_shape(name: str, shape: tuple[int, ...], fitted: tuple[int, ...] | None) -> None:
+    """Raise ``ValueError`` if a row of the input has another shape than in the fit."""
+    if fitted is None or shape == fitted:
+        return
+    msg = (
+        f"`{name}` must have the shape {('n_obs', *fitted)}, as in the fit; got {('n_obs', *shape)}. Pass the "
+        "columns that the model was fitted with, in the same order."
+    ).replace("'n_obs'", "n_obs")
+    raise ValueError(msg)
 
 
 def check_outcome_not_in_input(

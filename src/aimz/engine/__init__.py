@@ -1,5 +1,6 @@
 """Plans and executes one call."""
 
+from aimz.engine.category_arguments import check_known, declared_categories, with_counts, without_counts
 from aimz.engine.fingerprint import digests_for, fingerprint_of, known_digests, versions
 from aimz.engine.inputs import InputSource, check_order, open_source
 from aimz.engine.kernel_engine import KernelEngine
@@ -72,6 +73,7 @@ __all__ = [
     "check_columns",
     "check_derivatives",
     "check_inputs",
+    "check_known",
     "check_lever_values",
     "check_nan_policy",
     "check_order",
@@ -80,6 +82,7 @@ __all__ = [
     "check_same_sites",
     "check_support",
     "compute_range",
+    "declared_categories",
     "derivative_of",
     "digests_for",
     "fingerprint_of",
@@ -112,7 +115,9 @@ __all__ = [
     "warn_about_missing",
     "warn_about_new_rows",
     "warn_about_substitution",
+    "with_counts",
     "with_levers",
     "with_outcome",
     "with_support",
+    "without_counts",
 ]

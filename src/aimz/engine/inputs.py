@@ -20,6 +20,7 @@ from aimz.data import (
     open_chunked_table,
     open_rows,
     open_table,
+    with_categories,
 )
 from aimz.engine.kernel_engine import KernelEngine
 from aimz.engine.prepared_call import PreparedCall
@@ -103,7 +104,7 @@ def open_source(engine: KernelEngine, X: Any, kwargs: Mapping[str, Any], expecte
             "The loader shuffles its rows; results are in the loader's order, not in that of its data set.",
             OutputWarning,
         )
-    reader = BatchReader(X, engine.parameters)
+    reader = BatchReader(X, with_categories(X, engine.parameters))
     # Reading as many rows as a block may have tells whether there are fewer: blocks are then the same as for arrays.
     known = X.n_obs if isinstance(X, ChunkedTable) else len(X.dataset) if isinstance(X, ArrayLoader) else None
     known = reader.length_up_to(_BLOCK) if known is None else known

@@ -12,18 +12,22 @@ import numpy as np
 
 from aimz.data import (
     AxisLabels,
+    Categories,
     KernelArguments,
     KernelParameters,
     Posterior,
     axis_labels,
+    categories_of,
     check_axes,
+    check_row_shape,
     is_array,
     open_table,
     read_call,
 )
 from aimz.engine.attributes import call_attrs
+from aimz.engine.category_arguments import encode_lists, read_groups, with_counts
 from aimz.engine.index_checks import check_call_indices, check_indices
-from aimz.engine.options import RESERVED_PARAMETERS
+from aimz.engine.options import METHOD_PARAMETERS, RESERVED_PARAMETERS
 from aimz.engine.output_checks import as_integers, check_observed, check_values
 from aimz.engine.prepared_call import PredictionSettings, PreparedCall
 from aimz.engine.site_checks import check_factors, read_names
@@ -74,11 +78,22 @@ class KernelEngine:
         """Arguments that are arrays without a row axis."""
         self.outcome: str | None = None
         """Name of the column with the output of the last fit, if `y` named one."""
+        self.declared: Mapping[str, Categories] = {}
+        """Categories of arguments that ``coords`` of the model declares."""
+        self.categories: Mapping[str, Categories] = {}
+        """Categories of each text or categorical argument of the last fit, or the declared ones."""
+        self.groups: Mapping[str, InputColumns] = {}
+        """Categories of the last fit, and the axes of sites along them, by argument."""
+        self.new_groups = True
+        """Whether a call may have other categories than these, as a prediction, but not a fit."""
 
     @staticmethod
     def of(kernel: Kernel, param_input: str, param_output: str) -> "KernelEngine":
         """Return the engine of a kernel whose signature has been checked."""
-        return KernelEngine(kernel, read_signature(kernel, param_input, param_output, reserved=RESERVED_PARAMETERS))
+        signature = read_signature(
+            kernel, param_input, param_output, reserved=RESERVED_PARAMETERS, options=METHOD_PARAMETERS
+        )
+        return KernelEngine(kernel, signature)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state to pickle, without compiled programs."""
@@ -86,7 +101,7 @@ class KernelEngine:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Start without compiled programs."""
-        self.__dict__ |= {"outcome": None, **state}
+        self.__dict__ |= {"outcome": None, "declared": {}, "categories": {}, "groups": {}, "new_groups": True, **state}
         self.programs = CompiledPrograms(self.kernel)
 
     def read_call(
@@ -106,6 +121,9 @@ class KernelEngine:
             leave = {*extra, *(() if output and not given else names[1:])}
             fields, index = self.parameters.fields(table, leave=frozenset(leave)), table.index
         extra = {**{name: array for name, array in fields.items() if name not in names}, **extra}
+        n_obs = np.shape(fields[names[0]])[:1] if is_array(fields[names[0]]) else ()
+        extra = encode_lists(extra, self.parameters, n_obs, self.example.static if self.example else ())
+        extra = with_counts(extra, categories_of(extra), self.signature)
         self.signature.check_call(extra)
         required = {names[0]: fields[names[0]]}
         if output:
@@ -123,25 +141,13 @@ class KernelEngine:
             unchanged=self.example.static if self.example else (),
         )
         lengths = {name: np.shape(value)[0] for name, value in extra.items() if is_array(value) and np.ndim(value)}
-        n_obs = np.shape(fields[names[0]])[:1] if is_array(fields[names[0]]) else ()
         misfits = {name for name, length in lengths.items() if name not in self.whole and n_obs not in ((), (length,))}
         if misfits and self._accepts_whole(misfits, read(whole=self.whole | misfits)):
             self.whole |= misfits
             axes = check_axes(as_given, self.whole)
         call = replace(read(whole=self.whole), axes=axes)
-        self._check_row_shape(names[0], call.arrays[names[0]].shape[1:])
+        check_row_shape(names[0], call.arrays[names[0]].shape[1:], self.row_shape)
         return as_integers(call, names[1], self.read_spec) if output else call
-
-    def _check_row_shape(self, name: str, shape: tuple[int, ...]) -> None:
-        """Raise ``ValueError`` if a row of the input has another shape than in the fit."""
-        fitted = self.row_shape
-        if fitted is None or shape == fitted:
-            return
-        msg = (
-            f"`{name}` must have the shape {('n_obs', *fitted)}, as in the fit; got {('n_obs', *shape)}. Pass the "
-            "columns that the model was fitted with, in the same order."
-        ).replace("'n_obs'", "n_obs")
-        raise ValueError(msg)
 
     def _accepts_whole(self, names: set[str], call: KernelArguments) -> bool:
         """Return whether the kernel accepts these arguments unchanged at two numbers of rows.
@@ -160,7 +166,7 @@ class KernelEngine:
         """Parameters of the kernel, for matching columns of a table."""
         signature = self.signature
         names = signature.param_input, signature.param_output, signature.extra
-        return KernelParameters(*names, self.tables, self.axes, self.outcome)
+        return KernelParameters(*names, self.tables, self.axes, self.outcome, self.categories, self.new_groups)
 
     def copy(self) -> "KernelEngine":
         """Return a copy that shares the structure of the kernel and the compiled programs."""
@@ -174,6 +180,8 @@ class KernelEngine:
         if restart:
             engine.tables, engine.axes, engine.columns, engine.whole = {}, {}, None, frozenset()
             engine.row_shape = engine.outcome = None
+            engine.categories, engine.groups = self.declared, {}
+        engine.new_groups = False
         return engine
 
     def remember_fit_data(self, call: KernelArguments) -> None:
@@ -183,6 +191,8 @@ class KernelEngine:
         self.tables = {**call.tables, **self.tables}
         self.axes = {**call.axes, **self.axes}
         self.columns = self.read_columns(call)
+        self.categories, self.new_groups = {**self.categories, **call.categories}, True
+        self.groups = {**self.groups, **read_groups(call, self.reader)}
 
     def read_columns(self, call: KernelArguments) -> InputColumns | None:
         """Return the columns of the input and the axes of sites along them, from the call or else from the fit."""
@@ -293,7 +303,8 @@ class KernelEngine:
         """Check a call and decide where the value of each site comes from."""
         spec = self.read_spec(call)
         return_sites = self.read_return_sites(spec, settings.return_sites)
-        reader = ValueReader(self.kernel, self.signature, self.parameters)
+        known = replace(self.parameters, categories={**self.categories, **call.categories}, grows=False)
+        reader = ValueReader(self.kernel, self.signature, known)
         acts = reader.intervention(settings, spec, call)
         call = replace(call, arrays={**call.arrays, **acts.arrays}, static={**call.static, **acts.static})
         spec = self.read_spec(call) if acts.static else spec  # a plain number may change the sites
@@ -347,6 +358,7 @@ class KernelEngine:
             values={name: value for name, value in values.items() if name not in acts.draws},
             attrs=call_attrs(substitution, settings, grown, [name for name in outcomes if name not in expected]),
             columns=self.read_columns(call),
+            groups={**self.groups, **read_groups(call, self.reader)},
             new_entries=grown,
             intervened_arguments=frozenset({*acts.arrays, *acts.static}),
         )

@@ -1,6 +1,14 @@
 """Options of a streamed call: one definition for defaults, checks and reserved names."""
 
-__all__ = ["OPTION_NAMES", "RESERVED_PARAMETERS", "ResumableCall", "StreamingOptions", "pop_options", "read_options"]
+__all__ = [
+    "METHOD_PARAMETERS",
+    "OPTION_NAMES",
+    "RESERVED_PARAMETERS",
+    "ResumableCall",
+    "StreamingOptions",
+    "pop_options",
+    "read_options",
+]
 
 import os
 from dataclasses import dataclass, fields, replace
@@ -47,18 +55,19 @@ class StreamingOptions:
 OPTION_NAMES = tuple(field.name for field in fields(StreamingOptions))
 """Names of the options, as the public methods spell them."""
 
-RESERVED_PARAMETERS = frozenset(
+METHOD_PARAMETERS = frozenset(
     {
         *OPTION_NAMES,
-        # Other parameters of public methods that pass further arguments on to the kernel ...
-        *("X", "y", "as_dict", "checkpoint_dir", "condition", "epochs", "in_sample", "intervention"),
-        *("num_samples", "num_steps", "on_epoch_end", "return_datatree", "return_sites", "rng_key", "self"),
-        *("shuffle", "total_size"),
-        # ... and of the NumPyro methods that they call.
-        *("extra_fields", "forward_mode_differentiation", "init_params", "sample_shape"),
+        *("X", "y", "args", "as_dict", "checkpoint_dir", "condition", "epochs", "in_sample", "intervention"),
+        *("num_samples", "num_steps", "on_epoch_end", "return_datatree", "return_sites", "shuffle", "total_size"),
     }
 )
-"""Names that a kernel parameter must not have, because no call could reach it."""
+"""Names of keyword arguments of the public methods; kernel arguments of these names are columns or in ``args``."""
+
+RESERVED_PARAMETERS = frozenset(
+    {"extra_fields", "forward_mode_differentiation", "init_params", "rng_key", "sample_shape", "self"}
+)
+"""Names that a kernel parameter must not have, since NumPyro's functions that call the kernel have such parameters."""
 
 
 def pop_options(arguments: dict[str, Any]) -> StreamingOptions:

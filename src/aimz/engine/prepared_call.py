@@ -93,6 +93,8 @@ class PreparedCall:
     """Attributes of the result's group that record the decisions."""
     columns: InputColumns | None = None
     """Columns of the input, and the axes of sites along them."""
+    groups: Mapping[str, InputColumns] = field(default_factory=dict)
+    """Categories of arguments, and the axes of sites along them."""
     new_entries: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
     """First new entry and size of each plate that has more entries than the posterior, by site."""
     intervened_arguments: frozenset[str] = field(default=frozenset())

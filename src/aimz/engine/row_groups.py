@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from aimz.data import ChunkedTable, KernelArguments, RowReader, Table, check_aligned, fill_masked, has_nan, open_table
+from aimz.data import ChunkedTable, KernelArguments, Table, check_aligned, fill_masked, has_nan, open_table
 from aimz.engine.inputs import InputSource
 from aimz.engine.panels import Panel
 from aimz.engine.prepared_call import PreparedCall
@@ -24,7 +24,7 @@ def read_groups_of(by: Any, weights: Any, X: Any, call: KernelArguments, source:
     """
     labels_by = {f"by[{name!r}]": one for name, one in by.items()} if isinstance(by, Mapping) else {"by": by}
     check_aligned({"X": X, **labels_by, "weights": weights})
-    given = {("by", name): labels for name, labels in _read_by(by, X, call.rows, call.n_obs).items()}
+    given = {("by", name): labels for name, labels in _read_by(by, X, call).items()}
     if isinstance(weights, str):
         weights = read_labels(weights, X, call, "weights")
     if weights is not None:
@@ -107,19 +107,20 @@ _ROWS = 2**16
 
 def read_labels(name: str, X: Any, call: KernelArguments, option: str) -> Any:
     """Return the values of a column or an argument with one value for each row, which an option names."""
-    return _read_by(name, X, call.rows, call.n_obs, option)[name]
+    return _read_by(name, X, call, option)[name]
 
 
-def _read_by(by: Any, X: Any, arrays: Mapping[str, RowReader], n_obs: int, option: str = "by") -> dict[str, Any]:
+def _read_by(by: Any, X: Any, call: KernelArguments, option: str = "by") -> dict[str, Any]:
     """Return the labels of rows by the name of their dimension.
 
     A string names a column of a data frame ``X``, or an argument with a row axis; a list names several.
     """
+    arrays = call.rows
     if by is None:
         return {}
     if isinstance(by, str):
         by = {by: by}
-    elif isinstance(by, list | tuple) and len(by) != n_obs and all(isinstance(name, str) for name in by):
+    elif isinstance(by, list | tuple) and len(by) != call.n_obs and all(isinstance(name, str) for name in by):
         by = {name: name for name in by}
     elif not isinstance(by, Mapping):
         by = {"group": by}
@@ -132,7 +133,8 @@ def _read_by(by: Any, X: Any, arrays: Mapping[str, RowReader], n_obs: int, optio
         elif table is not None and labels in columns:
             found[str(name)] = table.labels(labels)
         elif labels in arrays and arrays[labels].ndim and not arrays[labels].from_batches:
-            found[str(name)] = np.asarray(arrays[labels])
+            values, categories = np.asarray(arrays[labels]), call.categories.get(labels)
+            found[str(name)] = values if categories is None else np.asarray(categories, object)[values]
         else:
             known = [n for n, array in arrays.items() if array.ndim == 1] + list(columns)
             msg = (

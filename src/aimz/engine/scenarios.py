@@ -41,6 +41,7 @@ from aimz.engine.inputs import InputSource, open_source
 from aimz.engine.kernel_engine import KernelEngine
 from aimz.engine.options import OPTION_NAMES, StreamingOptions, pop_options
 from aimz.engine.prepared_call import PreparedCall
+from aimz.kernel import KernelSignature
 from aimz.types import EffectKind
 from aimz.utils.data import ArrayLoader
 
@@ -60,7 +61,9 @@ class Scenario:
     """Sites that the result records as resampled."""
 
 
-def read_scenario(name: str, tree: Any, args: Any, param_input: str, *, on_batch: bool, other: Any) -> Scenario:
+def read_scenario(
+    name: str, tree: Any, args: Any, signature: KernelSignature, *, on_batch: bool, other: Any
+) -> Scenario:
     """Return the scenario ``name``, from a result or from keyword arguments.
 
     ``other`` is the result to compare with, if there is one.  Without streaming options the rows are then drawn as in
@@ -83,6 +86,7 @@ def read_scenario(name: str, tree: Any, args: Any, param_input: str, *, on_batch
 
         key, resampled, _ = recorded(tree, f"output_{name}")
         return Scenario(tree, None, None if key is None else key_from_text(key), resampled)
+    param_input = signature.param_input
     if not isinstance(args, Mapping) or param_input not in args:
         got = sorted(args) if isinstance(args, Mapping) else type(args).__name__
         method = "predict_on_batch" if on_batch else "predict"
@@ -101,7 +105,7 @@ def read_scenario(name: str, tree: Any, args: Any, param_input: str, *, on_batch
             "quantiles is no quantile of the difference. For averages over rows call `compare_scenarios`."
         )
         raise ValueError(msg)
-    key = rest.pop("rng_key", None)
+    key, further = rest.pop("rng_key", None), rest.pop("args", None)
     if other is not None and not rest.keys() & set(OPTION_NAMES):
         from aimz.output import recorded
 
@@ -113,7 +117,7 @@ def read_scenario(name: str, tree: Any, args: Any, param_input: str, *, on_batch
         "in_sample": rest.pop("in_sample", None),
         "return_sites": rest.pop("return_sites", None),
         "options": None if on_batch else pop_options(rest),
-        "kwargs": rest,
+        "kwargs": signature.merge(rest, further),
     }
     return Scenario(None, arguments, None if key is None else check_key(key))
 
@@ -190,15 +194,19 @@ def check_same_rows(calls: Iterable[KernelArguments], in_sample: Iterable[bool |
         raise ValueError(msg)
 
 
-def read_scenarios(scenarios: Any, baseline: Any, shared: Mapping[str, Any], param_input: str) -> dict[str, Any]:
+def read_scenarios(
+    scenarios: Any, baseline: Any, shared: Mapping[str, Any], args: Mapping[str, Any] | None, signature: KernelSignature
+) -> dict[str, Any]:
     """Return the arguments of each scenario: the shared ones, overridden by its own.
+
+    ``args`` are shared arguments of the kernel, by name.
 
     Raises
     ------
     TypeError, ValueError
         If there are fewer than two scenarios, ``baseline`` is not one of them, or one sets a shared option.
     """
-    if not isinstance(scenarios, Mapping) or not all(isinstance(args, Mapping) for args in scenarios.values()):
+    if not isinstance(scenarios, Mapping) or not all(isinstance(own, Mapping) for own in scenarios.values()):
         got = "arguments that are no mapping" if isinstance(scenarios, Mapping) else type(scenarios).__name__
         msg = (
             "`scenarios` must map names to arguments of `predict`, such as {'as is': {}, 'free': {'intervention': "
@@ -209,9 +217,12 @@ def read_scenarios(scenarios: Any, baseline: Any, shared: Mapping[str, Any], par
         listed = ", ".join(map(repr, scenarios)) or "none"
         msg = f"`scenarios` must be two or more, `baseline` one of them; got {listed}, and {baseline!r} as `baseline`."
         raise ValueError(msg)
-    found = {}
-    for name, args in scenarios.items():
-        given = {**shared, **args}
+    param_input, found = signature.param_input, {}
+    signature.merge(shared, args)
+    for name, own in scenarios.items():
+        given = {**shared, **own}
+        own_args = given.pop("args", None)
+        signature.merge({option: value for option, value in own.items() if option != "args"}, own_args)
         common = sorted(_COMMON & given.keys())
         if common:
             msg = (
@@ -230,7 +241,7 @@ def read_scenarios(scenarios: Any, baseline: Any, shared: Mapping[str, Any], par
             "intervention": given.pop("intervention", None),
             "condition": given.pop("condition", None),
             "in_sample": given.pop("in_sample", None),
-            "kwargs": given,
+            "kwargs": {**(args or {}), **given, **(own_args or {})},
         }
     return found
 

@@ -15,6 +15,7 @@ from aimz.data import (
     axis_labels,
     check_aligned,
     check_array,
+    label_codes,
     warn_if_rounded,
 )
 from aimz.engine.callables import checked_callable
@@ -112,6 +113,8 @@ class ValueReader:
             return lambda array: check_array(act(array), f"intervention[{name!r}]")
         if name in call.static:
             return value
+        if isinstance(value, str) and name in self.parameters.categories:
+            return label_codes([value], f"intervention[{name!r}]", self.parameters.categories[name])[0]
         return self._read_value(f"intervention[{name!r}]", name, value, call)
 
     def _read_value(self, what: str, name: str, value: Any, call: KernelArguments) -> Any:

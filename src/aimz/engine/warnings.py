@@ -41,7 +41,7 @@ def warn_about_substitution(prepared: PreparedCall, known: KernelSpec | None) ->
         plates = set().union(*grown.values())
         warn(
             f"Plate(s) {quote_list(sorted(plates))} have more entries than in the posterior: the new entries of "
-            f"site(s) {quote_list(grown)} are drawn given the sites they depend on.",
+            f"site(s) {quote_list(grown)} are drawn given the sites they depend on.{_describe_new(prepared)}",
             OutputWarning,
         )
     missing = substitution.sites_from(ValueSource.PRIOR_MISSING)
@@ -63,6 +63,21 @@ def warn_about_substitution(prepared: PreparedCall, known: KernelSpec | None) ->
         )
     _warn_about_control_flow(spec, substitution, posterior)
     _warn_about_priors(prepared, posterior)
+
+
+def _describe_new(prepared: PreparedCall) -> str:
+    """Return a sentence that names categories that the posterior does not have; empty if the entries have no labels."""
+    found = {
+        name: group.names[first:]
+        for name, group in prepared.groups.items()
+        for site, entries in prepared.new_entries.items()
+        for first, _ in entries.values()
+        if site in group.axes
+    }
+    texts = [
+        f"`{name}`: {', '.join(map(repr, new[:6]))}{', ...' * (len(new) > 6)}" for name, new in found.items() if new
+    ]
+    return f" New categories of {'; '.join(texts)}." if texts else ""
 
 
 _HOW_TO_KEEP = " If it is, with other values, pass `in_sample=True`."

@@ -50,20 +50,50 @@ class KernelReader:
 
         return self._columns.get((names, _call_key(arrays, static)), read)
 
+    def categories(
+        self, name: str, labels: tuple[Any, ...], count: str | None, arrays: Arrays, static: Mapping[str, object]
+    ) -> InputColumns:
+        """Return the site axes along the categories of argument ``name``, whose number is the argument ``count``.
+
+        Without it they are the axes along a plate with the name of the argument, or its plural.
+        """
+
+        def read() -> InputColumns:
+            spec = self.read(arrays, static)
+            if count is not None:
+                more = {**static, count: len(labels) + 1}
+                return InputColumns(labels, self._growing_axes(spec, _abstract(arrays), more, len(labels)))
+            plates = {name, f"{name}s", f"{name}es", f"{name[:-1]}ies"}
+            axes = {
+                site.name: tuple(axis - len(site.traced_shape) for plate, axis in site.plates if plate in plates)
+                for site in spec.sites
+            }
+            sizes = {site.name: site.traced_shape for site in spec.sites}
+            axes = {site: tuple(i for i in own if sizes[site][i] == len(labels)) for site, own in axes.items()}
+            return InputColumns(labels, {site: own for site, own in axes.items() if own})
+
+        return self._columns.get((name, labels, count, _call_key(arrays, static)), read)
+
     def _column_axes(self, arrays: Arrays, static: Mapping[str, object]) -> dict[str, tuple[int, ...]]:
         spec, param_input = self.read(arrays, static), self.signature.param_input
         abstract = _abstract(arrays)
         n_rows, n_columns = abstract[param_input].shape
         abstract[param_input] = jax.ShapeDtypeStruct((n_rows, n_columns + 1), abstract[param_input].dtype)
+        return self._growing_axes(spec, abstract, static, n_columns)
+
+    def _growing_axes(
+        self, spec: KernelSpec, abstract: dict[str, jax.ShapeDtypeStruct], static: Mapping[str, object], size: int
+    ) -> dict[str, tuple[int, ...]]:
+        """Return the axes of length ``size`` that are longer by one with other arguments."""
         try:
             found, _ = AbstractKernel(self.kernel, self.signature, static).shapes(abstract, spec.row_plates)
-        except Exception:  # noqa: BLE001, RUF100 (a kernel may be written for this number of columns)
+        except Exception:  # noqa: BLE001, RUF100 (a kernel may be written for one size)
             return {}
         axes: dict[str, tuple[int, ...]] = {}
         for site in spec.sites:
             shape = getattr(found.get(site.name), "shape", ())
             pairs = list(zip(site.traced_shape, shape, strict=False)) if len(shape) == len(site.traced_shape) else []
-            along = tuple(i - len(pairs) for i, pair in enumerate(pairs) if pair == (n_columns, n_columns + 1))
+            along = tuple(i - len(pairs) for i, pair in enumerate(pairs) if pair == (size, size + 1))
             if along:
                 axes[site.name] = along
         return axes

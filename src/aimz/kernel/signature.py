@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from numpyro.primitives import Messenger
 
@@ -38,11 +39,36 @@ class KernelSignature:
     """Names of further parameters without a default."""
     optional: tuple[str, ...]
     """Names of further parameters with a default."""
+    options: frozenset[str] = frozenset()
+    """Names of parameters of the model's methods, which are not passed to the kernel as keyword arguments."""
 
     @cached_property
     def extra(self) -> tuple[str, ...]:
         """Names of all parameters except the input and the output."""
         return self.required + self.optional
+
+    def merge(self, kwargs: Mapping[str, Any], args: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return arguments of the kernel that were passed as keywords and in ``args``.
+
+        Raises
+        ------
+        TypeError
+            If ``args`` is no mapping, or an argument is in both.
+        """
+        if args is None:
+            return dict(kwargs)
+        if not isinstance(args, Mapping):
+            how = "{'args': ...}" if "args" in self.extra else "{'store': store}"
+            msg = (
+                f"`args` must map names of kernel parameters to values; got {type(args).__name__}. Pass a mapping, "
+                f"`args={how}`."
+            )
+            raise TypeError(msg)
+        twice = sorted(kwargs.keys() & args.keys())
+        if twice:
+            msg = f"`{twice[0]}` must be given once; got it as a keyword argument and in `args`. Leave one out."
+            raise TypeError(msg)
+        return {**kwargs, **args}
 
     def check_call(self, kwargs: Mapping[str, object]) -> None:
         """Raise if the kernel cannot take the keyword arguments of a call."""
@@ -64,14 +90,22 @@ class KernelSignature:
             raise TypeError(msg)
         missing = [name for name in self.required if name not in kwargs]
         if missing:
+            how = "Pass them as keyword arguments."
+            hidden = [name for name in missing if name in self.options]
+            if hidden:
+                how = (
+                    f"As a keyword, `{hidden[0]}` is an option of the method, so pass it as a column of a data frame, "
+                    f"or in `args={{{hidden[0]!r}: ...}}`."
+                )
             msg = (
-                f"Missing kernel argument(s) {_quoted(missing)}; kernel `{self.kernel}` has no default for "
-                "them. Pass them as keyword arguments."
+                f"Missing kernel argument(s) {_quoted(missing)}; kernel `{self.kernel}` has no default for them. {how}"
             )
             raise TypeError(msg)
 
-    def check_unambiguous(self, given: Mapping[str, object], method: str = "compare_scenarios") -> None:
-        """Raise if an option that is given is also the name of a kernel parameter, so that the call is ambiguous.
+    def check_unambiguous(
+        self, given: Mapping[str, object], args: Container[str], method: str = "compare_scenarios"
+    ) -> None:
+        """Raise if an option that is given is also a kernel parameter that is not in ``args``: the call is ambiguous.
 
         Raises
         ------
@@ -79,13 +113,11 @@ class KernelSignature:
             If an option that is not None has the name of a kernel parameter.
         """
         for name, value in given.items():
-            if value is not None and name in self.extra:
+            if value is not None and name in self.extra and name not in args:
                 msg = (
                     f"`{name}` could be the option of `{method}` or the argument of kernel `{self.kernel}`. "
-                    "Rename the kernel's parameter"
+                    f"Pass the kernel's argument in `args={{{name!r}: ...}}`; the keyword is then the option."
                 )
-                scenarios = ", or pass it in the arguments of each scenario and omit the option"
-                msg += f"{scenarios if method == 'compare_scenarios' else ''}."
                 raise TypeError(msg)
 
 
@@ -94,9 +126,17 @@ def _quoted(names: Iterable[str]) -> str:
 
 
 def read_signature(
-    kernel: Kernel, param_input: str, param_output: str, *, reserved: Container[str] = ()
+    kernel: Kernel,
+    param_input: str,
+    param_output: str,
+    *,
+    reserved: Container[str] = (),
+    options: frozenset[str] = frozenset(),
 ) -> KernelSignature:
     """Return the parameters of ``kernel``, after checking that it can be called as ``kernel(X, y, **extra)``.
+
+    ``reserved`` are names of parameters of NumPyro's functions that call the kernel, and ``options`` names of
+    parameters of the model's methods.
 
     Raises
     ------
@@ -136,8 +176,8 @@ def read_signature(
     unreachable = [p.name for p in extra if p.name in reserved]
     if unreachable:
         msg = (
-            f"Kernel parameter(s) {_quoted(unreachable)} could never be reached: methods of the model have "
-            "parameters of that name. Rename them in the kernel."
+            f"Kernel parameter(s) {_quoted(unreachable)} could never be reached: functions of NumPyro that call the "
+            "kernel have parameters of that name. Rename them in the kernel."
         )
         raise KernelValidationError(msg)
     return KernelSignature(
@@ -146,6 +186,7 @@ def read_signature(
         param_output=param_output,
         required=tuple(p.name for p in extra if p.default is inspect.Parameter.empty),
         optional=tuple(p.name for p in extra if p.default is not inspect.Parameter.empty),
+        options=options,
     )
 
 

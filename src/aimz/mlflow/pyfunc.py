@@ -51,7 +51,7 @@ class PyFuncWrapper:
 
     def try_warm_up(self) -> None:
         """Compile the programs of a request for the default statistics, if the schema is known."""
-        zeros = self._schema.zeros(1)
+        zeros = self._schema.zeros(1, self._model.inputs.categories)
         if zeros is not None:
             # Zeros may not be a valid input of this kernel; a real request will raise its own error.
             with suppress(Exception), warnings.catch_warnings(action="ignore"):
@@ -106,9 +106,10 @@ class PyFuncWrapper:
             rows.pad_intervention(scenario, self._has_rows)
             for scenario in (parameters.intervention, parameters.baseline)
         )
+        further = {**rows.by_row, **rows.static}
         common: dict[str, Any] = {
-            **rows.by_row,
-            **rows.static,
+            model.param_input: further.pop(model.param_input),
+            "args": further,
             "in_sample": False,
             "rng_key": jax.random.key(parameters.seed),
             "return_sites": model.param_output,

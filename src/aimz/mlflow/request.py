@@ -193,6 +193,8 @@ def _read_array(value: Any, name: str, dtypes: Mapping[str, str]) -> np.ndarray:
     except ValueError as error:
         msg = f"`{name}` must be an array; got rows of different lengths. Send lists of equal length."
         raise ValueError(msg) from error
+    if dtypes.get(name) == "object" and array.ndim == 1:
+        return array.astype(object)  # categories, which the model encodes
     if array.dtype.kind not in "biuf":
         msg = f"`{name}` must be numeric; got {array.dtype}. Send numbers."
         raise TypeError(msg)

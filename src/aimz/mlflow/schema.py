@@ -67,10 +67,11 @@ class InputSchema:
         arrays = {name: (kind, tuple(shape)) for name, (kind, shape) in stored["arrays"].items()}
         return InputSchema(stored["columns"], arrays, stored["static"])
 
-    def zeros(self, n_rows: int) -> Any:
-        """Return rows of zeros, to compile the model with; None if the schema is empty."""
+    def zeros(self, n_rows: int, categories: Mapping[str, Any]) -> Any:
+        """Return rows of zeros and first categories, to compile the model with; None if the schema is empty."""
         if self.columns:
-            return pd.DataFrame({name: np.zeros(n_rows, kind) for name, kind in self.columns.items()})
+            rows = {name: np.zeros(n_rows, kind) for name, kind in self.columns.items()}
+            return pd.DataFrame({**rows, **{name: categories[name][0] for name in categories.keys() & rows.keys()}})
         return {name: np.zeros((n_rows, *shape), kind) for name, (kind, shape) in self.arrays.items()} or None
 
 
@@ -103,8 +104,9 @@ def _is_json(value: Any) -> bool:
 
 def _request_dtype(dtype: Any) -> str:
     """Return the dtype of a request: 64 bits for numbers, as in JSON and pandas, because MLflow does not narrow."""
-    kind = np.dtype(dtype).kind
-    return {"f": "float64", "i": "int64", "u": "int64"}.get(kind, str(np.dtype(dtype)))
+    if not isinstance(dtype, np.dtype):  # of pandas: text, categories, nullable numbers
+        dtype = getattr(dtype, "numpy_dtype", np.dtype(object))
+    return {"f": "float64", "i": "int64", "u": "int64", "O": "object"}.get(dtype.kind, str(dtype))
 
 
 def _column_dtypes(model: ImpactModel, frame: Any) -> dict[str, str]:
@@ -144,6 +146,8 @@ def rows_of_fit(model: ImpactModel, n_rows: int) -> Any:
     if inputs.arrays is None:
         return None
     arrays = {name: np.asarray(array[:n_rows]) for name, array in inputs.arrays.items()}
+    for name in inputs.categories.keys() & arrays.keys():
+        arrays[name] = np.array(inputs.categories[name], object)[arrays[name]]
     if not inputs.columns:
         return arrays[model.param_input] if set(arrays) == {model.param_input} else arrays
     matrix = arrays.pop(model.param_input)
@@ -195,6 +199,8 @@ def _column_type(dtype: str) -> DataType | AnyType:
     Columns of integers are therefore not checked by MLflow; rows are checked and cast when a request is read.
     """
     kind = np.dtype(dtype).kind
+    if kind == "O":
+        return DataType.string
     return AnyType() if kind == "i" else DataType.boolean if kind == "b" else DataType.double
 
 

@@ -15,7 +15,7 @@ from numpyro.infer import MCMC, SVI
 from numpyro.infer.svi import SVIState
 
 from aimz.data import Posterior, check_key, key_from_text
-from aimz.engine import KernelEngine, PredictionRequest
+from aimz.engine import KernelEngine, PredictionRequest, declared_categories, without_counts
 from aimz.errors import NotFittedError
 from aimz.inference import Fit, FitData, PosteriorOnly, VIResult, make_fit
 from aimz.kernel import KernelSpec
@@ -43,11 +43,14 @@ class ModelInputs:
     columns: tuple[str, ...]
     """Names of the input's columns; empty if the input was not a table."""
     static: Mapping[str, Any]
-    """Arguments of the kernel that are not arrays, as far as they are plain values (numbers, strings, tuples)."""
+    """Arguments of the kernel that are not arrays, as far as they are plain values (numbers, strings, tuples), without
+    the numbers of categories, which are found in each call."""
     arrays: Mapping[str, Any] | None
     """Name to array of shape ``(n_obs, ...)``, without the output; None if the data are not in memory."""
     n_obs: int | None
     """Number of rows; None if it is not known."""
+    categories: Mapping[str, tuple[str | int, ...]] = field(default_factory=dict)
+    """Categories of each text or categorical argument, in the order of the codes in ``arrays``."""
 
 
 @dataclass
@@ -94,6 +97,7 @@ class ModelBase:
         dims: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         engine = KernelEngine.of(kernel, param_input, param_output)
+        engine.categories = engine.declared = declared_categories(engine.signature, coords)
         key, fit = check_key(rng_key), make_fit(kernel, inference, svi)
         self._set_state(ModelState(key, engine, fit, ResultBuilder(dims, coords), None, None))
 
@@ -154,9 +158,12 @@ class ModelBase:
         return ModelInputs(
             extra=tuple(engine.signature.extra),
             columns=tuple(engine.tables.get(self.param_input, ())),
-            static={} if engine.example is None else dict(engine.example.static),
+            static={}
+            if engine.example is None
+            else without_counts(engine.example.static, engine.categories, engine.signature),
             arrays=arrays,
             n_obs=None if fitted is None or fitted.output is None else int(fitted.output.shape[0]),
+            categories=dict(engine.categories),
         )
 
     @property
@@ -231,6 +238,10 @@ class ModelBase:
         # One operation, which neither Ctrl-C nor another thread divides.
         vars(self).update(_engine=engine, _fit=fit, _posterior=posterior, _observed=observed, _rows=rows)
 
+    def _merged(self, kwargs: Mapping[str, Any], args: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return the further arguments of the kernel that were passed as keywords and in ``args``."""
+        return self._engine.signature.merge(kwargs, args)
+
     def _stale_data(self) -> FitData | None:
         """Return the record of the fitted data after other data have changed the parameters: fingerprints only."""
         return None if self._observed is None else replace(self._observed, call=None, stale=True)
@@ -263,7 +274,7 @@ class ModelBase:
     def _groups_of(self, posterior: Posterior, spec: KernelSpec | None) -> "dict[str, xr.Dataset]":
         """Return draws as groups of a tree, with the labels of the fitted data."""
         index = None if self._observed is None else self._observed.index
-        return self._results.posterior(posterior, spec, self._engine.columns, index)
+        return self._results.posterior(posterior, spec, self._engine.columns, index, self._engine.groups)
 
     def _fitted(self, method: str) -> Posterior:
         """Return the posterior; raise if there is none."""

@@ -131,7 +131,7 @@ class EffectMethods(RequestMethods):
         before, after = output_baseline, output_intervention
         if isinstance(before, dict) and isinstance(after, dict) and statistics is None:
             return difference_of_arrays(before, after)
-        read = partial(read_scenario, param_input=self.param_input, on_batch=on_batch)
+        read = partial(read_scenario, signature=self._engine.signature, on_batch=on_batch)
         sides = [
             read("baseline", before, args_baseline, other=after),
             read("intervention", after, args_intervention, other=before),
@@ -218,6 +218,7 @@ class EffectMethods(RequestMethods):
         progress: bool = True,
         client: "Client | Literal[False] | None" = None,
         X: Any = None,
+        args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
         """Compare averages over rows under several scenarios, in one pass over the data.
@@ -269,8 +270,8 @@ class EffectMethods(RequestMethods):
             Whether to show a progress bar.
         client : distributed.Client, optional
             Dask cluster; see "Streaming" in :class:`ImpactModel`.
-        X, **kwargs
-            Arguments that all scenarios share. Arguments of a scenario take precedence.
+        X, args, **kwargs
+            Arguments that all scenarios share, as in :meth:`predict`. Arguments of a scenario take precedence.
 
         Returns
         -------
@@ -325,16 +326,12 @@ class EffectMethods(RequestMethods):
         check_nan_policy(nan_policy)
         options = read_options(batch_size=batch_size, store="memory", progress=progress, client=client)
         shared = {**kwargs, **({} if X is None else {self.param_input: X})}
+        policy = None if nan_policy == "propagate" else nan_policy
         self._engine.signature.check_unambiguous(
-            {
-                "by": by,
-                "weights": weights,
-                "kind": kind,
-                "nan_policy": None if nan_policy == "propagate" else nan_policy,
-            }
+            {"by": by, "weights": weights, "kind": kind, "nan_policy": policy}, args or ()
         )
         kind = read_kind(kind)
-        requested = read_scenarios(scenarios, baseline, shared, self.param_input)
+        requested = read_scenarios(scenarios, baseline, shared, args, self._engine.signature)
         table = open_chunked_table(requested[baseline]["X"], self._engine.parameters) or requested[baseline]["X"]
         self._fitted("compare_scenarios")
         check_return_sites(return_sites)

@@ -2,7 +2,7 @@
 
 __all__ = ["FittingMethods"]
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
@@ -37,6 +37,7 @@ class FittingMethods(ModelBase):
         num_samples: int = 1000,
         rng_key: jax.Array | None = None,
         progress: bool = True,
+        args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Self:
         """Fit to all rows at once by SVI or MCMC, and draw from the posterior.
@@ -59,6 +60,8 @@ class FittingMethods(ModelBase):
             Key for this call; the model's own key then does not change.
         progress : bool
             Whether to show a progress bar.
+        args : mapping of str to object, optional
+            Further arguments of the kernel by name, as ``**kwargs``; needed for names of parameters of this method.
         **kwargs
             Further arguments of the kernel.
 
@@ -83,7 +86,7 @@ class FittingMethods(ModelBase):
             loss has settled: the loss falls during the last fifth of all steps, by more than two nats and more than one
             settled fit in 10,000 shows by chance.
         """
-        rng_key = optional_key(rng_key)
+        rng_key, kwargs = optional_key(rng_key), self._merged(kwargs, args)
         check_count(num_steps, "num_steps")
         check_count(num_samples, "num_samples")
         check_flag(progress, "progress")
@@ -115,6 +118,7 @@ class FittingMethods(ModelBase):
         total_size: int | None = None,
         on_epoch_end: Callable[[int, float], Any] | None = None,
         checkpoint_dir: "str | os.PathLike[str] | None" = None,
+        args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Self:
         """Fit in minibatches by SVI, and draw from the posterior of the whole data.
@@ -156,6 +160,8 @@ class FittingMethods(ModelBase):
         checkpoint_dir : path-like, optional
             Directory in which the state is saved after each epoch. If the process is killed, the same call continues
             from there and gives bitwise the same result.
+        args : mapping of str to object, optional
+            Further arguments of the kernel by name, as ``**kwargs``; needed for names of parameters of this method.
         **kwargs
             Further arguments of the kernel.
 
@@ -216,7 +222,7 @@ class FittingMethods(ModelBase):
         >>> bool(abs(draws.mean() - 2.0) < 0.05), bool(0.008 < draws.std() < 0.012)  # of all rows: 1 / sqrt(10,000)
         (True, True)
         """
-        rng_key = optional_key(rng_key)
+        rng_key, kwargs = optional_key(rng_key), self._merged(kwargs, args)
         self._require_svi("fit")
         check_count(num_samples, "num_samples")
         options = read_options(
@@ -230,7 +236,6 @@ class FittingMethods(ModelBase):
         )
         with self._refit() as (engine, fit), self._key(rng_key) as key:
             key_steps, key_order, key_draws = jax.random.split(key, 3)
-            engine, X, y = with_outcome(engine, X, y)
             training = read_training(engine, X, y, kwargs, options, key_order)
             plan, spec = plan_fit(engine, fit, training, options, key_to_text(key))
             engine.remember_fit_data(plan.first)
@@ -262,7 +267,14 @@ class FittingMethods(ModelBase):
         return self
 
     def train_on_batch(
-        self, X: Any, y: Any, rng_key: jax.Array | None = None, *, total_size: int | None = None, **kwargs: Any
+        self,
+        X: Any,
+        y: Any,
+        rng_key: jax.Array | None = None,
+        *,
+        total_size: int | None = None,
+        args: Mapping[str, Any] | None = None,
+        **kwargs: Any,
     ) -> "tuple[SVIState, jax.Array]":
         """Run one step of SVI, for a custom training loop.
 
@@ -276,6 +288,8 @@ class FittingMethods(ModelBase):
         total_size : int, optional
             Number of rows of the whole data, if the batch is a part of it. The log density of sites with a row axis is
             then multiplied by ``total_size / n_rows``, as in :meth:`fit`. By default the batch is the whole data.
+        args : mapping of str to object, optional
+            Further arguments of the kernel by name, as ``**kwargs``; needed for names of parameters of this method.
         **kwargs
             Further arguments of the kernel.
 
@@ -318,7 +332,7 @@ class FittingMethods(ModelBase):
         >>> len(model.vi_result.losses)
         3
         """
-        rng_key = optional_key(rng_key)
+        rng_key, kwargs = optional_key(rng_key), self._merged(kwargs, args)
         self._require_svi("train_on_batch")
         with self._refit() as (engine, fit):
             engine, _, y = with_outcome(engine, X, y)

@@ -138,13 +138,23 @@ class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMe
         for model in list(LIVE_MODELS):
             model.cleanup()
 
-    def describe(self, X: Any = None, y: Any = None, *, as_dict: bool = False, **kwargs: Any) -> str | dict[str, Any]:
+    def describe(
+        self,
+        X: Any = None,
+        y: Any = None,
+        *,
+        as_dict: bool = False,
+        args: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> str | dict[str, Any]:
         """Return a text that describes the kernel's sites, their roles and shapes, and what each method returns.
 
         Parameters
         ----------
         X, y : array_like of shape (n_obs, ...), optional
             Data to trace the kernel with, if no call has done so yet. Nothing is computed with them.
+        args : mapping of str to object, optional
+            Further arguments of the kernel by name, as ``**kwargs``; needed for names of parameters of this method.
         **kwargs
             Further arguments of the kernel.
         as_dict : bool
@@ -158,6 +168,7 @@ class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMe
             ``depends_on``), ``return_sites``, ``row_dim``, inference, ``chains`` and ``draws`` of each chain. Entries
             are None as long as they are unknown.
         """
+        kwargs = self._merged(kwargs, args)
         if X is None and (y is not None or kwargs):
             msg = (
                 "`describe` traces the kernel with the data of a call; got `X=None` with other arguments. Pass `X`, "

@@ -15,6 +15,7 @@ from aimz.data import (
     ArrayBatches,
     AxisLabels,
     Batches,
+    Categories,
     ChunkedTable,
     IterableBatches,
     KernelArguments,
@@ -32,8 +33,9 @@ from aimz.data import (
     open_table,
     read_call,
     read_output_dir,
+    with_categories,
 )
-from aimz.engine import KernelEngine, versions
+from aimz.engine import KernelEngine, versions, with_counts, with_outcome
 from aimz.inference import FitData, MinibatchPlan, SVIFit
 from aimz.kernel import KernelSpec
 from aimz.model.fitted_support import observe_support, with_support_of_fit
@@ -58,6 +60,8 @@ class TrainingData:
     """Column names of arguments that are tables."""
     axes: Mapping[str, AxisLabels]
     """Names and labels of the axes of arguments that are xarray arrays."""
+    categories: Mapping[str, Categories]
+    """Categories of arguments that are text or categorical."""
     order: Mapping[str, str]
     """Description of the order of the rows, for checkpoints."""
     loader: ArrayLoader | None = None
@@ -175,6 +179,8 @@ def read_training(
     """
     param_input, param_output = engine.signature.param_input, engine.signature.param_output
     batch_size, total_size = options.batch_size, options.total_size
+    named, X, y = with_outcome(engine, X, y)
+    engine.outcome = named.outcome
     fields: Mapping[str, Any] = {param_input: X} | ({} if y is None else {param_output: y})
     order: Callable[[int], np.ndarray | None] | None = None
     if isinstance(X, ArrayDataset | ArrayLoader):
@@ -215,7 +221,8 @@ def read_training(
     if loader is not None and loader.shuffle:
         described = f"shuffled by the loader, {key_to_text(loader.rng_key)}, from epoch {loader.epoch}"
     static, order_text = {**call.static, **scalars}, {"order": described}
-    return TrainingData(batches, static, rows, call.tables, call.axes, order_text, loader, index=call.index)
+    labels = call.tables, call.axes, call.categories
+    return TrainingData(batches, static, rows, *labels, order_text, loader, index=call.index)
 
 
 def _yields_batches(X: Any, name: str) -> bool:
@@ -255,14 +262,18 @@ def _of_iterable(engine: KernelEngine, X: Any, kwargs: Mapping[str, Any], option
             "counting them would exhaust the iterator. Pass `total_size=`, the number of rows of the whole data."
         )
         raise ValueError(msg)
-    count = partial(count_rows, X, engine.parameters) if n_obs is None else lambda: n_obs
+    parameters = with_categories(X, engine.parameters)
+    count = partial(count_rows, X, parameters) if n_obs is None else lambda: n_obs
     # The chunks of a table are chosen for reading, not for fitting.
     size = options.batch_size or (_default_batch_size if isinstance(X, ChunkedTable) else None)
-    batches = IterableBatches(X, engine.parameters, size, count)
+    batches = IterableBatches(X, parameters, size, count)
     shuffled = is_shuffled(X)
     order = {"order": "of the iterable, shuffled" if shuffled else "of the iterable"}
     reordered = shuffled or (options.epochs > 1 and not isinstance(X, list | tuple))
-    return TrainingData(batches, dict(kwargs), None, batches.tables, batches.axes, order, reordered=reordered)
+    static = with_counts(kwargs, batches.categories, engine.signature)
+    return TrainingData(
+        batches, static, None, batches.tables, batches.axes, batches.categories, order, reordered=reordered
+    )
 
 
 def _length(X: Iterable[Any]) -> int | None:
@@ -322,6 +333,7 @@ def plan_fit(
     engine.signature.check_call(extra)
     call = read_call({name: first.get(name) for name in names}, extra, whole=engine.whole)
     call = replace(call, tables=tables, columns=tables.get(names[0], ()), axes=training.axes)
+    call = replace(call, categories=training.categories)
     spec = engine.read_fit(call)
     _check_data(engine, call, spec, training)
     scaled = batch_scale(engine, fit, call, spec, training.n_obs)

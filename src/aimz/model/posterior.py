@@ -3,7 +3,7 @@
 __all__ = ["PosteriorMethods"]
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -35,6 +35,7 @@ class PosteriorMethods(RequestMethods):
         rng_key: jax.Array | None = None,
         return_sites: str | Iterable[str] | None = None,
         return_datatree: bool = True,
+        args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> "xr.DataTree | dict[str, jax.Array]":
         """Return new draws from the fitted posterior approximation; :attr:`posterior` does not change.
@@ -51,6 +52,8 @@ class PosteriorMethods(RequestMethods):
             Latent sites to return. The default is all of them.
         return_datatree : bool
             Whether to return a tree with the group ``posterior``, or a dictionary.
+        args : mapping of str to object, optional
+            Further arguments of the kernel by name, as ``**kwargs``; needed for names of parameters of this method.
         **kwargs
             Data by name (``X=``, ``y=``, further arguments of the kernel). MCMC needs them, and so do guides that read
             the data.
@@ -68,10 +71,11 @@ class PosteriorMethods(RequestMethods):
         rng_key = optional_key(rng_key)
         check_count(num_samples, "num_samples")
         check_flag(return_datatree, "return_datatree")
-        data = dict(kwargs)
+        data = self._merged(kwargs, args)
+        given = bool(data)
         X, y = data.pop(self.param_input, None), data.pop(self.param_output, None)
         with_output = y is not None or isinstance(self.inference, MCMC)
-        call = self._engine.read_call(X, data, **({"output": y} if with_output else {})) if kwargs else None
+        call = self._engine.read_call(X, data, **({"output": y} if with_output else {})) if given else None
         self._fit.check_sample(call)
         spec = self.kernel_spec if call is None else self._engine.read_spec(call)
         names = self._engine.read_latents(spec, return_sites)
@@ -182,7 +186,13 @@ class PosteriorMethods(RequestMethods):
 
     @on_snapshot
     def diagnose(
-        self, X: Any = None, y: Any = None, *, rng_key: jax.Array | None = None, **kwargs: Any
+        self,
+        X: Any = None,
+        y: Any = None,
+        *,
+        rng_key: jax.Array | None = None,
+        args: Mapping[str, Any] | None = None,
+        **kwargs: Any,
     ) -> "pd.DataFrame":
         """Return a table of checks whether the inference has converged, with a verdict for each check.
 
@@ -201,6 +211,8 @@ class PosteriorMethods(RequestMethods):
         rng_key : jax.Array, optional
             Key of the guide's draws. By default it is derived from the model's own key, which does not change, so that
             repeated calls return the same table.
+        args : mapping of str to object, optional
+            Further arguments of the kernel by name, as ``**kwargs``; needed for names of parameters of this method.
         **kwargs
             Further arguments of the kernel, with ``X`` and ``y``.
 
@@ -281,7 +293,7 @@ class PosteriorMethods(RequestMethods):
         >>> model.fit_on_batch(X, y, num_steps=3000, progress=False).diagnose()["verdict"].to_dict()
         {'ELBO trend': 'ok', 'Pareto k': 'ok', 'effective share': 'ok', 'sd ratio': 'ok'}
         """
-        rng_key = optional_key(rng_key)
+        rng_key, kwargs = optional_key(rng_key), self._merged(kwargs, args)
         call = None
         if isinstance(self._fit, PosteriorOnly) and self._fit.kind == "SVI":
             self._fit.require_inference("`diagnose`")

@@ -46,6 +46,7 @@ class PredictionMethods(RequestMethods):
         resume: "str | os.PathLike[str] | Store | StorePath | None" = None,
         progress: bool = True,
         client: "Client | Literal[False] | None" = None,
+        args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
         """Predict any number of rows, optionally under an intervention.
@@ -57,7 +58,7 @@ class PredictionMethods(RequestMethods):
         ----------
         X : array_like of shape (n_obs, ...) or iterable of batches
             Input; also a :class:`numpy.memmap`, a Zarr or Dask array, or an :class:`~aimz.utils.data.ArrayLoader`.
-        intervention, condition, rng_key, in_sample, return_sites, **kwargs
+        intervention, condition, rng_key, in_sample, return_sites, args, **kwargs
             As in :meth:`predict_on_batch`.
         statistics, shard_axis, batch_size, store, output_dir, resume, progress, client
             See "Streaming" in :class:`ImpactModel`.
@@ -96,7 +97,7 @@ class PredictionMethods(RequestMethods):
         request = self._prepare_prediction(
             X,
             intervention,
-            kwargs,
+            self._merged(kwargs, args),
             condition=condition,
             in_sample=in_sample,
             return_sites=return_sites,
@@ -123,13 +124,14 @@ class PredictionMethods(RequestMethods):
         resume: "str | os.PathLike[str] | Store | StorePath | None" = None,
         progress: bool = True,
         client: "Client | Literal[False] | None" = None,
+        args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
         """Predict for the fitted observations: :meth:`predict` with ``in_sample=True``.
 
         Parameters
         ----------
-        X, intervention, condition, rng_key, return_sites, **kwargs
+        X, intervention, condition, rng_key, return_sites, args, **kwargs
             As in :meth:`predict`.
         statistics, shard_axis, batch_size, store, output_dir, resume, progress, client
             See "Streaming" in :class:`ImpactModel`.
@@ -152,7 +154,13 @@ class PredictionMethods(RequestMethods):
         )
         method = "sample_posterior_predictive"
         request = self._prepare_prediction(
-            X, intervention, kwargs, condition=condition, return_sites=return_sites, options=options, method=method
+            X,
+            intervention,
+            self._merged(kwargs, args),
+            condition=condition,
+            return_sites=return_sites,
+            options=options,
+            method=method,
         )
         with self._key(key, request) as key:
             return self._execute(request, key)
@@ -176,6 +184,7 @@ class PredictionMethods(RequestMethods):
         resume: "str | os.PathLike[str] | Store | StorePath | None" = None,
         progress: bool = True,
         client: "Client | Literal[False] | None" = None,
+        args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
         """Predict any number of rows from the priors, optionally under an intervention. No posterior is needed.
@@ -189,7 +198,7 @@ class PredictionMethods(RequestMethods):
             Input.
         num_samples : int
             Number of draws.
-        intervention, condition, rng_key, return_sites, **kwargs
+        intervention, condition, rng_key, return_sites, args, **kwargs
             As in :meth:`predict_on_batch`.
         statistics, shard_axis, batch_size, store, output_dir, resume, progress, client
             See "Streaming" in :class:`ImpactModel`.
@@ -213,7 +222,7 @@ class PredictionMethods(RequestMethods):
         request = self._prepare_prior(
             X,
             intervention,
-            kwargs,
+            self._merged(kwargs, args),
             num_samples=num_samples,
             condition=condition,
             return_sites=return_sites,
@@ -233,6 +242,7 @@ class PredictionMethods(RequestMethods):
         in_sample: bool | None = None,
         return_sites: str | Iterable[str] | None = None,
         return_datatree: bool = True,
+        args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> "xr.DataTree | dict[str, jax.Array]":
         """Predict in one pass in memory, optionally under an intervention.
@@ -264,6 +274,8 @@ class PredictionMethods(RequestMethods):
             Sites to return. The default is the output and the deterministic sites.
         return_datatree : bool
             Whether to return a tree, or a dictionary of arrays of shape ``(n_draws, ...)``.
+        args : mapping of str to object, optional
+            Further arguments of the kernel by name, as ``**kwargs``; needed for names of parameters of this method.
         **kwargs
             Further arguments of the kernel.
 
@@ -286,7 +298,12 @@ class PredictionMethods(RequestMethods):
         """
         given = optional_key(rng_key)
         request = self._prepare_prediction(
-            X, intervention, kwargs, condition=condition, in_sample=in_sample, return_sites=return_sites
+            X,
+            intervention,
+            self._merged(kwargs, args),
+            condition=condition,
+            in_sample=in_sample,
+            return_sites=return_sites,
         )
         return self._draw_on_batch(request, given, return_datatree=return_datatree)
 
@@ -300,13 +317,14 @@ class PredictionMethods(RequestMethods):
         rng_key: jax.Array | None = None,
         return_sites: str | Iterable[str] | None = None,
         return_datatree: bool = True,
+        args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> "xr.DataTree | dict[str, jax.Array]":
         """Predict for the fitted observations: :meth:`predict_on_batch` with ``in_sample=True``.
 
         Parameters
         ----------
-        X, intervention, condition, rng_key, return_sites, return_datatree, **kwargs
+        X, intervention, condition, rng_key, return_sites, return_datatree, args, **kwargs
             As in :meth:`predict_on_batch`.
 
         Returns
@@ -315,7 +333,9 @@ class PredictionMethods(RequestMethods):
             Group ``posterior_predictive``.
         """
         given = optional_key(rng_key)
-        request = self._prepare_prediction(X, intervention, kwargs, condition=condition, return_sites=return_sites)
+        request = self._prepare_prediction(
+            X, intervention, self._merged(kwargs, args), condition=condition, return_sites=return_sites
+        )
         return self._draw_on_batch(request, given, return_datatree=return_datatree)
 
     @on_snapshot
@@ -329,6 +349,7 @@ class PredictionMethods(RequestMethods):
         rng_key: jax.Array | None = None,
         return_sites: str | Iterable[str] | None = None,
         return_datatree: bool = True,
+        args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> "xr.DataTree | dict[str, jax.Array]":
         """Predict from the priors, in one pass in memory. No posterior is needed.
@@ -341,7 +362,7 @@ class PredictionMethods(RequestMethods):
             Input.
         num_samples : int
             Number of draws.
-        intervention, condition, rng_key, return_sites, return_datatree, **kwargs
+        intervention, condition, rng_key, return_sites, return_datatree, args, **kwargs
             As in :meth:`predict_on_batch`.
 
         Returns
@@ -356,7 +377,12 @@ class PredictionMethods(RequestMethods):
         """
         given = optional_key(rng_key)
         request = self._prepare_prior(
-            X, intervention, kwargs, num_samples=num_samples, condition=condition, return_sites=return_sites
+            X,
+            intervention,
+            self._merged(kwargs, args),
+            num_samples=num_samples,
+            condition=condition,
+            return_sites=return_sites,
         )
         return self._draw_on_batch(request, given, return_datatree=return_datatree)
 

@@ -5,6 +5,7 @@ __all__ = ["ResultBuilder", "ScenarioSums"]
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,15 +54,20 @@ class ResultBuilder:
         if dims is not None or coords is not None:
             self._labels()
 
-    def _labels(self, columns: InputColumns | None = None, index: Any = None) -> Any:
-        """Return the user's labels, checked, and the labels of columns and rows."""
+    def _labels(
+        self,
+        columns: InputColumns | None = None,
+        index: Any = None,
+        groups: Mapping[str, InputColumns] = MappingProxyType({}),
+    ) -> Any:
+        """Return the user's labels, checked, and the labels of columns, rows and categories."""
         from aimz.output import Labels
 
-        return replace(Labels.check(*self.dims_and_coords), columns=columns, index=index)
+        return replace(Labels.check(*self.dims_and_coords), columns=columns, index=index, groups=groups)
 
     def _labels_of(self, prepared: PreparedCall) -> Any:
         """Return the labels of a call, including its row and column labels."""
-        labels = self._labels(prepared.columns, prepared.call.index)
+        labels = self._labels(prepared.columns, prepared.call.index, prepared.groups)
         plates = {plate for entries in prepared.new_entries.values() for plate in entries}
         return labels.with_new_entries(prepared.spec, plates, prepared.call.n_obs) if plates else labels
 
@@ -71,9 +77,14 @@ class ResultBuilder:
             self.axes_of(prepared)
 
     def posterior(
-        self, posterior: Posterior, spec: KernelSpec | None, columns: InputColumns | None, index: Any
+        self,
+        posterior: Posterior,
+        spec: KernelSpec | None,
+        columns: InputColumns | None,
+        index: Any,
+        groups: Mapping[str, InputColumns],
     ) -> "dict[str, xr.Dataset]":
-        """Return the group ``posterior``, and ``sample_stats`` of MCMC; ``columns`` and ``index`` label the input."""
+        """Return the group ``posterior``, and ``sample_stats`` of MCMC, with the labels of the input."""
         from aimz.output import DrawsInfo, draws_dataset, stats_dataset
 
         spec = spec or KernelSpec(sites=(), param_input="X", param_output="y")
@@ -83,7 +94,7 @@ class ResultBuilder:
             if name in posterior.draws
         ]
         info = DrawsInfo(spec, n_obs=rows[0] if rows else 0, num_chains=posterior.num_chains)
-        groups = {"posterior": draws_dataset(posterior.draws, info, self._labels(columns, index))}
+        groups = {"posterior": draws_dataset(posterior.draws, info, self._labels(columns, index, groups))}
         if posterior.sample_stats:
             groups["sample_stats"] = stats_dataset(posterior.sample_stats)
         return groups
@@ -163,9 +174,8 @@ class ResultBuilder:
     def _coords_of(self, prepared: PreparedCall) -> dict[str, Any]:
         """Return the coordinates of dimensions: the user's, and the column names."""
         labels = self._labels_of(prepared)
-        names = () if prepared.columns is None else prepared.columns.names
-        along = labels.along_columns(self.axes_of(prepared))
-        return {**{dim: np.asarray(names) for dim in along}, **labels.coords}
+        along = labels.along_input(self.axes_of(prepared))
+        return {**labels.coords, **{dim: np.asarray(names) for dim, names in along.items()}}
 
     def site_dims(self, spec: KernelSpec) -> dict[str, tuple[str, ...]]:
         """Return the names of the axes of one draw of each site."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from aimz._distribution import VERSION
 from aimz.data import Posterior, check_key, is_array, key_from_text, key_to_text, read_draws
-from aimz.engine import KernelEngine
+from aimz.engine import KernelEngine, declared_categories
 from aimz.errors import OutputWarning, SavedModelError, warn
 from aimz.inference import Fit, FitData, KernelContext
 from aimz.kernel import AbstractCall, KernelSignature, KernelSpec, is_storable, kernel_digest
@@ -107,6 +107,11 @@ def write_model(path: Path, model: ModelState, *, overwrite: bool) -> None:
         content["support"] = write_support(posterior.support, arrays)
     if engine.outcome is not None:
         content["outcome"] = engine.outcome
+    if engine.categories:
+        axes = {name: dict(found.axes) for name, found in engine.groups.items()}
+        content["categories"] = {
+            name: {"labels": list(labels), "axes": axes.get(name, {})} for name, labels in engine.categories.items()
+        }
     if engine.axes:
         content["axes"] = {name: [list(axis) for axis in axes] for name, axes in engine.axes.items()}
     write_bundle(path, content, arrays, overwrite=overwrite)
@@ -187,6 +192,12 @@ def read_model(path: Path, kernel: Kernel, fit: Fit, arguments: Mapping[str, Any
         tables = {name: tuple(columns) for name, columns in content["tables"].items()}
         axes = {name: tuple(map(_read_axis, found)) for name, found in content.get("axes", {}).items()}
         columns, outcome = read_columns(content["columns"]), content.get("outcome")
+        categories = {name: tuple(node["labels"]) for name, node in content.get("categories", {}).items()}
+        groups = {
+            name: read_columns([node["labels"], node["axes"]])
+            for name, node in content.get("categories", {}).items()
+            if node["axes"]
+        }
         kind, digest = str(content["fit"]["kind"]), about["digest"]
         key = check_key(key_from_text(content["rng_key"]))
         results = _read_results(content, arrays)
@@ -208,6 +219,8 @@ def read_model(path: Path, kernel: Kernel, fit: Fit, arguments: Mapping[str, Any
     if example is not None and digest is not None and _traces_identically(versions):
         _warn_if_other_program(digest, kernel, example, static)
     engine.reader.spec, engine.example = spec, example
+    engine.declared = declared_categories(engine.signature, results.dims_and_coords[1])
+    engine.categories, engine.groups = categories, {name: found for name, found in groups.items() if found is not None}
     engine.tables, engine.columns, engine.axes, engine.outcome = tables, columns, axes, outcome
     if example is not None and (fit.params or observed is not None):
         engine.row_shape = tuple(example.arrays[signature_of[0]].shape[1:])

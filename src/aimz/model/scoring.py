@@ -2,7 +2,7 @@
 
 __all__ = ["ScoringMethods"]
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,6 +46,7 @@ class ScoringMethods(RequestMethods):
         resume: "str | os.PathLike[str] | Store | StorePath | None" = None,
         progress: bool = True,
         client: "Client | Literal[False] | None" = None,
+        args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
         """Return the log density of each observation under each posterior draw, without any scaling.
@@ -68,6 +69,8 @@ class ScoringMethods(RequestMethods):
             Key for this call, used only if local latent sites must be resampled.
         statistics, shard_axis, batch_size, store, output_dir, resume, progress, client
             See "Streaming" in :class:`ImpactModel`.
+        args : mapping of str to object, optional
+            Further arguments of the kernel by name, as ``**kwargs``; needed for names of parameters of this method.
         **kwargs
             Further arguments of the kernel.
 
@@ -94,13 +97,18 @@ class ScoringMethods(RequestMethods):
             statistics=statistics,
             client=client,
         )
-        request = self._prepare_scores(X, y, kwargs, options, "log_likelihood")
+        request = self._prepare_scores(X, y, self._merged(kwargs, args), options, "log_likelihood")
         with self._key(key, request) if request.first.needs_key else nullcontext() as key:
             return self._execute(request, key)
 
     @on_snapshot
     def log_prior(
-        self, X: Any = None, *, return_sites: str | Iterable[str] | None = None, **kwargs: Any
+        self,
+        X: Any = None,
+        *,
+        return_sites: str | Iterable[str] | None = None,
+        args: Mapping[str, Any] | None = None,
+        **kwargs: Any,
     ) -> "xr.DataTree":
         """Return the log density of the priors at each posterior draw, as ``arviz_stats.psense`` reads it.
 
@@ -114,6 +122,8 @@ class ScoringMethods(RequestMethods):
             Input, on which priors may depend. The default is the input of the last fit, if it is in memory.
         return_sites : str or iterable of str, optional
             Latent sites. The default is all latent sites that have no row axis and depend on no other latent site.
+        args : mapping of str to object, optional
+            Further arguments of the kernel by name, as ``**kwargs``; needed for names of parameters of this method.
         **kwargs
             Further arguments of the kernel, with ``X``.
 
@@ -136,6 +146,7 @@ class ScoringMethods(RequestMethods):
            sensitivity with power-scaling, Statistics and Computing 34.
         """
         posterior = self._fitted("log_prior")
+        kwargs = self._merged(kwargs, args)
         if X is None and not kwargs and self._observed is not None and self._observed.call is not None:
             call = self._observed.call.without(self.param_output)
         elif X is None:
@@ -170,6 +181,7 @@ class ScoringMethods(RequestMethods):
         batch_size: int | None = None,
         progress: bool = True,
         client: "Client | Literal[False] | None" = None,
+        args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Score the model by leave-one-out cross-validation, in blocks of rows and without storing draws.
@@ -198,6 +210,8 @@ class ScoringMethods(RequestMethods):
             Whether to show a progress bar.
         client : distributed.Client, optional
             Dask cluster; see "Streaming" in :class:`ImpactModel`.
+        args : mapping of str to object, optional
+            Further arguments of the kernel by name, as ``**kwargs``; needed for names of parameters of this method.
         **kwargs
             Further arguments of the kernel.
 
@@ -245,7 +259,7 @@ class ScoringMethods(RequestMethods):
 
         key = optional_key(rng_key)
         options = read_options(batch_size=batch_size, store="memory", progress=progress, client=client)
-        request = self._prepare_scores(X, y, kwargs, options, "loo")
+        request = self._prepare_scores(X, y, self._merged(kwargs, args), options, "loo")
         known, prepared, call = self._observed, request.first, request.arguments[None]
         if known is not None and (
             not prepared.settings.in_sample

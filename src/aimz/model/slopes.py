@@ -62,6 +62,7 @@ class SlopeMethods(EffectMethod):
         progress: bool = True,
         client: "Client | Literal[False] | None" = None,
         X: Any = None,
+        args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
         r"""Return average derivatives of the expected output by a column, an argument or a site.
@@ -93,7 +94,7 @@ class SlopeMethods(EffectMethod):
             price of 5.
         in_sample : bool, optional
             As in :meth:`predict`.
-        X, **kwargs
+        X, args, **kwargs
             Input and further arguments of the kernel; by default the rows of the fit.
 
         Returns
@@ -135,10 +136,10 @@ class SlopeMethods(EffectMethod):
         ambiguous = {"levers": levers, "by": by, "weights": weights, "where": where}
         ambiguous |= {"kind": None if kind == "dydx" else kind}
         ambiguous |= {"nan_policy": None if nan_policy == "propagate" else nan_policy}
-        self._engine.signature.check_unambiguous(ambiguous, "slopes")
+        self._engine.signature.check_unambiguous(ambiguous, args or (), "slopes")
         self._fitted("slopes")
         check_return_sites(return_sites)
-        one, source, call = self._open_rows(X, kwargs, "slopes")
+        one, source, call = self._open_rows(X, self._merged(kwargs, args), "slopes")
         table = open_chunked_table(one["X"], self._engine.parameters) or one["X"]
         spec = self._engine.read_spec(call)
         derivative = derivative_of(kind, read_levers(levers, spec, call, self.param_input))

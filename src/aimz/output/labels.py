@@ -33,6 +33,8 @@ class Labels:
     """Columns of the input, and the axes of sites that run along them."""
     index: Any = None
     """Labels of the rows, a :class:`pandas.Index`, if the input has any."""
+    groups: Mapping[str, InputColumns] = field(default_factory=dict)
+    """Categories of arguments of the kernel, and the axes of sites that run along them."""
 
     def with_new_entries(self, spec: KernelSpec, plates: Container[str], n_obs: int) -> "Labels":
         """Return labels in which entries of ``plates`` beyond the user's labels are called "new 4", and so on."""
@@ -77,6 +79,11 @@ class Labels:
         if spec.fixed_size and name == spec.param_output and shape:
             rows = {0}
         row_dim = self.row_dim(spec)
+        if site is not None and len(site.traced_shape) == len(shape):
+            taken = {row_dim, *(one.name for one in spec.sites)}
+            for argument, group in self.groups.items():
+                for axis in group.axes.get(name, ()) if argument not in taken else ():
+                    plates.setdefault(len(shape) + axis, argument)
         axes: list[str] = []
         for i, size in enumerate(shape):
             dim = plates.get(i)
@@ -108,7 +115,7 @@ class Labels:
             If labels and dimension differ in length.
         """
         coords: dict[Hashable, Any] = {}
-        along_columns = self.along_columns(dims)
+        along = self.along_input(dims)
         for dim, size in sizes.items():
             labels = self.coords.get(dim)
             if dim == row_dim and labels is not None and (len(labels) != size or not known_rows):
@@ -116,8 +123,9 @@ class Labels:
             if dim == row_dim and self.index is not None and len(self.index) == size and not is_plain_range(self.index):
                 coords |= row_labels(self.index, dim, {*dims, *sizes})
                 continue
-            if labels is None and dim in along_columns and self.columns and len(self.columns.names) == size:
-                labels = self.columns.names
+            if dim in along and (labels is None or len(labels) != size):
+                known = along[dim][:size]
+                labels = (*known, *(f"new {i}" for i in range(len(known), size))) if len(known) < size else known
             if labels is None:
                 coords[dim] = pd.RangeIndex(size)
                 continue
@@ -127,10 +135,16 @@ class Labels:
             coords[dim] = np.asarray(labels)
         return coords
 
-    def along_columns(self, dims: Mapping[str, tuple[str, ...]]) -> set[str]:
-        """Return the dimensions of variables that run along the columns of the input."""
-        axes = {} if self.columns is None else self.columns.axes
-        return {dims[name][axis] for name in axes if name in dims for axis in axes[name]}
+    def along_input(self, dims: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[Any, ...]]:
+        """Return the labels of dimensions that run along the columns of the input or the categories of arguments."""
+        labelled = [*([] if self.columns is None else [self.columns]), *self.groups.values()]
+        return {
+            dims[name][axis]: found.names
+            for found in labelled
+            for name, axes in found.axes.items()
+            for axis in axes
+            if name in dims and -axis <= len(dims[name])
+        }
 
     @staticmethod
     def check(dims: Mapping[str, Iterable[str]] | None, coords: Mapping[str, Any] | None) -> "Labels":
