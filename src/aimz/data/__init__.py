@@ -5,11 +5,9 @@ from aimz.data.axis_labels import AxisLabels, axis_labels, check_axes, with_axis
 from aimz.data.categories import (
     Categories,
     categories_of,
-    count_parameters,
     is_text,
     label_codes,
     plain_labels,
-    plural_names,
 )
 from aimz.data.category_scan import with_categories
 from aimz.data.chunked_tables import ChunkedTable, column_names, open_chunked_table
@@ -26,7 +24,7 @@ from aimz.data.rebatching import BatchReader, is_batches, is_shuffled
 from aimz.data.rounding import RoundedValues, warn_if_rounded
 from aimz.data.row_readers import BatchField, RowReader, RowSlice, StackedArrays, open_rows
 from aimz.data.tables import KernelParameters, Table, named_columns, open_table, with_missing_chunks
-from aimz.data.value_checks import check_row_shape
+from aimz.data.value_checks import check_input, check_row_shape
 
 __all__ = [
     "GENERATOR",
@@ -56,10 +54,10 @@ __all__ = [
     "check_axes",
     "check_count",
     "check_flag",
+    "check_input",
     "check_key",
     "check_row_shape",
     "column_names",
-    "count_parameters",
     "count_rows",
     "differences",
     "fill_masked",
@@ -79,7 +77,6 @@ __all__ = [
     "open_rows",
     "open_table",
     "plain_labels",
-    "plural_names",
     "read_call",
     "read_draws",
     "read_input_dir",

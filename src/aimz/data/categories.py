@@ -4,16 +4,14 @@ __all__ = [
     "Categories",
     "EncodedColumn",
     "categories_of",
-    "count_parameters",
     "encode",
     "is_text",
     "label_codes",
     "merge_labels",
     "plain_labels",
-    "plural_names",
 ]
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,17 +52,6 @@ class EncodedColumn:
 
     def __len__(self) -> int:
         return len(self.codes)
-
-
-def count_parameters(name: str, parameters: Container[str]) -> list[str]:
-    """Return the kernel's parameters with the number of categories of ``name``: ``num_shop``, ``n_shops`` and so on."""
-    names = (f"{prefix}_{form}" for form in (name, *plural_names(name)) for prefix in ("num", "n"))
-    return [candidate for candidate in names if candidate in parameters]
-
-
-def plural_names(name: str) -> list[str]:
-    """Return the plurals of a name."""
-    return [f"{name}s", f"{name}es", *([f"{name[:-1]}ies"] if name.endswith("y") else [])]
 
 
 def encode(value: Any, name: str, known: Categories | None, *, counted: bool, grows: bool) -> Any:

@@ -12,14 +12,14 @@ __all__ = [
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from aimz.data.array_sources import ZarrSource, is_zarr
 from aimz.data.axis_labels import AxisLabels, align_axes
-from aimz.data.categories import Categories, count_parameters, encode
+from aimz.data.categories import Categories, encode
 from aimz.data.dataframes import (
     HOW_TO_ENCODE,
     column_values,
@@ -30,6 +30,7 @@ from aimz.data.dataframes import (
 )
 from aimz.data.matrices import Matrix
 from aimz.data.row_readers import RowReader
+from aimz.kernel import count_parameters
 
 
 class Table(ABC):
@@ -320,6 +321,10 @@ class KernelParameters:
     def _column(self, table: Table, name: str) -> Any:
         """Return a column as an array, or unconverted if it has categories."""
         return table.labels(name) if name in self.further and name in table.categorical((name,)) else table.column(name)
+
+    def knowing(self, categories: Mapping[str, Categories]) -> "KernelParameters":
+        """Return parameters with the categories of a call, which cannot be extended."""
+        return replace(self, categories={**self.categories, **categories}, grows=False)
 
     def is_counted(self, name: str) -> bool:
         """Return whether the kernel has a parameter for the number of categories of an argument."""

@@ -1,8 +1,9 @@
 """Check that the input has rows of the known shape, and does not have the outcome among its columns."""
 
-__all__ = ["check_outcome_not_in_input", "check_row_shape"]
+__all__ = ["check_input", "check_outcome_not_in_input", "check_row_shape"]
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,25 @@ _MIN_ROWS = 20
 """Least number of rows for which a column that equals the outcome is no coincidence, even if both are 0 or 1."""
 _FIRST_ROWS = 1024
 """Number of rows that are compared first; the others are read only if all of them are equal."""
+
+
+def check_input(X: Any, name: str) -> None:
+    """Raise ``TypeError`` if the input is None, a path or a mapping."""
+    if X is None:
+        msg = f"`{name}` must be an array; got None. Pass it, as an argument or as a field of the batches."
+        raise TypeError(msg)
+    if isinstance(X, str | PathLike):
+        msg = (
+            f"`{name}` must be an array or a table; got the text {str(X)!r}. Read the file with `pandas.read_csv`, or "
+            "open it with `pyarrow.dataset.dataset(path)` to read it in pieces."
+        )
+        raise TypeError(msg)
+    if isinstance(X, Mapping):
+        msg = (
+            f"`{name}` must be an array or a table; got a mapping with {', '.join(map(repr, X)) or 'no entry'}. Pass "
+            f"`pandas.DataFrame({name})`."
+        )
+        raise TypeError(msg)
 
 
 def check_row_shape(name: str, shape: tuple[int, ...], fitted: tuple[int, ...] | None) -> None:

@@ -11,12 +11,10 @@ from aimz.data import (
     Categories,
     KernelArguments,
     KernelParameters,
-    count_parameters,
     is_text,
     plain_labels,
-    plural_names,
 )
-from aimz.kernel import InputColumns, KernelReader, KernelSignature
+from aimz.kernel import InputColumns, KernelReader, KernelSignature, count_parameters, plural_names
 
 
 def declared_categories(signature: KernelSignature, coords: Any) -> dict[str, Categories]:

@@ -19,6 +19,7 @@ from aimz.data import (
     axis_labels,
     categories_of,
     check_axes,
+    check_input,
     check_row_shape,
     is_array,
     open_table,
@@ -112,6 +113,7 @@ class KernelEngine:
         Arguments that are not passed may be columns of ``X``.  ``index`` labels the rows of an ``X`` without an index.
         """
         names, matched = (self.signature.param_input, self.signature.param_output), self.parameters.aligned
+        check_input(X, names[0])
         X, extra = matched(names[0], X), {name: matched(name, value) for name, value in extra.items()}
         output = {name: matched(names[1], value) for name, value in output.items()}
         given = {name for name, value in output.items() if value is not None}
@@ -122,7 +124,8 @@ class KernelEngine:
             fields, index = self.parameters.fields(table, leave=frozenset(leave)), table.index
         extra = {**{name: array for name, array in fields.items() if name not in names}, **extra}
         n_obs = np.shape(fields[names[0]])[:1] if is_array(fields[names[0]]) else ()
-        extra = encode_lists(extra, self.parameters, n_obs, self.example.static if self.example else ())
+        static = self.example.static if self.example else ()
+        extra = encode_lists(extra, self.parameters, n_obs, static)
         extra = with_counts(extra, categories_of(extra), self.signature)
         self.signature.check_call(extra)
         required = {names[0]: fields[names[0]]}
@@ -138,7 +141,7 @@ class KernelEngine:
             known=self.tables,
             index=index,
             by_row=self.reader.spec.arguments_by_row if self.reader.spec else (),
-            unchanged=self.example.static if self.example else (),
+            unchanged=static,
         )
         lengths = {name: np.shape(value)[0] for name, value in extra.items() if is_array(value) and np.ndim(value)}
         misfits = {name for name, length in lengths.items() if name not in self.whole and n_obs not in ((), (length,))}
@@ -303,8 +306,7 @@ class KernelEngine:
         """Check a call and decide where the value of each site comes from."""
         spec = self.read_spec(call)
         return_sites = self.read_return_sites(spec, settings.return_sites)
-        known = replace(self.parameters, categories={**self.categories, **call.categories}, grows=False)
-        reader = ValueReader(self.kernel, self.signature, known)
+        reader = ValueReader(self.kernel, self.signature, self.parameters.knowing(call.categories))
         acts = reader.intervention(settings, spec, call)
         call = replace(call, arrays={**call.arrays, **acts.arrays}, static={**call.static, **acts.static})
         spec = self.read_spec(call) if acts.static else spec  # a plain number may change the sites

@@ -17,7 +17,7 @@ from aimz.kernel.output_support import OutputSupport, within_support
 from aimz.kernel.row_independence import site_obstacle
 from aimz.kernel.row_jaxpr import RowUse, row_use
 from aimz.kernel.scenario_names import OBSERVED, name_settings
-from aimz.kernel.signature import KernelSignature, kernel_name, read_signature
+from aimz.kernel.signature import KernelSignature, count_parameters, kernel_name, plural_names, read_signature
 from aimz.kernel.spec import COLUMNS, KernelSpec, Role, Site, site_cells
 from aimz.kernel.substitution import DRAWN, Scored, Substitution, ValueSource, check_draws, outcome_site, substitute
 from aimz.kernel.text_tables import WIDTH, format_shape, html_block, html_table, text_table
@@ -54,6 +54,7 @@ __all__ = [
     "ValueSource",
     "check_conditioned",
     "check_draws",
+    "count_parameters",
     "derivative_cuts",
     "digest_program",
     "expected_value",
@@ -70,6 +71,7 @@ __all__ = [
     "kernel_name",
     "name_settings",
     "outcome_site",
+    "plural_names",
     "read_condition",
     "read_intervention",
     "read_kernel",

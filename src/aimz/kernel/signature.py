@@ -1,6 +1,6 @@
 """The parameters of a kernel, and the check of the keyword arguments of a call."""
 
-__all__ = ["KernelSignature", "kernel_name", "read_signature"]
+__all__ = ["KernelSignature", "count_parameters", "kernel_name", "plural_names", "read_signature"]
 
 import inspect
 from collections.abc import Container, Iterable, Mapping
@@ -85,12 +85,21 @@ class KernelSignature:
             msg = (
                 f"Unknown kernel argument(s) {_quoted(unknown)}; kernel `{self.kernel}` takes "
                 f"{_quoted(self.extra) or 'no further argument'} in addition to `{self.param_input}` and "
-                f"`{self.param_output}`."
+                f"`{self.param_output}`. To set a column or a site, pass `intervention={{{unknown[0]!r}: ...}}`."
             )
             raise TypeError(msg)
+        counts = {count: name for name in self.extra for count in count_parameters(name, self.extra)}
         missing = [name for name in self.required if name not in kwargs]
+        # The number of categories is found with the categories.
+        missing = [name for name in missing if counts.get(name) not in missing]
         if missing:
             how = "Pass them as keyword arguments."
+            counted = [name for name in missing if name in counts]
+            if counted:
+                how = (
+                    f"`{counted[0]}` is the number of categories of `{counts[counted[0]]}` if that is text or "
+                    "categorical; pass it with codes."
+                )
             hidden = [name for name in missing if name in self.options]
             if hidden:
                 how = (
@@ -119,6 +128,17 @@ class KernelSignature:
                     f"Pass the kernel's argument in `args={{{name!r}: ...}}`; the keyword is then the option."
                 )
                 raise TypeError(msg)
+
+
+def count_parameters(name: str, parameters: Container[str]) -> list[str]:
+    """Return the kernel's parameters with the number of categories of ``name``: ``num_shop``, ``n_shops`` and so on."""
+    names = (f"{prefix}_{form}" for form in (name, *plural_names(name)) for prefix in ("num", "n"))
+    return [candidate for candidate in names if candidate in parameters]
+
+
+def plural_names(name: str) -> list[str]:
+    """Return the plurals of a name."""
+    return [f"{name}s", f"{name}es", *([f"{name[:-1]}ies"] if name.endswith("y") else [])]
 
 
 def _quoted(names: Iterable[str]) -> str:
