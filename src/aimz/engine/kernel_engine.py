@@ -91,9 +91,7 @@ class KernelEngine:
     @staticmethod
     def of(kernel: Kernel, param_input: str, param_output: str) -> "KernelEngine":
         """Return the engine of a kernel whose signature has been checked."""
-        signature = read_signature(
-            kernel, param_input, param_output, reserved=RESERVED_PARAMETERS, options=METHOD_PARAMETERS
-        )
+        signature = read_signature(kernel, param_input, param_output, RESERVED_PARAMETERS, METHOD_PARAMETERS)
         return KernelEngine(kernel, signature)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -102,8 +100,8 @@ class KernelEngine:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Start without compiled programs."""
-        self.__dict__ |= {"outcome": None, "declared": {}, "categories": {}, "groups": {}, "new_groups": True, **state}
-        self.programs = CompiledPrograms(self.kernel)
+        KernelEngine.__init__(self, state["kernel"], state["signature"])
+        self.__dict__ |= state
 
     def read_call(
         self, X: Any, extra: Mapping[str, Any], *, in_parts: bool = False, index: Any = None, **output: Any

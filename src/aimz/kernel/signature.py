@@ -149,7 +149,6 @@ def read_signature(
     kernel: Kernel,
     param_input: str,
     param_output: str,
-    *,
     reserved: Container[str] = (),
     options: frozenset[str] = frozenset(),
 ) -> KernelSignature:
