@@ -308,8 +308,7 @@ class KernelEngine:
         acts = reader.intervention(settings, spec, call)
         call = replace(call, arrays={**call.arrays, **acts.arrays}, static={**call.static, **acts.static})
         spec = self.read_spec(call) if acts.static else spec  # a plain number may change the sites
-        known = self.reader.spec or spec
-        posterior, params, shared = settings.posterior, settings.params, settings.shared
+        known, posterior, params = self.reader.spec or spec, settings.posterior, settings.params
         conditioned = reader.condition(settings, spec, call, {*acts.values, *acts.transforms})
         substitution = substitute(
             spec,
@@ -320,7 +319,7 @@ class KernelEngine:
             other_rows=settings.resampled_latents(spec, known),
             intervened=frozenset(acts.values),
             conditioned=frozenset(conditioned),
-            downstream=(acts.downstream | shared.downstream) - frozenset(acts.values),
+            downstream=(acts.downstream | settings.shared.downstream) - frozenset(acts.values),
             scored=settings.scored,
         )
         check_control_flow(spec, substitution)

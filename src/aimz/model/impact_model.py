@@ -55,7 +55,14 @@ class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMe
     Notes
     -----
     *Arrays.* The first axis of the input, the output and every further array is the row axis, of length ``n_obs``.
-    Arguments that are not arrays (numbers, strings, tuples) are passed to the kernel unchanged.
+    Lists of strings, and lists and tuples of numbers, with one entry for each row are arrays, too. Arguments that are
+    not arrays (numbers, strings, other lists and tuples) are passed to the kernel unchanged. ``args={"store": store}``
+    has arguments whose names are parameters of the method.
+
+    *Categories.* Text and categorical arguments are encoded by the categories of the fit, which label the axes of sites
+    along them. A kernel parameter ``num_shop``, ``n_shop`` or ``num_shops`` receives the number of categories of the
+    argument ``shop``; categories that the fit did not have are then new groups. ``coords={"shop": [...]}`` declares
+    categories and their order.
 
     *Randomness.* Draw ``i`` of a site depends only on the key of the call, on ``i`` and on the name of the site. Two
     calls with the same key therefore share their noise, whatever else differs between them.
