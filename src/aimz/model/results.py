@@ -94,10 +94,10 @@ class ResultBuilder:
             if name in posterior.draws
         ]
         info = DrawsInfo(spec, n_obs=rows[0] if rows else 0, num_chains=posterior.num_chains)
-        groups = {"posterior": draws_dataset(posterior.draws, info, self._labels(columns, index, groups))}
+        found = {"posterior": draws_dataset(posterior.draws, info, self._labels(columns, index, groups))}
         if posterior.sample_stats:
-            groups["sample_stats"] = stats_dataset(posterior.sample_stats)
-        return groups
+            found["sample_stats"] = stats_dataset(posterior.sample_stats)
+        return found
 
     def row_dim(self, prepared: PreparedCall) -> str:
         """Return the name of the dimension along the rows."""

@@ -60,6 +60,7 @@ class SupportMethod(SlopeMethods):
         intervention: Intervention | None = None,
         in_sample: bool | None = None,
         X: Any = None,
+        args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> SupportResult:
         """Return whether the rows of a question are supported by the data of the fit.
@@ -80,7 +81,7 @@ class SupportMethod(SlopeMethods):
             Intervention to check, as in :meth:`predict`.
         in_sample : bool, optional
             As in :meth:`predict`.
-        X, **kwargs
+        X, args, **kwargs
             Input and further arguments of the kernel; by default the rows of the fit.
 
         Returns
@@ -125,9 +126,9 @@ class SupportMethod(SlopeMethods):
         >>> model.support(intervention={"X": 3.0}).reasons
         ('100 % of the rows have `X` outside of the data of the fit (0 to 1)',)
         """
-        self._engine.signature.check_unambiguous({"treatment": treatment}, "support")
+        self._engine.signature.check_unambiguous({"treatment": treatment}, args or (), "support")
         posterior = self._fitted("support")
-        observed, source, call = self._open_rows(X, kwargs, "support")
+        observed, source, call = self._open_rows(X, self._merged(kwargs, args), "support")
         if in_sample is not None:
             observed["in_sample"] = in_sample
         known: FitSupport | None = posterior.support
