@@ -2,7 +2,7 @@
 
 __all__ = ["check_input", "check_outcome_not_in_input", "check_row_shape"]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
@@ -25,7 +25,7 @@ def check_input(X: Any, name: str) -> None:
             "open it with `pyarrow.dataset.dataset(path)` to read it in pieces."
         )
         raise TypeError(msg)
-    if isinstance(X, Mapping):
+    if isinstance(X, dict):  # a data set of xarray is a mapping, too
         msg = (
             f"`{name}` must be an array or a table; got a mapping with {', '.join(map(repr, X)) or 'no entry'}. Pass "
             f"`pandas.DataFrame({name})`."
