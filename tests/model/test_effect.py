@@ -277,3 +277,30 @@ def test_missing_kernel_arguments_are_named():
     with pytest.raises(TypeError, match=r"Missing kernel argument.*`mail`") as caught:
         LOGISTIC.effect("mail", X=X, progress=False)
     assert "Arguments of the kernel are in `args`" in caught.value.__notes__[0]
+
+
+@pytest.mark.filterwarnings("ignore::aimz.FitWarning")
+def test_each_category_is_compared_with_the_first():
+    """Of a text column: by default, with values, and with another baseline."""
+
+    def kernel(X, mail, n_mail=3, y=None):
+        gain = numpyro.sample("gain", dist.Normal().expand([n_mail]).to_event(1))
+        with numpyro.plate("customer", X.shape[0]):
+            numpyro.sample("y", dist.Normal(X[:, 0] + gain[mail], 1.0), obs=y)
+
+    frame = pd.DataFrame({"age": X, "mail": np.array(["none", "men", "women"])[np.arange(N) % 3], "y": X})
+    model = ImpactModel(kernel, random.key(0), SVI(kernel, AutoDelta(kernel), numpyro.optim.Adam(0.1), Trace_ELBO()))
+    model.fit_on_batch(frame, num_steps=3, num_samples=2, progress=False)
+    gain = dict(zip(("men", "none", "women"), np.asarray(model.posterior["gain"]).T, strict=True))
+    for options, baseline, others in (
+        ({}, "men", ["none", "women"]),
+        ({"values": ("none", "women")}, "none", ["women"]),
+        ({"baseline": "women"}, "women", ["men", "none"]),
+    ):
+        effect = model.effect("mail", **options, progress=False)
+        assert effect.draws.scenario.values.tolist() == [f"mail = {name}" for name in others]
+        for name in others:
+            found = draws_of(effect, scenario=f"mail = {name}")
+            np.testing.assert_allclose(found, gain[name] - gain[baseline], rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="must be one of its categories, 'men', 'none', 'women'; got 'man'"):
+        model.effect("mail", values=("none", "man"), progress=False)

@@ -2,7 +2,7 @@
 
 __all__ = ["Question", "read_interventions", "read_treatment", "read_where"]
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Real
@@ -117,8 +117,17 @@ def read_treatment(
         raise ValueError(msg)
     numeric = all(isinstance(level, Real) and not isinstance(level, bool) for level in levels)
     as_numbers = numeric and len(levels) >= _MIN_SWEEP
-    named = {level if as_numbers else name_settings({treatment: level}): {treatment: level} for level in levels}
+    categories = call.categories.get(treatment, ())
+    named = {
+        level if as_numbers else name_settings({treatment: level}): {treatment: _code(level, categories)}
+        for level in levels
+    }
     return Question(named, next(iter(named)))
+
+
+def _code(level: Any, categories: Sequence[Any]) -> Any:
+    """Return the code of a category that is a number; texts are encoded when the intervention is read."""
+    return categories.index(level) if level in categories and not isinstance(level, str) else level
 
 
 def add_one(values: Any) -> Any:
@@ -161,6 +170,8 @@ def _check_name(treatment: Any, call: KernelArguments, spec: KernelSpec, signatu
 def _default_levels(treatment: str, call: KernelArguments, spec: KernelSpec, X: Any) -> list[Any] | None:
     """Return the values of a treatment to compare, the baseline first; None for one more than observed."""
     found: list[Any] | None
+    if treatment in call.categories:
+        return list(call.categories[treatment])
     if treatment in call.static:
         found = [call.static[treatment]]
     elif treatment in call.arrays or treatment in call.columns:

@@ -71,9 +71,9 @@ class EffectMethod(EffectMethods):
         ----------
         treatment : str, optional
             Name of a site, an argument of the kernel or a column of the input. Without ``values``, 1 is compared with 0
-            if all its values are 0 or 1; each value with the smallest one if there are at most ten and at least two
-            rows for each; otherwise one more than observed with the data as observed. A mapping is an
-            ``intervention``.
+            if all its values are 0 or 1; each category of text with the first; each value with the smallest if there
+            are at most ten, with two rows for each; otherwise one more than observed with the data as observed. A
+            mapping is an ``intervention``.
         intervention : mapping of str to value or callable, optional
             Intervention to compare with the baseline, as in :meth:`predict`; also with names that are options of this
             method. ``effect(price=9.0)`` is short for ``effect(intervention={"price": 9.0})``.
