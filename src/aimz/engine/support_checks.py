@@ -40,7 +40,8 @@ class SupportReport:
 
 def fit_support(call: KernelArguments, output: str, columns: Mapping[str, tuple[str, ...]]) -> FitSupport | None:
     """Return the description of the rows of a fit that are in memory; None if they cannot be described."""
-    rows = {name: reader for name, reader in call.rows.items() if name != output}
+    # Codes of categories have no range, and categories that the fit did not have are new groups.
+    rows = {name: reader for name, reader in call.rows.items() if name != output and name not in call.categories}
     found = FitSupport.of(rows, columns)
     if found is None:
         return None

@@ -16,7 +16,8 @@ _PREFIX = "support/"
 
 def observe_support(batches: Batches, output: str, columns: Mapping[str, tuple[str, ...]]) -> None:
     """Set the description to which the first epoch of a fit adds its rows, unless they cannot be described."""
-    found = FitSupport.of({name: rows for name, rows in batches.templates.items() if name != output}, columns)
+    left_out = {output, *batches.categories}
+    found = FitSupport.of({name: rows for name, rows in batches.templates.items() if name not in left_out}, columns)
     batches.description, batches.observe = found, None if found is None else found.add
 
 
