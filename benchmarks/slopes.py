@@ -9,6 +9,7 @@ import argparse
 import resource
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,8 @@ import numpyro
 import numpyro.distributions as dist
 import pandas as pd
 from jax import random
-from numpyro.infer import MCMC, NUTS
+from numpyro.infer import SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoNormal
 
 import aimz
 
@@ -46,16 +48,21 @@ def main() -> None:
     options = parser.parse_args()
     n_rows, n_draws, repeats = (20_000, 50, 2) if options.quick else (options.rows, options.draws, 3)
     rng = np.random.default_rng(0)
-    model = aimz.ImpactModel(kernel, random.key(0), MCMC(NUTS(kernel), num_warmup=1, num_samples=1))
-    model.set_posterior_sample({"a": rng.normal(size=n_draws), "b": rng.normal(size=(n_draws, 4))})
     for n_obs in (n_rows // 4, n_rows):
         names = ["price", "age", "size", "rain"]
         frame = pd.DataFrame(rng.normal(3.0, 1.0, (n_obs, 4)).astype(np.float32), columns=names)
+        svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.01), Trace_ELBO())
+        model = aimz.ImpactModel(kernel, random.key(0), svi)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", aimz.FitWarning)  # few steps, since the fit is not measured
+            outcome = (frame["price"] > 3).astype(int).to_numpy()
+            model.fit_on_batch(frame, outcome, num_steps=2, num_samples=n_draws, progress=False)
         given: dict[str, Any] = {"X": frame, "progress": False}
         scenarios = {"low": {"intervention": {"price": 1.0}}, "high": {"intervention": {"price": 2.0}}}
         calls: dict[str, Callable[[], Any]] = {
             "two scenarios": lambda: model.compare_scenarios(scenarios, baseline="low", **given),  # noqa: B023
             "slopes": lambda: model.slopes("price", **given),  # noqa: B023
+            "support": lambda: model.support(intervention={"price": 2.0}, X=frame),  # noqa: B023
         }
         for call in calls.values():
             call()  # compiles

@@ -148,7 +148,8 @@ def check_lever_values(lever: Lever, prepared: PreparedCall, derivative: Derivat
         values = values if lever.column is None else values[:, lever.column]
         kept = slice(None) if counted is None else counted[start : start + _ROWS]
         found.add(values[kept], np.arange(start, start + len(values))[kept])
-    if found.binary and found.ones and found.zeros:
+    given = prepared.settings.intervention or {}
+    if found.binary and found.ones and found.zeros and given.get(lever.name) is _as_is:
         raise ValueError(_discrete(lever.name, f"is 0 or 1 in all {found.n_rows} rows"))
     if derivative.relative and found.below and found.above:
         what = f"is below 0 in {found.below} rows (the first is row {found.first})"

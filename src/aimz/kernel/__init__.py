@@ -23,11 +23,13 @@ from aimz.kernel.substitution import DRAWN, Scored, Substitution, ValueSource, c
 from aimz.kernel.text_tables import WIDTH, format_shape, html_block, html_table, text_table
 from aimz.kernel.tracing import AbstractHandler, is_discrete
 from aimz.kernel.undefined_values import is_undefined
+from aimz.kernel.valued_kernel import VALUE, valued_kernel
 
 __all__ = [
     "COLUMNS",
     "DRAWN",
     "OBSERVED",
+    "VALUE",
     "WIDTH",
     "AbstractCall",
     "AbstractHandler",
@@ -83,5 +85,6 @@ __all__ = [
     "strip_wrappers",
     "substitute",
     "text_table",
+    "valued_kernel",
     "within_support",
 ]

@@ -12,20 +12,20 @@ from aimz.data import check_flag, read_input_dir, read_output_dir
 from aimz.engine import with_outcome
 from aimz.inference import PosteriorOnly, make_fit
 from aimz.model.base import LIVE_MODELS, on_snapshot
+from aimz.model.decisions import DecisionMethod
 from aimz.model.fitting import FittingMethods
 from aimz.model.posterior import PosteriorMethods
 from aimz.model.prediction import PredictionMethods
 from aimz.model.representation import ModelSummary, describe, description, html, summary
 from aimz.model.saving import ModelState, read_model, write_model
 from aimz.model.scoring import ScoringMethods
-from aimz.model.support import SupportMethod
 from aimz.types import Kernel
 
 if TYPE_CHECKING:
     import os
 
 
-class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMethods, SupportMethod):
+class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMethods, DecisionMethod):
     """A NumPyro model with its inference and its posterior, for predictions and answers to "what if" questions.
 
     Parameters

@@ -88,12 +88,12 @@ class SupportMethod(SlopeMethods):
         -------
         SupportResult
             Result with ``verdict``, ``reasons`` and ``table``, whose columns are: ``low`` and ``high``, the range of
-            the fit; ``outside``, the share of rows outside of it; ``unlike``, the largest share of rows outside of the
-            range of the rows that are like them in another column (``in``); ``far``, the share of rows whose leverage
-            is above 1.5 times the 99th percentile of the fit; ``similar_rows``, the inverse of the median leverage: the
-            number of rows of the fit, with the same treatment if it is discrete, that are worth as much as the data
-            near a row; and for binary treatments ``effective_controls``, the effective number of untreated rows after
-            weighting by the odds of treatment.
+            the fit; ``outside``, the share of rows outside of it by more than a twentieth; ``unlike``, the largest
+            share of rows outside of the range of the rows that are like them in another column (``in``); ``far``, the
+            share of rows whose leverage is above 1.5 times the 99th percentile of the fit; ``similar_rows``, the
+            inverse of the median leverage: the number of rows of the fit, with the same treatment if it is discrete,
+            that are worth as much as the data near a row; and for binary treatments ``effective_controls``, the
+            effective number of untreated rows after weighting by the odds of treatment.
 
         Raises
         ------

@@ -1,5 +1,6 @@
 """Statistics over draws, PSIS-LOO, and groups of rows, in NumPy."""
 
+from aimz.statistics.decisions import Utility, allocate, choose, is_affine, search
 from aimz.statistics.draws import (
     Reduction,
     Statistic,
@@ -35,7 +36,11 @@ __all__ = [
     "RowSupport",
     "Statistic",
     "Statistics",
+    "Utility",
+    "allocate",
+    "choose",
     "has_missing",
+    "is_affine",
     "local_codes",
     "missing_code",
     "overlap_of",
@@ -45,6 +50,7 @@ __all__ = [
     "read_statistics",
     "read_weights",
     "reduce_rows",
+    "search",
     "with_axes",
     "with_nan",
 ]

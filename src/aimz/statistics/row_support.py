@@ -12,6 +12,8 @@ TOLERATED_SHARE = 0.05
 """Share of rows outside of the data of the fit up to which an answer is supported."""
 FAR_LEVERAGE = 1.5
 """Leverage of a row that is far from the data, in units of the 99th percentile of the leverage in the fit."""
+_EDGE = 0.05
+"""Share of its range by which a column may exceed it."""
 _MARGIN = 0.1
 """Share of its range by which a column may exceed its range among rows with the same level."""
 _MIN_ROWS = 20
@@ -25,7 +27,7 @@ class ColumnSupport:
     name: str
     n: int = 0
     outside: int = 0
-    """Rows with a value outside of the range of the fit, or with another value than both of its values."""
+    """Rows with a value outside of the range of the fit by more than a twentieth of it, or none of two values."""
     apart: dict[str, int] = field(default_factory=dict)
     """Rows with a value outside of the range of the rows that are like them in another column, by this column."""
     far: int = 0
@@ -102,7 +104,7 @@ class RowSupport:
         if levels is not None and len(levels) <= 2:
             return ~np.isin(values, list(levels)) & ~np.isnan(values)
         low, high = self.fit.low[column], self.fit.high[column]
-        return _beyond(values, low, high, 1e-6 * max(abs(low), abs(high)))
+        return _beyond(values, low, high, max(_EDGE * (high - low), 1e-6 * max(abs(low), abs(high))))
 
     def _add_levels(self, line: ColumnSupport, rows: np.ndarray, column: int) -> None:
         """Count rows that differ in other columns from all rows of the fit with the same level."""

@@ -1,0 +1,150 @@
+"""Choices among actions: utilities, grids, allocations of a budget, and search with derivatives, in NumPy and SciPy."""
+
+__all__ = ["Utility", "allocate", "choose", "is_affine", "search"]
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_SAME_SLOPE = 1e-3
+"""Largest difference of equal slopes that are computed in single precision."""
+_STEPS = 60
+"""Largest number of steps of a search."""
+
+
+@dataclass(frozen=True)
+class Utility:
+    """Number by which draws of a value are ranked: their mean, the mean of the worst, or a function of them."""
+
+    tail: float = 1.0
+    """Share of the worst draws that are averaged; 1 for the mean."""
+    function: Callable[[np.ndarray], float] | None = None
+
+    def of(self, draws: np.ndarray) -> np.ndarray:
+        """Return the utility of draws along the first axis."""
+        if self.function is not None:
+            return np.apply_along_axis(self.function, 0, draws)
+        return np.sort(draws, axis=0)[: self.n_worst(len(draws))].mean(axis=0)
+
+    def n_worst(self, n_draws: int) -> int:
+        """Return how many draws are averaged."""
+        return max(1, int(np.ceil(self.tail * n_draws - 1e-9)))
+
+    def gradient(self, draws: np.ndarray, slopes: np.ndarray) -> np.ndarray:
+        """Return the derivative of the utility, from the derivatives ``(n_draws, ...)`` of the draws ``(n_draws,)``."""
+        worst = np.argsort(draws, kind="stable")[: self.n_worst(len(draws))]
+        found: np.ndarray = slopes[worst].mean(axis=0)
+        return found
+
+
+def is_affine(value: Callable[..., Any], names: Sequence[str], examples: Sequence[Mapping[str, float]]) -> bool:
+    """Return whether a function is affine in its first argument, judged by its slopes from -2^20 to 2^20.
+
+    ``examples`` are values of its other arguments.
+    """
+    sizes = 2.0 ** np.arange(21)
+    points = np.concatenate([-sizes[::-1], sizes])
+    for example in examples:
+        given = {name: np.float64(example.get(name, 0.7)) for name in names}
+        try:
+            found = np.array([float(value(np.float64(y), **given)) for y in points])
+        except Exception:  # noqa: BLE001, RUF100 (a function of the user may raise anything at numbers of our choosing)
+            return False
+        slopes = np.diff(found) / np.diff(points)
+        if not np.ptp(slopes) <= _SAME_SLOPE * max(np.abs(slopes).max(), 1e-30):
+            return False
+    return True
+
+
+def choose(values: np.ndarray, utility: Utility, feasible: np.ndarray) -> np.ndarray:
+    """Return the number of the best feasible action of each group; values are ``(n_draws, n_actions, n_groups)``."""
+    ranks = np.where(feasible[:, None], utility.of(values), -np.inf)
+    return ranks.argmax(axis=0)
+
+
+def allocate(values: np.ndarray, costs: np.ndarray, shares: np.ndarray, budget: float) -> np.ndarray:
+    """Return the action of each group with the largest mean value that a budget allows.
+
+    Values are the mean values ``(n_actions, n_groups)``, costs the costs of the actions, and shares the weights of the
+    groups. A price of the budget is found by bisection (Everett, 1963); money that is left goes, step by step, to the
+    group that gains most per unit.
+    """
+
+    def best_at(price: float) -> np.ndarray:
+        return (values - price * costs[:, None]).argmax(axis=0)
+
+    def spent(actions: np.ndarray) -> float:
+        return float((shares * costs[actions]).sum())
+
+    chosen = best_at(0.0)
+    if spent(chosen) > budget:
+        low, high = 0.0, float(np.ptp(values) / max(np.diff(np.unique(costs)).min(), 1e-300)) + 1.0
+        for _ in range(100):
+            price = (low + high) / 2
+            low, high = (price, high) if spent(best_at(price)) > budget else (low, price)
+        chosen = best_at(high)
+    while True:
+        left = budget - spent(chosen)
+        gains = values - values[chosen, np.arange(len(chosen))]
+        extra = (costs[:, None] - costs[chosen]) * shares
+        rate = np.where(
+            (gains > 0) & (extra > 0) & (extra <= left + 1e-12), gains * shares / np.maximum(extra, 1e-300), 0
+        )
+        if not (rate > 0).any():
+            return chosen
+        action, group = np.unravel_index(rate.argmax(), rate.shape)
+        chosen[group] = action
+
+
+def search(
+    evaluate: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    utility: Utility,
+    start: np.ndarray,
+    bounds: np.ndarray,
+    *,
+    shares: np.ndarray,
+    budget: float | None,
+    constraint: Callable[[np.ndarray], Any] | None,
+) -> np.ndarray:
+    """Return the action ``(n_levers, n_groups)`` with the largest utility between ``bounds``, ``(n_levers, 2)``.
+
+    ``evaluate`` returns the values ``(n_draws, n_groups)`` of an action and their derivatives ``(n_draws, n_levers,
+    n_groups)``. Levers are scaled to their bounds and the utility to its derivative at the start, since solvers stop
+    early at badly scaled problems.
+    """
+    from scipy.optimize import minimize
+
+    low, width = bounds[:, :1], np.diff(bounds, axis=1)
+    shape = start.shape
+
+    def action_of(x: np.ndarray) -> np.ndarray:
+        found: np.ndarray = low + width * x.reshape(shape)
+        return found
+
+    def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
+        values, slopes = evaluate(action_of(x))
+        whole = values @ shares
+        gradient = utility.gradient(whole, slopes * shares) * width
+        return -float(utility.of(whole)), -gradient.ravel()
+
+    x = np.clip((start - low) / width, 0, 1).ravel()
+    scale = max(float(np.abs(objective(x)[1]).max()), 1e-12)
+
+    def scaled(x: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = objective(x)
+        return value / scale, gradient / scale
+
+    constraints: list[dict[str, Any]] = []
+    if budget is not None:
+        spending = (width * shares).ravel()
+        fixed = float((low * shares).sum())
+        constraints.append({"type": "ineq", "fun": lambda x: budget - fixed - spending @ x, "jac": lambda _: -spending})
+    if constraint is not None:
+        constraints.append({"type": "ineq", "fun": lambda x: np.atleast_1d(constraint(action_of(x)))})
+    method = "SLSQP" if constraints else "L-BFGS-B"
+    options = {"maxiter": _STEPS, "ftol": 1e-10}
+    limits = [(0.0, 1.0)] * x.size
+    found = minimize(scaled, x, jac=True, bounds=limits, constraints=constraints, method=method, options=options)
+    return action_of(np.clip(found.x, 0, 1))

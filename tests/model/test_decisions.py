@@ -1,0 +1,162 @@
+"""Choices of levers against closed forms, NumPy and SciPy on the same sums."""
+
+from itertools import product
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pandas as pd
+import pytest
+from jax import random
+from numpyro.infer import MCMC, NUTS
+from scipy.optimize import minimize_scalar
+from scipy.stats import norm
+
+import aimz
+
+pytestmark = pytest.mark.usefixtures("plain_code")
+
+RNG = np.random.default_rng(2)
+
+
+def model_of(kernel, draws):
+    model = aimz.ImpactModel(kernel, random.key(0), MCMC(NUTS(kernel), num_warmup=1, num_samples=1))
+    return model.set_posterior_sample(draws)
+
+
+def test_budget_over_channels_has_the_shares_of_its_closed_form():
+    """Responses b * sqrt(x) get shares of the budget in proportion to b^2."""
+
+    def kernel(X, y=None):
+        b = numpyro.sample("b", dist.Normal().expand([3]).to_event(1))
+        with numpyro.plate("week", X.shape[0]):
+            numpyro.sample("y", dist.Normal(jnp.sqrt(X) @ b, 1.0), obs=y)
+
+    b = np.array([1.0, 2.0, 3.0])
+    weeks = pd.DataFrame(np.full((20, 3), 3.0), columns=["tv", "radio", "print"])
+    model = model_of(kernel, {"b": np.tile(b, (5, 1))})
+    found = model.optimize(dict.fromkeys(weeks.columns, (0.01, 14.0)), budget=14.0, X=weeks)
+    np.testing.assert_allclose(found.action[list(weeks.columns)].to_numpy()[0], 14 * b**2 / (b**2).sum(), rtol=0.02)
+    assert found.gain.mean() == pytest.approx((14 * 14.0) ** 0.5 - 6 * 3**0.5, rel=1e-3)
+
+
+PRICE = RNG.uniform(4.0, 9.0, 300).astype(np.float32)
+REGION = np.arange(300) % 3
+SLOPES = RNG.normal([0.8, 1.0, 1.3], 0.05, (40, 3))
+
+
+def demand(X, price, region, y=None):
+    b = numpyro.sample("b", dist.Normal().expand([3]).to_event(1))
+    with numpyro.plate("shop", X.shape[0]):
+        numpyro.sample("y", dist.Normal(10.0 + X - b[region] * price, 1.0), obs=y)
+
+
+ROWS = {"X": np.linspace(-1, 1, 300, dtype=np.float32), "args": {"price": PRICE, "region": REGION}}
+
+
+def profit(y, price):
+    return y * (price - 3)
+
+
+def profits(price, group):
+    """Return the profit of each draw in one region."""
+    level = 10.0 + ROWS["X"][group == REGION].mean()
+    return (level - SLOPES[:, group] * price) * (price - 3)
+
+
+@pytest.fixture(scope="module")
+def shops():
+    return model_of(demand, {"b": SLOPES})
+
+
+def test_intervals_by_group_equal_scipy_on_the_same_sums(shops):
+    found = shops.optimize({"price": (3.5, 9.0)}, value=profit, by="region", **ROWS)
+    for group in range(3):
+        best = minimize_scalar(lambda p, g=group: -profits(p, g).mean(), bounds=(3.5, 9.0), method="bounded").x
+        assert found.action.loc[group, "price"] == pytest.approx(best, abs=0.02)
+        np.testing.assert_allclose(found.action.loc[group, "value"], profits(best, group).mean(), rtol=1e-3)
+    today = ((10 + ROWS["X"] - SLOPES[:, REGION] * PRICE) * (PRICE - 3)).mean(1)
+    np.testing.assert_allclose(found.today, today, rtol=1e-4)
+    assert (found.gain > 0).all()
+
+
+@pytest.mark.parametrize("utility", ["mean", ("cvar", 0.8), lambda draws: np.quantile(draws, 0.1)])
+def test_lists_equal_numpy(shops, utility):
+    prices = [4.0, 5.0, 6.0, 7.0, 8.0]
+    found = shops.optimize({"price": prices}, value=profit, by="region", utility=utility, **ROWS)
+    values = np.stack([[profits(p, g) for p in prices] for g in range(3)], -1)  # (actions, draws, groups)
+    rank = {"mean": lambda v: v.mean(1), ("cvar", 0.8): lambda v: np.sort(v, 1)[:, :8].mean(1)}.get(
+        utility if isinstance(utility, tuple | str) else None, lambda v: np.quantile(v, 0.1, axis=1)
+    )
+    best = rank(values).argmax(0)
+    assert found.action["price"].tolist() == [prices[i] for i in best]
+    own = np.stack([values[i, :, g] for g, i in enumerate(best)], -1)
+    np.testing.assert_allclose(found.value, own.mean(1), rtol=1e-4)
+    regret = values.max(0) - own
+    np.testing.assert_allclose(found.regret, regret.mean(1), atol=1e-3)
+    np.testing.assert_allclose(found.action["probability_best"], (regret < 1e-4).mean(0), atol=1e-9)
+    assert found.value_of_information == pytest.approx(regret.mean(), abs=1e-3)
+
+
+def test_budget_over_groups(shops):
+    """A budget on average over regions is spent where a unit is worth most; found by comparing all allocations."""
+    prices = [3.0, 4.0, 5.0, 6.0, 7.0]
+    found = shops.optimize({"price": prices}, value=profit, budget=4.5, by="region", **ROWS)
+    values = np.array([[profits(p, g).mean() for g in range(3)] for p in prices])
+    allowed = [a for a in product(range(5), repeat=3) if np.mean([prices[i] for i in a]) <= 4.5]
+    best = max(allowed, key=lambda a: sum(values[i, g] for g, i in enumerate(a)))
+    assert found.action["price"].tolist() == [prices[i] for i in best]
+    limited = shops.optimize({"price": prices}, value=profit, constraint=lambda a: 5.5 - a["price"], **ROWS)
+    assert limited.action["price"].item() == 5.0
+
+
+def test_a_lever_of_the_value_alone_has_the_critical_ratio_of_the_newsvendor():
+    def kernel(X, y=None):
+        m = numpyro.sample("m", dist.Normal())
+        with numpyro.plate("day", X.shape[0]):
+            numpyro.sample("y", dist.Normal(m + X, 2.0), obs=y)
+
+    model = model_of(kernel, {"m": np.full(20, 50.0)})
+    rows = {"X": np.zeros(2000), "rng_key": random.key(4)}
+    sold = lambda y, order: 10 * jnp.minimum(y, order) - 3 * order  # noqa: E731
+    found = model.optimize({"order": (40.0, 60.0)}, value=sold, **rows)
+    assert found.action["order"].item() == pytest.approx(50 + 2 * norm.ppf(0.7), abs=0.1)
+    assert found.today is None
+    assert found.gain is None
+
+
+def test_notes_name_bounds_support_and_optimism(shops):
+    found = shops.optimize({"price": (3.5, 5.0)}, value=profit, **ROWS)
+    assert any("`price` is at its highest allowed value, 5" in note for note in found.notes)
+    assert any("optimistic" in note for note in found.notes)
+    assert any("Support of the data: not known" in note for note in found.notes)
+    assert "Against today" in str(found)
+    half = np.arange(300) < 150
+    held = shops.optimize({"price": [5.0, 6.0]}, value=profit, holdout=half, **ROWS)
+    assert not any("optimistic" in note for note in held.notes)
+    price = held.action["price"].item()
+    level = 10 + ROWS["X"][half]
+    expected = ((level - SLOPES[:, REGION[half]] * price) * (price - 3)).mean(1)
+    np.testing.assert_allclose(held.value, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("levers", "options", "message"),
+    [
+        ({"price": (9, 4)}, {}, "an interval"),
+        ({"price": "high"}, {}, "an interval"),
+        ({"price": (4, 9), "X": [1, 2]}, {}, "all intervals or all lists"),
+        ({"price": (4, 9)}, {"utility": np.median}, "needs lists of values"),
+        ({"price": (4, 9)}, {"utility": "max"}, "must be 'mean'"),
+        ({"price": (4, 9)}, {"budget": 3.0}, "lowest values"),
+        ({"price": [4, 9]}, {"constraint": lambda a: -1}, "None of the 2 actions is feasible"),
+        ({"cost": (4, 9)}, {"value": lambda y: y}, "'cost', which is in neither of both"),
+        ({"price": (4, 9)}, {"value": lambda y, size: y}, "'size', which is none of them"),
+    ],
+)
+def test_invalid_choices(shops, levers, options, message):
+    with pytest.raises(ValueError, match=message):
+        shops.optimize(levers, **options, **ROWS)
+    with pytest.raises(TypeError, match="must map names"):
+        shops.optimize(["price"], **ROWS)
