@@ -368,7 +368,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Fit, check, estimate and report."""
+    """Fit, print the answer, and then the report that supports it."""
     options = parse_arguments()
     azb.rcParams["stats.ci_prob"] = 0.9
     data = load().sample(options.rows)
@@ -378,30 +378,42 @@ def main() -> None:
     model = fit_svi(data, options.steps)
     few = with_few_draws(model)
 
-    log(f"Checking predictions, {FEW_DRAWS} replications of the data")
-    print_predictive_check(few, data)
-
-    part = data.sample(SUBSAMPLE)
-    log(f"Checking the inference on {len(part.y):,} rows, SVI and then two chains of NUTS")
-    print_inference_check(effect(fit_svi(part, options.steps), part), effect(fit_nuts(part), part), len(part.y))
-
     log("Estimating the effects of all plans")
     found = compare(model, data)
     means = {plan: draws_of(found, "scenarios_overall", plan) for plan in ARMS}
-    counts = compare(few, data, site="y", plans=(ARMS[FREE], ARMS[PLAN_95]))
-    counted = Estimate.of(draws_of(counts, "effect_overall", ARMS[PLAN_95], site="y"))
     effects = aimz.summary(found)
-    print_visits(means, data)
-    print_effects(effects, counted, data)
     path = options.output / "health_insurance.png"
     paid = effects[effects["scenario"] == ARMS[PLAN_95]]
     by_health = {str(line.health): Estimate(line.mean, line.eti90_lb, line.eti90_ub) for line in paid.itertuples()}
     draw_figure(means, by_health, data, path)
-    log(f"The figure is in {path}.")
+    print("\n" + in_words(free=means[ARMS[FREE]], paid=means[ARMS[PLAN_95]]))
+    print(f"Figure: {path}")
+    print_report(few, found, means, effects, data, options.steps)
 
+
+def print_report(
+    few: ImpactModel,
+    found: "xr.DataTree",
+    means: dict[str, np.ndarray],
+    effects: pd.DataFrame,
+    data: Data,
+    steps: int,
+) -> None:
+    """Print the checks of the model and the inference, and the tables behind the answer."""
+    log(f"Report. Checking predictions, {FEW_DRAWS} replications of the data")
+    print_predictive_check(few, data)
+
+    part = data.sample(SUBSAMPLE)
+    log(f"Checking the inference on {len(part.y):,} rows, SVI and then two chains of NUTS")
+    print_inference_check(effect(fit_svi(part, steps), part), effect(fit_nuts(part), part), len(part.y))
+
+    log("Effects of all plans")
+    counts = compare(few, data, site="y", plans=(ARMS[FREE], ARMS[PLAN_95]))
+    counted = Estimate.of(draws_of(counts, "effect_overall", ARMS[PLAN_95], site="y"))
+    print_visits(means, data)
+    print_effects(effects, counted, data)
     print()
     print(*aimz.in_words(found["effect_overall"]), sep="\n")
-    print("\n" + in_words(free=means[ARMS[FREE]], paid=means[ARMS[PLAN_95]]))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,10 @@ def run(*arguments: str, cwd: Path) -> str:
 @pytest.mark.timeout(300)
 def test_health_insurance(tmp_path):
     printed = run(str(ROOT / "examples" / "health_insurance.py"), "--rows", "60", "--steps", "200", cwd=tmp_path)
-    assert "In words:" in printed.strip().splitlines()[-1]
+    answer, report = printed.index("In words:"), printed.index("Report.")
+    assert printed.index("RAND") < answer < printed.index("Figure: out/health_insurance.png") < report
+    assert "Posterior predictive check" in printed[report:]
+    assert "R-hat" in printed[report:]
     assert (tmp_path / "out" / "health_insurance.png").stat().st_size > 10_000
 
 
