@@ -42,6 +42,9 @@ def blocks_of(page: Path) -> list[Block]:
     return [Block(m[1], text.count("\n", 0, m.start(2)), m[2]) for m in FENCE.finditer(text)]
 
 
+WITH_CODE = [page for page in PAGES if any(block.language == "python" for block in blocks_of(page))]
+
+
 def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
@@ -69,7 +72,7 @@ def agree(shown: str, printed: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if any(b.language == "python" for b in blocks_of(p))], ids=name_of)
+@pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
 def test_blocks_run_and_print_what_the_page_shows(page):
     namespace = {"__name__": "page"}
     printed = ""
@@ -155,6 +158,18 @@ def test_examples_of_the_reference():
             runner.run(parser.get_doctest(f"{text}\n", dict(start.globs), path, None, 0))
     assert runner.tries > 0
     assert runner.failures == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES[1:] if any(b.language == "python" for b in blocks_of(p))], ids=name_of
+)
+def test_page_runs_with_the_distributions_that_it_states(page):
+    """Modules are hidden unless the package, or an extra that the page names, installs them."""
+    command = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "isolated_page.py"), name_of(page)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
+    assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.slow

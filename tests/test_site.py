@@ -1,5 +1,6 @@
 """The pages of the documentation: width of the code, links, vocabulary and navigation."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_every_page_is_in_the_navigation():
     for page in PAGES:
         for block in re.findall(r"^```\{toctree\}\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
             names = [line for line in block.splitlines() if line and not line.startswith(":")]
-            entries |= {(page.parent / name).with_suffix(".md") for name in names if not name.endswith(".ipynb")}
+            entries |= {(page.parent / name).with_suffix(".md") for name in names if not name.startswith("notebooks/")}
     assert entries == set(PAGES)
 
 
@@ -100,3 +101,13 @@ def test_list_of_pages_names_every_page_of_the_sections():
     listed = set(re.findall(r"_sources/([\w/]+)\.md\.txt", agent_guide.llms()))
     sections = {"index", *agent_guide.SECTIONS}
     assert listed == {page.relative_to(DOCS).with_suffix("").as_posix() for page in PAGES} - sections
+
+
+@pytest.mark.parametrize("name", ["insurance", "bring_your_own_posterior"])
+def test_rendered_notebooks_are_those_of_the_examples(name):
+    source = json.loads((ROOT / "examples" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    rendered = json.loads((DOCS / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert [cell["source"] for cell in rendered] == [cell["source"] for cell in source], (
+        "run `python docs/_ext/notebooks.py` after a change of the notebooks"
+    )
+    assert any(cell.get("outputs") for cell in rendered)
