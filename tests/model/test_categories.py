@@ -222,3 +222,13 @@ def test_summary_names_the_groups(model):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         np.testing.assert_allclose(table["mean"], 2, atol=1e-4)
+
+
+def test_text_is_an_error_if_the_kernel_has_no_groups_of_it():
+    def numeric(X, dose, y=None):
+        with numpyro.plate("row", X.shape[0]):
+            numpyro.sample("y", dist.Normal(X[:, 0] + dose, 1.0), obs=y)
+
+    table = pd.DataFrame({"x": np.zeros(3), "dose": ["low", "high", "low"]})
+    with pytest.raises(TypeError, match="`dose` must be numeric; got dtype str, and kernel `numeric` has no groups"):
+        new_model(numeric).sample_prior_predictive(table, num_samples=2, **QUIET)

@@ -1,6 +1,12 @@
 """Plans and executes one call."""
 
-from aimz.engine.category_arguments import check_known, declared_categories, with_counts, without_counts
+from aimz.engine.category_arguments import (
+    check_known,
+    check_used,
+    declared_categories,
+    with_counts,
+    without_counts,
+)
 from aimz.engine.fingerprint import digests_for, fingerprint_of, known_digests, versions
 from aimz.engine.inputs import InputSource, check_order, open_source
 from aimz.engine.kernel_engine import KernelEngine
@@ -81,6 +87,7 @@ __all__ = [
     "check_same_rows",
     "check_same_sites",
     "check_support",
+    "check_used",
     "compute_range",
     "declared_categories",
     "derivative_of",

@@ -1,6 +1,14 @@
 """Arguments of the kernel that are text or categorical: their categories, and the parameters for the number of them."""
 
-__all__ = ["check_known", "declared_categories", "encode_lists", "read_groups", "with_counts", "without_counts"]
+__all__ = [
+    "check_known",
+    "check_used",
+    "declared_categories",
+    "encode_lists",
+    "read_groups",
+    "with_counts",
+    "without_counts",
+]
 
 from collections.abc import Container, Mapping
 from typing import Any
@@ -62,6 +70,25 @@ def read_groups(call: KernelArguments, reader: KernelReader) -> dict[str, InputC
         count = next((one for one in counts if call.static.get(one) == len(labels)), None)
         found[name] = reader.categories(name, labels, count, call.arrays, call.static)
     return found
+
+
+def check_used(call: KernelArguments, reader: KernelReader) -> KernelArguments:
+    """Return a call after checking that the kernel has groups of each categorical argument, not numbers.
+
+    Raises
+    ------
+    TypeError
+        If the kernel has neither a parameter for the number of categories nor a plate of the argument's name.
+    """
+    for name, group in read_groups(call, reader).items():
+        if not group.axes and not count_parameters(name, reader.signature.extra):
+            msg = (
+                f"`{name}` must be numeric; got dtype str, and kernel `{reader.signature.kernel}` has no groups of it. "
+                f"Encode it as numbers first; or let the kernel take the number of categories, `num_{name}`, or name "
+                f"the plate over its {len(group.names)} categories {name!r}."
+            )
+            raise TypeError(msg)
+    return call
 
 
 def check_known(call: KernelArguments, known: Container[str]) -> None:

@@ -26,7 +26,7 @@ from aimz.data import (
     read_call,
 )
 from aimz.engine.attributes import call_attrs
-from aimz.engine.category_arguments import encode_lists, read_groups, with_counts
+from aimz.engine.category_arguments import check_used, encode_lists, read_groups, with_counts
 from aimz.engine.index_checks import check_call_indices, check_indices
 from aimz.engine.options import METHOD_PARAMETERS, RESERVED_PARAMETERS
 from aimz.engine.output_checks import as_integers, check_observed, check_values
@@ -146,7 +146,7 @@ class KernelEngine:
         if misfits and self._accepts_whole(misfits, read(whole=self.whole | misfits)):
             self.whole |= misfits
             axes = check_axes(as_given, self.whole)
-        call = replace(read(whole=self.whole), axes=axes)
+        call = check_used(replace(read(whole=self.whole), axes=axes), self.reader)
         check_row_shape(names[0], call.arrays[names[0]].shape[1:], self.row_shape)
         return as_integers(call, names[1], self.read_spec) if output else call
 

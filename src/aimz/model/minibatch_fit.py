@@ -35,7 +35,7 @@ from aimz.data import (
     read_output_dir,
     with_categories,
 )
-from aimz.engine import KernelEngine, versions, with_counts, with_outcome
+from aimz.engine import KernelEngine, check_used, versions, with_counts, with_outcome
 from aimz.inference import FitData, MinibatchPlan, SVIFit
 from aimz.kernel import KernelSpec
 from aimz.model.fitted_support import observe_support, with_support_of_fit
@@ -333,7 +333,7 @@ def plan_fit(
     engine.signature.check_call(extra)
     call = read_call({name: first.get(name) for name in names}, extra, whole=engine.whole)
     call = replace(call, tables=tables, columns=tables.get(names[0], ()), axes=training.axes)
-    call = replace(call, categories=training.categories)
+    call = check_used(replace(call, categories=training.categories), engine.reader)
     spec = engine.read_fit(call)
     _check_data(engine, call, spec, training)
     scaled = batch_scale(engine, fit, call, spec, training.n_obs)
