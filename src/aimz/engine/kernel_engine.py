@@ -111,6 +111,7 @@ class KernelEngine:
         Arguments that are not passed may be columns of ``X``.  ``index`` labels the rows of an ``X`` without an index.
         """
         names, matched = (self.signature.param_input, self.signature.param_output), self.parameters.aligned
+        self.signature.check_names(extra)
         check_input(X, names[0])
         X, extra = matched(names[0], X), {name: matched(name, value) for name, value in extra.items()}
         output = {name: matched(names[1], value) for name, value in output.items()}

@@ -70,8 +70,8 @@ class KernelSignature:
             raise TypeError(msg)
         return {**kwargs, **args}
 
-    def check_call(self, kwargs: Mapping[str, object]) -> None:
-        """Raise if the kernel cannot take the keyword arguments of a call."""
+    def check_names(self, kwargs: Mapping[str, object]) -> None:
+        """Raise if the kernel has no further parameters of these names."""
         for name in (self.param_input, self.param_output):
             if name in kwargs:
                 msg = (
@@ -88,6 +88,10 @@ class KernelSignature:
                 f"`{self.param_output}`. To set a column or a site, pass `intervention={{{unknown[0]!r}: ...}}`."
             )
             raise TypeError(msg)
+
+    def check_call(self, kwargs: Mapping[str, object]) -> None:
+        """Raise if the kernel cannot take the keyword arguments of a call."""
+        self.check_names(kwargs)
         counts = {count: name for name in self.extra for count in count_parameters(name, self.extra)}
         missing = [name for name in self.required if name not in kwargs]
         # The number of categories is found with the categories.
