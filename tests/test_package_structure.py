@@ -116,10 +116,12 @@ def test_public_names():
         "EffectResult",
         "ImpactModel",
         "__version__",
+        "as_in",
         "describe_result",
         "grid",
         "in_words",
         "open_result",
+        "share_mediated",
         "summary",
     }
     assert set(aimz.__all__) == own | set(errors.__all__)
@@ -221,7 +223,7 @@ def test_importing_aimz_is_light():
 
 def test_kernel_arguments_with_names_of_parameters_can_be_passed_in_args():
     """`args` has the arguments whose names are parameters; `check_unambiguous` checks the others in each call."""
-    checked = {"baseline", "by", "contrast", "kind", "nan_policy", "scenarios", "weights"}
+    checked = {"baseline", "by", "contrast", "coupling", "given", "kind", "nan_policy", "scenarios", "weights"}
     of_slopes = {"by", "kind", "levers", "nan_policy", "weights", "where"}
     for name, method in inspect.getmembers(aimz.ImpactModel, inspect.isfunction):
         parameters = inspect.signature(method).parameters
@@ -230,5 +232,5 @@ def test_kernel_arguments_with_names_of_parameters_can_be_passed_in_args():
             given = {p.name for p in parameters.values() if p.kind is not p.VAR_KEYWORD}
             # The keyword arguments of `effect` are interventions, which may also be passed as a mapping.
             further: dict[str, set[str]] = {"compare_scenarios": checked, "slopes": of_slopes, "effect": given}
-            further |= {"support": {"treatment"}}
+            further |= {"support": {"treatment"}, "counterfactual": {"coupling"}}
             assert given <= METHOD_PARAMETERS | RESERVED_PARAMETERS | further.get(name, set()), name

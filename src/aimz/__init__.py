@@ -26,6 +26,7 @@ from aimz.errors import (
     StaleResultError,
     SupportWarning,
 )
+from aimz.kernel import as_in
 from aimz.model import EffectResult, ImpactModel
 
 __all__ = [
@@ -44,10 +45,12 @@ __all__ = [
     "StaleResultError",
     "SupportWarning",
     "__version__",
+    "as_in",
     "describe_result",
     "grid",
     "in_words",
     "open_result",
+    "share_mediated",
     "summary",
 ]
 
@@ -58,7 +61,7 @@ def __getattr__(name: str) -> Any:
     """Import modules on first access, if they import xarray or are rarely used."""
     if name in ("mlflow", "plots", "primitives"):
         return import_module(f"aimz.{name}")
-    if name in ("describe_result", "in_words", "open_result", "summary"):
+    if name in ("describe_result", "in_words", "open_result", "share_mediated", "summary"):
         from aimz import output
 
         return getattr(output, name)

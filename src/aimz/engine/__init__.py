@@ -1,5 +1,6 @@
 """Plans and executes one call."""
 
+from aimz.engine.abduction_checks import check_outcome_kept
 from aimz.engine.category_arguments import (
     check_known,
     check_used,
@@ -7,6 +8,7 @@ from aimz.engine.category_arguments import (
     with_counts,
     without_counts,
 )
+from aimz.engine.decompositions import read_decomposition
 from aimz.engine.fingerprint import digests_for, fingerprint_of, known_digests, versions
 from aimz.engine.inputs import InputSource, check_order, open_source
 from aimz.engine.kernel_engine import KernelEngine
@@ -50,7 +52,8 @@ from aimz.engine.scenarios import (
 )
 from aimz.engine.support_checks import SupportReport, check_support, fit_support, with_support
 from aimz.engine.treatments import Question, read_interventions, read_treatment, read_where
-from aimz.engine.warnings import warn_about_missing, warn_about_substitution
+from aimz.engine.warnings import warn_about_missing, warn_about_priors, warn_about_substitution
+from aimz.engine.worlds import check_linked, link_factual, link_scenarios
 
 __all__ = [
     "CallLocation",
@@ -81,8 +84,10 @@ __all__ = [
     "check_inputs",
     "check_known",
     "check_lever_values",
+    "check_linked",
     "check_nan_policy",
     "check_order",
+    "check_outcome_kept",
     "check_return_sites",
     "check_same_rows",
     "check_same_sites",
@@ -95,6 +100,8 @@ __all__ = [
     "fingerprint_of",
     "fit_support",
     "known_digests",
+    "link_factual",
+    "link_scenarios",
     "local_mesh",
     "missing_steps",
     "n_devices",
@@ -104,6 +111,7 @@ __all__ = [
     "output_shapes",
     "output_variables",
     "plan_request",
+    "read_decomposition",
     "read_groups_of",
     "read_interventions",
     "read_kind",
@@ -121,6 +129,7 @@ __all__ = [
     "versions",
     "warn_about_missing",
     "warn_about_new_rows",
+    "warn_about_priors",
     "warn_about_substitution",
     "with_counts",
     "with_levers",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from aimz.engine.prepared_call import PredictionSettings
-from aimz.kernel import Substitution, ValueSource
+from aimz.kernel import AsIn, Substitution, ValueSource
 
 
 def call_attrs(
@@ -24,10 +24,13 @@ def call_attrs(
         attrs["condition"] = _as_json(settings.condition)
     if settings.kind is not None:
         attrs["kind"] = settings.kind
-    if settings.kind is not None and drawn_outcomes:
+    if settings.kind is not None and drawn_outcomes and not settings.with_output:
         attrs["drawn_outcomes"] = drawn_outcomes
     if substitution.resampled:
         attrs["drawn_anew"] = list(substitution.resampled)
+    abducted = substitution.sites_from(ValueSource.ABDUCTED)
+    if abducted:
+        attrs["abducted"] = list(abducted)
     if grown:
         texts = {
             name: {
@@ -53,6 +56,8 @@ def _plain(value: Any) -> Any:
     """Return a value of an intervention as JSON."""
     if callable(value):
         return f"callable {getattr(value, '__name__', type(value).__name__)}"
+    if isinstance(value, AsIn):
+        return f"as in {value.scenario}{', redrawn' if value.redrawn else ''}"
     if isinstance(value, str) or value is None:
         return value
     array = np.asarray(value)

@@ -3,7 +3,6 @@
 __all__ = ["group_by_structure", "joint_pass_of"]
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -14,7 +13,7 @@ from aimz.data import RowReader, StackedArrays, open_rows
 from aimz.engine.layout import InputLayout
 from aimz.engine.prepared_call import PreparedCall
 from aimz.engine.request import PredictionRequest
-from aimz.forward import InputKey, JointPass, RowGroups, ScenarioGroup, tile_rows
+from aimz.forward import InputKey, JointPass, RowGroups, ScenarioGroup, tile_rows, worlds_key
 from aimz.kernel import freeze
 from aimz.statistics import Groups, local_codes
 
@@ -40,6 +39,7 @@ def _structure(prepared: PreparedCall, frozen: dict[int, Hashable]) -> Hashable:
         plan.row_plates,
         plan.expected,
         plan.grown,
+        worlds_key(plan),
         tuple(sorted(plan.row_axes.items())),
         # Draws of the posterior are one object in all scenarios; values of an intervention by draw are not.
         tuple(sorted((name, id(value)) for name, value in prepared.draws.items())),
@@ -125,7 +125,7 @@ def joint_pass_of(request: PredictionRequest, n_obs: int, block: int | None) -> 
             arrays.add(number, name, [one.call.arrays[name] for one in own], 0 if array.ndim else None)
         groups.append(
             ScenarioGroup(
-                plan=plan if block is None else replace(plan, n_obs=block),
+                plan=plan if block is None else plan.for_rows(block),
                 members=tuple(numbers),
                 draws=draws.keys[number],
                 values=values.keys[number],
@@ -147,7 +147,8 @@ def joint_pass_of(request: PredictionRequest, n_obs: int, block: int | None) -> 
         groups=jax.tree.map(open_rows, row_groups),
     )
     first = request.first.plan
-    returned = {name: first.row_axes[name] for name in first.return_sites if name in first.row_axes}
+    returned = {name: first.row_axes[name] for name in first.outputs if name in first.row_axes}
+    none = (None,) * len(request.groups.row_shape if request.groups else ())
     baseline = list(request.scenarios).index(request.baseline)
     joint = JointPass(
         scenario_groups=tuple(groups),
@@ -156,9 +157,9 @@ def joint_pass_of(request: PredictionRequest, n_obs: int, block: int | None) -> 
         baseline=baseline,
         width=width,
         tile=tile,
-        return_sites=first.return_sites,
+        return_sites=first.outputs,
         row_axes=returned,
-        panel_axes=request.panel_axes,
+        panel_axes={**request.panel_axes, **dict.fromkeys(set(first.outputs) - set(first.return_sites), none)},
     )
     return joint, layout
 

@@ -309,24 +309,24 @@ class KernelEngine:
         acts = reader.intervention(settings, spec, call)
         call = replace(call, arrays={**call.arrays, **acts.arrays}, static={**call.static, **acts.static})
         spec = self.read_spec(call) if acts.static else spec  # a plain number may change the sites
-        known, posterior, params = self.reader.spec or spec, settings.posterior, settings.params
-        conditioned = reader.condition(settings, spec, call, {*acts.values, *acts.transforms})
+        known, posterior = self.reader.spec or spec, settings.posterior
+        conditioned = reader.condition(settings, spec, call, acts)
         substitution = substitute(
             spec,
             posterior=None if posterior is None else posterior.shapes,
-            fitted=params,
+            fitted=settings.params,
             observed=known.observed_sites,
             fitted_rows=settings.in_sample,
             other_rows=settings.resampled_latents(spec, known),
-            intervened=frozenset(acts.values),
+            intervened=acts.set_sites,
             conditioned=frozenset(conditioned),
-            downstream=(acts.downstream | settings.shared.downstream) - frozenset(acts.values),
+            downstream=(acts.downstream | settings.shared.downstream) - acts.set_sites,
             scored=settings.scored,
+            with_output=settings.with_output,
         )
         check_control_flow(spec, substitution)
         check_conditioned(spec, substitution, conditioned)
-        outcomes = substitution.outcomes(spec, return_sites)
-        expected = _expected_sites(outcomes, settings, acts.transforms)
+        expected, drawn = _split_outcomes(substitution.outcomes(spec, return_sites), settings, acts.transforms)
         grown = {} if posterior is None else substitution.new_entries(spec, posterior.shapes)
         plan = PassSpec(
             n_obs=call.n_obs,
@@ -334,7 +334,7 @@ class KernelEngine:
             static=call.static,
             return_sites=return_sites,
             transforms=acts.transforms,
-            unobserve=frozenset(substitution.sites_from(ValueSource.RESAMPLED_DOWNSTREAM)),
+            unobserve=frozenset(substitution.sites_from(ValueSource.RESAMPLED_DOWNSTREAM, ValueSource.ABDUCTED)),
             row_plates=spec.row_plates,
             factors=spec.row_factors if settings.scored else (),
             marks_unseen=settings.scored is Scored.ALL,
@@ -345,8 +345,8 @@ class KernelEngine:
             grown=frozenset(grown),
             discrete_sources=substitution.discrete_sources(spec, return_sites),
         )
-        fitted = {name: params[name] for name in substitution.sites_from(ValueSource.FITTED)}
-        values = {**fitted, **acts.values, **conditioned}
+        values = {name: settings.params[name] for name in substitution.sites_from(ValueSource.FITTED)}
+        values |= {**acts.values, **conditioned}
         check_call_indices(self.programs, plan, call, values, acts)
         return PreparedCall(
             settings=replace(settings, return_sites=return_sites),
@@ -356,11 +356,11 @@ class KernelEngine:
             plan=plan,
             draws=_draws(posterior, substitution, acts),
             values={name: value for name, value in values.items() if name not in acts.draws},
-            attrs=call_attrs(substitution, settings, grown, [name for name in outcomes if name not in expected]),
+            attrs=call_attrs(substitution, settings, grown, drawn),
             columns=self.read_columns(call),
             groups={**self.groups, **read_groups(call, self.reader)},
             new_entries=grown,
-            intervened_arguments=frozenset({*acts.arrays, *acts.static}),
+            acts=acts,
         )
 
     def run(self, kind: str, prepared: PreparedCall, key: jax.Array) -> dict[str, Any]:
@@ -389,11 +389,10 @@ def _row_axes(spec: KernelSpec, acts: ResolvedIntervention) -> dict[str, int]:
     return axes | {one.key: 0 for one in by_row if acts.draws[one.key].shape[1] > 1}
 
 
-def _expected_sites(
+def _split_outcomes(
     outcomes: Mapping[str, Site], settings: PredictionSettings, transformed: Iterable[str]
-) -> frozenset[str]:
-    """Return the drawn outcomes whose expected values are returned instead."""
-    if settings.kind != "expected":
-        return frozenset()
-    known = {name for name, site in outcomes.items() if site.has_mean}
-    return frozenset(known - settings.shared.transformed).difference(transformed)
+) -> tuple[frozenset[str], list[str]]:
+    """Return the outcomes whose expected values are returned, and the others, which are drawn."""
+    known = {name for name, site in outcomes.items() if site.has_mean and settings.kind == "expected"}
+    expected = known.difference(settings.shared.transformed, transformed)
+    return frozenset(expected), [name for name in outcomes if name not in expected]

@@ -122,8 +122,10 @@ class StepOutputCheck:
     """Arguments without rows."""
     n_rows: int
     """Number of rows for which a program is compiled; fewer rows are padded."""
+    keys: Mapping[str, Any]
+    """Key of the rows of each argument."""
 
-    def check(self, start: int, stop: int, rows: Mapping[str, np.ndarray]) -> None:
+    def check(self, start: int, stop: int, rows: Mapping[Any, np.ndarray]) -> None:
         """Check rows that were read.
 
         Raises
@@ -132,6 +134,7 @@ class StepOutputCheck:
             If a value is outside of the support.
         """
         output, n_obs = self.output, stop - start
+        rows = {name: rows[key] for name, key in self.keys.items() if key in rows}
         values = np.asarray(rows[output.output])
         valid = output.valid(values) if output.support.constraint is not None else self._within_support(rows, n_obs)
         output.raise_if_outside(output.found(values, valid, 0), n_obs, start)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aimz.engine.prepared_call import PreparedCall
-from aimz.forward import TracedStep
+from aimz.forward import EFFECT, IMPOSSIBLE, TracedStep
 from aimz.statistics import Reduction, reduce_rows, with_nan
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def output_shapes(step: TracedStep, prepared: PreparedCall, n_obs: int) -> dict[
     axes = prepared.plan.row_axes if step.by_block else {}
     found = {}
     for name, aval in avals.items():
+        if name == IMPOSSIBLE:
+            continue
         shape = tuple(n_obs if axes.get(name) == i else size for i, size in enumerate(aval.shape))
         narrow = jnp.issubdtype(aval.dtype, jnp.floating) and aval.dtype.itemsize < 4
         found[name] = shape, np.dtype(np.float32) if narrow else np.dtype(aval.dtype)
@@ -91,10 +93,9 @@ def output_variables(
             axis = len(head) + row
             chunks[axis] = min(plan.chunk, plan.n_obs or plan.chunk)
             whole[axis] = plan.n_obs
-        name = names[site]
-        found[name] = Variable(
-            dims[name], tuple(whole), dtype, tuple(chunks), axis, site in prepared.plan.discrete_sources
-        )
+        name, path = names[site], site if site.startswith(EFFECT) else None
+        missing = site in prepared.plan.discrete_sources
+        found[name] = Variable(dims[name], tuple(whole), dtype, tuple(chunks), axis, missing, path)
     return found
 
 

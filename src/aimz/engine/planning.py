@@ -60,6 +60,13 @@ def plan_request(engine: KernelEngine, request: PredictionRequest) -> tuple[Pred
     try:
         return request, _plan_by_rows(engine, request)
     except RowsInteractError as reason:
+        if request.first.settings.with_output:
+            msg = (
+                f"Kernel `{engine.signature.kernel}` cannot be split along its rows ({reason}), so the noise of one "
+                "row cannot be inferred from its own observation. Make the rows independent (pass what is computed "
+                "from all rows as an argument), or compare rows in general with `compare_scenarios`."
+            )
+            raise ValueError(msg) from None
         setting = "" if len(request.scenarios) > 1 else " (`shard_axis='draw'`)"
         warn(
             f"Kernel `{engine.signature.kernel}` cannot be split along its rows ({reason}), so all rows are computed "
@@ -107,12 +114,15 @@ def _step_spec(request: PredictionRequest, block: int | None) -> StepSpec:
     """Return what a step computes: a pass over a block, or over all rows if ``block`` is None."""
     if len(request.scenarios) > 1 or request.derivative is not None:
         joint, layout = joint_pass_of(request, request.first.call.n_obs, block)
-        return StepSpec("joint", joint, layout, request.key, output=request.first.spec.param_output)
+        check = OutputCheck.while_read(request.first) if request.first.settings.with_output else None
+        output = request.first.spec.param_output
+        return StepSpec("joint", joint, layout, request.key, output=output, output_check=check)
     prepared = request.first
-    passes = prepared.plan if block is None else replace(prepared.plan, n_obs=block)
+    passes = prepared.plan if block is None else prepared.plan.for_rows(block)
     kind = "predictive" if request.scored is None else "log_density"
     output, layout = prepared.spec.param_output, InputLayout.of(prepared)
-    check = None if request.scored is None else OutputCheck.while_read(prepared)
+    is_used = request.scored is not None or prepared.settings.with_output
+    check = OutputCheck.while_read(prepared) if is_used else None
     return StepSpec(kind, passes, layout, request.key, output=output, output_check=check)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from aimz.data import KernelArguments, Posterior
 from aimz.forward import PassSpec
-from aimz.kernel import InputColumns, KernelSpec, Scored, Substitution, ValueSource
+from aimz.kernel import AsIn, InputColumns, KernelSpec, ResolvedIntervention, Scored, Substitution, ValueSource
 from aimz.types import Intervention
 
 
@@ -65,6 +65,9 @@ class PredictionSettings:
     kind: str | None = None
     """Whether drawn return sites have their "expected" value or their drawn "outcome" in an effect."""
 
+    with_output: bool = False
+    """Whether the data of the output are values that noise is inferred from."""
+
     def resampled_latents(self, spec: KernelSpec, known: KernelSpec) -> frozenset[str]:
         """Return the local latents whose rows are not the fitted ones; ``known`` is the structure over all calls."""
         local = frozenset(site.name for site in spec.sites if site.maybe_rows or site.name in spec.local_sites)
@@ -97,7 +100,18 @@ class PreparedCall:
     """Categories of arguments, and the axes of sites along them."""
     new_entries: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
     """First new entry and size of each plate that has more entries than the posterior, by site."""
-    intervened_arguments: frozenset[str] = field(default=frozenset())
+    acts: ResolvedIntervention = field(default_factory=ResolvedIntervention)
+    """The intervention."""
+
+    @property
+    def intervened_arguments(self) -> frozenset[str]:
+        """Names of the arguments that the intervention changes."""
+        return frozenset({*self.acts.arrays, *self.acts.static})
+
+    @property
+    def taken(self) -> Mapping[str, AsIn]:
+        """Sites that take the value that they have in another scenario."""
+        return self.acts.taken
 
     @property
     def needs_key(self) -> bool:

@@ -2,7 +2,7 @@
 
 __all__ = ["PredictionRequest"]
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,8 @@ from aimz.engine.kernel_engine import KernelEngine
 from aimz.engine.options import StreamingOptions
 from aimz.engine.prepared_call import PreparedCall
 from aimz.engine.warnings import warn_about_missing
-from aimz.forward import Derivative
+from aimz.engine.worlds import link_scenarios
+from aimz.forward import IMPOSSIBLE, Derivative
 from aimz.kernel import Scored
 from aimz.statistics import Groups
 
@@ -45,6 +46,10 @@ class PredictionRequest:
     """Axis of each return site with rows along each dimension that is averaged over together with the rows."""
     key: jax.Array | None = None
     """None if nothing is drawn."""
+    prepare_again: Callable[[Mapping[Any, KernelArguments]], dict[Any, PreparedCall]] | None = field(
+        default=None, compare=False
+    )
+    """Prepares the scenarios for other arguments; None if each is prepared alone and then linked."""
     resumable: list[str] = field(default_factory=list, compare=False)
     """Location of the result in ``output_dir`` once it exists: after a failure the call can be resumed there."""
 
@@ -72,7 +77,8 @@ class PredictionRequest:
     def names(self) -> dict[str, str]:
         """Return site to its name in the result; scores have the name of the output."""
         output = self.first.spec.param_output
-        return {site: output if site == self.scored else site for site in self.first.plan.return_sites}
+        outputs = (site for site in self.first.plan.outputs if site != IMPOSSIBLE)
+        return {site: output if site == self.scored else site for site in outputs}
 
     def with_all_rows(self, engine: KernelEngine) -> "PredictionRequest":
         """Return the same request with the rows of an iterable in memory."""
@@ -84,15 +90,19 @@ class PredictionRequest:
         if length not in (None, n_obs):
             msg = f"The iterable has {n_obs} rows, and `by` or `weights` has {length} values. Pass as many."
             raise ValueError(msg)
-        scenarios = {}
+        calls = {}
         for name, prepared in self.scenarios.items():
             call = self.arguments[name]
             arrays = {**call.arrays, **{field: rows[field] for field in call.batch_fields}}
-            call = replace(call, arrays=arrays, n_obs=n_obs)
-            if self.scored is not None:
+            call = calls[name] = replace(call, arrays=arrays, n_obs=n_obs)
+            if self.scored is not None or prepared.settings.with_output:
                 allow_nan = prepared.settings.scored is not Scored.ALL
                 engine.check_output(call, prepared.spec, allow_nan=allow_nan)
-            scenarios[name] = engine.prepare(call, prepared.settings)
+        if self.prepare_again is None:
+            alone = {name: engine.prepare(call, self.scenarios[name].settings) for name, call in calls.items()}
+            scenarios = link_scenarios(engine, alone, calls)
+        else:
+            scenarios = self.prepare_again(calls)
         warn_about_missing(scenarios.values(), names=self.first.call.batch_fields)
         self.source.reader.rounding.warn({rows.name: rows.columns for rows in self.first.call.rows.values()})
         return replace(self, scenarios=scenarios, source=InputSource())

@@ -12,6 +12,7 @@ from aimz.engine.kernel_engine import KernelEngine
 from aimz.engine.layout import InputLayout
 from aimz.engine.prepared_call import PreparedCall
 from aimz.errors import OutputWarning, warn
+from aimz.forward import worlds_key
 from aimz.kernel import DRAWN, RowUse, freeze, site_obstacle
 
 
@@ -51,7 +52,7 @@ def check_rows_independent(engine: KernelEngine, prepared: PreparedCall, block: 
         layout, kind = InputLayout.of(prepared), "log_density" if scored else "predictive"
         small, large = (layout.one_block(rows, alone=False) for rows in (block, other))
         try:
-            use = engine.programs.use(kind, replace(prepared.plan, n_obs=block), small, large, other)
+            use = engine.programs.use(kind, prepared.plan.for_rows(block), small, large, other)
         except Exception as error:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
             obstacle = f"for {block} rows it raises {type(error).__name__}"
         else:
@@ -100,6 +101,7 @@ def _dependence(engine: KernelEngine, prepared: PreparedCall, n_obs: int | None)
         tuple((name, array.shape, str(array.dtype)) for name, array in arrays.items()),
         freeze(plan.static),
         freeze(plan.transforms),
+        worlds_key(plan),
     )
     alone = replace(prepared, plan=replace(plan, return_sites=with_rows))
     return engine.programs.row_dependences.get(key, lambda: _find_dependence(engine, alone, n_obs))

@@ -21,6 +21,7 @@ from aimz.engine.output_checks import OutputCheck, StepOutputCheck
 from aimz.engine.row_access import in_blocks, shards_of
 from aimz.engine.warnings import warn_about_rows
 from aimz.forward import (
+    IMPOSSIBLE,
     CompiledProgram,
     CompiledPrograms,
     JointPass,
@@ -69,9 +70,17 @@ class StepSpec:
         """Return the checks of the rows of a step."""
         n_rows = (plan.step if plan.axis == "obs" else plan.n_obs) or 1
         checks = StepIndexChecks.of(programs, self.passes, self.layout, n_rows)
-        if self.output_check is None or not isinstance(self.passes, PassSpec):
+        if self.output_check is None:
             return (checks,)
-        return checks, StepOutputCheck(self.output_check, programs, self.passes, self.layout.arrays, n_rows)
+        group = None if isinstance(self.passes, PassSpec) else self.passes.scenario_groups[0]
+        checked: Any = self.passes if group is None else group.plan
+        keys: dict[str, Any] = {str(name): name for name in (*self.layout.arrays, *self.layout.row_arrays)}
+        if checked.worlds:  # the data belong to the factual world
+            factual = checked.worlds[0]
+            keys = {name: key if group is None else group.arrays[key] for name, key in factual.arrays.items()}
+            checked = factual.plan
+        arrays = {name: self.layout.arrays[key] for name, key in keys.items() if key in self.layout.arrays}
+        return checks, StepOutputCheck(self.output_check, programs, checked, arrays, n_rows, keys)
 
 
 @dataclass(frozen=True)
@@ -287,10 +296,12 @@ class StepRunner:
     def fetch(self, running: RunningStep) -> list[Part]:
         """Wait for a step; return one part per device, without padding and without copying."""
         axes = self.step.row_axes
+        self._check_possible(running)
         if self._axis is StreamAxis.ROWS:
             shards = {n: shards_of(a, 1 + axes[n]) for n, a in running.outputs.items() if n in axes}
         else:
             shards = {n: shards_of(a, 0) for n, a in running.outputs.items()}
+        shards.pop(IMPOSSIBLE, None)
         parts: list[Part] = []
         n_parts = len(next(iter(shards.values()))) if shards else 0
         each = self.plan.step // max(1, n_parts)
@@ -301,6 +312,27 @@ class StepRunner:
                 parts.append((start, stop, {n: self._trim(n, found[i], stop - start) for n, found in shards.items()}))
         self._feed.release(running.start, running.stop)
         return parts or [(running.start, running.stop, {})]
+
+    def _check_possible(self, running: RunningStep) -> None:
+        """Raise if the noise of rows cannot be inferred, since a value in them has density 0."""
+        if IMPOSSIBLE not in running.outputs:
+            return
+        by_rows, found = self._axis is StreamAxis.ROWS, np.asarray(running.outputs[IMPOSSIBLE]) != 0
+        start, stop = (running.start, running.stop) if by_rows else (0, self._feed.n_obs or 0)
+        if self.step.sums_rows:
+            rows, count = f"rows {start:,} to {stop - 1:,} include", "rows"
+            is_bad = bool(found.any())
+        else:
+            bad = np.flatnonzero(found.any(axis=0)[: stop - start])
+            is_bad, count = bool(bad.size), f"{bad.size:,} row(s)"
+            rows = f"row {start + bad[0]:,} is the first of" if is_bad else ""
+        if is_bad:
+            msg = (
+                f"The noise of rows cannot be inferred: {rows} {count} with a value that has density 0, or is beyond "
+                "the precision of the distribution function, in some posterior draws. Check the data and that the "
+                "posterior belongs to them, or leave these rows out."
+            )
+            raise ValueError(msg)
 
     def _trim(self, name: str, array: np.ndarray, length: int) -> np.ndarray:
         """Return an output without padding."""

@@ -2,7 +2,7 @@
 
 __all__ = ["ValueReader"]
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,15 @@ from aimz.data import (
 )
 from aimz.engine.callables import checked_callable
 from aimz.engine.prepared_call import PredictionSettings
-from aimz.kernel import DrawValues, KernelSignature, KernelSpec, ResolvedIntervention, read_condition, read_intervention
+from aimz.kernel import (
+    AsIn,
+    DrawValues,
+    KernelSignature,
+    KernelSpec,
+    ResolvedIntervention,
+    read_condition,
+    read_intervention,
+)
 from aimz.types import Kernel
 
 SAMPLE_DIMS = ("chain", "draw")
@@ -48,6 +56,8 @@ class ValueReader:
             intervention = {
                 name: self._read_draws(name, value, call, settings)
                 if is_by_draw(value)
+                else value
+                if isinstance(value, AsIn)
                 else self._read_act(name, value, call)
                 for name, value in intervention.items()
             }
@@ -62,22 +72,27 @@ class ValueReader:
         )
 
     def condition(
-        self, settings: PredictionSettings, spec: KernelSpec, call: KernelArguments, intervened: Collection[str]
+        self, settings: PredictionSettings, spec: KernelSpec, call: KernelArguments, acts: ResolvedIntervention
     ) -> dict[str, Any]:
-        """Return the checked values of the conditioned sites."""
+        """Return the checked values of the conditioned sites.
+
+        If the output is given, too, they are evidence, and sites that descend from the intervention are computed again.
+        """
         condition = settings.condition
         if isinstance(condition, Mapping):
             condition = {
                 name: value if callable(value) else self._read_value(f"condition[{name!r}]", name, value, call)
                 for name, value in condition.items()
             }
-        return read_condition(
+        values = read_condition(
             condition,
             signature=self.signature,
             spec=spec,
             posterior=() if settings.posterior is None else settings.posterior.draws.keys(),
-            intervened=intervened,
+            intervened=acts.set_sites | acts.transforms.keys(),
         )
+        recomputed = acts.downstream if settings.with_output else ()
+        return {name: value for name, value in values.items() if name not in recomputed}
 
     def _read_draws(self, name: str, value: Any, call: KernelArguments, settings: PredictionSettings) -> DrawValues:
         """Check values that differ between draws, given by an xarray array with the dimensions of the draws."""

@@ -1,6 +1,13 @@
 """Warnings about a prepared call: local latents, priors, parameters and control flow."""
 
-__all__ = ["check_control_flow", "quote_list", "warn_about_missing", "warn_about_rows", "warn_about_substitution"]
+__all__ = [
+    "check_control_flow",
+    "quote_list",
+    "warn_about_missing",
+    "warn_about_priors",
+    "warn_about_rows",
+    "warn_about_substitution",
+]
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 
@@ -62,7 +69,7 @@ def warn_about_substitution(prepared: PreparedCall, known: KernelSpec | None) ->
             OutputWarning,
         )
     _warn_about_control_flow(spec, substitution, posterior)
-    _warn_about_priors(prepared, posterior)
+    warn_about_priors(prepared, posterior)
 
 
 def _describe_new(prepared: PreparedCall) -> str:
@@ -88,18 +95,19 @@ def _is_assumed(prepared: PreparedCall) -> bool:
     return not prepared.settings.in_sample and not prepared.settings.named_new
 
 
-def _warn_about_priors(prepared: PreparedCall, posterior: Posterior) -> None:
-    """Warn if global sites lose their posterior because their prior depends on an intervened argument."""
+def warn_about_priors(prepared: PreparedCall, posterior: Posterior) -> None:
+    """Warn if global sites lose or change their posterior, since their prior depends on an intervened argument."""
     arguments, spec = prepared.intervened_arguments, prepared.spec
-    reached = spec.descendants(arguments).intersection(
-        prepared.substitution.sites_from(ValueSource.RESAMPLED_DOWNSTREAM), posterior.draws
-    )
+    keeps_noise = prepared.settings.with_output
+    source = ValueSource.ABDUCTED if keeps_noise else ValueSource.RESAMPLED_DOWNSTREAM
+    reached = spec.descendants(arguments).intersection(prepared.substitution.sites_from(source), posterior.draws)
     lost = sorted(name for name in reached if not spec[name].row_axes)
     if lost:
         warn(
             f"Global site(s) {quote_list(lost)} descend from the intervention on {quote_list(sorted(arguments))} and "
-            "are resampled from their prior, so their posterior is not used. If the prior only takes a number from "
-            "the data (a scale, say), compute that number beforehand and pass it as an argument.",
+            f"are {'moved with their prior' if keeps_noise else 'resampled from their prior'}, so their posterior is "
+            "not used. If the prior only takes a number from the data (a scale, say), compute that number beforehand "
+            "and pass it as an argument.",
             OutputWarning,
         )
 

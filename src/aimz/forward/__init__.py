@@ -1,12 +1,15 @@
 """Compiled passes of a kernel: (posterior draws, rows) -> predictive draws or log densities."""
 
-from aimz.forward.compilation import CompiledPrograms, TracedStep
+from aimz.forward.compilation import CompiledPrograms, TracedStep, worlds_key
 from aimz.forward.derivatives import Derivative, Lever
 from aimz.forward.joint_scenarios import InputKey, JointPass, ScenarioGroup, tile_rows
-from aimz.forward.predictive import CompiledProgram, PassSpec, RowBlock, RowGroups, map_over_draws
+from aimz.forward.pass_spec import EFFECT, IMPOSSIBLE, PassSpec, World
+from aimz.forward.predictive import CompiledProgram, RowBlock, RowGroups, map_over_draws
 from aimz.forward.row_blocks import StreamAxis
 
 __all__ = [
+    "EFFECT",
+    "IMPOSSIBLE",
     "CompiledProgram",
     "CompiledPrograms",
     "Derivative",
@@ -19,6 +22,8 @@ __all__ = [
     "ScenarioGroup",
     "StreamAxis",
     "TracedStep",
+    "World",
     "map_over_draws",
     "tile_rows",
+    "worlds_key",
 ]

@@ -1,6 +1,6 @@
 """Traced and compiled programs of one kernel, cached so that calls of the same shape reuse them."""
 
-__all__ = ["CompiledPrograms", "TracedStep"]
+__all__ = ["CompiledPrograms", "TracedStep", "worlds_key"]
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
@@ -18,9 +18,9 @@ from aimz.forward.densities import READERS
 from aimz.forward.derivatives import Derivative, Lever, moved_pass
 from aimz.forward.draw_batching import TracedFunction, group_size, trace
 from aimz.forward.joint_scenarios import JointPass, joint_pass
+from aimz.forward.pass_spec import PassSpec
 from aimz.forward.predictive import (
     CompiledProgram,
-    PassSpec,
     RowBlock,
     RowGroups,
     SingleDrawPass,
@@ -122,7 +122,7 @@ class CompiledPrograms:
         def make() -> TracedStep:
             flags: set[str] = set()
             one = one_pass(self._kernel, plan, READERS[kind], flags)
-            return _trace(one, plan, plan.return_sites, plan.row_axes, flags, inputs)
+            return _trace(one, plan, plan.outputs, plan.row_axes, flags, inputs)
 
         return self._steps.get(cache_key, make)
 
@@ -193,7 +193,7 @@ class CompiledPrograms:
     ) -> RowUse:
         if step.own_noise:
             return RowUse("it draws with `numpyro.prng_key`, outside of any site")
-        traced = trace(one_pass(self._kernel, replace(plan, n_obs=n_other), READERS[kind]), _abstract_key(), *other)
+        traced = trace(one_pass(self._kernel, plan.for_rows(n_other), READERS[kind]), _abstract_key(), *other)
         draws, values, arrays, block = inputs
         assert isinstance(block, RowBlock)
         # Leaves are in the order of the arguments; leaves of the block begin with its number and the row numbers.
@@ -208,7 +208,10 @@ class CompiledPrograms:
 
         ``arrays`` are the arguments and ``values`` the values of sites, or both as shapes.
         """
-        arrays = {**arrays, **plan.whole_arrays}
+        arrays, values = (
+            {name: value for name, value in given.items() if name not in plan.foreign} for given in (arrays, values)
+        )
+        arrays |= plan.whole_arrays
         shapes = tuple((name, array.shape[1:], str(array.dtype)) for name, array in sorted(arrays.items()))
         leaves = tuple(
             (jax.tree.structure(value), *(() if name in plan.row_axes else map(np.shape, jax.tree.leaves(value))))
@@ -321,8 +324,19 @@ def _pass_key(kind: str, plan: PassSpec) -> Hashable:
         tuple(plan.summed.items()),
         plan.factors,
         plan.marks_unseen,
+        worlds_key(plan),
         tuple(sorted(plan.discrete_sources.items())),
         # The functions themselves and not their `id`, which Python reuses for another object.
         freeze(plan.transforms),
         freeze(plan.static),
     )
+
+
+def worlds_key(plan: PassSpec) -> Hashable:
+    """Return the part of a cache key that belongs to the worlds of a pass."""
+    worlds = tuple(
+        (_pass_key("world", world.plan), world.own_noise, *map(freeze, (world.draws, world.values, world.arrays)))
+        for world in plan.worlds
+    )
+    taken, abducted = tuple(sorted(plan.taken.items())), tuple(sorted(plan.abducted.items()))
+    return worlds, plan.foreign, taken, abducted, plan.is_checked, plan.with_effects

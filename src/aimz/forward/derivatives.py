@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from aimz.forward.predictive import PassSpec, RowBlock, SingleDrawPass, one_pass
+from aimz.forward.pass_spec import PassSpec
+from aimz.forward.predictive import RowBlock, SingleDrawPass, one_pass
 from aimz.kernel import Message
 from aimz.types import Kernel
 

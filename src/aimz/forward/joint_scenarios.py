@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from aimz.forward.derivatives import Derivative, derivative_pass
-from aimz.forward.predictive import PassSpec, RowBlock, RowGroups, SingleDrawPass, one_pass
+from aimz.forward.pass_spec import PassSpec
+from aimz.forward.predictive import RowBlock, RowGroups, SingleDrawPass, one_pass
+from aimz.forward.worlds import effect_of
 from aimz.kernel import Message
 from aimz.statistics import missing_code
 from aimz.types import Kernel
@@ -118,7 +120,7 @@ def joint_pass(
             if order != sorted(order):
                 value = value[jnp.argsort(jnp.asarray(order))]
             if row_groups is None:
-                found[name] = _difference(
+                found[name] = effect_of(
                     value[1 - joint.baseline], value[joint.baseline], may_be_missing=name in missing
                 )
                 continue
@@ -175,20 +177,6 @@ def _with_nan(value: jax.Array) -> jax.Array:
     """Return floats with NaN for the missing code of integers."""
     code, floats = missing_code(value.dtype), value.astype(jnp.promote_types(value.dtype, jnp.float32))
     return floats if code is None else jnp.where(value == code, jnp.nan, floats)
-
-
-def _difference(value: jax.Array, baseline: jax.Array, *, may_be_missing: bool) -> jax.Array:
-    """Return a difference, with the missing code of integers where either is missing."""
-    found, code = _signed(value) - _signed(baseline), missing_code(value.dtype) if may_be_missing else None
-    return found if code is None else jnp.where((value == code) | (baseline == code), code, found)
-
-
-def _signed(value: jax.Array) -> jax.Array:
-    """Cast boolean and unsigned values to a type in which they can be subtracted."""
-    kind, size = value.dtype.kind, value.dtype.itemsize
-    if kind not in "bu":
-        return value
-    return value.astype(jnp.int8 if kind == "b" else jnp.int16 if size == 1 else jnp.int32 if size == 2 else float)
 
 
 def _without_padding(groups: RowGroups, n_rows: Any) -> RowGroups:

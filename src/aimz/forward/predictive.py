@@ -2,7 +2,6 @@
 
 __all__ = [
     "CompiledProgram",
-    "PassSpec",
     "RowBlock",
     "RowGroups",
     "SingleDrawPass",
@@ -14,7 +13,6 @@ __all__ = [
 ]
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,61 +20,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aimz.forward.densities import READERS, joint_density
+from aimz.forward.densities import READERS
 from aimz.forward.draw_batching import TracedFunction, group_size, map_draws, trace
-from aimz.kernel import DrawnArgument, Message, PredictiveHandler, expected_value, is_undefined, outcome_site
+from aimz.forward.pass_spec import EFFECT, IMPOSSIBLE, PassSpec, WorldInputs
+from aimz.forward.worlds import Ran, effect_of, impossible_rows, run_worlds
+from aimz.kernel import Message, is_undefined
 from aimz.statistics import missing_code
 from aimz.types import Kernel
 
 type SingleDrawPass = Callable[..., dict[str, Any]]
 type CompiledProgram = Callable[..., dict[str, jax.Array]]
-
-
-@dataclass(frozen=True)
-class PassSpec:
-    """The static part of a pass, for which a program is compiled."""
-
-    n_obs: int
-    n_draws: int
-    static: Mapping[str, object]
-    """Arguments of the kernel that are not arrays."""
-    return_sites: tuple[str, ...] = ()
-    transforms: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
-    """Callable interventions by site."""
-    drawn: tuple[DrawnArgument, ...] = ()
-    """Arguments and columns whose value differs between draws."""
-    unobserve: frozenset[str] = frozenset()
-    """Names of observed sites that are drawn although they have data."""
-    row_plates: frozenset[str] = frozenset()
-    """Names of the plates along the rows of the input."""
-    row_axes: Mapping[str, int] = field(default_factory=dict)
-    """Row axis of one draw, by site, of the sites that have one."""
-    expected: frozenset[str] = frozenset()
-    """Names of drawn return sites whose expected value is returned instead of the drawn value."""
-    grown: frozenset[str] = frozenset()
-    """Names of the sites in plates with more entries than the posterior."""
-    discrete_sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Drawn discrete sites that a return site is or depends on; NaN among their parameters makes its value missing."""
-    summed: Mapping[str, int] = field(default_factory=dict)
-    """Number of values 0, 1, ... of each discrete site over which the only return site, a log density, is summed."""
-    factors: tuple[str, ...] = ()
-    """Names of the factors whose values are added to the only return site, a log density."""
-    marks_unseen: bool = False
-    """Whether the log density of an observation that is masked everywhere is ``UNSEEN`` instead of 0."""
-
-    def read(self, found: Mapping[str, Message], name: str, read: Callable[[Message], Any]) -> Any:
-        """Return the result of a return site."""
-        if name in self.expected:
-            return _expected(found, name)
-        if not self.factors and not self.marks_unseen:
-            return read(found[name])
-        terms = [found[name], *(found[factor] for factor in self.factors)]
-        return joint_density(terms, marks_unseen=self.marks_unseen)
-
-    @property
-    def whole_arrays(self) -> dict[str, jax.Array]:
-        """Arguments that are arrays without a row axis."""
-        return {name: value for name, value in self.static.items() if isinstance(value, jax.Array)}
 
 
 class RowGroups(NamedTuple):
@@ -141,37 +94,43 @@ def one_pass(
     ) -> dict[str, Any]:
         own = block or RowBlock(None, None, {}, {}, {})
 
+        given = WorldInputs(
+            draw_key,
+            _block_key(draw_key, own.number),
+            own.rows,
+            {**draws, **own.draws},
+            {**values, **own.values},
+            {**arrays, **own.arrays},
+        )
+
         def sites(fixed: Mapping[str, Callable[[Any], Any]]) -> dict[str, Message]:
-            handler = PredictiveHandler(
-                kernel,
-                draw_key,
-                n_obs=plan.n_obs,
-                values={**draws, **own.draws, **values, **own.values},
-                transforms={**plan.transforms, **fixed},
-                unobserve=plan.unobserve,
-                row_plates=plan.row_plates,
-                block_key=_block_key(draw_key, own.number),
-                row_sites=frozenset(plan.row_axes),
-                rows=own.rows,
-                grown=plan.grown,
-            )
-            arguments = {**plan.static, **arrays, **own.arrays}
-            for one in plan.drawn:
-                arguments[one.argument] = one.set(arguments[one.argument], {**draws, **own.draws}[one.key])
-            found = handler.run(arguments)
-            if flags is not None and handler.anonymous_noise:
-                flags.add("anonymous noise")
-            return found
+            return dict(run_worlds(kernel, plan, given, fixed, flags).sites)
 
         if plan.summed:
             return _marginal(sites, plan, read)
-        found = sites({})
-        results = {name: plan.read(found, name, read) for name in plan.return_sites}
+        ran = run_worlds(kernel, plan, given, {}, flags)
+        results = {name: plan.read(ran.sites, name, read) for name in plan.return_sites}
         if read is READERS["predictive"]:
-            return {name: _with_missing(name, value, found, plan) for name, value in results.items()}
-        return results
+            results = {name: _with_missing(name, value, ran.sites, plan) for name, value in results.items()}
+        if plan.abducted:  # noise that is inferred with a parameter that is NaN is missing, too
+            factual = {n: {**site, "is_observed": n not in plan.abducted} for n, site in ran.worlds[0].sites.items()}
+            results = {name: _with_missing(name, value, factual, plan) for name, value in results.items()}
+        return {**results, **_compared(ran, plan, results)}
 
     return run
+
+
+def _compared(ran: Ran, plan: PassSpec, results: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Return the further outputs of a counterfactual: effects, and the rows whose noise could not be inferred."""
+    found = {}
+    if plan.with_effects:
+        for name, value in results.items():
+            factual = jnp.asarray(ran.worlds[0].sites[name]["value"])
+            missing = EFFECT + name in plan.discrete_sources
+            found[EFFECT + name] = effect_of(value, factual, may_be_missing=missing)
+    if plan.is_checked:
+        found[IMPOSSIBLE] = impossible_rows(ran, plan)
+    return found
 
 
 def _with_missing(name: str, value: jax.Array, found: Mapping[str, Message], plan: PassSpec) -> jax.Array:
@@ -269,13 +228,3 @@ def map_over_draws(
         return dict(map_draws(lambda draw: traced(*draw, *same), (keys, dict(draws)), n_draws, group))
 
     return dict(run(key, dict(draws), same))
-
-
-def _expected(sites: Mapping[str, Message], name: str) -> Any:
-    """Return the expected value of a drawn site given the sites it depends on; the value of a site with data."""
-    message, value = sites[outcome_site(name, sites)], sites[name]["value"]
-    if message["is_observed"]:
-        return jnp.asarray(value)
-    mean = expected_value(message["fn"])
-    assert mean is not None
-    return jnp.broadcast_to(mean, jnp.shape(value))

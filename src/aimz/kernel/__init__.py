@@ -1,7 +1,10 @@
 """The structure of a kernel, the handlers that run it, and the source of each site's value in a call."""
 
+from aimz.kernel.abduction import Abduction
+from aimz.kernel.as_in import AsIn, as_in
 from aimz.kernel.caching import LRUCache, freeze
 from aimz.kernel.conditioning import check_conditioned, read_condition
+from aimz.kernel.counterfactual import CounterfactualHandler
 from aimz.kernel.derivative_paths import DerivativeCut, derivative_cuts
 from aimz.kernel.draw_values import DrawnArgument, DrawValues
 from aimz.kernel.expectation import expected_value
@@ -12,8 +15,9 @@ from aimz.kernel.index_checks import BadIndices, IndexCheck, IndexChecks
 from aimz.kernel.index_finder import find_index_checks
 from aimz.kernel.inspection import InputColumns, KernelReader, is_storable, read_kernel
 from aimz.kernel.intervention import ResolvedIntervention, read_intervention
-from aimz.kernel.masks import seen_mask, strip_wrappers
+from aimz.kernel.masks import is_discrete, seen_mask, strip_wrappers
 from aimz.kernel.output_support import OutputSupport, within_support
+from aimz.kernel.paths import check_mediators, induced_confounders
 from aimz.kernel.row_independence import site_obstacle
 from aimz.kernel.row_jaxpr import RowUse, row_use
 from aimz.kernel.scenario_names import OBSERVED, name_settings
@@ -21,7 +25,7 @@ from aimz.kernel.signature import KernelSignature, count_parameters, kernel_name
 from aimz.kernel.spec import COLUMNS, KernelSpec, Role, Site, site_cells
 from aimz.kernel.substitution import DRAWN, Scored, Substitution, ValueSource, check_draws, outcome_site, substitute
 from aimz.kernel.text_tables import WIDTH, format_shape, html_block, html_table, text_table
-from aimz.kernel.tracing import AbstractHandler, is_discrete
+from aimz.kernel.tracing import AbstractHandler
 from aimz.kernel.undefined_values import is_undefined
 from aimz.kernel.valued_kernel import VALUE, valued_kernel
 
@@ -31,9 +35,12 @@ __all__ = [
     "OBSERVED",
     "VALUE",
     "WIDTH",
+    "Abduction",
     "AbstractCall",
     "AbstractHandler",
+    "AsIn",
     "BadIndices",
+    "CounterfactualHandler",
     "DerivativeCut",
     "DrawValues",
     "DrawnArgument",
@@ -54,8 +61,10 @@ __all__ = [
     "Site",
     "Substitution",
     "ValueSource",
+    "as_in",
     "check_conditioned",
     "check_draws",
+    "check_mediators",
     "count_parameters",
     "derivative_cuts",
     "digest_program",
@@ -65,6 +74,7 @@ __all__ = [
     "freeze",
     "html_block",
     "html_table",
+    "induced_confounders",
     "is_discrete",
     "is_storable",
     "is_undefined",

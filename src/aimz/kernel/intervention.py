@@ -2,7 +2,7 @@
 
 __all__ = ["ResolvedIntervention", "read_intervention"]
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from typing import Any
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aimz.kernel.as_in import AsIn
 from aimz.kernel.draw_values import DrawnArgument, DrawValues
 from aimz.kernel.signature import KernelSignature
 from aimz.kernel.spec import KernelSpec, Role, Site
@@ -36,8 +37,15 @@ class ResolvedIntervention:
     """Values ``(n_draws, ...)`` that differ between draws, by site or key of a drawn argument.
 
     ``values``, ``arrays`` and ``static`` hold the value of one draw."""
+    taken: dict[str, AsIn] = field(default_factory=dict)
+    """Sites that take the value that they have in another scenario."""
     drawn: list[DrawnArgument] = field(default_factory=list)
     """Arguments and columns whose values differ between draws."""
+
+    @property
+    def set_sites(self) -> frozenset[str]:
+        """Sites that take a value of the intervention."""
+        return frozenset({*self.values, *self.taken})
 
     def keep_draws(self, argument: str, given: DrawValues, fitted: Any, column: tuple[int, str] | None = None) -> None:
         """Record values of an argument, or of a column given by its position and name, that differ between draws."""
@@ -80,7 +88,9 @@ def read_intervention(
     hit: set[str] = set()
     by_column: dict[str, Any] = {}
     for name, value in intervention.items():
-        if name in settable:
+        if isinstance(value, AsIn):
+            _take_site(read, name, value, settable, arguments)
+        elif name in settable:
             _set_site(read, settable[name], value)
         elif name in arguments:
             hit |= _set_argument(read, name, value, kernel, signature, spec, arrays, static)
@@ -110,7 +120,32 @@ def read_intervention(
         table = _set_columns(read, given, arrays[given], columns, by_column)
         hit |= _set_argument(read, given, table, kernel, signature, spec, arrays, static)
     # A site that is set no longer depends on anything; a site that is transformed is still drawn or computed first.
-    return replace(read, downstream=(spec.descendants(names | hit) | hit) - frozenset(read.values))
+    return replace(read, downstream=(spec.descendants(names | hit) | hit) - read.set_sites)
+
+
+def _take_site(
+    read: ResolvedIntervention, name: str, value: AsIn, settable: Mapping[str, Site], arguments: Collection[str]
+) -> None:
+    """Record a site that takes its value of another scenario."""
+    site = settable.get(name)
+    if site is None:
+        what = (
+            "is an argument, and an argument has the same value in every scenario unless an intervention sets it"
+            if name in arguments
+            else "is not a site"
+        )
+        msg = (
+            f"`as_in({value.scenario!r})` needs a site; got {name!r}, which {what}. Sites: "
+            f"{', '.join(settable) or 'none'}. Make it a site of the kernel: `numpyro.sample({name!r}, ...)`."
+        )
+        raise ValueError(msg)
+    if site.in_control_flow:
+        msg = (
+            f"`as_in({value.scenario!r})` cannot set site `{name}`, which is inside a `scan` or `cond`. Make it a site "
+            "outside of it."
+        )
+        raise ValueError(msg)
+    read.taken[name] = value
 
 
 def _with_columns(table: np.ndarray, columns: Sequence[str], values: Mapping[str, Any]) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Wrappers of distributions: masks, and changes of the shape."""
+"""Wrappers of distributions (masks, and changes of the shape), and discrete distributions."""
 
-__all__ = ["has_mask", "seen_mask", "strip_wrappers"]
+__all__ = ["has_mask", "is_discrete", "seen_mask", "strip_wrappers"]
 
 from typing import Any
 
@@ -35,3 +35,11 @@ def seen_mask(fn: Any) -> Any:
         mask = jnp.broadcast_to(seen_mask(inner), inner.batch_shape)
         return mask.any(tuple(range(-fn.reinterpreted_batch_ndims, 0)))
     return jnp.ones((), bool)
+
+
+def is_discrete(fn: Any) -> bool:
+    """Return whether a distribution has discrete support; False if it does not define its support."""
+    try:
+        return bool(fn.support.is_discrete)
+    except (AttributeError, NotImplementedError):
+        return False

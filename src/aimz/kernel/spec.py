@@ -69,6 +69,12 @@ class Site:
     """Number of values 0, 1, ... of a discrete site that can be summed over; else None."""
     has_mean: bool = False
     """Whether the expected value of a ``sample`` site, given the sites it depends on, is known."""
+    abduction: str | None = None
+    """Way in which the noise of a ``sample`` site is inferred from its value; None if it cannot be."""
+    arguments: frozenset[str] = frozenset()
+    """Arguments among the parents; data that are observed at the output are not."""
+    shape_parents: frozenset[str] = frozenset()
+    """Sites and arguments that the parameters other than location and scale depend on directly."""
     leaves: tuple[tuple[str, tuple[int, ...]], ...] = ()
     """Path and shape of each leaf of a tree of parameters."""
 
@@ -246,6 +252,16 @@ class KernelSpec:
             grows = bool(new)
             found |= new
             reached |= new
+        return frozenset(found)
+
+    def ancestors(self, names: Iterable[str]) -> frozenset[str]:
+        """Return the sites in ``names`` and all sites that they depend on, directly or indirectly."""
+        todo, found = list(names), set[str]()
+        while todo:
+            site = self.get(todo.pop())
+            if site is not None and site.name not in found:
+                found.add(site.name)
+                todo += site.parents
         return frozenset(found)
 
     def __repr__(self) -> str:

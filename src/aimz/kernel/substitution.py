@@ -32,6 +32,7 @@ class ValueSource(StrEnum):
     PRIOR_MISSING = "drawn from its prior: the posterior has no such site"
     RESAMPLED_NEW_ROWS = "resampled given the other sites: these are not the fitted observations"
     RESAMPLED_DOWNSTREAM = "resampled: it descends from an intervention"
+    ABDUCTED = "recomputed with its own noise: it descends from an intervention"
     INTERVENED = "set by the intervention"
     CONDITIONED = "set by the condition"
     COMPUTED = "computed"
@@ -48,10 +49,11 @@ DRAWN = (
     ValueSource.RESAMPLED_NEW_ROWS,
     ValueSource.POSTERIOR_GROWN,
     ValueSource.RESAMPLED_DOWNSTREAM,
+    ValueSource.ABDUCTED,
     ValueSource.DRAWN,
     ValueSource.DATA,
 )
-"""Sources of values that are drawn, or may be."""
+"""Sources of values that are drawn, or may be, or are recomputed from noise."""
 
 
 class Scored(StrEnum):
@@ -138,6 +140,7 @@ def substitute(
     conditioned: frozenset[str] = frozenset(),
     downstream: frozenset[str] = frozenset(),
     scored: Scored | None = None,
+    with_output: bool = False,
 ) -> Substitution:
     """Return the source of the value of each site.
 
@@ -163,6 +166,9 @@ def substitute(
         Sites that descend from the intervention.
     scored
         Discrete latents to sum over, if the density of the output is computed; else None.
+    with_output
+        Whether the data of the output are values of the site, so that sites that descend from the intervention are
+        recomputed with the noise that these values had.
 
     Raises
     ------
@@ -177,7 +183,7 @@ def substitute(
             source = ValueSource.INTERVENED
         elif site.name in conditioned:
             source = ValueSource.CONDITIONED
-        elif site.name in (spec.param_output, f"{spec.param_output}_observed") and site.is_sample:
+        elif site.name in (spec.param_output, f"{spec.param_output}_observed") and site.is_sample and not with_output:
             source = ValueSource.DRAWN
         elif site.role is Role.OBSERVED:
             source = ValueSource.RESAMPLED_DOWNSTREAM if site.name in downstream else ValueSource.DATA
@@ -193,6 +199,8 @@ def substitute(
             source = _parameter_source(site, posterior, fitted)
         else:
             source = ValueSource.COMPUTED
+        if with_output and source is ValueSource.RESAMPLED_DOWNSTREAM:
+            source = ValueSource.ABDUCTED
         sources.append((site.name, source))
     return Substitution(tuple(sources))
 

@@ -5,7 +5,6 @@ __all__ = [
     "AbstractHandler",
     "AbstractKernel",
     "KernelTrace",
-    "is_discrete",
 ]
 
 from collections.abc import Iterable, Mapping
@@ -22,9 +21,10 @@ from numpyro.infer import init_to_uniform
 from numpyro.ops.provenance import eval_provenance
 from numpyro.ops.pytree import PytreeTrace
 
+from aimz.kernel.abduction import abduction_of, shape_parameters
 from aimz.kernel.expectation import expected_value
 from aimz.kernel.handlers import Message, PredictiveHandler
-from aimz.kernel.masks import strip_wrappers
+from aimz.kernel.masks import is_discrete, strip_wrappers
 from aimz.kernel.output_support import OutputSupport, find_support, unbounded_multinomial, within_support
 from aimz.kernel.signature import KernelSignature
 from aimz.kernel.spec import Role, Site
@@ -70,11 +70,17 @@ class ProvenanceHandler(AbstractHandler):
         if msg["type"] == "control_flow":
             self._mark_control_flow(msg)
         elif name is not None and msg["type"] in ("sample", "deterministic"):
-            self.inputs[name] = {"parents": _site_inputs(msg), "data": jax.tree.leaves(msg["value"])}
+            shape = shape_parameters(msg["fn"]) if msg["type"] == "sample" else []
+            self.inputs[name] = {
+                "parents": _site_inputs(msg),
+                "data": jax.tree.leaves(msg["value"]),
+                "shape": [leaf for leaf in shape if hasattr(leaf, "dtype")],
+            }
             if msg.get("is_observed", False) and name in (self._output, f"{self._output}_observed"):
                 self._read_support(msg)
-            # Data at an observed site keep their source; every other value becomes a source of its own.
-            keep = msg.get("is_observed", False)
+            # Data at an observed site keep their source; every other value becomes a source of its own. So does the
+            # output, which has the name of its data, so that other uses of these data are found.
+            keep = msg.get("is_observed", False) and name != self._output
             value = jax.tree.map(jnp.asarray if keep else jnp.zeros_like, msg["value"])
             msg["value"] = self._marked(value, [name])
         elif name is not None and msg["type"] == "param":
@@ -195,7 +201,11 @@ class AbstractKernel:
             siblings = {name for name, scan in scans.items() if scan and scan == scans[site.name]}
             parents = (sources.get("parents", frozenset()) | siblings) - {site.name}
             has_data = site.role is Role.OBSERVED and site.name in density_shapes
-            return replace(site, parents=parents, data=sources.get("data", frozenset()) if has_data else frozenset())
+            data = sources.get("data", frozenset()) if has_data else frozenset()
+            read = {s for leaf in provenance.get(site.name, {}).get("parents", ()) for s in leaf}
+            arguments = frozenset(source for source in read if not source.startswith("site "))
+            shape = sources.get("shape", frozenset())
+            return replace(site, parents=parents, data=data, arguments=arguments, shape_parents=shape)
 
         support, is_multinomial = outputs[-1]
         deciding = [] if support is None else provenance[support.site]["valid"]
@@ -253,6 +263,7 @@ def _site(message: Message, value: Any, output: str, *, drawable: bool) -> Site:
         is_discrete=discrete,
         n_values=_n_values(fn) if discrete else None,
         has_mean=fn is not None and expected_value(fn) is not None,
+        abduction=None if fn is None else abduction_of(fn),
         leaves=tuple((jax.tree_util.keystr(p), tuple(x.shape)) for p, x in leaves) if is_tree else (),
     )
 
@@ -266,14 +277,6 @@ def _role(message: Message, base: Any, output: str) -> Role:
         return Role.FACTOR
     # NumPyro splits `sample(output, ..., obs_mask=)` in two; the `_observed` half has the data.
     return Role.OBSERVED if is_observed or name in (output, f"{output}_observed") else Role.LATENT
-
-
-def is_discrete(fn: Any) -> bool:
-    """Return whether a distribution has discrete support; False if it does not define its support."""
-    try:
-        return bool(fn.support.is_discrete)
-    except (AttributeError, NotImplementedError):
-        return False
 
 
 def _n_values(fn: Any) -> int | None:

@@ -5,7 +5,7 @@ __all__ = ["sum_over_rows"]
 from aimz.data import fingerprint
 from aimz.distributed import check_same_call, choose_executor, process_group
 from aimz.engine import KernelEngine, OutputSpec, PredictionRequest, RunOptions, StepRunner, fingerprint_of
-from aimz.forward import JointPass
+from aimz.forward import IMPOSSIBLE, JointPass
 from aimz.model.execution import progress_title
 from aimz.model.results import ScenarioSums
 
@@ -18,7 +18,7 @@ def sum_over_rows(engine: KernelEngine, request: PredictionRequest, runner: Step
     assert groups is not None
     assert isinstance(joint, JointPass)
     assert joint.width is not None
-    sites = joint.return_sites
+    sites = [name for name in joint.return_sites if name != IMPOSSIBLE]
     store = SumAccumulator(
         n_draws=plan.n_draws,
         n_scenarios=joint.n_scenarios,
@@ -36,7 +36,7 @@ def sum_over_rows(engine: KernelEngine, request: PredictionRequest, runner: Step
     length = choose_executor(engine, request, runner, output).run(store, options)
     return ScenarioSums(
         sums={name: store.read(name) for name in sites},
-        with_rows=frozenset(joint.row_axes),
+        with_rows=frozenset(joint.row_axes) - {IMPOSSIBLE},
         n_obs=length if plan.axis == "obs" else request.first.call.n_obs,
         row_block=plan.block or 0,
     )

@@ -10,23 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import jax
 
-from aimz.data import KernelArguments, open_chunked_table
+from aimz.data import open_chunked_table
 from aimz.distributed import collective_call
 from aimz.engine import (
-    InputSource,
-    Panel,
     PredictionRequest,
     Scenario,
-    StreamingOptions,
     check_columns,
     check_inputs,
     check_nan_policy,
     check_return_sites,
     check_same_rows,
     check_same_sites,
-    omit_rows_with_nan,
     open_arguments,
-    read_groups_of,
     read_kind,
     read_options,
     read_pair,
@@ -36,7 +31,8 @@ from aimz.engine import (
     share_rows,
 )
 from aimz.model.base import on_snapshot, optional_key
-from aimz.model.requests import RequestMethods
+from aimz.model.comparing import ComparingMethods
+from aimz.model.evidence import read_given
 from aimz.statistics import read_statistics
 from aimz.types import EffectKind, StatisticsLike
 
@@ -47,7 +43,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 
-class EffectMethods(RequestMethods):
+class EffectMethods(ComparingMethods):
     """Effects of interventions."""
 
     @overload
@@ -193,13 +189,6 @@ class EffectMethods(RequestMethods):
         with self._key(given, request) as key:
             return self._execute(replace(request, baseline="baseline"), key)
 
-    def _panel_of(self, call: KernelArguments) -> Panel:
-        """Return the axes of the output, with the labels that the user and the arguments give them."""
-        spec = self._engine.read_spec(call)
-        labels = {dim: names for axes in call.axes.values() for dim, names in axes if names is not None}
-        labels.update(self._results.dims_and_coords[1] or {})
-        return Panel.of(spec, self._results.site_dims(spec), labels)
-
     @collective_call
     @on_snapshot
     def compare_scenarios(
@@ -211,6 +200,8 @@ class EffectMethods(RequestMethods):
         weights: Any = None,
         contrast: "Contrast" = "difference",
         kind: EffectKind | None = None,
+        given: Any = None,
+        coupling: Literal["monotone"] | None = None,
         nan_policy: Literal["propagate", "omit"] = "propagate",
         return_sites: str | Iterable[str] | None = None,
         rng_key: jax.Array | None = None,
@@ -254,6 +245,12 @@ class EffectMethods(RequestMethods):
             local latents), so intervals contain uncertainty about parameters only. "outcome" averages drawn outcomes,
             so intervals also contain the noise of as many outcomes as there are rows. Distributions without a known
             mean are drawn.
+        given : array_like of shape (n_obs, ...) or "observed", optional
+            Output that was observed for these rows; "observed" is the output of the last fit. Averages are then over
+            the counterfactual outcomes of the observed rows, as in :meth:`counterfactual`: each row keeps its own
+            noise. Scenarios may then differ in ``intervention`` only.
+        coupling : {"monotone"}, optional
+            As in :meth:`counterfactual`, for discrete sites; only with ``given``.
         nan_policy : {"propagate", "omit"}
             Treatment of rows with NaN in an argument, in any of the scenarios. By default they are averaged like the
             others, so that an average is NaN if the kernel does not replace them. "omit" leaves them out of all
@@ -328,18 +325,18 @@ class EffectMethods(RequestMethods):
         shared = {**kwargs, **({} if X is None else {self.param_input: X})}
         policy = None if nan_policy == "propagate" else nan_policy
         self._engine.signature.check_unambiguous(
-            {"by": by, "weights": weights, "kind": kind, "nan_policy": policy}, args or ()
+            {"by": by, "weights": weights, "kind": kind, "given": given, "coupling": coupling, "nan_policy": policy},
+            args or (),
         )
+        evidence = read_given(given, coupling, kind)
         kind = read_kind(kind)
         requested = read_scenarios(scenarios, baseline, shared, args, self._engine.signature)
         table = open_chunked_table(requested[baseline]["X"], self._engine.parameters) or requested[baseline]["X"]
         self._fitted("compare_scenarios")
         check_return_sites(return_sites)
-        share_rows(requested, self._engine.parameters)
-        opened = open_arguments(self._engine, requested, self._local_rows())
         return self._compare(
             requested,
-            *opened,
+            *self._open_scenarios(requested, evidence, shared),
             table,
             baseline=baseline,
             by=by,
@@ -350,43 +347,5 @@ class EffectMethods(RequestMethods):
             return_sites=return_sites,
             key=key,
             options=options,
+            evidence=evidence,
         )
-
-    def _compare(
-        self,
-        requested: Mapping[Any, Mapping[str, Any]],
-        sources: Mapping[Any, InputSource],
-        calls: Mapping[Any, KernelArguments],
-        table: Any,
-        *,
-        baseline: Any,
-        by: Any,
-        weights: Any,
-        contrast: "Contrast",
-        kind: EffectKind,
-        nan_policy: Literal["propagate", "omit"],
-        return_sites: str | Iterable[str] | None,
-        key: jax.Array | None,
-        options: StreamingOptions,
-    ) -> "xr.DataTree":
-        """Return the tree of a comparison of scenarios whose arguments have been opened."""
-        from aimz.output import check_by, check_contrast
-
-        panel = self._panel_of(calls[baseline])
-        groups = read_groups_of(by, weights, table, calls[baseline], sources[baseline], panel)
-        fitted = {name: one["in_sample"] for name, one in requested.items()}
-        check_same_rows([calls[baseline], *calls.values()], [fitted[baseline], *fitted.values()])
-        sites = self._engine.read_return_sites(self._engine.read_spec(calls[baseline]), return_sites)
-        calls, prepared = self._prepare_scenarios(
-            {name: {**one, "return_sites": sites} for name, one in requested.items()}, sources, calls, kind=kind
-        )
-        if nan_policy == "omit":
-            groups = omit_rows_with_nan(groups, prepared.values())
-        panel_axes = panel.site_axes(prepared[baseline].spec, self._results.axes_of(prepared[baseline]), groups.panel)
-        dims = self._results.dims_without_rows(prepared[baseline], panel_axes)
-        check_by(groups.labels, dims)
-        check_contrast(contrast, dims, groups.labels)
-        request = self._request("compare_scenarios", sources[baseline], calls, prepared, options)
-        with self._key(key) as key:
-            request = replace(request, baseline=baseline, groups=groups, panel_axes=panel_axes, key=key)
-            return self._results.averages(self._sum_over_rows(request), request, contrast)

@@ -25,6 +25,7 @@ from aimz.engine import (
     output_shapes,
     output_variables,
 )
+from aimz.forward import EFFECT
 from aimz.model.results import ResultBuilder
 from aimz.statistics import Reduction, with_nan
 
@@ -82,8 +83,8 @@ class _Execution:
         began = {}
         if not process_group.is_single_process:
             began["created_at"] = check_same_call(self._identity(), request)
-        frame = self._frame(self.prepared, **began)
-        variables = self._variables(frame.dims, options.statistics)
+        frames = self._frames(self.prepared, **began)
+        variables = self._variables(_dims_of(frames), options.statistics)
         directory: ResultDirectory | None = None
         where: CallLocation | None = None
         store: ResultStore | None = None
@@ -97,7 +98,7 @@ class _Execution:
             if where is not None and options.output_dir is not None:
                 request.resumable.append(str(where.location))
         if options.resume is None or not options.resume.complete:
-            self._fill(store, directory, where, variables, frame, auxiliary)
+            self._fill(store, directory, where, variables, frames, auxiliary)
             await_others("completeness of the result")
         elif self.runner.digests is not None and (request.source.reader is not None or options.resume.rows):
             record = None if directory is None else directory.restore
@@ -112,24 +113,34 @@ class _Execution:
         if plan.length is None:
             name, axis = next((n, v.axis or 0) for n, v in variables.items() if v.axis is not None)
             call = replace(self.prepared.call, n_obs=arrays[name].shape[axis])
-            frame = self._frame(replace(self.prepared, call=call), created_at=frame.attrs["created_at"])
+            created_at = frames[request.group].attrs["created_at"]
+            frames = self._frames(replace(self.prepared, call=call), created_at=created_at)
         attrs = {} if where is None else where.attrs
         groups = {name: dataset.assign_attrs(attrs) if attrs else dataset for name, dataset in auxiliary.items()}
-        groups[request.group] = frame.filled(arrays, **attrs)
+        for group, frame in frames.items():
+            prefix = "" if group == request.group else EFFECT
+            groups[group] = frame.filled({name: arrays[prefix + name] for name in frame.dims}, **attrs)
         return make_tree(groups, **({} if where is None else where.root_attrs))
 
-    def _frame(self, prepared: PreparedCall, **attrs: Any) -> "GroupTemplate":
-        """Return the group of the result without its arrays."""
+    def _frames(self, prepared: PreparedCall, **attrs: Any) -> "dict[str, GroupTemplate]":
+        """Return the groups of the result without their arrays: its own, and the effects of a counterfactual."""
         plan, request = self.runner.plan, self.request
-        shapes = output_shapes(self.runner.step, prepared, prepared.call.n_obs)
-        return self.results.frame(
-            prepared,
-            {request.names[site]: (plan.n_draws, *shape) for site, (shape, _) in shapes.items()},
-            key=request.key_text,
-            row_block=plan.block or 0,
-            statistics=request.options.statistics,
-            **attrs,
-        )
+        shapes: dict[str, dict[str, tuple[int, ...]]] = {request.group: {}}
+        for site, (shape, _) in output_shapes(self.runner.step, prepared, prepared.call.n_obs).items():
+            is_effect = site.startswith(EFFECT)
+            group, name = (EFFECT[:-1], site[len(EFFECT) :]) if is_effect else (request.group, request.names[site])
+            shapes.setdefault(group, {})[name] = (plan.n_draws, *shape)
+        return {
+            group: self.results.frame(
+                prepared,
+                own,
+                key=request.key_text,
+                row_block=plan.block or 0,
+                statistics=request.options.statistics,
+                **attrs,
+            )
+            for group, own in shapes.items()
+        }
 
     def _variables(self, dims: Mapping[str, tuple[str, ...]], statistics: Reduction | None) -> "dict[str, Variable]":
         """Return shape, dtype and chunks of the arrays of the result."""
@@ -174,20 +185,25 @@ class _Execution:
         directory: ResultDirectory | None,
         where: CallLocation | None,
         variables: "Mapping[str, Variable]",
-        frame: "GroupTemplate",
+        frames: "Mapping[str, GroupTemplate]",
         auxiliary: "Mapping[str, xr.Dataset]",
     ) -> None:
         """Compute what is missing and complete the result; ``store`` is None if another process writes it."""
         from aimz.store import Group
 
         row_dim = self.results.row_dim(self.prepared) if self.runner.plan.length is None else None
+        frame, attrs = frames[self.request.group], {} if where is None else where.attrs
         coords = {name: coord for name, coord in frame.packed_coords().items() if name != row_dim}
-        attrs = {} if where is None else where.attrs
+        labels = {
+            name: other.filled({}).drop_vars(row_dim or (), errors="ignore")
+            for name, other in frames.items()
+            if name != self.request.group
+        }
         try:
             if store is not None:
                 store.open(Group(variables, coords, {**frame.attrs, **attrs}))
             if directory is not None:
-                directory.write_groups(auxiliary)
+                directory.write_groups({**auxiliary, **labels})
             if self.request.options.statistics is not None and self.runner.plan.axis == "draw":
                 length = self._fill_from_draws(store, self.request.options.statistics)
             else:
@@ -246,6 +262,12 @@ class _Execution:
                 if store is not None:
                     store.write(name, np.concatenate(parts, axis=1).reshape(-1, *draws.shape[2:]), 0)
         return length
+
+
+def _dims_of(frames: "Mapping[str, GroupTemplate]") -> dict[str, tuple[str, ...]]:
+    """Return the names of the axes of each array of a result."""
+    prefixes = {name: EFFECT if name == EFFECT[:-1] else "" for name in frames}
+    return {prefixes[group] + name: dims for group, frame in frames.items() for name, dims in frame.dims.items()}
 
 
 def progress_title(request: PredictionRequest) -> str | None:

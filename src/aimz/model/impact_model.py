@@ -12,8 +12,10 @@ from aimz.data import check_flag, read_input_dir, read_output_dir
 from aimz.engine import with_outcome
 from aimz.inference import PosteriorOnly, make_fit
 from aimz.model.base import LIVE_MODELS, on_snapshot
+from aimz.model.counterfactuals import CounterfactualMethods
 from aimz.model.decisions import DecisionMethod
 from aimz.model.fitting import FittingMethods
+from aimz.model.mediation import MediationMethods
 from aimz.model.posterior import PosteriorMethods
 from aimz.model.prediction import PredictionMethods
 from aimz.model.representation import ModelSummary, describe, description, html, summary
@@ -25,7 +27,15 @@ if TYPE_CHECKING:
     import os
 
 
-class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMethods, DecisionMethod):
+class ImpactModel(
+    FittingMethods,
+    PosteriorMethods,
+    PredictionMethods,
+    ScoringMethods,
+    DecisionMethod,
+    MediationMethods,
+    CounterfactualMethods,
+):
     """A NumPyro model with its inference and its posterior, for predictions and answers to "what if" questions.
 
     Parameters
@@ -172,8 +182,8 @@ class ImpactModel(FittingMethods, PosteriorMethods, PredictionMethods, ScoringMe
         str or dict
             Text of lines of at most 80 characters; or a dictionary of kernel, input, output, ``arguments`` (with a row
             axis or without), ``sites`` (``role``, ``shape``, ``dims``, ``dtype``, ``distribution``, ``plates``,
-            ``depends_on``), ``return_sites``, ``row_dim``, inference, ``chains`` and ``draws`` of each chain. Entries
-            are None as long as they are unknown.
+            ``depends_on``, ``abduction``), ``return_sites``, ``row_dim``, inference, ``chains`` and ``draws`` of each
+            chain. Entries are None as long as they are unknown.
         """
         kwargs = self._merged(kwargs, args)
         if X is None and (y is not None or kwargs):

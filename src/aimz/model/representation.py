@@ -14,6 +14,7 @@ from aimz.data import Posterior
 from aimz.kernel import (
     COLUMNS,
     WIDTH,
+    Abduction,
     KernelSignature,
     KernelSpec,
     Site,
@@ -121,6 +122,7 @@ def description(model: ModelSummary, dims: Mapping[str, tuple[str, ...]]) -> dic
                 "distribution": site.distribution,
                 "plates": [plate for plate, _ in site.plates],
                 "depends_on": sorted(site.parents),
+                "abduction": None if site.in_control_flow or site.abduction is None else str(site.abduction),
             }
             for site in (() if spec is None else spec.sites)
         },
@@ -132,6 +134,25 @@ def description(model: ModelSummary, dims: Mapping[str, tuple[str, ...]]) -> dic
     }
 
 
+def _noise(spec: KernelSpec) -> list[str]:
+    """Return a sentence about the sites whose noise can be inferred, among the sites that depend on others."""
+    sites = [site for site in spec.sites if site.is_sample and site.parents]
+    inferred = [
+        f"{site.name} ({site.abduction})" if site.abduction == Abduction.MONOTONE else site.name
+        for site in sites
+        if site.abduction is not None and not site.in_control_flow
+    ]
+    others = [
+        f"{site.name} ({'in a scan or cond' if site.in_control_flow else site.distribution})"
+        for site in sites
+        if site.abduction is None or site.in_control_flow
+    ]
+    if not sites:
+        return []
+    found = f"counterfactual infers the noise of {', '.join(inferred) or 'no site'}"
+    return [found + (f", and cannot infer that of {', '.join(others)}." if others else ".")]
+
+
 def _returns(spec: KernelSpec) -> list[str]:
     """Return lines about what the methods return for this kernel."""
     default = ", ".join(spec.return_sites) or "nothing: the kernel has no output and no deterministic site"
@@ -141,6 +162,7 @@ def _returns(spec: KernelSpec) -> list[str]:
         if spec.output_observed
         else f"log_likelihood needs a trace in which {spec.param_output} is observed; there was none yet.",
     ]
+    facts += _noise(spec)
     if spec.local_sites:
         facts.append(
             f"Local latent sites ({', '.join(spec.local_sites)}) keep their posterior draws for the fitted "

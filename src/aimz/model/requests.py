@@ -18,8 +18,10 @@ from aimz.engine import (
     SharedResampling,
     StreamingOptions,
     check_known,
+    check_linked,
     check_order,
     check_support,
+    link_scenarios,
     open_source,
     plan_request,
     warn_about_missing,
@@ -162,7 +164,7 @@ class RequestMethods(ModelBase):
             if about not in warned:
                 warned.add(about)
                 warn_about_substitution(one, self.kernel_spec)
-        return given, prepared
+        return given, link_scenarios(self._engine, prepared, given)
 
     def _read_arguments(
         self, X: Any, kwargs: Mapping[str, Any], options: StreamingOptions | None, *, in_sample: bool | None
@@ -257,6 +259,7 @@ class RequestMethods(ModelBase):
         options: StreamingOptions | None,
     ) -> PredictionRequest:
         """Return the request of a prediction, after warnings about NaN and about new rows that depend on others."""
+        check_linked(prepared.values())
         warn_about_missing(prepared.values())
         n_obs = next(iter(prepared.values())).call.n_obs if source.n_obs_known else None
         warn_about_new_rows(self._engine, prepared.values(), n_obs)
@@ -322,7 +325,7 @@ class RequestMethods(ModelBase):
         """Return the output's data that belong to a result; None if there are none in memory."""
         if request.source.reader is not None:  # the data were streamed and are no longer in memory
             return None
-        if request.scored is not None:
+        if request.scored is not None or request.first.settings.with_output:
             return request.first.call.arrays[self.param_output]
         settings = request.first.settings
         same_rows = settings.in_sample and self.param_input not in settings.changed

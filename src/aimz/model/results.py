@@ -129,6 +129,13 @@ class ResultBuilder:
         interventions = {str(name): json.loads(one.attrs["intervention"]) for name, one in comparison.scenarios.items()}
         drawn = {name for one in comparison.scenarios.values() for name in one.attrs.get("drawn_outcomes", ())}
         expected = {name for one in comparison.scenarios.values() for name in one.plan.expected}
+        given = prepared.settings.with_output
+        about_noise = {
+            name: value
+            for one in comparison.scenarios.values()
+            for name, value in one.attrs.items()
+            if name in ("abducted", "coupling")
+        }
         averages = Averages(
             sums=compared.sums,
             dims=self.dims_without_rows(prepared, comparison.panel_axes),
@@ -142,7 +149,11 @@ class ResultBuilder:
             weight_scale=groups.scale,
             averaged_over=(self.row_dim(prepared), *groups.panel) if groups.panel else (),
             coords=self._coords_of(prepared),
-            kinds={**dict.fromkeys(expected, "expected"), **dict.fromkeys(drawn, "outcome")},
+            kinds={
+                **dict.fromkeys(expected, "expected"),
+                **dict.fromkeys(drawn, "outcome"),
+                **dict.fromkeys(prepared.plan.return_sites if given else (), "counterfactual"),
+            },
             probabilities=frozenset(
                 name for name in {*expected, *drawn} if prepared.spec[outcome_site(name, prepared.spec)].n_values == 2
             ),
@@ -157,6 +168,7 @@ class ResultBuilder:
                 "rng_key": comparison.key_text,
                 "row_block": compared.row_block,
                 **({"drawn_anew": sorted(anew)} if anew else {}),
+                **about_noise,
                 **{name: value for name, value in prepared.attrs.items() if name == "local_latents"},
                 **_support_of(comparison),
             },

@@ -19,6 +19,7 @@ from aimz.output.datasets import (
     observed_dataset,
     stats_dataset,
 )
+from aimz.output.decomposition import decomposition_tree, share_mediated
 from aimz.output.differences import difference, difference_of_arrays, recorded
 from aimz.output.effect_text import effect_text
 from aimz.output.elpd import import_arviz_stats, leave_one_out, relative_ess
@@ -40,6 +41,7 @@ __all__ = [
     "attributes",
     "check_by",
     "check_contrast",
+    "decomposition_tree",
     "describe_result",
     "difference",
     "difference_of_arrays",
@@ -57,6 +59,7 @@ __all__ = [
     "register_displays",
     "relative_ess",
     "scenario_tree",
+    "share_mediated",
     "slope_contrast",
     "slope_tree",
     "stats_dataset",

@@ -59,7 +59,7 @@ class Averages:
     coords: Mapping[str, Any] = field(default_factory=dict)
     """Labels of the dimensions of the sites."""
     kinds: Mapping[str, str] = field(default_factory=dict)
-    """Site to "expected" or "outcome", for the output and other sites that are drawn."""
+    """Site to "expected", "outcome" or "counterfactual", for the output and other sites that are drawn."""
     probabilities: frozenset[str] = frozenset()
     """Sites whose values are 0 and 1, so that an average is a probability, or a share."""
     attrs: Mapping[str, Any] = field(default_factory=dict)

@@ -205,9 +205,9 @@ class _Sentence:
         others = [f"{dim} {self.line[dim]}" for dim in dims if str(self.line[dim])]
         site, kind = self.line["site"], self.about["kinds"].get(self.line["site"])
         if self.about["scales"].get(site) == "probability":
-            what = {"expected": f"the probability of `{site}`", "outcome": f"the drawn share of `{site}`"}[kind]
+            what = f"{_SHARES[kind]} `{site}`"
         else:
-            what = {"expected": "expected ", "outcome": "drawn "}.get(kind, "") + f"`{site}`"
+            what = _VALUES.get(kind, "") + f"`{site}`"
         return what + (f" ({', '.join(others)})" if others else "")
 
     def _name(self, scenario: Any) -> str:
@@ -241,3 +241,12 @@ def _percent(p: float, n_draws: int) -> str:
         return f"{'under' if p == 0 else 'over'} {100 * (p + (1 if p == 0 else -1) / n_draws):.4g} %"
     text = f"{100 * p:.3g} %"
     return "over 99.9 %" if text == "100 %" else text
+
+
+_SHARES = {
+    "expected": "the probability of",
+    "outcome": "the drawn share of",
+    "counterfactual": "the counterfactual share of",
+}
+_VALUES = {"expected": "expected ", "outcome": "drawn ", "counterfactual": "counterfactual "}
+"""Words for the values that are averaged, by kind."""

@@ -113,7 +113,7 @@ def _read_site(node: Mapping[str, Any]) -> Site:
     if not is_storable(fields["name"]):
         msg = f"{fields['name']!r} is not a valid site name"
         raise ValueError(msg)
-    for name in {"parents", "data"} & set(fields):
+    for name in {"arguments", "data", "parents", "shape_parents"} & set(fields):
         fields[name] = frozenset(fields[name])
     return Site(**{**fields, "role": Role(fields["role"])})
 

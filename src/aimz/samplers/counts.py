@@ -6,7 +6,16 @@ distribution function that is extended to real x: the signed root of the devianc
 correction (the r* formula of Barndorff-Nielsen, 1986; for the Poisson distribution also Giles, 2016).
 """
 
-__all__ = ["binomial", "categorical", "geometric", "poisson", "positive_poisson"]
+__all__ = [
+    "binomial",
+    "categorical",
+    "geometric",
+    "invert_binomial",
+    "invert_categorical",
+    "invert_poisson",
+    "poisson",
+    "positive_poisson",
+]
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -47,7 +56,7 @@ _N_MASSES = {_SMALL_RATE: 24, _SMALL_MEAN: 34}
 
 def poisson(key: jax.Array, rate: jax.Array) -> jax.Array:
     """Return Poisson counts, one for each rate."""
-    return _invert_poisson(uniform(key, rate.shape, rate.dtype), rate)
+    return invert_poisson(uniform(key, rate.shape, rate.dtype), rate)
 
 
 def positive_poisson(key: jax.Array, rate: jax.Array) -> jax.Array:
@@ -57,10 +66,10 @@ def positive_poisson(key: jax.Array, rate: jax.Array) -> jax.Array:
     upper = positive * jnp.where(u.upper, u.tail, 1 - u.tail)
     is_upper = upper < 0.5
     lower = jnp.exp(-rate) + positive * jnp.where(u.upper, 1 - u.tail, u.tail)
-    return jnp.maximum(_invert_poisson(Uniform(jnp.where(is_upper, upper, lower), is_upper), rate), 1)
+    return jnp.maximum(invert_poisson(Uniform(jnp.where(is_upper, upper, lower), is_upper), rate), 1)
 
 
-def _invert_poisson(u: Uniform, rate: jax.Array) -> jax.Array:
+def invert_poisson(u: Uniform, rate: jax.Array) -> jax.Array:
     """Return the Poisson quantiles of uniform variates."""
     none = jnp.exp(-rate)
     factors = (rate * (1 / k) for k in range(1, _N_MASSES[_SMALL_RATE]))
@@ -84,9 +93,16 @@ def binomial(
 
     ``largest_n`` is the largest number of trials, if it is known while the program is traced.
     """
+    return invert_binomial(uniform(key, n.shape, success.dtype), n, success, failure, largest_n)
+
+
+def invert_binomial(
+    u: Uniform, n: jax.Array, success: jax.Array, failure: jax.Array, largest_n: int | None = None
+) -> jax.Array:
+    """Return the binomial quantiles of uniform variates."""
     flipped = success > failure
-    p, u = jnp.where(flipped, failure, success), uniform(key, n.shape, p_dtype := success.dtype)
-    u, n = Uniform(u.tail, u.upper ^ flipped), n.astype(p_dtype)
+    p = jnp.where(flipped, failure, success)
+    u, n = Uniform(u.tail, u.upper ^ flipped), n.astype(success.dtype)
     none = jnp.exp(n * jnp.log1p(-p))
     few = largest_n is not None and largest_n <= _FEW_TRIALS
     n_masses = largest_n + 1 if few and largest_n is not None else _N_MASSES[_SMALL_MEAN]
@@ -147,7 +163,12 @@ def _entropy(t: jax.Array) -> jax.Array:
 
 def categorical(key: jax.Array, probs: jax.Array) -> jax.Array:
     """Return codes 0, 1, ... of categories, whose probabilities are along the last axis."""
-    u, n_categories = uniform(key, probs.shape[:-1], probs.dtype), probs.shape[-1]
+    return invert_categorical(uniform(key, probs.shape[:-1], probs.dtype), probs)
+
+
+def invert_categorical(u: Uniform, probs: jax.Array) -> jax.Array:
+    """Return the codes that are the quantiles of uniform variates."""
+    n_categories = probs.shape[-1]
     probs = probs / probs.sum(-1, keepdims=True)
     if n_categories <= _FEW_CATEGORIES:
         return jnp.minimum(_invert_masses(u, [probs[..., i] for i in range(n_categories)]), n_categories - 1)

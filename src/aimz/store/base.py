@@ -1,6 +1,6 @@
 """Contract of the stores that a stream writes to."""
 
-__all__ = ["Group", "ResultStore", "StorePart", "Variable"]
+__all__ = ["Group", "ResultStore", "StorePart", "Variable", "paths_of"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -24,6 +24,8 @@ class Variable:
     """Axis along which pieces are written; None for an array that is written as a whole."""
     may_be_missing: bool = False
     """Whether the least integer of the type represents NaN."""
+    path: str | None = None
+    """Path of an array in another group than the streamed one; None for the name of the array in that group."""
 
     def place(self, array: np.ndarray, start: int) -> tuple[tuple[slice, ...], np.ndarray]:
         """Return the index of a piece in the array, and the piece with the axes of the array.
@@ -55,6 +57,11 @@ class Group:
     coords: Mapping[str, tuple[tuple[str, ...], Any, Mapping[str, Any]]] = field(default_factory=dict)
     """Name of a coordinate to its dimensions, labels and attributes."""
     attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def paths_of(group: str, variables: Mapping[str, Variable]) -> dict[str, str]:
+    """Return the path of each variable of a streamed group."""
+    return {name: variable.path or f"{group}/{name}" for name, variable in variables.items()}
 
 
 class StorePart(ABC):

@@ -15,7 +15,7 @@ from zarr.storage import StorePath
 
 from aimz.errors import IncompleteResultError
 from aimz.statistics import has_missing
-from aimz.store.base import StorePart, Variable
+from aimz.store.base import StorePart, Variable, paths_of
 from aimz.store.checksums import TAIL, ChunkChecksums, ChunkStore, chunk_number, grid_of
 from aimz.store.journal import Journal
 from aimz.store.location import OWNER, Directory, Location
@@ -65,6 +65,8 @@ class ChunkWriter(StorePart):
         self._location = location
         self._group = group
         self._variables = dict(variables)
+        self._paths = paths_of(group, variables)
+        self._names = {path: name for name, path in self._paths.items()}
         self._owner = owner
         self._known = known
         self._journal = journal
@@ -112,7 +114,7 @@ class ChunkWriter(StorePart):
         self._check_owner()
         with self._lock:
             if name not in self._arrays:
-                root, path = self._location.store_path(""), f"{self._group}/{name}"
+                root, path = self._location.store_path(""), self._paths[name]
                 grids = {path: grid_of(self._documents[name])}
                 store = ChunkStore(root.store, root.path, grids, on_write=self._record, on_read=self._compare)
                 self._arrays[name] = open_chunks(StorePath(store, root.path) / path, self._documents[name])
@@ -120,7 +122,7 @@ class ChunkWriter(StorePart):
 
     def _record(self, path: str, number: int, checksum: int) -> None:
         """Record the checksum of a chunk that is written."""
-        name = path.removeprefix(f"{self._group}/")
+        name = self._names[path]
         with self._lock:
             if self.checksums[name].get(number) != checksum:
                 self.checksums[name].set(number, checksum)
@@ -130,7 +132,7 @@ class ChunkWriter(StorePart):
 
     def _compare(self, path: str, number: int, checksum: int) -> None:
         """Check that a chunk that was read is the recorded one."""
-        known = self.checksums[path.removeprefix(f"{self._group}/")].get(number)
+        known = self.checksums[self._names[path]].get(number)
         if known < 0:
             self._record(path, number, checksum)
         elif known != checksum:
@@ -186,7 +188,7 @@ class ChunkWriter(StorePart):
 
     def _write_plain(self, location: Directory, name: str, where: tuple[slice, ...], piece: np.ndarray) -> None:
         """Write the chunks of a piece as zarr does, without its copies of them."""
-        document, path = self._documents[name], f"{self._group}/{name}"
+        document, path = self._documents[name], self._paths[name]
         grid = grid_of(document)
         whole = piece.astype(self._variables[name].dtype, copy=False)
         for position, content in cut_chunks(document, where, whole):
@@ -207,14 +209,14 @@ class ChunkWriter(StorePart):
         for name, number, checksum in written:
             self.checksums[name].set(number, checksum)
             if self._journal is not None and not self._location.local:
-                self._journal.record_chunk(f"{self._group}/{name}", number, checksum, self.length(name))
+                self._journal.record_chunk(self._paths[name], number, checksum, self.length(name))
         self.with_missing |= with_missing
         if self._journal is not None:
             self._journal.flush()
 
     def read(self, name: str) -> StoredArray:
         """Return a reader of a variable of the complete result."""
-        return check_result(self._location).array(f"{self._group}/{name}")
+        return check_result(self._location).array(self._paths[name])
 
     def fail(self, error: BaseException) -> BaseException:
         """Add a note to an error on how the call is resumed, and return it."""

@@ -21,7 +21,7 @@ from uuid import uuid4
 import numpy as np
 
 from aimz.statistics import missing_code
-from aimz.store.base import Group, ResultStore, Variable
+from aimz.store.base import Group, ResultStore, Variable, paths_of
 from aimz.store.checksums import TAIL, ChunkChecksums, chunk_number, grid_of, tail_checksum
 from aimz.store.chunk_writer import ChunkWriter, Payload
 from aimz.store.documents import UNFINISHED, encode_document, group_document, unfinished
@@ -67,6 +67,8 @@ class ZarrStore(ResultStore):
         self._journal = journal
         self._temporary = home
         self._variables: dict[str, Variable] = {}
+        self._paths: dict[str, str] = {}
+        """Path of each variable."""
         self._resumed = False
         self._owner = ""
         """Identifier of this run, once other processes write."""
@@ -79,20 +81,19 @@ class ZarrStore(ResultStore):
 
     def open(self, group: Group) -> None:
         """Create the arrays, or continue the arrays of an interrupted call."""
-        self._variables = dict(group.variables)
+        self._variables, self._paths = dict(group.variables), paths_of(self._name, group.variables)
         grows = any(None in variable.shape for variable in self._variables.values())
         self.max_writers = 1 if grows else self.location.max_writers
         chunks = None if self._journal is None else self._journal.chunks
         known = None
         if chunks is not None:
-            paths = {name: f"{self._name}/{name}" for name in self._variables}
-            known = {name: chunks[path] for name, path in paths.items() if path in chunks}
+            known = {name: chunks[path] for name, path in self._paths.items() if path in chunks}
         self._resumed = self.location.has(f"{self._name}/zarr.json")
         if UNFINISHED.encode() not in (self.location.get("zarr.json") or b""):  # other programs may have written it
             self._put_unfinished("", {})
         self._writer = ChunkWriter(self.location, self._name, self._variables, known=known, journal=self._journal)
         for name, variable in self._variables.items():
-            path = f"{self._name}/{name}"
+            path = self._paths[name]
             if None in variable.shape:
                 self._writer.resize(name, self._interrupted_length(path, variable.axis or 0))
             self.location.put(f"{path}/zarr.json", encode_document(unfinished(self._writer.document(name))))
@@ -192,8 +193,9 @@ class ZarrStore(ResultStore):
             journal.digest,
         )
         self._check_counts(result.chunks)
+        streamed = set(self._paths.values())
         for name, node in nodes.items():
-            if node["node_type"] == "group" or name.removeprefix(f"{self._name}/") in self._variables:
+            if node["node_type"] == "group" or name in streamed:
                 self.location.put(f"{name}/zarr.json", encode_document(node))
         if self._journal is None:  # a result in a temporary directory does not survive the process
             self.location.put("zarr.json", result.encode())
@@ -208,7 +210,7 @@ class ZarrStore(ResultStore):
         """Complete the metadata and the checksums of an array, and check the sizes of its chunks in a directory."""
         if None in variable.shape:
             self._writer.resize(name, length)
-        document, path = self._writer.document(name), f"{self._name}/{name}"
+        document, path = self._writer.document(name), self._paths[name]
         if name in self._writer.with_missing:  # xarray then reads these integers as NaN
             document["attributes"] = {**document["attributes"], FILL_VALUE: missing_code(variable.dtype)}
         checksums, grid = self._writer.checksums[name], grid_of(document)
@@ -261,4 +263,5 @@ class ZarrStore(ResultStore):
         """Return a reader that raises for missing or damaged chunks."""
         if self._result is None:  # the call was complete before
             self._result = check_result(self.location)
-        return self._result.array(f"{self._name}/{name}", self._temporary)
+        path = f"{self._name}/{name}"
+        return self._result.array(path if path in self._result.nodes else name, self._temporary)
