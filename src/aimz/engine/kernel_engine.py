@@ -147,8 +147,9 @@ class KernelEngine:
         if misfits and self._accepts_whole(misfits, read(whole=self.whole | misfits)):
             self.whole |= misfits
             axes = check_axes(as_given, self.whole)
-        call = check_used(replace(read(whole=self.whole), axes=axes), self.reader)
+        call = replace(read(whole=self.whole), axes=axes)
         check_row_shape(names[0], call.arrays[names[0]].shape[1:], self.row_shape)
+        check_used(call, self.reader)
         return as_integers(call, names[1], self.read_spec) if output else call
 
     def _accepts_whole(self, names: set[str], call: KernelArguments) -> bool:
