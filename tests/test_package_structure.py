@@ -113,6 +113,7 @@ def test_public_names():
     from aimz import errors, model
 
     own = {
+        "CheckResult",
         "EffectResult",
         "ImpactModel",
         "__version__",
@@ -128,6 +129,7 @@ def test_public_names():
     assert all(getattr(aimz, name) is getattr(errors, name) for name in set(aimz.__all__) - own)
     assert aimz.ImpactModel is model.ImpactModel
     assert aimz.EffectResult is model.EffectResult
+    assert aimz.CheckResult is model.CheckResult
     assert set(dir(aimz)) == set(aimz.__all__) | {"mlflow", "plots", "primitives", "utils"}
     assert all(hasattr(aimz, name) for name in dir(aimz))
     assert model.KernelSpec.__name__ == "KernelSpec"

@@ -27,10 +27,11 @@ from aimz.errors import (
     SupportWarning,
 )
 from aimz.kernel import as_in
-from aimz.model import EffectResult, ImpactModel
+from aimz.model import CheckResult, EffectResult, ImpactModel
 
 __all__ = [
     "AimzWarning",
+    "CheckResult",
     "CheckpointError",
     "ClusterError",
     "EffectResult",

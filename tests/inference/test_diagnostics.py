@@ -518,7 +518,7 @@ def test_arguments_are_validated(settled):
             ({"y": Y}, TypeError, "`X` must be an array; got None"),
             ({"X": X, "y": Y[:4]}, ValueError, "same number of rows"),
             ({"X": X, "y": Y, "exposure": Y}, TypeError, r"Unknown kernel argument\(s\) `exposure`"),
-            ({"rng_key": 3}, TypeError, "must be one typed JAX key"),
+            ({"rng_key": 0.5}, TypeError, "must be one typed JAX key"),
         ):
             with pytest.raises(error, match=match):
                 model.diagnose(**arguments)

@@ -379,11 +379,12 @@ def test_single_batch_of_all_rows_is_not_checked():
     assert model_of(centred).fit(X, Y, batch_size=N, epochs=2, num_samples=5, progress=False).is_fitted()
 
 
-def test_fit_with_mcmc_raises():
+def test_mcmc_in_batches_raises():
     model = ImpactModel(plated, random.key(0), MCMC(NUTS(plated), num_warmup=2, num_samples=2))
-    with pytest.raises(TypeError, match="fit_on_batch"):
-        model.fit(X, Y)
-    with pytest.raises(TypeError, match="fit_on_batch"):
+    for options in ({"epochs": 1}, {"batch_size": 10}, {"total_size": 3}):
+        with pytest.raises(TypeError, match="`fit` in batches requires SVI"):
+            model.fit(X, Y, **options)
+    with pytest.raises(TypeError, match="`train_on_batch` requires SVI"):
         model.train_on_batch(X, Y)
 
 

@@ -912,7 +912,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "weights of a shuffling loader": ({"X": loader(shuffle=True), "weights": T}, ValueError, "shuffles its rows"),
     # As in the other methods.
     "batch size": ({"batch_size": 0}, ValueError, "`batch_size` must be a positive integer; got 0"),
-    "key": ({"rng_key": 0}, TypeError, "`rng_key` must be one typed JAX key; got 0"),
+    "key": ({"rng_key": 0.5}, TypeError, "`rng_key` must be one typed JAX key, or .*; got 0.5"),
     "return site": ({"return_sites": "mv"}, ValueError, "`return_sites` must name sites of the kernel; got 'mv'"),
     "misspelt intervention": (
         {"scenarios": {**one_dose(), "x": {"intervention": {"dosis": 1.0}}}},

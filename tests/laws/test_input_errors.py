@@ -205,16 +205,16 @@ BAD = [
         methods=INTERVENING,
     ),
     Bad(
-        "key that is a seed",
+        "key that is neither a key nor a seed",
         TypeError,
-        "`rng_key` must be one typed JAX key; got 0",
-        kwargs={"c": X, "rng_key": 0},
+        "`rng_key` must be one typed JAX key, or a whole number as its seed; got 0.5",
+        kwargs={"c": X, "rng_key": 0.5},
         methods=("fit_on_batch", *PREDICTING),
     ),
     Bad(
         "several keys",
         TypeError,
-        r"`rng_key` must be one typed JAX key; got an array",
+        r"`rng_key` must be one typed JAX key, or .*; got an array",
         kwargs={"c": X, "rng_key": random.split(random.key(0), 2)},
         methods=("fit_on_batch", *PREDICTING),
     ),
@@ -514,10 +514,10 @@ FAQ = (
 
 
 def test_the_inference_object():
-    for arguments in ((), (SVI_OBJECT,)):
-        options = {"svi": SVI_OBJECT} if arguments else {}
-        with pytest.raises(TypeError, match="Exactly one of `inference` and `svi`"):
-            ImpactModel(kernel, random.key(0), *arguments, **options)
+    with pytest.raises(TypeError, match="At most one of `inference` and `svi`"):
+        ImpactModel(kernel, random.key(0), SVI_OBJECT, svi=SVI_OBJECT)
+    with pytest.raises(TypeError, match=r"`inference` must be 'nuts', 'svi', .*; got 'hmc'"):
+        ImpactModel(kernel, random.key(0), "hmc")
     with pytest.raises(TypeError, match="Unsupported inference object: `int`"):
         ImpactModel(kernel, random.key(0), 3)
     with pytest.raises(TypeError, match="`potential_fn`"):
@@ -581,8 +581,11 @@ def test_kernel_signatures(bad_kernel, match):
 
 
 def test_keys_at_construction():
-    with pytest.raises(TypeError, match="`rng_key` must be one typed JAX key; got 0"):
-        ImpactModel(kernel, 0, SVI_OBJECT)
+    for key in (True, 0.0, "0", 2**64):
+        with pytest.raises(TypeError, match=f"`rng_key` must be one typed JAX key, or .*; got {key!r}"):
+            ImpactModel(kernel, key, SVI_OBJECT)
+    for seed in (3, np.int64(3)):
+        assert ImpactModel(kernel, seed, SVI_OBJECT).rng_key == random.key(3)
     with pytest.warns(UserWarning, match="legacy `uint32` key was converted"):
         model = ImpactModel(kernel, jnp.array([0, 3], jnp.uint32), SVI_OBJECT)
     assert model.rng_key == random.key(3)

@@ -258,7 +258,7 @@ def test_not_fitted():
         ({"y": None}, TypeError, "`y` must be an array; got None"),
         ({"y": np.ones(3, np.float32)}, ValueError, "must have the same number of rows.*`X`: 50, `y`: 3"),
         ({"batch_size": 0}, ValueError, "`batch_size` must be a positive integer; got 0"),
-        ({"rng_key": 0}, TypeError, "`rng_key` must be one typed JAX key; got 0"),
+        ({"rng_key": 0.5}, TypeError, "`rng_key` must be one typed JAX key, or .*; got 0.5"),
         ({"c": 0}, TypeError, "Unknown kernel argument"),
     ],
 )

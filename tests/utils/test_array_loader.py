@@ -277,8 +277,8 @@ def test_invalid_batch_size_raises(batch_size):
     [
         ((X, KEY), {}, r"`dataset` must be an ArrayDataset; got ndarray\. .*ArrayLoader\(ArrayDataset\(X=X, y=y\)"),
         (({"X": X}, KEY), {}, "`dataset` must be an ArrayDataset; got dict"),
-        ((ArrayDataset(X=X), 0), {}, r"`rng_key` must be one typed JAX key; got 0\. .*jax\.random\.key"),
-        ((ArrayDataset(X=X), random.split(KEY, 2)), {}, "`rng_key` must be one typed JAX key; got an array"),
+        ((ArrayDataset(X=X), 0.5), {}, r"`rng_key` must be one typed JAX key, or .*; got 0\.5\. .*a number"),
+        ((ArrayDataset(X=X), random.split(KEY, 2)), {}, "`rng_key` must be one typed JAX key, or .*; got an array"),
         ((ArrayDataset(X=X), KEY), {"device": "cpu"}, r"`device` must be a jax\.Device.*got 'cpu'\. .*jax\.devices"),
         ((ArrayDataset(X=X), KEY), {"device": jax.devices()}, r"`device` must be a jax\.Device"),
     ],

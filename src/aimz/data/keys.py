@@ -15,7 +15,9 @@ GENERATOR = "threefry2x32"
 
 
 def check_key(key: Any) -> jax.Array:
-    """Return ``key`` as a typed key of the default generator; raise ``TypeError`` if it is not a key."""
+    """Return ``key`` as a typed key of the default generator; raise ``TypeError`` if it is neither a key nor a seed."""
+    if isinstance(key, int | np.integer) and not isinstance(key, bool) and -(2**63) <= key < 2**63:
+        return jax.random.key(int(key), impl=GENERATOR)
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
         if str(jax.random.key_impl(key)) == GENERATOR:
             return key
@@ -38,7 +40,7 @@ def check_key(key: Any) -> jax.Array:
         )
         return jax.random.wrap_key_data(jnp.asarray(key), impl=GENERATOR)
     got = f"an array of dtype {key.dtype}, shape {key.shape}" if hasattr(key, "dtype") else repr(key)
-    msg = f"`rng_key` must be one typed JAX key; got {got}. Make one with `jax.random.key(seed)`."
+    msg = f"`rng_key` must be one typed JAX key, or a whole number as its seed; got {got}. Pass a number, such as 0."
     raise TypeError(msg)
 
 

@@ -103,7 +103,7 @@ def run_on_cluster(
     running: dict[Future[Any], _Range] = {}
     retries: deque[_Range] = deque()
     at, rate, workers = 0, None, _Workers(client)
-    bar = ProgressBar(total=ranges.length, unit=" rows", desc=progress, disable=progress is None, delay=0.5)
+    bar = ProgressBar(total=ranges.length, unit=" rows", desc=progress, disable=progress is None)
     with bar:
         try:
             while running or retries or at < ranges.length:

@@ -134,7 +134,7 @@ class MultiHostExecutor:
         if not options.verify_only:
             part = _shared_writer(store, n_obs) if stored else _part(store, first, last)
         hidden = options.progress is None or not process_group.is_coordinator
-        with ProgressBar(total=n_obs, unit=" rows", desc=options.progress, disable=hidden, delay=0.5) as bar:
+        with ProgressBar(total=n_obs, unit=" rows", desc=options.progress, disable=hidden) as bar:
             for number, (start, stop) in enumerate(ranges, 1):
                 digests = RangeDigests(runner, options.known or {})
                 if sent and not options.verify_only:

@@ -1,6 +1,6 @@
 """Interface of a fit: run, draw, save and restore."""
 
-__all__ = ["Fit", "KernelContext", "VIResult"]
+__all__ = ["Fit", "KernelContext", "Outcome", "VIResult"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +14,7 @@ from numpyro.infer.svi import SVIState
 
 from aimz.data import KernelArguments, Posterior
 from aimz.errors import NotFittedError
+from aimz.inference.choice import Choice
 from aimz.kernel import AbstractCall, KernelSpec
 
 
@@ -36,12 +37,25 @@ class KernelContext:
     """Tree of shapes of each parameter that belongs to the kernel."""
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """Outcome of the last run of a fit."""
+
+    settled: bool | None = None
+    """Whether its posterior can be relied on; None if it is not known."""
+    text: str = ""
+    """Number of steps or draws and, if it has not settled, the reason."""
+
+
 class Fit(ABC):
     """An inference object and the state of its fit."""
 
     inference: SVI | MCMC | None
     kind: str
-    """Name of the inference method: "SVI" or "MCMC"."""
+    """Name of the inference method: "SVI" or "MCMC"; "deferred" until it is chosen."""
+    choice: Choice | None = None
+    """Choice of the inference, unless the user passed an object."""
+    outcome = Outcome()
     vi_state: SVIState | None = None
     vi_result: VIResult | None = None
 
@@ -71,11 +85,14 @@ class Fit(ABC):
         spec: KernelSpec,
         key: jax.Array,
         *,
-        num_steps: int,
+        num_steps: int | None,
         num_samples: int,
         progress: bool,
     ) -> Posterior:
-        """Fit to the data of ``call`` and return draws of the latent sites."""
+        """Fit to the data of ``call`` and return draws of the latent sites.
+
+        Without ``num_steps``, SVI runs until it has settled.
+        """
 
     @abstractmethod
     def check_sample(self, call: KernelArguments | None) -> None:

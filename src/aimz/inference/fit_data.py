@@ -32,9 +32,13 @@ class FitData:
         """Return the data of a fit to ``call``; arrays are not copied."""
         inputs = {name: array for name, array in call.arrays.items() if name != param_output}
         digests = {name: (tuple(array.shape), call.fingerprint(name)) for name, array in inputs.items()}
-        # Tables in memory are read when needed, but are kept by reference.
-        lazy = any(rows.is_lazy and (rows.is_stored or not isinstance(rows, LazyArray)) for rows in call.rows.values())
-        return FitData(digests, call.arrays[param_output], None if lazy else call, call.static, call.index)
+        kept = None if FitData.is_stored(call) else call
+        return FitData(digests, call.arrays[param_output], kept, call.static, call.index)
+
+    @staticmethod
+    def is_stored(call: KernelArguments) -> bool:
+        """Return whether some rows are not in memory; tables in memory are read when needed, but kept by reference."""
+        return any(rows.is_lazy and (rows.is_stored or not isinstance(rows, LazyArray)) for rows in call.rows.values())
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state to pickle, without the input data and arguments that are not plain values."""

@@ -41,6 +41,8 @@ class MCMCFit(Fit):
         self._sampler = copy(inference.sampler)
         self._restored: Any = None
         """Last state of the chains, if read from a file."""
+        self._start: Any = None
+        """Unconstrained values from which each chain starts; None for the sampler's own strategy."""
 
     @property
     def _last_state(self) -> Any:
@@ -85,12 +87,12 @@ class MCMCFit(Fit):
         spec: KernelSpec,
         key: jax.Array,
         *,
-        num_steps: int,
+        num_steps: int | None,
         num_samples: int,
         progress: bool,
     ) -> Posterior:
         """Run warm-up and sampling with the settings of the MCMC object."""
-        return self._run(call, spec, key, latents=spec.latent_sites, progress=progress)
+        return self._run(call, spec, key, latents=spec.latent_sites, progress=progress, init_params=self._start)
 
     def check_sample(self, call: KernelArguments | None) -> None:
         """Raise if there are no chains to continue, or no data."""
@@ -167,7 +169,14 @@ class MCMCFit(Fit):
             raise SavedModelError(msg) from error
 
     def _run(
-        self, call: KernelArguments, spec: KernelSpec, key: jax.Array, *, latents: Iterable[str], progress: bool
+        self,
+        call: KernelArguments,
+        spec: KernelSpec,
+        key: jax.Array,
+        *,
+        latents: Iterable[str],
+        progress: bool,
+        init_params: Any = None,
     ) -> Posterior:
         mcmc = self.inference
         # Deterministic sites are recomputed by predictions; with a row axis their draws would exhaust the memory.
@@ -178,7 +187,7 @@ class MCMCFit(Fit):
         before, mcmc.progress_bar = mcmc.progress_bar, progress
         try:
             arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
-            mcmc.run(key, extra_fields=tuple(fields), **arrays, **call.static)
+            mcmc.run(key, extra_fields=tuple(fields), init_params=init_params, **arrays, **call.static)
             self._restored = None
         finally:
             mcmc.progress_bar, mcmc.sampler = before, copy(self._sampler)

@@ -33,6 +33,8 @@ class MinibatchPlan:
     """Sites whose log density is scaled by ``n_obs / batch_size``."""
     epochs: int
     progress: bool
+    epochs_per_round: int | None = None
+    """Number of epochs after which the fit ends if it has settled; None to run all epochs."""
     on_epoch_end: Callable[[int, float], Any] | None = None
     checkpoint_dir: Path | None = None
     described: Mapping[str, str] = field(default_factory=dict)

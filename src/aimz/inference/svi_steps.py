@@ -79,33 +79,30 @@ class SVIPrograms:
         self.begin(None, call, jax.random.key(0))
 
     def run(
-        self, state: SVIState | None, call: KernelArguments, *, num_steps: int, key: jax.Array, progress: bool
-    ) -> tuple[SVIState, np.ndarray]:
-        """Run ``num_steps`` steps on the same data and return the new state and the loss of each step.
+        self, state: SVIState, call: KernelArguments, *, num_steps: int, bar: ProgressBar
+    ) -> tuple[SVIState, np.ndarray, bool]:
+        """Run ``num_steps`` steps on the same data; return the new state, the losses, and if one was not finite.
 
         A step whose loss or gradient is not finite ends the run. Its loss is the last, but the state is the one before.
         """
         arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
         losses: list[np.ndarray] = []
-        done, pace = 0, Pace()
-        # The bar is shown first: setting up a guide can take longer than a thousand steps.
-        with ProgressBar(total=num_steps, disable=not progress, unit="step", desc="SVI, setting up") as bar:
-            state = self.begin(state, call, key)
-            loop = self.loop(call.static)
-            bar.set_description("SVI", refresh=False)
-            while done < num_steps:
-                started = time.perf_counter()
-                n_steps = min(pace.steps, num_steps - done)
-                state, values, taken, bad = loop(state, arrays, 1.0, n_steps, 0, 1, np.False_)
-                losses.append(np.asarray(values)[: int(taken)])
-                done += int(taken)
-                bar.update(int(taken))
-                bar.set_postfix(loss=f"{losses[-1][-1]:.4g}", refresh=False)
-                if bad:
-                    warn_not_finite(f"at step {done} of {num_steps}; the run stops there")
-                    break
-                pace.update(n_steps, time.perf_counter() - started)
-        return state, np.concatenate(losses)
+        done, pace, bad = 0, Pace(), False
+        loop = self.loop(call.static)
+        while done < num_steps and not bad:
+            started = time.perf_counter()
+            n_steps = min(pace.steps, num_steps - done)
+            state, values, taken, stopped = loop(state, arrays, 1.0, n_steps, 0, 1, np.False_)
+            losses.append(np.asarray(values)[: int(taken)])
+            done, bad = done + int(taken), bool(stopped)
+            if not bar.n:
+                bar.restart_clock()
+            bar.update(int(taken))
+            bar.set_postfix(loss=f"{losses[-1][-1]:.4g}", refresh=False)
+            if bad:
+                warn_not_finite(f"at step {done} of {num_steps}; the run stops there")
+            pace.update(n_steps, time.perf_counter() - started)
+        return state, np.concatenate(losses), bad
 
     def one_step(self, static: Mapping[str, object], names: frozenset[str]) -> Callable[..., Any]:
         """Return one compiled step: ``f(state, arrays, scale) -> (state, loss, is_finite)``."""

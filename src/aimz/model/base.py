@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 from numpyro.infer import MCMC, SVI
@@ -87,8 +87,8 @@ class ModelBase:
     def __init__(
         self,
         kernel: Kernel,
-        rng_key: jax.Array,
-        inference: SVI | MCMC | None = None,
+        rng_key: int | jax.Array,
+        inference: SVI | MCMC | Literal["nuts", "svi"] | None = None,
         *,
         svi: SVI | None = None,
         param_input: str = "X",
@@ -125,7 +125,7 @@ class ModelBase:
 
     @property
     def inference(self) -> SVI | MCMC | None:
-        """Inference object of the model; None if the model was loaded without one."""
+        """Inference object of the model; None until it is chosen, or if the model was loaded without one."""
         return self._fit.inference
 
     @property

@@ -2,9 +2,9 @@
 
 __all__ = ["FittingMethods"]
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+import sys
+import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
@@ -12,28 +12,40 @@ import jax
 from aimz.data import check_count, check_flag, key_to_text
 from aimz.engine import KernelEngine, fit_support, with_outcome
 from aimz.errors import FitWarning, warn
-from aimz.inference import FitData, PosteriorOnly, SVIFit
-from aimz.model.base import ModelBase, optional_key
+from aimz.inference import (
+    CYCLE,
+    Fit,
+    FitData,
+    PosteriorOnly,
+    SVIFit,
+    check_chains,
+    fit_for_data,
+    judge_chains,
+    judge_guide,
+)
+from aimz.model.base import optional_key
+from aimz.model.fit_options import FitOptions, read_options
 from aimz.model.fitted_rows import FittedRows
 from aimz.model.fitted_support import with_support_of_fit
-from aimz.model.minibatch_checks import batch_scale
-from aimz.model.minibatch_fit import plan_fit, read_options, read_training
+from aimz.model.minibatch_fit import fits_at_once, plan_fit, read_training
+from aimz.model.training import TrainingMethods
 
 if TYPE_CHECKING:
     import os
 
-    from numpyro.infer.svi import SVIState
+
+_NUM_STEPS = 10000
 
 
-class FittingMethods(ModelBase):
-    """Fitting by SVI or MCMC, at once, in minibatches or step by step."""
+class FittingMethods(TrainingMethods):
+    """Fitting by SVI or MCMC, at once or in minibatches."""
 
     def fit_on_batch(
         self,
         X: Any,
         y: Any = None,
         *,
-        num_steps: int = 10000,
+        num_steps: int = _NUM_STEPS,
         num_samples: int = 1000,
         rng_key: jax.Array | None = None,
         progress: bool = True,
@@ -55,7 +67,8 @@ class FittingMethods(ModelBase):
         num_steps : int
             SVI: number of optimization steps.
         num_samples : int
-            SVI: number of posterior draws. MCMC uses the number configured in its object.
+            SVI: number of posterior draws. A chosen NUTS draws 500 in each of its 4 chains by default; an MCMC object
+            draws the number configured in it.
         rng_key : jax.Array, optional
             Key for this call; the model's own key then does not change.
         progress : bool
@@ -90,19 +103,52 @@ class FittingMethods(ModelBase):
         check_count(num_steps, "num_steps")
         check_count(num_samples, "num_samples")
         check_flag(progress, "progress")
-        with self._refit() as (engine, fit):
-            engine, _, y = with_outcome(engine, X, y)
-            call = engine.read_call(X, kwargs, output=y)
-            spec = engine.read_fit(call)
-            engine.check_data(call, spec)
-            fit.check_run(call, spec, num_samples=num_samples)
-            engine.remember_fit_data(call)
-            with self._key(rng_key) as key:
-                posterior = fit.run(call, spec, key, num_steps=num_steps, num_samples=num_samples, progress=progress)
-                posterior = with_support_of_fit(posterior, fit_support(call, self.param_output, engine.tables))
-                rows = FittedRows.of(X, y, kwargs, engine.parameters)
-                self._set_fit(engine, fit, posterior, FitData.of(call, self.param_output), rows)
+        with self._refit() as (engine, fit), self._key(rng_key) as key:
+            self._fit_at_once(
+                engine, fit, X, y, kwargs, key, num_steps=num_steps, num_samples=num_samples, progress=progress
+            )
         return self
+
+    def _fit_at_once(
+        self,
+        engine: KernelEngine,
+        fit: Any,
+        X: Any,
+        y: Any,
+        kwargs: Mapping[str, Any],
+        key: jax.Array,
+        *,
+        num_steps: int | None,
+        num_samples: int,
+        progress: bool,
+    ) -> None:
+        """Fit to all rows at once; without ``num_steps``, SVI runs until it has settled."""
+        started = time.perf_counter()
+        engine, _, y = with_outcome(engine, X, y)
+        call = engine.read_call(X, kwargs, output=y)
+        spec = engine.read_fit(call)
+        engine.check_data(call, spec)
+        cycle = num_steps if num_steps is not None and num_steps % CYCLE else CYCLE
+        fit = fit_for_data(fit, call, spec, in_batches=False, cycle=cycle)
+        fit.check_run(call, spec, num_samples=num_samples)
+        if num_steps not in (None, _NUM_STEPS) and not isinstance(fit, SVIFit):
+            warn(
+                f"The fit does not depend on `num_steps={num_steps}`, which is for SVI: MCMC draws as many times as "
+                "its object says. Pass `num_samples` to a chosen NUTS, or set it in the object.",
+                FitWarning,
+            )
+        engine.remember_fit_data(call)
+        posterior = fit.run(call, spec, key, num_steps=num_steps, num_samples=num_samples, progress=progress)
+        posterior = with_support_of_fit(posterior, fit_support(call, self.param_output, engine.tables))
+        rows = FittedRows.of(X, y, kwargs, engine.parameters)
+        self._set_fit(engine, fit, posterior, FitData.of(call, self.param_output), rows)
+        if isinstance(fit, SVIFit) and fit.choice is not None:
+            fit.outcome = judge_guide(fit, call, jax.random.fold_in(key, 3))
+        elif num_steps is None or fit.choice is not None:
+            dataset = self._groups_of(posterior, spec)["posterior"]
+            table = check_chains(posterior, dataset, f"{self.param_output}_unobserved")
+            fit.outcome = judge_chains(posterior, table)
+        report(fit, started, progress=progress)
 
     def fit(
         self,
@@ -113,7 +159,7 @@ class FittingMethods(ModelBase):
         rng_key: jax.Array | None = None,
         progress: bool = True,
         batch_size: int | None = None,
-        epochs: int = 1,
+        epochs: int | None = None,
         shuffle: bool = True,
         total_size: int | None = None,
         on_epoch_end: Callable[[int, float], Any] | None = None,
@@ -121,9 +167,18 @@ class FittingMethods(ModelBase):
         args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Fit in minibatches by SVI, and draw from the posterior of the whole data.
+        """Fit by SVI or MCMC until the fit has settled, and draw from the posterior of the whole data.
 
-        In a step with ``B`` of ``n_obs`` rows, the log density of each site with a row axis is multiplied by
+        A chosen inference starts with its choice; see "Inference" in :class:`ImpactModel`. MCMC runs as in
+        :meth:`fit_on_batch`. Without ``epochs`` and ``batch_size``, SVI runs in rounds of 1,000 steps (of at least an
+        epoch in minibatches) until it has settled, for 20 rounds at most: an optimizer of the user until its loss no
+        longer falls; a chosen one until neither the loss nor the mean or standard deviation of any latent value
+        changes between two rounds. Steps use all rows if these are in memory and have at most two million values, or
+        if the kernel cannot be fitted in minibatches.
+
+        One line at the end reports whether the fit has settled, unless ``progress=False``.
+
+        In a minibatch of ``B`` of ``n_obs`` rows, the log density of each site with a row axis is multiplied by
         ``n_obs / B``, in model and guide, so that each loss is an unbiased estimate of the negative ELBO of the whole
         data [1]_. A plate with a ``size`` and a ``subsample_size`` scales its sites itself and is left unchanged. If
         minibatches would give another posterior than all rows, the method raises before the first step.
@@ -137,7 +192,8 @@ class FittingMethods(ModelBase):
         y : array_like of shape (n_obs, ...), optional
             Output, or the name of its column, if ``X`` does not have it under the name of the kernel's parameter.
         num_samples : int
-            Number of posterior draws.
+            Number of posterior draws. A chosen NUTS draws 500 in each of its 4 chains by default; MCMC objects draw the
+            number configured in them.
         rng_key : jax.Array, optional
             Key for this call; the model's own key then does not change.
         progress : bool
@@ -146,8 +202,8 @@ class FittingMethods(ModelBase):
             Number of rows in a batch. The default is the batch size of a loader, the length of the first batch of an
             iterable, or, for arrays, the power of two between 64 and 4,096 that is closest to a hundredth of the rows.
             The last batch of an epoch may be shorter; its scale is then larger.
-        epochs : int
-            Number of passes over the data.
+        epochs : int, optional
+            Number of passes over the data, in minibatches. By default, as many as the loss needs to settle.
         shuffle : bool
             Whether to shuffle the rows of arrays in each epoch. Loaders and iterables determine their own order.
         total_size : int, optional
@@ -177,14 +233,17 @@ class FittingMethods(ModelBase):
         CheckpointError
             If the checkpoint is damaged, or was written with another kernel, guide, optimizer, key or data size.
         TypeError, ValueError
-            If the model is fitted by MCMC, data or arguments are invalid, or minibatches are not possible: the kernel
-            combines values of several rows, has a scalar ``factor`` of the rows, or the guide has a value for each row.
+            If options of minibatches are passed to a model fitted by MCMC, data or arguments are invalid, or
+            minibatches are requested and not possible: the kernel combines values of several rows, has a scalar
+            ``factor`` of the rows, or the guide has a value for each row.
             The model has then not changed.
 
         Warns
         -----
         FitWarning
-            If a step is not finite. The run then stops at the end of its epoch and keeps the last finite state. If
+            If the fit has not settled: SVI within its rounds, or chains by R-hat, effective sample size and
+            divergences, or if the normal guide of a chosen SVI differs from the posterior by importance weights. If a
+            step is not finite. The run then stops at the end of its epoch and keeps the last finite state. If
             a row of the data is not finite, another warning names it, and the model has no posterior. Also if the loss
             has not settled, as in :meth:`fit_on_batch`.
 
@@ -223,7 +282,6 @@ class FittingMethods(ModelBase):
         (True, True)
         """
         rng_key, kwargs = optional_key(rng_key), self._merged(kwargs, args)
-        self._require_svi("fit")
         check_count(num_samples, "num_samples")
         options = read_options(
             batch_size=batch_size,
@@ -234,148 +292,67 @@ class FittingMethods(ModelBase):
             on_epoch_end=on_epoch_end,
             checkpoint_dir=checkpoint_dir,
         )
+        if isinstance(self._fit, PosteriorOnly):
+            self._fit.require_inference("`fit`")
+        if options.in_batches:
+            self._require_svi("`fit` in batches")
         with self._refit() as (engine, fit), self._key(rng_key) as key:
-            key_steps, key_order, key_draws = jax.random.split(key, 3)
-            training = read_training(engine, X, y, kwargs, options, key_order)
-            plan, spec = plan_fit(engine, fit, training, options, key_to_text(key))
-            engine.remember_fit_data(plan.first)
-            posterior = observed = None
-            try:
-                with fit.begin_minibatches(plan, key_steps) as start:
-                    try:
-                        fit.run_minibatches(plan, start)
-                    finally:
-                        training.advance_loader()
-                where = training.first_not_finite() if fit.stopped else None
-                if where is None:
-                    draws = fit.draw_after(
-                        training.all_rows, plan.first, spec, key_draws, num_samples=num_samples, n_obs=training.n_obs
-                    )
-                    posterior, observed = training.described(draws), training.observed(plan.first, self.param_output)
-            finally:
-                # Also after an interruption, so that completed steps are kept, without the draws of other parameters.
-                if posterior is not None or fit.vi_state is not self._fit.vi_state:
-                    rows = FittedRows.of(X, y, kwargs, engine.parameters, interrupted=posterior is None)
-                    self._set_fit(engine, fit, posterior, self._stale_data() if posterior is None else observed, rows)
-            training.batches.rounding.warn(training.tables)
-            if where is not None:
-                warn(
-                    f"The fit stopped at data that are not finite, {where}, so the model is not fitted. Drop or "
-                    "repair such rows, and fit a new model.",
-                    FitWarning,
+            if fits_at_once(engine, fit, X, y, kwargs, options):
+                self._fit_at_once(
+                    engine, fit, X, y, kwargs, key, num_steps=None, num_samples=num_samples, progress=progress
                 )
+            else:
+                self._fit_in_batches(engine, fit, X, y, kwargs, key, options, num_samples)
         return self
 
-    def train_on_batch(
+    def _fit_in_batches(
         self,
+        engine: KernelEngine,
+        fit: Any,
         X: Any,
         y: Any,
-        rng_key: jax.Array | None = None,
-        *,
-        total_size: int | None = None,
-        args: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> "tuple[SVIState, jax.Array]":
-        """Run one step of SVI, for a custom training loop.
-
-        Parameters
-        ----------
-        X, y : array_like of shape (n_rows, ...)
-            Input and output of the batch.
-        rng_key : jax.Array, optional
-            Key of the step. The default is the key in the state, which each step renews; the very first step splits the
-            model's own key.
-        total_size : int, optional
-            Number of rows of the whole data, if the batch is a part of it. The log density of sites with a row axis is
-            then multiplied by ``total_size / n_rows``, as in :meth:`fit`. By default the batch is the whole data.
-        args : mapping of str to object, optional
-            Further arguments of the kernel by name, as ``**kwargs``; needed for names of parameters of this method.
-        **kwargs
-            Further arguments of the kernel.
-
-        Returns
-        -------
-        state : numpyro.infer.svi.SVIState
-            New state, also available as :attr:`vi_state`. It is the previous state if the loss or its gradient is not
-            finite.
-        loss : jax.Array of shape ()
-            Negative ELBO before the step. :attr:`vi_result` contains the losses of all steps.
-
-        Raises
-        ------
-        KernelValidationError
-            If the kernel does not observe the output.
-        TypeError, ValueError
-            If the model is fitted by MCMC, data or arguments are invalid, or minibatches are not possible.
-
-        Notes
-        -----
-        A step drops the posterior, whose draws belong to the previous parameters: predictions raise ``NotFittedError``
-        until ``model.set_posterior_sample(model.sample(return_datatree=False))`` sets it to draws from the guide.
-
-        Examples
-        --------
-        >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist
-        >>> from jax import random
-        >>> from numpyro.infer import SVI, Trace_ELBO
-        >>> from numpyro.infer.autoguide import AutoNormal
-        >>> from aimz import ImpactModel
-        >>> def kernel(X, y=None):
-        ...     b = numpyro.sample("b", dist.Normal(0.0, 5.0))
-        ...     with numpyro.plate("obs", X.shape[0]):
-        ...         numpyro.sample("y", dist.Normal(b * X, 1.0), obs=y)
-        >>> svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.1), Trace_ELBO())
-        >>> model = ImpactModel(kernel, random.key(0), svi)
-        >>> X = jnp.ones(10)
-        >>> for _ in range(3):
-        ...     state, loss = model.train_on_batch(X, 2 * X, total_size=1_000)
-        >>> len(model.vi_result.losses)
-        3
-        """
-        rng_key, kwargs = optional_key(rng_key), self._merged(kwargs, args)
-        self._require_svi("train_on_batch")
-        with self._refit() as (engine, fit):
-            engine, _, y = with_outcome(engine, X, y)
-            call = engine.read_call(X, kwargs, output=y)
-            spec = engine.read_fit(call)
-            engine.check_data(call, spec)
-            engine.remember_fit_data(call)
-            n_obs = call.n_obs if total_size is None else check_count(total_size, "total_size", 2**63 - 1)
-            if n_obs < call.n_obs:
-                msg = (
-                    f"`total_size` must be at least the rows of the batch, {call.n_obs}; got {total_size}. Pass the "
-                    "number of rows of the whole data."
+        kwargs: Mapping[str, Any],
+        key: jax.Array,
+        options: FitOptions,
+        num_samples: int,
+    ) -> None:
+        """Fit in minibatches by SVI."""
+        started = time.perf_counter()
+        key_steps, key_order, key_draws = jax.random.split(key, 3)
+        training = read_training(engine, X, y, kwargs, options, key_order)
+        fit, plan, spec = plan_fit(engine, fit, training, options, key_to_text(key))
+        engine.remember_fit_data(plan.first)
+        posterior = observed = None
+        try:
+            with fit.begin_minibatches(plan, key_steps) as start:
+                try:
+                    fit.run_minibatches(plan, start)
+                finally:
+                    training.advance_loader()
+            where = training.first_not_finite() if fit.stopped else None
+            if where is None:
+                draws = fit.draw_after(
+                    training.all_rows, plan.first, spec, key_draws, num_samples=num_samples, n_obs=training.n_obs
                 )
-                raise ValueError(msg)
-            names = batch_scale(engine, fit, call, spec, n_obs)
-            fit.check_run(replace(call, n_obs=n_obs), spec)
-            with self._key(rng_key) if fit.vi_state is None else nullcontext(rng_key) as key:
-                state, loss = fit.step(call, names, key, n_obs / call.n_obs)
-                rows = FittedRows(missing="its last step was `train_on_batch`, whose batch is not kept")
-                self._set_fit(engine, fit, None, self._stale_data(), rows)
-        return state, loss
-
-    @contextmanager
-    def _refit(self) -> Iterator[tuple[KernelEngine, Any]]:
-        """Yield copies of engine and fit for a further fit, which replace the model's when the posterior is set.
-
-        If the fit is not replaced, the inference object is restored. Fits of a model run one after another.
-        """
-        with self._shared.fitting:
-            fit, restore = self._fit.copy(), self._fit.restorer()
-            try:
-                yield self._engine.for_fit(restart=fit.vi_state is None), fit
-            finally:
-                if self._fit is not fit:
-                    restore()
-
-    def _require_svi(self, method: str) -> None:
-        """Raise if the fit is not by SVI."""
-        if isinstance(self._fit, PosteriorOnly):
-            self._fit.require_inference(f"`{method}`")
-        if not isinstance(self._fit, SVIFit):
-            msg = (
-                f"`{method}` requires SVI, but this model is fitted by MCMC, which needs all rows at once. Call "
-                "`fit_on_batch`."
+                posterior, observed = training.described(draws), training.observed(plan.first, self.param_output)
+        finally:
+            # Also after an interruption, so that completed steps are kept, without the draws of other parameters.
+            if posterior is not None or fit.vi_state is not self._fit.vi_state:
+                rows = FittedRows.of(X, y, kwargs, engine.parameters, interrupted=posterior is None)
+                self._set_fit(engine, fit, posterior, self._stale_data() if posterior is None else observed, rows)
+        training.batches.rounding.warn(training.tables)
+        if where is not None:
+            warn(
+                f"The fit stopped at data that are not finite, {where}, so the model is not fitted. Drop or "
+                "repair such rows, and fit a new model.",
+                FitWarning,
             )
-            raise TypeError(msg)
+        report(fit, started, progress=options.progress)
+
+
+def report(fit: Fit, started: float, *, progress: bool) -> None:
+    """Print one line about a fit that has ended, where the progress bar was."""
+    if progress and fit.outcome.settled is not None:
+        settled = "The fit has settled" if fit.outcome.settled else "The fit has NOT settled"
+        method = fit.kind if fit.choice is None else fit.choice.method.upper()
+        sys.stderr.write(f"{settled}: {method}, {fit.outcome.text}, {time.perf_counter() - started:.1f} s.\n")

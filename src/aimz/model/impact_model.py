@@ -3,21 +3,19 @@
 __all__ = ["ImpactModel"]
 
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from numpyro.infer import MCMC, SVI
 
 from aimz.data import check_flag, read_input_dir, read_output_dir
 from aimz.engine import with_outcome
-from aimz.inference import PosteriorOnly, make_fit
+from aimz.inference import make_fit
 from aimz.model.base import LIVE_MODELS, on_snapshot
+from aimz.model.checking import CheckingMethods
 from aimz.model.counterfactuals import CounterfactualMethods
 from aimz.model.decisions import DecisionMethod
 from aimz.model.fitting import FittingMethods
 from aimz.model.mediation import MediationMethods
-from aimz.model.posterior import PosteriorMethods
-from aimz.model.prediction import PredictionMethods
 from aimz.model.representation import ModelSummary, describe, description, html, summary
 from aimz.model.saving import ModelState, read_model, write_model
 from aimz.model.scoring import ScoringMethods
@@ -29,8 +27,7 @@ if TYPE_CHECKING:
 
 class ImpactModel(
     FittingMethods,
-    PosteriorMethods,
-    PredictionMethods,
+    CheckingMethods,
     ScoringMethods,
     DecisionMethod,
     MediationMethods,
@@ -43,11 +40,11 @@ class ImpactModel(
     kernel : callable
         NumPyro model. It has a parameter for the input (without default), a parameter for the output (default None) and
         any number of further parameters, but neither ``*args`` nor ``**kwargs``.
-    rng_key : jax.Array
-        Typed PRNG key (:func:`jax.random.key`). Each call that needs randomness and has no ``rng_key`` of its own
-        splits this key once.
-    inference : numpyro.infer.SVI or numpyro.infer.MCMC
-        Inference object that fits the kernel.
+    rng_key : int or jax.Array
+        Seed, or typed PRNG key (:func:`jax.random.key`). Each call that needs randomness and has no ``rng_key`` of its
+        own splits this key once.
+    inference : {"nuts", "svi"}, numpyro.infer.SVI or numpyro.infer.MCMC, optional
+        Inference that fits the kernel. By default it is chosen at the first fit; see "Inference" in the notes.
     svi : numpyro.infer.SVI
         Alternative name of ``inference``.
     param_input, param_output : str
@@ -60,10 +57,20 @@ class ImpactModel(
     KernelValidationError
         If the kernel's signature is not supported; also a :class:`ValueError`.
     TypeError
-        If ``rng_key`` is not a typed key, or if both or neither of ``inference`` and ``svi`` are passed.
+        If ``rng_key`` is neither a seed nor a typed key, if both ``inference`` and ``svi`` are passed, or if
+        ``inference`` is neither a name nor an object of NumPyro.
 
     Notes
     -----
+    *Inference.* Without ``inference``, the first fit chooses NUTS with four vectorized chains of 500 draws if all rows
+    are in memory, one evaluation of the log density takes at most a million operations, and there are at most 500
+    latent values, no sites to optimize (``param``, modules, mutable state), and no noise in the kernel (subsampled
+    plates, dropout). Otherwise it chooses SVI with a normal guide (full rank up to 500 latent values, else rank 20).
+    Both start from a normal approximation of the posterior, which gives the sampler its metric and the optimizer its
+    units, so that covariates may have any scale. The learning rate decays in cycles, until neither the loss nor the
+    mean or the standard deviation of any latent value changes between two of them. The choice and its reason are in the
+    text of the model and in :meth:`describe`, and are saved with it.
+
     *Arrays.* The first axis of the input, the output and every further array is the row axis, of length ``n_obs``.
     Lists of strings, and lists and tuples of numbers, with one entry for each row are arrays, too. Arguments that are
     not arrays (numbers, strings, other lists and tuples) are passed to the kernel unchanged. ``args={"store": store}``
@@ -277,7 +284,8 @@ class ImpactModel(
             Kernel that was fitted.
         inference : numpyro.infer.SVI or numpyro.infer.MCMC, optional
             Inference object constructed as for the fit. An SVI object that has run is copied, because it is initialized
-            for other data. Without ``inference``, the model can predict, compare and score, but not be fitted.
+            for other data. A chosen inference is restored without it. A model that was fitted with an object and is
+            loaded without can predict, compare and score, but not be fitted.
         arguments : mapping of str to object, optional
             Arguments with which the kernel was called and which are neither arrays nor plain values, such as functions.
 
@@ -302,9 +310,8 @@ class ImpactModel(
             If the kernel has the same sites but computes something else; or if bounds of parameters or latent sites may
             depend on the data, in which case they are set by the first data that the loaded model is fitted to.
         """
-        make = PosteriorOnly if inference is None else partial(make_fit, kernel, inference, None)
         model = cls.__new__(cls)
-        fit = make()
+        fit = None if inference is None else make_fit(kernel, inference, None)
         model._set_state(read_model(read_input_dir(path, "path"), kernel, fit, arguments or {}))
         return model
 
@@ -317,4 +324,4 @@ class ImpactModel(
 
     def _summary(self) -> ModelSummary:
         """Return the facts that the representations show."""
-        return ModelSummary(self._engine.signature, self.inference, self._posterior, self.kernel_spec, self.temp_dir)
+        return ModelSummary(self._engine.signature, self._fit, self._posterior, self.kernel_spec, self.temp_dir)

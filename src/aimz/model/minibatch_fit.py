@@ -1,11 +1,11 @@
 """Data, options and plan of a fit in minibatches."""
 
-__all__ = ["plan_fit", "read_options", "read_training"]
+__all__ = ["fits_at_once", "plan_fit", "read_training"]
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from math import prod
 from typing import Any, Never
 
 import jax
@@ -21,8 +21,6 @@ from aimz.data import (
     KernelArguments,
     LazyArray,
     Posterior,
-    check_count,
-    check_flag,
     count_rows,
     fingerprint,
     is_array,
@@ -32,18 +30,20 @@ from aimz.data import (
     open_chunked_table,
     open_table,
     read_call,
-    read_output_dir,
     with_categories,
 )
 from aimz.engine import KernelEngine, check_used, versions, with_counts, with_outcome
-from aimz.inference import FitData, MinibatchPlan, SVIFit
+from aimz.inference import DeferredFit, Fit, FitData, MCMCFit, MinibatchPlan, SVIFit, fit_for_data
 from aimz.kernel import KernelSpec
+from aimz.model.fit_options import Epochs, FitOptions
 from aimz.model.fitted_support import observe_support, with_support_of_fit
 from aimz.model.minibatch_checks import batch_scale, check_batch
 from aimz.utils.data import ArrayDataset, ArrayLoader
 
 _MAX_DIGEST_BYTES = 2**28
 """Bytes in files that are read once more for their fingerprints."""
+_MAX_AT_ONCE = 2**21
+"""Number of values of all arrays, about 100,000 rows of 20 columns, up to which SVI uses all rows in each step."""
 _PIECE = 2**16
 """Number of rows that are searched together."""
 
@@ -68,6 +68,8 @@ class TrainingData:
     """Loader whose epochs are used, if there is one."""
     index: Any = None
     """Labels of the rows, if the input has any."""
+    once: bool = False
+    """Whether the rows can be read only once, in one epoch."""
     reordered: bool = False
     """Whether the order of the rows may differ between epochs, even within a single batch of all rows."""
 
@@ -121,50 +123,6 @@ class TrainingData:
     def n_obs(self) -> int:
         """Number of rows of the whole data."""
         return self.batches.n_obs
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """Options of a fit in minibatches, checked."""
-
-    batch_size: int | None
-    epochs: int
-    shuffle: bool
-    total_size: int | None
-    progress: bool
-    on_epoch_end: Callable[[int, float], Any] | None
-    checkpoint_dir: Path | None
-
-
-def read_options(
-    *,
-    batch_size: Any,
-    epochs: Any,
-    shuffle: Any,
-    total_size: Any,
-    progress: Any,
-    on_epoch_end: Any,
-    checkpoint_dir: Any,
-) -> FitOptions:
-    """Check the options of a fit.
-
-    Raises
-    ------
-    TypeError, ValueError, OSError
-        If an option has the wrong type or value, or the directory cannot be written.
-    """
-    if on_epoch_end is not None and not callable(on_epoch_end):
-        msg = f"`on_epoch_end` must be a function of the epoch and its loss; got {on_epoch_end!r}. Pass one, or None."
-        raise TypeError(msg)
-    return FitOptions(
-        batch_size=None if batch_size is None else check_count(batch_size, "batch_size"),
-        epochs=check_count(epochs, "epochs"),
-        shuffle=check_flag(shuffle, "shuffle"),
-        total_size=None if total_size is None else check_count(total_size, "total_size", 2**63 - 1),
-        progress=check_flag(progress, "progress"),
-        on_epoch_end=on_epoch_end,
-        checkpoint_dir=None if checkpoint_dir is None else read_output_dir(checkpoint_dir, "checkpoint_dir"),
-    )
 
 
 def read_training(
@@ -225,6 +183,33 @@ def read_training(
     return TrainingData(batches, static, rows, *labels, order_text, loader, index=call.index)
 
 
+def fits_at_once(
+    engine: KernelEngine, fit: Fit, X: Any, y: Any, kwargs: Mapping[str, Any], options: FitOptions
+) -> bool:
+    """Return whether all rows are fitted at once: by MCMC, or if they are in memory and few enough, or inseparable."""
+    if isinstance(fit, MCMCFit) or (isinstance(fit, DeferredFit) and fit.requested == "nuts"):
+        return True
+    engine, X, y = with_outcome(engine, X, y)
+    source = open_chunked_table(X, engine.parameters) or X
+    if (
+        options.in_batches
+        or isinstance(X, ArrayDataset | ArrayLoader)
+        or _yields_batches(source, engine.signature.param_input)
+    ):
+        return False
+    call = engine.read_call(X, kwargs, in_parts=True, output=y)
+    if FitData.is_stored(call):
+        return False
+    if sum(prod(array.shape) for array in call.arrays.values()) <= _MAX_AT_ONCE:
+        return True
+    training = read_training(engine, X, y, kwargs, options, jax.random.key(0))
+    try:
+        plan_fit(engine, fit, training, options, "")
+    except ValueError:  # rows depend on one another, or have latent values
+        return True
+    return False
+
+
 def _yields_batches(X: Any, name: str) -> bool:
     """Return whether the input is read as an iterable of batches."""
     return isinstance(X, ChunkedTable) or (open_table(X, name) is None and is_batches(X))
@@ -249,7 +234,7 @@ def _of_iterable(engine: KernelEngine, X: Any, kwargs: Mapping[str, Any], option
         )
         raise TypeError(msg)
     once = isinstance(X, Iterator)
-    if once and options.epochs > 1:
+    if once and options.epochs not in (None, 1):
         msg = (
             f"`epochs` must be 1 for an iterator, which can be read only once; got {options.epochs}. Pass an iterable "
             "that can be read repeatedly: a loader, a list, an object whose `__iter__` returns a new generator."
@@ -269,11 +254,10 @@ def _of_iterable(engine: KernelEngine, X: Any, kwargs: Mapping[str, Any], option
     batches = IterableBatches(X, parameters, size, count)
     shuffled = is_shuffled(X)
     order = {"order": "of the iterable, shuffled" if shuffled else "of the iterable"}
-    reordered = shuffled or (options.epochs > 1 and not isinstance(X, list | tuple))
+    reordered = shuffled or (options.epochs != 1 and not isinstance(X, list | tuple))
     static = with_counts(kwargs, batches.categories, engine.signature)
-    return TrainingData(
-        batches, static, None, batches.tables, batches.axes, batches.categories, order, reordered=reordered
-    )
+    labels = batches.tables, batches.axes, batches.categories
+    return TrainingData(batches, static, None, *labels, order, once=once, reordered=reordered)
 
 
 def _length(X: Iterable[Any]) -> int | None:
@@ -316,9 +300,9 @@ def _check_data(engine: KernelEngine, call: KernelArguments, spec: KernelSpec, t
 
 
 def plan_fit(
-    engine: KernelEngine, fit: SVIFit, training: TrainingData, options: FitOptions, key_text: str
-) -> tuple[MinibatchPlan, KernelSpec]:
-    """Return the plan of the fit and the structure of the kernel.
+    engine: KernelEngine, fit: Fit, training: TrainingData, options: FitOptions, key_text: str
+) -> tuple[SVIFit, MinibatchPlan, KernelSpec]:
+    """Return the fit, its plan and the structure of the kernel.
 
     Raises
     ------
@@ -336,6 +320,10 @@ def plan_fit(
     call = check_used(replace(call, categories=training.categories), engine.reader)
     spec = engine.read_fit(call)
     _check_data(engine, call, spec, training)
+    steps, scale = -(-training.n_obs // batches.batch_size), training.n_obs / call.n_obs
+    rounds = Epochs.of(1 if training.once else options.epochs, steps, scale)
+    fit = fit_for_data(fit, call, spec, in_batches=True, cycle=rounds.cycle)
+    assert isinstance(fit, SVIFit)
     scaled = batch_scale(engine, fit, call, spec, training.n_obs)
     if training.reordered and training.n_obs <= call.n_obs:
         check_batch(engine, fit, call, spec, training.n_obs)  # raises if the order of the rows matters
@@ -356,10 +344,11 @@ def plan_fit(
         batches,
         call,
         scaled,
-        options.epochs,
+        rounds.total,
         progress=options.progress,
+        epochs_per_round=rounds.per_round,
         on_epoch_end=options.on_epoch_end,
         checkpoint_dir=options.checkpoint_dir,
         described=described,
     )
-    return plan, spec
+    return fit, plan, spec

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from numpyro.infer import MCMC, SVI
+from numpyro.infer import SVI
 
 from aimz.data import Posterior
+from aimz.inference import DeferredFit, Fit
 from aimz.kernel import (
     COLUMNS,
     WIDTH,
@@ -30,7 +31,7 @@ class ModelSummary:
     """Facts about a model that its representations show."""
 
     signature: KernelSignature
-    inference: SVI | MCMC | None
+    fit: Fit
     posterior: Posterior | None
     spec: KernelSpec | None
     directory: str | None
@@ -39,7 +40,11 @@ class ModelSummary:
 
 def _inference(model: ModelSummary) -> str:
     """Return the inference object and its guide or sampler as a text."""
-    inference = model.inference
+    inference, choice = model.fit.inference, model.fit.choice
+    if isinstance(model.fit, DeferredFit):
+        return f"{model.fit.requested.upper()}, as requested" if model.fit.requested else "chosen at the first fit"
+    if choice is not None:
+        return choice.description
     if isinstance(inference, SVI):
         guide = inference.guide
         return f"{type(inference).__name__} with guide {getattr(guide, '__name__', type(guide).__name__)}"
@@ -54,10 +59,19 @@ def _facts(model: ModelSummary) -> list[tuple[str, str]]:
         ("Kernel", model.signature.kernel),
         ("Input, output", f"{model.signature.param_input}, {model.signature.param_output}"),
         ("Inference", _inference(model)),
-        ("Fitted", f"yes, {model.posterior.n_draws} posterior draws" if model.posterior else "no"),
+        ("Fitted", _fitted(model)),
         *([("Results", f"{model.directory} (temporary)")] if model.directory else []),
         ("Sites", ", ".join(map(_label, model.spec.sites)) if model.spec else "not traced yet"),
     ]
+
+
+def _fitted(model: ModelSummary) -> str:
+    """Return whether there is a posterior, and whether the fit has settled."""
+    if model.posterior is None:
+        return "no"
+    settled = {True: ", settled", False: ", NOT settled", None: ""}[model.fit.outcome.settled]
+    text = f" ({model.fit.outcome.text})" if model.fit.outcome.text else ""
+    return f"yes, {model.posterior.n_draws} posterior draws{settled}{text}"
 
 
 def _label(site: Site) -> str:
@@ -129,6 +143,7 @@ def description(model: ModelSummary, dims: Mapping[str, tuple[str, ...]]) -> dic
         "return_sites": None if spec is None else list(spec.return_sites),
         "row_dim": None if spec is None else spec.row_dim,
         "inference": _inference(model),
+        "settled": model.fit.outcome.settled,
         "chains": None if posterior is None else posterior.num_chains,
         "draws": None if posterior is None else posterior.n_draws // posterior.num_chains,
     }

@@ -5,7 +5,7 @@ __all__ = ["ModelState", "read_model", "write_model"]
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import filterfalse
 from pathlib import Path
@@ -19,7 +19,7 @@ from aimz._distribution import VERSION
 from aimz.data import Posterior, check_key, is_array, key_from_text, key_to_text, read_draws
 from aimz.engine import KernelEngine, declared_categories
 from aimz.errors import OutputWarning, SavedModelError, warn
-from aimz.inference import Fit, FitData, KernelContext
+from aimz.inference import DeferredFit, Fit, FitData, KernelContext, Outcome, restored_fit
 from aimz.kernel import AbstractCall, KernelSignature, KernelSpec, is_storable, kernel_digest
 from aimz.model.fitted_support import read_support, with_support_of_fit, write_support
 from aimz.model.results import ResultBuilder
@@ -74,6 +74,8 @@ def write_model(path: Path, model: ModelState, *, overwrite: bool) -> None:
     arrays: dict[str, np.ndarray] = {}
     engine, posterior, observed = model.engine, model.posterior, model.observed
     fit = model.fit.write(arrays)
+    if model.fit.choice is not None:
+        fit["outcome"] = asdict(model.fit.outcome)
     if engine.example is None and any(needs_template(fit.get(part)) for part in ("params", "state")):
         msg = (
             "Some parameters of this kernel are objects of custom classes, which can only be restored with a recorded "
@@ -170,8 +172,8 @@ def _write_observed(observed: FitData, arrays: dict[str, np.ndarray]) -> dict[st
     }
 
 
-def read_model(path: Path, kernel: Kernel, fit: Fit, arguments: Mapping[str, Any]) -> ModelState:
-    """Read the state of a model; the state of the fit is restored in ``fit``.
+def read_model(path: Path, kernel: Kernel, fit: Fit | None, arguments: Mapping[str, Any]) -> ModelState:
+    """Read the state of a model; the state of the fit is restored in ``fit``, or in one by the saved choice.
 
     ``arguments`` are arguments of the kernel that are not in the files, such as functions.
 
@@ -210,12 +212,14 @@ def read_model(path: Path, kernel: Kernel, fit: Fit, arguments: Mapping[str, Any
     engine.whole = frozenset(name for name, value in static.items() if is_array(value) and np.ndim(value))
     static |= {name: jnp.asarray(static[name]) for name in engine.whole}
     params: dict[str, Any] = {}
+    fit = restored_fit(kernel, content["fit"], spec) if fit is None else fit
     _check_kind(fit, kind)
     if example is not None:
         _check_kernel(engine, example, static, saved)
         params = engine.reader.param_shapes(example.arrays, static, example.spec)
     with _reporting_damage(path):
         fit.read(content["fit"], arrays, KernelContext(example, static, params))
+        fit.outcome = Outcome(**content["fit"].get("outcome", {}))
     if example is not None and digest is not None and _traces_identically(versions):
         _warn_if_other_program(digest, kernel, example, static)
     engine.reader.spec, engine.example = spec, example
@@ -258,7 +262,7 @@ def _check_settings(settings: Mapping[str, bool]) -> None:
 
 def _check_kind(fit: Fit, saved: str) -> None:
     """Check that the inference object is of the saved kind."""
-    if fit.inference is not None and fit.kind != saved:
+    if fit.inference is not None and saved not in (fit.kind, DeferredFit.kind):
         msg = (
             f"The model was fitted by {saved}; got {fit.kind}. Pass an inference object constructed as for the fit, or "
             "None; for another inference, create a new ImpactModel."

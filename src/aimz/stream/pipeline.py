@@ -59,7 +59,7 @@ def run(request: StreamRequest, store: "ResultStore | StorePart", start: int = 0
     reached, begun = start, False
     unit = "rows" if plan.axis == "obs" else "draws"
     hidden = request.progress is None
-    bar = ProgressBar(total=plan.length, unit=f" {unit}", desc=request.progress, disable=hidden, delay=0.5)
+    bar = ProgressBar(total=plan.length, unit=f" {unit}", desc=request.progress, disable=hidden)
     with bar, Writer(store) as writer:
 
         def write_oldest() -> None:
