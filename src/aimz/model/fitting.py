@@ -142,8 +142,9 @@ class FittingMethods(TrainingMethods):
         posterior = with_support_of_fit(posterior, fit_support(call, self.param_output, engine.tables))
         rows = FittedRows.of(X, y, kwargs, engine.parameters)
         self._set_fit(engine, fit, posterior, FitData.of(call, self.param_output), rows)
-        if isinstance(fit, SVIFit) and fit.choice is not None:
-            fit.outcome = judge_guide(fit, call, jax.random.fold_in(key, 3))
+        if isinstance(fit, SVIFit):
+            if fit.choice is not None:
+                fit.outcome = judge_guide(fit, call, jax.random.fold_in(key, 3))
         elif num_steps is None or fit.choice is not None:
             dataset = self._groups_of(posterior, spec)["posterior"]
             table = check_chains(posterior, dataset, f"{self.param_output}_unobserved")
