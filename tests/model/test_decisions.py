@@ -117,8 +117,8 @@ def test_a_lever_of_the_value_alone_has_the_critical_ratio_of_the_newsvendor():
         with numpyro.plate("day", X.shape[0]):
             numpyro.sample("y", dist.Normal(m + X, 2.0), obs=y)
 
-    model = model_of(kernel, {"m": np.full(20, 50.0)})
-    rows = {"X": np.zeros(2000), "rng_key": random.key(4)}
+    model = model_of(kernel, {"m": np.full(30, 50.0)})
+    rows = {"X": np.zeros(1000), "rng_key": random.key(4)}
     sold = lambda y, order: 10 * jnp.minimum(y, order) - 3 * order  # noqa: E731
     found = model.optimize({"order": (40.0, 60.0)}, value=sold, **rows)
     assert found.action["order"].item() == pytest.approx(50 + 2 * norm.ppf(0.7), abs=0.1)

@@ -115,7 +115,7 @@ def test_support_is_saved_and_unknown_without_a_fit(model, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:The fit ended")
 def test_streamed_fits_describe_their_rows_as_fits_in_memory_do(model):
-    options = {"num_samples": 5, "progress": False, "epochs": 2}
+    options = {"num_samples": 5, "progress": False, "epochs": 1}
     streamed = by_svi().fit(FRAME, Y, batch_size=70, **options)
     batches = [(FRAME.iloc[i : i + 64].assign(y=Y[i : i + 64])) for i in range(0, N, 64)]
     iterated = by_svi().fit(batches, batch_size=100, total_size=N, **options)
@@ -175,6 +175,7 @@ def test_an_experiment_is_silent_and_controls_of_another_population_are_not():
         model.effect("treat", progress=False)
 
 
+@pytest.mark.slow
 def test_mcmc_fits_describe_their_rows():
     mcmc = MCMC(NUTS(kernel), num_warmup=5, num_samples=5)
     model = aimz.ImpactModel(kernel, random.key(0), mcmc).fit_on_batch(FRAME, Y, progress=False)
