@@ -120,6 +120,25 @@ def comparisons() -> dict[str, np.ndarray]:
     return found
 
 
+def counterfactuals() -> dict[str, np.ndarray]:
+    """Return counterfactuals, their averages and a decomposition."""
+    n_obs = N_ROWS["local_latents"]
+    case, model = long(BY_NAME["local_latents"], n_obs), long_model(BY_NAME["local_latents"], n_obs, n_draws=7)
+    given: dict[str, Any] = {**case.arguments(), "progress": False, "rng_key": KEY}
+    found = {}
+    for axis in ("obs", "draw"):
+        tree = model.counterfactual(
+            **given, y=case.y, intervention={"mu": 3.0}, return_sites=["z", "y"], store="memory", shard_axis=axis
+        )
+        found |= {f"{axis}.{group}.{s}": tree[group][s].values for group in ("counterfactual", "effect") for s in "zy"}
+    scenarios = {"as is": {}, "other": {"intervention": {"mu": 3.0}}}
+    tree = model.compare_scenarios(scenarios, baseline="as is", given=case.y, **given)
+    found["given"] = tree["scenarios"]["y"].values
+    tree = model.decompose({"mu": (0.0, 1.0)}, "z", kind="interventional", X=case.X, progress=False, rng_key=KEY)
+    found["decomposition"] = tree["effect"]["y"].values
+    return found
+
+
 def boundaries() -> dict[str, np.ndarray]:
     """Return predictions, or texts of errors, of inputs whose meaning is easily lost, on several devices."""
     if jax.local_device_count() == 1:  # has tests of its own
@@ -133,7 +152,13 @@ def main(path: str) -> None:
     """Write all results to a file."""
     for message in ("Local latent site", r"Site\(s\) .* inside a `scan` or `cond`", "Kernel .* cannot be split"):
         warnings.filterwarnings("ignore", message=message)
-    parts = {"batch": on_batch(), "streams": streams(), "comparisons": comparisons(), "boundaries": boundaries()}
+    parts = {
+        "batch": on_batch(),
+        "streams": streams(),
+        "comparisons": comparisons(),
+        "counterfactuals": counterfactuals(),
+        "boundaries": boundaries(),
+    }
     arrays = {f"{part} {name}": array for part, found in parts.items() for name, array in found.items()}
     np.savez(path, **arrays, devices=np.array(jax.local_device_count()))
 

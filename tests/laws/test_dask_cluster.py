@@ -105,6 +105,23 @@ def test_log_likelihood(client, tmp_path, name):
     assert_same(there, here)
 
 
+@pytest.mark.parametrize("options", [{}, {"statistics": STATISTICS}], ids=["draws", "statistics"])
+def test_counterfactuals(client, tmp_path, options):
+    case, model = shared("local_latents")
+    given = {**case.arguments(), **HERE, **options, "y": case.y, "intervention": {"mu": 3.0}, "output_dir": tmp_path}
+    here, there = (model.counterfactual(**given, client=one) for one in (None, client))
+    assert_same_files(there.attrs["artifact_path"], here.attrs["artifact_path"])
+    assert_same(there, here)
+
+
+def test_averages_of_counterfactuals(client):
+    case, model = shared("local_latents")
+    scenarios = {"as is": {}, "other": {"intervention": {"mu": 3.0}}}
+    given = {**case.arguments(), "given": case.y, "baseline": "as is", "progress": False}
+    here, there = (model.compare_scenarios(scenarios, **given, client=one) for one in (False, client))
+    xr.testing.assert_equal(here["effect"].to_dataset(), there["effect"].to_dataset())
+
+
 def test_prior_predictive(client, tmp_path):
     case, model = shared("linear")
     options = {**HERE, "output_dir": tmp_path, "num_samples": 4}

@@ -42,7 +42,7 @@ def part_of(found: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
     return {name: array for name, array in found.items() if name.startswith(f"{part} ")}
 
 
-@pytest.mark.parametrize("part", ["batch", "comparisons"])
+@pytest.mark.parametrize("part", ["batch", "comparisons", "counterfactuals"])
 def test_results_have_same_bits_on_one_and_four_devices(results, part):
     one, four = part_of(results(1), part), part_of(results(4), part)
     assert one
