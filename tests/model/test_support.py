@@ -96,6 +96,18 @@ def test_every_method_records_the_verdict_and_warns_once():
     assert all(one.attrs["support"].startswith(text) for one in found)
 
 
+def test_rows_that_are_read_once_are_checked_for_constants_only(model):
+    batches = [{"X": FRAME.to_numpy()[i : i + 300]} for i in range(0, N, 300)]
+    options = {"store": "memory", "progress": False, "in_sample": True}
+    silent = model.predict(batches, **options)
+    assert silent["posterior_predictive"].attrs["support"] == "supported"  # as many rows as the fit
+    fresh = fitted()
+    with pytest.warns(aimz.SupportWarning, match="all rows have `price` outside of the data of the fit"):
+        fresh.predict([{"X": FRAME.to_numpy()}], intervention={"price": 30.0}, **options)
+    found = fresh.predict([{"X": FRAME.to_numpy()}], intervention={"price": 5.0}, **options)
+    assert found["posterior_predictive"].attrs["support"].startswith("not checked")
+
+
 def test_support_is_saved_and_unknown_without_a_fit(model, tmp_path):
     model.save(tmp_path / "model")
     loaded = aimz.ImpactModel.load(tmp_path / "model", kernel)

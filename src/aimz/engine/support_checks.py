@@ -4,6 +4,7 @@ __all__ = ["SupportReport", "check_support", "fit_support", "with_support"]
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,8 @@ def check_support(
     unknown = _unknown_levers(support, prepared)
     obstacle = _obstacle(support, prepared.call)
     if obstacle is not None:
-        return obstacle
+        reasons = tuple(_reasons_of_constants(support, prepared))
+        return SupportReport(EXTRAPOLATES, reasons) if reasons else obstacle
     if not asked:
         return SupportReport(NOT_KNOWN if unknown else SUPPORTED, unknown)
     found = RowSupport(support, asked)
@@ -132,6 +134,23 @@ def _reasons_of_overlap(overlap: Overlap | None, found: RowSupport) -> Iterator[
             )
 
 
+def _reasons_of_constants(support: FitSupport, prepared: PreparedCall) -> Iterator[str]:
+    """Yield a reason for each column that is set to one number outside of the data of the fit; no row is read."""
+    for name, value in (prepared.settings.intervention or {}).items():
+        if name in support.names and isinstance(value, Real | np.number):
+            i = support.names.index(name)
+            if RowSupport(support, (i,)).is_outside(np.array([float(value)]), i).any():
+                yield f"all rows have `{name}` outside of the data of the fit ({_data_of(support, i)})"
+
+
+def _data_of(support: FitSupport, column: int) -> str:
+    """Return the values of a column in the fit as text: both of two, or its range."""
+    levels = support.levels[column]
+    if levels is not None and len(levels) <= 2:
+        return " and ".join(f"{value:g}" for value in levels)
+    return f"{support.low[column]:.6g} to {support.high[column]:.6g}"
+
+
 def _obstacle(support: FitSupport, call: KernelArguments) -> SupportReport | None:
     """Return why the rows of a call cannot be read beforehand; None if they can."""
     needed = {name for name, _ in support.places}
@@ -171,10 +190,7 @@ def _reasons(found: RowSupport) -> Iterator[str]:
     fit = found.fit
     for i, line in found.columns.items():
         if line.share(line.outside) > TOLERATED_SHARE + 4 / fit.n:
-            levels = fit.levels[i]
-            data = f"{fit.low[i]:.6g} to {fit.high[i]:.6g}"
-            if levels is not None and len(levels) <= 2:
-                data = " and ".join(f"{value:g}" for value in levels)
+            data = _data_of(fit, i)
             yield f"{_percent(line, line.outside)} have `{line.name}` outside of the data of the fit ({data})"
             continue
         other, share = line.worst

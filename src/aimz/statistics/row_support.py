@@ -86,7 +86,7 @@ class RowSupport:
     def _add_range(self, line: ColumnSupport, rows: np.ndarray, column: int) -> None:
         """Count rows outside of the range of a column, overall and among rows with the same levels."""
         fit, values = self.fit, rows[:, column]
-        line.outside += int(self._outside(values, column).sum())
+        line.outside += int(self.is_outside(values, column).sum())
         span = fit.high[column] - fit.low[column]
         for other, levels in enumerate(fit.levels):
             if other == column or not levels or len(levels) < 2:
@@ -98,7 +98,7 @@ class RowSupport:
                     count += int(_beyond(own, level.low[column], level.high[column], _MARGIN * span).sum())
             line.apart[fit.names[other]] = line.apart.get(fit.names[other], 0) + count
 
-    def _outside(self, values: np.ndarray, column: int) -> np.ndarray:
+    def is_outside(self, values: np.ndarray, column: int) -> np.ndarray:
         """Return which values are outside of the fit: of its range, or another value than both of its values."""
         levels = self.fit.levels[column]
         if levels is not None and len(levels) <= 2:
@@ -109,7 +109,7 @@ class RowSupport:
     def _add_levels(self, line: ColumnSupport, rows: np.ndarray, column: int) -> None:
         """Count rows that differ in other columns from all rows of the fit with the same level."""
         fit, levels = self.fit, self.fit.levels[column] or {}
-        line.outside += int(self._outside(rows[:, column], column).sum())
+        line.outside += int(self.is_outside(rows[:, column], column).sum())
         span = fit.high - fit.low
         for value, level in levels.items():
             own = rows[rows[:, column] == value]
