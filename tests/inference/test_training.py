@@ -359,9 +359,9 @@ def test_memory_is_independent_of_rows(tmp_path):
             np.lib.format.open_memmap(tmp_path / f"{name}.npy", "w+", np.float32, shape).flush()
         files = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("X", "y")]
         model = new_model()
-        model.fit(*(array[:2000] for array in files), batch_size=1000, num_samples=2, progress=False)
+        model.fit(*(array[:2000] for array in files), batch_size=1000, epochs=1, num_samples=2, progress=False)
         tracemalloc.start()
-        model.fit(*files, batch_size=1000, num_samples=2, progress=False, shuffle=False)
+        model.fit(*files, batch_size=1000, epochs=1, num_samples=2, progress=False, shuffle=False)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most
