@@ -8,8 +8,6 @@ import numpyro
 import numpyro.distributions as dist
 import pandas as pd
 import pytest
-from jax import random
-from numpyro.infer import MCMC, NUTS
 
 import aimz
 
@@ -35,9 +33,8 @@ def weeks():
 
 @pytest.fixture(scope="module")
 def model(weeks):
-    mcmc = MCMC(NUTS(kernel), num_warmup=300, num_samples=400, progress_bar=False)
-    fresh = aimz.ImpactModel(kernel, random.key(0), mcmc, param_output="sales")
-    return fresh.fit_on_batch(weeks.drop(columns="region"), progress=False)
+    fresh = aimz.ImpactModel(kernel, rng_key=0, param_output="sales")
+    return fresh.fit(weeks.drop(columns="region"), progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -61,24 +58,21 @@ def test_02_which_names_are_there():
 
 
 def test_03_describe_before_the_fit(weeks):
-    mcmc = MCMC(NUTS(kernel), num_warmup=1, num_samples=1)
-    text = aimz.ImpactModel(kernel, random.key(0), mcmc, param_output="sales").describe(weeks.drop(columns="region"))
+    text = aimz.ImpactModel(kernel, rng_key=0, param_output="sales").describe(weeks.drop(columns="region"))
     assert "Fitted: no" in text
     assert "lift" in text
 
 
 def test_04_predict_before_the_fit_names_the_call(weeks):
-    mcmc = MCMC(NUTS(kernel), num_warmup=1, num_samples=1)
-    fresh = aimz.ImpactModel(kernel, random.key(0), mcmc, param_output="sales")
+    fresh = aimz.ImpactModel(kernel, rng_key=0, param_output="sales")
     with pytest.raises(aimz.NotFittedError, match="fit"):
         fresh.predict(weeks)
 
 
 def test_04_a_text_column_in_the_input_is_an_error_with_advice(weeks):
-    mcmc = MCMC(NUTS(kernel), num_warmup=1, num_samples=1)
-    fresh = aimz.ImpactModel(kernel, random.key(0), mcmc, param_output="sales")
+    fresh = aimz.ImpactModel(kernel, rng_key=0, param_output="sales")
     with pytest.raises(TypeError, match=r"region.*[Ll]eave them out"):
-        fresh.fit_on_batch(weeks, progress=False)
+        fresh.fit(weeks, progress=False)
 
 
 def test_05_print_the_model(model):
@@ -93,6 +87,11 @@ def test_07_did_it_work(model):
     verdicts = model.diagnose()["verdict"]
     assert (verdicts == "ok").any()
     assert not verdicts.str.startswith("bad").any()
+
+
+def test_07_a_summary_and_a_check(model):
+    assert abs(model.summary().loc["lift", "mean"] - 3) < 0.6
+    assert text_of(model.check())
 
 
 def test_08_the_effect(effect):
@@ -129,7 +128,7 @@ def test_13_any_change(model, weeks):
 def test_14_a_table_and_a_file(effect, tmp_path):
     effect.summary().to_csv(tmp_path / "effect.csv")
     assert "mean" in (tmp_path / "effect.csv").read_text()
-    assert len(effect.to_pandas()) == 400
+    assert len(effect.to_pandas()) == effect.draws.size
 
 
 def test_15_a_plot(effect):
