@@ -66,6 +66,13 @@ def test_coverage(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+def test_counterfactuals(tmp_path):
+    printed = run(str(ROOT / "benchmarks" / "counterfactuals.py"), "--quick", cwd=tmp_path)
+    assert "20,000 rows x 50 draws: counterfactual" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_effects(tmp_path):
     benchmark = str(ROOT / "benchmarks" / "effects.py")
     printed = run(benchmark, "--quick", "--only", "growth,scenarios", cwd=tmp_path)

@@ -378,3 +378,20 @@ def test_outcome_outside_of_the_support_is_named_with_its_row():
     model = model_of(counts, slope=np.ones(3))
     with pytest.raises(ValueError, match="first in row 1"):
         model.counterfactual(ROW, np.array([0, -1, 2]), intervention={"X": 0.0}, coupling="monotone", **MEMORY)
+
+
+def test_effect_given_the_observed_outcomes_of_the_fit():
+    """With additive noise, the effect on the rows as they were observed is the coefficient."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=40)
+    mcmc = MCMC(NUTS(linear_kernel), num_warmup=20, num_samples=10, progress_bar=False)
+    model = ImpactModel(linear_kernel, random.key(0), mcmc)
+    model.fit_on_batch(X, X + rng.normal(size=40), progress=False)
+    found = model.effect(X=X, intervention={"X": X + 1}, given=X, progress=False)
+    slope = np.asarray(model.posterior["slope"])
+    np.testing.assert_allclose(found.draws.values.ravel(), slope, rtol=1e-4)
+    found = model.effect({"X": X + 1}, given="observed", progress=False)
+    np.testing.assert_allclose(found.draws.values.ravel(), slope, rtol=1e-4)
+    assert "ounterfactual `y`" in repr(found)
+    with pytest.raises(ValueError, match="`kind='expected'`"):
+        model.effect({"X": X + 1}, given="observed", kind="expected", progress=False)

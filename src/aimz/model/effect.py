@@ -26,6 +26,7 @@ from aimz.kernel import OBSERVED
 from aimz.model.base import on_snapshot, optional_key
 from aimz.model.effect_result import EffectResult
 from aimz.model.effects import EffectMethods
+from aimz.model.evidence import Evidence, read_given
 from aimz.types import EffectKind, Intervention
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class EffectMethod(EffectMethods):
         weights: Any = None,
         contrast: "Contrast" = "difference",
         kind: EffectKind | None = None,
+        given: Any = None,
+        coupling: Literal["monotone"] | None = None,
         nan_policy: Literal["propagate", "omit"] = "propagate",
         return_sites: str | Iterable[str] | None = None,
         rng_key: jax.Array | None = None,
@@ -97,6 +100,11 @@ class EffectMethod(EffectMethods):
             Scenario - baseline, scenario / baseline, scenario / baseline - 1, or a function of both averages.
         kind : {"expected", "outcome"}, optional
             Whether to average expected values, the default, or drawn outcomes.
+        given : array_like of shape (n_obs, ...) or "observed", optional
+            Observed output of the rows, or "observed" for the output of the fit: the effect is then averaged over the
+            counterfactuals of these rows, which keep their own noise, as in :meth:`compare_scenarios`.
+        coupling : {"monotone"}, optional
+            As in :meth:`counterfactual`, for discrete sites; only with ``given``.
         nan_policy : {"propagate", "omit"}
             Whether rows with NaN in an argument are left out.
         return_sites : str or iterable of str, optional
@@ -152,38 +160,53 @@ class EffectMethod(EffectMethods):
         """
         from aimz.output import read_contrast
 
-        key, contrast, kind = optional_key(rng_key), read_contrast(contrast), read_kind(kind)
+        key, contrast, evidence = optional_key(rng_key), read_contrast(contrast), read_given(given, coupling, kind)
         check_nan_policy(nan_policy)
         options = read_options(batch_size=batch_size, store="memory", progress=progress, client=client)
         self._fitted("effect")
         check_return_sites(return_sites)
-        given = _read_given(treatment, intervention, interventions, values)
+        asked = _read_given(treatment, intervention, interventions, values)
         observed, source, call = self._open_rows(X, args)
         table = open_chunked_table(observed["X"], self._engine.parameters) or observed["X"]
         spec = self._engine.read_spec(call)
-        if isinstance(given, str):
-            question = read_treatment(given, values, baseline, call, spec, self._engine.signature, table)
+        if isinstance(asked, str):
+            question = read_treatment(asked, values, baseline, call, spec, self._engine.signature, table)
         else:
-            question = read_interventions(given, baseline, call)
+            question = read_interventions(asked, baseline, call)
         weights = read_where(where, weights, table, call)
         if return_sites is None and self.param_output in spec.return_sites:
             return_sites = self.param_output
+        requested = {name: observed | {"intervention": setting} for name, setting in question.scenarios.items()}
         tree = self._compare(
-            {name: observed | {"intervention": setting} for name, setting in question.scenarios.items()},
-            dict.fromkeys(question.scenarios, source),
-            dict.fromkeys(question.scenarios, call),
+            requested,
+            *self._open_evidence_of(requested, observed, evidence, source, call),
             table,
             baseline=question.baseline,
             by=by,
             weights=weights,
             contrast=contrast,
-            kind=kind,
+            kind=read_kind(kind),
             nan_policy=nan_policy,
             return_sites=return_sites,
             key=key,
             options=options,
+            evidence=evidence,
         )
         return EffectResult(tree, _describe_rows(tree, None if where is None else weights, fitted=X is None))
+
+    def _open_evidence_of(
+        self,
+        requested: Mapping[Any, Mapping[str, Any]],
+        observed: Mapping[str, Any],
+        evidence: Evidence | None,
+        source: InputSource,
+        call: KernelArguments,
+    ) -> tuple[dict[Any, InputSource], dict[Any, KernelArguments]]:
+        """Return the source and the arguments of scenarios that share rows, with the output if it is evidence."""
+        if evidence is None:
+            return dict.fromkeys(requested, source), dict.fromkeys(requested, call)
+        shared = {**observed["kwargs"], **observed, self.param_input: observed["X"]}
+        return self._open_given(requested, evidence, shared)
 
     def _open_rows(
         self, X: Any, args: Any, method: str = "effect"
