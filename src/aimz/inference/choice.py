@@ -63,7 +63,7 @@ def read_request(inference: object) -> str | None:
         If it is a text that names no inference.
     """
     if inference is None or inference in ("nuts", "svi"):
-        return inference  # type: ignore[return-value]
+        return inference
     msg = (
         f"`inference` must be 'nuts', 'svi', an `SVI` or `MCMC` object of `numpyro.infer`, or None to choose; got "
         f"{inference!r}. Pass None unless you need another."

@@ -157,7 +157,9 @@ def _approximate(
 
         return method(potential, start, key)
 
-    return run(start, key, {name: jnp.asarray(array) for name, array in call.arrays.items()}, params)
+    arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
+    found: Approximation = run(start, key, arrays, params)
+    return found
 
 
 class ChosenSVI(SVIFit):
@@ -199,7 +201,7 @@ class ChosenSVI(SVIFit):
         return state._replace(optim_state=optimizer.init(params))
 
     @override
-    def moments(self, state: SVIState) -> Moments:  # type: ignore[override]
+    def moments(self, state: SVIState) -> Moments:
         """Return means and standard deviations of the guide, of the unconstrained latent values."""
         guide = self.inference.guide
         if not isinstance(guide, ScaledNormal | ScaledLowRankNormal):

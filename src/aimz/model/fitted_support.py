@@ -21,7 +21,7 @@ def observe_support(batches: Batches, output: str, columns: Mapping[str, tuple[s
     batches.description, batches.observe = found, None if found is None else found.add
 
 
-def with_support_of_fit(posterior: Posterior | None, support: FitSupport | None) -> Posterior | None:
+def with_support_of_fit[P: (Posterior, Posterior | None)](posterior: P, support: FitSupport | None) -> P:
     """Return a posterior with the description of the data of its fit."""
     return posterior if posterior is None or support is None else replace(posterior, support=support)
 

@@ -102,6 +102,7 @@ class TrainingMethods(ModelBase):
             spec = engine.read_fit(call)
             engine.check_data(call, spec)
             fit = fit_for_data(fit, call, spec, in_batches=True)
+            assert isinstance(fit, SVIFit)
             engine.remember_fit_data(call)
             n_obs = call.n_obs if total_size is None else check_count(total_size, "total_size", 2**63 - 1)
             if n_obs < call.n_obs:
