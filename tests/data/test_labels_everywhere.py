@@ -208,7 +208,7 @@ def test_fit_from_a_file_has_as_many_steps_as_from_memory(tmp_path):
     rng = np.random.default_rng(0)
     frame = pl.DataFrame({"p": rng.normal(size=3000), "q": rng.normal(size=3000), "y": rng.normal(size=3000)})
     frame.write_parquet(tmp_path / "rows.parquet")
-    options = {"progress": False, "num_samples": 1}
+    options = {"epochs": 2, "progress": False, "num_samples": 1}
     sources = (frame, pyarrow.dataset.dataset(tmp_path / "rows.parquet"), pl.scan_parquet(tmp_path / "rows.parquet"))
     steps = [len(new().fit(source, **options).vi_result.losses) for source in sources]
     assert steps[0] > 10
