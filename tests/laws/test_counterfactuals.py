@@ -34,6 +34,11 @@ def coupling(case):
     return "monotone" if case.name in ("logistic", "poisson", "negative_binomial", "categorical") else None
 
 
+def seen_rows(case):
+    """Return the rows whose output is observed; the others have posterior draws of it."""
+    return case.extra.get("seen", np.ones(len(case.y), bool))
+
+
 def model_of(kernel, **posterior):
     """Return a model with chosen posterior draws."""
     sampler = MCMC(NUTS(kernel), num_warmup=1, num_samples=1)
@@ -60,8 +65,12 @@ def test_intervention_that_happened_returns_what_was_observed(case):
             model.counterfactual(**arguments)
         return
     had = model.counterfactual(**arguments)
-    np.testing.assert_array_equal(had["counterfactual"]["y"], np.broadcast_to(case.y, (1, N_DRAWS, *case.y.shape)))
-    assert all((value == 0).all() for value in had["effect"].values())
+    rows = seen_rows(case)
+    found = had["counterfactual"]["y"].values[:, :, rows]
+    np.testing.assert_array_equal(found, np.broadcast_to(case.y[rows], (1, N_DRAWS, *case.y[rows].shape)))
+    for value in had["effect"].values():  # computed sites are rounded differently in two programs
+        np.testing.assert_allclose(value, 0, atol=1e-5)
+    assert (had["effect"]["y"] == 0).all()
 
 
 @each_kernel(CASES)
@@ -73,7 +82,8 @@ def test_intervention_changes_outcomes_of_observed_rows(case):
     )
     y, effect = had["counterfactual"]["y"].values, had["effect"]["y"].values
     assert (effect != 0).any()
-    np.testing.assert_allclose(y - np.asarray(case.y), effect, atol=1e-5)
+    rows = seen_rows(case)
+    np.testing.assert_allclose((y - np.asarray(case.y))[:, :, rows], effect[:, :, rows], atol=1e-5)
     assert "drawn_anew" not in had["counterfactual"].attrs
 
 
