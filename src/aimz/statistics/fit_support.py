@@ -169,7 +169,7 @@ class FitSupport:
             Moments.of(rows),
             [self._levels_of(rows, i) for i in range(len(self.names))],
             [_compressed(column[~np.isnan(column)]) for column in rows.T],
-            sample=[rows[start :: self.step]],
+            sample=[rows[start :: self.step].copy()],  # a view would keep all rows in memory
         )
 
     def _levels_of(self, rows: np.ndarray, column: int) -> dict[float, Level] | None:
