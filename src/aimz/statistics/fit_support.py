@@ -15,7 +15,7 @@ _MAX_COLUMNS = 64
 _SKETCH = 512
 """Number of points that a quantile sketch is compressed to."""
 _SAMPLE = 4096
-"""Number of rows from which the distribution of the leverage is computed; they are dropped when the fit ends."""
+"""Number of rows from which quantiles and the distribution of the leverage are computed; dropped when the fit ends."""
 _MAX_NUMBERS = 2**20
 """Number of cross products of all levels that are kept."""
 _SMALLEST = 1e-8
@@ -112,13 +112,15 @@ class FitSupport:
     levels: list[dict[float, Level] | None] = field(default_factory=list)
     """Values of each column, None if there are more than ten."""
     sketches: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
-    """Points and weights of the distribution of each column."""
+    """Points and weights of the distribution of each column, from the sample."""
     far: float = np.inf
     """99th percentile of the leverage of the rows, each among the others."""
     sample: list[np.ndarray] = field(default_factory=list)
-    """Rows from which ``far`` is computed."""
+    """Rows from which ``far`` and ``sketches`` are computed."""
     step: int = 1
-    """Every how many rows one is in the sample."""
+    """Every how many rows one is in the sample; a power of two."""
+    pending: list[np.ndarray] = field(default_factory=list)
+    """Rows that are not part of the sums yet: they are described some thousands at a time."""
 
     @staticmethod
     def of(arrays: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -> "FitSupport | None":
@@ -140,18 +142,22 @@ class FitSupport:
 
     def rows_of(self, arrays: Mapping[str, Any]) -> np.ndarray:
         """Return the columns of some rows, ``(n_rows, n_columns)`` in double precision."""
-        parts = [
-            np.asarray(arrays[name]) if column is None else np.asarray(arrays[name])[:, column]
-            for name, column in self.places
-        ]
-        return np.stack(parts, axis=1).astype(np.float64)
+        parts = [np.asarray(arrays[name]) for name in dict.fromkeys(name for name, _ in self.places)]
+        return np.concatenate([p if p.ndim == 2 else p[:, None] for p in parts], axis=1, dtype=np.float64)
 
     def add(self, arrays: Mapping[str, Any]) -> None:
         """Add some rows of the arguments."""
-        rows = self.rows_of(arrays)
+        self.pending.append(self.rows_of(arrays))
+        if sum(map(len, self.pending)) >= _SAMPLE:
+            self._add_pending()
+
+    def _add_pending(self) -> None:
+        """Add the pending rows to the sums."""
+        rows = np.concatenate(self.pending) if self.pending else np.empty(0)
+        self.pending = []
         if len(rows):
             self._merge(self._described(rows))
-            if sum(map(len, self.sample)) > 2 * _SAMPLE:
+            while sum(map(len, self.sample)) > 2 * _SAMPLE:
                 self.sample, self.step = [np.concatenate(self.sample)[::2]], 2 * self.step
 
     def _described(self, rows: np.ndarray) -> "FitSupport":
@@ -168,7 +174,6 @@ class FitSupport:
             high,
             Moments.of(rows),
             [self._levels_of(rows, i) for i in range(len(self.names))],
-            [_compressed(column[~np.isnan(column)]) for column in rows.T],
             sample=[rows[start :: self.step].copy()],  # a view would keep all rows in memory
         )
 
@@ -190,13 +195,17 @@ class FitSupport:
 
     def merge(self, other: "FitSupport") -> None:
         """Add the rows of another description, such as one of another worker."""
+        self._add_pending()
+        other._add_pending()
+        step = max(self.step, other.step)
+        for one in (self, other):
+            one.sample, one.step = [rows[:: step // one.step] for rows in one.sample], step
         self._merge(other)
-        self.step = max(self.step, other.step)
 
     def _merge(self, other: "FitSupport") -> None:
         if self.n == 0:
             for name, value in vars(other).items():
-                if name not in ("far", "step"):
+                if name not in ("far", "step", "pending"):
                     setattr(self, name, value)
             return
         assert self.moments is not None
@@ -206,14 +215,15 @@ class FitSupport:
         self.low, self.high = np.fmin(self.low, other.low), np.fmax(self.high, other.high)
         self.moments = self.moments.merged(other.moments)
         self.levels = [_merged_levels(*both) for both in zip(self.levels, other.levels, strict=True)]
-        self.sketches = [_merged_sketch(*both) for both in zip(self.sketches, other.sketches, strict=True)]
         self.sample = [*self.sample, *other.sample]
 
     def finished(self) -> "FitSupport | None":
-        """Return the description with the distribution of the leverage, without rows; None without rows."""
+        """Return the description with quantiles and the distribution of the leverage; None if it has no rows."""
+        self._add_pending()
         if self.n == 0 or self.moments is None:
             return None
         rows = np.concatenate(self.sample)
+        self.sketches = [_compressed(column[~np.isnan(column)]) for column in rows.T]
         self.far = _percentile(left_out(self.moments.leverage(rows)))
         for column, levels in enumerate(self.levels):
             others = np.delete(rows, column, axis=1)
@@ -318,23 +328,8 @@ def _merged_levels(one: dict[float, Level] | None, other: dict[float, Level] | N
     return found
 
 
-def _compressed(points: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return at most 512 sorted points with weights: means of parts of the sorted values, of about equal weight."""
-    order = np.argsort(points, kind="stable")
-    points = points[order]
-    weights = np.ones(len(points)) if weights is None else weights[order]
-    if len(points) <= _SKETCH:
-        return points, weights
-    before = np.cumsum(weights) - weights
-    cell = np.minimum((before / weights.sum() * _SKETCH).astype(int), _SKETCH - 1)
-    total = np.bincount(cell, weights, _SKETCH)
-    means = np.bincount(cell, weights * points, _SKETCH) / np.where(total > 0, total, 1)
-    return means[total > 0], total[total > 0]
-
-
-def _merged_sketch(
-    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sketch of two sketches."""
-    points, weights = (np.concatenate(both) for both in zip(one, other, strict=True))
-    return _compressed(points, weights)
+def _compressed(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return at most 512 sorted points with weights: means of parts of the sorted values, of about equal length."""
+    parts = np.array_split(np.sort(points), min(_SKETCH, max(1, len(points))))
+    means = [part.mean() for part in parts if len(part)]
+    return np.array(means), np.array([float(len(part)) for part in parts if len(part)])
