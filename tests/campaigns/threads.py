@@ -117,7 +117,7 @@ READING: dict[str, Callable[[ImpactModel, int], dict[str, Any]]] = {
 """Methods that do not change the model."""
 FITTING: dict[str, Callable[[ImpactModel, int], dict[str, Any]]] = {
     "fit_on_batch": lambda m, n: fitted(by_svi(m.kernel).fit_on_batch(*data(n), num_steps=4, num_samples=3, **QUIET)),
-    "fit": lambda m, n: fitted(by_svi(m.kernel).fit(*data(n), batch_size=4, num_samples=3, **QUIET)),
+    "fit": lambda m, n: fitted(by_svi(m.kernel).fit(*data(n), epochs=1, batch_size=4, num_samples=3, **QUIET)),
     "train_on_batch": lambda m, n: fit_by_steps(by_svi(m.kernel), n),
 }
 """Methods that change a model; each call has its own."""

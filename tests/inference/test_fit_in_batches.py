@@ -312,7 +312,7 @@ def picks_rows(X, y=None):
 def test_biased_minibatch_fits_raise(kernel, guide, more, reason):
     model = model_of(kernel, guide)
     for train in (
-        lambda: model.fit(X, Y, batch_size=100, progress=False, **more),
+        lambda: model.fit(X, Y, epochs=1, batch_size=100, progress=False, **more),
         lambda: model.train_on_batch(X[:100], Y[:100], total_size=N, **{k: v[:100] for k, v in more.items()}),
     ):
         with pytest.raises(ValueError, match=reason) as raised:
@@ -329,7 +329,7 @@ def test_biased_minibatch_fits_raise(kernel, guide, more, reason):
 def test_minimize_raises():
     model = ImpactModel(plated, random.key(0), SVI(plated, AutoNormal(plated), numpyro.optim.Minimize(), Trace_ELBO()))
     with pytest.raises(ValueError, match="`Minimize` runs to the optimum of one batch"):
-        model.fit(X, Y, batch_size=100, progress=False)
+        model.fit(X, Y, epochs=1, batch_size=100, progress=False)
 
 
 def test_plate_of_other_size_warns():
@@ -337,12 +337,12 @@ def test_plate_of_other_size_warns():
     with pytest.warns(
         UserWarning, match="`y` of the model counts as 10000 rows, by its own scale, but the data have 900"
     ):
-        model_of(knows_its_size).fit(X[:900], Y[:900], batch_size=100, num_samples=2, progress=False)
+        model_of(knows_its_size).fit(X[:900], Y[:900], epochs=1, batch_size=100, num_samples=2, progress=False)
 
 
 def test_renyi_elbo_raises():
     with pytest.raises(ValueError, match="`RenyiELBO` is not a sum over rows"):
-        model_of(plated, loss=RenyiELBO()).fit(X, Y, batch_size=100, progress=False)
+        model_of(plated, loss=RenyiELBO()).fit(X, Y, epochs=1, batch_size=100, progress=False)
 
 
 def test_single_batch_keeps_row_order():

@@ -333,7 +333,7 @@ def test_results_include_fit_data(tmp_path, lazy):
         for i, name in enumerate(("X", "y")):
             np.save(tmp_path / f"{name}.npy", data[i])
             data[i] = np.load(tmp_path / f"{name}.npy", mmap_mode="r")
-    model = new_model().fit(*data, batch_size=60, num_samples=3, progress=False)
+    model = new_model().fit(*data, epochs=1, batch_size=60, num_samples=3, progress=False)
     same, other = (model.predict(x, store="memory", progress=False) for x in (X, X + 1))
     np.testing.assert_array_equal(same["observed_data"]["y"], Y)
     assert "observed_data" not in other.children

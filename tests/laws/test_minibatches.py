@@ -40,7 +40,7 @@ def test_an_epoch_has_the_loss_of_all_rows(case):
     case, batch_size = long(case, N_OBS), 16
     model = model_at_rest(case.kernel)
     kwargs = {name: value for name, value in case.arguments().items() if name != "X"}
-    model.fit(case.X, case.y, batch_size=batch_size, num_samples=2, progress=False, **kwargs)
+    model.fit(case.X, case.y, epochs=1, batch_size=batch_size, num_samples=2, progress=False, **kwargs)
     svi, losses = model.inference, model.vi_result.losses
     rows = np.array([batch_size] * (N_OBS // batch_size) + [N_OBS % batch_size] * (N_OBS % batch_size > 0))
     assert losses.shape == rows.shape
@@ -67,7 +67,7 @@ def test_what_a_batch_cannot_stand_for_is_refused_before_the_first_step(name):
     model = model_at_rest(case.kernel)
     kwargs = {name: value for name, value in case.arguments().items() if name != "X"}
     with pytest.raises(ValueError, match=REFUSED[name]) as refusal:
-        model.fit(case.X, case.y, batch_size=11, progress=False, **kwargs)
+        model.fit(case.X, case.y, epochs=1, batch_size=11, progress=False, **kwargs)
     assert "fit_on_batch" in str(refusal.value)
     assert model.vi_state is None
     assert not model.is_fitted()

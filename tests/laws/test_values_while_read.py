@@ -117,7 +117,7 @@ CALLS = {
     "intervention": lambda m, X, y: m.predict_on_batch(
         np.zeros(X.shape, np.float32), intervention={"X": X.compute()}, in_sample=False
     ),
-    "fit": lambda m, X, y: m.fit(X, y, batch_size=1000, progress=False),
+    "fit": lambda m, X, y: m.fit(X, y, epochs=1, batch_size=1000, progress=False),
     "fit on a batch": lambda m, X, y: m.fit_on_batch(X.compute(), y, num_steps=1, progress=False),
 }
 
@@ -283,5 +283,5 @@ def test_fit_of_batches_names_the_batch_and_the_row_that_are_not_finite(once):
     with pytest.warns(
         FitWarning, match=r"not finite, first in row 3 of batch 3 of `X` \(both counted from 0\), so the"
     ):
-        model.fit(iter(batches) if once else batches, total_size=70, batch_size=14, progress=False)
+        model.fit(iter(batches) if once else batches, total_size=70, epochs=1, batch_size=14, progress=False)
     assert not model.is_fitted()

@@ -155,7 +155,7 @@ def test_saved_model_keeps_the_categories(model, tmp_path):
 def test_minibatch_fit_finds_the_categories_of_all_rows(kind, tmp_path):
     svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.01), Trace_ELBO())
     model = ImpactModel(kernel, random.key(0), svi)
-    model.fit(TABLES[kind](FRAME, tmp_path), batch_size=2, num_samples=2, progress=False)
+    model.fit(TABLES[kind](FRAME, tmp_path), epochs=1, batch_size=2, num_samples=2, progress=False)
     assert model.inputs.categories == {"shop": SHOPS}
     assert model.inputs.static == {}
     assert model.posterior["a"].shape == (2, 3)

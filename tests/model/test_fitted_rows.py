@@ -57,7 +57,7 @@ def test_the_model_refers_to_what_the_caller_passed(tmp_path):
         model._rows.require("effect")
 
     frame = pd.DataFrame({"x": X, "treated": TREATED, "y": Y})
-    of_frame = unfitted().fit(frame, batch_size=10, num_samples=2, progress=False)
+    of_frame = unfitted().fit(frame, epochs=1, batch_size=10, num_samples=2, progress=False)
     assert of_frame._rows.require("effect").X is frame
     lazy = pl.from_pandas(frame).lazy()  # read in chunks, each time
     assert unfitted().fit(lazy, num_samples=2, progress=False)._rows.require("effect").X is lazy

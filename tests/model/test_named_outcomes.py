@@ -90,7 +90,7 @@ def test_scores_use_the_column_of_the_fit(kind, tmp_path):
     model = new_model().set_posterior_sample(posterior)
     scores = model.log_likelihood(table, y="sales", store="memory", **QUIET)["log_likelihood"]["y"].values[0]
     np.testing.assert_allclose(scores, expected, rtol=1e-4)
-    fitted = new_model().fit(table, y="sales", batch_size=32, num_samples=3, **QUIET)
+    fitted = new_model().fit(table, y="sales", epochs=1, batch_size=32, num_samples=3, **QUIET)
     fitted = fitted.set_posterior_sample(posterior)
     scores = fitted.log_likelihood(table, store="memory", **QUIET)["log_likelihood"]["y"].values[0]
     np.testing.assert_allclose(scores, expected, rtol=1e-4)

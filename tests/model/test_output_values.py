@@ -97,7 +97,7 @@ def test_values_outside_support_raise_error_before_fits_and_scores(name):
     by_svi = ImpactModel(kernel, random.key(0), svi)
     calls = [
         lambda: model.fit_on_batch(X, y, **QUIET),
-        lambda: by_svi.fit(X, y, batch_size=50, **QUIET),
+        lambda: by_svi.fit(X, y, epochs=1, batch_size=50, **QUIET),
         lambda: by_svi.train_on_batch(X, y),
     ]
     scores = new(kernel).set_posterior_sample({"a": np.zeros(5)})
@@ -192,5 +192,5 @@ def test_fit_that_stops_at_bad_row_is_not_fitted():
     svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.1), Trace_ELBO())
     model = ImpactModel(kernel, random.key(0), svi)
     with pytest.warns(FitWarning, match=r"not finite, first in row 199 of `X`, so the model is not fitted"):
-        model.fit(with_value(X, np.inf, row=199), X, batch_size=50, **QUIET)
+        model.fit(with_value(X, np.inf, row=199), X, epochs=1, batch_size=50, **QUIET)
     assert not model.is_fitted()

@@ -207,7 +207,7 @@ METHODS = {
     "intervention": lambda m, X: m.predict_on_batch(0 * X, intervention={"X": X}),
     "callable": lambda m, X: m.predict_on_batch(0 * X, intervention={"X": lambda zeros: zeros + X}),
     "fit_on_batch": lambda m, X: m.fit_on_batch(X, np.zeros(len(X)), num_steps=1, progress=False),
-    "fit": lambda m, X: m.fit(X, np.zeros(len(X)), batch_size=2, progress=False),
+    "fit": lambda m, X: m.fit(X, np.zeros(len(X)), epochs=1, batch_size=2, progress=False),
     "train_on_batch": lambda m, X: m.train_on_batch(X, np.zeros(len(X))),
 }
 
@@ -259,7 +259,7 @@ STREAMS = {
         "2 of rows",
     ),
     "fit of a memory map": (
-        lambda m, path: m.fit(memory_map(path), np.zeros(N_ROWS), batch_size=500, progress=False),
+        lambda m, path: m.fit(memory_map(path), np.zeros(N_ROWS), epochs=1, batch_size=500, progress=False),
         "2 of 3,000 rows",
     ),
     "fit of batches": (
