@@ -156,7 +156,7 @@ MISTAKES = {
     "guesses a store": (lambda m: m.predict(SHOPS, store="ram", progress=False), "'persistent' or 'memory'; got 'ram'"),
     "passes a seed as text": (
         lambda m: m.predict(SHOPS, rng_key="seed", **QUIET),
-        "`rng_key` must be one typed JAX key; got 'seed'",
+        "`rng_key` must be one typed JAX key, or a whole number as its seed; got 'seed'",
     ),
     "answers no": (lambda m: m.predict(SHOPS, in_sample="no", **QUIET), "`in_sample` must be True or False; got 'no'"),
     "asks for the median": (lambda m: m.predict(SHOPS, statistics="median", **QUIET), "numbers between 0 and 1"),

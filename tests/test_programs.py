@@ -15,7 +15,7 @@ CAMPAIGNS = sorted((ROOT / "tests" / "campaigns").glob("[a-z]*.py"))
 def run(*arguments: str, cwd: Path) -> str:
     done = subprocess.run(
         # A fit of the small sizes used here ends before its loss has settled.
-        [sys.executable, "-W", "error", "-W", "ignore:The fit ended", *arguments],
+        [sys.executable, "-W", "error", "-W", "ignore:The draws are not from the posterior yet", *arguments],
         cwd=cwd,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         capture_output=True,

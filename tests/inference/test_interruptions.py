@@ -20,7 +20,7 @@ X = np.zeros(N, np.float32)
 ONE, NINE = np.full(N, 1.0, np.float32), np.full(N, 9.0, np.float32)
 QUIET = {"progress": False, "num_samples": 5}
 
-pytestmark = pytest.mark.filterwarnings("ignore:The fit ended")
+pytestmark = pytest.mark.filterwarnings("ignore:The draws are not from the posterior yet")
 
 
 def kernel(X, y=None):

@@ -19,7 +19,7 @@ def predict(kernel, n=5):
     return by_svi(kernel).set_posterior_sample(DRAWS).predict_on_batch(X, rng_key=KEY, return_datatree=False)["y"]
 
 
-@pytest.mark.filterwarnings("ignore:The fit ended")
+@pytest.mark.filterwarnings("ignore:The draws are not from the posterior yet")
 def test_threads_give_the_bits_of_one_thread():
     """Threads trace new and known shapes of one model for all and of one for each, and one of them fits."""
     methods = ["predict_on_batch"] * (N_THREADS - 3) + ["log_likelihood", "faulty kernel", "train_on_batch"]

@@ -122,7 +122,7 @@ CALLS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:The fit ended")
+@pytest.mark.filterwarnings("ignore:The draws are not from the posterior yet")
 @pytest.mark.parametrize(
     "call", [pytest.param(name, marks=pytest.mark.slow if "fit" in name else ()) for name in CALLS]
 )

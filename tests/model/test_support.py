@@ -125,7 +125,7 @@ def test_support_is_saved_and_unknown_without_a_fit(model, tmp_path):
         model.support("mail", intervention={"mail": 1})
 
 
-@pytest.mark.filterwarnings("ignore:The fit ended")
+@pytest.mark.filterwarnings("ignore:The draws are not from the posterior yet")
 def test_streamed_fits_describe_their_rows_as_fits_in_memory_do(model):
     options = {"num_samples": 5, "progress": False, "epochs": 1}
     streamed = by_svi().fit(FRAME, Y, epochs=1, batch_size=70, **options)

@@ -347,9 +347,9 @@ class RequestMethods(ModelBase):
         spec, posterior = self.kernel_spec, self._posterior
         if spec is None or posterior is None:
             return None
-        return next(
-            (posterior.draws[n].shape[1 + spec[n].row_axes[0]] for n in spec.local_sites if n in posterior.draws), None
-        )
+        axes = {name: spec[name].row_axes[0] for name in spec.local_sites if name in posterior.draws}
+        # A site may have another number of values than rows, such as one more.
+        return next((posterior.draws[n].shape[1 + i] for n, i in axes.items() if spec[n].shape[i] == "n_obs"), None)
 
     def _auxiliary_groups(self) -> "dict[str, xr.Dataset]":
         """Return the groups of every result next to its own: posterior and sampler statistics."""

@@ -17,7 +17,7 @@ _EDGE = 0.05
 _MARGIN = 0.1
 """Share of its range by which a column may exceed its range among rows with the same level."""
 _MIN_ROWS = 20
-"""Smallest number of rows of a level whose range is compared."""
+"""Smallest number of rows of a level with which rows are compared."""
 
 
 @dataclass
@@ -113,14 +113,13 @@ class RowSupport:
         span = fit.high - fit.low
         for value, level in levels.items():
             own = rows[rows[:, column] == value]
-            if not len(own):
+            if not len(own) or level.moments.n < _MIN_ROWS:
                 continue
-            if level.moments.n >= _MIN_ROWS:
-                for other in range(len(fit.names)):
-                    if other != column:
-                        margin = _MARGIN * span[other]
-                        count = int(_beyond(own[:, other], level.low[other], level.high[other], margin).sum())
-                        line.apart[fit.names[other]] = line.apart.get(fit.names[other], 0) + count
+            for other in range(len(fit.names)):
+                if other != column:
+                    margin = _MARGIN * span[other]
+                    count = int(_beyond(own[:, other], level.low[other], level.high[other], margin).sum())
+                    line.apart[fit.names[other]] = line.apart.get(fit.names[other], 0) + count
             leverage = level.moments.without(column).leverage(np.delete(own, column, axis=1))
             _count_far(line, leverage, level.far)
 
