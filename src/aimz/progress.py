@@ -24,7 +24,7 @@ class ProgressBar(tqdm):  # type: ignore[misc,type-arg,unused-ignore]
 
     def display(self, *args: Any, **options: Any) -> Any:
         """Draw the bar, unless it appears later."""
-        if self._time() < self.start_t + self.delay:
+        if self.delay and self._time() < self.start_t + self.delay:
             return None
         self._is_drawn = True
         return super().display(*args, **options)

@@ -380,7 +380,7 @@ def test_grain_data_sets_work_in_fits_and_comparisons(numeric):
     def batches():
         return grain.MapDataset.source(source).to_iter_dataset().batch(100, drop_remainder=False)
 
-    options = {"num_samples": 4, "progress": False, **KEY}
+    options = {"epochs": 1, "num_samples": 4, "progress": False, **KEY}
     model = new().fit(batches(), **options)
     fields = {"exposure": rows["exposure"], "shuffle": False, "batch_size": 100}
     arrays = new().fit(rows["X"], rows["y"], **fields, **options)

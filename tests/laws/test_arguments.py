@@ -53,11 +53,12 @@ def test_log_likelihood_sees_c():
 def test_fits_see_c(inference):
     """y = 5 + c: the intercept is 5 only if `c` got through; the sd of its posterior is 0.1 / sqrt(40)."""
     if inference == "svi":
-        model = new_model()
+        model, options = new_model(), {"num_steps": 2000}
     else:
+        options = {}
         mcmc = MCMC(NUTS(kernel), num_warmup=200, num_samples=200, progress_bar=False)
         model = ImpactModel(kernel, random.key(0), mcmc)
-    model.fit_on_batch(X, 0.5 + C, c=C, power=1, num_steps=2000, progress=False)
+    model.fit_on_batch(X, 0.5 + C, c=C, power=1, progress=False, **options)
     # The prior pulls by less than 1e-3; 200 draws give the mean to 0.0012.
     assert abs(float(model.posterior["b"].mean()) - 0.5) < 0.01
 

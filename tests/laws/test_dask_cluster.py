@@ -19,7 +19,7 @@ from numpyro.infer import MCMC, NUTS
 from tornado.iostream import IOStream
 from tqdm.std import tqdm
 
-from aimz import ImpactModel, OutputWarning
+from aimz import ImpactModel, OutputWarning, progress
 from dask_clusters import BLOCK, OPTIONS, assert_same_files, groups, line_model, new_cluster
 from distributed import Client, get_client
 from kernels import BY_NAME, long, long_draws
@@ -458,7 +458,8 @@ def test_workers_check_the_output_of_rows_that_they_read(client):
 # -------------------------------------------------------------------------------------------------- progress
 
 
-def test_progress_counts_the_rows_of_all_workers(cluster, client, capsys):
+def test_progress_counts_the_rows_of_all_workers(cluster, client, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_DELAY", 0.0)
     model = line_model()
     many = np.tile(X, (4, 1))
     with cluster.watch.delayed(0.15):

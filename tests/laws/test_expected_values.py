@@ -93,10 +93,11 @@ def test_small_groups_have_certain_sign_where_each_draw_has():
         found = model.compare_scenarios(ARMS, by={"region": REGION}, kind=kind, **OPTIONS)
         kinds[kind] = found["effect"]["y"]
         words = [text for text in aimz.in_words(found) if "For region" in text]
-        assert all(("drawn `y`" if kind == "outcome" else ": expected `y`") in text for text in words)
+        meant = "the drawn share of `y`" if kind == "outcome" else "the probability of `y`"
+        assert all(f": {meant}" in text for text in words)
         unsure = sum("which way it goes is open" in text for text in words)
         assert unsure > 30 if kind == "outcome" else unsure == 0
-        assert aimz.in_words(found)[0].startswith("Drawn `y`" if kind == "outcome" else "Expected `y`")
+        assert aimz.in_words(found)[0].startswith(meant.capitalize())
     assert (kinds["expected"] > 0).all()
     assert float((kinds["outcome"].std(DIMS) / kinds["expected"].std(DIMS)).min()) > 2
 

@@ -114,6 +114,7 @@ def test_description_as_dictionary(model):
         "distribution": "Normal",
         "plates": ["obs"],
         "depends_on": ["X", "dose", "lift"],
+        "abduction": "in closed form",
     }
     assert found["sites"]["lift"]["dims"] == []
     assert found["return_sites"] == ["y"]

@@ -331,7 +331,10 @@ def test_what_is_no_array_is_named_where_arrays_are_wanted(given):
     value = {"loader": ArrayLoader(ArrayDataset(X=case.X), random.key(0)), "mapping": {"X": case.X}, "model": model}[
         given
     ]
-    with pytest.raises(TypeError, match=rf"`X` must be an array; got an object of type `{type(value).__name__}`"):
+    got = {"mapping": "or a table; got a mapping with 'X'", "loader": "got an object of type `ArrayLoader`"}
+    with pytest.raises(
+        TypeError, match=f"`X` must be an array.*{got.get(given, 'got an object of type `ImpactModel`')}"
+    ):
         model.predict_on_batch(value)
 
 

@@ -128,9 +128,9 @@ def test_support_is_saved_and_unknown_without_a_fit(model, tmp_path):
 @pytest.mark.filterwarnings("ignore:The draws are not from the posterior yet")
 def test_streamed_fits_describe_their_rows_as_fits_in_memory_do(model):
     options = {"num_samples": 5, "progress": False, "epochs": 1}
-    streamed = by_svi().fit(FRAME, Y, epochs=1, batch_size=70, **options)
+    streamed = by_svi().fit(FRAME, Y, batch_size=70, **options)
     batches = [(FRAME.iloc[i : i + 64].assign(y=Y[i : i + 64])) for i in range(0, N, 64)]
-    iterated = by_svi().fit(batches, epochs=1, batch_size=100, total_size=N, **options)
+    iterated = by_svi().fit(batches, batch_size=100, total_size=N, **options)
     for other in (streamed, iterated):
         one, two = (
             model.support(intervention={"price": 8.5}, X=FRAME),

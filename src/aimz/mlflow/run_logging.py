@@ -54,7 +54,7 @@ def bind_arguments(
     bound.apply_defaults()
     found = dict(bound.arguments)
     found.pop("self", None)
-    return {**found.pop("kwargs", {}), **found}
+    return {**(found.pop("args", None) or {}), **found.pop("kwargs", {}), **found}
 
 
 def _run_id() -> str:
