@@ -20,7 +20,7 @@ from numpyro.contrib.module import flax_module
 from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoDelta, AutoNormal
 
-from aimz import ImpactModel
+from aimz import ImpactModel, progress
 from aimz.utils.data import ArrayDataset, ArrayLoader
 
 N = 240
@@ -164,19 +164,27 @@ def test_on_epoch_end_can_stop_the_fit():
     assert model.is_fitted()
 
 
-def test_progress_bar_counts_steps_and_shows_last_loss():
+@pytest.mark.parametrize("delay", [0.0, 60.0])
+def test_progress_bar_counts_steps_and_shows_last_loss(monkeypatch, delay):
+    """A bar appears after some seconds only; the line about the fit does in any case."""
+    monkeypatch.setattr(progress, "_DELAY", delay)
     out = io.StringIO()
     with redirect_stderr(out):
         model = fit(new_model(), epochs=3, progress=True)
-    text = out.getvalue()
+    *bars, line = out.getvalue().removesuffix("\n").split("\n")
+    assert line.startswith("The fit has NOT settled: SVI, 12 steps, ")
+    assert len(bars) == (delay == 0)
+    text = "".join(bars)
+    if delay:
+        return
     assert "Epoch 3/3: 100%" in text
     assert "12/12" in text
-    assert "\n" not in text.rstrip()
     assert f"loss={model.vi_result.losses[-4:].mean():.4g}" in text
 
 
-def test_progress_bar_redraws_rarely():
+def test_progress_bar_redraws_rarely(monkeypatch):
     """A notebook stores every redraw."""
+    monkeypatch.setattr(progress, "_DELAY", 0.0)
     out = io.StringIO()
     with redirect_stderr(out):
         fit(new_model(), epochs=400, progress=True)
