@@ -17,6 +17,9 @@ class ProgressBar(tqdm):  # type: ignore[misc,type-arg,unused-ignore]
     """Progress bar without tqdm's monitor thread, which appears after two seconds."""
 
     monitor_interval = 0
+    delay: float
+    start_t: float
+    last_print_t: float
     _is_drawn = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
