@@ -143,3 +143,15 @@ def test_fit_prints_one_line(by_svi, capsys):
     assert capsys.readouterr().err == ""
     by_svi.fit(X, Y)
     assert capsys.readouterr().err.startswith("The fit has settled: SVI, 6,000 steps, ")
+
+
+@pytest.mark.filterwarnings("ignore:The draws are not from the posterior yet", "ignore:.*normal guide")
+def test_fit_settles_after_a_short_one():
+    """The learning rate of the short fit has a short cycle; a round still has a thousand steps."""
+    model = ImpactModel(regression, 0, "svi").fit(X, Y, epochs=1, batch_size=50, progress=False)
+    n_steps = len(model.vi_result.losses)
+    assert n_steps < 100
+    model.fit(X, Y, progress=False)
+    assert len(model.vi_result.losses) - n_steps >= 1000
+    assert "settled" in repr(model)
+    assert "NOT" not in repr(model)

@@ -502,7 +502,7 @@ def test_rounding_is_not_taken_for_tail(settled):
 
 
 def test_not_fitted_raises():
-    with pytest.raises(NotFittedError, match=r"Call `fit_on_batch\(X, y\)`"):
+    with pytest.raises(NotFittedError, match=r"Call `fit\(X, y\)`"):
         by_svi().diagnose()
     with pytest.raises(NotFittedError, match="draws that were set are not its result"):
         by_svi().set_posterior_sample({"b": np.zeros((4, 2))}).diagnose()

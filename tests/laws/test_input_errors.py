@@ -412,7 +412,7 @@ def test_batches_that_do_not_fit(method):
     ],
 )
 def test_not_fitted(method):
-    with pytest.raises(NotFittedError, match=r"needs a posterior, and this model has none yet\. Call `fit_on_batch"):
+    with pytest.raises(NotFittedError, match=r"needs a posterior, and this model has none yet\. Call `fit\(X, y\)`"):
         METHODS[method](new_model(), X, Y, c=X)
 
 

@@ -136,7 +136,7 @@ def _read_by(by: Any, X: Any, call: KernelArguments, option: str = "by") -> dict
             values, categories = np.asarray(arrays[labels]), call.categories.get(labels)
             found[str(name)] = values if categories is None else np.asarray(categories, object)[values]
         else:
-            known = [n for n, array in arrays.items() if array.ndim == 1] + list(columns)
+            known = dict.fromkeys([*(n for n, array in arrays.items() if array.ndim == 1), *columns])
             msg = (
                 f"`{option}` names {labels!r}, which is neither a column of a data frame nor an argument with one "
                 f"value for each row. Known: {', '.join(map(str, known)) or 'none'}. Or pass the values themselves."

@@ -129,7 +129,7 @@ def check_fitted(is_fitted: object) -> None:
     """Raise NotFittedError unless there is a fit to draw from."""
     if not is_fitted:
         msg = (
-            "There is no inference result to sample from. Call `fit_on_batch(X, y)`, or set `vi_result` after running "
+            "There is no inference result to sample from. Call `fit(X, y)`, or set `vi_result` after running "
             "your own training loop."
         )
         raise NotFittedError(msg)

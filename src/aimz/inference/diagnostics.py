@@ -221,7 +221,7 @@ def check_variational(
     if fit.vi_result is None:
         msg = (
             "`diagnose` checks the result of SVI, and SVI has not run here; draws that were set are not its result. "
-            "Call `fit_on_batch(X, y)`, or set `vi_result` after running your own training loop."
+            "Call `fit(X, y)`, or set `vi_result` after running your own training loop."
         )
         raise NotFittedError(msg)
     losses = fit.vi_result.losses

@@ -156,7 +156,10 @@ class SVIBase(Fit):
     @property
     def cycle(self) -> int:
         """Number of steps of a round, after which a fit without a number of steps tests whether it has settled."""
-        return CYCLE if self.choice is None else self.choice.cycle
+        if self.choice is None:
+            return CYCLE
+        # A short fit before may have set a short cycle of the learning rate.
+        return self.choice.cycle * -(-CYCLE // self.choice.cycle)
 
     moments: Callable[[SVIState], Moments] | None = None
     """Function that returns the moments of the guide in a state, if rounds compare them."""

@@ -161,7 +161,7 @@ def _check(model: Any) -> None:
         raise TypeError(msg)
     if not model.is_fitted():
         msg = (
-            "A model is saved with its posterior, and this one has none yet. Call `fit_on_batch(X, y)` first, or "
+            "A model is saved with its posterior, and this one has none yet. Call `fit(X, y)` first, or "
             "`set_posterior_sample` with draws from elsewhere."
         )
         raise NotFittedError(msg)

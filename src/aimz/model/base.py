@@ -288,7 +288,7 @@ class ModelBase:
             raise NotFittedError(msg)
         if self._posterior is None:
             msg = (
-                f"`{method}` needs a posterior, and this model has none yet. Call `fit_on_batch(X, y)`, or "
+                f"`{method}` needs a posterior, and this model has none yet. Call `fit(X, y)`, or "
                 "`set_posterior_sample` with draws from another source."
             )
             raise NotFittedError(msg)

@@ -265,6 +265,8 @@ def _read_given(treatment: Any, intervention: Any, interventions: Mapping[str, A
             f"`effect` needs the name of a treatment, or an intervention; got {got}. Call `effect('campaign')` or "
             "`effect(price=9.0)`, and pass arguments of the kernel in `args`."
         )
+        if {"ci_prob", "ci_kind"} & set(interventions):
+            msg += " Choose the interval afterwards: `effect('campaign').summary(ci_prob=0.5)`."
         raise TypeError(msg)
     if treatment is None and values is not None:
         msg = (
