@@ -160,3 +160,47 @@ def test_invalid_choices(shops, levers, options, message):
         shops.optimize(levers, **options, **ROWS)
     with pytest.raises(TypeError, match="must map names"):
         shops.optimize(["price"], **ROWS)
+
+
+def test_weights_may_be_an_argument_by_name(shops):
+    options = {"value": profit, "by": "region", **ROWS}
+    one, other = (shops.optimize({"price": [4.0, 6.0]}, weights=w, **options) for w in ("price", PRICE))
+    np.testing.assert_allclose(one.value, other.value, rtol=1e-6)
+    set_price = one.action["price"].to_numpy()[REGION]
+    by_row = (10 + ROWS["X"] - SLOPES[:, REGION] * set_price) * (set_price - 3)
+    np.testing.assert_allclose(one.value, np.average(by_row, axis=1, weights=PRICE), rtol=1e-4)
+
+
+def test_lists_with_a_budget_by_group_obey_the_constraint(shops):
+    options = {"value": profit, "by": "region", "budget": 100.0, **ROWS}
+    free = shops.optimize({"price": [4.0, 4.5, 6.0]}, **options)
+    bound = shops.optimize({"price": [4.0, 4.5, 6.0]}, constraint=lambda a: 5.0 - a["price"], **options)
+    assert (free.action["price"] > 5).any()
+    assert (bound.action["price"] <= 5).all()
+
+
+def test_several_levers_start_from_infeasible_values():
+    """The middle of the intervals violates the constraint; without a solution the error names it."""
+
+    def kernel(X, y=None):
+        b = numpyro.sample("b", dist.Normal().expand([3]).to_event(1))
+        with numpyro.plate("week", X.shape[0]):
+            numpyro.sample("y", dist.Normal(jnp.sqrt(X) @ b, 1.0), obs=y)
+
+    weeks = pd.DataFrame(np.full((20, 3), 3.0), columns=["tv", "radio", "print"])
+    model = model_of(kernel, {"b": np.tile([1.0, 2.0, 3.0], (5, 1))})
+    levers = dict.fromkeys(weeks.columns, (0.01, 14.0))
+    found = model.optimize(levers, constraint=lambda a: 14.0 - sum(a.values()), X=weeks)
+    np.testing.assert_allclose(found.action[list(levers)].to_numpy()[0], np.array([1, 4, 9.0]), rtol=0.02)
+    with pytest.raises(ValueError, match="No feasible action was found"):
+        model.optimize(levers, constraint=lambda a: -1.0 - sum(a.values()), X=weeks)
+
+
+def test_a_value_that_is_affine_for_some_arguments_only_takes_drawn_outcomes():
+    from aimz.statistics import is_affine
+
+    def value(y, order, lim):
+        return (10 * min(y, order) if lim > 0.9 else 10 * y) - 3 * order
+
+    assert not is_affine(value, ["order", "lim"], [{"order": 0.0}, {"order": 20.0}])
+    assert is_affine(lambda y, order, lim: lim * y - order, ["order", "lim"], [{"order": 0.0}, {"order": 20.0}])

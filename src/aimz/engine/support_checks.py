@@ -83,6 +83,8 @@ def check_support(
         found.add(rows)
     overlap = _overlap(support, factual, asked, every_row=every_row)
     reasons = (*_reasons(found), *_reasons_of_overlap(overlap, found))
+    if unknown and not reasons:
+        return SupportReport(NOT_KNOWN, unknown, found, overlap)
     return SupportReport(EXTRAPOLATES if reasons else SUPPORTED, reasons, found, overlap)
 
 
@@ -104,8 +106,8 @@ def _unknown_levers(support: FitSupport, prepared: PreparedCall) -> tuple[str, .
     """Return a reason for each site that is set and has no data in the fit."""
     known = {*support.names, *(argument for argument, _ in support.places)}
     names = [str(name) for name in prepared.settings.intervention or {}]
-    unknown = [name for name in names if name not in known]
-    unknown = [name for name in unknown if name in prepared.spec and not prepared.spec[name].data & known]
+    data = {name: prepared.spec[name].data for name in names if name in prepared.spec}
+    unknown = [name for name in names if name not in known and not data.get(name, frozenset()) & known]
     return tuple(f"`{name}` has no data in the fit" for name in unknown)
 
 

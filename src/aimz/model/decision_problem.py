@@ -134,7 +134,7 @@ class Problem:
     def shares(self) -> np.ndarray:
         """Share of the weight of each group."""
         codes = np.zeros(self.n_obs, np.int64) if self.codes is None else self.codes
-        weights = None if self.weights is None or isinstance(self.weights, str) else np.asarray(self.weights, float)
+        weights = None if self.weights is None else np.asarray(self.weights, float)
         counts = np.bincount(codes, weights, minlength=self.n_groups)
         found: np.ndarray = counts / counts.sum()
         return found
@@ -185,16 +185,19 @@ class Problem:
         ValueError
             If there is none.
         """
-        found = np.ones(len(actions), bool)
+        found = self._allowed(actions)
         if self.budget is not None:
             found &= actions.sum(axis=1) <= self.budget + 1e-9
-        if self.constraint is not None:
-            allowed = [np.all(np.asarray(self.constraint(self._named(one))) >= 0) for one in actions]
-            found &= np.array(allowed)
         if not found.any():
             msg = f"None of the {len(actions):,} actions is feasible. Widen the levers, the budget or the constraint."
             raise ValueError(msg)
         return found
+
+    def _allowed(self, actions: np.ndarray) -> np.ndarray:
+        """Return which actions the constraint allows."""
+        if self.constraint is None:
+            return np.ones(len(actions), bool)
+        return np.array([np.all(np.asarray(self.constraint(self._named(one))) >= 0) for one in actions], bool)
 
     def _named(self, action: np.ndarray) -> dict[str, Any]:
         return dict(zip(self.levers.names, action, strict=True))
@@ -205,8 +208,11 @@ class Problem:
         if len(actions) > _MAX_ACTIONS:
             msg = f"The lists have {len(actions):,} combinations, of at most {_MAX_ACTIONS:,}. Pass intervals instead."
             raise ValueError(msg)
-        by_groups = self.budget is not None and self.n_groups > 1
         feasible = self._feasible(actions)
+        by_groups = self.budget is not None and self.n_groups > 1
+        if by_groups:  # a group may spend more than the average that the budget allows
+            allowed = self._allowed(actions)
+            actions, feasible = actions[allowed], feasible[allowed]
         values = self._values([self._named(one) for one in actions])
         if by_groups:
             means = self.utility.of(values)
@@ -221,9 +227,9 @@ class Problem:
         if self.budget is not None and len(self.levers.names) not in _STARTS:
             low, width = self.levers.bounds[:, 0], np.diff(self.levers.bounds, axis=1)[:, 0]
             starts = (low + width * min(1.0, (self.budget - low.sum()) / width.sum()))[None]
-        starts = starts[self._feasible(starts)]
         first = np.zeros(self.n_groups, int)
         if len(starts) > 1:
+            starts = starts[self._feasible(starts)]
             first = choose(self._values([self._named(one) for one in starts]), self.utility, np.ones(len(starts), bool))
         constraint = self.constraint
         action = search(

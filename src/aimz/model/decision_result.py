@@ -36,7 +36,7 @@ class DecisionResult:
 
     @property
     def value_of_information(self) -> float:
-        """Expected gain of knowing the parameters before acting: the mean of the regret, per row."""
+        """Expected gain of knowing the parameters before acting, among the compared actions: the mean of the regret."""
         return float(self.regret.mean())
 
     def __str__(self) -> str:

@@ -67,7 +67,8 @@ class DecisionMethod(SupportMethod):
             Weights of the rows in the average.
         utility : "mean", ("cvar", q) or callable
             Quantity to maximize: the mean of the draws of the value, the mean of the worst ``1 - q`` of them, or a
-            function of the draws (lists only).
+            function of the draws (lists only). With ``by``, lists are ranked in each group, and intervals by the
+            average over all groups.
         constraint : callable, optional
             Function of a mapping from levers to values, which must be at least 0.
         budget : float, optional
@@ -127,6 +128,8 @@ class DecisionMethod(SupportMethod):
         model = self._valued(value, spec, columns, known, extra, chosen)
         groups = read_groups_of(by, None, table, call, source, self._panel_of(call))
         held = None if holdout is None else read_where(holdout, None, table, call).astype(bool)
+        if isinstance(weights, str):
+            weights = read_where(np.ones(call.n_obs, bool), weights, table, call)
         with self._key(key) as key:
             rows = {"X": observed["X"], "in_sample": fitted, **observed["kwargs"]}
             problem = Problem(

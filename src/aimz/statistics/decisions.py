@@ -4,12 +4,17 @@ __all__ = ["Utility", "allocate", "choose", "is_affine", "search"]
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 _SAME_SLOPE = 1e-3
 """Largest difference of equal slopes that are computed in single precision."""
+_PROBES = (0.7, 1.0, 10.0, 1000.0)
+"""Values of arguments at which a function is tested."""
+_TOLERANCE = 1e-6
+"""Largest violation of a constraint, in units of its value at the start if that is above 1."""
 _STEPS = 60
 """Largest number of steps of a search."""
 
@@ -42,12 +47,12 @@ class Utility:
 def is_affine(value: Callable[..., Any], names: Sequence[str], examples: Sequence[Mapping[str, float]]) -> bool:
     """Return whether a function is affine in its first argument, judged by its slopes from -2^20 to 2^20.
 
-    ``examples`` are values of its other arguments.
+    ``examples`` are values of its other arguments; arguments that are not among them have several.
     """
     sizes = 2.0 ** np.arange(21)
     points = np.concatenate([-sizes[::-1], sizes])
-    for example in examples:
-        given = {name: np.float64(example.get(name, 0.7)) for name in names}
+    for example, other in product(examples, _PROBES):
+        given = {name: np.float64(example.get(name, other)) for name in names}
         try:
             found = np.array([float(value(np.float64(y), **given)) for y in points])
         except Exception:  # noqa: BLE001, RUF100 (a function of the user may raise anything at numbers of our choosing)
@@ -113,6 +118,11 @@ def search(
     ``evaluate`` returns the values ``(n_draws, n_groups)`` of an action and their derivatives ``(n_draws, n_levers,
     n_groups)``. Levers are scaled to their bounds and the utility to its derivative at the start, since solvers stop
     early at badly scaled problems.
+
+    Raises
+    ------
+    ValueError
+        If the search ends at an action that the budget or the constraint does not allow.
     """
     from scipy.optimize import minimize
 
@@ -147,4 +157,9 @@ def search(
     options = {"maxiter": _STEPS, "ftol": 1e-10}
     limits = [(0.0, 1.0)] * x.size
     found = minimize(scaled, x, jac=True, bounds=limits, constraints=constraints, method=method, options=options)
-    return action_of(np.clip(found.x, 0, 1))
+    best = np.clip(found.x, 0, 1)
+    for one in constraints:
+        if np.min(one["fun"](best)) < -_TOLERANCE * max(1.0, float(np.abs(one["fun"](x)).max())):
+            msg = f"No feasible action was found: {found.message}. Widen the levers, the budget or the constraint."
+            raise ValueError(msg)
+    return action_of(best)
