@@ -161,7 +161,7 @@ def open_table(value: Any, name: str) -> Table | None:
         return value
     kind = f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}"
     if kind == "zarr.Group":
-        return _Arrays(name, dict(value.arrays()))
+        return _Arrays(name, dict(sorted(value.arrays())))  # zarr lists arrays in any order
     if kind == "xarray.Dataset":
         first = next(iter(value.data_vars.values()), None)
         index = None if first is None or not first.dims else value.indexes.get(first.dims[0])
@@ -203,7 +203,7 @@ def with_missing_chunks(array: Any) -> Any:
     array([[0., 0.]], dtype=float32)
     """
     if f"{type(array).__module__.partition('.')[0]}.{type(array).__name__}" == "zarr.Group":
-        return _Arrays("X", {name: ZarrSource.of(column) for name, column in array.arrays()})
+        return _Arrays("X", {name: ZarrSource.of(column) for name, column in sorted(array.arrays())})
     if not is_zarr(array):
         msg = (
             "`array` must be a Zarr array with a row axis, or a Zarr group; got an object of type "
