@@ -56,7 +56,7 @@ CONTINUOUS = {
     ),
 }
 UPPER = np.array([0.9, 0.5, 0.1, 1e-3, 1e-6])
-"""Probabilities above the values; those of the last one round to 0 in single precision if taken from 1."""
+"""Probabilities above the values; 1 minus the probability below the last value is 0 in single precision."""
 
 
 SLOW = (

@@ -122,6 +122,14 @@ def test_averages_of_counterfactuals(client):
     xr.testing.assert_equal(here["effect"].to_dataset(), there["effect"].to_dataset())
 
 
+def test_decompositions(client):
+    case, model = shared("local_latents")
+    given = {"kind": "interventional", "X": case.X, "progress": False, "rng_key": random.key(3)}
+    here, there = (model.decompose({"mu": (0.0, 1.0)}, "z", **given, client=one) for one in (False, client))
+    xr.testing.assert_equal(here["effect"].to_dataset(), there["effect"].to_dataset())
+    assert float(abs(here["effect"]["y"].sel(path="indirect")).mean()) > 0
+
+
 def test_prior_predictive(client, tmp_path):
     case, model = shared("linear")
     options = {**HERE, "output_dir": tmp_path, "num_samples": 4}

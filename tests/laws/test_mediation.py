@@ -276,6 +276,11 @@ def test_share_mediated_needs_a_total_of_known_sign(linear_model):
         aimz.share_mediated(found)
     with pytest.raises(ValueError, match="needs the result of"):
         aimz.share_mediated(found["scenarios"])
+    gap = {**rows, "X": np.array([0.0, np.nan, 0.0, 0.0])}
+    with pytest.warns(aimz.OutputWarning, match="NaN"):
+        missing = linear_model.decompose({"mail": (0, 1)}, "visits", **gap)
+    with pytest.raises(ValueError, match=r"got NaN in .*nan_policy='omit'"):
+        aimz.share_mediated(missing)
 
 
 AS_IN_ERRORS = {

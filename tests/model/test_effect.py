@@ -193,7 +193,7 @@ def test_the_answer_is_printed_in_the_units_of_the_question():
 def test_an_effect_without_uncertainty_or_without_values():
     """The numbers of an effect that does not vary have no rounding errors, and missing ones are not called zero."""
     with pytest.warns(aimz.OutputWarning, match="drawn outcomes are averaged"):
-        sure = given(linear).effect("y", **ROWS)
+        sure = given(linear).effect(y=lambda y: y + 1, **ROWS)
     assert re.search(r"Drawn `y` is on average 1 higher .* interval 1 to 1 higher", aimz.in_words(sure)[0])
     assert re.search(r"y \+ 1 +1 +0 +1 +1 1\.000", repr(sure))
     rows = {**ROWS, "X": np.where(X > 1, np.nan, X)}
@@ -259,7 +259,8 @@ def test_effects_of_rows_have_a_table():
         ({"treatment": "mail", "where": MAIL > 1}, "`where` must select rows.*got no selected row"),
         ({"treatment": "mail", "where": MAIL[:5]}, "`where` must select rows"),
         ({"treatment": "mail", "args": [1]}, "`args` must map names"),
-        ({"treatment": "mail", "ci_kind": "hdi"}, "got 'mail' and"),
+        ({"treatment": "mail", "ci_kind": "hdi"}, r"got 'mail' and.*\.summary\(ci_prob=0\.5\)"),
+        ({"treatment": "y"}, "must be a cause of the outcome; got the outcome 'y' itself"),
         ({"treatment": "mail", "X": None}, "`effect` needs rows.*`set_posterior_sample`. Pass the input as `X`"),
     ],
 )

@@ -145,7 +145,13 @@ def _read_values(values: Any) -> list[Any]:
 
 
 def _check_name(treatment: Any, call: KernelArguments, spec: KernelSpec, signature: KernelSignature) -> None:
-    """Raise if a treatment is neither a site nor an argument nor a column."""
+    """Raise if a treatment is neither a site nor an argument nor a column, or is the outcome."""
+    if treatment == signature.param_output:
+        msg = (
+            f"`treatment` must be a cause of the outcome; got the outcome {treatment!r} itself. Pass the name of a "
+            "site, an argument or a column that it depends on."
+        )
+        raise ValueError(msg)
     sites = [site.name for site in spec.sites if site.is_sample or site.role is Role.DETERMINISTIC]
     arguments = [name for name in (signature.param_input, *signature.extra) if name in {**call.arrays, **call.static}]
     known = [*sites, *arguments, *call.columns]

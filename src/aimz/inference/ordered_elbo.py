@@ -20,7 +20,7 @@ from aimz.errors import FitWarning, warn
 class _OrderedELBO(Trace_ELBO):
     """`Trace_ELBO` that sums over the sites in their order in the model.
 
-    NumPyro's order is that of a set of strings, which differs between processes, and with it the rounding of the sum.
+    NumPyro sums in the order of a set of strings, which differs between processes, and with it the rounding of the sum.
     """
 
     def __init__(self, original: Trace_ELBO) -> None:

@@ -57,7 +57,7 @@ def valued_kernel(
     names
         Names of the levers that ``value`` takes.
     expected
-        Whether the value is that of the expected output instead of its drawn values.
+        Whether to compute the value from the expected output instead of its drawn values.
     """
 
     def run(**arguments: Any) -> None:

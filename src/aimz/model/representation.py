@@ -165,7 +165,7 @@ def _noise(spec: KernelSpec) -> list[str]:
     if not sites:
         return []
     found = f"counterfactual infers the noise of {', '.join(inferred) or 'no site'}"
-    return [found + (f", and cannot infer that of {', '.join(others)}." if others else ".")]
+    return [found + (f", but not the noise of {', '.join(others)}." if others else ".")]
 
 
 def _returns(spec: KernelSpec) -> list[str]:

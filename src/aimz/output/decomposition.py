@@ -102,6 +102,13 @@ def share_mediated(decomposition: xr.DataTree, site: str | None = None) -> xr.Da
         msg = f"The decomposition has {what}. Decompose with `kind='natural'` or 'interventional'."
         raise ValueError(msg)
     total = effects[name].sel({PATH: "total"}, drop=True)
+    n_missing = int(total.isnull().sum())
+    if n_missing:
+        msg = (
+            f"The total effect on `{name}` must be a number in each draw; got NaN in {n_missing:,} of {total.size:,}. "
+            "Decompose with `nan_policy='omit'` to leave out rows with NaN."
+        )
+        raise ValueError(msg)
     positive = (total > 0).mean(SAMPLE_DIMS)
     other = float(np.minimum(positive, 1 - positive).max())
     if other > _MAX_OTHER_SIGN:

@@ -1,4 +1,4 @@
-"""Slopes as a tree of averages, like that of a comparison of scenarios."""
+"""Slopes as a tree of averages, in the form of the tree of a comparison of scenarios."""
 
 __all__ = ["slope_contrast", "slope_tree"]
 

@@ -11,7 +11,7 @@ _CLAIMS = {
     "eydx": ("{what} changes by {size} % for each unit of `{lever}`", 100.0),
     "total": ("the total of {what} changes by {size} % for each percent of `{lever}`", 1.0),
 }
-"""Kind of a slope to its sentence, and the factor between its number and that of the sentence."""
+"""Kind of a slope to its sentence, and the factor by which the sentence multiplies the number."""
 
 
 def slope_claim(
