@@ -473,7 +473,7 @@ def test_files_are_shuffled_like_arrays(tmp_path, monkeypatch):
 
 
 def test_each_epoch_permutes_all_rows():
-    from aimz.model.minibatch_fit import _order_of_key
+    from aimz.methods.minibatch_fit import _order_of_key
 
     orders = [_order_of_key((1, 2), 1000, epoch) for epoch in range(3)]
     for order in orders:

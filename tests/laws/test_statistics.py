@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 from jax import random
 from test_faults import Trouble, Watched, check_refused, chunk_files, raising_from
 
-from aimz.model import execution as streaming
+from aimz.methods import execution as streaming
 from aimz.statistics import Statistics, read_statistics
 from aimz.store import InMemoryStore, TemporaryFileStore
 from aimz.utils.data import ArrayDataset, ArrayLoader

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from aimz import CheckResult, ImpactModel, NotFittedError
-from aimz.model.predictive_checks import compare_with_predictions
+from aimz.methods.predictive_checks import compare_with_predictions
 
 RNG = np.random.default_rng(3)
 N = 300

@@ -17,7 +17,7 @@ from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoDelta
 
 from aimz import ImpactModel
-from aimz.model.fitted_rows import FittedRows
+from aimz.methods.fitted_rows import FittedRows
 from aimz.utils.data import ArrayDataset, ArrayLoader
 
 X = np.linspace(-1.0, 1.0, 20, dtype=np.float32)

@@ -10,15 +10,24 @@ from numpyro.infer import MCMC, SVI
 from aimz.data import check_flag, read_input_dir, read_output_dir
 from aimz.engine import with_outcome
 from aimz.inference import make_fit
-from aimz.model.base import LIVE_MODELS, on_snapshot
-from aimz.model.checking import CheckingMethods
-from aimz.model.counterfactuals import CounterfactualMethods
-from aimz.model.decisions import DecisionMethod
-from aimz.model.fitting import FittingMethods
-from aimz.model.mediation import MediationMethods
-from aimz.model.representation import ModelSummary, describe, description, html, summary
-from aimz.model.saving import ModelState, read_model, write_model
-from aimz.model.scoring import ScoringMethods
+from aimz.methods import (
+    LIVE_MODELS,
+    CheckingMethods,
+    CounterfactualMethods,
+    DecisionMethod,
+    FittingMethods,
+    MediationMethods,
+    ModelState,
+    ModelSummary,
+    ScoringMethods,
+    describe,
+    description,
+    html,
+    on_snapshot,
+    read_model,
+    summary,
+    write_model,
+)
 from aimz.types import Kernel
 
 if TYPE_CHECKING:

@@ -30,9 +30,9 @@ from aimz.engine import (
     share_labels,
     share_rows,
 )
-from aimz.model.base import on_snapshot, optional_key
-from aimz.model.comparing import ComparingMethods
-from aimz.model.evidence import read_given
+from aimz.methods.base import on_snapshot, optional_key
+from aimz.methods.comparing import ComparingMethods
+from aimz.methods.evidence import read_given
 from aimz.statistics import read_statistics
 from aimz.types import EffectKind, StatisticsLike
 

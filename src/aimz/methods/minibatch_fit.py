@@ -35,9 +35,9 @@ from aimz.data import (
 from aimz.engine import KernelEngine, check_used, versions, with_counts, with_outcome
 from aimz.inference import DeferredFit, Fit, FitData, MCMCFit, MinibatchPlan, SVIFit, fit_for_data
 from aimz.kernel import KernelSpec
-from aimz.model.fit_options import Epochs, FitOptions
-from aimz.model.fitted_support import observe_support, with_support_of_fit
-from aimz.model.minibatch_checks import batch_scale, check_batch
+from aimz.methods.fit_options import Epochs, FitOptions
+from aimz.methods.fitted_support import observe_support, with_support_of_fit
+from aimz.methods.minibatch_checks import batch_scale, check_batch
 from aimz.utils.data import ArrayDataset, ArrayLoader
 
 _MAX_DIGEST_BYTES = 2**28

@@ -14,7 +14,7 @@ import numpy as np
 
 from aimz.errors import SupportWarning
 from aimz.kernel import VALUE
-from aimz.model.decision_result import DecisionResult
+from aimz.methods.decision_result import DecisionResult
 from aimz.statistics import Utility, allocate, choose, search
 
 _STARTS = {1: 9, 2: 5}

@@ -14,10 +14,10 @@ from aimz.data import open_chunked_table
 from aimz.distributed import collective_call
 from aimz.engine import KernelEngine, read_groups_of, read_where
 from aimz.kernel import KernelSpec, valued_kernel
-from aimz.model.base import SharedState, on_snapshot, optional_key
-from aimz.model.decision_problem import LeverValues, Problem, read_lever_values, read_utility
-from aimz.model.decision_result import DecisionResult
-from aimz.model.support import SupportMethod
+from aimz.methods.base import SharedState, on_snapshot, optional_key
+from aimz.methods.decision_problem import LeverValues, Problem, read_lever_values, read_utility
+from aimz.methods.decision_result import DecisionResult
+from aimz.methods.support import SupportMethod
 from aimz.statistics import is_affine
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import jax
 
 from aimz.distributed import collective_call
 from aimz.engine import read_options
-from aimz.model.base import on_snapshot, optional_key
-from aimz.model.evidence import Evidence, EvidenceMethods, check_coupling
+from aimz.methods.base import on_snapshot, optional_key
+from aimz.methods.evidence import Evidence, EvidenceMethods, check_coupling
 from aimz.types import Intervention, StatisticsLike
 
 if TYPE_CHECKING:

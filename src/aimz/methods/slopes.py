@@ -28,9 +28,9 @@ from aimz.engine import (
 )
 from aimz.forward import Derivative
 from aimz.kernel import OBSERVED, name_settings
-from aimz.model.base import on_snapshot, optional_key
-from aimz.model.effect import EffectMethod
-from aimz.model.results import ScenarioSums
+from aimz.methods.base import on_snapshot, optional_key
+from aimz.methods.effect import EffectMethod
+from aimz.methods.results import ScenarioSums
 from aimz.statistics import Groups
 from aimz.types import Intervention, SlopeKind
 

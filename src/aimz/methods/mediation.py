@@ -10,8 +10,8 @@ import jax
 from aimz.data import open_chunked_table
 from aimz.distributed import collective_call
 from aimz.engine import check_nan_policy, read_decomposition, read_options
-from aimz.model.base import on_snapshot, optional_key
-from aimz.model.effect import EffectMethod
+from aimz.methods.base import on_snapshot, optional_key
+from aimz.methods.effect import EffectMethod
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -26,7 +26,7 @@ from aimz.engine import (
     output_variables,
 )
 from aimz.forward import EFFECT
-from aimz.model.results import ResultBuilder
+from aimz.methods.results import ResultBuilder
 from aimz.statistics import Reduction, with_nan
 
 if TYPE_CHECKING:

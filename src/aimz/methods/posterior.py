@@ -15,9 +15,9 @@ from aimz.data import check_count, check_flag, read_draws
 from aimz.engine import with_outcome
 from aimz.inference import PosteriorOnly, SVIFit, check_chains, check_variational
 from aimz.kernel import check_draws
-from aimz.model.base import on_snapshot, optional_key
-from aimz.model.fitted_rows import FittedRows
-from aimz.model.requests import RequestMethods
+from aimz.methods.base import on_snapshot, optional_key
+from aimz.methods.fitted_rows import FittedRows
+from aimz.methods.requests import RequestMethods
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -32,10 +32,10 @@ from aimz.engine import (
 )
 from aimz.errors import SupportWarning, warn
 from aimz.kernel import Scored
-from aimz.model.averages import sum_over_rows
-from aimz.model.base import ModelBase
-from aimz.model.execution import execute_request
-from aimz.model.results import ScenarioSums
+from aimz.methods.averages import sum_over_rows
+from aimz.methods.base import ModelBase
+from aimz.methods.execution import execute_request
+from aimz.methods.results import ScenarioSums
 from aimz.types import Intervention
 
 if TYPE_CHECKING:

@@ -23,10 +23,10 @@ from aimz.engine import (
     share_rows,
 )
 from aimz.kernel import OBSERVED
-from aimz.model.base import on_snapshot, optional_key
-from aimz.model.effect_result import EffectResult
-from aimz.model.effects import EffectMethods
-from aimz.model.evidence import Evidence, read_given
+from aimz.methods.base import on_snapshot, optional_key
+from aimz.methods.effect_result import EffectResult
+from aimz.methods.effects import EffectMethods
+from aimz.methods.evidence import Evidence, read_given
 from aimz.types import EffectKind, Intervention
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ import numpy as np
 
 from aimz.data import check_count
 from aimz.inference import SVIFit
-from aimz.model.base import on_snapshot, optional_key
-from aimz.model.check_result import CheckResult, Finding
-from aimz.model.fitted_rows import FittedRows
-from aimz.model.posterior import PosteriorMethods
-from aimz.model.prediction import PredictionMethods
-from aimz.model.predictive_checks import compare_with_predictions
+from aimz.methods.base import on_snapshot, optional_key
+from aimz.methods.check_result import CheckResult, Finding
+from aimz.methods.fitted_rows import FittedRows
+from aimz.methods.posterior import PosteriorMethods
+from aimz.methods.prediction import PredictionMethods
+from aimz.methods.predictive_checks import compare_with_predictions
 
 if TYPE_CHECKING:
     import pandas as pd

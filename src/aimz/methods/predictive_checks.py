@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from aimz.model.check_result import Finding
+from aimz.methods.check_result import Finding
 
 _TAIL = 0.005
 """Share of predicted data sets beyond the observed value, on either side, below which the model is rejected."""

@@ -10,8 +10,8 @@ import jax
 from aimz.data import check_flag
 from aimz.distributed import collective_call
 from aimz.engine import PredictionRequest, read_options
-from aimz.model.base import on_snapshot, optional_key
-from aimz.model.requests import RequestMethods
+from aimz.methods.base import on_snapshot, optional_key
+from aimz.methods.requests import RequestMethods
 from aimz.types import Intervention, StatisticsLike
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from aimz.data import fingerprint
 from aimz.distributed import check_same_call, choose_executor, process_group
 from aimz.engine import KernelEngine, OutputSpec, PredictionRequest, RunOptions, StepRunner, fingerprint_of
 from aimz.forward import IMPOSSIBLE, JointPass
-from aimz.model.execution import progress_title
-from aimz.model.results import ScenarioSums
+from aimz.methods.execution import progress_title
+from aimz.methods.results import ScenarioSums
 
 
 def sum_over_rows(engine: KernelEngine, request: PredictionRequest, runner: StepRunner) -> ScenarioSums:

@@ -23,12 +23,12 @@ from aimz.inference import (
     judge_chains,
     judge_guide,
 )
-from aimz.model.base import optional_key
-from aimz.model.fit_options import FitOptions, read_options
-from aimz.model.fitted_rows import FittedRows
-from aimz.model.fitted_support import with_support_of_fit
-from aimz.model.minibatch_fit import fits_at_once, plan_fit, read_training
-from aimz.model.training import TrainingMethods
+from aimz.methods.base import optional_key
+from aimz.methods.fit_options import FitOptions, read_options
+from aimz.methods.fitted_rows import FittedRows
+from aimz.methods.fitted_support import with_support_of_fit
+from aimz.methods.minibatch_fit import fits_at_once, plan_fit, read_training
+from aimz.methods.training import TrainingMethods
 
 if TYPE_CHECKING:
     import os

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from aimz.distributed import collective_call
 from aimz.engine import SupportReport, check_support
 from aimz.kernel import name_settings
-from aimz.model.base import on_snapshot
-from aimz.model.slopes import SlopeMethods
+from aimz.methods.base import on_snapshot
+from aimz.methods.slopes import SlopeMethods
 from aimz.statistics import TOLERATED_SHARE, ColumnSupport, FitSupport
 from aimz.types import Intervention
 

@@ -19,9 +19,9 @@ from aimz.engine import KernelEngine, PredictionRequest, declared_categories, wi
 from aimz.errors import NotFittedError
 from aimz.inference import Fit, FitData, PosteriorOnly, VIResult, make_fit
 from aimz.kernel import KernelSpec
-from aimz.model.fitted_rows import FittedRows
-from aimz.model.results import ResultBuilder
-from aimz.model.saving import ModelState
+from aimz.methods.fitted_rows import FittedRows
+from aimz.methods.results import ResultBuilder
+from aimz.methods.saving import ModelState
 from aimz.types import Kernel
 
 if TYPE_CHECKING:

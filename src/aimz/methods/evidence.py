@@ -18,7 +18,7 @@ from aimz.engine import (
     warn_about_substitution,
     with_outcome,
 )
-from aimz.model.requests import RequestMethods
+from aimz.methods.requests import RequestMethods
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class CheckResult:
 
     Examples
     --------
-    >>> from aimz.model.check_result import CheckResult, Finding
+    >>> from aimz.methods.check_result import CheckResult, Finding
     >>> line = Finding("fit", "settled", 0.0, "1", "bad", "the fit has not settled: fit again")
     >>> print(CheckResult((line,)))
     1 of 1 checks failed.

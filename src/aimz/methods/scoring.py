@@ -12,8 +12,8 @@ import jax
 from aimz.data import GENERATOR
 from aimz.distributed import collective_call
 from aimz.engine import PredictionSettings, read_options
-from aimz.model.base import on_snapshot, optional_key
-from aimz.model.requests import RequestMethods
+from aimz.methods.base import on_snapshot, optional_key
+from aimz.methods.requests import RequestMethods
 from aimz.statistics import LeaveOneOut
 from aimz.types import StatisticsLike
 

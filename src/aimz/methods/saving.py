@@ -21,8 +21,8 @@ from aimz.engine import KernelEngine, declared_categories
 from aimz.errors import OutputWarning, SavedModelError, warn
 from aimz.inference import DeferredFit, Fit, FitData, KernelContext, Outcome, restored_fit
 from aimz.kernel import AbstractCall, KernelSignature, KernelSpec, is_storable, kernel_digest
-from aimz.model.fitted_support import read_support, with_support_of_fit, write_support
-from aimz.model.results import ResultBuilder
+from aimz.methods.fitted_support import read_support, with_support_of_fit, write_support
+from aimz.methods.results import ResultBuilder
 from aimz.persistence import (
     check_target,
     damaged,

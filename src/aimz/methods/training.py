@@ -17,9 +17,9 @@ from aimz.inference import (
     SVIFit,
     fit_for_data,
 )
-from aimz.model.base import ModelBase, optional_key
-from aimz.model.fitted_rows import FittedRows
-from aimz.model.minibatch_checks import batch_scale
+from aimz.methods.base import ModelBase, optional_key
+from aimz.methods.fitted_rows import FittedRows
+from aimz.methods.minibatch_checks import batch_scale
 
 if TYPE_CHECKING:
     from numpyro.infer.svi import SVIState

@@ -19,7 +19,7 @@ from aimz.engine import (
     read_groups_of,
     share_rows,
 )
-from aimz.model.evidence import Evidence, EvidenceMethods
+from aimz.methods.evidence import Evidence, EvidenceMethods
 from aimz.types import EffectKind
 
 if TYPE_CHECKING:
