@@ -1,3 +1,3 @@
 """Methods that test an answer: rehearsal, sensitivity, identification and the report."""
 
-__all__: list[str] = []
+__all__ = ()
