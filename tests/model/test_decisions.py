@@ -25,17 +25,17 @@ def model_of(kernel, draws):
     return model.set_posterior_sample(draws)
 
 
+def channels(X, y=None):
+    b = numpyro.sample("b", dist.Normal().expand([3]).to_event(1))
+    with numpyro.plate("week", X.shape[0]):
+        numpyro.sample("y", dist.Normal(jnp.sqrt(X) @ b, 1.0), obs=y)
+
+
 def test_budget_over_channels_has_the_shares_of_its_closed_form():
     """Responses b * sqrt(x) get shares of the budget in proportion to b^2."""
-
-    def kernel(X, y=None):
-        b = numpyro.sample("b", dist.Normal().expand([3]).to_event(1))
-        with numpyro.plate("week", X.shape[0]):
-            numpyro.sample("y", dist.Normal(jnp.sqrt(X) @ b, 1.0), obs=y)
-
     b = np.array([1.0, 2.0, 3.0])
     weeks = pd.DataFrame(np.full((20, 3), 3.0), columns=["tv", "radio", "print"])
-    model = model_of(kernel, {"b": np.tile(b, (5, 1))})
+    model = model_of(channels, {"b": np.tile(b, (5, 1))})
     found = model.optimize(dict.fromkeys(weeks.columns, (0.01, 14.0)), budget=14.0, X=weeks)
     np.testing.assert_allclose(found.action[list(weeks.columns)].to_numpy()[0], 14 * b**2 / (b**2).sum(), rtol=0.02)
     assert found.gain.mean() == pytest.approx((14 * 14.0) ** 0.5 - 6 * 3**0.5, rel=1e-3)
@@ -182,13 +182,8 @@ def test_lists_with_a_budget_by_group_obey_the_constraint(shops):
 def test_several_levers_start_from_infeasible_values():
     """The middle of the intervals violates the constraint; without a solution the error names it."""
 
-    def kernel(X, y=None):
-        b = numpyro.sample("b", dist.Normal().expand([3]).to_event(1))
-        with numpyro.plate("week", X.shape[0]):
-            numpyro.sample("y", dist.Normal(jnp.sqrt(X) @ b, 1.0), obs=y)
-
     weeks = pd.DataFrame(np.full((20, 3), 3.0), columns=["tv", "radio", "print"])
-    model = model_of(kernel, {"b": np.tile([1.0, 2.0, 3.0], (5, 1))})
+    model = model_of(channels, {"b": np.tile([1.0, 2.0, 3.0], (5, 1))})
     levers = dict.fromkeys(weeks.columns, (0.01, 14.0))
     found = model.optimize(levers, constraint=lambda a: 14.0 - sum(a.values()), X=weeks)
     np.testing.assert_allclose(found.action[list(levers)].to_numpy()[0], np.array([1, 4, 9.0]), rtol=0.02)
@@ -204,3 +199,75 @@ def test_a_value_that_is_affine_for_some_arguments_only_takes_drawn_outcomes():
 
     assert not is_affine(value, ["order", "lim"], [{"order": 0.0}, {"order": 20.0}])
     assert is_affine(lambda y, order, lim: lim * y - order, ["order", "lim"], [{"order": 0.0}, {"order": 20.0}])
+
+
+# ---------------------------------------------------------------------------- perfect information and utilities
+
+
+def test_perfect_information_of_an_interval_is_that_of_its_closed_form(shops):
+    """Knowing b, the best price is (level / b + 3) / 2; the prices of the draws are between those of a coarse list."""
+    found = shops.optimize({"price": (3.5, 9.0)}, value=profit, by="region", **ROWS)
+    expected = 0.0
+    for group in range(3):
+        level = 10.0 + ROWS["X"][group == REGION].mean()
+        best = profits_at((level / SLOPES[:, group] + 3) / 2, group)
+        expected += (best - profits(found.action.loc[group, "price"], group)).mean() / 3
+    assert found.value_of_information == pytest.approx(expected, rel=0.02)
+    assert expected > 0.01
+    fine = shops.optimize({"price": list(np.linspace(3.5, 9.0, 45))}, value=profit, by="region", **ROWS)
+    assert fine.value_of_information == pytest.approx(expected, rel=0.1)
+
+
+def profits_at(prices, group):
+    level = 10.0 + ROWS["X"][group == REGION].mean()
+    return (level - SLOPES[:, group] * prices) * (prices - 3)
+
+
+def test_perfect_information_of_a_budget_is_that_of_its_closed_form():
+    """Knowing b, a budget B is worth sqrt(B sum b^2)."""
+    b = np.abs(RNG.normal([1.0, 2.0, 3.0], 0.4, (60, 3)))
+    weeks = pd.DataFrame(np.full((20, 3), 3.0), columns=["tv", "radio", "print"])
+    found = model_of(channels, {"b": b}).optimize(dict.fromkeys(weeks.columns, (0.001, 14.0)), budget=14.0, X=weeks)
+    assert found.regret.min() > -1e-3
+    assert found.value_of_information == pytest.approx((np.sqrt(14 * (b**2).sum(1)) - found.value).mean(), rel=0.02)
+
+
+def test_cvar_by_group_is_the_same_for_lists_and_intervals(shops):
+    given = {"value": profit, "by": "region", "utility": ("cvar", 0.8), **ROWS}
+    found = shops.optimize({"price": (3.5, 9.0)}, **given)
+    listed = shops.optimize({"price": list(np.linspace(3.5, 9.0, 56))}, **given)
+    np.testing.assert_allclose(found.action["price"], listed.action["price"], atol=0.051)
+    for group in range(3):
+        worst = lambda p, g=group: -np.sort(profits(p, g))[:8].mean()  # noqa: E731
+        best = minimize_scalar(worst, bounds=(3.5, 9.0), method="bounded").x
+        assert found.action.loc[group, "price"] == pytest.approx(best, abs=0.02)
+
+
+def test_a_search_that_ends_below_its_start_returns_the_start():
+    from aimz.statistics import Utility, search
+
+    def wrong(action):
+        """A value whose derivative has the wrong sign."""
+        return -((action - 0.4) ** 2)[0][None], 2 * (action - 0.4)[None]
+
+    given = {"shares": np.ones(1), "budget": None, "constraint": None}
+    found = search(wrong, Utility(), np.array([[0.5]]), np.array([[0.0, 1.0]]), **given)
+    assert found.item() == 0.5
+
+
+def test_levers_of_today_are_a_start_and_a_note_if_they_are_better(shops):
+    """Three levers have one start in the middle, on the wrong side of a valley; today is on the other."""
+
+    def valley(X, y=None):
+        a = numpyro.sample("a", dist.Normal())
+        with numpyro.plate("week", X.shape[0]):
+            numpyro.sample("y", dist.Normal(a + jnp.cos(2.5 * X).sum(1), 1.0), obs=y)
+
+    weeks = pd.DataFrame(np.full((20, 3), 0.2), columns=["tv", "radio", "print"])
+    found = model_of(valley, {"a": np.zeros(3)}).optimize(dict.fromkeys(weeks.columns, (0.0, 4.0)), X=weeks)
+    assert found.gain.mean() > 0
+    np.testing.assert_allclose(found.value, 3.0, atol=1e-3)
+    prices = np.where(REGION == 0, 7.0, np.where(REGION == 1, 6.5, 5.5)).astype(np.float32)
+    rows = {"X": ROWS["X"], "args": {"price": prices, "region": REGION}}
+    found = shops.optimize({"price": (3.5, 9.0)}, value=profit, **rows)
+    assert any("Leaving the levers as they are" in note for note in found.notes)

@@ -176,6 +176,24 @@ def test_levers_with_several_values_for_each_row_move_together():
     np.testing.assert_allclose(effect(found)[:, 0], 2.0, rtol=1e-5)
 
 
+def test_elasticities_of_a_panel_site_need_one_sign_within_each_row():
+    """A single row with entries of both signs was answered."""
+
+    def kernel(X, y=None):
+        b = numpyro.sample("b", dist.Normal())
+        with numpyro.plate("obs", X.shape[0]):
+            lever = numpyro.deterministic("lever", 1.0 * X)
+            numpyro.sample("y", dist.Normal(jnp.exp(b * lever.sum(1)), 1.0), obs=y)
+
+    panel = RNG.uniform(1, 2, (400, 3)).astype(np.float32)
+    for rows in (panel, -panel):
+        found = model_of(kernel, B).slopes("lever", kind="eyex", X=rows, progress=False)
+        np.testing.assert_allclose(effect(found)[:, 0], B["b"] * rows.sum(1).mean(), rtol=1e-5)
+    panel[7, 1] = -0.5
+    with pytest.raises(ValueError, match=r"`lever` is at or below 0 in 0\.25 % of the rows"):
+        model_of(kernel, B).slopes("lever", kind="eyex", X=panel, progress=False)
+
+
 # ---------------------------------------------------------------------------------------------- errors
 
 BINARY = (np.arange(400) % 2).astype(np.float32)

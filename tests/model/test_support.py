@@ -1,6 +1,7 @@
 """Support of questions by the data of a fit: silent for an experiment, a warning for other populations."""
 
 import json
+import warnings
 
 import numpy as np
 import numpyro
@@ -94,6 +95,39 @@ def test_every_method_records_the_verdict_and_warns_once():
         model.compare_scenarios({"a": {}, "b": asked}, baseline="a", X=FRAME, progress=False)["scenarios"],
     ]
     assert all(one.attrs["support"].startswith(text) for one in found)
+
+
+def visits(X, y=None):
+    b = numpyro.sample("b", dist.Normal().expand([2]).to_event(1))
+    with numpyro.plate("row", X.shape[0]):
+        seen = numpyro.sample("seen", dist.Normal(X[:, 0] * b[0], 1.0))
+        numpyro.sample("y", dist.Normal(seen * b[1], 1.0), obs=y)
+
+
+ASKED = {
+    "counterfactual": lambda m: m.counterfactual(SMALL, Y[:60], intervention={"price": 20.0}, progress=False),
+    "decompose": lambda m: m.decompose(X=SMALL, treatment={"price": (5, 20)}, through="seen", progress=False),
+    "optimize": lambda m: m.optimize({"price": [20.0]}, X=SMALL),
+}
+SMALL = FRAME[["price", "age"]].iloc[:60]
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_counterfactuals_decompositions_and_choices_warn(name):
+    mcmc = MCMC(NUTS(visits), num_warmup=1, num_samples=2)
+    model = aimz.ImpactModel(visits, random.key(0), mcmc)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit_on_batch(SMALL, Y[:60], progress=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = ASKED[name](model)
+    (warning,) = [one for one in caught if issubclass(one.category, aimz.SupportWarning)]
+    assert "100 % of the rows have `price` outside of the data of the fit" in str(warning.message)
+    if name == "optimize":
+        assert "Support of the data: extrapolates" in found.notes
+    else:
+        assert found["effect"].attrs["support"].startswith("extrapolates: 100 %")
 
 
 def test_rows_that_are_read_once_are_checked_for_constants_only(model):

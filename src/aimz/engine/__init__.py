@@ -31,7 +31,7 @@ from aimz.engine.prepared_call import PredictionSettings, PreparedCall, SharedRe
 from aimz.engine.request import PredictionRequest
 from aimz.engine.result_directory import CallLocation, ResultDirectory
 from aimz.engine.row_dependence import warn_about_new_rows
-from aimz.engine.row_groups import omit_rows_with_nan, read_groups_of
+from aimz.engine.row_groups import omit_rows_with_nan, read_groups_of, read_labels
 from aimz.engine.row_range import Executor, LocalExecutor, RangeDigests, RunOptions, compute_range
 from aimz.engine.runner import StepRunner, StepSpec
 from aimz.engine.scenarios import (
@@ -115,6 +115,7 @@ __all__ = [
     "read_groups_of",
     "read_interventions",
     "read_kind",
+    "read_labels",
     "read_levers",
     "read_options",
     "read_pair",

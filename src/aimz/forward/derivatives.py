@@ -42,27 +42,27 @@ class Derivative:
         """Number of values of each site: zeros, the site, its derivatives, and flags of the signs."""
         return 2 + len(self.levers) * (3 if self.relative else 1) + (2 if self.of_log else 0)
 
-    def values(self, level: jax.Array, slopes: list[jax.Array], levers: list[jax.Array]) -> jax.Array:
-        """Return the values of a site; ``levers`` are the levers, in a shape that broadcasts to the site."""
+    def values(self, level: jax.Array, slopes: list[jax.Array], signs: list[jax.Array]) -> jax.Array:
+        """Return the values of a site; ``signs`` are whether each lever is below and above 0, by row of the site."""
         dtype = jnp.promote_types(level.dtype, jnp.float32)
         level = level.astype(dtype)
         found = [jnp.zeros_like(level), level]
         found += [slope / level if self.of_log else slope for slope in slopes]
         if self.relative:
-            found += [flag for lever in levers for flag in (lever < 0, lever > 0)]
+            found += [flag for both in signs for flag in both]
         if self.of_log:
             found += [level <= 0, level >= 0]
         return jnp.stack([jnp.broadcast_to(one, level.shape).astype(dtype) for one in found])
 
 
 type Moved = tuple[dict[str, Any], jax.Array]
-"""Sites, and the value of the lever."""
+"""Sites, and whether the lever is below and above 0 in each row."""
 
 
 def moved_pass(
     kernel: Kernel, plan: PassSpec, derivative: Derivative, read: Callable[[Message], Any], flags: set[str] | None
 ) -> Callable[..., Moved]:
-    """Return ``f(lever, shift, draw_key, draws, values, arrays, block) -> (sites, value of the lever)``.
+    """Return ``f(lever, shift, draw_key, draws, values, arrays, block) -> (sites, signs of the lever)``.
 
     A lever is raised by ``shift``, or by this share of its value if the derivative is relative.
     """
@@ -101,7 +101,7 @@ def moved_pass(
             if not seen:
                 passes = replace(passes, transforms={**passes.transforms, name: move})
         sites = one_pass(kernel, passes, read, flags)(draw_key, draws, values, arrays, own)
-        return sites, _by_row(seen[-1], _row_axis(lever, plan, arrays, own))
+        return sites, _signs(seen[-1], _row_axis(lever, plan, arrays, own))
 
     return run
 
@@ -114,17 +114,10 @@ def _row_axis(lever: Lever, plan: PassSpec, arrays: Mapping[str, Any], block: Ro
     return 0 if lever.argument in given and jnp.ndim(given[lever.argument]) else None
 
 
-def _by_row(value: jax.Array, row_axis: int | None) -> jax.Array:
-    """Return one value for each row: itself, or ±1 or 0 if the entries of a row have one sign, NaN if they differ."""
-    if row_axis is None:
-        return value if value.ndim == 0 else _sign(value, tuple(range(value.ndim)))
+def _signs(value: jax.Array, row_axis: int | None) -> jax.Array:
+    """Return whether each row has an entry below 0, and above 0: ``(2, n_rows)``, or ``(2,)`` without rows."""
     others = tuple(axis for axis in range(value.ndim) if axis != row_axis)
-    return _sign(value, others) if others else value
-
-
-def _sign(value: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    low, high = value.min(axes), value.max(axes)
-    return jnp.where((low < 0) & (high > 0), jnp.nan, jnp.where(low < 0, low, high))
+    return jnp.stack([(value < 0).any(others), (value > 0).any(others)])
 
 
 def derivative_pass(
@@ -154,8 +147,8 @@ def derivative_pass(
             shape = [1] * level.ndim
             if name in row_axes:
                 shape[row_axes[name]] = -1
-            levers = [value.reshape(shape if value.ndim else [1] * level.ndim) for (_, value), _ in found]
-            result[name] = derivative.values(level, slopes, levers)
+            signs = [both.reshape(2, *(shape if both.ndim > 1 else [1] * level.ndim)) for (_, both), _ in found]
+            result[name] = derivative.values(level, slopes, signs)
         return result
 
     return one

@@ -3,7 +3,7 @@
 __all__ = ["LeverValues", "Problem", "read_lever_values", "read_utility"]
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -15,11 +15,15 @@ import numpy as np
 from aimz.errors import SupportWarning
 from aimz.kernel import VALUE
 from aimz.methods.decision_result import DecisionResult
-from aimz.statistics import Utility, allocate, choose, search
+from aimz.statistics import Utility, allocate, best_by_draw, choose, search
 
 _STARTS = {1: 9, 2: 5}
 """Number of values of each lever from which a search starts, by the number of levers."""
+_MAX_STARTS = 20
+"""Largest number of actions of today from which a search starts."""
 _MAX_ACTIONS = 5000
+_MAX_BY_DRAW = 300
+"""Largest number of actions that are compared at once to find the best one of each draw."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +117,15 @@ class Problem:
 
     model: Any
     """Model with the value as a site."""
-    support: Callable[[Mapping[str, Any]], Any]
-    """Function that checks an intervention against the data of the fit."""
+    check_support: Callable[[Mapping[str, Any]], tuple[str, Sequence[str]]]
+    """Function that returns the verdict on an intervention and its reasons, after a warning about them."""
     levers: LeverValues
     given: Mapping[str, Any]
     """Arguments of each comparison: rows, groups, key and options."""
     extra: tuple[str, ...]
     """Levers that the kernel does not have."""
+    now: Mapping[str, np.ndarray]
+    """Values of the levers in each row of the data, of levers that are in memory."""
     weights: Any
     n_obs: int
     codes: np.ndarray | None
@@ -171,6 +177,22 @@ class Problem:
             )
             raise ValueError(msg)
         return found
+
+    def _values_by_draw(self, actions: np.ndarray) -> np.ndarray:
+        """Return values ``(n_points, n_draws, n_groups)`` of actions ``(n_points, n_draws, n_levers, n_groups)``."""
+        import xarray as xr
+
+        n_points, n_draws, _, n_groups = actions.shape
+        asked = [
+            {
+                name: xr.DataArray(values.astype(np.float32), dims="draw")
+                for name, values in zip(self.levers.names, actions[point, :, :, group].T, strict=True)
+            }
+            for point in range(n_points)
+            for group in range(n_groups)
+        ]
+        values = self._values(asked).reshape(n_draws, n_points, n_groups, n_groups)
+        return np.moveaxis(np.diagonal(values, axis1=2, axis2=3), 0, 1)
 
     def _by_row(self, action: np.ndarray) -> dict[str, Any]:
         """Return the levers of each row, under an action ``(n_levers, n_groups)``."""
@@ -227,6 +249,7 @@ class Problem:
         if self.budget is not None and len(self.levers.names) not in _STARTS:
             low, width = self.levers.bounds[:, 0], np.diff(self.levers.bounds, axis=1)[:, 0]
             starts = (low + width * min(1.0, (self.budget - low.sum()) / width.sum()))[None]
+        starts = np.concatenate([starts, self._now(starts)])
         first = np.zeros(self.n_groups, int)
         if len(starts) > 1:
             starts = starts[self._feasible(starts)]
@@ -242,6 +265,20 @@ class Problem:
             constraint=None if constraint is None else lambda one: constraint(self._named(one)),
         )
         return action, starts
+
+    def _now(self, starts: np.ndarray) -> np.ndarray:
+        """Return the average levers of each group in the data as further starts, if they are allowed."""
+        if len(self.now) < len(self.levers.names):
+            return starts[:0]
+        codes = np.zeros(self.n_obs, np.int64) if self.codes is None else self.codes
+        counts = np.bincount(codes, minlength=self.n_groups)
+        sums = [np.bincount(codes, self.now[name], minlength=self.n_groups) for name in self.levers.names]
+        found = np.unique((np.array(sums) / np.maximum(counts, 1)).T, axis=0)
+        low, high = self.levers.bounds.T
+        kept = (found >= low).all(axis=1) & (found <= high).all(axis=1) & self._allowed(found)
+        if self.budget is not None:
+            kept &= found.sum(axis=1) <= self.budget
+        return found[kept][:_MAX_STARTS]
 
     def _slopes(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return values ``(n_draws, n_groups)`` and derivatives ``(n_draws, n_levers, n_groups)`` of an action."""
@@ -263,38 +300,73 @@ class Problem:
 
         asked = [self._named(one) for one in others] + [self._by_row(action)]
         values = self._values(asked if self.extra else [*asked, {}])
-        today = None if self.extra else values[:, -1] @ self.shares
+        today = None if self.extra else values[:, -1]
         compared, own = values[:, : len(asked)], values[:, len(others)]
         slack = 1e-6 * np.abs(own).max()
         if self.budget is None:
-            best = compared.max(axis=1)
-            chances, regret = (own >= best - slack).mean(axis=0), (best - own) @ self.shares
+            chances = (own >= compared.max(axis=1) - slack).mean(axis=0)
             probability = float(chances @ self.shares)
         else:  # groups share the budget, so that only whole allocations can be compared
-            whole, mine = compared @ self.shares, own @ self.shares
-            regret = whole.max(axis=1) - mine
-            probability = float((regret <= slack).mean())
+            probability = float((own @ self.shares >= (compared @ self.shares).max(axis=1) - slack).mean())
             chances = np.full(self.n_groups, probability)
+        actions = [np.broadcast_to(one[:, None], action.shape) for one in others] + [action]
+        regret = (self._best_of_draws(np.stack(actions), compared) - own) @ self.shares
         index = {name: list(labels) for name, labels in self.labels.items()}
         groups = pd.MultiIndex.from_product(index.values(), names=list(index)).to_frame(index=False) if index else None
         table = pd.DataFrame(dict(zip(self.levers.names, action, strict=True)))
         table["value"], table["probability_best"] = own.mean(axis=0), chances
         table = table if groups is None else pd.concat([groups, table], axis=1)
         return DecisionResult(
-            table, own @ self.shares, today, probability, regret, tuple(self._notes(action, held_out=held_out))
+            table,
+            own @ self.shares,
+            None if today is None else today @ self.shares,
+            probability,
+            regret,
+            tuple(self._notes(action, own, today, held_out=held_out)),
         )
 
-    def _notes(self, action: np.ndarray, *, held_out: bool) -> list[str]:
-        """Return notes about bounds, support and optimism."""
-        notes = []
+    @property
+    def _knows_best_of_draws(self) -> bool:
+        """Whether the best action of each draw is found, and not only the best of the compared actions."""
+        by_draw = (1 + 2 * len(self.levers.names)) * self.n_groups
+        return bool(self.levers.grids) or (self.constraint is None and by_draw <= _MAX_BY_DRAW)
+
+    def _best_of_draws(self, actions: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Return the values ``(n_draws, n_groups)`` of the best action for each draw.
+
+        ``values`` are the values of the compared ``actions``, which have shape ``(n_actions, n_levers, n_groups)``.
+        """
+        whole = values @ self.shares
+        best = (
+            values.argmax(axis=1) if self.budget is None else np.repeat(whole.argmax(axis=1)[:, None], self.n_groups, 1)
+        )
+        found: np.ndarray = np.take_along_axis(values, best[:, None], axis=1)[:, 0]
+        if self.levers.grids or not self._knows_best_of_draws:
+            return found
+        start = np.moveaxis(actions[best, :, np.arange(self.n_groups)], 1, 2)
+        return best_by_draw(
+            self._values_by_draw,
+            start,
+            self.levers.bounds,
+            shares=self.shares,
+            budget=self.budget,
+        )
+
+    def _notes(self, action: np.ndarray, own: np.ndarray, today: np.ndarray | None, *, held_out: bool) -> Iterator[str]:
+        """Yield notes about bounds, support, today's levers, the value of information and optimism."""
         for name, values, (low, high) in zip(self.levers.names, action, self.levers.bounds, strict=True):
             for bound, what in ((low, "lowest"), (high, "highest")):
                 if low < high and (np.abs(values - bound) <= 1e-3 * (high - low)).any():
-                    notes.append(f"`{name}` is at its {what} allowed value, {bound:g}: a better one may be beyond it")
+                    yield f"`{name}` is at its {what} allowed value, {bound:g}: a better one may be beyond it"
         asked = {name: rows for name, rows in self._by_row(action).items() if name not in self.extra}
         if asked:
-            found = self.support(asked)
-            notes += [f"Support of the data: {found.verdict}", *found.reasons] if found.verdict != "supported" else []
+            verdict, reasons = self.check_support(asked)
+            if verdict != "supported":
+                yield f"Support of the data: {verdict}"
+                yield from reasons
+        if today is not None and self.utility.of(today) @ self.shares > self.utility.of(own) @ self.shares:
+            yield "Leaving the levers as they are in each row is better than any action for all rows of a group"
+        if not self._knows_best_of_draws:
+            yield "The value of perfect information is too low: only the starts of the search are compared; pass lists"
         if not held_out:
-            notes.append("The value is optimistic, since the same rows and draws chose the action; pass `holdout`")
-        return notes
+            yield "The value is optimistic, since the same rows and draws chose the action; pass `holdout`"

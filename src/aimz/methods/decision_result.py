@@ -25,7 +25,7 @@ class DecisionResult:
     probability_best: float
     """Probability that the action is the best of the compared ones, on average over groups by their weight."""
     regret: np.ndarray
-    """Value of the best of the compared actions minus the value of the action, draw by draw."""
+    """Value of the best action for each draw minus the value of the action: the best in the intervals or lists."""
     notes: tuple[str, ...]
     """Sentences about bounds, the support of the data, and optimism."""
 
@@ -36,7 +36,7 @@ class DecisionResult:
 
     @property
     def value_of_information(self) -> float:
-        """Expected gain of knowing the parameters before acting, among the compared actions: the mean of the regret."""
+        """Expected gain of knowing the parameters before acting: the mean of the regret."""
         return float(self.regret.mean())
 
     def __str__(self) -> str:

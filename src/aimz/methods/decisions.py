@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import jax
 import numpy as np
 
-from aimz.data import open_chunked_table
+from aimz.data import KernelArguments, open_chunked_table
 from aimz.distributed import collective_call
-from aimz.engine import KernelEngine, read_groups_of, read_where
+from aimz.engine import KernelEngine, read_groups_of, read_labels, read_where
 from aimz.kernel import KernelSpec, valued_kernel
 from aimz.methods.base import SharedState, on_snapshot, optional_key
 from aimz.methods.decision_problem import LeverValues, Problem, read_lever_values, read_utility
@@ -67,8 +67,8 @@ class DecisionMethod(SupportMethod):
             Weights of the rows in the average.
         utility : "mean", ("cvar", q) or callable
             Quantity to maximize: the mean of the draws of the value, the mean of the worst ``1 - q`` of them, or a
-            function of the draws (lists only). With ``by``, lists are ranked in each group, and intervals by the
-            average over all groups.
+            function of the draws (lists only). With ``by``, it is the utility of each group, averaged over groups by
+            their weight.
         constraint : callable, optional
             Function of a mapping from levers to values, which must be at least 0.
         budget : float, optional
@@ -134,7 +134,7 @@ class DecisionMethod(SupportMethod):
             rows = {"X": observed["X"], "in_sample": fitted, **observed["kwargs"]}
             problem = Problem(
                 model=model,
-                support=lambda action: self.support(intervention=action, **rows),
+                check_support=lambda action: self._warned_support(intervention=action, **rows),
                 levers=chosen,
                 given={
                     **rows,
@@ -146,6 +146,7 @@ class DecisionMethod(SupportMethod):
                     "progress": False,
                 },
                 extra=extra,
+                now=_read_levers_now(chosen.names, table, call),
                 weights=weights if held is None else read_where(~held, weights, table, call),
                 n_obs=call.n_obs,
                 codes=groups.codes,
@@ -155,10 +156,15 @@ class DecisionMethod(SupportMethod):
                 budget=budget,
             )
             action, others = problem.grid() if chosen.grids else problem.search()
-            if held is None:
-                return problem.result(action, others, held_out=False)
-            valued = replace(problem, weights=read_where(held, weights, table, call))
-            return valued.result(action, others, held_out=True)
+            if held is not None:
+                problem = replace(problem, weights=read_where(held, weights, table, call))
+            return problem.result(action, others, held_out=held is not None)
+
+    def _warned_support(self, **question: Any) -> tuple[str, tuple[str, ...]]:
+        """Return the verdict on the support of a question and its reasons, after a warning about each new reason."""
+        found = self.support(**question)
+        self._warn_about_support(found.reasons if found.verdict == "extrapolates" else ())
+        return found.verdict, found.reasons
 
     def _valued(
         self,
@@ -206,3 +212,10 @@ class DecisionMethod(SupportMethod):
         model = object.__new__(type(self))
         vars(model).update({**vars(self), "_engine": engine, "_shared": SharedState(self._shared.key)})
         return model
+
+
+def _read_levers_now(names: tuple[str, ...], table: Any, call: KernelArguments) -> dict[str, np.ndarray]:
+    """Return the values of the levers that are columns, or arguments with one value for each row."""
+    by_row = [name for name, rows in call.rows.items() if rows.ndim == 1 and not rows.from_batches]
+    known = {*call.columns, *by_row} - call.categories.keys()
+    return {name: np.asarray(read_labels(name, table, call, "levers"), float) for name in names if name in known}

@@ -284,8 +284,12 @@ class RequestMethods(ModelBase):
         support = first.posterior.support
         reports = [check_support(support, one, calls[name]) for name, one in prepared.items()]
         found = [one.reasons for one in reports if one.verdict == "extrapolates"]
-        reasons = dict.fromkeys(reason for own in found for reason in own)
-        new = [reason for reason in reasons if reason not in self._shared.warned]
+        self._warn_about_support(reason for own in found for reason in own)
+        return with_support(prepared, reports)
+
+    def _warn_about_support(self, reasons: Iterable[str]) -> None:
+        """Warn about each reason why an answer extrapolates that has not been named before."""
+        new = [reason for reason in dict.fromkeys(reasons) if reason not in self._shared.warned]
         self._shared.warned.update(new)
         if new:
             warn(
@@ -293,7 +297,6 @@ class RequestMethods(ModelBase):
                 "Ask about values that occur, or see `model.support(...)` for the rows.",
                 SupportWarning,
             )
-        return with_support(prepared, reports)
 
     def _execute(self, request: PredictionRequest, key: jax.Array | None) -> "xr.DataTree":
         """Stream a request and return its result; ``key`` is None if nothing is drawn."""

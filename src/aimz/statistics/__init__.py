@@ -14,6 +14,7 @@ from aimz.statistics.fit_support import FitSupport
 from aimz.statistics.groups import Groups, local_codes, read_groups, read_weights, with_axes
 from aimz.statistics.loo import UNSEEN, LeaveOneOut
 from aimz.statistics.missing_values import has_missing, missing_code, with_nan
+from aimz.statistics.perfect_choice import best_by_draw
 from aimz.statistics.row_support import (
     FAR_LEVERAGE,
     TOLERATED_SHARE,
@@ -38,6 +39,7 @@ __all__ = [
     "Statistics",
     "Utility",
     "allocate",
+    "best_by_draw",
     "choose",
     "has_missing",
     "is_affine",

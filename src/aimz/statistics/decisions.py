@@ -38,9 +38,12 @@ class Utility:
         return max(1, int(np.ceil(self.tail * n_draws - 1e-9)))
 
     def gradient(self, draws: np.ndarray, slopes: np.ndarray) -> np.ndarray:
-        """Return the derivative of the utility, from the derivatives ``(n_draws, ...)`` of the draws ``(n_draws,)``."""
-        worst = np.argsort(draws, kind="stable")[: self.n_worst(len(draws))]
-        found: np.ndarray = slopes[worst].mean(axis=0)
+        """Return the derivatives ``(n_levers, n_groups)`` of the utility of draws ``(n_draws, n_groups)``.
+
+        ``slopes`` are the derivatives of the draws, ``(n_draws, n_levers, n_groups)``.
+        """
+        worst = np.argsort(draws, axis=0, kind="stable")[: self.n_worst(len(draws))]
+        found: np.ndarray = np.take_along_axis(slopes, worst[:, None], axis=0).mean(axis=0)
         return found
 
 
@@ -115,9 +118,10 @@ def search(
 ) -> np.ndarray:
     """Return the action ``(n_levers, n_groups)`` with the largest utility between ``bounds``, ``(n_levers, 2)``.
 
-    ``evaluate`` returns the values ``(n_draws, n_groups)`` of an action and their derivatives ``(n_draws, n_levers,
-    n_groups)``. Levers are scaled to their bounds and the utility to its derivative at the start, since solvers stop
-    early at badly scaled problems.
+    The utility is the average over groups of the utility of each. If the search ends below its start, the start is
+    returned. ``evaluate`` returns the values ``(n_draws, n_groups)`` of an action and their derivatives ``(n_draws,
+    n_levers, n_groups)``. Levers are scaled to their bounds and the utility to its derivative at the start, since
+    solvers stop early at badly scaled problems.
 
     Raises
     ------
@@ -135,12 +139,12 @@ def search(
 
     def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
         values, slopes = evaluate(action_of(x))
-        whole = values @ shares
-        gradient = utility.gradient(whole, slopes * shares) * width
-        return -float(utility.of(whole)), -gradient.ravel()
+        gradient = utility.gradient(values, slopes) * shares * width
+        return -float(utility.of(values) @ shares), -gradient.ravel()
 
     x = np.clip((start - low) / width, 0, 1).ravel()
-    scale = max(float(np.abs(objective(x)[1]).max()), 1e-12)
+    at_start, gradient = objective(x)
+    scale = max(float(np.abs(gradient).max()), 1e-12)
 
     def scaled(x: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = objective(x)
@@ -158,8 +162,17 @@ def search(
     limits = [(0.0, 1.0)] * x.size
     found = minimize(scaled, x, jac=True, bounds=limits, constraints=constraints, method=method, options=options)
     best = np.clip(found.x, 0, 1)
-    for one in constraints:
-        if np.min(one["fun"](best)) < -_TOLERANCE * max(1.0, float(np.abs(one["fun"](x)).max())):
-            msg = f"No feasible action was found: {found.message}. Widen the levers, the budget or the constraint."
-            raise ValueError(msg)
+
+    def is_feasible(action: np.ndarray) -> bool:
+        limits = [
+            (one["fun"](action), _TOLERANCE * max(1.0, float(np.abs(one["fun"](x)).max()))) for one in constraints
+        ]
+        return all(np.min(left) >= -slack for left, slack in limits)
+
+    # NaN is not an improvement.
+    if is_feasible(x) and not (is_feasible(best) and found.fun * scale <= at_start):
+        return action_of(x)
+    if not is_feasible(best):
+        msg = f"No feasible action was found: {found.message}. Widen the levers, the budget or the constraint."
+        raise ValueError(msg)
     return action_of(best)
