@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,8 @@ PACKAGES = [
     "mlflow",
 ]
 FILES = sorted(SOURCE.rglob("*.py"))
+# Packages whose names are imported when one of them is first used.
+LAZY_PACKAGES = [SOURCE / name / "__init__.py" for name in ("output", "store")]
 
 
 def package(path: Path) -> str:
@@ -108,8 +111,19 @@ def test_every_module_says_what_is_public(path):
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree)
     names = [t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
-    if path != SOURCE / "utils" / "__init__.py":
+    if path not in {SOURCE / "utils" / "__init__.py", *LAZY_PACKAGES}:
         assert "__all__" in names
+
+
+@pytest.mark.parametrize("path", LAZY_PACKAGES, ids=lambda p: p.parent.name)
+def test_modules_do_not_hide_the_names_of_a_lazy_package(path):
+    """Importing a module sets an attribute of its package, so that a name of the package must not equal it."""
+    api = import_module(f"aimz.{path.parent.name}.api")
+    assert not {module.stem for module in path.parent.glob("*.py")} & set(api.__all__)
+    package = import_module(f"aimz.{path.parent.name}")
+    assert all(getattr(package, name) is getattr(api, name) for name in api.__all__)
+    with pytest.raises(AttributeError, match="unknown"):
+        _ = package.unknown
 
 
 def test_public_names():

@@ -32,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+import aimz.stream
 from aimz.data import BatchReader, ChunkedTable, KernelParameters, RowFindings, key_from_text
 from aimz.distributed.allocator import give_back, keep_freed
 from aimz.distributed.dask_ranges import LostJobError, RangeResult
@@ -315,12 +316,12 @@ def _picklable(error: Exception) -> Exception:
 
 def _runner(loaded: LoadedJob, rows: RowRange) -> StepRunner:
     """Return a runner of the steps of a range."""
-    from aimz.stream import step_rows
-
     job, mesh = loaded.job, local_mesh()
     block, n_obs = job.plan.block, job.plan.n_obs
     assert block is not None  # only rows are distributed
-    plan = replace(job.plan, step=step_rows(block, n_obs, n_devices(mesh), blocks_per_device(), job.batch_size))
+    plan = replace(
+        job.plan, step=aimz.stream.step_rows(block, n_obs, n_devices(mesh), blocks_per_device(), job.batch_size)
+    )
     spec = replace(
         job.spec,
         layout=replace(job.spec.layout, **rows.rows),

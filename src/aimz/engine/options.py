@@ -14,6 +14,7 @@ import os
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+import aimz.store
 from aimz.data import check_count, check_flag, read_output_dir
 from aimz.errors import IncompleteResultError
 from aimz.statistics import Reduction, read_statistics
@@ -119,9 +120,8 @@ def read_options(
         # A plain path is checked without importing zarr.
         output_dir = read_output_dir(output_dir) if _is_path(output_dir) else _read_location(output_dir, "output_dir")
     if resume is not None:
-        from aimz.store import as_location
-
-        resume = _read_resumable(_find_resumable(resume, None if output_dir is None else as_location(output_dir)))
+        parent = None if output_dir is None else aimz.store.as_location(output_dir)
+        resume = _read_resumable(_find_resumable(resume, parent))
         output_dir = resume.location.parent
     return replace(options, output_dir=output_dir, resume=resume)
 
@@ -133,13 +133,11 @@ def _is_path(given: Any) -> bool:
 
 def _read_location(given: Any, name: str, *, call: bool = False) -> "Location":
     """Return the location that an option names, checked to be reachable."""
-    from aimz.store import Directory, read_location
-
     if _is_path(given):
-        return Directory(read_output_dir(given, name))
-    location = read_location(given, name, call=call)
+        return aimz.store.Directory(read_output_dir(given, name))
+    location = aimz.store.read_location(given, name, call=call)
     if location.local:
-        return Directory(read_output_dir(str(location), name))
+        return aimz.store.Directory(read_output_dir(str(location), name))
     location.check(name)
     return location
 
@@ -161,17 +159,15 @@ def _find_resumable(resume: Any, top: "Location | None") -> "Location":
 
 def _read_resumable(location: "Location") -> ResumableCall:
     """Return the journal of a call and whether the call is complete."""
-    from aimz.store import Journal, check_result, is_unfinished
-
     root = location.get("zarr.json")
-    if not is_unfinished(location, root):
-        result = check_result(location)
-        journal = Journal(location, result.fingerprint, result.created_at)
+    if not aimz.store.is_unfinished(location, root):
+        result = aimz.store.check_result(location)
+        journal = aimz.store.Journal(location, result.fingerprint, result.created_at)
         return ResumableCall(location, journal, complete=True, rows=result.rows)
-    unfinished = Journal.read(location)
+    unfinished = aimz.store.Journal.read(location)
     if unfinished is not None:
         return ResumableCall(location, unfinished)
-    if root is not None or Journal.exists(location):
+    if root is not None or aimz.store.Journal.exists(location):
         msg = (
             f"The interrupted call in {location} cannot be resumed: its journal is missing or damaged. Call again "
             "without `resume`."

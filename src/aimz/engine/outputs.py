@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import aimz.store
+import aimz.stream
 from aimz.engine.prepared_call import PreparedCall
 from aimz.forward import EFFECT, IMPOSSIBLE, TracedStep
 from aimz.statistics import Reduction, reduce_rows, with_nan
@@ -70,9 +72,6 @@ def output_variables(
     statistics: Reduction | None,
 ) -> "dict[str, Variable]":
     """Return shape, dtype and chunks of each array of the result."""
-    from aimz.store import Variable
-    from aimz.stream import chunk_length
-
     per_chain = plan.n_draws // plan.n_chains
     head = [plan.n_chains, per_chain] if statistics is None else [len(statistics.labels)]
     found = {}
@@ -88,14 +87,14 @@ def output_variables(
                 axis, chunks[0], chunks[1] = 1, 1, plan.chunk
             if row is not None:
                 row_bytes = max(1, prod(shape) // shape[row]) * dtype.itemsize * prod(chunks[: len(head)])
-                chunks[len(head) + row] = min(shape[row], chunk_length(1, row_bytes, shape[row], None))
+                chunks[len(head) + row] = min(shape[row], aimz.stream.chunk_length(1, row_bytes, shape[row], None))
         elif row is not None:
             axis = len(head) + row
             chunks[axis] = min(plan.chunk, plan.n_obs or plan.chunk)
             whole[axis] = plan.n_obs
         name, path = names[site], site if site.startswith(EFFECT) else None
         missing = site in prepared.plan.discrete_sources
-        found[name] = Variable(dims[name], tuple(whole), dtype, tuple(chunks), axis, missing, path)
+        found[name] = aimz.store.Variable(dims[name], tuple(whole), dtype, tuple(chunks), axis, missing, path)
     return found
 
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+import aimz.stream
 from aimz.engine.fingerprint import digests_for
 from aimz.engine.joint_inputs import group_by_structure, joint_pass_of
 from aimz.engine.kernel_engine import KernelEngine
@@ -144,11 +145,9 @@ def _plan_blocks(
     request: PredictionRequest, step: TracedStep, block: int, n_obs: int | None, mesh: Mesh | None
 ) -> "Plan":
     """Return the plan of a call that is computed in row blocks."""
-    from aimz.stream import plan_rows
-
     if request.options.shard_axis == "draw":
         return _plan_draws(request, step, block, request.options.batch_size)
-    return plan_rows(
+    return aimz.stream.plan_rows(
         block=block,
         n_obs=n_obs,
         n_draws=request.first.plan.n_draws,
@@ -162,11 +161,9 @@ def _plan_blocks(
 
 def _plan_draws(request: PredictionRequest, step: TracedStep, block: int | None, batch_size: int | None) -> "Plan":
     """Return the plan of a call that is computed some draws at a time."""
-    from aimz.stream import plan_draws
-
     prepared, mesh = request.first, local_mesh()
     shapes = output_shapes(step, prepared, prepared.call.n_obs)
-    return plan_draws(
+    return aimz.stream.plan_draws(
         block=block,
         n_obs=prepared.call.n_obs,
         n_draws=prepared.plan.n_draws,

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import aimz.output
+import aimz.store
 from aimz.engine.fingerprint import check_resumable
 from aimz.engine.options import StreamingOptions
 
@@ -49,28 +51,25 @@ class ResultDirectory:
         fingerprint: Mapping[str, str],
         home: "TemporaryDirectory | None",
     ) -> None:
-        from aimz.output import attributes
-        from aimz.store import Directory, Location, ZarrStore, as_location, new_call_location
-
         self._journal: Journal | None = None
         if options.output_dir is None:
             assert home is not None
-            top: Location = Directory(home.path)
-            location = new_call_location(top, method)
+            top: aimz.store.Location = aimz.store.Directory(home.path)
+            location = aimz.store.new_call_location(top, method)
         else:
-            top = as_location(options.output_dir)
+            top = aimz.store.as_location(options.output_dir)
             if options.resume is not None:
                 location, self._journal = options.resume.location, options.resume.journal
                 check_resumable(fingerprint, self._journal.fingerprint, location)
             else:
                 location, self._journal = _create(top, method, fingerprint)
         attrs = {"output_dir": str(location), "artifact_path": str(location)}
-        root_attrs = attributes(output_dir=str(top), artifact_path=str(location))
+        root_attrs = aimz.output.attributes(output_dir=str(top), artifact_path=str(location))
         if self._journal is not None and self._journal.created_at:
             # A resumed call keeps the time at which it began.
             attrs["created_at"] = root_attrs["created_at"] = self._journal.created_at
         self.where = CallLocation(location, attrs, root_attrs)
-        self.store = ZarrStore(
+        self.store = aimz.store.ZarrStore(
             location,
             group,
             root_attrs=root_attrs,
@@ -80,10 +79,8 @@ class ResultDirectory:
 
     def write_groups(self, groups: "Mapping[str, xr.Dataset]") -> None:
         """Write the groups next to the streamed one."""
-        from aimz.output import as_group
-
         for name, dataset in groups.items():
-            self.store.write_group(name, *as_group(dataset.assign_attrs(self.where.attrs)))
+            self.store.write_group(name, *aimz.output.as_group(dataset.assign_attrs(self.where.attrs)))
 
     def record(self, digests: list[tuple[int, str]]) -> None:
         """Write digests of rows to the journal; raise if the interrupted run recorded others."""
@@ -132,11 +129,9 @@ class ResultDirectory:
 
 def _create(top: "Location", method: str, fingerprint: Mapping[str, str]) -> "tuple[Location, Journal]":
     """Create the directory of a call with its journal, or neither."""
-    from aimz.store import Journal, new_call_location
-
-    journal = Journal(top, fingerprint, datetime.now(UTC).isoformat())
+    journal = aimz.store.Journal(top, fingerprint, datetime.now(UTC).isoformat())
     try:
-        location = new_call_location(top, method, journal.head)
+        location = aimz.store.new_call_location(top, method, journal.head)
     except Exception as error:
         advice = "Nothing was written; free some space and call again, or pass another `output_dir`"
         if isinstance(error, OSError) and error.errno is not None and top.local:

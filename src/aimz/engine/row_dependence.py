@@ -8,6 +8,7 @@ from math import prod
 
 import jax.numpy as jnp
 
+import aimz.stream
 from aimz.engine.kernel_engine import KernelEngine
 from aimz.engine.layout import InputLayout
 from aimz.engine.prepared_call import PreparedCall
@@ -22,15 +23,13 @@ class RowsInteractError(Exception):
 
 def block_length(prepared: PreparedCall, n_obs: int | None) -> int:
     """Return the number of rows of a block; it does not depend on the return sites."""
-    from aimz.stream import block_rows
-
     rows = prepared.call.n_obs
     row_bytes = sum(
         prod(site.traced_shape) // rows * jnp.dtype(site.dtype).itemsize
         for site in prepared.spec.sites
         if site.row_axes and site.dtype and (site.is_sample or site.name in prepared.spec.deterministic_sites)
     )
-    return block_rows(row_bytes, prepared.plan.n_draws, n_obs)
+    return aimz.stream.block_rows(row_bytes, prepared.plan.n_draws, n_obs)
 
 
 def check_rows_independent(engine: KernelEngine, prepared: PreparedCall, block: int, other: int) -> RowUse:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import aimz.store
+import aimz.stream
 from aimz.engine.outputs import OutputSpec, missing_steps
 from aimz.engine.runner import StepRunner
 
@@ -42,7 +44,6 @@ def compute_range(
     progress
         Title of the progress bar; None for no bar.
     """
-    from aimz.stream import StreamRequest, run
 
     def begin(first: int, last: int) -> object:
         running = runner.begin(first, last)
@@ -55,7 +56,7 @@ def compute_range(
         if on_rows_read is not None:
             on_rows_read()
 
-    request = StreamRequest(
+    request = aimz.stream.StreamRequest(
         plan=runner.plan,
         axes=output.axes,
         begin=begin,
@@ -66,7 +67,7 @@ def compute_range(
         skip=skip,
         progress=progress,
     )
-    return run(request, target, start, stop)
+    return aimz.stream.run(request, target, start, stop)
 
 
 @dataclass
@@ -138,8 +139,6 @@ class LocalExecutor:
 
     def run(self, store: "ResultStore | None", options: RunOptions) -> int:
         """Compute all rows, as in :class:`Executor`."""
-        from aimz.store import NullPart
-
         runner, digests = self.runner, self.runner.digests
 
         def record_digests() -> None:
@@ -159,7 +158,7 @@ class LocalExecutor:
         length = compute_range(
             runner,
             self.output,
-            store or NullPart(),
+            store or aimz.store.NullPart(),
             is_missing=is_missing,
             on_rows_read=record_digests,
             progress=options.progress,

@@ -23,6 +23,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+import aimz.output
 from aimz.data import (
     KernelArguments,
     KernelParameters,
@@ -82,9 +83,7 @@ def read_scenario(
         msg = f"Exactly one of `output_{name}` and `args_{name}` must be given; got {given}."
         raise TypeError(msg)
     if tree is not None:
-        from aimz.output import recorded
-
-        key, resampled, _ = recorded(tree, f"output_{name}")
+        key, resampled, _ = aimz.output.recorded(tree, f"output_{name}")
         return Scenario(tree, None, None if key is None else key_from_text(key), resampled)
     param_input = signature.param_input
     if not isinstance(args, Mapping) or param_input not in args:
@@ -107,9 +106,7 @@ def read_scenario(
         raise ValueError(msg)
     key, further = rest.pop("rng_key", None), rest.pop("args", None)
     if other is not None and not rest.keys() & set(OPTION_NAMES):
-        from aimz.output import recorded
-
-        on_batch = on_batch or not recorded(other, f"the result compared with `args_{name}`")[2]
+        on_batch = on_batch or not aimz.output.recorded(other, f"the result compared with `args_{name}`")[2]
     arguments = {
         "X": rest.pop(param_input),
         "intervention": rest.pop("intervention", None),

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from scipy.special import logsumexp
 
+import aimz.output
 from aimz.data import KernelArguments, Posterior, differences
 from aimz.errors import NotFittedError
 from aimz.inference.fit_data import FitData
@@ -79,9 +80,7 @@ def _arviz() -> Any:
     ImportError
         If ArviZ is not installed.
     """
-    from aimz.output import import_arviz_stats
-
-    return import_arviz_stats("diagnose").base.array_stats
+    return aimz.output.import_arviz_stats("diagnose").base.array_stats
 
 
 # -------------------------------------------------------------------------------------------------- chains

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
+import aimz.output
 from aimz.data import KernelArguments, Posterior
 from aimz.errors import FitWarning, warn
 from aimz.inference.base import Outcome
@@ -61,9 +62,7 @@ def judge_guide(fit: SVIFit, call: KernelArguments, key: jax.Array) -> Outcome:
     ratios = draws.log_ratios.astype(np.float64)
     if not np.isfinite(ratios).all() or np.ptp(ratios) < 1e-2:
         return fit.outcome
-    from aimz.output import import_arviz_stats
-
-    smoothed, k = import_arviz_stats("fit").base.array_stats.psislw(-ratios)
+    smoothed, k = aimz.output.import_arviz_stats("fit").base.array_stats.psislw(-ratios)
     weights = np.exp(np.asarray(smoothed) - np.max(smoothed))
     weights /= weights.sum()
     ratio, shift, site = 1.0, 0.0, ""

@@ -2,6 +2,7 @@
 
 __all__ = ["sum_over_rows"]
 
+import aimz.store
 from aimz.data import fingerprint
 from aimz.distributed import check_same_call, choose_executor, process_group
 from aimz.engine import KernelEngine, OutputSpec, PredictionRequest, RunOptions, StepRunner, fingerprint_of
@@ -12,14 +13,12 @@ from aimz.methods.results import ScenarioSums
 
 def sum_over_rows(engine: KernelEngine, request: PredictionRequest, runner: StepRunner) -> ScenarioSums:
     """Compute the sums of each site over the rows of each group, under each scenario, draw by draw."""
-    from aimz.store import SumAccumulator
-
     plan, joint, groups = runner.plan, runner.spec.passes, request.groups
     assert groups is not None
     assert isinstance(joint, JointPass)
     assert joint.width is not None
     sites = [name for name in joint.return_sites if name != IMPOSSIBLE]
-    store = SumAccumulator(
+    store = aimz.store.SumAccumulator(
         n_draws=plan.n_draws,
         n_scenarios=joint.n_scenarios,
         n_cells=groups.n_cells,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+import aimz.output
 from aimz.data import check_count
 from aimz.inference import SVIFit
 from aimz.methods.base import on_snapshot, optional_key
@@ -83,8 +84,6 @@ class CheckingMethods(PosteriorMethods, PredictionMethods):
         >>> table.index.tolist(), table.columns.tolist()
         (['b'], ['mean', 'sd', 'eti90_lb', 'eti90_ub'])
         """
-        from aimz.output import import_arviz_stats
-
         posterior, spec = self._fitted("summary"), self.kernel_spec
         if kind is None:
             kind = "all" if posterior.num_chains > 1 and not isinstance(self._fit, SVIFit) else "stats"
@@ -93,7 +92,7 @@ class CheckingMethods(PosteriorMethods, PredictionMethods):
             sizes = {name: int(np.prod(draws.shape[1:])) for name, draws in posterior.draws.items()}
             var_names = [n for n in sizes if not (n in spec.local_sites and sizes[n] > _MAX_LINES)]
         names = [var_names] if isinstance(var_names, str) else var_names
-        table: pd.DataFrame = import_arviz_stats("summary").summary(
+        table: pd.DataFrame = aimz.output.import_arviz_stats("summary").summary(
             tree["posterior"],
             var_names=None if names is None else list(names),
             filter_vars=filter_vars,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 
+import aimz.output
 from aimz.data import KernelArguments
 from aimz.engine import (
     InputSource,
@@ -66,8 +67,6 @@ class ComparingMethods(EvidenceMethods):
         evidence: Evidence | None = None,
     ) -> "xr.DataTree":
         """Return the tree of a comparison of scenarios whose arguments have been opened."""
-        from aimz.output import check_by, check_contrast
-
         panel = self._panel_of(calls[baseline])
         groups = read_groups_of(by, weights, table, calls[baseline], sources[baseline], panel)
         fitted = {name: one["in_sample"] for name, one in requested.items()}
@@ -84,8 +83,8 @@ class ComparingMethods(EvidenceMethods):
             groups = omit_rows_with_nan(groups, prepared.values())
         panel_axes = panel.site_axes(prepared[baseline].spec, self._results.axes_of(prepared[baseline]), groups.panel)
         dims = self._results.dims_without_rows(prepared[baseline], panel_axes)
-        check_by(groups.labels, dims)
-        check_contrast(contrast, dims, groups.labels)
+        aimz.output.check_by(groups.labels, dims)
+        aimz.output.check_contrast(contrast, dims, groups.labels)
         request = self._request("compare_scenarios", sources[baseline], calls, prepared, options)
         with self._key(key) as key:
             request = replace(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import numpy as np
 
+import aimz.output
 from aimz.data import KernelArguments, open_chunked_table
 from aimz.distributed import collective_call
 from aimz.engine import (
@@ -158,9 +159,8 @@ class EffectMethod(EffectMethods):
         >>> str(effect).splitlines()[0]
         'Expected `y` is on average 2 lower under mail = 1 than under mail = 0 (89 %'
         """
-        from aimz.output import read_contrast
-
-        key, contrast, evidence = optional_key(rng_key), read_contrast(contrast), read_given(given, coupling, kind)
+        key, evidence = optional_key(rng_key), read_given(given, coupling, kind)
+        contrast = aimz.output.read_contrast(contrast)
         check_nan_policy(nan_policy)
         options = read_options(batch_size=batch_size, store="memory", progress=progress, client=client)
         self._fitted("effect")

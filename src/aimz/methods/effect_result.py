@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import aimz.output
+
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
@@ -65,9 +67,7 @@ class EffectResult:
         pandas.DataFrame
             The table.
         """
-        from aimz.output import summary
-
-        return summary(self.tree, ci_prob=ci_prob, ci_kind=ci_kind, rope=rope)
+        return aimz.output.summary(self.tree, ci_prob=ci_prob, ci_kind=ci_kind, rope=rope)
 
     def plot(self, **options: Any) -> "Figure":
         """Plot the effect: its density, a curve for a sweep of values, or a line for each group.
@@ -98,9 +98,7 @@ class EffectResult:
 
     def __repr__(self) -> str:
         """Return the effect as sentences and as a table."""
-        from aimz.output import effect_text
-
-        return effect_text(self.tree, self.rows, _MAX_SENTENCES, _MAX_LINES)
+        return aimz.output.effect_text(self.tree, self.rows, _MAX_SENTENCES, _MAX_LINES)
 
     def _repr_html_(self) -> str:
         """Return the text, and the plot if matplotlib and arviz-plots are installed."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import jax
 
+import aimz.output
 from aimz.data import open_chunked_table
 from aimz.distributed import collective_call
 from aimz.engine import (
@@ -121,12 +122,10 @@ class EffectMethods(ComparingMethods):
             If the trees were computed with different keys, so that they do not have common noise, or if a site was
             resampled in one tree and kept its posterior draws in the other.
         """
-        from aimz.output import difference, difference_of_arrays
-
         kind = read_kind(kind, of_draws=statistics is None)
         before, after = output_baseline, output_intervention
         if isinstance(before, dict) and isinstance(after, dict) and statistics is None:
-            return difference_of_arrays(before, after)
+            return aimz.output.difference_of_arrays(before, after)
         read = partial(read_scenario, signature=self._engine.signature, on_batch=on_batch)
         sides = [
             read("baseline", before, args_baseline, other=after),
@@ -148,7 +147,7 @@ class EffectMethods(ComparingMethods):
                     trees.append(self._execute_on_batch(requests[i], key))
                 else:
                     trees.append(self._execute(requests[i], key))
-            return difference(*trees)
+            return aimz.output.difference(*trees)
 
     def _prepare_sides(self, sides: Sequence[Scenario]) -> dict[int, PredictionRequest]:
         """Return the requests of the sides of an effect that are given by arguments, by number."""
@@ -317,9 +316,7 @@ class EffectMethods(ComparingMethods):
         >>> found["effect"]["y"].mean(("chain", "draw")).sel(scenario="full", group="low").round(6).item()
         2.0
         """
-        from aimz.output import read_contrast
-
-        key, contrast = optional_key(rng_key), read_contrast(contrast)
+        key, contrast = optional_key(rng_key), aimz.output.read_contrast(contrast)
         check_nan_policy(nan_policy)
         options = read_options(batch_size=batch_size, store="memory", progress=progress, client=client)
         shared = {**kwargs, **({} if X is None else {self.param_input: X})}

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import aimz.output
+import aimz.store
 from aimz.distributed import await_others, check_same_call, choose_executor, process_group, share_location
 from aimz.engine import (
     CallLocation,
@@ -76,9 +78,6 @@ class _Execution:
 
     def run(self, auxiliary: "Mapping[str, xr.Dataset]", home: "TemporaryDirectory | None") -> "xr.DataTree":
         """Compute what is missing, complete the result and return its tree."""
-        from aimz.output import make_tree
-        from aimz.store import ChunkWriter, InMemoryStore
-
         request, options, plan = self.request, self.request.options, self.runner.plan
         began = {}
         if not process_group.is_single_process:
@@ -89,7 +88,7 @@ class _Execution:
         where: CallLocation | None = None
         store: ResultStore | None = None
         if options.store == "memory":
-            store = InMemoryStore()
+            store = aimz.store.InMemoryStore()
         else:
             if process_group.is_coordinator:
                 directory = self._directory(home)
@@ -108,7 +107,7 @@ class _Execution:
         stored: Any = store
         if store is None:
             assert where is not None
-            stored = ChunkWriter(where.location, request.group, variables)
+            stored = aimz.store.ChunkWriter(where.location, request.group, variables)
         arrays = {name: stored.read(name) for name in variables}
         if plan.length is None:
             name, axis = next((n, v.axis or 0) for n, v in variables.items() if v.axis is not None)
@@ -120,7 +119,7 @@ class _Execution:
         for group, frame in frames.items():
             prefix = "" if group == request.group else EFFECT
             groups[group] = frame.filled({name: arrays[prefix + name] for name in frame.dims}, **attrs)
-        return make_tree(groups, **({} if where is None else where.root_attrs))
+        return aimz.output.make_tree(groups, **({} if where is None else where.root_attrs))
 
     def _frames(self, prepared: PreparedCall, **attrs: Any) -> "dict[str, GroupTemplate]":
         """Return the groups of the result without their arrays: its own, and the effects of a counterfactual."""
@@ -189,8 +188,6 @@ class _Execution:
         auxiliary: "Mapping[str, xr.Dataset]",
     ) -> None:
         """Compute what is missing and complete the result; ``store`` is None if another process writes it."""
-        from aimz.store import Group
-
         row_dim = self.results.row_dim(self.prepared) if self.runner.plan.length is None else None
         frame, attrs = frames[self.request.group], {} if where is None else where.attrs
         coords = {name: coord for name, coord in frame.packed_coords().items() if name != row_dim}
@@ -201,7 +198,7 @@ class _Execution:
         }
         try:
             if store is not None:
-                store.open(Group(variables, coords, {**frame.attrs, **attrs}))
+                store.open(aimz.store.Group(variables, coords, {**frame.attrs, **attrs}))
             if directory is not None:
                 directory.write_groups({**auxiliary, **labels})
             if self.request.options.statistics is not None and self.runner.plan.axis == "draw":
@@ -243,12 +240,10 @@ class _Execution:
 
     def _fill_from_draws(self, store: "ResultStore | None", statistics: Reduction) -> int:
         """Compute all draws into a temporary file, if draws are split, and write the statistics over them."""
-        from aimz.store import Group, TemporaryFileStore
-
         plan = self.runner.plan
         drawn = self._variables(dict.fromkeys(self.request.names.values(), ()), None)
-        with TemporaryFileStore() as spill:
-            spill.open(Group(drawn))
+        with aimz.store.TemporaryFileStore() as spill:
+            spill.open(aimz.store.Group(drawn))
             length = self.executor.run(spill, RunOptions(progress=progress_title(self.request)))
             for name in drawn:
                 draws = spill.read(name)

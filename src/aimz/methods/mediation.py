@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 
+import aimz.output
 from aimz.data import open_chunked_table
 from aimz.distributed import collective_call
 from aimz.engine import check_nan_policy, read_decomposition, read_options
@@ -111,8 +112,6 @@ class MediationMethods(EffectMethod):
         >>> found["effect"]["y"].mean(("chain", "draw")).round(3).to_series().to_dict()
         {'total': 6.5, 'direct': 0.5, 'indirect': 6.0}
         """
-        from aimz.output import decomposition_tree
-
         key = optional_key(rng_key)
         check_nan_policy(nan_policy)
         options = read_options(batch_size=batch_size, store="memory", progress=progress, client=client)
@@ -134,4 +133,4 @@ class MediationMethods(EffectMethod):
             key=key,
             options=options,
         )
-        return decomposition_tree(tree, plan.paths, decomposition=kind, through=list(plan.through))
+        return aimz.output.decomposition_tree(tree, plan.paths, decomposition=kind, through=list(plan.through))

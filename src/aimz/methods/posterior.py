@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from numpyro.infer import MCMC
 
+import aimz.output
 from aimz.data import check_count, check_flag, read_draws
 from aimz.engine import with_outcome
 from aimz.inference import PosteriorOnly, SVIFit, check_chains, check_variational
@@ -83,9 +84,7 @@ class PosteriorMethods(RequestMethods):
             drawn = self._fit.sample(call, spec, key, num_samples=num_samples, return_sites=names)
         if not return_datatree:
             return dict(drawn.draws)
-        from aimz.output import make_tree
-
-        return make_tree(self._groups_of(drawn, spec))
+        return aimz.output.make_tree(self._groups_of(drawn, spec))
 
     def set_posterior_sample(self, samples: Any = None, *, num_chains: int = 1, posterior_sample: Any = None) -> Self:
         """Set the posterior to given draws; the model then counts as fitted.
@@ -143,9 +142,7 @@ class PosteriorMethods(RequestMethods):
         NotFittedError
             If there is no posterior.
         """
-        from aimz.output import make_tree
-
-        return make_tree(self._groups_of(self._fitted("posterior_tree"), self.kernel_spec))
+        return aimz.output.make_tree(self._groups_of(self._fitted("posterior_tree"), self.kernel_spec))
 
     def thin_posterior(self, num_draws: int) -> Self:
         """Return a copy of the model with ``num_draws`` of its posterior draws, evenly spaced.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
+import aimz.store
 from aimz.data import KernelArguments, check_count, check_flag, key_to_text
 from aimz.distributed import check_executable
 from aimz.engine import (
@@ -338,11 +339,9 @@ class RequestMethods(ModelBase):
 
     def _temporary_directory(self) -> "TemporaryDirectory":
         """Return the temporary directory of the model, created if there is none."""
-        from aimz.store import TemporaryDirectory
-
         with self._shared.lock:
             if self._shared.home is None or self._shared.home.closed:
-                self._shared.home = TemporaryDirectory()
+                self._shared.home = aimz.store.TemporaryDirectory()
             return self._shared.home
 
     def _local_rows(self) -> int | None:

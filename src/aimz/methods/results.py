@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import aimz.output
 from aimz.data import Posterior
 from aimz.engine import PredictionRequest, PreparedCall
 from aimz.kernel import InputColumns, KernelSpec, Site, outcome_site
@@ -61,9 +62,7 @@ class ResultBuilder:
         groups: Mapping[str, InputColumns] = MappingProxyType({}),
     ) -> Any:
         """Return the user's labels, checked, and the labels of columns, rows and categories."""
-        from aimz.output import Labels
-
-        return replace(Labels.check(*self.dims_and_coords), columns=columns, index=index, groups=groups)
+        return replace(aimz.output.Labels.check(*self.dims_and_coords), columns=columns, index=index, groups=groups)
 
     def _labels_of(self, prepared: PreparedCall) -> Any:
         """Return the labels of a call, including its row and column labels."""
@@ -85,18 +84,16 @@ class ResultBuilder:
         groups: Mapping[str, InputColumns],
     ) -> "dict[str, xr.Dataset]":
         """Return the group ``posterior``, and ``sample_stats`` of MCMC, with the labels of the input."""
-        from aimz.output import DrawsInfo, draws_dataset, stats_dataset
-
         spec = spec or KernelSpec(sites=(), param_input="X", param_output="y")
         rows = [
             posterior.draws[name].shape[1 + spec[name].row_axes[0]]
             for name in spec.local_sites
             if name in posterior.draws
         ]
-        info = DrawsInfo(spec, n_obs=rows[0] if rows else 0, num_chains=posterior.num_chains)
-        found = {"posterior": draws_dataset(posterior.draws, info, self._labels(columns, index, groups))}
+        info = aimz.output.DrawsInfo(spec, n_obs=rows[0] if rows else 0, num_chains=posterior.num_chains)
+        found = {"posterior": aimz.output.draws_dataset(posterior.draws, info, self._labels(columns, index, groups))}
         if posterior.sample_stats:
-            found["sample_stats"] = stats_dataset(posterior.sample_stats)
+            found["sample_stats"] = aimz.output.stats_dataset(posterior.sample_stats)
         return found
 
     def row_dim(self, prepared: PreparedCall) -> str:
@@ -114,15 +111,11 @@ class ResultBuilder:
         **attrs: Any,
     ) -> "GroupTemplate":
         """Return the group of a call without its arrays; ``row_block`` is the number of rows of a block."""
-        from aimz.output import group_template
-
         info = self._info(prepared, key, row_block=row_block, **attrs)
-        return group_template(info, shapes, self._labels_of(prepared), statistics)
+        return aimz.output.group_template(info, shapes, self._labels_of(prepared), statistics)
 
     def averages(self, compared: ScenarioSums, comparison: PredictionRequest, contrast: "Contrast") -> "xr.DataTree":
         """Return the tree of a comparison of scenarios."""
-        from aimz.output import Averages, scenario_tree
-
         groups, prepared = comparison.groups, comparison.first
         assert groups is not None
         anew = {name for one in comparison.scenarios.values() for name in one.attrs.get("drawn_anew", ())}
@@ -136,7 +129,7 @@ class ResultBuilder:
             for name, value in one.attrs.items()
             if name in ("abducted", "coupling")
         }
-        averages = Averages(
+        averages = aimz.output.Averages(
             sums=compared.sums,
             dims=self.dims_without_rows(prepared, comparison.panel_axes),
             with_rows=compared.with_rows,
@@ -173,7 +166,7 @@ class ResultBuilder:
                 **_support_of(comparison),
             },
         )
-        return scenario_tree(averages, contrast)
+        return aimz.output.scenario_tree(averages, contrast)
 
     def axes_of(self, prepared: PreparedCall) -> dict[str, tuple[str, ...]]:
         """Return the axis names of one draw of each return site."""
@@ -212,19 +205,15 @@ class ResultBuilder:
 
     def observed(self, prepared: PreparedCall, observed: Any) -> "dict[str, xr.Dataset]":
         """Return the group ``observed_data``, if there are observed data."""
-        from aimz.output import observed_dataset
-
         if observed is None:
             return {}
         labels = self._labels_of(prepared)
-        dataset = observed_dataset(prepared.spec.param_output, np.asarray(observed), prepared.spec, labels)
+        dataset = aimz.output.observed_dataset(prepared.spec.param_output, np.asarray(observed), prepared.spec, labels)
         return {"observed_data": dataset}
 
     def _info(self, prepared: PreparedCall, key: str | None, *, row_block: int = 0, **attrs: Any) -> "DrawsInfo":
         """Return the kernel, rows, chains and attributes that describe the draws of a call."""
-        from aimz.output import DrawsInfo
-
-        return DrawsInfo(
+        return aimz.output.DrawsInfo(
             prepared.spec,
             prepared.call.n_obs,
             num_chains=prepared.n_chains,
@@ -243,7 +232,5 @@ class ResultBuilder:
         observed: Any = None,
     ) -> "xr.DataTree":
         """Return a tree with ``group``, the ``auxiliary`` groups, and ``observed_data`` if there are observed data."""
-        from aimz.output import draws_dataset, make_tree
-
-        group_of_draws = draws_dataset(arrays, self._info(prepared, key), self._labels_of(prepared))
-        return make_tree({**auxiliary, group: group_of_draws, **self.observed(prepared, observed)})
+        group_of_draws = aimz.output.draws_dataset(arrays, self._info(prepared, key), self._labels_of(prepared))
+        return aimz.output.make_tree({**auxiliary, group: group_of_draws, **self.observed(prepared, observed)})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 
+import aimz.output
 from aimz.data import GENERATOR
 from aimz.distributed import collective_call
 from aimz.engine import PredictionSettings, read_options
@@ -255,8 +256,6 @@ class ScoringMethods(RequestMethods):
         >>> bool(0.5 < scores.p < 2.0)
         True
         """
-        from aimz.output import leave_one_out, relative_ess
-
         key = optional_key(rng_key)
         options = read_options(batch_size=batch_size, store="memory", progress=progress, client=client)
         request = self._prepare_scores(X, y, self._merged(kwargs, args), options, "loo")
@@ -271,9 +270,9 @@ class ScoringMethods(RequestMethods):
                 "fit. Pass the fitted data, or score other data with `log_likelihood`."
             )
             raise ValueError(msg)
-        reduction = LeaveOneOut(relative_ess(self._auxiliary_groups()["posterior"]))
+        reduction = LeaveOneOut(aimz.output.relative_ess(self._auxiliary_groups()["posterior"]))
         request = replace(request, options=replace(options, statistics=reduction))
         with self._key(key, request) if prepared.needs_key else nullcontext() as key:
             tree = self._execute(request, key)
         scores = tree["log_likelihood"].to_dataset()[self.param_output]
-        return leave_one_out(scores, prepared.plan.n_draws)
+        return aimz.output.leave_one_out(scores, prepared.plan.n_draws)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 
+import aimz.output
 from aimz.data import KernelArguments, open_chunked_table
 from aimz.distributed import collective_call
 from aimz.engine import (
@@ -129,8 +130,6 @@ class SlopeMethods(EffectMethod):
         >>> found["effect"]["y"].mean().round(4).item()  # b p (1 - p)
         0.25
         """
-        from aimz.output import slope_tree
-
         key, kind = optional_key(rng_key), read_slope_kind(kind)
         options = read_options(batch_size=batch_size, store="memory", progress=progress, client=client)
         ambiguous = {"levers": levers, "by": by, "weights": weights, "where": where}
@@ -153,7 +152,7 @@ class SlopeMethods(EffectMethod):
         with self._key(key) as key:
             request = replace(request, key=key)
             tree = self._slopes_of(request, self._sum_over_rows(request), kind, name_settings(intervention or {}))
-            return slope_tree(tree, kind)
+            return aimz.output.slope_tree(tree, kind)
 
     def _prepare_slopes(
         self,
@@ -166,8 +165,6 @@ class SlopeMethods(EffectMethod):
         omit: bool,
     ) -> PredictionRequest:
         """Return the request of derivatives, after checks of levers, groups and paths to the return sites."""
-        from aimz.output import check_by
-
         calls, scenarios = self._prepare_scenarios(
             {OBSERVED: one}, {OBSERVED: source}, {OBSERVED: call}, kind="expected"
         )
@@ -176,7 +173,7 @@ class SlopeMethods(EffectMethod):
         for lever in derivative.levers:
             check_lever_values(lever, prepared, derivative, groups)
         panel_axes = self._panel_of(call).site_axes(prepared.spec, self._results.axes_of(prepared), groups.panel)
-        check_by(groups.labels, self._results.dims_without_rows(prepared, panel_axes))
+        aimz.output.check_by(groups.labels, self._results.dims_without_rows(prepared, panel_axes))
         request = self._request("slopes", source, calls, scenarios, None)
         request = replace(request, baseline=OBSERVED, groups=groups, panel_axes=panel_axes, derivative=derivative)
         check_derivatives(self._engine, request, derivative.levers)
@@ -187,8 +184,6 @@ class SlopeMethods(EffectMethod):
 
         ``given`` is the name of the averages.
         """
-        from aimz.output import slope_contrast
-
         derivative, prepared = request.derivative, request.first
         assert derivative is not None
         n_levers = len(derivative.levers)
@@ -207,4 +202,6 @@ class SlopeMethods(EffectMethod):
                     raise ValueError(sign_error(name, what))
         kept = replace(found, sums={name: sums[:, 1 : 2 + n_levers] for name, sums in found.sums.items()})
         scenarios = {given: prepared, **{lever.name: prepared for lever in derivative.levers}}
-        return self._results.averages(kept, replace(request, scenarios=scenarios, baseline=given), slope_contrast(kind))
+        return self._results.averages(
+            kept, replace(request, scenarios=scenarios, baseline=given), aimz.output.slope_contrast(kind)
+        )

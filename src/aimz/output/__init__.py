@@ -1,71 +1,13 @@
 """Results as :class:`xarray.DataTree` in ArviZ's schema; their summaries.
 
-Imported when the first result is built, since xarray imports pandas.
+The package has the names of ``aimz.output.api``, imported when the first is used, since they import pandas.
 """
 
-import sys
+from typing import TYPE_CHECKING
 
-from aimz._imports import await_imports
+from aimz._imports import names_of
 
-await_imports()
-
-from aimz.output.datasets import (
-    DrawsInfo,
-    GroupTemplate,
-    attributes,
-    draws_dataset,
-    group_template,
-    make_tree,
-    observed_dataset,
-    stats_dataset,
-)
-from aimz.output.decomposition import decomposition_tree, share_mediated
-from aimz.output.differences import difference, difference_of_arrays, recorded
-from aimz.output.effect_text import effect_text
-from aimz.output.elpd import import_arviz_stats, leave_one_out, relative_ess
-from aimz.output.labels import Labels
-from aimz.output.lazy_datasets import as_group, open_result
-from aimz.output.result_text import describe_result, register_displays, tree_of
-from aimz.output.scenario_tree import Averages, Contrast, check_by, check_contrast, read_contrast, scenario_tree
-from aimz.output.sentences import in_words
-from aimz.output.slope_tree import slope_contrast, slope_tree
-from aimz.output.summary import summary
-
-__all__ = [
-    "Averages",
-    "Contrast",
-    "DrawsInfo",
-    "GroupTemplate",
-    "Labels",
-    "as_group",
-    "attributes",
-    "check_by",
-    "check_contrast",
-    "decomposition_tree",
-    "describe_result",
-    "difference",
-    "difference_of_arrays",
-    "draws_dataset",
-    "effect_text",
-    "group_template",
-    "import_arviz_stats",
-    "in_words",
-    "leave_one_out",
-    "make_tree",
-    "observed_dataset",
-    "open_result",
-    "read_contrast",
-    "recorded",
-    "register_displays",
-    "relative_ess",
-    "scenario_tree",
-    "share_mediated",
-    "slope_contrast",
-    "slope_tree",
-    "stats_dataset",
-    "summary",
-    "tree_of",
-]
-
-if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()) is not None:
-    register_displays(shell.display_formatter.formatters)
+if TYPE_CHECKING:
+    from aimz.output.api import *
+else:
+    __getattr__ = names_of("aimz.output", "aimz.output.api")

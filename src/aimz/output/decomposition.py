@@ -10,7 +10,7 @@ import xarray as xr
 
 from aimz.output.datasets import make_tree
 from aimz.output.labels import SAMPLE_DIMS
-from aimz.output.scenario_tree import SCENARIO
+from aimz.output.scenario_trees import SCENARIO
 
 PATH = "path"
 """Dimension of the paths."""

@@ -13,6 +13,7 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core.indexing import ExplicitIndexer, IndexingSupport, LazilyIndexedArray, explicit_indexing_adapter
 
+import aimz.store
 from aimz.output.labels import SAMPLE_DIMS
 
 if TYPE_CHECKING:
@@ -51,21 +52,19 @@ def stored_coords(
 
 def as_group(dataset: xr.Dataset) -> "tuple[Group, dict[str, Any]]":
     """Return the group of a dataset in memory as a store takes it, and its arrays."""
-    from aimz.store import Group, Variable
-
     variables = {}
     for name, array in dataset.data_vars.items():
         shape = array.shape
         # Chunks are split along the last axis, so that each is at most 8 MiB.
         chunk = min(shape[-1], max(1, 2**23 // max(1, array.nbytes // max(1, shape[-1])))) if shape else 0
         chunks = (*shape[:-1], chunk) if shape else ()
-        variables[str(name)] = Variable(tuple(map(str, array.dims)), shape, array.dtype, chunks)
+        variables[str(name)] = aimz.store.Variable(tuple(map(str, array.dims)), shape, array.dtype, chunks)
     data = {str(name): array.values for name, array in dataset.data_vars.items()}
     coords = {
         str(name): (tuple(map(str, coord.dims)), coord.to_index() if coord.ndim == 1 else coord.values, coord.attrs)
         for name, coord in dataset.coords.items()
     }
-    return Group(variables, stored_coords(coords), dict(dataset.attrs)), data
+    return aimz.store.Group(variables, stored_coords(coords), dict(dataset.attrs)), data
 
 
 def open_result(path: "str | os.PathLike[str] | Store | StorePath") -> xr.DataTree:
@@ -99,13 +98,11 @@ def open_result(path: "str | os.PathLike[str] | Store | StorePath") -> xr.DataTr
     Traceback (most recent call last):
     FileNotFoundError: There is no result there: pass the `artifact_path` of one.
     """
-    from aimz.store import check_result, read_location, reporting_damage
-
-    location = read_location(path, "path", call=True)
-    result = check_result(location)
+    location = aimz.store.read_location(path, "path", call=True)
+    result = aimz.store.check_result(location)
     root: Any = result.open_store()
     groups = {}
-    with reporting_damage(location), xr.open_datatree(root, engine="zarr", zarr_format=3) as tree:
+    with aimz.store.reporting_damage(location), xr.open_datatree(root, engine="zarr", zarr_format=3) as tree:
         for name, node in tree.children.items():
             plain = node.to_dataset().drop_vars(list(node.data_vars))
             variables = {

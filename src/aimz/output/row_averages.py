@@ -11,7 +11,7 @@ import xarray as xr
 
 from aimz.kernel import name_settings
 from aimz.output.labels import SAMPLE_DIMS, STATISTIC
-from aimz.output.scenario_tree import SCENARIO
+from aimz.output.scenario_trees import SCENARIO
 
 _GROUPS = ("posterior_predictive", "predictions", "prior_predictive")
 

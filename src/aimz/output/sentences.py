@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from aimz.kernel import OBSERVED, name_settings
-from aimz.output.scenario_tree import SCENARIO
+from aimz.output.scenario_trees import SCENARIO
 from aimz.output.slope_words import slope_claim
-from aimz.output.summary import summary
+from aimz.output.summaries import summary
 from aimz.statistics import Statistic
 
 

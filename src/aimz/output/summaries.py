@@ -14,7 +14,7 @@ from aimz.output.elpd import import_arviz_stats
 from aimz.output.labels import SAMPLE_DIMS, STATISTIC
 from aimz.output.result_text import tree_of
 from aimz.output.row_averages import average_effect
-from aimz.output.scenario_tree import SCENARIO
+from aimz.output.scenario_trees import SCENARIO
 from aimz.statistics import Statistic, read_ci
 
 ALL = "all"

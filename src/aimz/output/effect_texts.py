@@ -7,7 +7,7 @@ import textwrap
 import xarray as xr
 
 from aimz.output.sentences import format_table, sentences_of
-from aimz.output.summary import summary
+from aimz.output.summaries import summary
 
 _WIDTH = 76
 

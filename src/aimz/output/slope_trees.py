@@ -10,7 +10,7 @@ import xarray as xr
 from aimz.errors import OutputWarning, warn
 from aimz.output.datasets import make_tree
 from aimz.output.labels import SAMPLE_DIMS
-from aimz.output.scenario_tree import SCENARIO
+from aimz.output.scenario_trees import SCENARIO
 
 
 def slope_contrast(kind: str) -> Callable[[Any, Any], Any]:

@@ -1,0 +1,64 @@
+"""Names of the package, with the packages that they import."""
+
+import sys
+
+from aimz.output.datasets import (
+    DrawsInfo,
+    GroupTemplate,
+    attributes,
+    draws_dataset,
+    group_template,
+    make_tree,
+    observed_dataset,
+    stats_dataset,
+)
+from aimz.output.decomposition import decomposition_tree, share_mediated
+from aimz.output.differences import difference, difference_of_arrays, recorded
+from aimz.output.effect_texts import effect_text
+from aimz.output.elpd import import_arviz_stats, leave_one_out, relative_ess
+from aimz.output.labels import Labels
+from aimz.output.lazy_datasets import as_group, open_result
+from aimz.output.result_text import describe_result, register_displays, tree_of
+from aimz.output.scenario_trees import Averages, Contrast, check_by, check_contrast, read_contrast, scenario_tree
+from aimz.output.sentences import in_words
+from aimz.output.slope_trees import slope_contrast, slope_tree
+from aimz.output.summaries import summary
+
+__all__ = [
+    "Averages",
+    "Contrast",
+    "DrawsInfo",
+    "GroupTemplate",
+    "Labels",
+    "as_group",
+    "attributes",
+    "check_by",
+    "check_contrast",
+    "decomposition_tree",
+    "describe_result",
+    "difference",
+    "difference_of_arrays",
+    "draws_dataset",
+    "effect_text",
+    "group_template",
+    "import_arviz_stats",
+    "in_words",
+    "leave_one_out",
+    "make_tree",
+    "observed_dataset",
+    "open_result",
+    "read_contrast",
+    "recorded",
+    "register_displays",
+    "relative_ess",
+    "scenario_tree",
+    "share_mediated",
+    "slope_contrast",
+    "slope_tree",
+    "stats_dataset",
+    "summary",
+    "tree_of",
+]
+
+if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()) is not None:
+    register_displays(shell.display_formatter.formatters)
