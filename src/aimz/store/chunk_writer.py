@@ -195,7 +195,7 @@ class ChunkWriter(StorePart):
             checksum = google_crc32c.value(content)
             self._record(path, chunk_number(position, grid), checksum)
             file = "/".join([path, "c", *map(str, position)])
-            location.put_parts(file, content, checksum.to_bytes(TAIL, "little"))
+            location.put(file, content, checksum.to_bytes(TAIL, "little"))
 
     def payload(self) -> Payload:
         """Return the chunks that were written since the last call, and the arrays with missing integers."""

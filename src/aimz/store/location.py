@@ -67,8 +67,8 @@ class Location(ABC):
         """Return a location inside this one."""
 
     @abstractmethod
-    def put(self, name: str, content: bytes) -> None:
-        """Write a file atomically."""
+    def put(self, name: str, *parts: Buffer) -> None:
+        """Write a file of consecutive parts atomically."""
 
     def put_durably(self, name: str, content: bytes) -> None:
         """Write a file atomically so that it survives a power failure."""
@@ -149,11 +149,7 @@ class Directory(Location):
     def __truediv__(self, name: str) -> "Directory":
         return Directory(self.path / name)
 
-    def put(self, name: str, content: bytes) -> None:
-        """Write a draft and rename it."""
-        self.put_parts(name, content)
-
-    def put_parts(self, name: str, *parts: Buffer) -> None:
+    def put(self, name: str, *parts: Buffer) -> None:
         """Write a draft of consecutive parts, without copying them, and rename it."""
         path = self.path / name
         draft = path.with_name(f"{path.name}.{uuid4().hex}.partial")

@@ -112,11 +112,8 @@ class ZarrStore(ResultStore):
         self._put_group(name, group)
         for array, variable in group.variables.items():
             values = np.asarray(data[array]).astype(variable.dtype, copy=False)
-            self._put_whole(f"{name}/{array}", variable, values, {})
-
-    def _put_whole(self, path: str, variable: Variable, values: np.ndarray, attrs: Mapping[str, Any]) -> None:
-        """Write an array with all its values."""
-        self._nodes[path], self._checksums[path] = put_whole(self.location, path, variable, values, attrs)
+            path = f"{name}/{array}"
+            self._nodes[path], self._checksums[path] = put_whole(self.location, path, variable, values, {})
 
     def _put_unfinished(self, name: str, attributes: Mapping[str, Any]) -> None:
         """Write the metadata of a group that is not complete."""
@@ -133,7 +130,8 @@ class ZarrStore(ResultStore):
             if values.dtype.kind in "OUT":
                 values = values.astype(object).astype(str).astype(object)
             variable = Variable(dims, values.shape, values.dtype, values.shape)
-            self._put_whole(f"{name}/{label}", variable, values, attrs)
+            path = f"{name}/{label}"
+            self._nodes[path], self._checksums[path] = put_whole(self.location, path, variable, values, attrs)
 
     def write(self, name: str, array: np.ndarray, start: int) -> None:
         """Write a piece that covers whole chunks; each chunk is written atomically."""
