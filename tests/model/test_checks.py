@@ -9,7 +9,9 @@ import pytest
 from scipy import stats
 
 from aimz import CheckResult, ImpactModel, NotFittedError
-from aimz.methods.predictive_checks import compare_with_predictions
+from aimz.methods.check_findings import data_findings, statistic_lines
+from aimz.methods.predictive_checks import CheckedRows
+from aimz.statistics import Groups, PredictiveChecks
 
 RNG = np.random.default_rng(3)
 N = 300
@@ -78,7 +80,10 @@ def test_check_predicts_a_sample_of_the_rows():
 
 
 def findings(observed, drawn):
-    return {finding.check.split(":")[0]: finding for finding in compare_with_predictions(observed, drawn)}
+    checks = PredictiveChecks(len(drawn))
+    checks.add(0, drawn, observed, None, None)
+    found = CheckedRows(checks, Groups({}, None, None), {}, len(observed), True, "")
+    return {finding.check.split(":")[0]: finding for finding in data_findings(found, statistic_lines(found))}
 
 
 def test_share_of_predicted_statistics_equals_closed_form():

@@ -53,7 +53,7 @@ from aimz.engine.scenarios import (
 from aimz.engine.support_checks import SupportReport, check_support, fit_support, with_support
 from aimz.engine.treatments import Question, read_interventions, read_treatment, read_where
 from aimz.engine.warnings import warn_about_missing, warn_about_priors, warn_about_substitution
-from aimz.engine.worlds import check_linked, link_factual, link_scenarios
+from aimz.engine.worlds import check_linked, link_factual, link_scenarios, link_scored
 
 __all__ = [
     "CallLocation",
@@ -102,6 +102,7 @@ __all__ = [
     "known_digests",
     "link_factual",
     "link_scenarios",
+    "link_scored",
     "local_mesh",
     "missing_steps",
     "n_devices",

@@ -122,7 +122,7 @@ def _step_spec(request: PredictionRequest, block: int | None) -> StepSpec:
     passes = prepared.plan if block is None else prepared.plan.for_rows(block)
     kind = "predictive" if request.scored is None else "log_density"
     output, layout = prepared.spec.param_output, InputLayout.of(prepared)
-    is_used = request.scored is not None or prepared.settings.with_output
+    is_used = request.scored is not None or prepared.settings.with_output or prepared.scores_data
     check = OutputCheck.while_read(prepared) if is_used else None
     return StepSpec(kind, passes, layout, request.key, output=output, output_check=check)
 

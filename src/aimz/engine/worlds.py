@@ -1,6 +1,6 @@
 """Links prepared calls whose sites take values, or noise, from other calls, so that one pass computes all of them."""
 
-__all__ = ["check_linked", "link_factual", "link_scenarios"]
+__all__ = ["check_linked", "link_factual", "link_scenarios", "link_scored"]
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from aimz.data import KernelArguments
 from aimz.engine.abduction_checks import check_abduction, have_same_shape
 from aimz.engine.kernel_engine import KernelEngine
 from aimz.engine.prepared_call import PreparedCall
-from aimz.forward import EFFECT, IMPOSSIBLE, World
+from aimz.forward import DENSITY, EFFECT, IMPOSSIBLE, OBSERVED_VALUE, World
 from aimz.kernel import ValueSource
 
 
@@ -45,6 +45,22 @@ def link_factual(
     )
     attrs = {**linked.attrs, **({} if coupling is None else {"coupling": coupling})}
     return replace(linked, plan=plan, attrs=attrs)
+
+
+def link_scored(prediction: PreparedCall, scored: PreparedCall, site: str | None) -> PreparedCall:
+    """Return a prediction whose pass also returns the data of the output, and their log densities at ``site``.
+
+    Without a site, the data have no density for each observation.
+    """
+    output = scored.spec.param_output
+    plan = replace(scored.plan, return_sites=() if site is None else (site,))
+    linked = _with_world(prediction, replace(scored, plan=plan), "the observed rows")
+    (world,) = linked.plan.worlds
+    axes = {**linked.plan.row_axes, OBSERVED_VALUE + output: 0}
+    if site is not None:
+        axes[DENSITY + output] = plan.row_axes[site]
+    plan = replace(linked.plan, worlds=(replace(world, scored=output),), row_axes=axes)
+    return replace(linked, plan=plan)
 
 
 def link_scenarios(

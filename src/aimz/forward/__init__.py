@@ -3,13 +3,15 @@
 from aimz.forward.compilation import CompiledPrograms, TracedStep, worlds_key
 from aimz.forward.derivatives import Derivative, Lever
 from aimz.forward.joint_scenarios import InputKey, JointPass, ScenarioGroup, tile_rows
-from aimz.forward.pass_spec import EFFECT, IMPOSSIBLE, PassSpec, World
+from aimz.forward.pass_spec import DENSITY, EFFECT, IMPOSSIBLE, OBSERVED_VALUE, PassSpec, World
 from aimz.forward.predictive import CompiledProgram, RowBlock, RowGroups, map_over_draws
 from aimz.forward.row_blocks import StreamAxis
 
 __all__ = [
+    "DENSITY",
     "EFFECT",
     "IMPOSSIBLE",
+    "OBSERVED_VALUE",
     "CompiledProgram",
     "CompiledPrograms",
     "Derivative",

@@ -335,7 +335,12 @@ def _pass_key(kind: str, plan: PassSpec) -> Hashable:
 def worlds_key(plan: PassSpec) -> Hashable:
     """Return the part of a cache key that belongs to the worlds of a pass."""
     worlds = tuple(
-        (_pass_key("world", world.plan), world.own_noise, *map(freeze, (world.draws, world.values, world.arrays)))
+        (
+            _pass_key("world", world.plan),
+            world.own_noise,
+            world.scored,
+            *map(freeze, (world.draws, world.values, world.arrays)),
+        )
         for world in plan.worlds
     )
     taken, abducted = tuple(sorted(plan.taken.items())), tuple(sorted(plan.abducted.items()))

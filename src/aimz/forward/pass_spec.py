@@ -1,6 +1,6 @@
 """The static part of a pass, and the other runs of the kernel that it depends on."""
 
-__all__ = ["EFFECT", "IMPOSSIBLE", "PassSpec", "World", "WorldInputs"]
+__all__ = ["DENSITY", "EFFECT", "IMPOSSIBLE", "OBSERVED_VALUE", "PassSpec", "World", "WorldInputs"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +16,8 @@ EFFECT = "effect/"
 """Prefix of the outputs of a pass that are differences from the factual world."""
 IMPOSSIBLE = "rows of density 0"
 """Output of a pass: whether a value that noise was inferred from has density 0, by row."""
+OBSERVED_VALUE, DENSITY = "observed/", "log density/"
+"""Prefixes of the outputs of a pass that scores data: their values, and their log densities."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,15 @@ class World:
     """Key of each argument."""
     own_noise: bool = False
     """Whether its noise is independent of the noise of the pass."""
+    scored: str | None = None
+    """Argument whose values and log densities are outputs of the pass; None for a world that sites take values from."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs of the pass that belong to this run: data that are scored, and their densities."""
+        if self.scored is None:
+            return ()
+        return (OBSERVED_VALUE + self.scored, *((DENSITY + self.scored,) if self.plan.return_sites else ()))
 
     def inputs(self, given: "WorldInputs") -> "WorldInputs":
         """Return the inputs of this run among the inputs of the pass."""
@@ -115,9 +126,10 @@ class PassSpec:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the outputs of a pass: the return sites, their effects, and the rows to reject."""
+        """Names of the outputs of a pass: the return sites, their effects, scored data, and the rows to reject."""
         effects = tuple(EFFECT + name for name in self.return_sites) if self.with_effects else ()
-        return (*self.return_sites, *effects, *((IMPOSSIBLE,) if self.is_checked else ()))
+        scored = tuple(name for world in self.worlds for name in world.outputs)
+        return (*self.return_sites, *effects, *scored, *((IMPOSSIBLE,) if self.is_checked else ()))
 
     @property
     def whole_arrays(self) -> dict[str, jax.Array]:

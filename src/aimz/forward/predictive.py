@@ -22,7 +22,7 @@ import numpy as np
 
 from aimz.forward.densities import READERS
 from aimz.forward.draw_batching import TracedFunction, group_size, map_draws, trace
-from aimz.forward.pass_spec import EFFECT, IMPOSSIBLE, PassSpec, WorldInputs
+from aimz.forward.pass_spec import DENSITY, EFFECT, IMPOSSIBLE, OBSERVED_VALUE, PassSpec, WorldInputs
 from aimz.forward.worlds import Ran, effect_of, impossible_rows, run_worlds
 from aimz.kernel import Message, is_undefined
 from aimz.statistics import missing_code
@@ -115,9 +115,24 @@ def one_pass(
         if plan.abducted:  # noise that is inferred with a parameter that is NaN is missing, too
             factual = {n: {**site, "is_observed": n not in plan.abducted} for n, site in ran.worlds[0].sites.items()}
             results = {name: _with_missing(name, value, factual, plan) for name, value in results.items()}
-        return {**results, **_compared(ran, plan, results)}
+        return {**results, **_compared(ran, plan, results), **_scored(kernel, plan, given, own.number)}
 
     return run
+
+
+def _scored(kernel: Kernel, plan: PassSpec, given: WorldInputs, number: Any) -> dict[str, jax.Array]:
+    """Return the values and the log densities of data that a pass scores, next to its predictions."""
+    found = {}
+    for world in plan.worlds:
+        if world.scored is None:
+            continue
+        key, _, rows, draws, values, arrays = world.inputs(given)
+        found[OBSERVED_VALUE + world.scored] = jnp.asarray(arrays[world.scored])
+        if world.plan.return_sites:
+            score = one_pass(kernel, world.plan, READERS["log_density"])
+            densities = score(key, draws, values, arrays, RowBlock(number, rows, {}, {}, {}))
+            found[DENSITY + world.scored] = densities[world.plan.return_sites[0]]
+    return found
 
 
 def _compared(ran: Ran, plan: PassSpec, results: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

@@ -31,7 +31,8 @@ def run_worlds(
     flags: set[str] | None,
 ) -> Ran:
     """Run the kernel, after the worlds that it depends on; ``fixed`` are further transforms of sites."""
-    worlds = [run_worlds(kernel, world.plan, world.inputs(given), {}, flags) for world in plan.worlds]
+    used = [world for world in plan.worlds if world.scored is None]
+    worlds = [run_worlds(kernel, world.plan, world.inputs(given), {}, flags) for world in used]
     taken = {name: worlds[number].sites[name]["value"] for name, number in plan.taken.items()}
     own = [{name: value for name, value in part.items() if name not in plan.foreign} for part in given[3:]]
     draws, values, arrays = own

@@ -4,11 +4,15 @@ __all__ = ["CheckResult", "Finding"]
 
 import html
 import textwrap
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from aimz.statistics import Calibration
+
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 _WIDTH = 80
 
@@ -38,6 +42,11 @@ class CheckResult:
     ----------
     findings : tuple of Finding
         Lines of the table.
+    calibration : object or None
+        Calibration of the predictions of single rows: ``ecdf`` of their PIT values at ``edges``, ``histogram(bins)``,
+        ``distance`` from the uniform distribution, and for binary outcomes ``reliability()``. None if there is none.
+    n_obs : int or None
+        Number of rows that were predicted.
 
     Examples
     --------
@@ -53,6 +62,41 @@ class CheckResult:
     """
 
     findings: tuple[Finding, ...]
+    lines: tuple[Mapping[str, Any], ...] = ()
+    """Predictive checks, one for each statistic and group of rows."""
+    calibration: Calibration | None = None
+    n_obs: int | None = None
+    why_not_loo: str = ""
+    """Reason why the predictions of rows do not leave them out; empty if they do."""
+
+    @property
+    def statistics(self) -> "pd.DataFrame":
+        """Table of the predictive checks, with a line for each statistic and group.
+
+        The columns are the labels of the group, the ``observed`` value, the mean ``predicted`` value and its 5 % and
+        95 % quantiles ``low`` and ``high``; ``p``, the share of predicted values above the observed one, with ties
+        counted half; and ``expected`` and ``verdict``.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(list(self.lines))
+
+    def plot(self, **options: Any) -> "Figure":
+        """Plot the calibration of the predictions of single rows.
+
+        Parameters
+        ----------
+        **options
+            Options of :func:`aimz.plots.plot_calibration`.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            The figure, which a notebook displays.
+        """
+        from aimz.plots import plot_calibration
+
+        return plot_calibration(self, **options)
 
     @property
     def ok(self) -> bool:

@@ -2,30 +2,33 @@
 
 __all__ = ["CheckingMethods"]
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
 
 import aimz.output
-from aimz.data import check_count
+from aimz.data import check_count, check_key
 from aimz.inference import SVIFit
-from aimz.methods.base import on_snapshot, optional_key
+from aimz.methods.base import on_snapshot
+from aimz.methods.check_findings import data_findings, statistic_lines
 from aimz.methods.check_result import CheckResult, Finding
 from aimz.methods.fitted_rows import FittedRows
 from aimz.methods.posterior import PosteriorMethods
 from aimz.methods.prediction import PredictionMethods
-from aimz.methods.predictive_checks import compare_with_predictions
+from aimz.methods.predictive_checks import PredictiveCheckMethods
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from distributed import Client
 
 _MAX_LINES = 1000
 """Number of values of a site with a row axis above which it is left out of a summary, unless it is named."""
 
 
-class CheckingMethods(PosteriorMethods, PredictionMethods):
+class CheckingMethods(PosteriorMethods, PredictionMethods, PredictiveCheckMethods):
     """Summaries of the posterior, and checks of fit, draws and predictions."""
 
     @on_snapshot
@@ -111,8 +114,11 @@ class CheckingMethods(PosteriorMethods, PredictionMethods):
         y: Any = None,
         *,
         args: Mapping[str, Any] | None = None,
-        max_rows: int = 2000,
+        by: Any = None,
+        statistics: Mapping[str, Callable[[np.ndarray], Any]] | None = None,
+        max_rows: int | None = 2000,
         rng_key: jax.Array | None = None,
+        client: "Client | Literal[False] | None" = None,
     ) -> CheckResult:
         """Check whether the fit has settled, its draws are reliable, and the model predicts the data.
 
@@ -120,7 +126,10 @@ class CheckingMethods(PosteriorMethods, PredictionMethods):
         - *draws*: R-hat, effective sample sizes and divergences of chains; trend of the loss and importance weights of
           a guide, as in :meth:`diagnose`.
         - *data*: posterior predictive checks [1]_ of mean, standard deviation, share of zeros, smallest and largest
-          value, and the coverage of 90 % intervals of single rows.
+          value, and of your ``statistics``, over all rows or in each group of rows; the coverage of 90 % intervals of
+          single rows; and the calibration of their predictions, each leaving its row out [2]_: predicted probabilities
+          of binary outcomes are compared with observed shares, and other outcomes by the distribution of their PIT
+          values, which is uniform if the predictions are calibrated.
 
         Parameters
         ----------
@@ -128,15 +137,26 @@ class CheckingMethods(PosteriorMethods, PredictionMethods):
             Data to predict; by default the rows of the fit.
         args : mapping, optional
             Further arguments of the kernel, with ``X``.
-        max_rows : int
-            Number of rows, evenly spaced, that are predicted if there are more.
+        by : array_like, str, list of str, or mapping, optional
+            Groups of rows, or the name of a column or an argument, as in :meth:`compare_scenarios`.
+        statistics : mapping of str to callable, optional
+            Further statistics. A function of the values that returns a number for each value, such as
+            ``lambda y: y == 0``, is averaged over all rows as they are streamed. One that returns a single number for a
+            data set, such as ``lambda y: np.quantile(y, 0.9)``, gets at most 2,000 evenly spaced rows, of the data and
+            of each draw.
+        max_rows : int or None
+            Number of rows, evenly spaced, that are checked if there are more; None for all rows, which are streamed in
+            one pass with memory that does not grow with their number. Rows of data sets that are read in chunks cannot
+            be selected, so all are checked.
         rng_key : jax.Array, optional
             Key for this call. By default the key is derived from that of the model, which does not change.
+        client : distributed.Client, optional
+            Dask cluster; see "Streaming" in :class:`ImpactModel`.
 
         Returns
         -------
         CheckResult
-            Verdicts, with what to do.
+            Verdicts, with what to do; the predictive checks as a table, and the calibration with its plot.
 
         Raises
         ------
@@ -144,10 +164,18 @@ class CheckingMethods(PosteriorMethods, PredictionMethods):
             If there is no posterior.
         TypeError
             If neither data nor rows of the fit are in memory.
+        ValueError
+            If a statistic returns neither one number nor a number for each value.
+
+        Notes
+        -----
+        With groups, a predictive check is bad if the observed value is among the 0.5 % most extreme predicted values on
+        either side, divided by the number of groups.
 
         References
         ----------
         .. [1] Gelman, Meng and Stern (1996), Posterior predictive assessment of model fitness, Statistica Sinica 6.
+        .. [2] Gelfand, Dey and Chang (1992), Model determination using predictive distributions, Bayesian Statistics 4.
 
         Examples
         --------
@@ -161,22 +189,45 @@ class CheckingMethods(PosteriorMethods, PredictionMethods):
         >>> X = jnp.linspace(-1.0, 1.0, 100)
         >>> y = 2.0 * X + random.normal(random.key(1), X.shape)
         >>> model = ImpactModel(kernel, 0, "svi").fit(X, y, progress=False)
-        >>> model.check().ok
+        >>> model.check(statistics={"positive": lambda y: y > 0}).ok
         True
         """
         self._fitted("check")
-        check_count(max_rows, "max_rows")
         kwargs = dict(args or {})
-        key = jax.random.fold_in(self.rng_key, 1) if rng_key is None else optional_key(rng_key)
+        if max_rows is not None:
+            check_count(max_rows, "max_rows")
+        key = jax.random.fold_in(self.rng_key, 1) if rng_key is None else check_key(rng_key)
         rows = self._rows.require("check") if X is None else FittedRows(X, y, kwargs)
         findings = [*self._check_fit(), *self._check_draws(X, y, kwargs)]
+        sampled, by, chosen = self._sample_rows(rows, by, max_rows)
+        in_sample = False if chosen else True if X is None else None
+        options = {"by": by, "statistics": statistics or {}, "in_sample": in_sample, "key": key, "client": client}
         try:
-            findings += self._check_data(rows, max_rows, key, fitted=X is None)
+            found = self._compare_rows(sampled.X, sampled.y, sampled.arguments, **options)
         except (TypeError, ValueError) as error:
-            if X is not None:
+            if X is not None or statistics or by is not None:
                 raise
             findings.append(Finding("data", "predictions", np.nan, "", "not checked", str(error)))
-        return CheckResult(tuple(findings))
+            return CheckResult(tuple(findings))
+        lines = statistic_lines(found)
+        findings += data_findings(found, lines)
+        return CheckResult(tuple(findings), tuple(lines), found.checks.calibration, found.n_obs, found.why_not_loo)
+
+    def _sample_rows(self, rows: FittedRows, by: Any, max_rows: int | None) -> tuple[FittedRows, Any, bool]:
+        """Return at most ``max_rows`` evenly spaced rows with their groups, and whether there are more.
+
+        All rows are returned if single rows cannot be selected.
+        """
+        X = rows.X
+        length = len(X) if hasattr(X, "iloc") else X.shape[0] if hasattr(X, "shape") and len(X.shape) else 0
+        if max_rows is None or length <= max_rows or (isinstance(rows.y, str) and not hasattr(X, "iloc")):
+            return rows, by, False
+        at = np.unique(np.linspace(0, length - 1, max_rows).astype(int))
+        y = rows.y if isinstance(rows.y, str) or rows.y is None else _take(rows.y, at, length)
+        arguments = {name: _take(value, at, length) for name, value in rows.arguments.items()}
+        if isinstance(by, Mapping):
+            by = {name: _take(value, at, length) for name, value in by.items()}
+        return FittedRows(_take(X, at, length), y, arguments), _take(by, at, length), True
 
     def _check_fit(self) -> list[Finding]:
         """Return whether the fit has settled."""
@@ -203,41 +254,11 @@ class CheckingMethods(PosteriorMethods, PredictionMethods):
             )
         return findings
 
-    def _check_data(self, rows: FittedRows, max_rows: int, key: jax.Array | None, *, fitted: bool) -> list[Finding]:
-        """Return posterior predictive checks."""
-        call = self._engine.read_call(rows.X, rows.arguments, output=rows.y)
-        observed = np.asarray(call.arrays[self.param_output])
-        chosen = np.unique(np.linspace(0, call.n_obs - 1, min(max_rows, call.n_obs)).astype(int))
-        whole = len(chosen) == call.n_obs
-        X = rows.X if whole else _take(rows.X, chosen)
-        arguments = {name: v if whole else _take(v, chosen, call.n_obs) for name, v in rows.arguments.items()}
-        predicted: Any = self.predict_on_batch(
-            X,
-            rng_key=key,
-            in_sample=fitted and whole,
-            return_sites=self.param_output,
-            return_datatree=False,
-            **arguments,
-        )
-        return compare_with_predictions(observed[chosen], np.asarray(predicted[self.param_output]))
 
-
-def _take(value: Any, rows: np.ndarray, n_obs: int | None = None) -> Any:
-    """Return some rows of a table or array; other values are returned unchanged.
-
-    Raises
-    ------
-    TypeError
-        If rows of the input cannot be selected.
-    """
+def _take(value: Any, rows: np.ndarray, n_obs: int) -> Any:
+    """Return some rows of a table, an array or a list with one entry per row; other values are returned unchanged."""
     if hasattr(value, "iloc"):
         return value.iloc[rows]
-    if hasattr(value, "shape") and len(value.shape) and (n_obs is None or value.shape[0] == n_obs):
+    if hasattr(value, "shape") and len(value.shape) and value.shape[0] == n_obs:
         return value[rows]
-    if n_obs is None:
-        msg = (
-            f"Rows can be selected from arrays and pandas frames; got {type(value).__name__}. Pass `check(X, y)` with "
-            "some of the rows."
-        )
-        raise TypeError(msg)
     return [value[i] for i in rows] if isinstance(value, list | tuple) and len(value) == n_obs else value

@@ -5,6 +5,7 @@ It is not registered with ``pyplot``, so it does not need to be closed.  matplot
 plot is drawn.
 """
 
+from aimz.plots.calibration import plot_calibration
 from aimz.plots.effect import plot_effect
 from aimz.plots.groups import plot_groups
 from aimz.plots.loss import plot_loss
@@ -14,6 +15,7 @@ from aimz.plots.uplift import plot_uplift
 from aimz.plots.uplift_curves import policy_value, qini_curve, uplift_curve
 
 __all__ = [
+    "plot_calibration",
     "plot_effect",
     "plot_groups",
     "plot_loss",

@@ -1,5 +1,6 @@
 """Statistics over draws, PSIS-LOO, and groups of rows, in NumPy."""
 
+from aimz.statistics.calibration import Calibration
 from aimz.statistics.decisions import Utility, allocate, choose, is_affine, search
 from aimz.statistics.draws import (
     Reduction,
@@ -14,7 +15,9 @@ from aimz.statistics.fit_support import FitSupport
 from aimz.statistics.groups import Groups, local_codes, read_groups, read_weights, with_axes
 from aimz.statistics.loo import UNSEEN, LeaveOneOut
 from aimz.statistics.missing_values import has_missing, missing_code, with_nan
+from aimz.statistics.moments import DrawMoments
 from aimz.statistics.perfect_choice import best_by_draw
+from aimz.statistics.predictive_checks import COVERAGE, PredictiveChecks
 from aimz.statistics.row_support import (
     FAR_LEVERAGE,
     TOLERATED_SHARE,
@@ -25,14 +28,18 @@ from aimz.statistics.row_support import (
 )
 
 __all__ = [
+    "COVERAGE",
     "FAR_LEVERAGE",
     "TOLERATED_SHARE",
     "UNSEEN",
+    "Calibration",
     "ColumnSupport",
+    "DrawMoments",
     "FitSupport",
     "Groups",
     "LeaveOneOut",
     "Overlap",
+    "PredictiveChecks",
     "Reduction",
     "RowSupport",
     "Statistic",

@@ -13,7 +13,7 @@ Zhang and Stephens (2009). A new and efficient estimation method for the general
 Technometrics 51(3), 316-325.
 """
 
-__all__ = ["psis_loo"]
+__all__ = ["psis_loo", "psis_weights"]
 
 from typing import Any
 
@@ -83,6 +83,41 @@ def psis_loo(log_likelihood: npt.NDArray[Any], r_eff: float = 1.0) -> tuple[_Arr
             rows = slice(start, start + step)
             elpd[rows], khat[rows], p_loo[rows] = _tile(values[:, rows], n_tail, buffers)
     return elpd, khat, p_loo
+
+
+def psis_weights(log_likelihood: npt.NDArray[Any], r_eff: float = 1.0) -> tuple[_Array, _Array]:
+    """Return the weight of each draw for the predictions of each row, leaving the row out, and Pareto k-hat.
+
+    Parameters
+    ----------
+    log_likelihood, r_eff
+        As in :func:`psis_loo`.
+
+    Returns
+    -------
+    weights : numpy.ndarray
+        Weights of shape ``(n_draws, n_rows)`` that sum to 1 for each row; NaN if no weights are defined.
+    khat : numpy.ndarray
+        Shape of the fitted tail, of shape ``(n_rows,)``, as in :func:`psis_loo`.
+    """
+    n_draws, n_rows = log_likelihood.shape
+    n_tail = _tail_length(n_draws, r_eff)
+    ratios = np.empty((n_rows, n_draws))
+    _fill_log_ratios(log_likelihood, ratios)
+    lost = ~np.isfinite(ratios).all(axis=1)
+    ratios[lost] = 0.0
+    ratios -= ratios.max(axis=1, keepdims=True, initial=-np.inf)
+    with np.errstate(all="ignore"):
+        weights = np.exp(ratios)
+        top = np.argpartition(ratios, n_draws - n_tail - 1, axis=1)[:, n_draws - n_tail - 1 :]
+        logs = np.take_along_axis(ratios, top, axis=1)
+        order = np.argsort(logs, axis=1, kind="stable")
+        top, logs = np.take_along_axis(top, order, axis=1), np.take_along_axis(logs, order, axis=1)
+        khat, smoothed, fitted = _smooth(np.exp(logs), logs[:, 1])
+        weights[np.flatnonzero(fitted)[:, None], top[fitted, 1:]] = smoothed
+        weights /= weights.sum(axis=1, keepdims=True)
+    weights[lost] = khat[lost] = np.nan
+    return weights.T, khat
 
 
 def _tail_length(n_draws: int, r_eff: float) -> int:

@@ -2,6 +2,7 @@
 
 from aimz.store.accumulator import SumAccumulator
 from aimz.store.base import Group, NullPart, ResultStore, StorePart, Variable
+from aimz.store.check_accumulator import CheckAccumulator
 from aimz.store.chunk_writer import ChunkWriter
 from aimz.store.journal import Journal
 from aimz.store.location import JOURNAL, Directory, Location, as_location, new_call_location
@@ -17,6 +18,7 @@ from aimz.store.zarr_store import ZarrStore
 __all__ = [
     "JOURNAL",
     "STATE",
+    "CheckAccumulator",
     "ChunkWriter",
     "Directory",
     "Group",
