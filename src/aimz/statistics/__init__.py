@@ -1,6 +1,5 @@
 """Statistics over draws, PSIS-LOO, and groups of rows, in NumPy."""
 
-from aimz.statistics.calibration import Calibration
 from aimz.statistics.decisions import Utility, allocate, choose, is_affine, search
 from aimz.statistics.draws import (
     Reduction,
@@ -17,6 +16,7 @@ from aimz.statistics.loo import UNSEEN, LeaveOneOut
 from aimz.statistics.missing_values import has_missing, missing_code, with_nan
 from aimz.statistics.moments import DrawMoments
 from aimz.statistics.perfect_choice import best_by_draw
+from aimz.statistics.pit import Calibration
 from aimz.statistics.predictive_checks import COVERAGE, PredictiveChecks
 from aimz.statistics.row_support import (
     FAR_LEVERAGE,

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from aimz.statistics.calibration import Calibration
 from aimz.statistics.loo import UNSEEN
 from aimz.statistics.moments import DrawMoments
+from aimz.statistics.pit import Calibration
 from aimz.statistics.psis import psis_weights
 
 COVERAGE = 0.9
