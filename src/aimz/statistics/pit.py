@@ -1,4 +1,4 @@
-"""Calibration of predictions of rows: the distribution of PIT values, and observed shares at each predicted probability."""
+"""Calibration of predictions of rows: PIT values, and observed shares at each predicted probability."""
 
 __all__ = ["Calibration"]
 
