@@ -11,7 +11,7 @@ from aimz.data.categories import (
 )
 from aimz.data.category_scan import with_categories
 from aimz.data.chunked_tables import ChunkedTable, column_names, open_chunked_table
-from aimz.data.dataframes import is_plain_range
+from aimz.data.dataframes import index_of, is_plain_range, open_frame
 from aimz.data.grids import grid
 from aimz.data.kernel_arguments import KernelArguments, check_aligned, read_call, read_rows
 from aimz.data.keys import GENERATOR, check_key, key_from_text, key_to_text
@@ -64,6 +64,7 @@ __all__ = [
     "fingerprint",
     "grid",
     "has_nan",
+    "index_of",
     "is_array",
     "is_batches",
     "is_plain_range",
@@ -74,6 +75,7 @@ __all__ = [
     "label_codes",
     "named_columns",
     "open_chunked_table",
+    "open_frame",
     "open_rows",
     "open_table",
     "plain_labels",

@@ -5,6 +5,7 @@ from aimz.methods.check_result import CheckResult
 from aimz.methods.checking import CheckingMethods
 from aimz.methods.counterfactuals import CounterfactualMethods
 from aimz.methods.decisions import DecisionMethod
+from aimz.methods.effect import EffectMethod
 from aimz.methods.effect_result import EffectResult
 from aimz.methods.fitting import FittingMethods
 from aimz.methods.mediation import MediationMethods
@@ -18,6 +19,7 @@ __all__ = [
     "CheckingMethods",
     "CounterfactualMethods",
     "DecisionMethod",
+    "EffectMethod",
     "EffectResult",
     "FittingMethods",
     "MediationMethods",

@@ -28,6 +28,7 @@ from aimz.methods import (
     summary,
     write_model,
 )
+from aimz.timeseries import ImpactMethods
 from aimz.types import Kernel
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 
 class ImpactModel(
+    ImpactMethods,
     FittingMethods,
     CheckingMethods,
     ScoringMethods,

@@ -16,6 +16,7 @@ from aimz.output.decomposition import decomposition_tree, share_mediated
 from aimz.output.differences import difference, difference_of_arrays, recorded
 from aimz.output.effect_texts import effect_text
 from aimz.output.elpd import import_arviz_stats, leave_one_out, relative_ess
+from aimz.output.impact_trees import ImpactSums, impact_tree
 from aimz.output.labels import Labels
 from aimz.output.lazy_datasets import as_group, open_result
 from aimz.output.result_text import describe_result, register_displays, tree_of
@@ -29,6 +30,7 @@ __all__ = [
     "Contrast",
     "DrawsInfo",
     "GroupTemplate",
+    "ImpactSums",
     "Labels",
     "as_group",
     "attributes",
@@ -41,6 +43,7 @@ __all__ = [
     "draws_dataset",
     "effect_text",
     "group_template",
+    "impact_tree",
     "import_arviz_stats",
     "in_words",
     "leave_one_out",

@@ -102,7 +102,7 @@ def _describe(tree: xr.DataTree, group: str) -> str:
     """Return the text of a result whose main group is ``group``."""
     main = tree[group].to_dataset()
     sites = ", ".join(f"`{name}`" for name in main.data_vars)
-    is_effect = "contrast" in main.attrs
+    is_effect = "contrast" in main.attrs or "event_start" in main.attrs
     what = "effects on" if is_effect else f"{_WHAT[group]} of"
     n_bytes = sum(array.nbytes for node in tree.children.values() for array in node.data_vars.values())
     path = tree.attrs.get("artifact_path")
@@ -130,7 +130,11 @@ def _table(main: xr.Dataset, group: str, *, is_effect: bool) -> str:
 
 
 def _rows(tree: xr.DataTree, main: xr.Dataset) -> str:
-    """Return the number of rows of a result, or of its averages."""
+    """Return the number of rows of a result, or of its averages, or the periods of an event."""
+    if "event_start" in main.attrs:
+        when = f"{main.attrs['event_start']} to {main.attrs['event_end']}"
+        groups = "".join(f", by {dim}" for dim in main.attrs["by"])
+        return f"{main.attrs['n_periods']:,} periods, {when}, after {main.attrs['n_periods_before']:,} others{groups}"
     if "groups" in tree.children and "n_obs" in main.attrs:
         by = list(tree["groups"]["rows"].dims)
         return f"averages over {main.attrs['n_obs']:,}" + (f", by {', '.join(map(str, by))}" if by else "")

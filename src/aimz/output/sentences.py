@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from aimz.kernel import OBSERVED, name_settings
+from aimz.output.impact_trees import QUANTITY, READING
 from aimz.output.scenario_trees import SCENARIO
 from aimz.output.slope_words import slope_claim
 from aimz.output.summaries import summary
@@ -55,8 +56,10 @@ def sentences_of(table: pd.DataFrame, rope: tuple[float, float] | None = None) -
     interval = Statistic(table.attrs["interval_kind"], table.attrs["interval_prob"])
     found = []
     hidden = zip(table.attrs["line_groups"], table.attrs["line_below"], strict=True)
+    of_event = table.attrs["event"] and {READING, QUANTITY} <= set(table.attrs["dims"])
+    sentence = _EventSentence if of_event else _Sentence
     for line, (groups, below) in zip(table.to_dict("records"), hidden, strict=True):
-        text = _Sentence(line, groups, below, table.attrs, interval).text(rope)
+        text = sentence(line, groups, below, table.attrs, interval).text(rope)
         found.append(text[0].upper() + text[1:])
     return found
 
@@ -158,10 +161,13 @@ class _Sentence:
         else:
             contrast = "contrast" if self.contrast == "<lambda>" else self.contrast
             claim = f"the {contrast} of {what} {_under(scenario)} and {_under(baseline)} is {self.number(mean)}"
-        kind = "" if self.interval.kind == "eti" else f"{self.interval.kind.upper()} "
-        level = f"{100 * self.interval.at:g} % {kind}interval"
-        sentence = f"{self._where()}{claim} ({level} {between}); {self._probability()}{self._caveat()}."
+        sentence = f"{self._where()}{claim} ({self._level()} {between}); {self._probability()}{self._caveat()}."
         return sentence if rope is None else sentence + self._rope(rope)
+
+    def _level(self) -> str:
+        """Return the name of the interval."""
+        kind = "" if self.interval.kind == "eti" else f"{self.interval.kind.upper()} "
+        return f"{100 * self.interval.at:g} % {kind}interval"
 
     def _rope(self, rope: tuple[float, float]) -> str:
         """Return a sentence with the probability of a region of practical equivalence."""
@@ -215,6 +221,50 @@ class _Sentence:
         settings = json.loads(self.about["interventions"]).get(str(scenario), {})
         is_number = isinstance(scenario, int | float) or (isinstance(scenario, str) and _is_number(scenario))
         return name_settings(settings) if is_number and len(settings) == 1 else str(scenario)
+
+
+class _EventSentence(_Sentence):
+    """A line about the effect of an event, as a sentence."""
+
+    @property
+    def contrast(self) -> str:
+        """Kind of the number, which determines its unit."""
+        return "lift" if self.line[QUANTITY] == "relative" else "difference"
+
+    @property
+    def change(self) -> float:
+        """Mean of the difference, whose sign is the direction of all quantities."""
+        return float(self.line["observed"] - self.line["counterfactual"])
+
+    def text(self, rope: tuple[float, float] | None) -> str:
+        """Return the sentence, and one about a region of practical equivalence."""
+        event, quantity, site = self.about["event"], self.line[QUANTITY], f"`{self.line['site']}`"
+        lasts = event["event_start"] != event["event_end"]
+        when = f"from {event['event_start']} to {event['event_end']}" if lasts else f"in {event['event_start']}"
+        if self.is_missing:
+            what = "relative effect: the total without the event is not above 0 in every draw"
+            what = what if quantity == "relative" else f"{quantity} effect that can be computed: some draws are NaN"
+            return f"{self._where()}{when}, {site} has no {what}."
+        if self.line[READING] == "mean":
+            than = f"than the expected {site} without the event"
+        else:
+            than = "than it would have been without the event"
+        mean = self.line["mean"]
+        per = {"average": f" per {event['period_dim']}", "cumulative": " in total", "relative": ""}[quantity]
+        way = "higher" if self.change >= 0 else "lower"
+        # The mean of a ratio may have another sign than the mean of the difference.
+        size = f"{self.number(abs(mean))} {way}" if mean * self.change >= 0 else f"{way}, relatively,"
+        sentence = (
+            f"{self._where()}{when}, {site} was{' on average' if quantity == 'average' else ''} {size}{per} {than} "
+            f"({self._level()} {self._between()}); {self._probability()}{self._caveat()}."
+        )
+        return sentence if rope is None else sentence + self._rope(rope)
+
+    def _probability(self) -> str:
+        """Return the probability of the direction of the effect, from its draws."""
+        is_below = self.change < 0
+        share = self.below if is_below else self.line["P(>0)"]
+        return f"{'below' if is_below else 'above'} 0 with probability {_percent(share, self.about['n_draws'])}"
 
 
 def _is_number(text: str) -> bool:

@@ -20,6 +20,10 @@ from aimz.statistics import Statistic, read_ci
 ALL = "all"
 """Label of the groups in a line about all rows."""
 _WEIGHT, _GROUPS, _BELOW = "_weight", "_groups", "_below"
+_COMPARED = ("observed", "counterfactual")
+"""Coordinates with the two values whose difference an effect is, which become columns."""
+EVENT = ("period_dim", "event_start", "event_end", "n_periods")
+"""Attributes of the effect of an event that its sentences need."""
 
 
 def summary(
@@ -101,6 +105,7 @@ def summary(
         "groups": groups,
         "dims": dims,
         "interventions": about.get("interventions", "{}"),
+        "event": {name: about[name] for name in EVENT if name in about},
         "kinds": {str(site): array.attrs.get("kind") for site, array in parts[-1].data_vars.items() if about},
         "scales": {str(site): array.attrs.get("scale") for site, array in parts[-1].data_vars.items() if about},
     }
@@ -192,6 +197,10 @@ def _lines(
         line[_BELOW] = (cell < null).mean()
         for dim in dims:
             line[dim] = draws[dim].values[index[dim]] if dim in index else ALL if dim in groups else ""
+        for name in _COMPARED:
+            if name in draws.coords:
+                value = draws.coords[name]
+                line[name] = value.isel({d: i for d, i in index.items() if d in value.dims}).item()
         low, high = bounds[place] if known else (math.nan, math.nan)
         line["mean"] = cell.mean()
         line["sd"] = cell.std(ddof=1)

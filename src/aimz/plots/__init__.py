@@ -8,6 +8,7 @@ plot is drawn.
 from aimz.plots.calibration import plot_calibration
 from aimz.plots.effect import plot_effect
 from aimz.plots.groups import plot_groups
+from aimz.plots.impact import plot_impact
 from aimz.plots.loss import plot_loss
 from aimz.plots.predictive import plot_predictive
 from aimz.plots.response import plot_response
@@ -18,6 +19,7 @@ __all__ = [
     "plot_calibration",
     "plot_effect",
     "plot_groups",
+    "plot_impact",
     "plot_loss",
     "plot_predictive",
     "plot_response",

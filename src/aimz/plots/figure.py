@@ -98,9 +98,11 @@ class Canvas:
 
 @contextmanager
 def canvas(
-    function: str, size: tuple[float, float], *, columns: int = 1, ax: Any = None, figsize: Any = None
+    function: str, size: tuple[float, float], *, rows: int = 1, columns: int = 1, ax: Any = None, figsize: Any = None
 ) -> Iterator[Canvas]:
     """Yield a new figure of ``size`` inches, or the user's axes, and apply the style while it is drawn.
+
+    Axes in several rows share the horizontal axis.
 
     Raises
     ------
@@ -134,7 +136,7 @@ def canvas(
         figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
         # Notebooks display figures of pyplot; others need a representation.
         figure._repr_png_ = partial(_to_png, figure)  # type: ignore[attr-defined]
-        axes = tuple(figure.subplots(1, columns, squeeze=False)[0])
+        axes = tuple(figure.subplots(rows, columns, squeeze=False, sharex=rows > 1).ravel())
         for each in axes:
             # Ticks are created when the figure is drawn, with the style of that time, so all is set here.
             each.tick_params(

@@ -1,3 +1,5 @@
 """Methods for time series: forecasts, the effect of an event, and backtests."""
 
-__all__ = ()
+from aimz.timeseries.impact import ImpactMethods
+
+__all__ = ["ImpactMethods"]

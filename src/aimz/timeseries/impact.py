@@ -1,0 +1,273 @@
+"""Method of ``ImpactModel`` that estimates the effect of an event."""
+
+__all__ = ["ImpactMethods"]
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import jax
+import numpy as np
+
+import aimz.output
+from aimz.distributed import collective_call
+from aimz.engine import StreamingOptions, open_arguments, read_options, share_rows, with_outcome
+from aimz.kernel import name_settings
+from aimz.methods import EffectMethod, FittingMethods, on_snapshot, optional_key
+from aimz.types import Intervention
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from aimz.statistics import Groups
+    from aimz.timeseries.design import Design
+    from aimz.timeseries.rows import Rows
+
+
+class ImpactMethods(FittingMethods, EffectMethod):
+    """The effect of an event on later periods."""
+
+    @collective_call
+    def estimate_impact(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        start: Any,
+        end: Any = None,
+        period: Any = None,
+        by: Any = None,
+        unit: Any = None,
+        treated: Any = None,
+        aggregate: Literal["sum", "mean"] = "sum",
+        baseline: Intervention | None = None,
+        fit_options: Mapping[str, Any] | None = None,
+        rng_key: jax.Array | None = None,
+        batch_size: int | None = None,
+        progress: bool = True,
+        args: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> "xr.DataTree":
+        """Estimate the effect of an event: what was observed, compared with a prediction without the event.
+
+        The model is fitted to the rows before the event. From then on it predicts the output as it would have been,
+        from series that the event did not affect, and the difference to the observed output is the effect. Effects are
+        computed in each draw and summed within the draw, so that intervals of totals contain the dependence between
+        periods. The observed values are compared with two predictions, the readings of the result:
+
+        - ``"outcome"``: outcomes that would have been seen, with their noise.
+        - ``"mean"``: expected values of these outcomes, given the parameters and states of the draw, so that intervals
+          do not contain the noise of single outcomes.
+
+        Parameters
+        ----------
+        X : array_like or table
+            Input of all periods, before and after the start of the event, with one or several rows for each period.
+            Columns that ``period``, ``by`` or ``unit`` name are not part of the input if they are not numbers.
+        y : array_like of shape (n_obs,) or str, optional
+            Output of all periods, or the name of its column.
+        start, end : label
+            First and last period of the event, such as ``"2024-06-01"``; without ``end`` it lasts until the last one.
+            Later rows are not used.
+        period : array_like of shape (n_obs,) or str, optional
+            Period of each row, in any order: numbers, dates or texts; the name of a column or an argument; by default
+            the row labels of ``X``.
+        by : array_like, str, list of str, or mapping, optional
+            Labels of groups of rows, such as series, as in :meth:`compare_scenarios`.
+        unit : array_like of shape (n_obs,) or str, optional
+            Unit of each row, such as a state or a shop.
+        treated : label, list of labels, or array_like of bool, optional
+            Units to which the event happened; all by default. The model is also fitted to the later rows of the
+            others, and effects are those on the treated units.
+        aggregate : {"sum", "mean"}
+            Whether rows of the same period and group are added or averaged.
+        baseline : mapping, optional
+            Intervention that describes the absence of the event in its periods, such as ``{"campaign": 0}``; see
+            :meth:`predict`. Arguments are otherwise as observed.
+        fit_options : mapping, optional
+            Options of :meth:`fit`, for a model that has not been fitted. A fitted model is used as it is; it must have
+            been fitted to the rows before the event, and to all rows of units without it, in the order of their
+            periods.
+        rng_key : jax.Array, optional
+            Key for the predictions.
+        batch_size, progress
+            As in :meth:`compare_scenarios`.
+        args, **kwargs
+            Further arguments of the kernel, for the rows of ``X``.
+
+        Returns
+        -------
+        xarray.DataTree
+            Group ``effect`` with dimensions ``(chain, draw, reading, quantity, <groups>)``: "average" per period,
+            "cumulative" over all periods, and "relative", the total divided by the total without the event, minus 1.
+            Groups ``pointwise`` (of all periods) and ``cumulative`` (from the start on) with the dimension of the
+            periods; ``counterfactual``, ``observed_data`` and ``groups``. With ``by``, groups whose names end with
+            ``_overall`` are about all rows. :func:`aimz.summary` and :func:`aimz.in_words` accept it, and
+            :func:`aimz.plots.plot_impact` draws it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``start`` or ``end`` is not one of the periods, no row is before or after the start, the output is NaN
+            during the event, or the model was fitted to other rows.
+
+        Warns
+        -----
+        OutputWarning
+            If the output without the event is not above zero in total, so that there is no relative effect.
+
+        Examples
+        --------
+        >>> import numpy as np, numpyro, numpyro.distributions as dist
+        >>> from jax import random
+        >>> from numpyro.infer import MCMC, NUTS
+        >>> import aimz
+        >>> def kernel(X, y=None):
+        ...     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        ...     with numpyro.plate("week", X.shape[0]):
+        ...         numpyro.sample("y", dist.Normal(b * X, 1.0), obs=y)
+        >>> model = aimz.ImpactModel(kernel, random.key(0), MCMC(NUTS(kernel), num_warmup=10, num_samples=10))
+        >>> _ = model.set_posterior_sample({"b": np.linspace(1.9, 2.1, 500)})
+        >>> week = np.arange(20)
+        >>> sales = 2.0 + 3.0 * (week >= 15)
+        >>> found = model.estimate_impact(np.ones(20), sales, period=week, start=15, progress=False)
+        >>> found["effect"]["y"].sel(reading="mean", quantity="cumulative").mean().round(3).item()
+        15.0
+        """
+        key = optional_key(rng_key)
+        options = read_options(batch_size=batch_size, store="memory", progress=progress)
+        given = {"start": start, "end": end, "period": period, "by": by, "unit": unit, "treated": treated}
+        given |= {"baseline": baseline, "fit_options": fit_options, "aggregate": _unless_default(aggregate, "sum")}
+        self._engine.signature.check_unambiguous(given, args or (), "estimate_impact")
+        design = self._read_design(
+            X, y, self._merged(kwargs, args), start=start, end=end, period=period, by=by, unit=unit, treated=treated
+        )
+        design.check(average=_check_aggregate(aggregate) == "mean")
+        if self.is_fitted():
+            self._check_fitted_before(design)
+        else:
+            self._fit_before(design, fit_options, progress=progress)
+        return self._impact_of(design, aggregate, baseline, key, options)
+
+    def _read_design(self, X: Any, y: Any, arguments: Mapping[str, Any], **given: Any) -> "Design":
+        """Return the design of a call."""
+        from aimz.timeseries.design import read_design
+
+        engine = self._engine.copy() if self.is_fitted() else self._engine.for_fit(restart=True)
+        return read_design(engine, X, y, arguments, method="estimate_impact", **given)
+
+    def _fit_before(self, design: "Design", options: Mapping[str, Any] | None, *, progress: bool) -> None:
+        """Fit the model to the rows before the event, and to the rows of units without it."""
+        rows = design.rows.take(design.fitted)
+        self.fit(rows.X, rows.y, args=rows.arguments, **{"progress": progress, **(options or {})})
+
+    def _check_fitted_before(self, design: "Design") -> None:
+        """Raise if the model was not fitted to exactly the rows before the event; draws set by the user are accepted.
+
+        Raises
+        ------
+        ValueError
+            If the fitted rows are others, for instance rows of the event.
+        """
+        fitted = self._observed
+        if fitted is None:
+            return
+        rows = design.rows.take(design.fitted)
+        engine, X, y = with_outcome(self._engine, rows.X, rows.y)
+        name = fitted.first_difference(engine.read_call(X, rows.arguments, output=y))
+        if name is None:
+            return
+        n_fitted = None if fitted.output is None else len(fitted.output)
+        has = "other rows" if n_fitted is None else f"{n_fitted:,} rows"
+        if n_fitted is not None and n_fitted > rows.n_obs:
+            has += ", among them rows of the event"
+        others = "" if design.treated.all() else " and to all rows of units without it"
+        msg = (
+            f"The model must be fitted to the {rows.n_obs:,} rows before the event{others}, in the order of their "
+            f"periods, and to no others; its fit has {has} (`{name}` differs). Pass a model that has not been fitted, "
+            "which `estimate_impact` fits, or fit one to these rows."
+        )
+        raise ValueError(msg)
+
+    @on_snapshot
+    def _impact_of(
+        self,
+        design: "Design",
+        aggregate: str,
+        baseline: Intervention | None,
+        key: jax.Array | None,
+        options: StreamingOptions,
+    ) -> "xr.DataTree":
+        """Return the effect of the event from the posterior."""
+        from aimz.timeseries.periods import name_of
+
+        posterior = self._fitted("estimate_impact")
+        before, held = design.fitted, design.held
+        with self._key(key) as key:
+            sums = self._sums_by_period(design.rows.take(held), design.groups(held), key, options, act=baseline)
+            sums = sums + self._sums_by_period(
+                design.rows.take(before), design.groups(before), key, options, fitted=True
+            )
+        observed, n_rows = design.observed_sums()
+        periods, event = design.periods, design.event
+        return aimz.output.impact_tree(
+            aimz.output.ImpactSums(
+                site=self.param_output,
+                observed=observed,
+                counterfactual=sums.reshape(posterior.num_chains, -1, 2, *design.shape),
+                rows=n_rows,
+                periods=periods.labels[: event.stop],
+                period_dim=periods.name,
+                first=event.first,
+                labels=design.labels,
+                attrs={
+                    "period_dim": periods.name,
+                    "event_start": name_of(periods.labels[event.first]),
+                    "event_end": name_of(periods.labels[event.stop - 1]),
+                    "n_periods_before": event.first,
+                    "n_periods": event.stop - event.first,
+                    "n_rows_fitted": len(before),
+                    "n_rows_event": len(held),
+                    "aggregate": aggregate,
+                    **({"without": name_settings(baseline)} if baseline else {}),
+                },
+            )
+        )
+
+    def _sums_by_period(
+        self,
+        rows: "Rows",
+        groups: "Groups",
+        key: jax.Array,
+        options: StreamingOptions,
+        *,
+        act: Intervention | None = None,
+        fitted: bool = False,
+    ) -> np.ndarray:
+        """Return sums of predictions over the rows of each cell, ``(n_draws, 2, n_cells)``: outcomes, and means."""
+        site = self.param_output
+        one = {"X": rows.X, "kwargs": dict(rows.arguments), "intervention": act, "condition": None}
+        one |= {"in_sample": fitted, "return_sites": (site,)}
+        share_rows({"outcome": one}, self._engine.parameters)
+        sources, calls = open_arguments(self._engine, {"outcome": one}, self._local_rows())
+        calls, prepared = self._prepare_scenarios({"outcome": one}, sources, calls, kind="outcome")
+        outcome, call = prepared["outcome"], calls["outcome"]
+        expected = self._engine.prepare(call, replace(outcome.settings, kind="expected"))
+        scenarios = {"outcome": outcome, "mean": expected}
+        request = self._request("estimate_impact", sources["outcome"], dict.fromkeys(scenarios, call), scenarios, None)
+        request = replace(request, options=options, baseline="outcome", groups=groups, key=key)
+        sums: np.ndarray = self._sum_over_rows(request).sums[site]
+        return sums
+
+
+def _unless_default(value: Any, default: Any) -> Any:
+    """Return an option that was changed, and None otherwise."""
+    return None if value == default else value
+
+
+def _check_aggregate(aggregate: Any) -> str:
+    """Return how the rows of a period are combined, checked."""
+    if aggregate not in ("sum", "mean"):
+        msg = f"`aggregate` must be 'sum' or 'mean'; got {aggregate!r}. Omit it for the sum over the rows of a period."
+        raise ValueError(msg)
+    return str(aggregate)

@@ -1,0 +1,81 @@
+"""Rows of a call, as the user passed them, and parts of these rows."""
+
+__all__ = ["Rows", "take_rows"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from aimz.data import is_batches, open_table
+from aimz.engine import KernelEngine, with_outcome
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Input, output and further arguments of the kernel, with the names of those that have a row axis."""
+
+    X: Any
+    y: Any
+    """Output: an array, the name of a column of ``X``, or None if ``X`` has a column of its name."""
+    arguments: Mapping[str, Any]
+    by_row: frozenset[str]
+    """Names of the further arguments with a value for each row."""
+    observed: np.ndarray
+    """Values of the output."""
+
+    @staticmethod
+    def of(engine: KernelEngine, X: Any, y: Any, arguments: Mapping[str, Any], method: str) -> "Rows":
+        """Return the rows of a call, after the checks of a fit.
+
+        Raises
+        ------
+        TypeError
+            If the rows come in batches.
+        """
+        if is_batches(X) and open_table(X, engine.signature.param_input) is None:
+            msg = (
+                f"`{method}` selects rows by their period, so it needs arrays or a table; got batches of type "
+                f"`{type(X).__name__}`. Pass the arrays of the data set."
+            )
+            raise TypeError(msg)
+        engine, opened, values = with_outcome(engine, X, y)
+        output = engine.signature.param_output
+        call = engine.read_call(opened, arguments, output=values)
+        by_row = frozenset(name for name, array in call.arrays.items() if array.ndim and name in arguments)
+        return Rows(X, y, dict(arguments), by_row, np.asarray(call.arrays[output]))
+
+    @property
+    def n_obs(self) -> int:
+        """Number of rows."""
+        return len(self.observed)
+
+    def take(self, index: np.ndarray) -> "Rows":
+        """Return some of the rows, by number."""
+        if len(index) == self.n_obs and (np.diff(index) == 1).all():
+            return self
+        arguments = {
+            name: take_rows(value, index) if name in self.by_row else value for name, value in self.arguments.items()
+        }
+        y = self.y if self.y is None or isinstance(self.y, str) else take_rows(self.y, index)
+        return replace(self, X=take_rows(self.X, index), y=y, arguments=arguments, observed=self.observed[index])
+
+
+def take_rows(value: Any, index: np.ndarray) -> Any:
+    """Return some rows of an array, a list or a table; a range of rows is not copied."""
+    step = np.diff(index)
+    is_range = len(index) and (step == 1).all()
+    at: Any = slice(int(index[0]), int(index[-1]) + 1) if is_range else index
+    if hasattr(value, "iloc"):
+        return value.iloc[at]
+    if hasattr(value, "isel"):
+        dim = value.dims[0] if isinstance(value.dims, tuple) else next(iter(value.data_vars.values())).dims[0]
+        return value.isel({dim: at})
+    if isinstance(value, list | tuple):
+        return np.asarray(value)[at]
+    if hasattr(value, "column_names") and hasattr(value, "take"):  # a table of PyArrow
+        return value.take(index)
+    if isinstance(value, Mapping):
+        return {name: take_rows(one, index) for name, one in value.items()}
+    return value[at]
