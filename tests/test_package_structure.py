@@ -251,7 +251,7 @@ def test_kernel_arguments_with_names_of_parameters_can_be_passed_in_args():
             given = {p.name for p in parameters.values() if p.kind is not p.VAR_KEYWORD}
             # The keyword arguments of `effect` are interventions, which may also be passed as a mapping.
             further: dict[str, set[str]] = {"compare_scenarios": checked, "slopes": of_slopes, "effect": given}
-            further |= {"support": {"treatment"}, "counterfactual": {"coupling"}}
+            further |= {"support": {"treatment"}, "counterfactual": {"coupling"}, "forecast": {"kind"}}
             further["estimate_impact"] = {"aggregate", "baseline", "by", "end", "fit_options", "period", "start"}
             further["estimate_impact"] |= {"treated", "unit"}
             assert given <= METHOD_PARAMETERS | RESERVED_PARAMETERS | further.get(name, set()), name

@@ -116,7 +116,14 @@ def walk(X, y=None):
         level = numpyro.sample("level", dist.Normal(level, 1.0))
         return level, level
 
-    numpyro.sample("y", dist.Normal(scan(step, 0.0, X)[1], 1.0), obs=y)
+    scale = numpyro.sample("scale", dist.HalfNormal())
+    numpyro.sample("y", dist.Normal(scan(step, 0.0, X)[1], scale), obs=y)
+
+
+def random_walk(X, y=None):
+    level = numpyro.sample("level", dist.GaussianRandomWalk(1.0, num_steps=X.shape[0]))
+    scale = numpyro.sample("scale", dist.HalfNormal())
+    numpyro.sample("y", dist.Normal(level, scale), obs=y)
 
 
 ERRORS = [
@@ -126,7 +133,8 @@ ERRORS = [
     ({"mu": 1.0}, ValueError, "Cannot condition on 'mu', which is not a `sample` site"),
     ({"visits_data": X}, ValueError, "Cannot condition on 'visits_data', which is an argument: pass it as one"),
     ({"b": 1.0}, ValueError, "Cannot condition on `b`, which has posterior draws"),
-    ({"visits": VISITS[:9]}, ValueError, r"A condition on site `visits` must broadcast to its shape \(2100,\)"),
+    ({"visits": np.stack([VISITS[:9]] * 2)}, ValueError, r"A condition on site `visits` must broadcast to its shape"),
+    ({"visits": np.append(VISITS, 0.0)}, ValueError, "`visits` has 2101 entries along axis 0, and the site has 2100"),
 ]
 
 
@@ -153,9 +161,29 @@ def test_condition_below_a_drawn_latent_raises():
         new_model(local, {"z": np.zeros((D, N))}).sample_prior_predictive(X, condition={"y": Y}, **OPTIONS)
 
 
-def test_condition_inside_scan_raises():
-    with pytest.raises(ValueError, match="`level`, which is inside a `scan` or `cond`"):
-        new_model(walk, {"other": np.zeros(D)}).predict(X[:9], condition={"level": X[:9]}, **OPTIONS)
+@pytest.mark.parametrize("kernel", [walk, random_walk], ids=["scan", "random walk"])
+@pytest.mark.parametrize("n_known", [1, 4])
+def test_first_steps_are_given_and_later_ones_drawn(kernel, n_known):
+    """Later steps continue from the last given one, with a variance that grows by 1 in each step."""
+    model = new_model(kernel, {"scale": np.ones(D)})
+    known = np.arange(n_known) + 40.0
+    options = {"return_sites": ["level"], "num_samples": 4000, "condition": {"level": known}, "rng_key": KEY}
+    found = model.sample_prior_predictive_on_batch(np.zeros(6), **options)["prior_predictive"]["level"].values[0]
+    np.testing.assert_array_equal(found[:, :n_known], np.broadcast_to(known, (4000, n_known)))
+    variances = 1.0 + np.arange(6 - n_known)
+    assert (np.abs(found[:, n_known:].mean(0) - known[-1]) < 4.5 * np.sqrt(variances / 4000)).all()
+    assert (np.abs(found[:, n_known:].var(0) / variances - 1) < 4.5 * np.sqrt(2 / 4000)).all()
+
+
+@pytest.mark.filterwarnings("ignore:Site.* not in the posterior")
+@pytest.mark.parametrize("name", ["predict", "on batch"])
+def test_first_rows_are_given_and_later_ones_drawn(model, name):
+    found = methods(model)[name](condition={"visits": VISITS[:30]})
+    exact = POSTERIOR["worth"][:, None] * VISITS[:30]
+    np.testing.assert_allclose(found["mu"].values[0, :, :30], exact, rtol=1e-5)
+    later = (found["mu"].values[0, :, 30:] / POSTERIOR["worth"][:, None] - POSTERIOR["b"][:, None] * X[30:]).ravel()
+    assert abs(later.mean()) < 4.5 / np.sqrt(later.size)
+    assert abs(later.var() - 1) < 4.5 * np.sqrt(2 / later.size)
 
 
 def test_condition_below_a_drawn_mediator_raises():

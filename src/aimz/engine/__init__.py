@@ -12,6 +12,7 @@ from aimz.engine.decompositions import read_decomposition
 from aimz.engine.fingerprint import digests_for, fingerprint_of, known_digests, versions
 from aimz.engine.inputs import InputSource, check_order, open_source
 from aimz.engine.kernel_engine import KernelEngine
+from aimz.engine.known_steps import FittedSteps
 from aimz.engine.layout import InputLayout, RowFeed
 from aimz.engine.levers import (
     check_derivatives,
@@ -26,11 +27,11 @@ from aimz.engine.named_outcome import with_outcome
 from aimz.engine.options import StreamingOptions, read_options
 from aimz.engine.outputs import OutputSpec, missing_steps, output_shapes, output_variables
 from aimz.engine.panels import Panel
-from aimz.engine.planning import blocks_per_device, local_mesh, n_devices, plan_request
+from aimz.engine.planning import blocks_per_device, local_mesh, n_devices, plan_request, trace_continued
 from aimz.engine.prepared_call import PredictionSettings, PreparedCall, SharedResampling
 from aimz.engine.request import PredictionRequest
 from aimz.engine.result_directory import CallLocation, ResultDirectory
-from aimz.engine.row_dependence import warn_about_new_rows
+from aimz.engine.row_dependence import depends_on_rows, warn_about_new_rows
 from aimz.engine.row_groups import omit_rows_with_nan, read_groups_of, read_labels
 from aimz.engine.row_range import Executor, LocalExecutor, RangeDigests, RunOptions, compute_range
 from aimz.engine.runner import StepRunner, StepSpec
@@ -58,6 +59,7 @@ from aimz.engine.worlds import check_linked, link_factual, link_scenarios, link_
 __all__ = [
     "CallLocation",
     "Executor",
+    "FittedSteps",
     "InputLayout",
     "InputSource",
     "KernelEngine",
@@ -95,6 +97,7 @@ __all__ = [
     "check_used",
     "compute_range",
     "declared_categories",
+    "depends_on_rows",
     "derivative_of",
     "digests_for",
     "fingerprint_of",
@@ -128,6 +131,7 @@ __all__ = [
     "share_labels",
     "share_rows",
     "sign_error",
+    "trace_continued",
     "versions",
     "warn_about_missing",
     "warn_about_new_rows",

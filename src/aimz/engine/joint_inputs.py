@@ -40,6 +40,7 @@ def _structure(prepared: PreparedCall, frozen: dict[int, Hashable]) -> Hashable:
         plan.expected,
         plan.grown,
         worlds_key(plan),
+        None if plan.history is None else plan.history.key,
         tuple(sorted(plan.row_axes.items())),
         # Draws of the posterior are one object in all scenarios; values of an intervention by draw are not.
         tuple(sorted((name, id(value)) for name, value in prepared.draws.items())),

@@ -15,7 +15,6 @@ from aimz.data import (
     Categories,
     KernelArguments,
     KernelParameters,
-    Posterior,
     axis_labels,
     categories_of,
     check_axes,
@@ -28,8 +27,10 @@ from aimz.data import (
 from aimz.engine.attributes import call_attrs
 from aimz.engine.category_arguments import check_used, encode_lists, read_groups, with_counts
 from aimz.engine.index_checks import check_call_indices, check_indices
+from aimz.engine.known_steps import KnownSteps, read_known_steps
 from aimz.engine.options import METHOD_PARAMETERS, RESERVED_PARAMETERS
 from aimz.engine.output_checks import as_integers, check_observed, check_values
+from aimz.engine.pass_inputs import row_axes_of, split_outcomes, values_by_draw
 from aimz.engine.prepared_call import PredictionSettings, PreparedCall
 from aimz.engine.site_checks import check_factors, read_names
 from aimz.engine.value_reader import ValueReader
@@ -44,7 +45,6 @@ from aimz.kernel import (
     KernelSpec,
     ResolvedIntervention,
     Scored,
-    Site,
     Substitution,
     ValueSource,
     check_conditioned,
@@ -310,24 +310,14 @@ class KernelEngine:
         acts = reader.intervention(settings, spec, call)
         call = replace(call, arrays={**call.arrays, **acts.arrays}, static={**call.static, **acts.static})
         spec = self.read_spec(call) if acts.static else spec  # a plain number may change the sites
-        known, posterior = self.reader.spec or spec, settings.posterior
-        conditioned = reader.condition(settings, spec, call, acts)
-        substitution = substitute(
-            spec,
-            posterior=None if posterior is None else posterior.shapes,
-            fitted=settings.params,
-            observed=known.observed_sites,
-            fitted_rows=settings.in_sample,
-            other_rows=settings.resampled_latents(spec, known),
-            intervened=acts.set_sites,
-            conditioned=frozenset(conditioned),
-            downstream=(acts.downstream | settings.shared.downstream) - acts.set_sites,
-            scored=settings.scored,
-            with_output=settings.with_output,
-        )
+        posterior = settings.posterior
+        conditioned, first = reader.condition(settings, spec, call, acts)
+        draws = {} if posterior is None else posterior.draws
+        known_steps = read_known_steps(self.reader, spec, call, settings.fitted_steps, draws, first, acts)
+        substitution = self._sources(spec, settings, acts, known_steps, frozenset(conditioned))
         check_control_flow(spec, substitution)
-        check_conditioned(spec, substitution, conditioned)
-        expected, drawn = _split_outcomes(substitution.outcomes(spec, return_sites), settings, acts.transforms)
+        check_conditioned(spec, substitution, {**conditioned, **first})
+        expected, drawn = split_outcomes(substitution.outcomes(spec, return_sites), settings, acts.transforms)
         grown = {} if posterior is None else substitution.new_entries(spec, posterior.shapes)
         plan = PassSpec(
             n_obs=call.n_obs,
@@ -341,10 +331,11 @@ class KernelEngine:
             marks_unseen=settings.scored is Scored.ALL,
             expected=expected,
             summed={name: spec[name].n_values or 0 for name in substitution.sites_from(ValueSource.SUMMED)},
-            row_axes=_row_axes(spec, acts),
+            row_axes={**row_axes_of(spec, acts), **known_steps.row_axes},
             drawn=tuple(acts.drawn),
             grown=frozenset(grown),
             discrete_sources=substitution.discrete_sources(spec, return_sites),
+            history=known_steps.history,
         )
         values = {name: settings.params[name] for name in substitution.sites_from(ValueSource.FITTED)}
         values |= {**acts.values, **conditioned}
@@ -355,13 +346,38 @@ class KernelEngine:
             call=call,
             substitution=substitution,
             plan=plan,
-            draws=_draws(posterior, substitution, acts),
-            values={name: value for name, value in values.items() if name not in acts.draws},
+            draws={**values_by_draw(posterior, substitution, acts), **known_steps.draws},
+            values={**{n: value for n, value in values.items() if n not in acts.draws}, **known_steps.values},
             attrs=call_attrs(substitution, settings, grown, drawn),
             columns=self.read_columns(call),
             groups={**self.groups, **read_groups(call, self.reader)},
             new_entries=grown,
             acts=acts,
+        )
+
+    def _sources(
+        self,
+        spec: KernelSpec,
+        settings: PredictionSettings,
+        acts: ResolvedIntervention,
+        steps: KnownSteps,
+        conditioned: frozenset[str],
+    ) -> Substitution:
+        """Return the source of the value of each site."""
+        known, posterior = self.reader.spec or spec, settings.posterior
+        return substitute(
+            spec,
+            posterior=None if posterior is None else posterior.shapes,
+            fitted=settings.params,
+            observed=known.observed_sites,
+            fitted_rows=settings.in_sample,
+            other_rows=settings.resampled_latents(spec, known),
+            intervened=acts.set_sites,
+            conditioned=conditioned,
+            continued=steps.continued - acts.set_sites,
+            downstream=(acts.downstream | settings.shared.downstream) - acts.set_sites,
+            scored=settings.scored,
+            with_output=settings.with_output,
         )
 
     def run(self, kind: str, prepared: PreparedCall, key: jax.Array) -> dict[str, Any]:
@@ -373,27 +389,3 @@ class KernelEngine:
             if has_missing(np.asarray(found[name])):
                 found[name] = with_nan(np.asarray(found[name]))
         return found
-
-
-def _draws(
-    posterior: Posterior | None, substitution: Substitution, acts: ResolvedIntervention
-) -> dict[str, jax.Array | np.ndarray]:
-    """Return the values that differ between draws: of the posterior and of the intervention."""
-    kept = {} if posterior is None else {name: posterior.draws[name] for name in substitution.from_posterior}
-    return {**kept, **acts.draws}
-
-
-def _row_axes(spec: KernelSpec, acts: ResolvedIntervention) -> dict[str, int]:
-    """Return the row axis of one draw of each site, and of each value by draw of an argument, that has one."""
-    axes = {site.name: site.row_axes[0] for site in spec.sites if site.row_axes}
-    by_row = (one for one in acts.drawn if one.argument in acts.arrays)
-    return axes | {one.key: 0 for one in by_row if acts.draws[one.key].shape[1] > 1}
-
-
-def _split_outcomes(
-    outcomes: Mapping[str, Site], settings: PredictionSettings, transformed: Iterable[str]
-) -> tuple[frozenset[str], list[str]]:
-    """Return the outcomes whose expected values are returned, and the others, which are drawn."""
-    known = {name for name, site in outcomes.items() if site.has_mean and settings.kind == "expected"}
-    expected = known.difference(settings.shared.transformed, transformed)
-    return frozenset(expected), [name for name in outcomes if name not in expected]

@@ -59,7 +59,7 @@ OPTION_NAMES = tuple(field.name for field in fields(StreamingOptions))
 METHOD_PARAMETERS = frozenset(
     {
         *OPTION_NAMES,
-        *("X", "y", "args", "as_dict", "checkpoint_dir", "condition", "epochs", "in_sample", "intervention"),
+        *("X", "y", "args", "as_dict", "checkpoint_dir", "condition", "epochs", "history", "in_sample", "intervention"),
         *("num_samples", "num_steps", "on_epoch_end", "return_datatree", "return_sites", "shuffle", "total_size"),
     }
 )

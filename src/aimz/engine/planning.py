@@ -1,6 +1,6 @@
 """Plans a call: by rows if no row depends on another, else by draws; traces, tests and compiles its step."""
 
-__all__ = ["blocks_per_device", "local_mesh", "n_devices", "plan_request"]
+__all__ = ["blocks_per_device", "local_mesh", "n_devices", "plan_request", "trace_continued"]
 
 from dataclasses import replace
 from math import prod
@@ -17,10 +17,11 @@ from aimz.engine.kernel_engine import KernelEngine
 from aimz.engine.layout import InputLayout, RowFeed
 from aimz.engine.output_checks import OutputCheck
 from aimz.engine.outputs import output_shapes
+from aimz.engine.prepared_call import PreparedCall
 from aimz.engine.request import PredictionRequest
 from aimz.engine.row_dependence import RowsInteractError, block_length, check_rows_independent
 from aimz.engine.runner import StepRunner, StepSpec
-from aimz.errors import PerformanceWarning, warn
+from aimz.errors import KernelValidationError, PerformanceWarning, warn
 from aimz.forward import StreamAxis, TracedStep
 from aimz.kernel import RowUse
 
@@ -59,7 +60,8 @@ def plan_request(engine: KernelEngine, request: PredictionRequest) -> tuple[Pred
     if by_draws:
         request = request.with_all_rows(engine)
     try:
-        return request, _plan_by_rows(engine, request)
+        if not _continues_rows(request):
+            return request, _plan_by_rows(engine, request)
     except RowsInteractError as reason:
         if request.first.settings.with_output:
             msg = (
@@ -79,6 +81,26 @@ def plan_request(engine: KernelEngine, request: PredictionRequest) -> tuple[Pred
     step = spec.trace(engine.programs, None)
     batch_size = request.options.batch_size if by_draws else None
     return request, _runner(engine, request, spec, step, _plan_draws(request, step, None, batch_size), local_mesh())
+
+
+def trace_continued(engine: KernelEngine, prepared: PreparedCall) -> None:
+    """Trace a call over its known and its later steps, so that errors of the kernel are raised before any work."""
+    try:
+        engine.programs.step("predictive", prepared.plan, InputLayout.of(prepared).one_pass())
+    except KernelValidationError:
+        raise
+    except Exception as error:
+        error.add_note(
+            f"This was raised by kernel `{engine.signature.kernel}` in a run over the fitted and the later steps "
+            "together."
+        )
+        raise
+
+
+def _continues_rows(request: PredictionRequest) -> bool:
+    """Return whether rows are steps of time that continue known ones, so that all rows are computed together."""
+    histories = [one.plan.history for one in request.scenarios.values()]
+    return any(history is not None and history.axis == 0 for history in histories)
 
 
 def _plan_by_rows(engine: KernelEngine, request: PredictionRequest) -> StepRunner:

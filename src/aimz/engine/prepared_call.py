@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from aimz.data import KernelArguments, Posterior
+from aimz.engine.known_steps import FittedSteps
 from aimz.forward import PassSpec
 from aimz.kernel import AsIn, InputColumns, KernelSpec, ResolvedIntervention, Scored, Substitution, ValueSource
 from aimz.types import Intervention
@@ -67,6 +68,8 @@ class PredictionSettings:
 
     with_output: bool = False
     """Whether the data of the output are values that noise is inferred from."""
+    fitted_steps: FittedSteps | None = None
+    """Steps of the fit that a forecast continues."""
 
     def resampled_latents(self, spec: KernelSpec, known: KernelSpec) -> frozenset[str]:
         """Return the local latents whose rows are not the fitted ones; ``known`` is the structure over all calls."""
@@ -119,6 +122,7 @@ class PreparedCall:
         drawn = self.substitution.sites_from(
             ValueSource.RESAMPLED_NEW_ROWS,
             ValueSource.POSTERIOR_GROWN,
+            ValueSource.CONTINUED,
             ValueSource.PRIOR_MISSING,
             ValueSource.RESAMPLED_DOWNSTREAM,
             ValueSource.DRAWN,

@@ -1,6 +1,6 @@
 """Dependence of the rows of a call on one another, and the warning about it if rows are not the fitted ones."""
 
-__all__ = ["RowsInteractError", "block_length", "check_rows_independent", "warn_about_new_rows"]
+__all__ = ["RowsInteractError", "block_length", "check_rows_independent", "depends_on_rows", "warn_about_new_rows"]
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -80,9 +80,14 @@ def warn_about_new_rows(engine: KernelEngine, calls: Iterable[PreparedCall], n_o
 def _has_new_rows(prepared: PreparedCall) -> bool:
     """Return whether a call predicts or scores rows other than the fitted ones."""
     settings = prepared.settings
-    if settings.posterior is None:
+    if settings.posterior is None or prepared.plan.history is not None:
         return False
     return not settings.in_sample or not settings.changed.isdisjoint(prepared.call.arrays)
+
+
+def depends_on_rows(engine: KernelEngine, prepared: PreparedCall, n_obs: int | None) -> bool:
+    """Return whether sites with a value for each row depend on other rows, or on their number among the rows."""
+    return _dependence(engine, prepared, n_obs) is not None
 
 
 def _dependence(engine: KernelEngine, prepared: PreparedCall, n_obs: int | None) -> str | None:

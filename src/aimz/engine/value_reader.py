@@ -73,8 +73,8 @@ class ValueReader:
 
     def condition(
         self, settings: PredictionSettings, spec: KernelSpec, call: KernelArguments, acts: ResolvedIntervention
-    ) -> dict[str, Any]:
-        """Return the checked values of the conditioned sites.
+    ) -> tuple[dict[str, Any], dict[str, tuple[int, Any]]]:
+        """Return the checked values of the conditioned sites, and of those with values of their first steps only.
 
         If the output is given, too, they are evidence, and sites that descend from the intervention are computed again.
         """
@@ -84,7 +84,7 @@ class ValueReader:
                 name: value if callable(value) else self._read_value(f"condition[{name!r}]", name, value, call)
                 for name, value in condition.items()
             }
-        values = read_condition(
+        values, first = read_condition(
             condition,
             signature=self.signature,
             spec=spec,
@@ -92,7 +92,7 @@ class ValueReader:
             intervened=acts.set_sites | acts.transforms.keys(),
         )
         recomputed = acts.downstream if settings.with_output else ()
-        return {name: value for name, value in values.items() if name not in recomputed}
+        return {name: value for name, value in values.items() if name not in recomputed}, first
 
     def _read_draws(self, name: str, value: Any, call: KernelArguments, settings: PredictionSettings) -> DrawValues:
         """Check values that differ between draws, given by an xarray array with the dimensions of the draws."""

@@ -2,6 +2,7 @@
 
 from aimz.forward.compilation import CompiledPrograms, TracedStep, worlds_key
 from aimz.forward.derivatives import Derivative, Lever
+from aimz.forward.history import FITTED, History
 from aimz.forward.joint_scenarios import InputKey, JointPass, ScenarioGroup, tile_rows
 from aimz.forward.pass_spec import DENSITY, EFFECT, IMPOSSIBLE, OBSERVED_VALUE, PassSpec, World
 from aimz.forward.predictive import CompiledProgram, RowBlock, RowGroups, map_over_draws
@@ -10,11 +11,13 @@ from aimz.forward.row_blocks import StreamAxis
 __all__ = [
     "DENSITY",
     "EFFECT",
+    "FITTED",
     "IMPOSSIBLE",
     "OBSERVED_VALUE",
     "CompiledProgram",
     "CompiledPrograms",
     "Derivative",
+    "History",
     "InputKey",
     "JointPass",
     "Lever",

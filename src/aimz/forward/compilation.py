@@ -325,6 +325,7 @@ def _pass_key(kind: str, plan: PassSpec) -> Hashable:
         plan.factors,
         plan.marks_unseen,
         worlds_key(plan),
+        None if plan.history is None else plan.history.key,
         tuple(sorted(plan.discrete_sources.items())),
         # The functions themselves and not their `id`, which Python reuses for another object.
         freeze(plan.transforms),

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from aimz.forward.densities import joint_density
+from aimz.forward.history import History
 from aimz.kernel import DrawnArgument, Message, expected_value, outcome_site
 
 EFFECT = "effect/"
@@ -109,6 +110,8 @@ class PassSpec:
     """Whether rows in which noise could not be inferred are returned as the output ``IMPOSSIBLE``."""
     with_effects: bool = False
     """Whether the differences of the return sites from the factual world are returned, too."""
+    history: History | None = None
+    """Sites whose first steps are known; None if there are none."""
 
     def read(self, found: Mapping[str, Message], name: str, read: Callable[[Message], Any]) -> Any:
         """Return the result of a return site."""

@@ -115,6 +115,8 @@ def one_pass(
         if plan.abducted:  # noise that is inferred with a parameter that is NaN is missing, too
             factual = {n: {**site, "is_observed": n not in plan.abducted} for n, site in ran.worlds[0].sites.items()}
             results = {name: _with_missing(name, value, factual, plan) for name, value in results.items()}
+        if plan.history is not None:
+            results = {name: plan.history.last(name, value) for name, value in results.items()}
         return {**results, **_compared(ran, plan, results), **_scored(kernel, plan, given, own.number)}
 
     return run

@@ -36,16 +36,23 @@ def run_worlds(
     taken = {name: worlds[number].sites[name]["value"] for name, number in plan.taken.items()}
     own = [{name: value for name, value in part.items() if name not in plan.foreign} for part in given[3:]]
     draws, values, arrays = own
+    arguments = {**plan.static, **arrays}
+    for one in plan.drawn:
+        arguments[one.argument] = one.set(arguments[one.argument], draws[one.key])
+    own_values, transforms, prefixes = {**draws, **values, **taken}, {**plan.transforms, **fixed}, dict[str, int]()
+    if plan.history is not None:
+        arguments, own_values, transforms, prefixes = plan.history.extend(arguments, own_values, transforms)
     options = {
-        "n_obs": plan.n_obs,
-        "values": {**draws, **values, **taken},
-        "transforms": {**plan.transforms, **fixed},
+        "n_obs": plan.n_obs if plan.history is None else plan.history.n_rows(plan.n_obs),
+        "values": own_values,
+        "transforms": transforms,
         "unobserve": plan.unobserve,
         "row_plates": plan.row_plates,
         "block_key": given.block_key,
         "row_sites": frozenset(plan.row_axes),
         "rows": given.rows,
         "grown": plan.grown,
+        "prefixes": prefixes,
     }
     handler: PredictiveHandler
     if plan.abducted:
@@ -53,9 +60,6 @@ def run_worlds(
         handler = CounterfactualHandler(kernel, given.draw_key, factual=factual, abducted=plan.abducted, **options)
     else:
         handler = PredictiveHandler(kernel, given.draw_key, **options)
-    arguments = {**plan.static, **arrays}
-    for one in plan.drawn:
-        arguments[one.argument] = one.set(arguments[one.argument], draws[one.key])
     found = handler.run(arguments)
     if flags is not None and handler.anonymous_noise:
         flags.add("anonymous noise")

@@ -5,10 +5,13 @@ __all__ = ["check_conditioned", "read_condition"]
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import jax
+import numpy as np
+
 from aimz.kernel.intervention import fit_to_shape
 from aimz.kernel.signature import KernelSignature
-from aimz.kernel.spec import KernelSpec, Role
-from aimz.kernel.substitution import DRAWN, Substitution
+from aimz.kernel.spec import KernelSpec, Role, Site
+from aimz.kernel.substitution import DRAWN, Substitution, ValueSource
 
 
 def read_condition(
@@ -18,8 +21,10 @@ def read_condition(
     spec: KernelSpec,
     posterior: Collection[str],
     intervened: Collection[str],
-) -> dict[str, Any]:
-    """Return the values of the conditioned sites, in the shape of each site.
+) -> tuple[dict[str, Any], dict[str, tuple[int, Any]]]:
+    """Return the values of the conditioned sites, in the shape of each site, and values of their first steps.
+
+    A value that is shorter than its site along one axis has the first steps of the site; the axis is returned with it.
 
     Raises
     ------
@@ -30,12 +35,13 @@ def read_condition(
         fit.
     """
     if condition is None:
-        return {}
+        return {}, {}
     if not isinstance(condition, Mapping) or any(callable(value) for value in condition.values()):
         got = "a callable" if isinstance(condition, Mapping) else type(condition).__name__
         msg = f"`condition` must map names of sites to values; got {got}. Write `condition={{'site': values}}`."
         raise TypeError(msg)
-    values = {}
+    values: dict[str, Any] = {}
+    first: dict[str, tuple[int, Any]] = {}
     for name, value in condition.items():
         site = spec.get(name)
         if site is None or not site.is_sample:
@@ -52,14 +58,39 @@ def read_condition(
                 f"Set it with `intervention={{'{name}': ...}}`, or fit the model to the data that determine it."
             )
             raise ValueError(msg)
-        if site.in_control_flow:
-            msg = (
-                f"Cannot condition on `{name}`, which is inside a `scan` or `cond`. Pass its values as an argument of "
-                "the kernel, and observe them there."
-            )
-            raise ValueError(msg)
-        values[name] = fit_to_shape(value, site.traced_shape, site.dtype, f"site `{name}`", "A condition on")
-    return values
+        array = value if isinstance(value, jax.Array) else np.asarray(value)
+        axis = _first_steps(site, array.shape)
+        if axis is None:
+            values[name] = fit_to_shape(array, site.traced_shape, site.dtype, f"site `{name}`", "A condition on")
+        else:
+            shape = tuple(array.shape[i] if i == axis else size for i, size in enumerate(site.traced_shape))
+            first[name] = axis, fit_to_shape(array, shape, site.dtype, f"site `{name}`", "A condition on")
+    return values, first
+
+
+def _first_steps(site: Site, shape: tuple[int, ...]) -> int | None:
+    """Return the axis along which a value has the first entries of a site only, or None if it has all of them.
+
+    Raises
+    ------
+    ValueError
+        If the value has more entries than the site.
+    """
+    if len(shape) != len(site.traced_shape):
+        return None
+    pairs = list(zip(shape, site.traced_shape, strict=True))
+    other = [axis for axis, (here, there) in enumerate(pairs) if here != there]
+    if len(other) != 1:
+        return None
+    (axis,) = other
+    here, there = pairs[axis]
+    if here > there:
+        msg = (
+            f"A condition on site `{site.name}` has {here} entries along axis {axis}, and the site has {there}. Pass "
+            f"an input with at least {here} of them, or at most {there} values."
+        )
+        raise ValueError(msg)
+    return axis
 
 
 def check_conditioned(spec: KernelSpec, substitution: Substitution, names: Collection[str]) -> None:
@@ -70,7 +101,8 @@ def check_conditioned(spec: KernelSpec, substitution: Substitution, names: Colle
     ValueError
         If a latent that a conditioned site depends on is drawn in this call.
     """
-    drawn = [name for name in substitution.sites_from(*DRAWN) if spec[name].role is Role.LATENT]
+    kept = substitution.sites_from(ValueSource.CONTINUED)
+    drawn = [n for n in substitution.sites_from(*DRAWN) if spec[n].role is Role.LATENT and n not in kept]
     for name in names:
         above = [latent for latent in drawn if name in spec.descendants([latent])]
         if above:

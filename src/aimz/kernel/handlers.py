@@ -25,6 +25,7 @@ from jax import random
 from numpyro.primitives import Messenger
 
 from aimz.errors import KernelValidationError
+from aimz.kernel.continuation import continued
 from aimz.kernel.handler_stack import isolated
 from aimz.kernel.plate_growth import with_new_entries
 from aimz.samplers import draw
@@ -74,6 +75,8 @@ class PredictiveHandler(Messenger):
         Indices of the rows in the whole data set; counted from 0 if None.
     grown
         Names of the sites in plates with more entries than their value; the others are drawn.
+    prefixes
+        Axis, by site, along which its value has the first entries only; the later ones are drawn given these.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class PredictiveHandler(Messenger):
         row_sites: frozenset[str] = frozenset(),
         rows: jax.Array | None = None,
         grown: frozenset[str] = frozenset(),
+        prefixes: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(kernel)
         self.sites: dict[str, Message] = {}
@@ -103,6 +107,7 @@ class PredictiveHandler(Messenger):
         self._row_sites = row_sites
         self._rows = rows
         self._grown = grown
+        self._prefixes = dict(prefixes or {})
         self.anonymous_noise = False
         """Whether the kernel drew with ``numpyro.prng_key``, whose noise belongs to no site."""
         self.long_as_rows: set[str] = set()
@@ -135,6 +140,9 @@ class PredictiveHandler(Messenger):
                 if name in self._grown:
                     key = site_key(self._rng_key, name)
                     msg["value"] = with_new_entries(name, msg["fn"], msg["value"], key)
+                if name in self._prefixes:
+                    key = site_key(self._block_key if name in self._row_sites else self._rng_key, name)
+                    msg["value"] = continued(name, msg["fn"], msg["value"], self._prefixes[name], key)
             if kind == "mutable":
                 msg["value"] = jax.tree.map(lambda leaf: leaf, msg["value"])
         if kind in ("sample", "prng_key", "control_flow") and msg["value"] is None:

@@ -74,6 +74,28 @@ class KernelReader:
 
         return self._columns.get((name, labels, count, _call_key(arrays, static)), read)
 
+    def growing_axes(
+        self, arrays: Arrays, static: Mapping[str, object], names: Sequence[str], axis: int
+    ) -> dict[str, int]:
+        """Return the axis of each site that is longer by one if the arguments ``names`` are, along ``axis``."""
+        spec, abstract = self.read(arrays, static), _abstract(arrays)
+        for name in names:
+            shape = list(abstract[name].shape)
+            shape[axis] += 1
+            abstract[name] = jax.ShapeDtypeStruct(tuple(shape), abstract[name].dtype)
+        try:
+            found, _ = AbstractKernel(self.kernel, self.signature, static).shapes(abstract, spec.row_plates)
+        except Exception:  # noqa: BLE001, RUF100 (a kernel may be written for one size)
+            return {}
+        axes = {}
+        for site in spec.sites:
+            shape = getattr(found.get(site.name), "shape", ())
+            pairs = list(zip(site.traced_shape, shape, strict=False)) if len(shape) == len(site.traced_shape) else []
+            grown = [i for i, (here, there) in enumerate(pairs) if there == here + 1]
+            if len(grown) == 1:
+                axes[site.name] = grown[0]
+        return axes
+
     def _column_axes(self, arrays: Arrays, static: Mapping[str, object]) -> dict[str, tuple[int, ...]]:
         spec, param_input = self.read(arrays, static), self.signature.param_input
         abstract = _abstract(arrays)

@@ -27,6 +27,7 @@ class ValueSource(StrEnum):
 
     POSTERIOR = "the posterior draw"
     POSTERIOR_ROWS = "its rows of the posterior draw"
+    CONTINUED = "its posterior draw of the fitted steps; later steps are drawn given them"
     POSTERIOR_GROWN = "its posterior draw; the new entries of its plates are drawn given their parents"
     PRIOR = "drawn from its prior"
     PRIOR_MISSING = "drawn from its prior: the posterior has no such site"
@@ -48,6 +49,7 @@ DRAWN = (
     ValueSource.PRIOR_MISSING,
     ValueSource.RESAMPLED_NEW_ROWS,
     ValueSource.POSTERIOR_GROWN,
+    ValueSource.CONTINUED,
     ValueSource.RESAMPLED_DOWNSTREAM,
     ValueSource.ABDUCTED,
     ValueSource.DRAWN,
@@ -138,6 +140,7 @@ def substitute(
     other_rows: frozenset[str] = frozenset(),
     intervened: frozenset[str] = frozenset(),
     conditioned: frozenset[str] = frozenset(),
+    continued: frozenset[str] = frozenset(),
     downstream: frozenset[str] = frozenset(),
     scored: Scored | None = None,
     with_output: bool = False,
@@ -162,6 +165,8 @@ def substitute(
         Sites that the intervention sets.
     conditioned
         Sites that take given values without an intervention.
+    continued
+        Latents that keep their posterior draws of the fitted steps, and are drawn given them in later steps.
     downstream
         Sites that descend from the intervention.
     scored
@@ -183,6 +188,8 @@ def substitute(
             source = ValueSource.INTERVENED
         elif site.name in conditioned:
             source = ValueSource.CONDITIONED
+        elif site.name in continued:
+            source = ValueSource.CONTINUED
         elif site.name in (spec.param_output, f"{spec.param_output}_observed") and site.is_sample and not with_output:
             source = ValueSource.DRAWN
         elif site.role is Role.OBSERVED:

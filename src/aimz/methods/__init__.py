@@ -10,6 +10,7 @@ from aimz.methods.effect_result import EffectResult
 from aimz.methods.fitting import FittingMethods
 from aimz.methods.mediation import MediationMethods
 from aimz.methods.representation import ModelSummary, describe, description, html, summary
+from aimz.methods.requests import RequestMethods
 from aimz.methods.saving import ModelState, read_model, write_model
 from aimz.methods.scoring import ScoringMethods
 
@@ -27,6 +28,7 @@ __all__ = [
     "ModelInputs",
     "ModelState",
     "ModelSummary",
+    "RequestMethods",
     "ScoringMethods",
     "describe",
     "description",

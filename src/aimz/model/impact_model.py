@@ -28,7 +28,7 @@ from aimz.methods import (
     summary,
     write_model,
 )
-from aimz.timeseries import ImpactMethods
+from aimz.timeseries import ForecastMethods, ImpactMethods
 from aimz.types import Kernel
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class ImpactModel(
     DecisionMethod,
     MediationMethods,
     CounterfactualMethods,
+    ForecastMethods,
 ):
     """A NumPyro model with its inference and its posterior, for predictions and answers to "what if" questions.
 
