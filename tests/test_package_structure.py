@@ -254,4 +254,5 @@ def test_kernel_arguments_with_names_of_parameters_can_be_passed_in_args():
             further |= {"support": {"treatment"}, "counterfactual": {"coupling"}, "forecast": {"kind"}}
             further["estimate_impact"] = {"aggregate", "baseline", "by", "end", "fit_options", "period", "start"}
             further["estimate_impact"] |= {"treated", "unit"}
+            further |= {"sensitivity": {"benchmark", "covariates", "effect", "outcome", "scale", "treatment"}}
             assert given <= METHOD_PARAMETERS | RESERVED_PARAMETERS | further.get(name, set()), name

@@ -52,7 +52,7 @@ from aimz.engine.scenarios import (
     share_rows,
 )
 from aimz.engine.support_checks import SupportReport, check_support, fit_support, with_support
-from aimz.engine.treatments import Question, read_interventions, read_treatment, read_where
+from aimz.engine.treatments import Question, add_one, read_interventions, read_treatment, read_where
 from aimz.engine.warnings import warn_about_missing, warn_about_priors, warn_about_substitution
 from aimz.engine.worlds import check_linked, link_factual, link_scenarios, link_scored
 
@@ -80,6 +80,7 @@ __all__ = [
     "StepSpec",
     "StreamingOptions",
     "SupportReport",
+    "add_one",
     "blocks_per_device",
     "check_columns",
     "check_derivatives",

@@ -1,6 +1,6 @@
 """The scenarios that answer a question about a treatment or an intervention."""
 
-__all__ = ["Question", "read_interventions", "read_treatment", "read_where"]
+__all__ = ["Question", "add_one", "read_interventions", "read_treatment", "read_where"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -18,6 +18,7 @@ from aimz.kernel.intervention import ResolvedIntervention, read_intervention
 from aimz.kernel.masks import is_discrete, seen_mask, strip_wrappers
 from aimz.kernel.output_support import OutputSupport, within_support
 from aimz.kernel.paths import check_mediators, induced_confounders
+from aimz.kernel.residual_kernel import EXPECTED, RESIDUALS, Column, residual_kernel
 from aimz.kernel.row_independence import site_obstacle
 from aimz.kernel.row_jaxpr import RowUse, row_use
 from aimz.kernel.scenario_names import OBSERVED, name_settings
@@ -32,7 +33,9 @@ from aimz.kernel.valued_kernel import VALUE, valued_kernel
 __all__ = [
     "COLUMNS",
     "DRAWN",
+    "EXPECTED",
     "OBSERVED",
+    "RESIDUALS",
     "VALUE",
     "WIDTH",
     "Abduction",
@@ -40,6 +43,7 @@ __all__ = [
     "AbstractHandler",
     "AsIn",
     "BadIndices",
+    "Column",
     "CounterfactualHandler",
     "DerivativeCut",
     "DrawValues",
@@ -88,6 +92,7 @@ __all__ = [
     "read_intervention",
     "read_kernel",
     "read_signature",
+    "residual_kernel",
     "row_use",
     "seen_mask",
     "site_cells",

@@ -1,6 +1,6 @@
 """A kernel with one more site: the value of its output under an action."""
 
-__all__ = ["VALUE", "valued_kernel"]
+__all__ = ["VALUE", "Capture", "valued_kernel"]
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ VALUE = "action_value"
 """Name of the site."""
 
 
-class _Capture(Messenger):
+class Capture(Messenger):
     """Handler that records the messages of the sites of a kernel."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ def valued_kernel(
 
     def run(**arguments: Any) -> None:
         actions = {name: arguments.pop(name) for name in extra}
-        seen = _Capture()
+        seen = Capture()
         with seen:
             kernel(**arguments)
         message = seen.messages[output]

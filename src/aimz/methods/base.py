@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import jax
 from numpyro.infer import MCMC, SVI
@@ -237,6 +237,15 @@ class ModelBase:
         """Set the state of a fit, the posterior and the data of the fit together."""
         # One operation, which neither Ctrl-C nor another thread divides.
         vars(self).update(_engine=engine, _fit=fit, _posterior=posterior, _observed=observed, _rows=rows)
+
+    def _with_kernel(self, kernel: Kernel) -> Self:
+        """Return a model with the posterior and the data of this one whose kernel has further sites."""
+        engine = KernelEngine.of(kernel, self.param_input, self.param_output)
+        own = ("kernel", "signature", "reader", "programs")
+        vars(engine).update({name: value for name, value in vars(self._engine).items() if name not in own})
+        model = object.__new__(type(self))
+        vars(model).update({**vars(self), "_engine": engine, "_shared": SharedState(self._shared.key)})
+        return model
 
     def _merged(self, kwargs: Mapping[str, Any], args: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return the further arguments of the kernel that were passed as keywords and in ``args``."""

@@ -12,9 +12,9 @@ import numpy as np
 
 from aimz.data import KernelArguments, open_chunked_table
 from aimz.distributed import collective_call
-from aimz.engine import KernelEngine, read_groups_of, read_labels, read_where
+from aimz.engine import read_groups_of, read_labels, read_where
 from aimz.kernel import KernelSpec, valued_kernel
-from aimz.methods.base import SharedState, on_snapshot, optional_key
+from aimz.methods.base import on_snapshot, optional_key
 from aimz.methods.decision_problem import LeverValues, Problem, read_lever_values, read_utility
 from aimz.methods.decision_result import DecisionResult
 from aimz.methods.support import SupportMethod
@@ -206,12 +206,7 @@ class DecisionMethod(SupportMethod):
             names=names,
             expected=is_affine(function, names, levers.examples()),
         )
-        engine = KernelEngine.of(kernel, self.param_input, self.param_output)
-        for name in ("tables", "axes", "columns", "row_shape", "whole", "outcome"):
-            setattr(engine, name, getattr(self._engine, name))
-        model = object.__new__(type(self))
-        vars(model).update({**vars(self), "_engine": engine, "_shared": SharedState(self._shared.key)})
-        return model
+        return self._with_kernel(kernel)
 
 
 def _read_levers_now(names: tuple[str, ...], table: Any, call: KernelArguments) -> dict[str, np.ndarray]:

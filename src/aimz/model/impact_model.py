@@ -16,7 +16,6 @@ from aimz.methods import (
     CounterfactualMethods,
     DecisionMethod,
     FittingMethods,
-    MediationMethods,
     ModelState,
     ModelSummary,
     ScoringMethods,
@@ -30,6 +29,7 @@ from aimz.methods import (
 )
 from aimz.timeseries import ForecastMethods, ImpactMethods
 from aimz.types import Kernel
+from aimz.validation import SensitivityMethods
 
 if TYPE_CHECKING:
     import os
@@ -41,7 +41,7 @@ class ImpactModel(
     CheckingMethods,
     ScoringMethods,
     DecisionMethod,
-    MediationMethods,
+    SensitivityMethods,
     CounterfactualMethods,
     ForecastMethods,
 ):

@@ -12,6 +12,7 @@ from aimz.plots.impact import plot_impact
 from aimz.plots.loss import plot_loss
 from aimz.plots.predictive import plot_predictive
 from aimz.plots.response import plot_response
+from aimz.plots.sensitivity import plot_sensitivity
 from aimz.plots.uplift import plot_uplift
 from aimz.plots.uplift_curves import policy_value, qini_curve, uplift_curve
 
@@ -23,6 +24,7 @@ __all__ = [
     "plot_loss",
     "plot_predictive",
     "plot_response",
+    "plot_sensitivity",
     "plot_uplift",
     "policy_value",
     "qini_curve",

@@ -10,7 +10,7 @@ from aimz.statistics.draws import (
     read_statistics,
     reduce_rows,
 )
-from aimz.statistics.fit_support import FitSupport
+from aimz.statistics.fit_support import FitSupport, Moments
 from aimz.statistics.groups import Groups, local_codes, read_groups, read_weights, with_axes
 from aimz.statistics.loo import UNSEEN, LeaveOneOut
 from aimz.statistics.missing_values import has_missing, missing_code, with_nan
@@ -26,40 +26,61 @@ from aimz.statistics.row_support import (
     RowSupport,
     overlap_of,
 )
+from aimz.statistics.sensitivity import (
+    BenchmarkStrength,
+    ConfoundingBias,
+    ResidualSums,
+    bounding_factor,
+    e_value,
+    inverse_products,
+    partial_strengths,
+    robustness_value,
+    treatment_left,
+)
 
 __all__ = [
     "COVERAGE",
     "FAR_LEVERAGE",
     "TOLERATED_SHARE",
     "UNSEEN",
+    "BenchmarkStrength",
     "Calibration",
     "ColumnSupport",
+    "ConfoundingBias",
     "DrawMoments",
     "FitSupport",
     "Groups",
     "LeaveOneOut",
+    "Moments",
     "Overlap",
     "PredictiveChecks",
     "Reduction",
+    "ResidualSums",
     "RowSupport",
     "Statistic",
     "Statistics",
     "Utility",
     "allocate",
     "best_by_draw",
+    "bounding_factor",
     "choose",
+    "e_value",
     "has_missing",
+    "inverse_products",
     "is_affine",
     "local_codes",
     "missing_code",
     "overlap_of",
+    "partial_strengths",
     "read_ci",
     "read_groups",
     "read_interval",
     "read_statistics",
     "read_weights",
     "reduce_rows",
+    "robustness_value",
     "search",
+    "treatment_left",
     "with_axes",
     "with_nan",
 ]

@@ -1,3 +1,6 @@
 """Methods that test an answer: rehearsal, sensitivity, identification and the report."""
 
-__all__ = ()
+from aimz.validation.sensitivity import SensitivityMethods
+from aimz.validation.sensitivity_result import SensitivityResult
+
+__all__ = ["SensitivityMethods", "SensitivityResult"]
