@@ -21,7 +21,7 @@ from aimz.output.labels import Labels
 from aimz.output.lazy_datasets import as_group, open_result
 from aimz.output.result_text import describe_result, register_displays, tree_of
 from aimz.output.scenario_trees import Averages, Contrast, check_by, check_contrast, read_contrast, scenario_tree
-from aimz.output.sensitivity_text import sensitivity_line, sensitivity_sentences, sensitivity_text
+from aimz.output.sensitivity_texts import sensitivity_line, sensitivity_sentences, sensitivity_text
 from aimz.output.sentences import in_words
 from aimz.output.slope_trees import slope_contrast, slope_tree
 from aimz.output.summaries import summary

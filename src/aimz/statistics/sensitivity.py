@@ -72,12 +72,14 @@ class ConfoundingBias:
     @property
     def f(self) -> np.ndarray:
         """Cohen's partial f of the treatment with the outcome, with the sign of the effect."""
-        return self.effect * self.sd_treatment / self.sd_outcome
+        found: np.ndarray = self.effect * self.sd_treatment / self.sd_outcome
+        return found
 
     @property
     def partial_r2(self) -> np.ndarray:
         """Partial R² of the treatment with the outcome."""
-        return self.f**2 / (1 + self.f**2)
+        found: np.ndarray = self.f**2 / (1 + self.f**2)
+        return found
 
     def robustness(self, q: float = 1.0) -> np.ndarray:
         """Return the partial R² with both treatment and outcome that removes the share ``q`` of the effect.
@@ -107,13 +109,15 @@ class ConfoundingBias:
 
 def robustness_value(f: np.ndarray) -> np.ndarray:
     """Return the robustness value for Cohen's partial f, at least 0."""
-    return (np.sqrt(f**4 + 4 * f**2) - f**2) / 2
+    found: np.ndarray = (np.sqrt(f**4 + 4 * f**2) - f**2) / 2
+    return found
 
 
 def e_value(ratio: np.ndarray | float) -> np.ndarray:
     """Return the E-value of a ratio of risks or rates: the ratio of a hidden cause with both that removes it."""
     away = np.where(np.asarray(ratio) < 1, 1 / np.maximum(ratio, 1e-300), ratio)
-    return away + np.sqrt(away * (away - 1))
+    found: np.ndarray = away + np.sqrt(away * (away - 1))
+    return found
 
 
 def bounding_factor(ratio_treatment: float, ratio_outcome: float) -> float:

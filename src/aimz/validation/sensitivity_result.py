@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import aimz.output
-import aimz.plots
 from aimz.statistics import ConfoundingBias, bounding_factor, e_value, read_ci
 
 if TYPE_CHECKING:
@@ -230,7 +229,9 @@ class SensitivityResult:
         interval, ratio = read_ci(ci_prob, ci_kind), self.strengths is None
         found = {"ratio": self.effect} if ratio else {"effect": self.effect, "partial_r2": self.partial_r2}
         found[str(self.robustness.name)] = self.robustness
-        lines = {name: aimz.output.sensitivity_line(array.values.ravel(), interval, None) for name, array in found.items()}
+        lines = {
+            name: aimz.output.sensitivity_line(array.values.ravel(), interval, None) for name, array in found.items()
+        }
         return pd.DataFrame(lines.values(), index=list(lines))
 
     def to_pandas(self) -> "pd.DataFrame":
@@ -260,7 +261,9 @@ class SensitivityResult:
         matplotlib.figure.Figure
             The figure, which a notebook displays.
         """
-        return aimz.plots.plot_sensitivity(self, **options)
+        from aimz.plots import plot_sensitivity
+
+        return plot_sensitivity(self, **options)
 
     @property
     def sentences(self) -> list[str]:
