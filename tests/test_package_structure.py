@@ -31,6 +31,7 @@ PACKAGES = [
     "progress",
     "samplers",
     "kernel",
+    "causal_graph",
     "data",
     "persistence",
     "utils",
@@ -132,6 +133,7 @@ def test_public_names():
     own = {
         "CheckResult",
         "EffectResult",
+        "IdentificationResult",
         "ImpactModel",
         "__version__",
         "as_in",

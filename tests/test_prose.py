@@ -51,7 +51,8 @@ BANNED = [
     (r"(?:left|leaves?|leaving) behind", '"remains", "is kept", "is not removed"'),
     (r"(?:let|lets|letting) go(?: of)?", '"release", "free", "drop"'),
     (
-        r"(?:house|guests?|doors?|corridors?|rooms?|neighbours?|strangers?|yardsticks?|landlord|doorways?)",
+        r"(?:house|guests?|(?<!front[- ])doors?|corridors?|rooms?|neighbours?|strangers?|yardsticks?|landlord"
+        r"|doorways?)",
         "name the package, check or value",
     ),
     (r"(?:at|from|to its|to their) home", "name the directory or the process"),

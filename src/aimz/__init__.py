@@ -27,7 +27,7 @@ from aimz.errors import (
     SupportWarning,
 )
 from aimz.kernel import as_in
-from aimz.model import CheckResult, EffectResult, ImpactModel
+from aimz.model import CheckResult, EffectResult, IdentificationResult, ImpactModel
 
 __all__ = [
     "AimzWarning",
@@ -36,6 +36,7 @@ __all__ = [
     "ClusterError",
     "EffectResult",
     "FitWarning",
+    "IdentificationResult",
     "ImpactModel",
     "IncompleteResultError",
     "KernelValidationError",

@@ -12,6 +12,7 @@ from aimz.engine.decompositions import read_decomposition
 from aimz.engine.fingerprint import digests_for, fingerprint_of, known_digests, versions
 from aimz.engine.inputs import InputSource, check_order, open_source
 from aimz.engine.kernel_engine import KernelEngine
+from aimz.engine.kernel_graphs import kernel_graph_of, with_identification
 from aimz.engine.known_steps import FittedSteps
 from aimz.engine.layout import InputLayout, RowFeed
 from aimz.engine.levers import (
@@ -103,6 +104,7 @@ __all__ = [
     "digests_for",
     "fingerprint_of",
     "fit_support",
+    "kernel_graph_of",
     "known_digests",
     "link_factual",
     "link_scenarios",
@@ -139,6 +141,7 @@ __all__ = [
     "warn_about_priors",
     "warn_about_substitution",
     "with_counts",
+    "with_identification",
     "with_levers",
     "with_outcome",
     "with_support",

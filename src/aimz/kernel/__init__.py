@@ -13,7 +13,7 @@ from aimz.kernel.handlers import Message, PredictiveHandler
 from aimz.kernel.hashing import AbstractCall, digest_program, kernel_digest
 from aimz.kernel.index_checks import BadIndices, IndexCheck, IndexChecks
 from aimz.kernel.index_finder import find_index_checks
-from aimz.kernel.inspection import InputColumns, KernelReader, is_storable, read_kernel
+from aimz.kernel.inspection import InputColumns, KernelReader, read_kernel
 from aimz.kernel.intervention import ResolvedIntervention, read_intervention
 from aimz.kernel.masks import is_discrete, seen_mask, strip_wrappers
 from aimz.kernel.output_support import OutputSupport, within_support
@@ -23,6 +23,7 @@ from aimz.kernel.row_independence import site_obstacle
 from aimz.kernel.row_jaxpr import RowUse, row_use
 from aimz.kernel.scenario_names import OBSERVED, name_settings
 from aimz.kernel.signature import KernelSignature, count_parameters, kernel_name, plural_names, read_signature
+from aimz.kernel.site_names import is_storable
 from aimz.kernel.spec import COLUMNS, KernelSpec, Role, Site, site_cells
 from aimz.kernel.substitution import DRAWN, Scored, Substitution, ValueSource, check_draws, outcome_site, substitute
 from aimz.kernel.text_tables import WIDTH, format_shape, html_block, html_table, text_table

@@ -1,9 +1,8 @@
 """Inspection of a kernel: a :class:`KernelSpec` for the arguments of a call, cached by shapes."""
 
-__all__ = ["InputColumns", "KernelReader", "is_storable", "read_kernel"]
+__all__ = ["InputColumns", "KernelReader", "read_kernel"]
 
-import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,8 +10,10 @@ import jax
 
 from aimz.errors import KernelValidationError
 from aimz.kernel.caching import LRUCache, freeze
+from aimz.kernel.column_use import columns_of_sites
 from aimz.kernel.handler_stack import isolated
 from aimz.kernel.signature import KernelSignature, kernel_name
+from aimz.kernel.site_names import name_faults
 from aimz.kernel.spec import KernelSpec, Role, Site, merge_specs
 from aimz.kernel.tracing import Abstract, AbstractKernel, KernelTrace
 from aimz.types import Arrays, Kernel
@@ -37,6 +38,7 @@ class KernelReader:
         """Structure merged over all calls; None before the first call."""
         self._specs = LRUCache[KernelSpec]()
         self._columns = LRUCache[InputColumns]()
+        self._column_uses = LRUCache[dict[str, frozenset[int]]]()
 
     def read(self, arrays: Arrays, static: Mapping[str, object]) -> KernelSpec:
         """Return the structure of the kernel in a call with these arguments."""
@@ -49,6 +51,15 @@ class KernelReader:
             return InputColumns(names, self._column_axes(arrays, static))
 
         return self._columns.get((names, _call_key(arrays, static)), read)
+
+    def columns_of_sites(self, arrays: Abstract, static: Mapping[str, object]) -> dict[str, frozenset[int]]:
+        """Return the columns of a two-dimensional input that each site depends on directly."""
+
+        def read() -> dict[str, frozenset[int]]:
+            spec, run = self.read(arrays, static), AbstractKernel(self.kernel, self.signature, static)
+            return isolated(columns_of_sites)(run, _abstract(arrays), spec.row_plates)
+
+        return self._column_uses.get(_call_key(arrays, static), read)
 
     def categories(
         self, name: str, labels: tuple[Any, ...], count: str | None, arrays: Arrays, static: Mapping[str, object]
@@ -159,11 +170,6 @@ class _Resized(NamedTuple):
     """Names of the plates that are as long as the rows."""
 
 
-_MAX_NAME_BYTES = 255
-"""Largest length of a site name, and of a name in file systems."""
-_RESERVED_DIMS = frozenset({"chain", "draw", "sample", "pred_id"})
-
-
 def read_kernel(
     kernel: Kernel,
     signature: KernelSignature,
@@ -194,7 +200,7 @@ def read_kernel(
         given = ", ".join(f"{name}: {a.dtype}{list(a.shape)}" for name, a in abstract.items())
         error.add_note(f"This was raised by kernel `{kernel_name(kernel)}`, called with {given}.")
         raise
-    for fault in _name_faults(trace, signature):
+    for fault in name_faults(trace, signature):
         if faults is None:
             raise KernelValidationError(fault)
         faults.append(fault)
@@ -357,35 +363,3 @@ def _row_dim(sites: Sequence[Site], output: str) -> str:
                 return plate
     names = {site.name for site in sites}
     return next(name for name in ("obs", "row", "observation", "obs_id") if name not in names)
-
-
-def is_storable(name: object) -> bool:
-    """Return whether a result can be stored under this site name, in a directory of its own on any system."""
-    if not isinstance(name, str) or re.fullmatch(r"\.{0,2}|__.*", name) or re.search(r"[/\\\x00-\x1f]", name):
-        return False
-    return len(name.encode(errors="replace")) <= _MAX_NAME_BYTES and not re.search("[\ud800-\udfff]", name)
-
-
-def _name_faults(trace: KernelTrace, signature: KernelSignature) -> Iterator[str]:
-    """Yield an error text for each site or plate whose name cannot be used in a result."""
-    for site in trace.sites:
-        name = site.name
-        if not is_storable(name):
-            yield (
-                f"Site name {name!r} cannot be stored: a name must not be empty, '.' or '..', begin with '__', contain "
-                f"a '/', a '\\' or a control character, or have more than {_MAX_NAME_BYTES} bytes. Rename the site; "
-                "`random_nnx_module` and `random_eqx_module` take `scope_divider='.'`."
-            )
-        elif name in (signature.param_input, *signature.extra):
-            yield (
-                f"Site `{name}` has the name of a kernel parameter, so an intervention on `{name}` could mean "
-                "either. Rename the site or the parameter."
-            )
-        elif name in trace.plates or name in _RESERVED_DIMS:
-            yield (
-                f"Site `{name}` has the name of a dimension of the results (a plate, or one of "
-                f"{', '.join(sorted(_RESERVED_DIMS))}). Rename the site or the plate."
-            )
-    reserved = sorted(trace.plates & _RESERVED_DIMS)
-    if reserved:
-        yield f"Plate name `{reserved[0]}` is reserved for a sampling dimension of every result. Rename the plate."

@@ -27,6 +27,7 @@ from aimz.types import Kernel
 if TYPE_CHECKING:
     import xarray as xr
 
+    from aimz.causal_graph import CausalGraph
     from aimz.store import TemporaryDirectory
 
 
@@ -108,6 +109,7 @@ class ModelBase:
         self._results = state.results
         self._posterior = state.posterior
         self._observed = state.observed
+        self._graph: CausalGraph | None = state.graph
         self._rows = FittedRows(
             missing="it has not been fitted" if state.posterior is None else "it was loaded, and rows are not saved"
         )

@@ -28,6 +28,7 @@ from aimz.engine import (
     warn_about_missing,
     warn_about_new_rows,
     warn_about_substitution,
+    with_identification,
     with_outcome,
     with_support,
 )
@@ -264,7 +265,7 @@ class RequestMethods(ModelBase):
         warn_about_missing(prepared.values())
         n_obs = next(iter(prepared.values())).call.n_obs if source.n_obs_known else None
         warn_about_new_rows(self._engine, prepared.values(), n_obs)
-        prepared = self._check_support(calls, prepared)
+        prepared = with_identification(self._engine, self._graph, calls, self._check_support(calls, prepared))
         named_new = any(one.settings.named_new for one in prepared.values())
         return PredictionRequest(
             method=method,

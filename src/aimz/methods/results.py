@@ -162,7 +162,7 @@ class ResultBuilder:
                 "row_block": compared.row_block,
                 **({"drawn_anew": sorted(anew)} if anew else {}),
                 **about_noise,
-                **{name: value for name, value in prepared.attrs.items() if name == "local_latents"},
+                **{name: value for name, value in prepared.attrs.items() if name in ("local_latents", "identified")},
                 **_support_of(comparison),
             },
         )

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aimz._distribution import VERSION
+from aimz.causal_graph import CausalGraph
 from aimz.data import Posterior, check_key, is_array, key_from_text, key_to_text, read_draws
 from aimz.engine import KernelEngine, declared_categories
 from aimz.errors import OutputWarning, SavedModelError, warn
@@ -58,6 +59,8 @@ class ModelState:
     results: ResultBuilder
     posterior: Posterior | None
     observed: FitData | None
+    graph: CausalGraph | None = None
+    """Causal graph that the user gave."""
 
 
 def write_model(path: Path, model: ModelState, *, overwrite: bool) -> None:
@@ -107,6 +110,9 @@ def write_model(path: Path, model: ModelState, *, overwrite: bool) -> None:
     }
     if posterior is not None and posterior.support is not None:
         content["support"] = write_support(posterior.support, arrays)
+    if model.graph is not None:
+        parents = {node: sorted(causes) for node, causes in model.graph.parents.items()}
+        content["graph"] = {"parents": parents, "unobserved": sorted(model.graph.unobserved)}
     if engine.outcome is not None:
         content["outcome"] = engine.outcome
     if engine.categories:
@@ -206,6 +212,7 @@ def read_model(path: Path, kernel: Kernel, fit: Fit | None, arguments: Mapping[s
         posterior = _read_posterior(content["posterior"], arrays, signature_of[1])
         posterior = with_support_of_fit(posterior, read_support(content.get("support"), arrays))
         observed = _read_observed(content["observed"], arrays)
+        graph = _read_graph(content.get("graph"))
         _check_settings(settings)
     engine = KernelEngine.of(kernel, *signature_of)
     static = _read_static(example, arguments, engine.signature)
@@ -229,7 +236,7 @@ def read_model(path: Path, kernel: Kernel, fit: Fit | None, arguments: Mapping[s
     if example is not None and (fit.params or observed is not None):
         engine.row_shape = tuple(example.arrays[signature_of[0]].shape[1:])
     posterior = None if posterior is None else replace(posterior, params=fit.params)
-    return ModelState(key, engine, fit, results, posterior, observed)
+    return ModelState(key, engine, fit, results, posterior, observed, graph)
 
 
 @contextmanager
@@ -241,6 +248,14 @@ def _reporting_damage(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise damaged(path / "model.json", f"its content is invalid ({type(error).__name__}: {error})") from error
+
+
+def _read_graph(node: Any) -> CausalGraph | None:
+    """Return the saved causal graph."""
+    if node is None:
+        return None
+    parents = {str(name): frozenset(map(str, causes)) for name, causes in node["parents"].items()}
+    return CausalGraph(parents, frozenset(map(str, node["unobserved"])))
 
 
 def _read_axis(node: Sequence[Any]) -> tuple[str, tuple[str, ...] | None]:

@@ -1,7 +1,8 @@
-"""The ``ImpactModel`` class, and the results of its methods ``check`` and ``effect``."""
+"""The ``ImpactModel`` class, and the results of its methods."""
 
 from aimz.kernel import KernelSpec
 from aimz.methods import CheckResult, EffectResult, ModelInputs
 from aimz.model.impact_model import ImpactModel
+from aimz.validation import IdentificationResult
 
-__all__ = ["CheckResult", "EffectResult", "ImpactModel", "KernelSpec", "ModelInputs"]
+__all__ = ["CheckResult", "EffectResult", "IdentificationResult", "ImpactModel", "KernelSpec", "ModelInputs"]

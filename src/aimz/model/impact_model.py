@@ -29,7 +29,7 @@ from aimz.methods import (
 )
 from aimz.timeseries import ForecastMethods, ImpactMethods
 from aimz.types import Kernel
-from aimz.validation import SensitivityMethods
+from aimz.validation import IdentificationMethods, SensitivityMethods
 
 if TYPE_CHECKING:
     import os
@@ -44,6 +44,7 @@ class ImpactModel(
     SensitivityMethods,
     CounterfactualMethods,
     ForecastMethods,
+    IdentificationMethods,
 ):
     """A NumPyro model with its inference and its posterior, for predictions and answers to "what if" questions.
 
@@ -270,7 +271,9 @@ class ImpactModel(
         True
         """
         place = read_output_dir(path, "path")
-        parts = ModelState(self.rng_key, self._engine, self._fit, self._results, self._posterior, self._observed)
+        parts = ModelState(
+            self.rng_key, self._engine, self._fit, self._results, self._posterior, self._observed, self._graph
+        )
         write_model(place, parts, overwrite=check_flag(overwrite, "overwrite"))
 
     @classmethod
