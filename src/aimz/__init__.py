@@ -27,10 +27,11 @@ from aimz.errors import (
     SupportWarning,
 )
 from aimz.kernel import as_in
-from aimz.model import CheckResult, EffectResult, IdentificationResult, ImpactModel
+from aimz.model import BacktestResult, CheckResult, EffectResult, IdentificationResult, ImpactModel
 
 __all__ = [
     "AimzWarning",
+    "BacktestResult",
     "CheckResult",
     "CheckpointError",
     "ClusterError",

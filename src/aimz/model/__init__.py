@@ -3,6 +3,15 @@
 from aimz.kernel import KernelSpec
 from aimz.methods import CheckResult, EffectResult, ModelInputs
 from aimz.model.impact_model import ImpactModel
+from aimz.timeseries import BacktestResult
 from aimz.validation import IdentificationResult
 
-__all__ = ["CheckResult", "EffectResult", "IdentificationResult", "ImpactModel", "KernelSpec", "ModelInputs"]
+__all__ = [
+    "BacktestResult",
+    "CheckResult",
+    "EffectResult",
+    "IdentificationResult",
+    "ImpactModel",
+    "KernelSpec",
+    "ModelInputs",
+]

@@ -27,7 +27,7 @@ from aimz.methods import (
     summary,
     write_model,
 )
-from aimz.timeseries import ForecastMethods, ImpactMethods
+from aimz.timeseries import BacktestMethods, ForecastMethods, ImpactMethods
 from aimz.types import Kernel
 from aimz.validation import IdentificationMethods, SensitivityMethods
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 class ImpactModel(
     ImpactMethods,
+    BacktestMethods,
     FittingMethods,
     CheckingMethods,
     ScoringMethods,

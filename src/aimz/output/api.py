@@ -16,7 +16,7 @@ from aimz.output.decomposition import decomposition_tree, share_mediated
 from aimz.output.differences import difference, difference_of_arrays, recorded
 from aimz.output.effect_texts import effect_text
 from aimz.output.elpd import import_arviz_stats, leave_one_out, relative_ess
-from aimz.output.impact_trees import ImpactSums, impact_tree
+from aimz.output.impact_trees import ImpactSums, impact_tree, with_placebos
 from aimz.output.labels import Labels
 from aimz.output.lazy_datasets import as_group, open_result
 from aimz.output.result_text import describe_result, register_displays, tree_of
@@ -65,6 +65,7 @@ __all__ = [
     "stats_dataset",
     "summary",
     "tree_of",
+    "with_placebos",
 ]
 
 if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()) is not None:

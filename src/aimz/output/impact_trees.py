@@ -1,6 +1,6 @@
 """The effect of an event as a tree: what was observed, what would have been, and their difference."""
 
-__all__ = ["QUANTITY", "READING", "READINGS", "ImpactSums", "impact_tree"]
+__all__ = ["QUANTITY", "READING", "READINGS", "ImpactSums", "impact_tree", "placebo_sentence", "with_placebos"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,11 +41,8 @@ class ImpactSums:
     """Attributes of all groups of the tree; "aggregate" is "sum" or "mean"."""
 
 
-def impact_tree(sums: ImpactSums, **groups: xr.Dataset | None) -> xr.DataTree:
-    """Return the effect of an event: for each group, over all of them and, with several sets of groups, for each set.
-
-    ``groups`` are further groups of the tree.
-    """
+def impact_tree(sums: ImpactSums) -> xr.DataTree:
+    """Return the effect of an event, for each group and over all of them; with several sets of groups, for each set."""
     dims = tuple(sums.labels)
     kept: dict[str, tuple[str, ...]] = {"": dims}
     if dims:
@@ -57,7 +54,7 @@ def impact_tree(sums: ImpactSums, **groups: xr.Dataset | None) -> xr.DataTree:
         found |= {f"{name}{suffix}": dataset for name, dataset in _parts(sums, own).items()}
     rows = xr.DataArray(sums.rows[sums.first :].sum(0), dict(sums.labels), dims)
     about = attributes(period_dim=sums.period_dim)
-    return make_tree({**found, "groups": xr.Dataset({"rows": rows, "weight": rows}, attrs=about), **groups})
+    return make_tree({**found, "groups": xr.Dataset({"rows": rows, "weight": rows}, attrs=about)})
 
 
 def _parts(sums: ImpactSums, kept: tuple[str, ...]) -> dict[str, xr.Dataset]:
@@ -122,3 +119,61 @@ def _positive(total: xr.DataArray, site: str) -> xr.DataArray:
         OutputWarning,
     )
     return total.where(draws == 0)
+
+
+def with_placebos(impact: xr.DataTree, placebos: Mapping[Any, xr.DataTree], kind: str) -> xr.DataTree:
+    """Return the effect of an event with the average effects of placebo events, by label."""
+    site = str(next(iter(impact["effect"].data_vars)))
+    labels = np.array(list(placebos))
+    trees = list(placebos.values())
+    effects = [_average(tree) for tree in trees]
+    along = xr.DataArray(labels, dims="placebo", name="placebo")
+    draws = xr.concat([effect.drop_vars(["observed", "counterfactual"], errors="ignore") for effect in effects], along)
+    found = draws.transpose(*SAMPLE_DIMS, READING, "placebo").to_dataset(name=site)
+    found = found.assign(
+        n_periods=("placebo", [tree["effect"].attrs["n_periods"] for tree in trees]),
+        error_before=("placebo", [_error_before(tree) for tree in trees]),
+    )
+    about = attributes(kind=kind, n_refits=len(trees), error_before_of_event=_error_before(impact))
+    groups = {str(name): node.to_dataset() for name, node in impact.children.items()}
+    return make_tree({**groups, "placebo": found.assign_attrs(about)})
+
+
+def _average(tree: xr.DataTree) -> xr.DataArray:
+    """Return the average effect over all rows."""
+    group = "effect_overall" if "effect_overall" in tree.children else "effect"
+    effect = next(iter(tree[group].to_dataset().data_vars.values()))
+    return effect.sel({QUANTITY: "average"}, drop=True)
+
+
+def _error_before(tree: xr.DataTree) -> float:
+    """Return the root of the mean squared difference from the expected values in the periods before the event."""
+    group = "pointwise_overall" if "pointwise_overall" in tree.children else "pointwise"
+    pointwise = tree[group].to_dataset()
+    about = pointwise.attrs
+    error = next(iter(pointwise.data_vars.values())).sel({READING: "mean"}).mean(SAMPLE_DIMS)
+    before = error.isel({about["period_dim"]: slice(0, about["n_periods_before"])})
+    return float(np.sqrt((before**2).mean()))
+
+
+def placebo_sentence(impact: xr.DataTree) -> list[str]:
+    """Return a sentence that compares an effect with placebo effects, without a verdict; none without placebos."""
+    if "placebo" not in impact.children:
+        return []
+    placebo = impact["placebo"].to_dataset()
+    site = next(name for name in placebo.data_vars if READING in placebo[name].dims)
+    means = placebo[site].sel({READING: "outcome"}).mean(SAMPLE_DIMS).values
+    effect = float(_average(impact).sel({READING: "outcome"}).mean())
+    n, about = len(means), placebo.attrs
+    where = "earlier periods" if about["kind"] == "time" else "other units"
+    farther = int((np.abs(means) >= abs(effect)).sum())
+    span = f"{means.min():.3g}" + (f" to {means.max():.3g}" if n > 1 else "")
+    text = (
+        f"In {n} refit{'s' * (n > 1)} with a placebo event in {where}, the average effect on `{site}` was {span}; "
+        f"{farther} of {n} were at least as far from 0 as {effect:.3g}, the estimate for the event."
+    )
+    if about["kind"] == "space":
+        ratios = np.abs(means) / placebo["error_before"].values
+        larger = int((ratios >= abs(effect) / about["error_before_of_event"]).sum())
+        text += f" Relative to the error before the event, {larger} of {n} were at least as large."
+    return [text]

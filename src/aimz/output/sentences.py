@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from aimz.kernel import OBSERVED, name_settings
-from aimz.output.impact_trees import QUANTITY, READING
+from aimz.output.impact_trees import QUANTITY, READING, placebo_sentence
+from aimz.output.result_text import tree_of
 from aimz.output.scenario_trees import SCENARIO
 from aimz.output.slope_words import slope_claim
 from aimz.output.summaries import summary
@@ -38,7 +40,7 @@ def in_words(
     Returns
     -------
     list of str
-        One sentence for each line of the table, in its order.
+        One sentence for each line of the table, in its order; one more about placebo events.
 
     Examples
     --------
@@ -48,7 +50,8 @@ def in_words(
     `gain` is 1 on average (89 % interval -0.78 to 2.78); above 0 with probability 74.9 %, so which way it goes is open.
     """
     table = summary(effects, ci_prob=ci_prob, ci_kind=ci_kind, hdi_prob=hdi_prob, rope=rope)
-    return sentences_of(table, rope)
+    tree = tree_of(effects)
+    return sentences_of(table, rope) + (placebo_sentence(tree) if isinstance(tree, xr.DataTree) else [])
 
 
 def sentences_of(table: pd.DataFrame, rope: tuple[float, float] | None = None) -> list[str]:

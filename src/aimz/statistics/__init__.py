@@ -11,6 +11,7 @@ from aimz.statistics.draws import (
     reduce_rows,
 )
 from aimz.statistics.fit_support import FitSupport, Moments
+from aimz.statistics.forecast_scores import crps, lagged_forecast
 from aimz.statistics.groups import Groups, local_codes, read_groups, read_weights, with_axes
 from aimz.statistics.loo import UNSEEN, LeaveOneOut
 from aimz.statistics.missing_values import has_missing, missing_code, with_nan
@@ -64,10 +65,12 @@ __all__ = [
     "best_by_draw",
     "bounding_factor",
     "choose",
+    "crps",
     "e_value",
     "has_missing",
     "inverse_products",
     "is_affine",
+    "lagged_forecast",
     "local_codes",
     "missing_code",
     "overlap_of",

@@ -1,6 +1,6 @@
 """Design of a before/after analysis: rows of the fit, rows of the event, and groups of rows."""
 
-__all__ = ["Design", "read_design"]
+__all__ = ["Design", "LabelReader", "read_design"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -123,16 +123,14 @@ def read_design(
     method: str,
 ) -> Design:
     """Return the design of a call, with the rows in the order of their periods."""
-    reader = _LabelReader(X, arguments, engine)
+    reader = LabelReader(X, arguments, engine)
     periods = Periods.of(reader.read_period(period), reader.name_of(period))
     units = None if unit is None else np.asarray(reader.read(unit, "unit"))
     groups = {str(name): reader.read(given, "by") for name, given in _by_name(by).items()}
     mask = _read_treated(treated, units, reader)
     rows = Rows.of(engine, reader.table, y, arguments, method)
     for option, array in (("period", periods.codes), ("unit", units), ("treated", mask), *groups.items()):
-        if array is not None and len(array) != rows.n_obs:
-            msg = f"`{option}` must have a label for each of the {rows.n_obs:,} rows; got {len(array):,}. Pass as many."
-            raise ValueError(msg)
+        rows.check_length(option, array)
     labels, cells = read_groups(groups)
     order = np.argsort(periods.codes, kind="stable")
     treated = np.ones(rows.n_obs, bool) if mask is None else mask
@@ -158,7 +156,7 @@ def _by_name(by: Any) -> Mapping[str, Any]:
     return {"group": by}
 
 
-class _LabelReader:
+class LabelReader:
     """Labels of rows, and the table without the columns that are labels only."""
 
     def __init__(self, X: Any, arguments: Mapping[str, Any], engine: KernelEngine) -> None:
@@ -188,10 +186,9 @@ class _LabelReader:
             raise TypeError(msg)
         return index
 
-    @staticmethod
-    def name_of(given: Any) -> str:
+    def name_of(self, given: Any) -> str:
         """Return the name of the dimension of the periods."""
-        name = given if isinstance(given, str) else getattr(given, "name", None)
+        name = given if isinstance(given, str) else getattr(index_of(self._X) if given is None else given, "name", None)
         return str(name) if name is not None else "period"
 
     def has(self, name: str) -> bool:
@@ -217,7 +214,7 @@ class _LabelReader:
         raise ValueError(msg)
 
 
-def _read_treated(treated: Any, units: np.ndarray | None, reader: _LabelReader) -> np.ndarray | None:
+def _read_treated(treated: Any, units: np.ndarray | None, reader: LabelReader) -> np.ndarray | None:
     """Return whether the event happened to the unit of each row; None if it happened to all."""
     if treated is None:
         return None

@@ -2,7 +2,7 @@
 
 __all__ = ["ImpactMethods"]
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,9 +11,10 @@ import numpy as np
 
 import aimz.output
 from aimz.distributed import collective_call
-from aimz.engine import StreamingOptions, open_arguments, read_options, share_rows, with_outcome
+from aimz.engine import PredictionRequest, StreamingOptions, open_arguments, read_options, share_rows, with_outcome
 from aimz.kernel import name_settings
-from aimz.methods import EffectMethod, FittingMethods, on_snapshot, optional_key
+from aimz.methods import EffectMethod, on_snapshot, optional_key
+from aimz.timeseries.refits import RefitMethods
 from aimz.types import Intervention
 
 if TYPE_CHECKING:
@@ -21,10 +22,9 @@ if TYPE_CHECKING:
 
     from aimz.statistics import Groups
     from aimz.timeseries.design import Design
-    from aimz.timeseries.rows import Rows
 
 
-class ImpactMethods(FittingMethods, EffectMethod):
+class ImpactMethods(RefitMethods, EffectMethod):
     """The effect of an event on later periods."""
 
     @collective_call
@@ -41,6 +41,8 @@ class ImpactMethods(FittingMethods, EffectMethod):
         treated: Any = None,
         aggregate: Literal["sum", "mean"] = "sum",
         baseline: Intervention | None = None,
+        placebo: Literal["time", "space"] | None = None,
+        placebos: Sequence[Any] | None = None,
         fit_options: Mapping[str, Any] | None = None,
         rng_key: jax.Array | None = None,
         batch_size: int | None = None,
@@ -84,6 +86,14 @@ class ImpactMethods(FittingMethods, EffectMethod):
         baseline : mapping, optional
             Intervention that describes the absence of the event in its periods, such as ``{"campaign": 0}``; see
             :meth:`predict`. Arguments are otherwise as observed.
+        placebo : {"time", "space"}, optional
+            Estimate effects of events that did not happen, each with a new fit: "time", of events that start and end
+            before the event; "space", of the event in units where it did not happen, without the treated units. These
+            units are the others of ``unit``, or the columns of ``X``, each predicted from the other columns.
+        placebos : list of labels, optional
+            Starts of the placebo events in time, or their units. By default earlier events are as long as the event
+            and do not overlap, and at least half of the periods before the event remain before each; in space, all
+            units.
         fit_options : mapping, optional
             Options of :meth:`fit`, for a model that has not been fitted. A fitted model is used as it is; it must have
             been fitted to the rows before the event, and to all rows of units without it, in the order of their
@@ -102,7 +112,8 @@ class ImpactMethods(FittingMethods, EffectMethod):
             "cumulative" over all periods, and "relative", the total divided by the total without the event, minus 1.
             Groups ``pointwise`` (of all periods) and ``cumulative`` (from the start on) with the dimension of the
             periods; ``counterfactual``, ``observed_data`` and ``groups``. With ``by``, groups whose names end with
-            ``_overall`` are about all rows. :func:`aimz.summary` and :func:`aimz.in_words` accept it, and
+            ``_overall`` are about all rows. With ``placebo``, the group ``placebo`` has the average effect of each
+            placebo event, and its error before it. :func:`aimz.summary` and :func:`aimz.in_words` accept it, and
             :func:`aimz.plots.plot_impact` draws it.
 
         Raises
@@ -136,25 +147,49 @@ class ImpactMethods(FittingMethods, EffectMethod):
         """
         key = optional_key(rng_key)
         options = read_options(batch_size=batch_size, store="memory", progress=progress)
-        given = {"start": start, "end": end, "period": period, "by": by, "unit": unit, "treated": treated}
-        given |= {"baseline": baseline, "fit_options": fit_options, "aggregate": _unless_default(aggregate, "sum")}
+        asked = {"start": start, "end": end, "period": period, "by": by, "unit": unit, "treated": treated}
+        given = {**asked, "placebo": placebo, "placebos": placebos, "baseline": baseline, "fit_options": fit_options}
+        given["aggregate"] = None if aggregate == "sum" else aggregate
         self._engine.signature.check_unambiguous(given, args or (), "estimate_impact")
-        design = self._read_design(
-            X, y, self._merged(kwargs, args), start=start, end=end, period=period, by=by, unit=unit, treated=treated
-        )
+        design = self._read_design(X, y, self._merged(kwargs, args), asked)
         design.check(average=_check_aggregate(aggregate) == "mean")
+        others = self._read_placebos(design, placebo, placebos)
         if self.is_fitted():
             self._check_fitted_before(design)
         else:
             self._fit_before(design, fit_options, progress=progress)
-        return self._impact_of(design, aggregate, baseline, key, options)
+        with self._key(key) as key:
+            found = self._impact_of(design, aggregate, baseline, key, options)
+            if not others:
+                return found
+            effects = {
+                label: self._refitted(
+                    other.rows.take(other.fitted), jax.random.fold_in(key, i), fit_options, method="placebo"
+                )._impact_of(other, aggregate, None, key, options)
+                for i, (label, other) in enumerate(others.items())
+            }
+        return aimz.output.with_placebos(found, effects, str(placebo))
 
-    def _read_design(self, X: Any, y: Any, arguments: Mapping[str, Any], **given: Any) -> "Design":
+    def _read_design(self, X: Any, y: Any, arguments: Mapping[str, Any], asked: Mapping[str, Any]) -> "Design":
         """Return the design of a call."""
         from aimz.timeseries.design import read_design
 
         engine = self._engine.copy() if self.is_fitted() else self._engine.for_fit(restart=True)
-        return read_design(engine, X, y, arguments, method="estimate_impact", **given)
+        return read_design(engine, X, y, arguments, method="estimate_impact", **asked)
+
+    def _read_placebos(self, design: "Design", kind: Any, labels: Any) -> "dict[Any, Design]":
+        """Return the designs of placebo events; none without ``kind``."""
+        from aimz.timeseries.placebos import placebo_designs
+
+        if kind is None:
+            if labels is not None:
+                msg = f"`placebos` needs `placebo='time'` or 'space'; got {labels!r} without it. Pass both."
+                raise ValueError(msg)
+            return {}
+        found = placebo_designs(design, self._engine, kind, labels)
+        for other in found.values():
+            other.check(average=False)
+        return found
 
     def _fit_before(self, design: "Design", options: Mapping[str, Any] | None, *, progress: bool) -> None:
         """Fit the model to the rows before the event, and to the rows of units without it."""
@@ -195,19 +230,14 @@ class ImpactMethods(FittingMethods, EffectMethod):
         design: "Design",
         aggregate: str,
         baseline: Intervention | None,
-        key: jax.Array | None,
+        key: jax.Array,
         options: StreamingOptions,
     ) -> "xr.DataTree":
         """Return the effect of the event from the posterior."""
         from aimz.timeseries.periods import name_of
 
         posterior = self._fitted("estimate_impact")
-        before, held = design.fitted, design.held
-        with self._key(key) as key:
-            sums = self._sums_by_period(design.rows.take(held), design.groups(held), key, options, act=baseline)
-            sums = sums + self._sums_by_period(
-                design.rows.take(before), design.groups(before), key, options, fitted=True
-            )
+        sums = self._sum_fitted(design, key, options) + self._sum_without_event(design, baseline, key, options)
         observed, n_rows = design.observed_sums()
         periods, event = design.periods, design.event
         return aimz.output.impact_tree(
@@ -226,43 +256,59 @@ class ImpactMethods(FittingMethods, EffectMethod):
                     "event_end": name_of(periods.labels[event.stop - 1]),
                     "n_periods_before": event.first,
                     "n_periods": event.stop - event.first,
-                    "n_rows_fitted": len(before),
-                    "n_rows_event": len(held),
+                    "n_rows_fitted": len(design.fitted),
+                    "n_rows_event": len(design.held),
                     "aggregate": aggregate,
                     **({"without": name_settings(baseline)} if baseline else {}),
                 },
             )
         )
 
-    def _sums_by_period(
-        self,
-        rows: "Rows",
-        groups: "Groups",
-        key: jax.Array,
-        options: StreamingOptions,
-        *,
-        act: Intervention | None = None,
-        fitted: bool = False,
+    def _sum_fitted(self, design: "Design", key: jax.Array, options: StreamingOptions) -> np.ndarray:
+        """Return sums over the fitted rows of each period and group: ``(n_draws, 2, n_cells)``, outcomes and means."""
+        rows = design.rows.take(design.fitted)
+        one = {"X": rows.X, "kwargs": dict(rows.arguments), "intervention": None, "condition": None, "in_sample": True}
+        one["return_sites"] = (self.param_output,)
+        share_rows({None: one}, self._engine.parameters)
+        sources, calls = open_arguments(self._engine, {None: one}, self._local_rows())
+        calls, prepared = self._prepare_scenarios({None: one}, sources, calls, kind="outcome")
+        request = self._request("estimate_impact", sources[None], calls, prepared, options)
+        return self._sum_readings(request, design.groups(design.fitted), key, options)
+
+    def _sum_without_event(
+        self, design: "Design", act: Intervention | None, key: jax.Array, options: StreamingOptions
     ) -> np.ndarray:
-        """Return sums of predictions over the rows of each cell, ``(n_draws, 2, n_cells)``: outcomes, and means."""
-        site = self.param_output
-        one = {"X": rows.X, "kwargs": dict(rows.arguments), "intervention": act, "condition": None}
-        one |= {"in_sample": fitted, "return_sites": (site,)}
-        share_rows({"outcome": one}, self._engine.parameters)
-        sources, calls = open_arguments(self._engine, {"outcome": one}, self._local_rows())
-        calls, prepared = self._prepare_scenarios({"outcome": one}, sources, calls, kind="outcome")
-        outcome, call = prepared["outcome"], calls["outcome"]
+        """Return sums over the rows of the event, predicted without it, of each period and group."""
+        rows, fitted = design.rows.take(design.held), design.rows.take(design.fitted)
+        request = self._prepare_forecast(
+            rows.X,
+            rows.arguments,
+            options,
+            history=fitted.history(self.param_input, self.param_output),
+            intervention=act,
+            return_sites=(self.param_output,),
+        )
+        return self._sum_readings(request, design.groups(design.held), key, options)
+
+    def _sum_readings(
+        self, request: PredictionRequest, groups: "Groups", key: jax.Array, options: StreamingOptions
+    ) -> np.ndarray:
+        """Return sums of outcomes and of their expected values, with the same states, over the rows of each cell."""
+        outcome, call = request.first, request.arguments[None]
         expected = self._engine.prepare(call, replace(outcome.settings, kind="expected"))
         scenarios = {"outcome": outcome, "mean": expected}
-        request = self._request("estimate_impact", sources["outcome"], dict.fromkeys(scenarios, call), scenarios, None)
-        request = replace(request, options=options, baseline="outcome", groups=groups, key=key)
-        sums: np.ndarray = self._sum_over_rows(request).sums[site]
+        request = replace(
+            request,
+            method="estimate_impact",
+            scenarios=scenarios,
+            arguments=dict.fromkeys(scenarios, call),
+            options=options,
+            baseline="outcome",
+            groups=groups,
+            key=key,
+        )
+        sums: np.ndarray = self._sum_over_rows(request).sums[self.param_output]
         return sums
-
-
-def _unless_default(value: Any, default: Any) -> Any:
-    """Return an option that was changed, and None otherwise."""
-    return None if value == default else value
 
 
 def _check_aggregate(aggregate: Any) -> str:

@@ -42,7 +42,7 @@ class Periods:
         except TypeError as error:
             msg = f"`period` must have labels that can be sorted; got a mixture of types ({error}). Use one type."
             raise ValueError(msg) from error
-        return Periods(pd.Index(labels), np.asarray(codes), name)
+        return Periods(pd.Index(labels).rename(None), np.asarray(codes), name)
 
     def __len__(self) -> int:
         """Return the number of periods."""

@@ -44,17 +44,31 @@ class Rows:
         output = engine.signature.param_output
         call = engine.read_call(opened, arguments, output=values)
         by_row = frozenset(name for name, array in call.arrays.items() if array.ndim and name in arguments)
-        return Rows(X, y, dict(arguments), by_row, np.asarray(call.arrays[output]))
+        every = np.arange(len(call.arrays[output]))
+        kept = {name: take_rows(value, every) if name in by_row else value for name, value in arguments.items()}
+        y = y if y is None or isinstance(y, str) else take_rows(y, every)
+        return Rows(take_rows(X, every), y, kept, by_row, np.asarray(call.arrays[output]))
 
     @property
     def n_obs(self) -> int:
         """Number of rows."""
         return len(self.observed)
 
+    def check_length(self, option: str, labels: np.ndarray | None) -> None:
+        """Raise if there is not one label for each row; None is no labels."""
+        if labels is not None and len(labels) != self.n_obs:
+            msg = (
+                f"`{option}` must have a label for each of the {self.n_obs:,} rows; got {len(labels):,}. Pass as many."
+            )
+            raise ValueError(msg)
+
+    def history(self, param_input: str, param_output: str) -> dict[str, Any]:
+        """Return the rows as arguments of the kernel by name."""
+        output = {} if self.y is None else {param_output: self.y}
+        return {param_input: self.X, **output, **self.arguments}
+
     def take(self, index: np.ndarray) -> "Rows":
         """Return some of the rows, by number."""
-        if len(index) == self.n_obs and (np.diff(index) == 1).all():
-            return self
         arguments = {
             name: take_rows(value, index) if name in self.by_row else value for name, value in self.arguments.items()
         }
@@ -63,19 +77,16 @@ class Rows:
 
 
 def take_rows(value: Any, index: np.ndarray) -> Any:
-    """Return some rows of an array, a list or a table; a range of rows is not copied."""
-    step = np.diff(index)
-    is_range = len(index) and (step == 1).all()
+    """Return some rows of an array, a list or a table, without row labels; a range of rows is not copied."""
+    is_range = len(index) and (np.diff(index) == 1).all()
     at: Any = slice(int(index[0]), int(index[-1]) + 1) if is_range else index
     if hasattr(value, "iloc"):
-        return value.iloc[at]
+        return value.iloc[at].reset_index(drop=True)
     if hasattr(value, "isel"):
         dim = value.dims[0] if isinstance(value.dims, tuple) else next(iter(value.data_vars.values())).dims[0]
-        return value.isel({dim: at})
+        return value.isel({dim: at}).drop_vars(dim, errors="ignore")
     if isinstance(value, list | tuple):
         return np.asarray(value)[at]
     if hasattr(value, "column_names") and hasattr(value, "take"):  # a table of PyArrow
         return value.take(index)
-    if isinstance(value, Mapping):
-        return {name: take_rows(one, index) for name, one in value.items()}
     return value[at]

@@ -10,7 +10,6 @@ import numpy as np
 
 from aimz.data import KernelArguments, is_array, is_plain_range
 from aimz.engine import KernelEngine
-from aimz.errors import KernelValidationError
 
 
 def fitted_arguments(history: Any, param_input: str, param_output: str) -> tuple[Any, Any, dict[str, Any]]:
@@ -37,17 +36,10 @@ def step_axis(engine: KernelEngine, fitted: KernelArguments, X: Any) -> int:
 
     Raises
     ------
-    KernelValidationError
-        If the kernel accepts one number of rows only.
+    ValueError
+        If the shape of ``X`` fits neither.
     """
     before = fitted.arrays[engine.signature.param_input].shape
-    if engine.read_spec(fitted).fixed_size:
-        msg = (
-            f"`forecast` runs kernel `{engine.signature.kernel}` over the fitted and the later steps together, and it "
-            f"accepts {before[0]} rows only, perhaps because it closes over an array of that length. Pass that array "
-            "as an argument of the kernel."
-        )
-        raise KernelValidationError(msg)
     if len(before) < 2 or not is_array(X) or np.ndim(X) != len(before):
         return 0
     later = np.shape(X)
