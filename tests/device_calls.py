@@ -150,7 +150,7 @@ def boundaries() -> dict[str, np.ndarray]:
 
 def main(path: str) -> None:
     """Write all results to a file."""
-    for message in ("Local latent site", r"Site\(s\) .* inside a `scan` or `cond`", "Kernel .* cannot be split"):
+    for message in (".*local latent site", r".*site\(s\) .* inside a `scan` or `cond`", "Kernel .* cannot be split"):
         warnings.filterwarnings("ignore", message=message)
     parts = {
         "batch": on_batch(),

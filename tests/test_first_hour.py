@@ -34,7 +34,8 @@ def weeks():
 @pytest.fixture(scope="module")
 def model(weeks):
     fresh = aimz.ImpactModel(kernel, rng_key=0, param_output="sales")
-    return fresh.fit(weeks.drop(columns="region"), progress=False)
+    with pytest.warns(UserWarning, match="The kernel does not get 'region'"):
+        return fresh.fit(weeks, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +70,11 @@ def test_04_predict_before_the_fit_names_the_call(weeks):
         fresh.predict(weeks)
 
 
-def test_04_a_text_column_in_the_input_is_an_error_with_advice(weeks):
+def test_04_a_text_column_is_kept_out_of_the_input_with_advice(model, weeks):
     fresh = aimz.ImpactModel(kernel, rng_key=0, param_output="sales")
-    with pytest.raises(TypeError, match=r"region.*[Ll]eave them out"):
-        fresh.fit(weeks, progress=False)
+    with pytest.warns(UserWarning, match=r"'region' of `X`, which is text.*`by=`.*Leave it out"):
+        fresh.describe(weeks)
+    assert model.inputs.columns == ("demand",)
 
 
 def test_05_print_the_model(model):
@@ -111,7 +113,7 @@ def test_10_in_percent(model):
 
 
 def test_11_by_region(model, weeks):
-    table = model.effect("campaign", by={"region": weeks["region"]}, progress=False).summary()
+    table = model.effect("campaign", by="region", progress=False).summary()
     assert set(table["region"]) == {"all", "north", "south"}
 
 

@@ -56,7 +56,7 @@ def test_initial_parameters_are_announced():
         m = numpyro.sample("m", dist.Normal())
         numpyro.sample("y", dist.Normal(m, s).expand([X.shape[0]]), obs=y)
 
-    with pytest.warns(UserWarning, match="`s` have no fitted value"):
+    with pytest.warns(UserWarning, match="`s`, which have no fitted value"):
         injected(kernel, m=[0.0, 1.0]).predict_on_batch(np.zeros(3))
 
 
@@ -341,7 +341,9 @@ def test_a_prior_that_borrows_from_the_data_is_announced():
 
     model = injected(kernel, b=np.full(5, 3.0))
     X = np.linspace(0, 1, 4)
-    with pytest.warns(UserWarning, match="Global site.*`b` descend from the intervention on `X` and are resampled"):
+    with pytest.warns(
+        UserWarning, match="posterior of global site.*`b`, which descend from the intervention on `X` and are resampled"
+    ):
         done = model.predict_on_batch(X, intervention={"X": X + 1}, return_sites="b")["posterior_predictive"]
     assert done.attrs["drawn_anew"] == ["b"]
     assert float(done["b"].std()) > 0
@@ -459,7 +461,7 @@ def test_interventions_inside_a_scan():
     """What NumPyro can hand in is set; the rest is refused rather than half done."""
     X = np.zeros(8, np.float32)
     model = injected(walk, start=np.zeros(20), level=np.full((20, 8), 5.0), med=np.zeros((20, 8)))
-    with pytest.warns(UserWarning, match="inside a `scan` or `cond` are resampled"):
+    with pytest.warns(UserWarning, match="inside a `scan` or `cond`, which are resampled"):
         done = model.predict_on_batch(X, intervention={"level": np.full(8, 2.0)})["posterior_predictive"]
     assert abs(float(done["y"].mean()) - 2) < 0.05
     for bad in ({"level": lambda v: v}, {"mu": 0.0}, {"mu": lambda v: v}):
@@ -490,7 +492,7 @@ def test_draws_of_unknown_sites_are_announced():
         b = numpyro.sample("b", dist.Normal())
         numpyro.sample("y", dist.Normal(b * X), obs=y)
 
-    with pytest.warns(UserWarning, match="Draws of `bta` in the posterior belong to no site"):
+    with pytest.warns(UserWarning, match="draws of `bta`, which belong to no site"):
         injected(kernel, b=[0, 0, 0], bta=[0, 0, 0]).predict_on_batch(np.zeros(5))
 
 
@@ -538,7 +540,7 @@ def test_draws_of_another_shape_are_refused():
 
 
 def test_a_site_missing_from_the_posterior_is_announced():
-    with pytest.warns(UserWarning, match="`m` are not in the posterior"):
+    with pytest.warns(UserWarning, match="`m`, which are not in the posterior"):
         injected(chain, z=np.zeros((3, 5))).predict_on_batch(np.zeros(5), t=np.zeros(5))
 
 
@@ -562,6 +564,6 @@ def test_what_the_kernel_closes_over_stays_untouched():
         with numpyro.plate("obs", X.shape[0]):
             numpyro.sample("y", dist.Normal(m), obs=y)
 
-    with pytest.warns(UserWarning, match="`counter` have no fitted value"):
+    with pytest.warns(UserWarning, match="`counter`, which have no fitted value"):
         injected(kernel, m=[0.0, 1.0]).predict_on_batch(np.zeros(3))
     assert state == {"count": 0.0}

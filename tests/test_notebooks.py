@@ -117,7 +117,10 @@ def test_a_posterior_from_elsewhere(tmp_path):
     )
     m, S, A, y, effects, predictions, elpd, exact_elpd, warned = values
     assert drawn == 1
-    assert warned == ["Site(s) `slope` are not in the posterior and are drawn from their prior."]
+    assert warned == [
+        "The answer depends on the prior of site(s) `slope`, which are not in the posterior and are drawn from their "
+        "prior."
+    ]
     # The closed form is that of a least-squares fit with one more row for each prior.
     augmented = np.vstack([np.array(A) / 2.0, np.eye(5) / 30.0])
     np.testing.assert_allclose(m, np.linalg.lstsq(augmented, np.r_[np.array(y) / 2.0, np.zeros(5)], rcond=None)[0])

@@ -15,10 +15,15 @@ __all__ = [
     "SupportWarning",
 ]
 
+import sys
 import warnings
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 _HERE = str(Path(__file__).parent)
+_ONCE = "default", "module", "once"
+"""Actions of filters that do not repeat a warning."""
 
 
 class KernelValidationError(ValueError):
@@ -73,5 +78,32 @@ class SupportWarning(AimzWarning):
 
 
 def warn(message: str, category: type[AimzWarning]) -> None:
-    """Issue a warning that points to the line of the user's code."""
+    """Issue a warning that points to the line of the user's code.
+
+    A method of a model issues the same warning once until the model gets another posterior, unless filters of the user
+    require each warning, or an error.
+    """
+    issued: set[Any] | None = None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_HERE):
+        issued = getattr(frame.f_locals.get("self"), "_issued_warnings", issued)
+        frame = frame.f_back
+    if issued is not None and frame is not None and _is_shown_once(message, category, frame):
+        if (message, category) in issued:
+            return
+        issued.add((message, category))
     warnings.warn(message, category, skip_file_prefixes=(_HERE,))
+
+
+def _is_shown_once(message: str, category: type[Warning], frame: FrameType) -> bool:
+    """Return whether the filter of a warning shows it once, as the default does."""
+    module = str(frame.f_globals.get("__name__"))
+    for action, text, kind, where, line in warnings.filters:
+        if (
+            issubclass(category, kind)
+            and line in (0, frame.f_lineno)
+            and (text is None or text == message or (not isinstance(text, str) and text.match(message)))
+            and (where is None or where == module or (not isinstance(where, str) and where.match(module)))
+        ):
+            return action in _ONCE
+    return True

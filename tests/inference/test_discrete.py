@@ -35,7 +35,7 @@ from scipy.stats import norm
 from aimz import ImpactModel
 from aimz.errors import KernelValidationError
 
-pytestmark = pytest.mark.filterwarnings("ignore:Local latent site")
+pytestmark = pytest.mark.filterwarnings("ignore:.*local latent site")
 
 SUMMED = {"enumerate": "parallel"}
 """Copied at each use, since NumPyro modifies the dictionary."""

@@ -182,7 +182,7 @@ def test_parents_of_the_output_stay_random():
 
 def test_distributions_without_a_mean_are_drawn_with_a_warning():
     model = new_model(family(lambda eta: dist.Cauchy(eta, 1.0)), POSTERIOR)
-    with pytest.warns(OutputWarning, match=r"Site\(s\) `y` have no expected value"):
+    with pytest.warns(OutputWarning, match=r"site\(s\) `y` are averaged: they have no expected value"):
         found = model.compare_scenarios(ARMS, **OPTIONS)
     assert found["effect"].attrs["kind"] == "expected"
     assert found["effect"]["y"].attrs["kind"] == "outcome"

@@ -57,10 +57,10 @@ def test_scoring_uses_a_key_only_if_something_is_drawn():
     model = ImpactModel(kernel, random.key(0), mcmc).set_posterior_sample({"unused": np.zeros(3)})
     X = np.zeros(4)
     key = model.rng_key
-    with pytest.warns(UserWarning, match="`unused` in the posterior belong to no site"):
+    with pytest.warns(UserWarning, match="`unused`, which belong to no site"):
         model.log_likelihood(X, X, t=X)
     assert model.rng_key == key
-    with pytest.warns(UserWarning, match="`unused` in the posterior belong to no site"):
+    with pytest.warns(UserWarning, match="`unused`, which belong to no site"):
         model.log_likelihood(X, X)
     assert model.rng_key != key
 

@@ -120,9 +120,11 @@ def test_arguments_are_encoded(model, kind):
 
 def test_new_groups_are_drawn_from_their_distribution_and_labelled(model):
     rows = FRAME.iloc[:3].assign(shop=["west", "north", "centre"])
-    with pytest.warns(OutputWarning, match="have more entries .* New categories of `shop`: 'centre', 'west'"):
+    with pytest.warns(OutputWarning, match="there are more than in .* New categories of `shop`: 'centre', 'west'"):
         found = model.predict_on_batch(rows, return_sites=["a", "y"])["posterior_predictive"]
     assert found["a"].coords["shops"].values.tolist() == [*SHOPS, "centre", "west"]
+    assert "a[3]" in repr(model)
+    assert model.describe(as_dict=True)["sites"]["a"]["shape"] == [3]  # of the fit, not of the latest call
     new = found["a"].sel(shops="west").values.ravel()
     assert abs(new.mean() - 50) < 4 * 0.5 / np.sqrt(500)
     assert abs(new.std() / 0.5 - 1) < 0.15

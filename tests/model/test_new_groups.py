@@ -19,7 +19,7 @@ MU, TAU, SIGMA = 3.0, 2.0, 0.5
 KNOWN = np.array([-1.0, 0.0, 1.0, 2.0])
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:Plate.s. .* have more entries:UserWarning"),
+    pytest.mark.filterwarnings("ignore:The answer for new entries:UserWarning"),
     pytest.mark.usefixtures("plain_code"),
 ]
 
@@ -114,7 +114,9 @@ def test_fitted_groups_predict_as_without_new_groups():
 
 def test_result_names_the_new_entries_and_a_warning_does():
     model = model_of(centred, CENTRED)
-    with pytest.warns(UserWarning, match=r"Plate.s. `groups` have more entries .* of site.s. `a` are drawn given"):
+    with pytest.warns(
+        UserWarning, match=r"new entries of plate.s. `groups` .*, and site.s. `a` are drawn for the new ones given"
+    ):
         tree = model.predict_on_batch(GROUPS, n_groups=7, in_sample=False)
     assert json.loads(tree["predictions"].attrs["new_entries"]) == {"a": {"groups": "4 to 6"}}
     tree = model.predict_on_batch(GROUPS[:2], n_groups=4, in_sample=False)

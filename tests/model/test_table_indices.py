@@ -333,5 +333,5 @@ def test_index_drawn_by_the_kernel_is_not_checked():
 
     model = ImpactModel(kernel, random.key(0), MCMC(NUTS(kernel), num_warmup=1, num_samples=1))
     model.set_posterior_sample({**DRAWS, "z": np.zeros((4, 3), int)})
-    with pytest.warns(UserWarning, match="Local latent"):
+    with pytest.warns(UserWarning, match="local latent"):
         model.predict_on_batch(np.zeros(3), in_sample=False)

@@ -66,7 +66,7 @@ def model():
     return new().fit_on_batch(frame(INDEXES["texts"]), Y, **QUIET)
 
 
-@pytest.mark.filterwarnings("ignore:Local latent")
+@pytest.mark.filterwarnings("ignore:.*local latent")
 @pytest.mark.parametrize("name", INDEXES)
 def test_index_labels_rows_in_memory_and_on_disk(model, tmp_path, name):
     index = INDEXES[name]
@@ -84,7 +84,7 @@ def test_index_labels_rows_in_memory_and_on_disk(model, tmp_path, name):
             assert list(labels.values) == list(expected)
 
 
-@pytest.mark.filterwarnings("ignore:Local latent")
+@pytest.mark.filterwarnings("ignore:.*local latent")
 def test_index_levels_are_coordinates_of_the_rows(model, tmp_path):
     index = pd.MultiIndex.from_product([["n", "s"], range(N // 2)], names=["region", None])
     tree = model.predict(frame(index), in_sample=False, output_dir=tmp_path, progress=False)
@@ -97,7 +97,7 @@ def test_index_levels_are_coordinates_of_the_rows(model, tmp_path):
     assert dict(by_region.sizes)["region"] == 2
 
 
-@pytest.mark.filterwarnings("ignore:Local latent")
+@pytest.mark.filterwarnings("ignore:.*local latent")
 def test_fitted_rows_have_the_labels_of_the_fit(model):
     texts = list(INDEXES["texts"])
     table = frame(INDEXES["texts"])
@@ -135,15 +135,15 @@ def test_different_row_labels_are_different_observations(model):
 def test_user_coords_are_used_for_input_without_labels():
     ids = [f"id {i}" for i in range(N)]
     model = new(coords={"shop": ids}).fit_on_batch(frame(), Y, **QUIET)
-    with pytest.warns(UserWarning, match="Local latent"):
+    with pytest.warns(UserWarning, match="local latent"):
         assert list(model.predict_on_batch(frame())["posterior_predictive"]["shop"].values) == ids
     model = new(coords={"shop": ids}).fit_on_batch(frame(INDEXES["texts"]), Y, **QUIET)
-    with pytest.warns(UserWarning, match="Local latent"):
+    with pytest.warns(UserWarning, match="local latent"):
         tree = model.predict_on_batch(frame(INDEXES["texts"]))
     assert list(tree["posterior_predictive"]["shop"].values) == list(INDEXES["texts"])
 
 
-@pytest.mark.filterwarnings("ignore:Local latent")
+@pytest.mark.filterwarnings("ignore:.*local latent")
 def test_column_names_label_only_axes_along_columns():
     """Axes along columns are found by tracing the kernel with one more column, not by comparing lengths."""
     model = new(dims={"beta": ["feature"]}).fit_on_batch(frame(), Y, **QUIET)
@@ -170,7 +170,7 @@ def test_column_names_label_only_axes_along_columns():
     assert list(named.predict_on_batch(frame())["posterior"]["feature"].values) == ["A", "B", "C"]
 
 
-@pytest.mark.filterwarnings("ignore:Local latent")
+@pytest.mark.filterwarnings("ignore:.*local latent")
 def test_labelled_arrays(tmp_path):
     array = xr.DataArray(
         frame().to_numpy(), dims=("store", "feature"), coords={"store": INDEXES["texts"], "feature": ["a", "b", "c"]}
@@ -184,7 +184,7 @@ def test_labelled_arrays(tmp_path):
     np.testing.assert_array_equal(turned["posterior_predictive"]["y"].values, same["y"].values)
 
 
-@pytest.mark.filterwarnings("ignore:Local latent")
+@pytest.mark.filterwarnings("ignore:.*local latent")
 def test_every_dimension_has_coordinates_shared_by_all_sites(tmp_path):
     mcmc = MCMC(NUTS(kernel), num_warmup=3, num_samples=3, num_chains=2, chain_method="sequential", progress_bar=False)
     model = aimz.ImpactModel(kernel, random.key(0), mcmc).fit_on_batch(frame(), Y, progress=False)

@@ -32,7 +32,7 @@ def test_text_of_predictions(model, stored, tmp_path):
     place = result.attrs["artifact_path"] if stored else "in memory"
     expected = f"""\
 <Result: posterior predictions of `y`>
-  Rows:   30 along 'customer'
+  Rows:   30 along 'customer', taken as the rows of the fit
   Draws:  40 (2 chains of 20)
   Stored: {place}, 5.48 kB
   Groups: posterior, posterior_predictive
@@ -57,7 +57,8 @@ def test_text_of_effects(model):
         "  Draws:  40 (2 chains of 20)",
     ]
     assert text.endswith("Table:  aimz.summary(result)")
-    rows = model.predict(X, progress=False, store="memory", statistics=("mean", 0.05))
+    rows = model.predict(X, in_sample=False, progress=False, store="memory", statistics=("mean", 0.05))
+    assert "Rows:   30 along 'customer', taken as new observations" in aimz.describe_result(rows)
     assert "statistics mean, 0.05 of 40 draws" in aimz.describe_result(rows)
     assert aimz.describe_result(model.posterior_tree()).splitlines()[-1] == "  Table:  arviz_stats.summary(result)"
 

@@ -89,14 +89,14 @@ def test_invalid_dims_and_coords_raise():
         ({"coords": {"site": ["x"]}}, r"`coords\['site'\]` must have 3 labels; got 1"),
         ({"dims": {"b": ["site"]}}, "Dimension 'site' would be both"),
     ):
-        with pytest.warns(UserWarning, match="Local latent"), pytest.raises(ValueError, match=match):
+        with pytest.warns(UserWarning, match="local latent"), pytest.raises(ValueError, match=match):
             new_model(**labels).predict_on_batch(X, group=GROUP)
 
 
 def test_invalid_dims_raise_before_any_work():
     model = new_model(dims={"mu": ["one", "two"]})
     key = model.rng_key
-    with pytest.warns(UserWarning, match="Local latent"), pytest.raises(ValueError, match=r"`dims\['mu'\]` must name"):
+    with pytest.warns(UserWarning, match="local latent"), pytest.raises(ValueError, match=r"`dims\['mu'\]` must name"):
         model.predict_on_batch(X, group=GROUP)
     assert model.rng_key == key
 
@@ -117,7 +117,7 @@ def test_labels_of_fitted_rows_are_not_used_for_other_rows():
 
 
 def test_row_dimension_named_by_dims():
-    with pytest.warns(UserWarning, match="Local latent"):
+    with pytest.warns(UserWarning, match="local latent"):
         tree = new_model(dims={"y": ["patient"]}).predict_on_batch(X, group=GROUP)
     assert tree["posterior_predictive"]["mu"].dims == ("chain", "draw", "patient")
 
@@ -221,7 +221,7 @@ def test_difference_of_unsigned_counts_is_signed():
 
 def test_difference_raises_for_different_labels():
     model = new_model()
-    with pytest.warns(UserWarning, match="Local latent"):
+    with pytest.warns(UserWarning, match="local latent"):
         tree = model.predict_on_batch(X, group=GROUP, rng_key=random.key(1))
     has_other_index = tree["posterior_predictive"].to_dataset().assign_coords(person=np.arange(N) + 1)
     other = xr.DataTree.from_dict({"posterior_predictive": has_other_index})

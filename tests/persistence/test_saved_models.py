@@ -188,7 +188,7 @@ def test_labels_columns_and_fit_data_are_saved(tmp_path):
     model.fit_on_batch(frame, Y, num_steps=20, num_samples=5, **QUIET).save(tmp_path / "model")
     loaded = ImpactModel.load(tmp_path / "model", local, svi(local))
     given = frame[["wind", "price", "rain"]]
-    with pytest.warns(UserWarning, match="Local latent"):
+    with pytest.warns(UserWarning, match="local latent"):
         here, there = (m.predict_on_batch(given) for m in (model, loaded))
     assert_same_tree(there, here)
     assert there["posterior_predictive"].attrs["local_latents"] == here["posterior_predictive"].attrs["local_latents"]

@@ -5,6 +5,7 @@ __all__ = [
     "EncodedColumn",
     "categories_of",
     "encode",
+    "has_text",
     "is_text",
     "label_codes",
     "merge_labels",
@@ -119,6 +120,12 @@ def categories_of(arguments: Mapping[str, Any]) -> dict[str, Categories]:
     """Return the categories of the arguments that have some."""
     found = {name: getattr(value, "categories", ()) for name, value in arguments.items()}
     return {name: labels for name, labels in found.items() if isinstance(labels, tuple) and labels}
+
+
+def has_text(column: Any) -> bool:
+    """Return whether all labels of a column are texts."""
+    found = _factorized(column, with_flags=False)
+    return found is not None and is_text(found[1])
 
 
 def is_text(values: Sequence[Any]) -> bool:

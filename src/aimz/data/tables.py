@@ -19,7 +19,7 @@ import numpy as np
 
 from aimz.data.array_sources import ZarrSource, is_zarr
 from aimz.data.axis_labels import AxisLabels, align_axes
-from aimz.data.categories import Categories, encode
+from aimz.data.categories import Categories, encode, has_text
 from aimz.data.dataframes import (
     HOW_TO_ENCODE,
     column_values,
@@ -30,6 +30,7 @@ from aimz.data.dataframes import (
 )
 from aimz.data.matrices import Matrix
 from aimz.data.row_readers import RowReader
+from aimz.errors import OutputWarning, warn
 from aimz.kernel import count_parameters
 
 
@@ -295,6 +296,11 @@ class KernelParameters:
             If a column is missing, or the input is ambiguous.
         TypeError
             If a column of the input is not numeric.
+
+        Warns
+        -----
+        OutputWarning
+            If columns of text are left out, before the columns of the input are known.
         """
         named = {name: column for name, column in self.column_names.items() if column in table.names}
         found = {name: self.aligned(name, self._column(table, named[name])) for name in named if name not in leave}
@@ -316,7 +322,25 @@ class KernelParameters:
                 "which are other arguments of the kernel. Add one."
             )
             raise ValueError(msg)
+        if known is None:
+            columns = self._without_text(table, columns)
         return {self.input: matrix_or_value(table, self.input, {self.input: columns, **self.known}), **found}
+
+    def _without_text(self, table: Table, columns: tuple[str, ...]) -> tuple[str, ...]:
+        """Return columns without text, if the others are numeric; warn about text, which a matrix cannot hold."""
+        text = table.non_numeric(columns)
+        if len(text) in (0, len(columns)) or not all(
+            name in table.categorical((name,)) and (kind == "text" or has_text(table.labels(name)))
+            for name, kind in text.items()
+        ):
+            return columns
+        warn(
+            f"The kernel does not get {', '.join(map(repr, text))} of `{self.input}`, which is text: its columns are "
+            "numbers. Text can form groups of an answer (`by=`), be a parameter of the kernel, or be encoded as "
+            "numbers before. Leave it out to avoid this warning.",
+            OutputWarning,
+        )
+        return tuple(name for name in columns if name not in text)
 
     def _column(self, table: Table, name: str) -> Any:
         """Return a column as an array, or unconverted if it has categories."""

@@ -22,6 +22,8 @@ def call_attrs(
     attrs: dict[str, Any] = {"intervention": _as_json(settings.intervention)}
     if settings.condition:
         attrs["condition"] = _as_json(settings.condition)
+    if settings.posterior is not None:
+        attrs["observations"] = "fitted" if settings.in_sample else "new"
     if settings.kind is not None:
         attrs["kind"] = settings.kind
     if settings.kind is not None and drawn_outcomes and not settings.with_output:

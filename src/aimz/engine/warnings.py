@@ -26,46 +26,53 @@ def warn_about_substitution(prepared: PreparedCall, known: KernelSpec | None) ->
     unused = [name for name in posterior.draws if not any(name in one for one in specs)]
     if unused:
         warn(
-            f"Draws of {quote_list(unused)} in the posterior belong to no site of the kernel and are not used.",
+            f"The answer does not use the draws of {quote_list(unused)}, which belong to no site of the kernel.",
             OutputWarning,
         )
     kept = substitution.sites_from(ValueSource.POSTERIOR_ROWS)
     if kept:
         warn(
-            f"Local latent site(s) {quote_list(kept)} keep their posterior draws, row by row: the input is assumed to "
-            "be the fitted observations. For other observations pass `in_sample=False`.",
+            "The answer is about the fitted observations: local latent site(s) "
+            f"{quote_list(kept)} keep their posterior draws, row by row. For other observations pass "
+            "`in_sample=False`.",
             OutputWarning,
         )
     resampled = substitution.sites_from(ValueSource.RESAMPLED_NEW_ROWS)
     if resampled:
         warn(
-            f"Local latent site(s) {quote_list(resampled)} are resampled given the sites they depend on: the input is "
-            f"not the fitted observations.{_HOW_TO_KEEP if _is_assumed(prepared) else ''}",
+            "The answer is about other observations than the fitted ones: local latent site(s) "
+            f"{quote_list(resampled)} are resampled given the sites they depend on."
+            f"{_HOW_TO_KEEP if _is_assumed(prepared) else ''}",
             OutputWarning,
         )
     grown = prepared.new_entries
     if grown:
         plates = set().union(*grown.values())
         warn(
-            f"Plate(s) {quote_list(sorted(plates))} have more entries than in the posterior: the new entries of "
-            f"site(s) {quote_list(grown)} are drawn given the sites they depend on.{_describe_new(prepared)}",
+            f"The answer for new entries of plate(s) {quote_list(sorted(plates))} rests on the population of entries: "
+            f"there are more than in the posterior, and site(s) {quote_list(grown)} are drawn for the new ones given "
+            f"the sites they depend on.{_describe_new(prepared)}",
             OutputWarning,
         )
     missing = substitution.sites_from(ValueSource.PRIOR_MISSING)
     if missing:
-        warn(f"Site(s) {quote_list(missing)} are not in the posterior and are drawn from their prior.", OutputWarning)
+        warn(
+            f"The answer depends on the prior of site(s) {quote_list(missing)}, which are not in the posterior and are "
+            "drawn from their prior.",
+            OutputWarning,
+        )
     initial = substitution.sites_from(ValueSource.INITIAL)
     if initial:
         warn(
-            f"Parameter(s) {quote_list(initial)} have no fitted value; their initial value is used. Fit with SVI, or "
-            "set their draws with `set_posterior_sample`.",
+            f"The answer depends on the initial value of parameter(s) {quote_list(initial)}, which have no fitted "
+            "value. Fit with SVI, or set their draws with `set_posterior_sample`.",
             OutputWarning,
         )
     drawn = prepared.attrs.get("drawn_outcomes", ())
     if drawn and prepared.settings.kind == "expected":
         warn(
-            f"Site(s) {quote_list(drawn)} have no expected value in closed form, or a callable intervention changes "
-            "them: their drawn outcomes are averaged, so intervals also contain the noise of outcomes.",
+            f"Intervals also contain the noise of outcomes, since drawn outcomes of site(s) {quote_list(drawn)} are "
+            "averaged: they have no expected value in closed form, or a callable intervention changes them.",
             OutputWarning,
         )
     _warn_about_control_flow(spec, substitution, posterior)
@@ -104,10 +111,10 @@ def warn_about_priors(prepared: PreparedCall, posterior: Posterior) -> None:
     lost = sorted(name for name in reached if not spec[name].row_axes)
     if lost:
         warn(
-            f"Global site(s) {quote_list(lost)} descend from the intervention on {quote_list(sorted(arguments))} and "
-            f"are {'moved with their prior' if keeps_noise else 'resampled from their prior'}, so their posterior is "
-            "not used. If the prior only takes a number from the data (a scale, say), compute that number beforehand "
-            "and pass it as an argument.",
+            f"The answer does not use the posterior of global site(s) {quote_list(lost)}, which descend from the "
+            f"intervention on {quote_list(sorted(arguments))} and are "
+            f"{'moved with their prior' if keeps_noise else 'resampled from their prior'}. If the prior only takes a "
+            "number from the data (a scale, say), compute that number beforehand and pass it as an argument.",
             OutputWarning,
         )
 
@@ -131,8 +138,9 @@ def _warn_about_control_flow(spec: KernelSpec, substitution: Substitution, poste
     inside = [name for name in sites if spec[name].in_control_flow and name in posterior.draws]
     if inside:
         warn(
-            f"Site(s) {quote_list(inside)} inside a `scan` or `cond` are resampled: all sites inside one count as "
-            "depending on one another, and on all its inputs, since its inside is not traced.",
+            f"The answer does not use the posterior of site(s) {quote_list(inside)} inside a `scan` or `cond`, which "
+            "are resampled: all sites inside one count as depending on one another, and on all its inputs, since its "
+            "inside is not traced.",
             OutputWarning,
         )
 

@@ -16,6 +16,7 @@ from numpyro.infer import HMC, MCMC, NUTS, DiscreteHMCGibbs, HMCGibbs, MixedHMC
 from aimz.data import KernelArguments, Posterior
 from aimz.errors import FitWarning, SavedModelError, warn
 from aimz.inference.base import Fit, KernelContext, check_fitted
+from aimz.inference.chain_bar import chain_bar
 from aimz.inference.compiled_setup import initial_chains
 from aimz.inference.enumeration import check_enumerable, check_values, draw_discrete, enumeration_marks
 from aimz.kernel import KernelSpec, Role, isolated
@@ -187,7 +188,8 @@ class MCMCFit(Fit):
         before, mcmc.progress_bar = mcmc.progress_bar, progress
         try:
             arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
-            mcmc.run(key, extra_fields=tuple(fields), init_params=init_params, **arrays, **call.static)
+            with chain_bar():
+                mcmc.run(key, extra_fields=tuple(fields), init_params=init_params, **arrays, **call.static)
             self._restored = None
         finally:
             mcmc.progress_bar, mcmc.sampler = before, copy(self._sampler)

@@ -24,7 +24,7 @@ from aimz.kernel.row_jaxpr import RowUse, row_use
 from aimz.kernel.scenario_names import OBSERVED, name_settings
 from aimz.kernel.signature import KernelSignature, count_parameters, kernel_name, plural_names, read_signature
 from aimz.kernel.site_names import is_storable
-from aimz.kernel.spec import COLUMNS, KernelSpec, Role, Site, site_cells
+from aimz.kernel.spec import COLUMNS, KernelSpec, Role, Site, site_cells, with_shapes
 from aimz.kernel.substitution import DRAWN, Scored, Substitution, ValueSource, check_draws, outcome_site, substitute
 from aimz.kernel.text_tables import WIDTH, format_shape, html_block, html_table, text_table
 from aimz.kernel.tracing import AbstractHandler
@@ -102,5 +102,6 @@ __all__ = [
     "substitute",
     "text_table",
     "valued_kernel",
+    "with_shapes",
     "within_support",
 ]

@@ -1,10 +1,10 @@
 """The structure of a kernel: its sites and their roles."""
 
-__all__ = ["COLUMNS", "KernelSpec", "Role", "Site", "merge_specs", "site_cells"]
+__all__ = ["COLUMNS", "KernelSpec", "Role", "Site", "merge_specs", "site_cells", "with_shapes"]
 
 import html
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -283,6 +283,19 @@ class KernelSpec:
         """Return the state to pickle, without cached properties."""
         cached = ("_by_name", "row_factors", "joint_factors")
         return {key: value for key, value in self.__dict__.items() if key not in cached}
+
+
+def with_shapes(spec: KernelSpec, shapes: Mapping[str, tuple[int, ...]]) -> KernelSpec:
+    """Return a structure with other lengths of the axes of some sites; axes along the rows keep their names."""
+
+    def resized(site: Site) -> Site:
+        shape = shapes.get(site.name, site.shape)
+        if len(shape) != len(site.shape):
+            return site
+        pairs = zip(site.shape, shape, strict=True)
+        return replace(site, shape=tuple(old if isinstance(old, str) else new for old, new in pairs))
+
+    return replace(spec, sites=tuple(map(resized, spec.sites)))
 
 
 def site_cells(site: Site) -> tuple[str, ...]:

@@ -63,8 +63,8 @@ class SharedState:
     """Temporary directory, if there are results in it."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Lock of the two attributes above."""
-    warned: set[str] = field(default_factory=set)
-    """Reasons of warnings that are issued once for each model."""
+    warned: set[Any] = field(default_factory=set)
+    """Warnings that were issued since the posterior was set, and reasons in them."""
     fitting: threading.RLock = field(default_factory=threading.RLock)
     """Lock of the methods that change the model, so that they run one after another."""
 
@@ -114,6 +114,11 @@ class ModelBase:
             missing="it has not been fitted" if state.posterior is None else "it was loaded, and rows are not saved"
         )
         LIVE_MODELS.add(self)
+
+    @property
+    def _issued_warnings(self) -> set[Any]:
+        """Warnings of this model, for `aimz.errors.warn`."""
+        return self._shared.warned
 
     @property
     def kernel(self) -> Kernel:
@@ -239,6 +244,8 @@ class ModelBase:
         """Set the state of a fit, the posterior and the data of the fit together."""
         # One operation, which neither Ctrl-C nor another thread divides.
         vars(self).update(_engine=engine, _fit=fit, _posterior=posterior, _observed=observed, _rows=rows)
+        if posterior is not None:
+            self._shared.warned.clear()
 
     def _with_kernel(self, kernel: Kernel) -> Self:
         """Return a model with the posterior and the data of this one whose kernel has further sites."""

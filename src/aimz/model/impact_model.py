@@ -10,6 +10,7 @@ from numpyro.infer import MCMC, SVI
 from aimz.data import check_flag, read_input_dir, read_output_dir
 from aimz.engine import with_outcome
 from aimz.inference import make_fit
+from aimz.kernel import with_shapes
 from aimz.methods import (
     LIVE_MODELS,
     CheckingMethods,
@@ -339,5 +340,8 @@ class ImpactModel(
         return html(self._summary())
 
     def _summary(self) -> ModelSummary:
-        """Return the facts that the representations show."""
-        return ModelSummary(self._engine.signature, self._fit, self._posterior, self.kernel_spec, self.temp_dir)
+        """Return the facts that the representations show, with the shapes of the fit."""
+        spec, posterior = self.kernel_spec, self._posterior
+        if spec is not None and posterior is not None:
+            spec = with_shapes(spec, {name: draws.shape[1:] for name, draws in posterior.draws.items()})
+        return ModelSummary(self._engine.signature, self._fit, posterior, spec, self.temp_dir)

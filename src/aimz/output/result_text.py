@@ -23,6 +23,10 @@ _WHAT = {
 """Name of the main group of a result to what it contains, in order of precedence."""
 
 
+_ASSUMED = {"fitted": ", taken as the rows of the fit", "new": ", taken as new observations"}
+"""Attribute of a result to what was assumed about its rows."""
+
+
 def describe_result(result: xr.DataTree) -> str:
     """Return a text of six lines about a result: contents, rows, draws, location, groups and how to get a table.
 
@@ -58,7 +62,7 @@ def describe_result(result: xr.DataTree) -> str:
     >>> for line in aimz.describe_result(model.predict_on_batch(np.ones(20))).splitlines()[:3]:
     ...     print(line)
     <Result: posterior predictions of `y`>
-      Rows:   20 along 'shop'
+      Rows:   20 along 'shop', taken as the rows of the fit
       Draws:  500
     """
     result = tree_of(result)
@@ -130,7 +134,7 @@ def _table(main: xr.Dataset, group: str, *, is_effect: bool) -> str:
 
 
 def _rows(tree: xr.DataTree, main: xr.Dataset) -> str:
-    """Return the number of rows of a result, or of its averages, or the periods of an event."""
+    """Return the number of rows of a result and what was assumed about them, or the periods of an event."""
     if "event_start" in main.attrs:
         when = f"{main.attrs['event_start']} to {main.attrs['event_end']}"
         groups = "".join(f", by {dim}" for dim in main.attrs["by"])
@@ -140,7 +144,8 @@ def _rows(tree: xr.DataTree, main: xr.Dataset) -> str:
         return f"averages over {main.attrs['n_obs']:,}" + (f", by {', '.join(map(str, by))}" if by else "")
     largest = max(main.data_vars.values(), key=lambda array: array.size)
     dims = [dim for dim in largest.dims if dim not in (*SAMPLE_DIMS, STATISTIC)]
-    return f"{main.sizes[dims[0]]:,} along {dims[0]!r}" if dims else "none"
+    assumed = _ASSUMED.get(main.attrs.get("observations"), "")
+    return f"{main.sizes[dims[0]]:,} along {dims[0]!r}{assumed}" if dims else "none"
 
 
 def _draws(main: xr.Dataset) -> str:

@@ -83,8 +83,8 @@ def format_table(table: pd.DataFrame) -> pd.DataFrame:
     return text
 
 
-_ROUNDING = 1e-9
-"""Size of numbers that are rounding errors, relative to the effect."""
+_ROUNDING = 1e-6
+"""Size of numbers that are rounding errors of 32 bits, relative to the effect."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,10 @@ class _Sentence:
 
     def number(self, x: float, *, unit: bool = True) -> str:
         """Return a number with so many significant digits that the spread is visible, and at least three."""
-        mean, sd, (low, high) = self.line["mean"], self.line["sd"], self.bounds
-        size = max(abs(mean), abs(low), abs(high), 1e-300) / (sd or math.inf)
-        digits = min(7, max(3, 2 + math.floor(math.log10(size)))) if 0 < size < math.inf else 3
-        if abs(x) < _ROUNDING * max(abs(mean), abs(low), abs(high)):
+        size = max(abs(self.line["mean"]), *map(abs, self.bounds), 1e-300)
+        relative = self.line["sd"] / size
+        digits = min(7, max(3, 2 - math.ceil(math.log10(relative)))) if _ROUNDING < relative < math.inf else 3
+        if abs(x) < _ROUNDING * size:
             x = 0.0
         if self.contrast == "lift":
             return f"{_digits(100 * x, digits)} %"
