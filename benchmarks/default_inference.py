@@ -62,7 +62,7 @@ def problems() -> Iterator[Problem]:
         covariance = np.linalg.inv(design.T @ design + np.diag([1e-8, 1e-4, 1e-8]))
         mean, sd = covariance @ (design.T @ y.astype(np.float64)), np.sqrt(np.diag(covariance))
         moments = {"a": (mean[0], sd[0]), "b": (mean[1:], sd[1:])}
-        yield Problem(f"badly scaled, {n_obs} rows", scaled, X, y, {}, moments)
+        yield Problem(f"badly scaled ({n_obs} rows)", scaled, X, y, {}, moments)
     if DATA.is_dir():
         yield from posteriordb()
 
@@ -88,7 +88,11 @@ def reference(problem: Problem) -> Mapping[str, tuple[Any, Any]]:
     mcmc = MCMC(sampler, num_warmup=1000, num_samples=5000, num_chains=4, chain_method="vectorized", progress_bar=False)
     model = ImpactModel(problem.kernel, random.key(7), mcmc)
     model.fit_on_batch(problem.X, problem.y, progress=False, **problem.arguments)
-    return {name: (np.mean(draws, 0), np.std(draws, 0)) for name, draws in (model.posterior or {}).items()}
+    found = {name: (np.mean(draws, 0), np.std(draws, 0)) for name, draws in (model.posterior or {}).items()}
+    if "seen" in problem.arguments:  # a masked value has no prior, so that it has no posterior
+        mean, sd = found["y_unobserved"]
+        found["y_unobserved"] = mean, np.where(problem.arguments["seen"], 0.0, sd)
+    return found
 
 
 def compare(problem: Problem, inference: Any, truth: Mapping[str, tuple[Any, Any]]) -> str:

@@ -91,7 +91,7 @@ def main(n_rows: int, folder: Path, client: "Client | None" = None) -> None:
     write(file, n_rows)
     print(f"File: {n_rows:,} rows, {file.stat().st_size / 2**20:,.0f} MiB")
 
-    svi = SVI(kernel, AutoMultivariateNormal(kernel), numpyro.optim.Adam(0.01), Trace_ELBO())
+    svi = SVI(kernel, AutoMultivariateNormal(kernel), numpyro.optim.Adam(lambda step: 0.03 * 0.999**step), Trace_ELBO())
     model = aimz.ImpactModel(kernel, random.key(0), svi, param_output="bought", dims={"slopes": ["feature"]})
     epochs = 1 if n_rows > 2_000_000 else 5
     customers = pyarrow.dataset.dataset(file)

@@ -47,7 +47,7 @@ def fit(steps: int) -> str:
     """Fit and log the model, and return its URI."""
     aimz.mlflow.autolog(registered_model_name="shop", silent=True)
     guide = AutoMultivariateNormal(shop, init_loc_fn=init_to_median)
-    svi = SVI(shop, guide, numpyro.optim.Adam(0.05), Trace_ELBO())
+    svi = SVI(shop, guide, numpyro.optim.Adam(lambda step: 0.1 * 0.997**step), Trace_ELBO())
     model = aimz.ImpactModel(shop, random.key(0), svi)
     model.fit_on_batch(customers(2000), num_steps=steps, progress=False)
     versions = mlflow.MlflowClient().search_model_versions("name = 'shop'")

@@ -82,8 +82,9 @@ def test_nuts_of_badly_scaled_covariates_equals_closed_form():
     model = ImpactModel(regression, 0)
     assert "chosen at the first fit" in repr(model)
     with pytest.warns(FitWarning, match="The fit does not depend on `num_steps=100`") as caught:
-        model.fit_on_batch(X, Y, num_steps=100, progress=False)
+        model.fit_on_batch(X, Y, num_steps=100, num_samples=2400, progress=False)
     assert len(caught) == 1
+    assert len(model.posterior["a"]) == 2400
     expect_closed_form(model)
     assert "NUTS, 4 vectorized chains (chosen: 3 latent values" in " ".join(repr(model).split())
 

@@ -97,15 +97,7 @@ def build_fit(kernel: Kernel, choice: Choice, spec: KernelSpec | None) -> "Chose
     discrete = [] if spec is None else list(spec.discrete_latents)
     if choice.method == "nuts":
         sampler = NUTS(kernel, target_accept_prob=_TARGET, init_strategy=_START if not discrete else init_to_uniform)
-        mcmc = MCMC(
-            sampler,
-            num_warmup=_WARMUP,
-            num_samples=_DRAWS,
-            num_chains=_CHAINS,
-            chain_method="vectorized",
-            progress_bar=False,
-        )
-        return ChosenNUTS(mcmc, choice)
+        return ChosenNUTS(_chains(sampler, _DRAWS), choice)
     guided: Any = block(kernel, hide=discrete) if discrete else kernel
     guide: Any = _no_sites
     if choice.rank is None:
@@ -119,6 +111,18 @@ def build_fit(kernel: Kernel, choice: Choice, spec: KernelSpec | None) -> "Chose
         model = config_enumerate(kernel)
     loss = TraceEnum_ELBO() if discrete else Trace_ELBO()
     return ChosenSVI(SVI(model, guide, numpyro.optim.Adam(partial(_rate, choice.cycle)), loss), choice)
+
+
+def _chains(sampler: NUTS, n_draws: int) -> MCMC:
+    """Return vectorized chains with ``n_draws`` draws each."""
+    return MCMC(
+        sampler,
+        num_warmup=_WARMUP,
+        num_samples=n_draws,
+        num_chains=_CHAINS,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
 
 
 def _no_sites(*_: Any, **__: Any) -> None:
@@ -227,7 +231,8 @@ class ChosenNUTS(MCMCFit):
     def check_run(self, call: KernelArguments, spec: KernelSpec, *, num_samples: int) -> None:
         """Raise if a fit would be wrong; set the number of draws of each chain."""
         draws = _DRAWS if num_samples == 1000 else -(-num_samples // _CHAINS)
-        self.inference.num_samples = draws
+        if draws != self.inference.num_samples:  # NumPyro reads the number when the object is made
+            self.inference = _chains(self.inference.sampler, draws)
         super().check_run(call, spec, num_samples=draws)
 
     @override

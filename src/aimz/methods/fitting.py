@@ -275,7 +275,7 @@ class FittingMethods(TrainingMethods):
         ...         numpyro.sample("y", dist.Normal(b * X, 1.0), obs=y)
         >>> X = random.normal(random.key(1), (10_000,))
         >>> y = 2.0 * X + random.normal(random.key(2), X.shape)
-        >>> svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.005), Trace_ELBO())
+        >>> svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(lambda step: 0.02 * 0.9998**step), Trace_ELBO())
         >>> model = ImpactModel(kernel, random.key(0), svi)
         >>> _ = model.fit(X, y, batch_size=100, epochs=200, progress=False)
         >>> draws = model.posterior["b"]

@@ -86,7 +86,7 @@ class TrainingMethods(ModelBase):
         ...     b = numpyro.sample("b", dist.Normal(0.0, 5.0))
         ...     with numpyro.plate("obs", X.shape[0]):
         ...         numpyro.sample("y", dist.Normal(b * X, 1.0), obs=y)
-        >>> svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.1), Trace_ELBO())
+        >>> svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(lambda step: 0.1 * 0.99**step), Trace_ELBO())
         >>> model = ImpactModel(kernel, random.key(0), svi)
         >>> X = jnp.ones(10)
         >>> for _ in range(3):
