@@ -23,7 +23,8 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import random
-from numpyro.infer import MCMC, NUTS
+from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoNormal
 
 import aimz
 from aimz import ImpactModel
@@ -140,6 +141,49 @@ def averages(model: ImpactModel, X: np.ndarray) -> Iterator[tuple[str, dict[str,
         yield f"averages of {n_groups}", numbers(found, "scenarios") | numbers(found, "effect")
 
 
+def visits(X, y=None):
+    b = numpyro.sample("b", dist.Normal().expand([2]).to_event(1))
+    with numpyro.plate("obs", X.shape[0]):
+        seen = numpyro.sample("seen", dist.Normal(X[:, 0] * b[0], 1.0))
+        numpyro.sample("y", dist.Normal(seen * b[1] - X[:, 1] ** 2, 1.0), obs=y)
+
+
+def questions(X: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Questions that need the description of the data of a fit, derivatives, noise of rows, or mediators."""
+    import pandas as pd
+
+    svi = SVI(linear, AutoNormal(linear), numpyro.optim.Adam(0.01), Trace_ELBO())
+    model = ImpactModel(linear, random.key(2), svi)
+    names = ["price", "advert", "age"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", aimz.FitWarning)
+        model.fit(X[:2000], y[:2000], batch_size=500, epochs=1, num_samples=6, progress=False)
+    frame = pd.DataFrame(X[:5000], columns=names)
+    assert model._posterior is not None
+    known = model._posterior.support
+    assert known is not None
+    yield "description", known.to_arrays()
+    given: dict[str, Any] = {"rng_key": random.key(5), "progress": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        value = lambda y, advert: y - advert**2  # noqa: E731
+        best = model.optimize({"advert": [0.1, 0.2]}, value=value, X=frame, rng_key=random.key(5))
+        yield "averages: choice", {"action": best.action["advert"].to_numpy(), "value": best.value}
+        tree = model.slopes("advert", X=frame, **given)
+        yield "averages: slopes", numbers(tree, "effect")
+        paths = ImpactModel(visits, random.key(2), MCMC(NUTS(visits), num_warmup=1, num_samples=1))
+        paths.set_posterior_sample({"b": posterior()["b"][:6, :2]})
+        tree = paths.decompose({"price": (0.0, 1.0)}, "seen", X=frame, **given)
+        yield "averages: decomposition", numbers(tree, "effect")
+        more = {"X": lambda rows: rows + 2}
+        tree = model.counterfactual(X[:5000], y[:5000], intervention=more, **in_memory())
+        yield "counterfactual", numbers(tree, "effect")
+        tree = model.predict(table(X + 2), **in_memory(in_sample=False))
+        text = tree["predictions"].attrs["support"]
+        assert text.startswith("extrapolates: "), text
+        yield "support", {"text": np.array(text)}
+
+
 def stored(directory: Path, model: ImpactModel, X: np.ndarray) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """Calls that write; each into a directory of its own."""
     yield "stored draws", numbers(model.predict(X, **on_disk(directory / "draws")), "posterior_predictive")
@@ -166,6 +210,7 @@ def everything(directory: Path, model: ImpactModel) -> Iterator[tuple[str, dict[
     X = rows()
     yield from draws(model, X, outputs(X))
     yield from averages(model, X)
+    yield from questions(X, outputs(X))
     yield from stored(directory, model, X)
 
 

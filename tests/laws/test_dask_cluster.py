@@ -15,11 +15,14 @@ import pytest
 import xarray as xr
 import zarr
 from jax import random
-from numpyro.infer import MCMC, NUTS
+from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoNormal
+from numpyro.optim import Adam
 from tornado.iostream import IOStream
 from tqdm.std import tqdm
 
 from aimz import ImpactModel, OutputWarning, progress
+from aimz.statistics import FitSupport
 from dask_clusters import BLOCK, OPTIONS, assert_same_files, groups, line_model, new_cluster
 from distributed import Client, get_client
 from kernels import BY_NAME, long, long_draws
@@ -201,6 +204,43 @@ def test_slopes(client):
     for name, group in of(here).items():
         for site, values in group.items():
             np.testing.assert_allclose(there[name][site], values, rtol=1e-12, atol=1e-12, err_msg=f"{name} {site}")
+
+
+def test_choices(client):
+    case, model = shared("hierarchical")
+    asked = {"levers": {"alpha": [0.0, 1.0]}, "X": case.X}
+    asked |= {"args": case.extra, "rng_key": KEY, "utility": ("cvar", 0.5)}
+    here, there = (model.optimize(**asked, client=one) for one in (False, client))
+    assert here.action["alpha"].tolist() == there.action["alpha"].tolist()
+    np.testing.assert_allclose(here.value, there.value, rtol=1e-12)
+    np.testing.assert_allclose(here.regret, there.regret, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::aimz.FitWarning", "ignore::aimz.SupportWarning")
+def test_rows_read_by_workers_are_checked_against_the_data_of_the_fit(client):
+    """Each worker counts the rows that it reads, with their weights; the verdict is that of rows in memory."""
+    case = long(BY_NAME["linear"], N)
+    svi = SVI(case.kernel, AutoNormal(case.kernel), Adam(0.01), Trace_ELBO())
+    model = ImpactModel(case.kernel, KEY, svi)
+    model.fit(da.from_array(X, chunks=(700, 2)), Y, batch_size=1000, epochs=1, num_samples=3, progress=False)
+    known, here = model._posterior.support, fit_of_rows(X)
+    np.testing.assert_allclose(known.moments.products, here.moments.products, rtol=1e-9)
+    np.testing.assert_array_equal(known.low, here.low)
+    scenarios = {"now": {}, "more": {"intervention": {"X": lambda rows: rows + 3 * (rows > 0)}}}
+    rows, weights = X[:1000], np.where(np.arange(1000) % 2, 3.0, 1.0)
+    given = {"scenarios": scenarios, "baseline": "now", "in_sample": False, "weights": weights, **HERE}
+    alone = model.compare_scenarios(X=rows, client=False, **given)["effect"].attrs["support"]
+    lazy = da.from_array(rows, chunks=(300, 2))
+    there = model.compare_scenarios(X=lazy, client=client, **given)["effect"].attrs["support"]
+    assert alone.startswith("extrapolates")
+    assert there == alone
+
+
+def fit_of_rows(rows: np.ndarray) -> FitSupport:
+    """Return the description of rows in memory."""
+    found = FitSupport.of({"X": rows}, {})
+    found.add({"X": rows})
+    return found.finished()
 
 
 def test_scenarios_of_a_panel(client):

@@ -3,10 +3,13 @@
 import json
 import warnings
 
+import dask.array as da
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as pads
 import pytest
 import statsmodels.api as sm
 from jax import random
@@ -130,16 +133,111 @@ def test_counterfactuals_decompositions_and_choices_warn(name):
         assert found["effect"].attrs["support"].startswith("extrapolates: 100 %")
 
 
-def test_rows_that_are_read_once_are_checked_for_constants_only(model):
-    batches = [{"X": FRAME.to_numpy()[i : i + 300]} for i in range(0, N, 300)]
-    options = {"store": "memory", "progress": False, "in_sample": True}
-    silent = model.predict(batches, **options)
-    assert silent["posterior_predictive"].attrs["support"] == "supported"  # as many rows as the fit
-    fresh = fitted()
-    with pytest.warns(aimz.SupportWarning, match="all rows have `price` outside of the data of the fit"):
-        fresh.predict([{"X": FRAME.to_numpy()}], intervention={"price": 30.0}, **options)
-    found = fresh.predict([{"X": FRAME.to_numpy()}], intervention={"price": 5.0}, **options)
-    assert found["posterior_predictive"].attrs["support"].startswith("not checked")
+SITES = ["b"]
+
+
+def in_batches(frame, size=130):
+    return [{"X": frame.to_numpy()[i : i + size]} for i in range(0, len(frame), size)]
+
+
+def text_of(model, call):
+    """Return the verdict in the result of a call, and the texts of its warnings."""
+    model._shared.warned.clear()  # each reason is a warning once
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", aimz.SupportWarning)
+        warnings.filterwarnings("ignore", message="The rows are not")
+        tree = call()
+    found = [str(one.message) for one in caught if issubclass(one.category, aimz.SupportWarning)]
+    return next(group.attrs["support"] for group in tree.children.values() if "support" in group.attrs), found
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_rows_that_are_read_once_are_checked_as_rows_in_memory_are(model, new, tmp_path):
+    """Batches, tables read in parts and Dask arrays have the verdict, the attribute and the warning of arrays."""
+    frame = FRAME.assign(age=FRAME["age"] + 60 * (np.arange(N) % 4 == 0)) if new else FRAME
+    options = {"progress": False, "in_sample": not new, "return_sites": SITES}
+    asked = {} if new else {"intervention": {"X": lambda X: X * np.float32([1.35, 1.0, 1.0, 1.0])}}
+    expected = text_of(model, lambda: model.predict(frame.to_numpy(), store="memory", **options, **asked))
+    assert expected[0].startswith("extrapolates: ")
+    assert len(expected[1]) == 1
+    table = pads.dataset(pa.Table.from_pandas(frame, preserve_index=False))
+    for rows in (in_batches(frame), iter(in_batches(frame)), da.from_array(frame.to_numpy(), chunks=(250, 4)), table):
+        found = text_of(
+            model, lambda rows=rows: model.predict(rows, store="memory", batch_size=100, **options, **asked)
+        )
+        assert found == expected
+    directory = {"output_dir": tmp_path, **options, **asked}
+    assert text_of(model, lambda: model.predict(in_batches(frame), **directory)) == expected
+    (path,) = tmp_path.iterdir()
+    group = "predictions" if new else "posterior_predictive"
+    assert aimz.open_result(path)[group].attrs["support"] == expected[0]
+    drawn = text_of(
+        model, lambda: model.predict(in_batches(frame), store="memory", shard_axis="draw", **options, **asked)
+    )
+    assert drawn == expected
+
+
+def test_comparisons_of_rows_that_are_read_once_use_their_weights(model):
+    rows = da.from_array(FRAME.to_numpy(), chunks=(250, 4))
+    scenarios = {"now": {}, "dear": {"intervention": {"X": lambda X: X * np.float32([1.35, 1.0, 1.0, 1.0])}}}
+    weights = (FRAME["price"] < 5).to_numpy(float)  # these stay in the range of the fit
+    for options, verdict in (({}, "extrapolates"), ({"weights": weights}, "supported")):
+        given = {"baseline": "now", "in_sample": True, "progress": False, **options}
+        found = [
+            text_of(model, lambda X=X, given=given: model.compare_scenarios(scenarios, X=X, **given))
+            for X in (rows, FRAME.to_numpy())
+        ]
+        assert found[0] == found[1]
+        assert found[0][0].startswith(verdict)
+
+
+def test_recorder_samples_rows_after_the_first():
+    """One of 127 rows counts for 127, whatever the batches are."""
+    from aimz.engine.support_recorder import SupportCheck, SupportRecorder, _Scenario
+    from aimz.statistics import FitSupport
+
+    fit = FitSupport.of({"X": np.zeros((100, 1))}, {"X": ["x"]})
+    fit.add({"X": np.linspace(0, 1, 100)[:, None]})
+    check = SupportCheck(fit.finished(), {"one": _Scenario((0,), {"X": ("X", None)}, {})}, None)
+    X = np.linspace(0, 2, 100_003)[:, None].astype(np.float32)
+    found = []
+    for size in (100_003, 7_000, 33):
+        recorder = SupportRecorder(check, None)
+        for start in range(0, len(X), size):
+            recorder.add({"X": X[start : start + size]}, start)
+        found.append(recorder.finish()["one"].whole.columns[0])
+    assert len({(one.n, one.outside) for one in found}) == 1
+    assert found[0].n == pytest.approx(len(X), rel=4e-3)
+    assert found[0].outside == pytest.approx((X > 1.05).sum(), rel=4e-3)
+
+
+def test_shares_have_weights_and_groups_and_selected_rows(model):
+    """A quarter of the rows, all of one group, is asked about prices that it never had."""
+    asked = {"intervention": {"price": 8.5}, "X": FRAME}
+    cheap = (FRAME["region"] == 0).to_numpy()
+    group = np.where(cheap, "south", "north")
+    found = model.support(by=group, **asked)
+    assert found.table["group"].tolist() == ["north", "south"]
+    np.testing.assert_allclose(found.table["unlike"], [0, 1])
+    weights = np.where(cheap, 1.0, 19.0 * cheap.sum() / (~cheap).sum())
+    assert model.support(weights=weights, **asked).table.loc[0, "unlike"] == pytest.approx(0.05)
+    assert model.support(where=~cheap, **asked).verdict == "supported"
+    assert model.support(where=cheap, **asked).table.loc[0, "unlike"] == 1
+    # The group is named if the rows of all groups together are supported.
+    heavier = np.where(cheap, 0.5, 1) * weights
+    silent = model.support(weights=heavier, **asked)
+    assert silent.verdict == "supported"
+    named = model.support(weights=heavier, by={"region": group}, **asked)
+    assert named.reasons == (
+        "100 % of the rows of `region` = south are asked about a `price` that no row with the same `region` had",
+    )
+
+
+def test_effects_of_selected_rows_and_groups_are_checked_for_these(model):
+    cheap, asked = (FRAME["region"] == 0).to_numpy(), {"intervention": {"price": 8.5}, "progress": False}
+    for options, verdict in (({"where": ~cheap}, "supported"), ({"where": cheap}, "extrapolates: 100 %")):
+        found = text_of(model, lambda options=options: model.slopes("price", **asked, **options))
+        assert found[0].startswith(verdict)
 
 
 def test_support_is_saved_and_unknown_without_a_fit(model, tmp_path):

@@ -4,6 +4,7 @@ __all__ = ["NanCounts", "RowFindings", "has_nan"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -54,12 +55,19 @@ class NanCounts:
 
 @dataclass
 class RowFindings:
-    """NaN and equal values after rounding, among the rows of a call that were read lazily."""
+    """NaN, equal values after rounding, and support by the data of the fit, of rows that were read lazily."""
 
     nan: NanCounts = field(default_factory=NanCounts)
     rounding: RoundedValues = field(default_factory=RoundedValues)
+    support: dict[Any, Any] = field(default_factory=dict)
+    """Counts of the rows outside of the data of the fit, by scenario."""
 
     def merge(self, other: "RowFindings") -> None:
         """Add the findings in other rows."""
         self.nan.merge(other.nan)
         self.rounding.merge(other.rounding)
+        for name, counts in other.support.items():
+            if name in self.support:
+                self.support[name].merge(counts)
+            else:
+                self.support[name] = counts

@@ -345,7 +345,8 @@ def _runner(loaded: LoadedJob, rows: RowRange) -> StepRunner:
         reader = BatchReader(job.table.starting(rows.start), job.parameters, first_row=rows.start, types=job.types)
     arrays = spec.layout.row_arrays
     digests = digests_for(arrays, reader, plan) if job.digested else None
-    feed, checks = RowFeed(arrays, n_obs, reader, digests), spec.checks(loaded.programs, plan)
+    feed = RowFeed(arrays, n_obs, reader, digests, support=spec.support_recorder())
+    checks = spec.checks(loaded.programs, plan)
     return StepRunner(spec, step, program, feed, plan, mesh, checks)
 
 

@@ -52,7 +52,14 @@ from aimz.engine.scenarios import (
     share_labels,
     share_rows,
 )
-from aimz.engine.support_checks import SupportReport, check_support, fit_support, with_support
+from aimz.engine.support_checks import (
+    SupportReport,
+    check_support,
+    fit_support,
+    labels_of,
+    with_support,
+)
+from aimz.engine.support_recorder import record_support
 from aimz.engine.treatments import Question, add_one, read_interventions, read_treatment, read_where
 from aimz.engine.warnings import warn_about_missing, warn_about_priors, warn_about_substitution
 from aimz.engine.worlds import check_linked, link_factual, link_scenarios, link_scored
@@ -106,6 +113,7 @@ __all__ = [
     "fit_support",
     "kernel_graph_of",
     "known_digests",
+    "labels_of",
     "link_factual",
     "link_scenarios",
     "link_scored",
@@ -131,6 +139,7 @@ __all__ = [
     "read_slope_kind",
     "read_treatment",
     "read_where",
+    "record_support",
     "share_labels",
     "share_rows",
     "sign_error",

@@ -121,6 +121,8 @@ class RowFeed:
     """Records a digest of each row range; None if rows are not digested."""
     nan: NanCounts = field(default_factory=NanCounts)
     """Counts of NaN in rows that are read lazily; rows in memory are counted before."""
+    support: Any = None
+    """Recorder of the support of rows that are read once; None if it is not checked."""
 
     def read(self, start: int, stop: int, *, digest: bool = True) -> dict[str, np.ndarray]:
         """Return the rows from ``start`` on, fewer at the end of the data."""
@@ -136,12 +138,14 @@ class RowFeed:
             if reader.is_lazy:  # in any of several scenarios
                 rows = found[name].max(axis=-1) if isinstance(reader, StackedArrays) else found[name]
                 self.nan.add(str(name), rows, start)
+        if self.support is not None and found:
+            self.support.add(found, start)
         return found
 
     @property
     def findings(self) -> RowFindings:
-        """NaN and equal values after rounding, in the rows that were read lazily."""
-        found = RowFindings(self.nan)
+        """NaN, equal values after rounding, and support, of the rows that were read lazily."""
+        found = RowFindings(self.nan, support={} if self.support is None else dict(self.support.finish()))
         recorded = [leaf.rounding for array in self.arrays.values() for leaf in array.leaves() if leaf.is_lazy]
         for rounding in (*recorded, None if self.reader is None else self.reader.rounding):
             if rounding is not None:

@@ -21,6 +21,7 @@ from aimz.engine.prepared_call import PreparedCall
 from aimz.engine.request import PredictionRequest
 from aimz.engine.row_dependence import RowsInteractError, block_length, check_rows_independent
 from aimz.engine.runner import StepRunner, StepSpec
+from aimz.engine.support_recorder import SupportCheck
 from aimz.errors import KernelValidationError, PerformanceWarning, warn
 from aimz.forward import StreamAxis, TracedStep
 from aimz.kernel import RowUse
@@ -139,14 +140,16 @@ def _step_spec(request: PredictionRequest, block: int | None) -> StepSpec:
         joint, layout = joint_pass_of(request, request.first.call.n_obs, block)
         check = OutputCheck.while_read(request.first) if request.first.settings.with_output else None
         output = request.first.spec.param_output
-        return StepSpec("joint", joint, layout, request.key, output=output, output_check=check)
+        support = SupportCheck.of(request, joint, layout)
+        return StepSpec("joint", joint, layout, request.key, output=output, output_check=check, support_check=support)
     prepared = request.first
     passes = prepared.plan if block is None else prepared.plan.for_rows(block)
     kind = "predictive" if request.scored is None else "log_density"
     output, layout = prepared.spec.param_output, InputLayout.of(prepared)
     is_used = request.scored is not None or prepared.settings.with_output or prepared.scores_data
     check = OutputCheck.while_read(prepared) if is_used else None
-    return StepSpec(kind, passes, layout, request.key, output=output, output_check=check)
+    support = None if request.scored is not None else SupportCheck.of(request, passes, layout)
+    return StepSpec(kind, passes, layout, request.key, output=output, output_check=check, support_check=support)
 
 
 def _runner(
@@ -159,7 +162,7 @@ def _runner(
     rows, reader, options = spec.layout.row_arrays, request.source.reader, request.options
     digested = options.output_dir is not None and options.shard_axis == "obs" and plan.axis == "obs"
     digests = digests_for(rows, reader, plan) if digested else None
-    feed = RowFeed(rows, plan.n_obs, reader, digests)
+    feed = RowFeed(rows, plan.n_obs, reader, digests, support=spec.support_recorder())
     return StepRunner(spec, step, program, feed, plan, mesh, spec.checks(engine.programs, plan))
 
 

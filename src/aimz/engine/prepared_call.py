@@ -95,7 +95,7 @@ class PreparedCall:
     """Posterior draws that are substituted, and values of the intervention that differ between draws."""
     values: Mapping[str, Any]
     """Fitted parameters and interventions on sites."""
-    attrs: Mapping[str, Any]
+    attrs: dict[str, Any]
     """Attributes of the result's group that record the decisions."""
     columns: InputColumns | None = None
     """Columns of the input, and the axes of sites along them."""

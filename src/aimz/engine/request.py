@@ -103,6 +103,9 @@ class PredictionRequest:
             scenarios = link_scenarios(engine, alone, calls)
         else:
             scenarios = self.prepare_again(calls)
+        for name, prepared in self.scenarios.items():
+            if "support" in prepared.attrs:
+                scenarios[name].attrs["support"] = prepared.attrs["support"]
         warn_about_missing(scenarios.values(), names=self.first.call.batch_fields)
         self.source.reader.rounding.warn({rows.name: rows.columns for rows in self.first.call.rows.values()})
         return replace(self, scenarios=scenarios, source=InputSource())

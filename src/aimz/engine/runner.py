@@ -19,6 +19,7 @@ from aimz.engine.index_checks import StepIndexChecks
 from aimz.engine.layout import InputLayout, RowFeed
 from aimz.engine.output_checks import OutputCheck, StepOutputCheck
 from aimz.engine.row_access import in_blocks, shards_of
+from aimz.engine.support_recorder import SupportCheck, SupportRecorder
 from aimz.engine.warnings import warn_about_rows
 from aimz.forward import (
     IMPOSSIBLE,
@@ -34,6 +35,7 @@ from aimz.forward import (
 from aimz.kernel import RowUse
 
 if TYPE_CHECKING:
+    from aimz.statistics import SupportCounts
     from aimz.stream import Plan
 
 type Part = tuple[int, int, dict[str, np.ndarray]]
@@ -58,6 +60,8 @@ class StepSpec:
     """Name of the output."""
     output_check: OutputCheck | None = None
     """Check of the output's values while rows are read; None if they are not used, or were checked before."""
+    support_check: SupportCheck | None = None
+    """Check of the support of rows that are read once; None if no row is."""
 
     def trace(self, programs: CompiledPrograms, block: int | None) -> TracedStep:
         """Trace one pass over a block, or over all rows if ``block`` is None."""
@@ -65,6 +69,10 @@ class StepSpec:
         if isinstance(self.passes, JointPass):
             return programs.joint(self.passes, inputs)
         return programs.step(self.kind, self.passes, inputs)
+
+    def support_recorder(self) -> SupportRecorder | None:
+        """Return a recorder of the support of rows; None if it is not checked."""
+        return None if self.support_check is None else self.support_check.recorder(self.layout)
 
     def checks(self, programs: CompiledPrograms, plan: "Plan") -> tuple[StepIndexChecks | StepOutputCheck, ...]:
         """Return the checks of the rows of a step."""
@@ -139,11 +147,14 @@ class StepRunner:
         self._tile = plan.block or 1 if step.sums_rows else 1
         self._prefetched: StepInputs | None = None
         self._checks = checks
+        self.support: dict[Any, SupportCounts] = {}
+        """Counts of the rows outside of the data of the fit, by scenario, once all rows were read."""
 
     def with_reader(self, reader: BatchReader | None) -> "StepRunner":
         """Return a runner of the same steps that reads rows from another reader."""
         other = copy(self)
-        other._feed, other._prefetched = replace(self._feed, reader=reader, nan=NanCounts()), None
+        support = None if self._feed.support is None else self._feed.support.empty()
+        other._feed, other._prefetched = replace(self._feed, reader=reader, nan=NanCounts(), support=support), None
         return other
 
     @property
@@ -153,11 +164,12 @@ class StepRunner:
 
     @property
     def findings(self) -> RowFindings:
-        """NaN and equal values after rounding, in the rows that were read lazily."""
+        """NaN, equal values after rounding, and support, of the rows that were read lazily."""
         return self._feed.findings
 
     def warn_about_rows(self, findings: RowFindings) -> None:
-        """Warn once about findings in rows, of this process or of all."""
+        """Warn once about findings in rows, of this process or of all, and keep the counts of their support."""
+        self.support = findings.support
         warn_about_rows(findings, self._feed.tables, self.spec.output)
 
     def _check(self, start: int, stop: int, rows: Mapping[str, np.ndarray]) -> None:

@@ -1,23 +1,51 @@
 """Whether the rows of a call are supported by the data of the fit."""
 
-__all__ = ["SupportReport", "check_support", "fit_support", "with_support"]
+__all__ = [
+    "SupportReport",
+    "asked_while_read",
+    "check_support",
+    "fit_support",
+    "labels_of",
+    "report_of",
+    "rows_of_value",
+    "site_data",
+    "unknown_levers",
+    "with_support",
+]
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from aimz.data import KernelArguments
+from aimz.data import BatchReader, KernelArguments
 from aimz.engine.prepared_call import PreparedCall
-from aimz.statistics import FAR_LEVERAGE, TOLERATED_SHARE, ColumnSupport, FitSupport, Overlap, RowSupport, overlap_of
+from aimz.statistics import (
+    FAR_LEVERAGE,
+    TOLERATED_SHARE,
+    ColumnSupport,
+    FitSupport,
+    Groups,
+    Overlap,
+    RowSupport,
+    SupportCounts,
+    overlap_of,
+)
 
 SUPPORTED, EXTRAPOLATES, NOT_KNOWN, NOT_CHECKED = "supported", "extrapolates", "not known", "not checked"
 _BLOCK = 2**14
 """Number of rows that are read together."""
-_CHECKED = 2**16
-"""Largest number of rows of a call that are checked; of more rows, blocks at equal distances are."""
+_CHECKED = 2**13
+"""Largest number of rows of a call that are checked; of more rows, short blocks at equal distances are."""
+_SHORT = 2**9
+"""Number of rows of such a block."""
+_MAX_GROUPS = 100
+"""Largest number of groups that are checked, each by itself."""
+_SHOWN = 3
+"""Largest number of groups in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +53,10 @@ class SupportReport:
     """Verdict on the rows of one call, with the reasons."""
 
     verdict: str
-    """"supported", "extrapolates", "not known" (no data of a fit) or "not checked" (rows that are read once)."""
+    """"supported", "extrapolates", "not known" (no data of a fit) or "not checked" (rows that were not read)."""
     reasons: tuple[str, ...] = ()
     """Sentences without a full stop, one for each reason."""
-    rows: RowSupport | None = None
+    counts: SupportCounts | None = None
     """Counts of the rows; None if none were read."""
     overlap: Overlap | None = None
     """Effective numbers of the rows with each value of a binary treatment; None for other questions."""
@@ -58,34 +86,84 @@ def _is_factual(prepared: PreparedCall) -> bool:
 
 
 def check_support(
-    support: FitSupport | None, prepared: PreparedCall, factual: KernelArguments, *, every_row: bool = False
+    support: FitSupport | None,
+    prepared: PreparedCall,
+    factual: KernelArguments,
+    groups: Groups | None = None,
+    *,
+    every_row: bool = False,
+    reader: BatchReader | None = None,
 ) -> SupportReport:
     """Return whether the rows of a call are supported by the data of the fit.
 
-    ``factual`` are the arguments without the interventions of ``prepared``.
+    ``factual`` are the arguments without the interventions of ``prepared``, and ``groups`` has the weights and the
+    groups of the rows. If every row is checked, rows that are read once are read here, from ``reader``.
     """
     if support is None:
         return SupportReport(NOT_KNOWN, ("the model has no description of the data of a fit",))
     if _is_factual(prepared):
         return SupportReport(SUPPORTED)
     asked = _asked_columns(support, prepared)
-    unknown = _unknown_levers(support, prepared)
-    obstacle = _obstacle(support, prepared.call)
-    if obstacle is not None:
+    unknown = unknown_levers(support, prepared)
+    needed = {name for name, _ in support.places}
+    if any(name not in prepared.call.arrays and name not in prepared.call.static for name in needed):
+        return SupportReport(NOT_KNOWN, ("the call leaves out an argument of the fit",))
+    if not every_row and _is_read_once(support, prepared.call):
         reasons = tuple(_reasons_of_constants(support, prepared))
-        return SupportReport(EXTRAPOLATES, reasons) if reasons else obstacle
+        return SupportReport(EXTRAPOLATES, reasons) if reasons else SupportReport(NOT_CHECKED, (_READ_ONCE,))
     if not asked:
         return SupportReport(NOT_KNOWN if unknown else SUPPORTED, unknown)
-    found = RowSupport(support, asked)
-    sites = {site: prepared.spec[site].data for site in prepared.values if site in prepared.spec}
-    values = {next(iter(data)): prepared.values[site] for site, data in sites.items() if len(data) == 1}
-    for rows in _blocks(support, prepared.call, values, every_row=every_row):
-        found.add(rows)
-    overlap = _overlap(support, factual, asked, every_row=every_row)
-    reasons = (*_reasons(found), *_reasons_of_overlap(overlap, found))
+    found = SupportCounts(RowSupport(support, asked))
+    weights, codes = _weights_and_codes(groups)
+    for start, rows in _blocks(support, prepared, weights, every_row=every_row, reader=reader):
+        own = slice(start, start + len(rows))
+        found.add(rows, *(None if one is None else one[own] for one in (weights, codes)))
+    overlap = None if reader is not None else _overlap(support, factual, asked, weights, every_row=every_row)
+    return report_of(found, unknown, {} if codes is None or groups is None else groups.labels, overlap)
+
+
+_READ_ONCE = "the rows are read once"
+
+
+def _is_read_once(support: FitSupport, call: KernelArguments) -> bool:
+    """Return whether rows of a call are checked while they are computed, since reading them twice is expensive."""
+    needed = {name for name, _ in support.places} & call.rows.keys()
+    return any(call.rows[name].from_batches or call.rows[name].uses_dask for name in needed)
+
+
+def asked_while_read(support: FitSupport, prepared: PreparedCall) -> tuple[int, ...]:
+    """Return the numbers of the columns that are checked while rows are computed; empty if none is."""
+    if prepared.attrs.get("support") != SupportReport(NOT_CHECKED, (_READ_ONCE,)).text:
+        return ()
+    return _asked_columns(support, prepared)
+
+
+def report_of(
+    counts: SupportCounts,
+    unknown: tuple[str, ...],
+    labels: Mapping[str, np.ndarray],
+    overlap: Overlap | None = None,
+) -> SupportReport:
+    """Return the report on the counts of rows; ``labels`` are the labels of their groups."""
+    reasons = (
+        *_reasons(counts.whole),
+        *_reasons_of_overlap(overlap, counts.whole),
+        *_reasons_of_groups(counts, labels),
+    )
     if unknown and not reasons:
-        return SupportReport(NOT_KNOWN, unknown, found, overlap)
-    return SupportReport(EXTRAPOLATES if reasons else SUPPORTED, reasons, found, overlap)
+        return SupportReport(NOT_KNOWN, unknown, counts, overlap)
+    return SupportReport(EXTRAPOLATES if reasons else SUPPORTED, reasons, counts, overlap)
+
+
+def _weights_and_codes(groups: Groups | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return the weight and the number of the group of each row; None for equal weights, and for too many groups."""
+    if groups is None:
+        return None, None
+    weights = groups.weights
+    if weights is not None and weights.ndim > 1:
+        weights = weights.reshape(len(weights), -1).sum(axis=1)
+    codes = groups.codes
+    return weights, None if codes is None or codes.ndim > 1 or groups.n_cells > _MAX_GROUPS else codes
 
 
 def _asked_columns(support: FitSupport, prepared: PreparedCall) -> tuple[int, ...]:
@@ -102,7 +180,7 @@ def _asked_columns(support: FitSupport, prepared: PreparedCall) -> tuple[int, ..
     return tuple(found)
 
 
-def _unknown_levers(support: FitSupport, prepared: PreparedCall) -> tuple[str, ...]:
+def unknown_levers(support: FitSupport, prepared: PreparedCall) -> tuple[str, ...]:
     """Return a reason for each site that is set and has no data in the fit."""
     known = {*support.names, *(argument for argument, _ in support.places)}
     names = [str(name) for name in prepared.settings.intervention or {}]
@@ -112,13 +190,21 @@ def _unknown_levers(support: FitSupport, prepared: PreparedCall) -> tuple[str, .
 
 
 def _overlap(
-    support: FitSupport, factual: KernelArguments, asked: tuple[int, ...], *, every_row: bool
+    support: FitSupport,
+    factual: KernelArguments,
+    asked: tuple[int, ...],
+    weights: np.ndarray | None,
+    *,
+    every_row: bool,
 ) -> Overlap | None:
     """Return the overlap of the rows with and without a binary treatment that a question sets; None without one."""
     if len(asked) != 1 or len(support.names) < 2 or set(support.levels[asked[0]] or {}) != {0.0, 1.0}:
         return None
-    rows = np.concatenate(list(_blocks(support, factual, {}, every_row=every_row)))
-    rows = rows[np.isfinite(rows).all(axis=1)]
+    parts = []
+    for start, rows in _blocks(support, factual, weights, every_row=every_row):
+        kept = np.isfinite(rows).all(axis=1)
+        parts.append(rows[kept if weights is None else kept & (weights[start : start + len(rows)] > 0)])
+    rows = np.concatenate(parts)
     treated = rows[:, asked[0]]
     if set(np.unique(treated)) != {0.0, 1.0}:
         return None
@@ -153,73 +239,108 @@ def _data_of(support: FitSupport, column: int) -> str:
     return f"{support.low[column]:.6g} to {support.high[column]:.6g}"
 
 
-def _obstacle(support: FitSupport, call: KernelArguments) -> SupportReport | None:
-    """Return why the rows of a call cannot be read beforehand; None if they can."""
-    needed = {name for name, _ in support.places}
-    if any(name not in call.arrays and name not in call.static for name in needed):
-        return SupportReport(NOT_KNOWN, ("the call leaves out an argument of the fit",))
-    if any(call.rows[name].from_batches or call.rows[name].uses_dask for name in needed & call.rows.keys()):
-        return SupportReport(NOT_CHECKED, ("the rows are read once",))
-    return None
-
-
 def _blocks(
-    support: FitSupport, call: KernelArguments, values: Mapping[str, Any], *, every_row: bool
-) -> Iterator[np.ndarray]:
-    """Yield rows of a call, of many rows only some blocks; ``values`` are arguments that a site replaces."""
+    support: FitSupport,
+    given: PreparedCall | KernelArguments,
+    weights: np.ndarray | None = None,
+    *,
+    every_row: bool,
+    reader: BatchReader | None = None,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the first row and the rows of blocks of a call: of many rows only some blocks with weights above 0."""
+    call = given.call if isinstance(given, PreparedCall) else given
+    values = site_data(given) if isinstance(given, PreparedCall) else {}
     n_obs = call.n_obs
-    starts = list(range(0, n_obs, _BLOCK))
-    if not every_row and n_obs > _CHECKED:
-        starts = [int(start) for start in np.linspace(0, n_obs - _BLOCK, _CHECKED // _BLOCK)]
+    size = _BLOCK if every_row or n_obs <= _CHECKED else _SHORT
+    starts: Iterable[int] = range(0, n_obs, size) if reader is None else count(0, size)
+    if size == _SHORT:
+        if weights is not None:
+            starts = np.unique(np.flatnonzero(weights > 0) // size) * size
+        every = list(starts)
+        starts = [every[i] for i in np.unique(np.linspace(0, len(every) - 1, _CHECKED // size).astype(int))]
     for start in starts:
-        stop = min(start + _BLOCK, n_obs)
+        batch = None if reader is None else reader.read(start, start + size)
+        if batch is not None and not batch:
+            return
+        stop = start + len(next(iter(batch.values()))) if batch else min(start + size, n_obs)
         arrays: dict[str, Any] = {}
         for name in dict.fromkeys(name for name, _ in support.places):
             if name in values:
-                value = np.asarray(values[name])
-                by_row = value.ndim > 0 and len(value) == n_obs
-                arrays[name] = np.broadcast_to(value[start:stop] if by_row else value, (stop - start, *value.shape[1:]))
+                arrays[name] = rows_of_value(values[name], start, stop, n_obs)
             elif name in call.rows:
-                arrays[name] = call.rows[name].read(start, stop)
+                arrays[name] = call.rows[name].read(start, stop, batch)
             else:
-                value = np.asarray(call.arrays.get(name, call.static.get(name)))
-                arrays[name] = np.broadcast_to(value, (stop - start, *value.shape))
-        yield support.rows_of(arrays)
+                arrays[name] = rows_of_value(call.arrays.get(name, call.static.get(name)), start, stop, None)
+        yield start, support.rows_of(arrays)
 
 
-def _reasons(found: RowSupport) -> Iterator[str]:
-    """Yield a reason for each way in which too many rows leave the data of the fit."""
-    fit = found.fit
+def site_data(prepared: PreparedCall) -> dict[str, Any]:
+    """Return the values that replace an argument, since they are set at a site whose data the argument is."""
+    sites = {site: prepared.spec[site].data for site in prepared.values if site in prepared.spec}
+    return {next(iter(data)): prepared.values[site] for site, data in sites.items() if len(data) == 1}
+
+
+def rows_of_value(value: Any, start: int, stop: int, n_obs: int | None) -> np.ndarray:
+    """Return rows of a value that is the same for all rows, or has one for each of ``n_obs``."""
+    array = np.asarray(value)
+    if n_obs is not None and array.ndim and len(array) == n_obs:
+        array = array[start:stop]
+        return np.broadcast_to(array, (stop - start, *array.shape[1:]))
+    return np.broadcast_to(array, (stop - start, *array.shape))
+
+
+def _reasons(found: RowSupport, slack: float = 0.0) -> Iterator[str]:
+    """Yield a reason for each way in which too many rows leave the data of the fit.
+
+    ``slack`` is added to the share up to which an answer is supported.
+    """
+    fit, tolerated = found.fit, TOLERATED_SHARE + slack
     for i, line in found.columns.items():
-        if line.share(line.outside) > TOLERATED_SHARE + 4 / fit.n:
+        if line.share(line.outside) > max(tolerated, TOLERATED_SHARE + 4 / fit.n):
             data = _data_of(fit, i)
             yield f"{_percent(line, line.outside)} have `{line.name}` outside of the data of the fit ({data})"
             continue
         other, share = line.worst
-        if share > TOLERATED_SHARE and len(found.asked) == 1:
-            is_level = fit.levels[i] is not None
+        if share > tolerated and len(found.asked) == 1:
+            like = "a similar" if fit.levels[i] is not None else "the same"
             yield (
-                f"{_percent(line, line.apart[other])} are asked about a `{line.name}` that no row with a similar "
-                f"`{other}` had"
-                if is_level
-                else f"{_percent(line, line.apart[other])} are asked about a `{line.name}` that no row with the same "
+                f"{_percent(line, line.apart[other])} are asked about a `{line.name}` that no row with {like} "
                 f"`{other}` had"
             )
-        elif line.share(line.far) > TOLERATED_SHARE and len(found.asked) == 1:
+        elif line.share(line.far) > tolerated and len(found.asked) == 1:
             yield (
                 f"{_percent(line, line.far)} are far from all rows of the fit with this `{line.name}` (leverage above "
                 f"{FAR_LEVERAGE:g} times the 99th percentile of the fit)"
             )
     joint = found.joint
-    if joint.n and joint.share(joint.far) > TOLERATED_SHARE:
+    if joint.n and joint.share(joint.far) > tolerated:
         yield (
             f"{_percent(joint, joint.far)} combine columns as no row of the fit did (leverage above {FAR_LEVERAGE:g} "
             "times the 99th percentile of the fit)"
         )
 
 
-def _percent(line: ColumnSupport, count: int) -> str:
-    return f"{100 * line.share(count):.3g} % of the rows"
+def _reasons_of_groups(counts: SupportCounts, labels: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """Yield the reasons of groups whose rows leave the data of the fit, if the rows of all groups together do not."""
+    if any(True for _ in _reasons(counts.whole)):
+        return
+    found = {code: list(_reasons(cell, 4 / cell.n_rows)) for code, cell in sorted(counts.cells.items())}
+    bad = [(labels_of(code, labels), reasons[0]) for code, reasons in found.items() if reasons]
+    for own, reason in bad[:_SHOWN]:
+        name = ", ".join(f"`{dim}` = {label}" for dim, label in own.items())
+        yield reason.replace("of the rows", f"of the rows of {name}", 1)
+    if len(bad) > _SHOWN:
+        yield f"so do rows of {len(bad) - _SHOWN:,} more groups"
+
+
+def labels_of(code: int, labels: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return the label of a group along each dimension."""
+    places = np.unravel_index(code, tuple(len(own) for own in labels.values()))
+    return {dim: own[place] for (dim, own), place in zip(labels.items(), places, strict=True)}
+
+
+def _percent(line: ColumnSupport, weight: float) -> str:
+    return f"{100 * line.share(weight):.3g} % of the rows"
 
 
 def with_support(prepared: Mapping[Any, PreparedCall], reports: Iterable[SupportReport]) -> dict[Any, PreparedCall]:

@@ -85,9 +85,7 @@ class ComparingMethods(EvidenceMethods):
         dims = self._results.dims_without_rows(prepared[baseline], panel_axes)
         aimz.output.check_by(groups.labels, dims)
         aimz.output.check_contrast(contrast, dims, groups.labels)
-        request = self._request("compare_scenarios", sources[baseline], calls, prepared, options)
+        request = self._request("compare_scenarios", sources[baseline], calls, prepared, options, groups)
         with self._key(key) as key:
-            request = replace(
-                request, baseline=baseline, groups=groups, panel_axes=panel_axes, key=key, prepare_again=again
-            )
+            request = replace(request, baseline=baseline, panel_axes=panel_axes, key=key, prepare_again=again)
             return self._results.averages(self._sum_over_rows(request), request, contrast)

@@ -195,9 +195,10 @@ class Problem:
         return np.moveaxis(np.diagonal(values, axis1=2, axis2=3), 0, 1)
 
     def _by_row(self, action: np.ndarray) -> dict[str, Any]:
-        """Return the levers of each row, under an action ``(n_levers, n_groups)``."""
-        codes = np.zeros(self.n_obs, np.int64) if self.codes is None else self.codes
-        return dict(zip(self.levers.names, action[:, codes].astype(np.float32), strict=True))
+        """Return the levers of each row, or of all rows, under an action ``(n_levers, n_groups)``."""
+        if self.codes is None:
+            return self._named(action[:, 0].astype(np.float32))
+        return self._named(action[:, self.codes].astype(np.float32))
 
     def _feasible(self, actions: np.ndarray) -> np.ndarray:
         """Return which actions ``(n_actions, n_levers)`` the constraint and the budget allow in all groups.

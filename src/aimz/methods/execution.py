@@ -26,6 +26,7 @@ from aimz.engine import (
     known_digests,
     output_shapes,
     output_variables,
+    record_support,
 )
 from aimz.forward import EFFECT
 from aimz.methods.results import ResultBuilder
@@ -205,6 +206,7 @@ class _Execution:
                 length = self._fill_from_draws(store, self.request.options.statistics)
             else:
                 length = self._compute(store, directory, variables)
+            self._record_support(store, frames)
             if store is not None:
                 store.finish(length)
         except BaseException as error:
@@ -237,6 +239,16 @@ class _Execution:
         if directory is not None:
             directory.check_end(length)
         return length
+
+    def _record_support(self, store: "ResultStore | None", frames: "Mapping[str, GroupTemplate]") -> None:
+        """Record the verdict on rows that were checked while they were computed."""
+        if self.runner.support:
+            record_support(self.request, self.runner.support)
+            text = {"support": self.request.last.attrs["support"]}
+            for attrs in (self.prepared.attrs, *(frame.attrs for frame in frames.values())):
+                attrs.update(text)
+            if store is not None:
+                store.update_attrs(text)
 
     def _fill_from_draws(self, store: "ResultStore | None", statistics: Reduction) -> int:
         """Compute all draws into a temporary file, if draws are split, and write the statistics over them."""

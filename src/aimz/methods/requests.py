@@ -25,6 +25,7 @@ from aimz.engine import (
     link_scenarios,
     open_source,
     plan_request,
+    record_support,
     warn_about_missing,
     warn_about_new_rows,
     warn_about_substitution,
@@ -38,6 +39,7 @@ from aimz.methods.averages import sum_over_rows
 from aimz.methods.base import ModelBase
 from aimz.methods.execution import execute_request
 from aimz.methods.results import ScenarioSums
+from aimz.statistics import Groups
 from aimz.types import Intervention
 
 if TYPE_CHECKING:
@@ -259,13 +261,14 @@ class RequestMethods(ModelBase):
         calls: Mapping[Any, KernelArguments],
         prepared: Mapping[Any, PreparedCall],
         options: StreamingOptions | None,
+        groups: Groups | None = None,
     ) -> PredictionRequest:
         """Return the request of a prediction, after warnings about NaN and about new rows that depend on others."""
         check_linked(prepared.values())
         warn_about_missing(prepared.values())
         n_obs = next(iter(prepared.values())).call.n_obs if source.n_obs_known else None
         warn_about_new_rows(self._engine, prepared.values(), n_obs)
-        prepared = with_identification(self._engine, self._graph, calls, self._check_support(calls, prepared))
+        prepared = with_identification(self._engine, self._graph, calls, self._check_support(calls, prepared, groups))
         named_new = any(one.settings.named_new for one in prepared.values())
         return PredictionRequest(
             method=method,
@@ -274,17 +277,18 @@ class RequestMethods(ModelBase):
             arguments=calls,
             source=source,
             options=options or StreamingOptions(),
+            groups=groups,
         )
 
     def _check_support(
-        self, calls: Mapping[Any, KernelArguments], prepared: Mapping[Any, PreparedCall]
+        self, calls: Mapping[Any, KernelArguments], prepared: Mapping[Any, PreparedCall], groups: Groups | None
     ) -> dict[Any, PreparedCall]:
         """Return calls with the verdict on their rows in their attributes; warn once about each reason."""
         first = next(iter(prepared.values())).settings
         if first.posterior is None or first.scored is not None:
             return dict(prepared)
         support = first.posterior.support
-        reports = [check_support(support, one, calls[name]) for name, one in prepared.items()]
+        reports = [check_support(support, one, calls[name], groups) for name, one in prepared.items()]
         found = [one.reasons for one in reports if one.verdict == "extrapolates"]
         self._warn_about_support(reason for own in found for reason in own)
         return with_support(prepared, reports)
@@ -309,7 +313,9 @@ class RequestMethods(ModelBase):
         if len(request.scenarios) == 1:
             auxiliary |= self._results.observed(request.first, self._observed_output(request))
         home = self._temporary_directory() if options.store == "persistent" and options.output_dir is None else None
-        return execute_request(self._engine, self._results, planned, runner, auxiliary, home)
+        tree = execute_request(self._engine, self._results, planned, runner, auxiliary, home)
+        self._warn_about_support(record_support(planned, runner.support))
+        return tree
 
     def _execute_on_batch(self, request: PredictionRequest, key: jax.Array) -> "xr.DataTree":
         """Compute a request in one pass in memory and return its result."""
@@ -324,7 +330,9 @@ class RequestMethods(ModelBase):
         """Compute the sums over rows of a comparison."""
         check_executable(request)
         planned, runner = plan_request(self._engine, request)
-        return sum_over_rows(self._engine, planned, runner)
+        sums = sum_over_rows(self._engine, planned, runner)
+        self._warn_about_support(record_support(request, runner.support))
+        return sums
 
     def _observed_output(self, request: PredictionRequest) -> Any:
         """Return the output's data that belong to a result; None if there are none in memory."""

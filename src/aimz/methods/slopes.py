@@ -174,8 +174,8 @@ class SlopeMethods(EffectMethod):
             check_lever_values(lever, prepared, derivative, groups)
         panel_axes = self._panel_of(call).site_axes(prepared.spec, self._results.axes_of(prepared), groups.panel)
         aimz.output.check_by(groups.labels, self._results.dims_without_rows(prepared, panel_axes))
-        request = self._request("slopes", source, calls, scenarios, None)
-        request = replace(request, baseline=OBSERVED, groups=groups, panel_axes=panel_axes, derivative=derivative)
+        request = self._request("slopes", source, calls, scenarios, None, groups)
+        request = replace(request, baseline=OBSERVED, panel_axes=panel_axes, derivative=derivative)
         check_derivatives(self._engine, request, derivative.levers)
         return request
 

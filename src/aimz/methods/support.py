@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from aimz.data import open_chunked_table
 from aimz.distributed import collective_call
-from aimz.engine import SupportReport, check_support
+from aimz.engine import SupportReport, check_support, labels_of, read_groups_of, read_where
 from aimz.kernel import name_settings
 from aimz.methods.base import on_snapshot
 from aimz.methods.slopes import SlopeMethods
@@ -58,6 +61,9 @@ class SupportMethod(SlopeMethods):
         treatment: str | None = None,
         *,
         intervention: Intervention | None = None,
+        by: Any = None,
+        weights: Any = None,
+        where: Any = None,
         in_sample: bool | None = None,
         X: Any = None,
         args: Mapping[str, Any] | None = None,
@@ -68,9 +74,9 @@ class SupportMethod(SlopeMethods):
         An answer about rows that the fit has not seen rests on the form of the kernel alone. Every fit describes its
         rows by sums: counts, means, cross products, ranges, quantiles, and the same for the rows with each value of
         columns with at most ten values. Nothing is stored for single rows. All methods that predict and compare
-        check the rows of their scenarios against it (at most 65,536 of them), record the verdict in the attribute
-        ``support`` of their results, and issue a :class:`SupportWarning` once for each reason. This method checks every
-        row.
+        check the rows of their scenarios against it (some of them, if there are more than 65,536), with their weights
+        and groups, record the verdict in the attribute ``support`` of their results, and issue a
+        :class:`SupportWarning` once for each reason. This method checks every row.
 
         Parameters
         ----------
@@ -79,6 +85,12 @@ class SupportMethod(SlopeMethods):
             the treatment.
         intervention : mapping, optional
             Intervention to check, as in :meth:`predict`.
+        by : array_like of shape (n_obs,) or str, optional
+            Groups of rows, which are also checked one by one, as in :meth:`compare_scenarios`.
+        weights : array_like of shape (n_obs,) or str, optional
+            Weights of the rows in the shares.
+        where : array_like of bool of shape (n_obs,) or str, optional
+            Rows to check, as in :meth:`slopes`.
         in_sample : bool, optional
             As in :meth:`predict`.
         X, args, **kwargs
@@ -87,13 +99,13 @@ class SupportMethod(SlopeMethods):
         Returns
         -------
         SupportResult
-            Result with ``verdict``, ``reasons`` and ``table``, whose columns are: ``low`` and ``high``, the range of
-            the fit; ``outside``, the share of rows outside of it by more than a twentieth; ``unlike``, the largest
-            share of rows outside of the range of the rows that are like them in another column (``in``); ``far``, the
-            share of rows whose leverage is above 1.5 times the 99th percentile of the fit; ``similar_rows``, the
-            inverse of the median leverage: the number of rows of the fit, with the same treatment if it is discrete,
-            that are worth as much as the data near a row; and for binary treatments ``effective_controls``, the
-            effective number of untreated rows after weighting by the odds of treatment.
+            Result with ``verdict``, ``reasons`` and ``table``, which has a line for each scenario, group and column:
+            ``low`` and ``high``, the range of the fit; ``outside``, the share of rows outside of it by more than a
+            twentieth; ``unlike``, the largest share of rows outside of the range of the rows that are like them in
+            another column (``in``); ``far``, the share of rows whose leverage is above 1.5 times the 99th percentile of
+            the fit; ``similar_rows``, the inverse of the median leverage: the number of rows of the fit, with the same
+            treatment if it is discrete, that are worth as much as the data near a row; and for binary treatments
+            ``effective_controls``, the effective number of untreated rows after weighting by the odds of treatment.
 
         Raises
         ------
@@ -107,8 +119,8 @@ class SupportMethod(SlopeMethods):
         -----
         The question extrapolates if more than 5 % of its rows are outside of a range, unlike, or far, or if the
         effective number of the rows with one value of a binary treatment, as a comparison for the others, is below 10 %
-        of them. The leverage of a row of the fit is computed as if
-        the row were left out.
+        of them; a group, if these shares exceed 5 % and the share of 4 rows. The leverage of a row of the fit is
+        computed as if the row were left out.
 
         Examples
         --------
@@ -126,9 +138,14 @@ class SupportMethod(SlopeMethods):
         >>> model.support(intervention={"X": 3.0}).reasons
         ('100 % of the rows have `X` outside of the data of the fit (0 to 1)',)
         """
-        self._engine.signature.check_unambiguous({"treatment": treatment}, args or (), "support")
+        self._engine.signature.check_unambiguous(
+            {"treatment": treatment, "by": by, "weights": weights, "where": where}, args or (), "support"
+        )
         posterior = self._fitted("support")
         observed, source, call = self._open_rows(X, self._merged(kwargs, args), "support")
+        table = open_chunked_table(observed["X"], self._engine.parameters) or observed["X"]
+        weights = read_where(where, weights, table, call)
+        groups = read_groups_of(by, weights, table, call, source, self._panel_of(call))
         if in_sample is not None:
             observed["in_sample"] = in_sample
         known: FitSupport | None = posterior.support
@@ -137,8 +154,12 @@ class SupportMethod(SlopeMethods):
         _, prepared = self._prepare_scenarios(
             scenarios, dict.fromkeys(scenarios, source), dict.fromkeys(scenarios, call)
         )
-        reports = {name: check_support(known, one, call, every_row=True) for name, one in prepared.items()}
-        return _result(reports, known)
+        reports = {}
+        for name, one in prepared.items():
+            if source.reader is not None and reports:
+                source.reader.rewind()
+            reports[name] = check_support(known, one, call, groups, every_row=True, reader=source.reader)
+        return _result(reports, known, groups.labels)
 
 
 def _read_question(treatment: Any, intervention: Any, known: FitSupport | None) -> list[Mapping[str, Any]]:
@@ -166,19 +187,24 @@ def _read_question(treatment: Any, intervention: Any, known: FitSupport | None) 
     return [{treatment: value} for value in levels]
 
 
-def _result(reports: Mapping[str, SupportReport], known: FitSupport | None) -> SupportResult:
+def _result(
+    reports: Mapping[str, SupportReport], known: FitSupport | None, labels: Mapping[str, np.ndarray]
+) -> SupportResult:
     """Return the result of the reports of all scenarios."""
     import pandas as pd
 
     lines = []
     for name, report in reports.items():
-        if report.rows is None or known is None:
+        if report.counts is None or known is None:
             continue
-        for i, column in report.rows.columns.items():
-            lines.append({"scenario": name, **_line(column), "low": known.low[i], "high": known.high[i]})
-        if len(report.rows.columns) > 1:
-            lines.append({"scenario": name, **_line(report.rows.joint)})
-    names = ["scenario", "column", "low", "high", "outside", "unlike", "in", "far", "similar_rows"]
+        cells = sorted(report.counts.cells.items())
+        for code, rows in cells or [(0, report.counts.whole)]:
+            about: dict[str, Any] = {"scenario": name, **(labels_of(code, labels) if cells else {})}
+            for i, column in rows.columns.items():
+                lines.append({**about, **_line(column), "low": known.low[i], "high": known.high[i]})
+            if len(rows.columns) > 1:
+                lines.append({**about, **_line(rows.joint)})
+    names = ["scenario", *labels, "column", "low", "high", "outside", "unlike", "in", "far", "similar_rows"]
     table = pd.DataFrame(lines, columns=names)
     reasons = list(dict.fromkeys(reason for report in reports.values() for reason in report.reasons))
     verdict = min((report.verdict for report in reports.values()), key=_ORDER.index)

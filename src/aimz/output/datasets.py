@@ -49,7 +49,7 @@ class GroupTemplate:
     dims: Mapping[str, tuple[str, ...]]
     """Variable to the names of its axes."""
     coords: Mapping[Hashable, Any]
-    attrs: Mapping[str, Any]
+    attrs: dict[str, Any]
 
     def filled(self, arrays: Mapping[str, Any], **attrs: Any) -> xr.Dataset:
         """Return the group with its arrays; stored arrays are read lazily."""

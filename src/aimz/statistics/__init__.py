@@ -25,6 +25,7 @@ from aimz.statistics.row_support import (
     ColumnSupport,
     Overlap,
     RowSupport,
+    SupportCounts,
     overlap_of,
 )
 from aimz.statistics.sensitivity import (
@@ -60,6 +61,7 @@ __all__ = [
     "RowSupport",
     "Statistic",
     "Statistics",
+    "SupportCounts",
     "Utility",
     "allocate",
     "best_by_draw",

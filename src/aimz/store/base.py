@@ -116,6 +116,9 @@ class ResultStore(ABC):
     def finish(self, length: int) -> None:
         """Complete the result; ``length`` is the length of the streamed axis."""
 
+    def update_attrs(self, attrs: Mapping[str, Any]) -> None:  # noqa: B027 (stores without attributes)
+        """Update attributes of the group before :meth:`finish`."""
+
     def fail(self, error: BaseException) -> BaseException:
         """Return the error to raise: ``error``, or one that also lists the stored chunks and explains how to resume."""
         return error

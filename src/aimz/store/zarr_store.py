@@ -169,6 +169,10 @@ class ZarrStore(ResultStore):
         """Add the checksums of the chunks that a part has written into the same location."""
         self._writer.add(payload)
 
+    def update_attrs(self, attrs: Mapping[str, Any]) -> None:
+        """Update attributes of the group, whose metadata are written when the result is complete."""
+        self._nodes[self._name]["attributes"].update(attrs)
+
     def finish(self, length: int) -> None:
         """Check that every chunk is stored, then write the final metadata, the root last."""
         for name, variable in self._variables.items():
