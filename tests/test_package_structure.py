@@ -134,6 +134,7 @@ def test_public_names():
         "BacktestResult",
         "CheckResult",
         "EffectResult",
+        "FalsificationResult",
         "IdentificationResult",
         "ImpactModel",
         "__version__",

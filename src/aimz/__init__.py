@@ -27,7 +27,14 @@ from aimz.errors import (
     SupportWarning,
 )
 from aimz.kernel import as_in
-from aimz.model import BacktestResult, CheckResult, EffectResult, IdentificationResult, ImpactModel
+from aimz.model import (
+    BacktestResult,
+    CheckResult,
+    EffectResult,
+    FalsificationResult,
+    IdentificationResult,
+    ImpactModel,
+)
 
 __all__ = [
     "AimzWarning",
@@ -36,6 +43,7 @@ __all__ = [
     "CheckpointError",
     "ClusterError",
     "EffectResult",
+    "FalsificationResult",
     "FitWarning",
     "IdentificationResult",
     "ImpactModel",

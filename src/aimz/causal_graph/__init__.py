@@ -13,7 +13,7 @@ from aimz.causal_graph.graph import CausalGraph
 from aimz.causal_graph.kernel_graph import KernelGraph, KernelNode, read_kernel_graph
 from aimz.causal_graph.names import matched_graph
 from aimz.causal_graph.reading import read_graph
-from aimz.causal_graph.separation import are_separated, minimal_separators
+from aimz.causal_graph.separation import are_separated, implied_independences, minimal_separators
 from aimz.causal_graph.verdict import Identification, check_questions, identify, verdict_on
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "forbidden",
     "front_doors",
     "identify",
+    "implied_independences",
     "instruments",
     "is_identifiable",
     "matched_graph",

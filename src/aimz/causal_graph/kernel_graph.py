@@ -3,7 +3,7 @@
 __all__ = ["KernelGraph", "KernelNode", "read_kernel_graph"]
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from aimz.causal_graph.graph import CausalGraph, contracted
@@ -42,6 +42,8 @@ class KernelGraph:
     """Other names of nodes: arguments with the data of a site, and the column with the output."""
     numbers: frozenset[str] = frozenset()
     """Arguments that are not arrays: settings of the kernel, which are no variables."""
+    columns: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """Argument and number of each node that is a column."""
 
     def names(self, *, parameters: bool = False) -> list[str]:
         """Return the names of the nodes."""
@@ -111,7 +113,8 @@ def read_kernel_graph(
         found = frozenset(set().union(*map(causes, parts)) & names - {name, *halves})
         parents[name] = found
         nodes[name] = _site_node(site, parts, output, is_parameter=_is_parameter(site, found, nodes))
-    return KernelGraph(nodes, parents, output, aliases, frozenset(numbers))
+    places = {name: (param_input, i) for i, name in enumerate(columns)}
+    return KernelGraph(nodes, parents, output, aliases, frozenset(numbers), places)
 
 
 def _site_node(site: Site, parts: Sequence[Site], output: str, *, is_parameter: bool) -> KernelNode:

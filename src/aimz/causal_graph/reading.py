@@ -85,7 +85,7 @@ def _read(graph: Any) -> tuple[list[str], Arrows, set[str]]:
     if isinstance(graph, Mapping):
         effects = {str(cause): [some] if isinstance(some, str) else list(some) for cause, some in graph.items()}
         return list(effects), [(cause, "->", str(one)) for cause, some in effects.items() for one in some], set()
-    pairs = list(graph) if isinstance(graph, Iterable) else [None]
+    pairs: list[Any] = list(graph) if isinstance(graph, Iterable) else [None]
     if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
         msg = f"`graph` must be a causal graph; got {type(graph).__name__}. {_EXPECTED}"
         raise TypeError(msg)

@@ -1,11 +1,11 @@
 """d-separation in causal graphs, open paths, and minimal separators."""
 
-__all__ = ["are_separated", "minimal_separators", "open_path"]
+__all__ = ["are_separated", "implied_independences", "minimal_separators", "open_path"]
 
 from collections import deque
 from collections.abc import Collection, Iterator
 
-from aimz.causal_graph.graph import CausalGraph
+from aimz.causal_graph.graph import CausalGraph, order_of
 
 MAX_SETS = 20
 """Largest number of minimal separators that are enumerated."""
@@ -78,6 +78,17 @@ def minimal_separators(
         return []
     found = list(_separators(moral, a, b))
     return sorted(found, key=lambda one: (len(one), sorted(one)))
+
+
+def implied_independences(graph: CausalGraph, measured: Collection[str]) -> list[tuple[str, str, frozenset[str]]]:
+    """Return pairs of measured variables that the graph separates, each with a smallest minimal separator."""
+    order = [name for name in order_of(graph.parents) if name in measured]
+    found = []
+    for place, other in enumerate(order):
+        for one in order[:place]:
+            separators = minimal_separators(graph, [one], [other], {*measured} - {one, other})
+            found += [(one, other, separators[0])] if separators else []
+    return found
 
 
 def _moral(graph: CausalGraph) -> dict[str, set[str]]:

@@ -4,12 +4,13 @@ from aimz.kernel import KernelSpec
 from aimz.methods import CheckResult, EffectResult, ModelInputs
 from aimz.model.impact_model import ImpactModel
 from aimz.timeseries import BacktestResult
-from aimz.validation import IdentificationResult
+from aimz.validation import FalsificationResult, IdentificationResult
 
 __all__ = [
     "BacktestResult",
     "CheckResult",
     "EffectResult",
+    "FalsificationResult",
     "IdentificationResult",
     "ImpactModel",
     "KernelSpec",

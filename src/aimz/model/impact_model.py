@@ -30,7 +30,7 @@ from aimz.methods import (
 )
 from aimz.timeseries import BacktestMethods, ForecastMethods, ImpactMethods
 from aimz.types import Kernel
-from aimz.validation import IdentificationMethods, SensitivityMethods
+from aimz.validation import FalsificationMethod, SensitivityMethods
 
 if TYPE_CHECKING:
     import os
@@ -46,7 +46,7 @@ class ImpactModel(
     SensitivityMethods,
     CounterfactualMethods,
     ForecastMethods,
-    IdentificationMethods,
+    FalsificationMethod,
 ):
     """A NumPyro model with its inference and its posterior, for predictions and answers to "what if" questions.
 

@@ -13,6 +13,7 @@ from aimz.statistics.draws import (
 from aimz.statistics.fit_support import FitSupport, Moments
 from aimz.statistics.forecast_scores import crps, lagged_forecast
 from aimz.statistics.groups import Groups, local_codes, read_groups, read_weights, with_axes
+from aimz.statistics.independence import IndependenceTest, holm, independence_test
 from aimz.statistics.loo import UNSEEN, LeaveOneOut
 from aimz.statistics.missing_values import has_missing, missing_code, with_nan
 from aimz.statistics.moments import DrawMoments
@@ -52,6 +53,7 @@ __all__ = [
     "DrawMoments",
     "FitSupport",
     "Groups",
+    "IndependenceTest",
     "LeaveOneOut",
     "Moments",
     "Overlap",
@@ -70,6 +72,8 @@ __all__ = [
     "crps",
     "e_value",
     "has_missing",
+    "holm",
+    "independence_test",
     "inverse_products",
     "is_affine",
     "lagged_forecast",
