@@ -92,11 +92,11 @@ class FalsificationResult:
                 f"The data do not contradict the graph: {none} rejected. That does not confirm it; other graphs imply "
                 "the same."
             )
-        first = min(self.rejected, key=lambda one: one.adjusted)
+        first, many = min(self.rejected, key=lambda one: one.adjusted), len(self.rejected)
         return (
-            f"The data contradict the graph, or its relations are not linear: {len(self.rejected)} of {n} "
-            f"independences that it implies {'is' if len(self.rejected) == 1 else 'are'} rejected, first of all {first.text} "
-            f"(correlation {first.correlation:.2g})."
+            f"The data contradict the graph, or its relations are not linear: {many} of {n} independences that it "
+            f"implies {'is' if many == 1 else 'are'} rejected, first of all {first.text} (correlation "
+            f"{first.correlation:.2g})."
         )
 
     def to_pandas(self) -> "pd.DataFrame":
