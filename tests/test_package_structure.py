@@ -270,4 +270,8 @@ def test_kernel_arguments_with_names_of_parameters_can_be_passed_in_args():
                 "season",
             }
             further["backtest"] |= {"unit"}
+            question = {"baseline", "by", "contrast", "effect", "fit_options", "num_simulations", "source", "truth"}
+            question |= {"values", "weights"}
+            further["rehearse"] = question | {"kind", "parameters", "permute", "within"}
+            further["assurance"] = question | {"alternative", "probability", "threshold"}
             assert given <= METHOD_PARAMETERS | RESERVED_PARAMETERS | further.get(name, set()), name

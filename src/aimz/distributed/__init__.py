@@ -3,6 +3,7 @@
 from aimz.distributed.collectives import collective_call, process_group
 from aimz.distributed.executor import check_executable, choose_executor
 from aimz.distributed.multihost import await_others, check_same_call, share_location
+from aimz.distributed.tasks import run_tasks
 
 __all__ = [
     "await_others",
@@ -11,5 +12,6 @@ __all__ = [
     "choose_executor",
     "collective_call",
     "process_group",
+    "run_tasks",
     "share_location",
 ]

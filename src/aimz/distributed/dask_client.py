@@ -1,6 +1,6 @@
 """A call on a Dask cluster: sends the job and the ranges to the workers, and collects what they computed."""
 
-__all__ = ["DaskExecutor", "dask_executor_for"]
+__all__ = ["DaskExecutor", "check_workers", "dask_executor_for"]
 
 import platform
 from collections.abc import Callable, Iterator, Mapping
@@ -91,7 +91,7 @@ def _remove_orphaned_jobs(client: Client) -> None:
             client.unregister_worker_plugin(name)
 
 
-def _check_workers(client: Client, kernel: Kernel) -> str:
+def check_workers(client: Client, kernel: Kernel) -> str:
     """Return the kind of device of all workers.
 
     Raises
@@ -148,7 +148,7 @@ def dask_executor_for(
     client: Client, kernel: Kernel, runner: StepRunner, output: OutputSpec, request: PredictionRequest
 ) -> "DaskExecutor":
     """Return an executor on a cluster whose workers have been checked."""
-    return DaskExecutor(client, _check_workers(client, kernel), kernel, runner, output, request)
+    return DaskExecutor(client, check_workers(client, kernel), kernel, runner, output, request)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from aimz.inference.loaded import PosteriorOnly
 from aimz.inference.mcmc import MCMCFit
 from aimz.inference.minibatch_scaling import abstract_sites
 from aimz.inference.outcome import judge_chains, judge_guide
+from aimz.inference.refits import make_refit
 from aimz.inference.settling import ROUNDS
 from aimz.inference.svi import SVIFit
 from aimz.inference.svi_epochs import MinibatchPlan
@@ -37,5 +38,6 @@ __all__ = [
     "judge_chains",
     "judge_guide",
     "make_fit",
+    "make_refit",
     "restored_fit",
 ]

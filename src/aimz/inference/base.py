@@ -15,7 +15,7 @@ from numpyro.infer.svi import SVIState
 from aimz.data import KernelArguments, Posterior
 from aimz.errors import NotFittedError
 from aimz.inference.choice import Choice
-from aimz.kernel import AbstractCall, KernelSpec
+from aimz.kernel import AbstractCall, KernelSpec, LRUCache
 
 
 class VIResult(Protocol):
@@ -56,6 +56,8 @@ class Fit(ABC):
     choice: Choice | None = None
     """Choice of the inference, unless the user passed an object."""
     outcome = Outcome()
+    shared_programs: LRUCache[Any] | None = None
+    """Compiled programs that all refits to data of the same shape share; None if the fit is not repeated."""
     vi_state: SVIState | None = None
     vi_result: VIResult | None = None
 
@@ -64,6 +66,11 @@ class Fit(ABC):
         fit = object.__new__(type(self))
         vars(fit).update(vars(self))
         return fit
+
+    @property
+    def programs(self) -> LRUCache[Any]:
+        """Compiled programs of this fit: shared with its copies if it is repeated, and otherwise new."""
+        return LRUCache() if self.shared_programs is None else self.shared_programs
 
     def restorer(self) -> Callable[[], None]:
         """Return a function that restores the inference object after a fit that failed."""

@@ -27,7 +27,7 @@ from aimz.inference.minibatch_scaling import RowScale
 from aimz.inference.scaled_guides import CENTER, FACTOR, ScaledLowRankNormal, ScaledNormal
 from aimz.inference.settling import Moments
 from aimz.inference.svi import SVIFit
-from aimz.kernel import KernelSpec, isolated
+from aimz.kernel import KernelSpec, LRUCache, freeze, isolated
 from aimz.types import Kernel
 
 _CHAINS, _WARMUP, _DRAWS = 4, 500, 500
@@ -145,12 +145,12 @@ def _approximate(
     params: Mapping[str, Any],
     scale: tuple[frozenset[str], float],
     full_rank: bool,
+    programs: LRUCache[Any],
 ) -> Approximation:
     """Return a normal approximation of the posterior of the unconstrained latent values, in one compiled program."""
     static, (names, factor) = dict(call.static), scale
     method = approximate_by_normal if full_rank else approximate_scales
 
-    @jax.jit
     @isolated
     def run(start: jax.Array, key: jax.Array, arrays: Mapping[str, Any], params: Mapping[str, Any]) -> Approximation:
         def potential(latents: jax.Array) -> jax.Array:
@@ -162,8 +162,17 @@ def _approximate(
         return method(potential, start, key)
 
     arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
-    found: Approximation = run(start, key, arrays, params)
+    compiled = programs.get(("approximation", freeze(static), scale, full_rank), lambda: jax.jit(run))
+    found: Approximation = compiled(start, key, arrays, params)
     return found
+
+
+def _unconstrained(kernel: Kernel, call: KernelArguments) -> tuple[jax.Array, Callable[[Any], Any]]:
+    """Return initial unconstrained latent values as a vector, and the function that takes such a vector apart."""
+    guide = ScaledNormal(kernel, init_loc_fn=_START)
+    arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
+    isolated(seed(guide, jax.random.key(0)))(**arrays, **call.static)
+    return ravel_pytree(guide._init_locs)
 
 
 class ChosenSVI(SVIFit):
@@ -197,6 +206,7 @@ class ChosenSVI(SVIFit):
                 params={name: value for name, value in known.items() if not name.startswith("auto_")},
                 scale=(names, scale),
                 full_rank=isinstance(guide, ScaledNormal),
+                programs=self.programs,
             )
         except (TypeError, NotImplementedError):  # an operation of the kernel has no second derivative
             return state
@@ -243,14 +253,19 @@ class ChosenNUTS(MCMCFit):
         kernel = self.inference.sampler.model
         sampler = NUTS(kernel, target_accept_prob=_TARGET)
         if not spec.discrete_latents:
-            guide = ScaledNormal(kernel, init_loc_fn=_START)
-            arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
-            isolated(seed(guide, jax.random.key(0)))(**arrays, **call.static)
-            start, unpack = ravel_pytree(guide._init_locs)
+            start, unpack = self.programs.get(("latents", freeze(call.static)), lambda: _unconstrained(kernel, call))
             key_units = jax.random.fold_in(key, 1)
             try:
                 found = _approximate(
-                    kernel, unpack, start, key_units, call, params={}, scale=(frozenset(), 1.0), full_rank=True
+                    kernel,
+                    unpack,
+                    start,
+                    key_units,
+                    call,
+                    params={},
+                    scale=(frozenset(), 1.0),
+                    full_rank=True,
+                    programs=self.programs,
                 )
             except (TypeError, NotImplementedError):  # an operation of the kernel has no second derivative
                 found = Approximation(start, jnp.eye(len(start)), jnp.asarray(jnp.inf))

@@ -17,9 +17,10 @@ from aimz.data import KernelArguments, Posterior
 from aimz.errors import FitWarning, SavedModelError, warn
 from aimz.inference.base import Fit, KernelContext, check_fitted
 from aimz.inference.chain_bar import chain_bar
+from aimz.inference.compiled_chains import compile_chains, metric_of
 from aimz.inference.compiled_setup import initial_chains
 from aimz.inference.enumeration import check_enumerable, check_values, draw_discrete, enumeration_marks
-from aimz.kernel import KernelSpec, Role, isolated
+from aimz.kernel import KernelSpec, Role, freeze, isolated
 from aimz.persistence import TreeMismatchError, needs_template, read_tree, write_tree
 
 _HMC_FIELDS = ("potential_energy", "energy", "num_steps", "accept_prob", "adapt_state.step_size")
@@ -184,16 +185,7 @@ class MCMCFit(Fit):
         fields = [f"~{mcmc.sampler.sample_field}.{name}" for name in spec.deterministic_sites]
         if isinstance(mcmc.sampler, HMC):
             fields += _HMC_FIELDS
-        mcmc.sampler = _isolated_sampler(copy(self._sampler))
-        before, mcmc.progress_bar = mcmc.progress_bar, progress
-        try:
-            arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
-            with chain_bar():
-                mcmc.run(key, extra_fields=tuple(fields), init_params=init_params, **arrays, **call.static)
-            self._restored = None
-        finally:
-            mcmc.progress_bar, mcmc.sampler = before, copy(self._sampler)
-        samples = mcmc.get_samples(group_by_chain=True)
+        samples, stats = self._collect(call, key, tuple(fields), init_params=init_params, progress=progress)
         latents = tuple(latents)
         draws = {
             # Through host memory: draws of parallel chains are on several devices.
@@ -207,7 +199,31 @@ class MCMCFit(Fit):
             model = mcmc.sampler.model
             draws |= draw_discrete(model, call, spec, enumerated, key, draws, {}, n_draws=n_draws, keep_scale=True)
         draws = {name: draws[name] for name in latents if name in draws}
-        return Posterior(draws, num_chains=mcmc.num_chains, sample_stats=_sample_stats(mcmc))
+        return Posterior(draws, num_chains=mcmc.num_chains, sample_stats=_sample_stats(mcmc, stats))
+
+    def _collect(
+        self, call: KernelArguments, key: jax.Array, fields: tuple[str, ...], *, init_params: Any, progress: bool
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Run the chains; return draws and fields of the sampler, grouped by chain."""
+        mcmc = self.inference
+        arrays = {name: jnp.asarray(array) for name, array in call.arrays.items()}
+        if self.shared_programs is not None:
+            kept = freeze(call.static), fields, init_params is None, mcmc.num_samples, type(self._sampler)
+            metric = metric_of(self._sampler)
+            program = self.programs.get(
+                ("chains", *kept, metric is None), lambda: compile_chains(mcmc, self._sampler, fields, call.static)
+            )
+            found: tuple[dict[str, Any], dict[str, Any]] = program(key, init_params, metric, arrays)
+            return found
+        mcmc.sampler = _isolated_sampler(copy(self._sampler))
+        before, mcmc.progress_bar = mcmc.progress_bar, progress
+        try:
+            with chain_bar():
+                mcmc.run(key, extra_fields=fields, init_params=init_params, **arrays, **call.static)
+            self._restored = None
+        finally:
+            mcmc.progress_bar, mcmc.sampler = before, copy(self._sampler)
+        return mcmc.get_samples(group_by_chain=True), mcmc.get_extra_fields(group_by_chain=True)
 
     def _check_discrete(self, call: KernelArguments, spec: KernelSpec) -> None:
         """Raise if a discrete site can be neither sampled nor enumerated."""
@@ -236,9 +252,8 @@ def _isolated_sampler(sampler: Any) -> Any:
     return sampler
 
 
-def _sample_stats(mcmc: MCMC) -> dict[str, np.ndarray]:
+def _sample_stats(mcmc: MCMC, fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Return the sampler's fields under ArviZ's names, each of shape ``(n_chains, n_draws / n_chains)``."""
-    fields = mcmc.get_extra_fields(group_by_chain=True)
     names = {
         "diverging": "diverging",
         "energy": "energy",

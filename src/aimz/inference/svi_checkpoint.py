@@ -1,6 +1,14 @@
 """State of a variational fit in files: checkpoints between epochs, and the state of a saved model."""
 
-__all__ = ["Checkpoint", "Progress", "component_names", "fingerprint_fit", "reset_for_new_data", "restore_state"]
+__all__ = [
+    "Checkpoint",
+    "Progress",
+    "bounded_by_data",
+    "component_names",
+    "fingerprint_fit",
+    "reset_for_new_data",
+    "restore_state",
+]
 
 import hashlib
 import json
@@ -290,7 +298,7 @@ def _abstract_state(svi: SVI, context: KernelContext, impl: str | None) -> tuple
     @isolated
     def init(key: jax.Array, arrays: Mapping[str, Any]) -> tuple[Any, Any]:
         state = own.init(key, **arrays, **context.static)
-        bounded.extend(_bounded_by_data(own))
+        bounded.extend(bounded_by_data(own))
         return state, own.get_params(state)
 
     try:
@@ -311,7 +319,7 @@ def _abstract_state(svi: SVI, context: KernelContext, impl: str | None) -> tuple
     return result
 
 
-def _bounded_by_data(svi: SVI) -> Iterator[str]:
+def bounded_by_data(svi: SVI) -> Iterator[str]:
     """Yield the parameters and latents whose bounds are not constants."""
 
     def varies(bounds: Any) -> bool:

@@ -7,6 +7,7 @@ from aimz.methods.counterfactuals import CounterfactualMethods
 from aimz.methods.decisions import DecisionMethod
 from aimz.methods.effect import EffectMethod
 from aimz.methods.effect_result import EffectResult
+from aimz.methods.fitted_rows import FittedRows
 from aimz.methods.fitting import FittingMethods
 from aimz.methods.mediation import MediationMethods
 from aimz.methods.representation import ModelSummary, describe, description, html, summary
@@ -22,6 +23,7 @@ __all__ = [
     "DecisionMethod",
     "EffectMethod",
     "EffectResult",
+    "FittedRows",
     "FittingMethods",
     "MediationMethods",
     "ModelBase",

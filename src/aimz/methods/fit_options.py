@@ -11,6 +11,7 @@ import numpy as np
 
 from aimz.data import check_count, check_flag, read_output_dir
 from aimz.inference import CYCLE, ROUNDS
+from aimz.utils.data import ArrayLoader
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,14 @@ class FitOptions:
         """Whether an option is given that a fit to all rows at once does not have."""
         given = self.batch_size, self.epochs, self.total_size, self.on_epoch_end, self.checkpoint_dir
         return any(option is not None for option in given)
+
+    def repeated(self, X: Any, num_samples: int) -> dict[str, Any]:
+        """Return the options with which a fit to rows in memory repeats a fit to ``X``."""
+        found = {"num_samples": num_samples, "shuffle": self.shuffle}
+        found |= {"batch_size": self.batch_size, "epochs": self.epochs, "on_epoch_end": self.on_epoch_end}
+        if isinstance(X, ArrayLoader):
+            found |= {"batch_size": self.batch_size or X.batch_size, "shuffle": X.shuffle}
+        return found
 
 
 def read_options(

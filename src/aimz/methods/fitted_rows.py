@@ -23,6 +23,10 @@ class FittedRows:
     """Further arguments of the kernel."""
     missing: str = ""
     """Reason why there are no rows; empty if there are."""
+    method: str = "fit"
+    """Name of the method that fitted the rows."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the fit."""
 
     @staticmethod
     def of(

@@ -5,6 +5,7 @@ __all__ = ["FittingMethods"]
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
@@ -107,6 +108,8 @@ class FittingMethods(TrainingMethods):
             self._fit_at_once(
                 engine, fit, X, y, kwargs, key, num_steps=num_steps, num_samples=num_samples, progress=progress
             )
+            options = {"num_steps": num_steps, "num_samples": num_samples}
+            self._rows = replace(self._rows, method="fit_on_batch", options=options)
         return self
 
     def _fit_at_once(
@@ -143,7 +146,7 @@ class FittingMethods(TrainingMethods):
         rows = FittedRows.of(X, y, kwargs, engine.parameters)
         self._set_fit(engine, fit, posterior, FitData.of(call, self.param_output), rows)
         if isinstance(fit, SVIFit):
-            if fit.choice is not None:
+            if fit.choice is not None and fit.shared_programs is None:
                 fit.outcome = judge_guide(fit, call, jax.random.fold_in(key, 3))
         elif num_steps is None or fit.choice is not None:
             dataset = self._groups_of(posterior, spec)["posterior"]
@@ -304,6 +307,7 @@ class FittingMethods(TrainingMethods):
                 )
             else:
                 self._fit_in_batches(engine, fit, X, y, kwargs, key, options, num_samples)
+            self._rows = replace(self._rows, options=options.repeated(X, num_samples))
         return self
 
     def _fit_in_batches(

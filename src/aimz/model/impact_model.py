@@ -30,7 +30,7 @@ from aimz.methods import (
 )
 from aimz.timeseries import BacktestMethods, ForecastMethods, ImpactMethods
 from aimz.types import Kernel
-from aimz.validation import FalsificationMethod, SensitivityMethods
+from aimz.validation import AssuranceMethod, FalsificationMethod, SensitivityMethods
 
 if TYPE_CHECKING:
     import os
@@ -47,6 +47,7 @@ class ImpactModel(
     CounterfactualMethods,
     ForecastMethods,
     FalsificationMethod,
+    AssuranceMethod,
 ):
     """A NumPyro model with its inference and its posterior, for predictions and answers to "what if" questions.
 

@@ -19,6 +19,7 @@ from aimz.output.elpd import import_arviz_stats, leave_one_out, relative_ess
 from aimz.output.impact_trees import ImpactSums, impact_tree, with_placebos
 from aimz.output.labels import Labels
 from aimz.output.lazy_datasets import as_group, open_result
+from aimz.output.rehearsal_texts import placebo_table, recovery_table, rehearsal_text, simulation_dataset
 from aimz.output.result_text import describe_result, register_displays, tree_of
 from aimz.output.scenario_trees import Averages, Contrast, check_by, check_contrast, read_contrast, scenario_tree
 from aimz.output.sensitivity_texts import sensitivity_line, sensitivity_sentences, sensitivity_text
@@ -51,15 +52,19 @@ __all__ = [
     "make_tree",
     "observed_dataset",
     "open_result",
+    "placebo_table",
     "read_contrast",
     "recorded",
+    "recovery_table",
     "register_displays",
+    "rehearsal_text",
     "relative_ess",
     "scenario_tree",
     "sensitivity_line",
     "sensitivity_sentences",
     "sensitivity_text",
     "share_mediated",
+    "simulation_dataset",
     "slope_contrast",
     "slope_tree",
     "stats_dataset",

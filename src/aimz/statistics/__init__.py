@@ -1,5 +1,15 @@
 """Statistics over draws, PSIS-LOO, and groups of rows, in NumPy."""
 
+from aimz.statistics.calibration import (
+    MIN_SIMULATIONS,
+    PlaceboNull,
+    coverage_of,
+    placebo_null,
+    rank_of,
+    shape_of_ranks,
+    uniform_band,
+    uniformity,
+)
 from aimz.statistics.decisions import Utility, allocate, choose, is_affine, search
 from aimz.statistics.draws import (
     Reduction,
@@ -44,6 +54,7 @@ from aimz.statistics.sensitivity import (
 __all__ = [
     "COVERAGE",
     "FAR_LEVERAGE",
+    "MIN_SIMULATIONS",
     "TOLERATED_SHARE",
     "UNSEEN",
     "BenchmarkStrength",
@@ -57,6 +68,7 @@ __all__ = [
     "LeaveOneOut",
     "Moments",
     "Overlap",
+    "PlaceboNull",
     "PredictiveChecks",
     "Reduction",
     "ResidualSums",
@@ -69,6 +81,7 @@ __all__ = [
     "best_by_draw",
     "bounding_factor",
     "choose",
+    "coverage_of",
     "crps",
     "e_value",
     "has_missing",
@@ -81,6 +94,8 @@ __all__ = [
     "missing_code",
     "overlap_of",
     "partial_strengths",
+    "placebo_null",
+    "rank_of",
     "read_ci",
     "read_groups",
     "read_interval",
@@ -89,7 +104,10 @@ __all__ = [
     "reduce_rows",
     "robustness_value",
     "search",
+    "shape_of_ranks",
     "treatment_left",
+    "uniform_band",
+    "uniformity",
     "with_axes",
     "with_nan",
 ]
