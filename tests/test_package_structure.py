@@ -241,7 +241,8 @@ def test_importing_aimz_is_light():
     heavy = {"mlflow", "matplotlib", "pandas", "dask", "xarray", "zarr", "arviz_base", "arviz_stats", "polars", "flax"}
     assert not new & heavy
     third_party = {m for m in new if m not in sys.stdlib_module_names and m.lstrip("_") != "aimz"}
-    assert third_party == set(), third_party
+    # Both are small: 1 ms and some 20 ms, where JAX and NumPyro take a second.
+    assert third_party <= {"narwhals", "safetensors"}, third_party
 
 
 def test_kernel_arguments_with_names_of_parameters_can_be_passed_in_args():

@@ -11,16 +11,14 @@ __all__ = [
 ]
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
+import narwhals as nw
 import numpy as np
 
-if TYPE_CHECKING:
-    import narwhals as nw
-
 _NO_FRAMES = frozenset({"aimz", "builtins", "collections", "jax", "jaxlib", "numpy", "torch", "xarray", "zarr", "h5py"})
-"""Packages that have no data frames, so that :mod:`narwhals` need not be imported to check."""
+"""Packages that have no data frames, whose objects :mod:`narwhals` need not check."""
 
 
 def _may_be_frame(value: object) -> bool:
@@ -28,7 +26,7 @@ def _may_be_frame(value: object) -> bool:
     return module.partition(".")[0] not in _NO_FRAMES and not module.startswith("dask.array")
 
 
-def open_frame(value: Any, name: str) -> "nw.DataFrame[Any] | None":
+def open_frame(value: Any, name: str) -> nw.DataFrame[Any] | None:
     """Return a data frame in memory, or None for anything else.
 
     Raises
@@ -40,8 +38,6 @@ def open_frame(value: Any, name: str) -> "nw.DataFrame[Any] | None":
     """
     if not _may_be_frame(value):
         return None
-    import narwhals as nw
-
     if type(value).__name__ == "RecordBatch" and hasattr(value, "schema"):
         import pyarrow as pa
 
@@ -78,12 +74,10 @@ def open_frame(value: Any, name: str) -> "nw.DataFrame[Any] | None":
     return found if isinstance(found, nw.DataFrame) else None
 
 
-def open_series(value: Any) -> "nw.Series[Any] | None":
+def open_series(value: Any) -> nw.Series[Any] | None:
     """Return a column of a data frame, or None for anything else."""
     if not _may_be_frame(value):
         return None
-    import narwhals as nw
-
     if type(value).__module__.startswith("pyarrow") and hasattr(value, "to_pylist") and hasattr(value, "buffers"):
         import pyarrow as pa
 
@@ -92,7 +86,7 @@ def open_series(value: Any) -> "nw.Series[Any] | None":
     return found if isinstance(found, nw.Series) else None
 
 
-def column_values(series: "nw.Series[Any]", name: str) -> np.ndarray:
+def column_values(series: nw.Series[Any], name: str) -> np.ndarray:
     """Return a column as an array, with NaN for missing values; lists of one length add axes.
 
     Raises
@@ -100,8 +94,6 @@ def column_values(series: "nw.Series[Any]", name: str) -> np.ndarray:
     TypeError
         If the column is not numeric.
     """
-    import narwhals as nw
-
     kind = _non_numeric_kind(series.dtype)
     if kind is not None:
         msg = f"`{name}` must be numeric; got {kind} data. {HOW_TO_ENCODE}"
@@ -146,8 +138,6 @@ HOW_TO_ENCODE = (
 
 def _non_numeric_kind(dtype: Any) -> str | None:
     """Return the kind of a column that has no obvious conversion to numbers; None for a numeric column."""
-    import narwhals as nw
-
     if dtype.is_numeric() or dtype == nw.Boolean or isinstance(dtype, nw.Array | nw.List):
         return None
     known = {
@@ -164,8 +154,6 @@ def _non_numeric_kind(dtype: Any) -> str | None:
 
 def non_numeric_columns(schema: Mapping[str, Any]) -> dict[str, str]:
     """Return the columns that cannot be part of a matrix, with their kinds."""
-    import narwhals as nw
-
     kinds = {n: "lists" if isinstance(d, nw.Array | nw.List) else _non_numeric_kind(d) for n, d in schema.items()}
     return {name: kind for name, kind in kinds.items() if kind is not None}
 

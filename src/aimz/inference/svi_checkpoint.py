@@ -22,6 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors.flax
 from numpyro.infer import SVI
 from numpyro.infer.svi import SVIState
 
@@ -98,9 +99,7 @@ class Checkpoint:
         data = path.read_bytes() if path.is_file() else b""
         if hashlib.sha256(data).hexdigest() != content["sha256"]:
             raise self._damaged(path)
-        from safetensors.flax import load
-
-        arrays = load(data)
+        arrays = safetensors.flax.load(data)
         losses = np.asarray(arrays.pop("losses"))
         return Progress(fill_leaves(template, arrays), losses, content["epochs"], content["ended"])
 
@@ -128,10 +127,8 @@ class Checkpoint:
             self._save(progress)
 
     def _save(self, progress: Progress) -> None:
-        from safetensors.flax import save
-
         arrays = {**leaf_arrays(progress.state), "losses": progress.losses}
-        data = save({name: jnp.asarray(array) for name, array in arrays.items()})
+        data = safetensors.flax.save({name: jnp.asarray(array) for name, array in arrays.items()})
         name = _file_name(progress.epochs)
         put_file(self.directory / name, data)
         index = {

@@ -14,6 +14,8 @@ from typing import Any
 
 import jax  # noqa: F401 (registers bfloat16 and other dtypes with NumPy)
 import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
 
 from aimz.errors import SavedModelError
 from aimz.persistence.files import locked_directory, name_path, put_file, sync
@@ -106,15 +108,12 @@ def write_bundle(path: Path, content: Mapping[str, Any], arrays: Mapping[str, np
 
 def _write_draft(draft: Path, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
     """Write both files of a model to a draft directory and return the name of the file of arrays."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
     stored, views = _as_native(arrays)
     file = draft / "arrays"
     file.touch()
     mode = file.stat().st_mode  # safetensors makes files that only their owner may read
     try:
-        save_file(stored, file)
+        safetensors.numpy.save_file(stored, file)
     except SafetensorError as error:
         code = re.search(r"os error (\d+)", str(error))
         if code is None:
@@ -180,13 +179,10 @@ def _read_arrays(path: Path, content: Mapping[str, Any]) -> dict[str, np.ndarray
     if not is_valid:
         raise damaged(index, f"{name!r} is not a valid name of the file of arrays")
     file = path / name
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     try:
         if file.stat().st_size != size or _sha256(file) != digest:
             raise damaged(file, "its content has changed since it was written")
-        return _from_native(load_file(file), views)
+        return _from_native(safetensors.numpy.load_file(file), views)
     except FileNotFoundError as error:
         raise damaged(file, "it is missing") from error
     except SavedModelError:
