@@ -8,6 +8,7 @@ from aimz.engine.category_arguments import (
     with_counts,
     without_counts,
 )
+from aimz.engine.continuation_checks import check_continued
 from aimz.engine.decompositions import read_decomposition
 from aimz.engine.fingerprint import digests_for, fingerprint_of, known_digests, versions
 from aimz.engine.inputs import InputSource, check_order, open_source
@@ -28,7 +29,7 @@ from aimz.engine.named_outcome import with_outcome
 from aimz.engine.options import StreamingOptions, read_options
 from aimz.engine.outputs import OutputSpec, missing_steps, output_shapes, output_variables
 from aimz.engine.panels import Panel
-from aimz.engine.planning import blocks_per_device, local_mesh, n_devices, plan_request, trace_continued
+from aimz.engine.planning import blocks_per_device, local_mesh, n_devices, plan_request
 from aimz.engine.prepared_call import PredictionSettings, PreparedCall, SharedResampling
 from aimz.engine.request import PredictionRequest
 from aimz.engine.result_directory import CallLocation, ResultDirectory
@@ -91,6 +92,7 @@ __all__ = [
     "add_one",
     "blocks_per_device",
     "check_columns",
+    "check_continued",
     "check_derivatives",
     "check_inputs",
     "check_known",
@@ -143,7 +145,6 @@ __all__ = [
     "share_labels",
     "share_rows",
     "sign_error",
-    "trace_continued",
     "versions",
     "warn_about_missing",
     "warn_about_new_rows",

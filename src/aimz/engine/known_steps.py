@@ -133,12 +133,15 @@ def _continue_fit(
         data = next(iter(site.data)) if site is not None and len(site.data) == 1 else None
         if data in fitted.call.arrays and data not in call.arrays:
             values[name] = fitted.call.arrays[data]
+    _check_outcome(spec, axes, values)
     transposed = {name: (_row_axis(spec[name]), axes[name]) for name in values} if fitted.axis else {}
     for name, (axis, value) in first.items():
-        if axes.get(name) != axis:
+        if axes.get(name) != axis or name not in values:
             msg = f"A condition on `{name}` must be shorter than the site along its steps, axis {axes.get(name)}."
             raise ValueError(msg)
-        known = np.moveaxis(np.asarray(values[name]), (0, 1), transposed.pop(name, (0, 1)))
+        known = np.asarray(values[name])
+        if name in transposed:
+            known = np.moveaxis(known, (0, 1), transposed.pop(name))
         values[name] = np.concatenate([known, np.asarray(value)], axis=axis)
     _check_sites(spec, {name: sites[name] for name in {*kept, *values}})
     arguments = tuple(
@@ -155,6 +158,30 @@ def _continue_fit(
     return KnownSteps(history, {FITTED + n: value for n, value in kept.items()}, given, row_axes, frozenset(kept))
 
 
+def _check_outcome(spec: KernelSpec, axes: Mapping[str, int], values: Mapping[str, Any]) -> None:
+    """Raise if later steps depend on the outcome of the fitted ones, and it is not known."""
+    output = spec.get(spec.param_output)
+    if output is None or output.name not in axes:
+        return
+    along_event = axes[output.name] >= len(output.traced_shape) - output.core_event_dim
+    if not (output.in_control_flow or along_event or spec.descendants([output.name])):
+        return
+    known = values.get(output.name)
+    if known is None:
+        msg = (
+            f"Later steps depend on `{output.name}` in the fitted steps, which `history` does not have. Pass it: "
+            f"`history={{{spec.param_input!r}: X, {output.name!r}: y}}`."
+        )
+        raise ValueError(msg)
+    missing = np.argwhere(np.isnan(np.asarray(known))) if not getattr(known, "is_stored", False) else []
+    if len(missing):
+        msg = (
+            f"Later steps depend on `{output.name}` in the fitted steps, which is NaN {len(missing)} time(s), first in "
+            f"row {missing[0][0]}. Fill these values, or make the latent state alone depend on earlier steps."
+        )
+        raise ValueError(msg)
+
+
 def _axes_along_steps(
     reader: KernelReader, spec: KernelSpec, call: KernelArguments, fitted: FittedSteps
 ) -> dict[str, int]:
@@ -164,13 +191,6 @@ def _axes_along_steps(
         names = [n for n, array in call.arrays.items() if array.ndim > 1 and _has_steps(array, fitted, call)]
         grown = reader.growing_axes(call.arrays, call.static, names, 1)
         return {site.name: grown[site.name] for site in sampled if site.name in grown}
-    if spec.fixed_size:
-        msg = (
-            "`forecast` runs the kernel over the fitted and the later rows together, and this kernel accepts one "
-            "number of rows only, perhaps because it closes over an array of that length. Pass that array as an "
-            "argument."
-        )
-        raise ValueError(msg)
     several = [site.name for site in sampled if len(site.row_axes) > 1]
     if several:
         msg = (

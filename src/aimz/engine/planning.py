@@ -1,6 +1,6 @@
 """Plans a call: by rows if no row depends on another, else by draws; traces, tests and compiles its step."""
 
-__all__ = ["blocks_per_device", "local_mesh", "n_devices", "plan_request", "trace_continued"]
+__all__ = ["blocks_per_device", "local_mesh", "n_devices", "plan_request"]
 
 from dataclasses import replace
 from math import prod
@@ -17,12 +17,11 @@ from aimz.engine.kernel_engine import KernelEngine
 from aimz.engine.layout import InputLayout, RowFeed
 from aimz.engine.output_checks import OutputCheck
 from aimz.engine.outputs import output_shapes
-from aimz.engine.prepared_call import PreparedCall
 from aimz.engine.request import PredictionRequest
 from aimz.engine.row_dependence import RowsInteractError, block_length, check_rows_independent
 from aimz.engine.runner import StepRunner, StepSpec
 from aimz.engine.support_recorder import SupportCheck
-from aimz.errors import KernelValidationError, PerformanceWarning, warn
+from aimz.errors import PerformanceWarning, warn
 from aimz.forward import StreamAxis, TracedStep
 from aimz.kernel import RowUse
 
@@ -55,7 +54,7 @@ def plan_request(engine: KernelEngine, request: PredictionRequest) -> tuple[Pred
     Warns
     -----
     PerformanceWarning
-        If rows depend on one another, so that all rows are computed together.
+        If rows depend on one another, so that the rows of several blocks are computed together.
     """
     by_draws = request.options.shard_axis == "draw"
     if by_draws:
@@ -71,12 +70,13 @@ def plan_request(engine: KernelEngine, request: PredictionRequest) -> tuple[Pred
                 "from all rows as an argument), or compare rows in general with `compare_scenarios`."
             )
             raise ValueError(msg) from None
-        setting = "" if len(request.scenarios) > 1 else " (`shard_axis='draw'`)"
-        warn(
-            f"Kernel `{engine.signature.kernel}` cannot be split along its rows ({reason}), so all rows are computed "
-            f"together, some draws at a time{setting}.",
-            PerformanceWarning,
-        )
+        if not _is_one_block(request):
+            setting = "" if len(request.scenarios) > 1 else " (`shard_axis='draw'`)"
+            warn(
+                f"Kernel `{engine.signature.kernel}` cannot be split along its rows ({reason}), so all rows are "
+                f"computed together, some draws at a time{setting}.",
+                PerformanceWarning,
+            )
     request = request.with_all_rows(engine)
     spec = _step_spec(request, None)
     step = spec.trace(engine.programs, None)
@@ -84,18 +84,10 @@ def plan_request(engine: KernelEngine, request: PredictionRequest) -> tuple[Pred
     return request, _runner(engine, request, spec, step, _plan_draws(request, step, None, batch_size), local_mesh())
 
 
-def trace_continued(engine: KernelEngine, prepared: PreparedCall) -> None:
-    """Trace a call over its known and its later steps, so that errors of the kernel are raised before any work."""
-    try:
-        engine.programs.step("predictive", prepared.plan, InputLayout.of(prepared).one_pass())
-    except KernelValidationError:
-        raise
-    except Exception as error:
-        error.add_note(
-            f"This was raised by kernel `{engine.signature.kernel}` in a run over the fitted and the later steps "
-            "together."
-        )
-        raise
+def _is_one_block(request: PredictionRequest) -> bool:
+    """Return whether all rows would be computed together in any case."""
+    n_obs = request.n_obs
+    return n_obs is not None and all(n_obs <= block_length(one, n_obs) for one in request.scenarios.values())
 
 
 def _continues_rows(request: PredictionRequest) -> bool:

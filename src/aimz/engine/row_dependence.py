@@ -71,7 +71,7 @@ def warn_about_new_rows(engine: KernelEngine, calls: Iterable[PreparedCall], n_o
         if meaning is not None:
             warn(
                 f"Rows depend on one another in kernel `{engine.signature.kernel}` ({found}), and these are not the "
-                f"fitted rows. {meaning}",
+                f"fitted rows. {meaning}{'' if meaning in _OF_ALL_ROWS else _HOW_TO_CONTINUE}",
                 OutputWarning,
             )
             return
@@ -121,6 +121,7 @@ def _find_dependence(engine: KernelEngine, prepared: PreparedCall, n_obs: int | 
     return "it computes with the numbers of the rows in its plate" if use.uses_global_index else None
 
 
+_HOW_TO_CONTINUE = " If they follow the fitted rows, call `model.forecast`, which continues from these."
 _STATE = "A recursion starts again at the first of them. Pass the last state, or the history, as an argument."
 _NUMBERS = "They are numbered from 0 again. Pass the number or the time of each row as an argument."
 _COUNT = "The number of rows of this call is used. Pass the number of the fitted rows as an argument."
@@ -128,6 +129,10 @@ _SELECTED = (
     "Rows are looked up among the rows of this call. Pass the values of the fitted rows (the history, say) as an "
     "argument."
 )
+_MEANS = "Means are computed over the rows of this call. Pass the means of the fitted rows as arguments."
+_COMPARED = "Only rows of this call are compared. Pass the fitted rows as an argument."
+_OF_ALL_ROWS = (_MEANS, _COMPARED)
+"""Meanings of kernels in which rows have no order, so that no series is continued."""
 _MEANINGS = (
     (
         "joint distribution",
@@ -140,14 +145,14 @@ _MEANINGS = (
     ("selects, splits or extends its rows", _SELECTED),
     (
         "reduces over rows",
-        "Means are computed over the rows of this call. Pass the means of the fitted rows as arguments.",
+        _MEANS,
     ),
     ("counts the rows", _NUMBERS),
     ("numbers of the rows", _NUMBERS),
     ("makes an array that depends on the number of rows", _NUMBERS),
     ("computes with the number of rows", _COUNT),
     ("depends on the number of rows", _COUNT),
-    ("compares rows", "Only rows of this call are compared. Pass the fitted rows as an argument."),
+    ("compares rows", _COMPARED),
     ("scan", _STATE),
     ("moves values between rows", _STATE),
     ("loops over the rows", _STATE),

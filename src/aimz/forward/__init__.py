@@ -1,5 +1,6 @@
 """Compiled passes of a kernel: (posterior draws, rows) -> predictive draws or log densities."""
 
+from aimz.forward.causality import changed_by_later_steps
 from aimz.forward.compilation import CompiledPrograms, TracedStep, worlds_key
 from aimz.forward.derivatives import Derivative, Lever
 from aimz.forward.history import FITTED, History
@@ -28,6 +29,7 @@ __all__ = [
     "StreamAxis",
     "TracedStep",
     "World",
+    "changed_by_later_steps",
     "map_over_draws",
     "tile_rows",
     "worlds_key",

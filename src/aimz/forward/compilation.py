@@ -87,6 +87,8 @@ class CompiledPrograms:
         self._cuts = LRUCache[dict[str, frozenset[DerivativeCut]]]()
         self.row_dependences = LRUCache[str | None]()
         """Dependence of rows on one another in words, or None, by kind of call."""
+        self.changed_sites = LRUCache[str | None]()
+        """A site that later steps change in the fitted ones, or None, by step of a forecast."""
 
     def run(
         self,

@@ -62,8 +62,7 @@ class History:
         prefixes = {}
         for name, (axis, size) in self.sites.items():
             if name in known:
-                axes = self.transposed.get(name)
-                first = known[name] if axes is None else jnp.moveaxis(known[name], (0, 1), axes)
+                first = self.known(name, known[name])
                 own[name] = jnp.concatenate([first, own[name]], axis=axis) if name in own else first
                 if own[name].shape[axis] < size + self.n_steps:
                     prefixes[name] = axis
@@ -71,6 +70,11 @@ class History:
                 changes[name] = partial(self._set_last, name, own.pop(name))
         joined = {name: jnp.concatenate([known[name], arguments[name]], axis=self.axis) for name in self.arguments}
         return Extended({**arguments, **joined}, own, changes, prefixes)
+
+    def known(self, name: str, value: Any) -> Any:
+        """Return the values of known steps of a site with the axes of the site."""
+        axes = self.transposed.get(name)
+        return value if axes is None else jnp.moveaxis(value, (0, 1), axes)
 
     def last(self, name: str, value: jax.Array) -> jax.Array:
         """Return the steps of this call of the result of a site."""

@@ -15,12 +15,12 @@ from aimz.engine import (
     PredictionRequest,
     PredictionSettings,
     StreamingOptions,
+    check_continued,
     check_known,
     depends_on_rows,
     open_source,
     read_kind,
     read_options,
-    trace_continued,
     warn_about_substitution,
     with_outcome,
 )
@@ -186,7 +186,7 @@ class ForecastMethods(RequestMethods):
         else:
             settings = replace(settings, fitted_steps=FittedSteps(axis, n_steps, fitted))
             prepared = self._engine.prepare(call, settings)
-            trace_continued(self._engine, prepared)
+            check_continued(self._engine, prepared)
         warn_about_substitution(prepared, self.kernel_spec)
         self._check_prepared(source, prepared)
         return self._request("forecast", source, {None: call}, {None: prepared}, options)
@@ -194,7 +194,13 @@ class ForecastMethods(RequestMethods):
     def _fitted_steps(self, history: Mapping[str, Any] | None) -> KernelArguments:
         """Return the arguments of the fitted steps, with the outcome if it is known."""
         if history is None:
-            rows = self._rows.require("forecast")
+            rows = self._rows
+            if rows.missing:
+                msg = (
+                    f"`forecast` continues the rows of the fit, and the model has none in memory: {rows.missing}. Pass "
+                    f"`history={{{self.param_input!r}: X, {self.param_output!r}: y}}` with the rows of the fit."
+                )
+                raise TypeError(msg)
             X, y, arguments = rows.X, rows.y, dict(rows.arguments)
         else:
             X, y, arguments = fitted_arguments(history, self.param_input, self.param_output)

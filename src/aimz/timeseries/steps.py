@@ -10,6 +10,7 @@ import numpy as np
 
 from aimz.data import KernelArguments, is_array, is_plain_range
 from aimz.engine import KernelEngine
+from aimz.errors import KernelValidationError
 
 
 def fitted_arguments(history: Any, param_input: str, param_output: str) -> tuple[Any, Any, dict[str, Any]]:
@@ -36,10 +37,17 @@ def step_axis(engine: KernelEngine, fitted: KernelArguments, X: Any) -> int:
 
     Raises
     ------
-    ValueError
-        If the shape of ``X`` fits neither.
+    KernelValidationError
+        If the kernel accepts one number of rows only.
     """
     before = fitted.arrays[engine.signature.param_input].shape
+    if engine.read_spec(fitted).fixed_size:
+        msg = (
+            f"`forecast` runs kernel `{engine.signature.kernel}` over the fitted and the later steps together, and it "
+            f"accepts {before[0]} rows only, perhaps because it closes over an array of that length. Pass that array "
+            "as an argument of the kernel."
+        )
+        raise KernelValidationError(msg)
     if len(before) < 2 or not is_array(X) or np.ndim(X) != len(before):
         return 0
     later = np.shape(X)
