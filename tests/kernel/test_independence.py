@@ -836,10 +836,14 @@ def test_scores_of_independent_rows(kernel):
 
 
 def test_warning_contains_kernel_and_reason():
-    """The warning contains the kernel and the reason, and is issued once."""
+    """The warning contains the kernel and the reason, and is issued once, if the rows are more than one block."""
+    rows = np.resize(X, (1100, *X.shape[1:]))
     model = new_model(gaussian_process, {"b": np.ones(2, np.float32)})
     with pytest.warns(UserWarning, match="`gaussian_process` cannot be split along its rows .*one joint distribution"):
-        model.predict(X[:20], store="memory", progress=False)
+        model.predict(rows, store="memory", progress=False)
     model = new_model(computing(lambda X, b: b * X[:, 0] / X.shape[0]), B)
     with pytest.warns(UserWarning, match=r"cannot be split along its rows \(it computes with the number of rows"):
+        model.predict(rows, store="memory", progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         model.predict(X[:20], store="memory", progress=False)

@@ -358,8 +358,7 @@ def test_statistics_of_an_iterable_whose_rows_mix(store, tmp_path):
     case, model = shared("gaussian_process")
     draws = model.predict(case.X, **MEMORY)
     where = {"store": store, **({"output_dir": tmp_path} if store == "persistent" else {})}
-    with pytest.warns(UserWarning, match="cannot be split along its rows"):
-        found = model.predict(padded_batches({"X": case.X}, 25), **{**MEMORY, **where}, statistics=ASKED)
+    found = model.predict(padded_batches({"X": case.X}, 25), **{**MEMORY, **where}, statistics=ASKED)
     check(found, draws)
 
 

@@ -169,10 +169,7 @@ def test_dependent_rows_are_not_padded(new_model, loaded):
     X = np.array([0.0, 1.0, 5.0])
     served = loaded(new_model(importable_kernels.centred), draws, input_example=X)
     meaning = "Means are computed over the rows of this call"
-    with (
-        pytest.warns(UserWarning, match="cannot be split along its rows"),
-        pytest.warns(UserWarning, match=meaning),
-    ):
+    with pytest.warns(UserWarning, match=meaning):
         answer = served.predict(X)
     assert np.allclose(answer["mean"], 1.5 * (X - 2.0), atol=5 * 1.2 / np.sqrt(300))
     with pytest.warns(UserWarning, match=meaning):

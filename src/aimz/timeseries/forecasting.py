@@ -209,5 +209,5 @@ class ForecastMethods(RequestMethods):
         scored = history is None or y is not None or engine.outcome is not None
         call = source.arguments(engine, arguments, y, scored=scored)
         if history is None:
-            self._rows.check_unchanged(self._observed, call)
+            self._rows.check_unchanged(self._observed, call.without(self.param_output))
         return call
