@@ -6,10 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
 from numpyro.contrib.control_flow import scan
 from statsmodels.tsa.statespace.structural import UnobservedComponents
 
+from aimz import ImpactModel, OutputWarning
 from stream_helpers import KEY, new_model
 
 T, H, S = 24, 5, 3000
@@ -145,7 +147,10 @@ WALKS = {
 }
 
 
-@pytest.mark.parametrize("name", WALKS)
+SLOW = ("Gaussian process", "linear state space", "plate along time")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in WALKS])
 def test_structures_along_time_are_continued(name):
     """All kernels are the same random walk, with variance k + 0.25 after k steps."""
     kernel, posterior = WALKS[name]
@@ -209,6 +214,104 @@ def test_kernels_without_states_are_predicted():
     assert_close(found.values[0], 2.0 * (T + np.arange(H)), 0.5)
 
 
+def linspace(X, y=None):
+    slope = numpyro.sample("slope", dist.Normal())
+    numpyro.sample("y", dist.Normal(slope * jnp.linspace(0.0, 1.0, X.shape[0]), 0.5), obs=y)
+
+
+def closes_over_rows(X, y=None):
+    level = numpyro.sample("level", dist.Normal().expand([T]))
+    numpyro.sample("y", dist.Normal(level + X, 0.5), obs=y)
+
+
+def heavy_tails(X, y=None):
+    level = numpyro.sample("level", dist.MultivariateStudentT(5.0, jnp.zeros(X.shape[0]), jnp.eye(X.shape[0])))
+    numpyro.sample("y", dist.Normal(level, 0.5), obs=y)
+
+
+def with_promotion(X, promotion, y=None):
+    level = numpyro.sample("level", dist.GaussianRandomWalk(1.0, num_steps=X.shape[0]))
+    numpyro.sample("y", dist.Normal(level + promotion, 0.5), obs=y)
+
+
+AR = {"phi": np.full(2, 0.8), "b": np.ones(2)}
+ONE = {"level": LEVEL[:2]}
+ERRORS = {
+    "time scaled by the number of steps": (
+        linspace,
+        {"slope": np.ones(2)},
+        {},
+        "`y` of kernel `linspace` has",
+    ),
+    "one number of rows": (closes_over_rows, ONE, {}, "accepts 24 rows only"),
+    "no draws": (walk, {"other": np.ones(2)}, {}, "continues the fitted values of `level`, and the posterior has no"),
+    "other rows": (walk, {"level": LEVEL[:2, :9]}, {}, r"`level` have shape \(9,\), and the fitted steps need \(24,\)"),
+    "unknown joint distribution": (heavy_tails, ONE, {}, "along an event axis of MultivariateStudentT. Write it as"),
+    "later values of an argument": (
+        with_promotion,
+        ONE,
+        {"history": {**HISTORY, "promotion": np.ones(T)}},
+        "needs the values of `promotion` in the later steps",
+    ),
+    "unknown outcome": (autoregressive, AR, {"history": {"X": np.zeros(T)}}, "Later steps depend on `y` in the fitted"),
+    "outcome with NaN": (
+        autoregressive,
+        AR,
+        {"history": {"X": np.zeros(T), "y": np.append(np.zeros(T - 1), np.nan)}},
+        r"which is NaN 1 time\(s\), first in row 23",
+    ),
+    "no rows": (walk, ONE, {"history": None}, r"Pass `history=\{'X': X, 'y': y\}` with the rows of the fit"),
+    "no input": (walk, ONE, {"history": {"y": [1.0]}}, r"`history` must map names .* got \['y'\]"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Draws of `other`")
+@pytest.mark.parametrize("name", ERRORS)
+def test_series_that_cannot_be_continued_raise(name):
+    kernel, posterior, options, text = ERRORS[name]
+    model = new_model(kernel, posterior)
+    key = model.rng_key
+    with pytest.raises((ValueError, TypeError), match=text):
+        model.forecast(np.zeros(H), **{"history": HISTORY, "progress": False, **options})
+    assert model.rng_key == key
+
+
+def test_dates_label_later_steps_and_must_follow():
+    days = pd.date_range("2025-01-01", periods=T + H, name="day")
+    frame = pd.DataFrame({"x": np.zeros(T + H)}, index=days)
+    model = new_model(lambda X, y=None: walk(X[:, 0], y), {"level": LEVEL[:2]})
+    history = {"X": frame[:T], "y": np.zeros(T)}
+    found = model.forecast(frame[T:], history=history, **MEMORY)["predictions"]["y"]
+    assert list(found.indexes[found.dims[-1]]) == list(days[T:])
+    with pytest.raises(ValueError, match=r"must follow the fitted rows, which end at Timestamp.*; 2 row\(s\) do not"):
+        model.forecast(frame[T - 2 :], history=history, **MEMORY)
+
+
+def test_new_rows_of_a_series_point_to_forecast():
+    model = new_model(walk, {"level": LEVEL[:2]})
+    with (
+        pytest.warns(OutputWarning, match="`level` are resampled"),
+        pytest.warns(OutputWarning, match=r"begins at its prior.*If they follow .*, call `model.forecast`"),
+    ):
+        found = model.predict_on_batch(np.zeros(H), in_sample=False, rng_key=KEY)["predictions"]["y"]
+    assert abs(float(found.mean())) < 10  # the last fitted value is 70
+
+
+def test_condition_on_the_fitted_outcome_continues_states():
+    """`predict` with the fitted rows and their outcome is the forecast, and effects are 0 in the given steps."""
+    model = new_model(walk, {"level": LEVEL})
+    rows = {"condition": {"y": HISTORY["y"]}, "in_sample": False}
+    found = model.predict(np.zeros(T + H), **rows, **MEMORY)["predictions"]["y"].values[0]
+    assert (found[:, :T] == 0).all()
+    assert_close(found[:, T:], LAST, np.sqrt(AHEAD + 0.25))
+    arms = {str(x): {"intervention": {"X": x}, **rows} for x in (0.0, 1.0)}
+    effect = model.compare_scenarios(arms, baseline="0.0", X=np.zeros(T + H), progress=False)["effect"]["y"]
+    np.testing.assert_allclose(effect.values, H / (T + H), rtol=1e-5)
+    for length, text in ((T + 1, "has 25 steps, and the posterior of `level`"), (T + H + 1, "has 30 entries")):
+        with pytest.raises(ValueError, match=text):
+            model.predict(np.zeros(T + H), condition={"y": np.zeros(length)}, in_sample=False, **MEMORY)
+
+
 def many_series(X, y=None):
     n_series = X.shape[0]
 
@@ -243,3 +346,21 @@ def test_many_series_are_forecast_in_blocks(series):
     options = {**MEMORY, "history": history, "batch_size": 300}
     some = model.forecast(ahead, statistics=("mean",), **options)["predictions"]["y"]
     np.testing.assert_allclose(some.values[0], found.values[0].mean(0), rtol=2e-6)
+
+
+def test_labels_of_steps_go_on():
+    days = pd.date_range("2025-01-01", periods=T)
+    labels = {"dims": {"y": ["series", "day"], "level": ["series", "day"]}, "coords": {"day": days}}
+    model = ImpactModel(_series_of_walks, 0, **labels).set_posterior_sample({"level": np.zeros((2, 3, T))})
+    history = {"X": np.zeros((3, T)), "y": np.zeros((3, T))}
+    tree = model.forecast(np.zeros((3, H)), history=history, **MEMORY)
+    assert list(tree["predictions"].indexes["day"]) == list(pd.date_range(days[-1], periods=H + 1)[1:])
+    assert list(tree["posterior"].indexes["day"]) == list(days)
+    with pytest.raises(ValueError, match=r"later steps of the same series have shape \(3, 'n_steps'\)"):
+        model.forecast(np.zeros((4, H)), history=history, **MEMORY)
+
+
+def _series_of_walks(X, y=None):
+    with numpyro.plate("series", X.shape[0]):
+        level = numpyro.sample("level", dist.GaussianRandomWalk(1.0, num_steps=X.shape[1]))
+        numpyro.sample("y", dist.Normal(level, 0.5).to_event(1), obs=y)

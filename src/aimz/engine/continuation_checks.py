@@ -16,7 +16,7 @@ _SERIES = 4
 
 
 def check_continued(engine: KernelEngine, prepared: PreparedCall) -> None:
-    """Trace a forecast over the fitted and the later steps, and check that the fitted steps are those of the fit.
+    """Trace a forecast over the fitted and the later steps, and check that the fitted steps keep their values.
 
     Raises
     ------

@@ -90,7 +90,7 @@ def read_known_steps(
                 raise ValueError(msg)
     values = {FITTED + name: value for name, (_, value) in first.items()}
     return KnownSteps(
-        History(0, axis, sites=sites),
+        History(0, axis, sites=sites, given={name: value.shape[at] for name, (at, value) in first.items()}),
         {FITTED + name: value for name, value in kept.items()},
         values,
         _row_axes(spec, [*first, *kept]) if axis else {},

@@ -105,6 +105,8 @@ class PreparedCall:
     """First new entry and size of each plate that has more entries than the posterior, by site."""
     acts: ResolvedIntervention = field(default_factory=ResolvedIntervention)
     """The intervention."""
+    step_labels: Mapping[str, Any] = field(default_factory=dict)
+    """Labels of the later steps of series, by dimension."""
 
     @property
     def intervened_arguments(self) -> frozenset[str]:

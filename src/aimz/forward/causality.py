@@ -28,8 +28,8 @@ def changed_by_later_steps(
 ) -> str | None:
     """Return a site that has another value, or density, in the fitted steps if later steps follow; None if none has.
 
-    The inputs are those of one draw. A kernel that scales time by the number of steps, or centers by an average over
-    them, is not the kernel that was fitted once there are more steps.
+    The inputs have the values of one draw. A kernel that scales time by the number of steps, or centers by an average
+    over them, is not the kernel that was fitted once there are more steps.
     """
     history = plan.history
     assert history is not None

@@ -39,12 +39,14 @@ class History:
     """Axis along the steps and its length in this call, by site."""
     transposed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Axes along the rows and the steps of a site whose known values have them as axes 0 and 1."""
+    given: Mapping[str, int] = field(default_factory=dict)
+    """Number of known steps among the steps of the call, by site in a condition."""
 
     @property
     def key(self) -> Hashable:
         """A key that is equal for equal histories."""
-        sites = tuple(sorted(self.sites.items())), tuple(sorted(self.transposed.items()))
-        return self.n_steps, self.axis, self.arguments, sites
+        parts = (tuple(sorted(part.items())) for part in (self.sites, self.transposed, self.given))
+        return self.n_steps, self.axis, self.arguments, *parts
 
     def n_rows(self, n_obs: int) -> int:
         """Return the number of rows of a run for ``n_obs`` rows of the call."""
@@ -75,6 +77,13 @@ class History:
         """Return the values of known steps of a site with the axes of the site."""
         axes = self.transposed.get(name)
         return value if axes is None else jnp.moveaxis(value, (0, 1), axes)
+
+    def with_given(self, name: str, mean: jax.Array, value: jax.Array) -> jax.Array:
+        """Return the expected value of a site, with its values in the steps in which a condition has them."""
+        if name not in self.given:
+            return mean
+        first = lax.slice_in_dim(value, 0, self.given[name], axis=self.sites[name][0])
+        return lax.dynamic_update_slice(mean, first.astype(mean.dtype), (0,) * mean.ndim)
 
     def last(self, name: str, value: jax.Array) -> jax.Array:
         """Return the steps of this call of the result of a site."""

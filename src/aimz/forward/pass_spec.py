@@ -116,7 +116,8 @@ class PassSpec:
     def read(self, found: Mapping[str, Message], name: str, read: Callable[[Message], Any]) -> Any:
         """Return the result of a return site."""
         if name in self.expected:
-            return _expected(found, name)
+            mean = _expected(found, name)
+            return mean if self.history is None else self.history.with_given(name, mean, found[name]["value"])
         if not self.factors and not self.marks_unseen:
             return read(found[name])
         terms = [found[name], *(found[factor] for factor in self.factors)]

@@ -328,7 +328,7 @@ def _check_shape(site: Site, shape: tuple[int, ...], free_axes: Iterable[int] = 
             f"input; got {('n_draws', *shape)}. Pass an input like the one the model was fitted on (as many "
             "columns, the same kernel arguments), or set matching draws with `set_posterior_sample`. Only a plate "
             "outside of a `scan` may have more entries than in the posterior (new groups, which are drawn), and none "
-            "may have fewer."
+            "may have fewer. For later steps of fitted series, call `forecast`."
         )
         raise ValueError(msg)
 

@@ -67,6 +67,7 @@ class ResultBuilder:
     def _labels_of(self, prepared: PreparedCall) -> Any:
         """Return the labels of a call, including its row and column labels."""
         labels = self._labels(prepared.columns, prepared.call.index, prepared.groups)
+        labels = replace(labels, coords={**labels.coords, **prepared.step_labels})
         plates = {plate for entries in prepared.new_entries.values() for plate in entries}
         return labels.with_new_entries(prepared.spec, plates, prepared.call.n_obs) if plates else labels
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from aimz.data import KernelArguments
+from aimz.data import KernelArguments, axis_labels
 from aimz.distributed import collective_call
 from aimz.engine import (
     FittedSteps,
     PredictionRequest,
     PredictionSettings,
+    PreparedCall,
     StreamingOptions,
     check_continued,
     check_known,
@@ -25,7 +26,7 @@ from aimz.engine import (
     with_outcome,
 )
 from aimz.methods import RequestMethods, on_snapshot, optional_key
-from aimz.timeseries.steps import check_follows, fitted_arguments, step_axis, with_fitted
+from aimz.timeseries.steps import check_follows, fitted_arguments, later_labels, step_axis, with_fitted, without_steps
 from aimz.types import EffectKind, Intervention, StatisticsLike
 
 if TYPE_CHECKING:
@@ -163,8 +164,7 @@ class ForecastMethods(RequestMethods):
         posterior = self._fitted("forecast")
         fitted = self._fitted_steps(history)
         axis = step_axis(self._engine, fitted, X)
-        self._engine = self._engine.copy()  # of a snapshot of the model
-        self._engine.row_shape = None if axis else self._engine.row_shape
+        self._engine = without_steps(self._engine) if axis else self._engine  # of a snapshot of the model
         kwargs = with_fitted(self._engine, fitted, kwargs, X, axis)
         source, call = self._read_arguments(X, kwargs, options, in_sample=False)
         check_known(call, self._engine.categories)
@@ -187,9 +187,25 @@ class ForecastMethods(RequestMethods):
             settings = replace(settings, fitted_steps=FittedSteps(axis, n_steps, fitted))
             prepared = self._engine.prepare(call, settings)
             check_continued(self._engine, prepared)
+        prepared = self._with_step_labels(prepared, X)
         warn_about_substitution(prepared, self.kernel_spec)
         self._check_prepared(source, prepared)
         return self._request("forecast", source, {None: call}, {None: prepared}, options)
+
+    def _with_step_labels(self, prepared: PreparedCall, X: Any) -> PreparedCall:
+        """Label the later steps of series: with the labels of the input, or as the user's labels go on."""
+        history = prepared.plan.history
+        if history is None or history.axis == 0:
+            return prepared
+        own = X.indexes.get(X.dims[1]) if axis_labels(X) else getattr(X, "columns", None)
+        coords, labels = self._results.dims_and_coords[1] or {}, {}
+        for name, dims in self._results.axes_of(prepared).items():
+            if name in history.sites:
+                axis, size = history.sites[name]
+                same = own is not None and len(own) == size
+                found = own if same else later_labels(coords.get(dims[axis]), history.n_steps, size)
+                labels[dims[axis]] = found.astype(str) if found.dtype == object else found
+        return replace(prepared, step_labels=labels)
 
     def _fitted_steps(self, history: Mapping[str, Any] | None) -> KernelArguments:
         """Return the arguments of the fitted steps, with the outcome if it is known."""

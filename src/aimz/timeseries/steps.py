@@ -1,6 +1,6 @@
 """Fitted steps and the steps that follow them: axes, arguments and labels."""
 
-__all__ = ["check_follows", "fitted_arguments", "step_axis", "with_fitted"]
+__all__ = ["check_follows", "fitted_arguments", "later_labels", "step_axis", "with_fitted", "without_steps"]
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from aimz.data import KernelArguments, is_array, is_plain_range
+from aimz.data import KernelArguments, is_plain_range
 from aimz.engine import KernelEngine
 from aimz.errors import KernelValidationError
 
@@ -48,9 +48,9 @@ def step_axis(engine: KernelEngine, fitted: KernelArguments, X: Any) -> int:
             "as an argument of the kernel."
         )
         raise KernelValidationError(msg)
-    if len(before) < 2 or not is_array(X) or np.ndim(X) != len(before):
+    later = tuple(getattr(X, "shape", ()))
+    if len(before) < 2 or len(later) != len(before):
         return 0
-    later = np.shape(X)
     may_be_rows, may_be_steps = later[1:] == before[1:], later[0] == before[0] and later[2:] == before[2:]
     if may_be_steps:
         names = [name for name, a in fitted.arrays.items() if a.ndim > 1 and a.shape[1] == before[1]]
@@ -59,9 +59,42 @@ def step_axis(engine: KernelEngine, fitted: KernelArguments, X: Any) -> int:
         spec = engine.reader.read(fitted.arrays, fitted.static)
         if may_be_rows and may_be_steps:  # both fit: the axis along which latents have values decides
             may_be_rows = not any(name in grown for name in spec.latent_sites)
-    if may_be_steps and not may_be_rows:
-        return 1
-    return 0
+    if not hasattr(X, "columns") and not (may_be_rows or may_be_steps):
+        msg = (
+            f"The fitted input has shape {before}, and the later one {later}. Later rows have shape "
+            f"{('n_steps', *before[1:])}; later steps of the same series have shape "
+            f"{(before[0], 'n_steps', *before[2:])}, if the output has an axis along them. Pass one of these."
+        )
+        raise ValueError(msg)
+    return int(may_be_steps and not may_be_rows)
+
+
+def without_steps(engine: KernelEngine) -> KernelEngine:
+    """Return an engine that accepts other steps of the fitted series than the fitted ones."""
+    engine = engine.copy()
+    engine.row_shape, engine.tables, engine.columns = None, {}, None
+    engine.axes = {
+        name: tuple((dim, None if i == 1 else labels) for i, (dim, labels) in enumerate(axes))
+        for name, axes in engine.axes.items()
+    }
+    return engine
+
+
+def later_labels(known: Any, n_steps: int, n_later: int) -> Any:
+    """Return labels of later steps: labels that continue ``known`` if these are evenly spaced, else numbers."""
+    import pandas as pd
+
+    labels = None if known is None or len(known) != n_steps or n_steps < 3 else pd.Index(known)
+    if isinstance(labels, pd.DatetimeIndex):
+        freq = labels.freq or pd.infer_freq(labels)
+        return (
+            pd.RangeIndex(n_steps, n_steps + n_later)
+            if freq is None
+            else pd.date_range(labels[-1], periods=n_later + 1, freq=freq)[1:]
+        )
+    if labels is not None and labels.dtype.kind in "if" and len({*np.diff(labels)}) == 1:
+        return labels[-1] + (labels[1] - labels[0]) * np.arange(1, n_later + 1)
+    return pd.RangeIndex(n_steps, n_steps + n_later)
 
 
 def with_fitted(
