@@ -275,4 +275,7 @@ def test_kernel_arguments_with_names_of_parameters_can_be_passed_in_args():
             question |= {"values", "weights"}
             further["rehearse"] = question | {"kind", "parameters", "permute", "within"}
             further["assurance"] = question | {"alternative", "probability", "threshold"}
+            confounder = {"covariates", "inference", "outcome", "treatment"}
+            further |= {"with_confounder": confounder | {"strength"}}
+            further |= {"refit_with_confounder": confounder | {"effect_options", "fit_options", "strengths"}}
             assert given <= METHOD_PARAMETERS | RESERVED_PARAMETERS | further.get(name, set()), name

@@ -4,6 +4,13 @@ from aimz.kernel.abduction import Abduction
 from aimz.kernel.as_in import AsIn, as_in
 from aimz.kernel.caching import LRUCache, freeze
 from aimz.kernel.conditioning import check_conditioned, read_condition
+from aimz.kernel.confounded_kernel import (
+    HIDDEN_CAUSE,
+    HiddenCause,
+    TreatmentModel,
+    can_shift,
+    confounded_kernel,
+)
 from aimz.kernel.counterfactual import CounterfactualHandler
 from aimz.kernel.derivative_paths import DerivativeCut, derivative_cuts
 from aimz.kernel.draw_values import DrawnArgument, DrawValues
@@ -35,6 +42,7 @@ __all__ = [
     "COLUMNS",
     "DRAWN",
     "EXPECTED",
+    "HIDDEN_CAUSE",
     "OBSERVED",
     "RESIDUALS",
     "VALUE",
@@ -49,6 +57,7 @@ __all__ = [
     "DerivativeCut",
     "DrawValues",
     "DrawnArgument",
+    "HiddenCause",
     "IndexCheck",
     "IndexChecks",
     "InputColumns",
@@ -65,11 +74,14 @@ __all__ = [
     "Scored",
     "Site",
     "Substitution",
+    "TreatmentModel",
     "ValueSource",
     "as_in",
+    "can_shift",
     "check_conditioned",
     "check_draws",
     "check_mediators",
+    "confounded_kernel",
     "count_parameters",
     "derivative_cuts",
     "digest_program",

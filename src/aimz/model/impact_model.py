@@ -30,7 +30,7 @@ from aimz.methods import (
 )
 from aimz.timeseries import BacktestMethods, ForecastMethods, ImpactMethods
 from aimz.types import Kernel
-from aimz.validation import AssuranceMethod, FalsificationMethod, SensitivityMethods
+from aimz.validation import AssuranceMethod, ConfoundingMethods, FalsificationMethod
 
 if TYPE_CHECKING:
     import os
@@ -43,7 +43,7 @@ class ImpactModel(
     CheckingMethods,
     ScoringMethods,
     DecisionMethod,
-    SensitivityMethods,
+    ConfoundingMethods,
     CounterfactualMethods,
     ForecastMethods,
     FalsificationMethod,

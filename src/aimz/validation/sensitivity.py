@@ -1,6 +1,6 @@
 """The method of ``ImpactModel`` that compares an effect with hidden common causes."""
 
-__all__ = ["SensitivityMethods"]
+__all__ = ["SensitivityMethods", "check_outcome"]
 
 import json
 from collections.abc import Iterable, Mapping
@@ -154,14 +154,19 @@ class SensitivityMethods(MediationMethods):
         """
         key = optional_key(rng_key)
         options = read_options(batch_size=batch_size, store="memory", progress=progress, client=client)
-        options_given = {"effect": effect, "treatment": treatment, "outcome": outcome, "scale": scale}
+        options_given: dict[str, object] = {
+            "effect": effect,
+            "treatment": treatment,
+            "outcome": outcome,
+            "scale": scale,
+        }
         options_given |= {"benchmark": tuple(benchmark) or None, "covariates": covariates}
         self._engine.signature.check_unambiguous(options_given, args or (), "sensitivity")
         posterior = self._fitted("sensitivity")
-        _check_outcome(outcome, self.param_output)
-        table, source, call = self._open_observed(X, y, self._merged(kwargs, args))
+        check_outcome(outcome, self.param_output)
+        table, source, call = self._open_observed(X, y, self._merged(kwargs, args), "sensitivity")
         spec = self._engine.read_spec(call)
-        scale = _read_scale(scale, spec, benchmark)
+        on = _read_scale(scale, spec, benchmark)
         columns = read_covariates(
             self._engine,
             spec,
@@ -171,29 +176,31 @@ class SensitivityMethods(MediationMethods):
             benchmark=benchmark,
             lookups=self._lookups(spec, call),
         )
-        draws, unit = None if effect is None else _draws_of(effect, self.param_output, scale, posterior.n_draws), 1.0
-        if effect is not None and scale == "difference":
+        draws, unit = None if effect is None else _draws_of(effect, self.param_output, on, posterior.n_draws), 1.0
+        if effect is not None and on == "difference":
             unit = _unit_of(effect, treatment)
         in_sample = True if X is None else None
         found = self._residual_sums(columns, call, source, table, in_sample=in_sample, key=key, options=options)
-        about = (treatment, self.param_output, scale, columns.names, found.sums.n, posterior.num_chains)
-        if scale == "ratio":
+        about = (treatment, self.param_output, on, columns.names, found.sums.n, posterior.num_chains)
+        if on == "ratio":
             ratio = draws if draws is not None else _check_draws(found.after / found.before, posterior.n_draws)
             return SensitivityResult(*about, ratio=ratio)
         draws = draws if draws is not None else _check_draws(found.after - found.before, posterior.n_draws)
         bias = partial_strengths(found.moments, found.sums, draws / unit, columns.benchmarks)
         return SensitivityResult(*about, unit=unit, strengths=bias)
 
-    def _open_observed(self, X: Any, y: Any, given: dict[str, Any]) -> tuple[Any, InputSource, KernelArguments]:
+    def _open_observed(
+        self, X: Any, y: Any, given: dict[str, Any], method: str
+    ) -> tuple[Any, InputSource, KernelArguments]:
         """Return the rows with their outcome as a table, as a source and as arguments; by default of the fit."""
-        fitted, now = X is None, {*given, *(() if y is None else (self.param_output,))}
+        fitted, now = X is None, set(given)
         if fitted:
-            rows = self._rows.require("sensitivity")
+            rows = self._rows.require(method)
             X, y, given = rows.X, rows.y if y is None else y, {**rows.arguments, **given}
         table = open_chunked_table(X, self._engine.parameters) or X
         source, call = self._open_evidence(table, y, given)
         if fitted:
-            self._rows.check_unchanged(self._observed, call, now)
+            self._rows.check_unchanged(self._observed, call.without(self.param_output), now)
         return table, source, call
 
     def _lookups(self, spec: KernelSpec, call: KernelArguments) -> dict[str, dict[int | None, int]]:
@@ -267,7 +274,7 @@ class SensitivityMethods(MediationMethods):
         return _Sums(rows.moments, sums, expected.get("before", expected[OBSERVED]), expected["after"])
 
 
-def _check_outcome(outcome: Any, output: str) -> None:
+def check_outcome(outcome: Any, output: str) -> None:
     """Raise if the outcome is not the output of the kernel."""
     if outcome not in (None, output):
         msg = (
@@ -345,13 +352,13 @@ def _unit_of(effect: EffectResult, treatment: str) -> float:
         If it changes something else, or not by a known number.
     """
     attrs = effect.tree["effect"].attrs
-    scenarios = dict(json.loads(attrs["interventions"]))
+    scenarios: dict[str, dict[str, Any]] = json.loads(attrs["interventions"])
     before = scenarios.pop(attrs["baseline"], {})
-    after = next(iter(scenarios.values()), {})
+    after: dict[str, Any] = next(iter(scenarios.values()), {})
     if set(before) | set(after) == {treatment}:
         if not before and after[treatment] == f"callable {add_one.__name__}":
             return 1.0
-        change = [one.get(treatment) for one in (after, before)]
+        change: list[Any] = [one.get(treatment) for one in (after, before)]
         if all(isinstance(one, Real) for one in change) and change[0] != change[1]:
             return float(change[0]) - float(change[1])
     msg = (
