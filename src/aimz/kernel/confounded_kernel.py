@@ -47,7 +47,7 @@ class TreatmentModel:
     binary: bool
 
     def sample(self, arguments: Mapping[str, Any], plate: Callable[[], Any], shift: jax.Array) -> None:
-        """Observe the treatment, given the covariates and ``shift``, in units of the treatment or log odds."""
+        """Add the site of the treatment, given the covariates and ``shift``, in units of the treatment or log odds."""
         intercept = numpyro.sample(f"{HIDDEN_CAUSE}_intercept", dist.Normal(0.0, _WIDE))
         linear = intercept
         if self.columns:
@@ -116,7 +116,7 @@ class _Shift(Messenger):
         self._shifts = shifts
 
     def process_message(self, msg: dict[str, Any]) -> None:
-        """Shift the distribution of a site."""
+        """Set the shifted distribution of a site."""
         if msg["type"] == "sample" and msg["name"] in self._shifts:
             msg["fn"] = _shifted(msg["fn"], self._shifts[msg["name"]])
 

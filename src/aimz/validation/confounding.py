@@ -188,7 +188,7 @@ class ConfoundingMethods(SensitivityMethods):
         args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> ConfoundedGrid:
-        """Refit the kernel with hidden common causes of several strengths, and return the effect under each.
+        """Fit the kernel with hidden common causes of several strengths, and return the effect under each.
 
         Parameters
         ----------
@@ -240,7 +240,7 @@ class ConfoundingMethods(SensitivityMethods):
         for pair in pairs:
             model: Any = self.with_confounder(**about, strength=pair, X=X, y=y, args=given)
             model.fit(X, y, args=given, **{"progress": False, **(fit_options or {})})
-            with warnings.catch_warnings():  # the rows are those of the fit
+            with warnings.catch_warnings():  # the rows are the fitted ones
                 warnings.filterwarnings("ignore", "Local latent site", OutputWarning)
                 effect = model.effect(treatment, **{"progress": False, **(effect_options or {})})
             draws = effect.tree["effect"].to_dataset()[self.param_output]
