@@ -1,4 +1,7 @@
-"""Compare the time of slopes and support with comparisons of two scenarios, and their memory at two numbers of rows.
+"""Compare the time of slopes and support with other calls, and their memory at two numbers of rows.
+
+Times are relative to a comparison of two scenarios. The time of slopes is also given relative to one scenario, which is the
+average of the expected output alone (the goal is at most 3), and to this average written in JAX for this kernel.
 
 All results are ratios within one run: calls alternate, and medians are compared.
 
@@ -13,6 +16,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -39,6 +44,19 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+@jax.jit
+def mean_of_block(a: jax.Array, b: jax.Array, X: jax.Array) -> jax.Array:
+    """Return the sum of the expected output over the rows of a block, for each draw."""
+    return jax.vmap(lambda a, b: jax.nn.sigmoid(a + X @ b).sum())(a, b)
+
+
+def mean_alone(draws: Any, X: np.ndarray, block: int = 4096) -> np.ndarray:
+    """Return the average of the expected output over rows, for each draw, some blocks of rows at a time."""
+    a, b = (jnp.asarray(draws[name]) for name in ("a", "b"))
+    sums = [mean_of_block(a, b, X[i : i + block]) for i in range(0, len(X) - len(X) % block, block)]
+    return np.sum([np.asarray(one, float) for one in sums], axis=0) / len(X)
+
+
 def main() -> None:
     """Print ratios of times, and the growth of memory."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -59,8 +77,10 @@ def main() -> None:
             model.fit_on_batch(frame, outcome, num_steps=2, num_samples=n_draws, progress=False)
         given: dict[str, Any] = {"X": frame, "progress": False}
         scenarios = {"low": {"intervention": {"price": 1.0}}, "high": {"intervention": {"price": 2.0}}}
+        rows = frame.to_numpy()
         calls: dict[str, Callable[[], Any]] = {
             "two scenarios": lambda: model.compare_scenarios(scenarios, baseline="low", **given),  # noqa: B023
+            "plain JAX": lambda: mean_alone(model.posterior, rows),  # noqa: B023
             "slopes": lambda: model.slopes("price", **given),  # noqa: B023
             "support": lambda: model.support(intervention={"price": 2.0}, X=frame),  # noqa: B023
         }
@@ -74,6 +94,8 @@ def main() -> None:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         ratios = ", ".join(f"{name} {time / medians['two scenarios']:.2f}" for name, time in medians.items())
         print(f"{n_obs:>10,} rows x {n_draws} draws: {ratios} (two scenarios: {medians['two scenarios']:.2f} s)")
+        mean, plain = (medians["slopes"] / medians[name] for name in ("two scenarios", "plain JAX"))
+        print(f"{'':>10} slopes against one scenario: {2 * mean:.2f}; against its mean in plain JAX: {plain:.2f}")
         print(f"{'':>10} largest memory of the process: {memory:,.0f} MiB")
 
 

@@ -73,6 +73,14 @@ def test_counterfactuals(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+def test_slopes(tmp_path):
+    printed = run(str(ROOT / "benchmarks" / "slopes.py"), "--quick", cwd=tmp_path)
+    assert "20,000 rows x 50 draws: two scenarios 1.00" in printed
+    assert "slopes against one scenario" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_effects(tmp_path):
     benchmark = str(ROOT / "benchmarks" / "effects.py")
     printed = run(benchmark, "--quick", "--only", "growth,scenarios", cwd=tmp_path)

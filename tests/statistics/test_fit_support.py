@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
+from scipy import stats
 
 from aimz.statistics import FitSupport
+from aimz.statistics.fit_support import Moments, left_out
 
 ROWS = np.random.default_rng(0).normal(size=(50_000, 3)) * [1.0, 10.0, 0.1] + [0.0, 5.0, 0.0]
 SHOP = np.arange(50_000) % 4
@@ -40,3 +43,31 @@ def test_description_is_independent_of_pieces(ranges, size):
     assert not found.pending
     # No row of the fit is far from the others by more than chance: (1 + z'z) / n, with a chi-squared variable z'z.
     np.testing.assert_allclose(found.far, (1 + 13.3) / 50_000, rtol=0.15)
+
+
+def test_leverage_is_the_diagonal_of_the_hat_matrix_of_statsmodels():
+    rows = ROWS[:400] * [1.0, 1.0, 30.0]
+    moments = Moments.of(rows)
+    influence = sm.OLS(rows[:, 0] + SHOP[:400], sm.add_constant(rows)).fit().get_influence()
+    np.testing.assert_allclose(moments.leverage(rows), influence.hat_matrix_diag, rtol=1e-8)
+    # The leverage in the model without a row is that of a new row.
+    others = sm.OLS(rows[1:, 0], sm.add_constant(rows[1:])).fit()
+    new = sm.add_constant(rows)[0] @ others.normalized_cov_params @ sm.add_constant(rows)[0]
+    np.testing.assert_allclose(left_out(moments.leverage(rows[:1])), new, rtol=1e-8)
+    np.testing.assert_allclose(Moments.of(rows[1:]).leverage(rows[:1]), new, rtol=1e-8)
+
+
+def test_leverage_of_gaussian_rows_is_chi_squared():
+    """n h - 1 of a row of a Gaussian with p columns is chi-squared with p degrees of freedom, for large n."""
+    mixed = ROWS @ np.array([[1.0, 0.5, 0.0], [0.0, 0.1, 2.0], [3.0, 0.0, 1.0]])
+    fit = FitSupport.of({"X": mixed}, {})
+    fit.add({"X": mixed[:40_000]})
+    found = fit.finished()
+    scaled = 40_000 * found.moments.leverage(mixed[40_000:]) - 1
+    assert stats.kstest(scaled, stats.chi2(3).cdf).pvalue > 1e-3
+    far = stats.chi2(3).ppf(0.99)
+    np.testing.assert_allclose(40_000 * found.far - 1, far, rtol=0.1)
+    # A shift of all columns by 2 standard deviations in one direction is non-central chi-squared.
+    shift = 2 * np.linalg.cholesky(np.cov(mixed.T))[:, 0]
+    share = (found.moments.leverage(mixed[40_000:] + shift) > 1.5 * found.far).mean()
+    assert share == pytest.approx(stats.ncx2(3, 4).sf(1.5 * far), abs=0.01)
