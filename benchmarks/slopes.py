@@ -1,7 +1,7 @@
 """Compare the time of slopes and support with other calls, and their memory at two numbers of rows.
 
-Times are relative to a comparison of two scenarios. The time of slopes is also given relative to one scenario, which is the
-average of the expected output alone (the goal is at most 3), and to this average written in JAX for this kernel.
+Times are relative to a comparison of two scenarios. The time of slopes is also given relative to one scenario, which is
+the average of the expected output alone (the goal is at most 3), and to this average written in JAX for this kernel.
 
 All results are ratios within one run: calls alternate, and medians are compared.
 
