@@ -41,6 +41,7 @@ PACKAGES = [
     "stream",
     "output",
     "plots",
+    "report",
     "inference",
     "engine",
     "distributed",

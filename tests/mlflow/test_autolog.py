@@ -106,9 +106,10 @@ def test_autolog_mcmc(store, customers):
         random.key(0),
         MCMC(NUTS(importable_kernels.shop), num_warmup=20, num_samples=25, progress_bar=False),
     )
-    flavor.autolog(log_models=False, log_datasets=False)
+    flavor.autolog(log_models=False, log_datasets=False, log_reports=True)
     model.fit_on_batch(customers, progress=False)
     run = last_run(store)
+    assert "report.html" in {file.path for file in store.list_artifacts(run.info.run_id)}
     params = run.data.params
     assert (params["inference"], params["sampler"], params["num_warmup"]) == ("MCMC", "NUTS", "20")
     assert (params["num_samples"], params["n_draws"]) == ("25", "25")

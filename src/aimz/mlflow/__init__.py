@@ -18,6 +18,7 @@ from aimz.mlflow.autolog import autolog
 from aimz.mlflow.flavor import _load_pyfunc as _load_pyfunc  # loader of the pyfunc flavor
 from aimz.mlflow.flavor import load_model, log_model, save_model
 from aimz.mlflow.requirements import get_default_conda_env, get_default_pip_requirements
+from aimz.mlflow.run_logging import log_report
 
 __all__ = [
     "autolog",
@@ -25,5 +26,6 @@ __all__ = [
     "get_default_pip_requirements",
     "load_model",
     "log_model",
+    "log_report",
     "save_model",
 ]

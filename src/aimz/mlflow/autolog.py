@@ -29,6 +29,7 @@ def autolog(
     silent: bool = False,
     registered_model_name: str | None = None,
     extra_tags: dict[str, str] | None = None,
+    log_reports: bool = False,
 ) -> None:
     """Log every fit: :meth:`ImpactModel.fit` and :meth:`ImpactModel.fit_on_batch`.
 
@@ -62,6 +63,8 @@ def autolog(
         Name under which each model is registered, as its next version.
     extra_tags : dict, optional
         Tags of the runs that are created.
+    log_reports : bool
+        Whether to log a report of each fit, ``report.html``, as :func:`log_report` does.
 
     Examples
     --------
@@ -71,7 +74,7 @@ def autolog(
     """
     # MLflow stores these arguments; they are read when a fit is logged.
     del log_input_examples, log_model_signatures, log_models, log_datasets, registered_model_name
-    del disable, exclusive, disable_for_unsupported_versions, silent
+    del disable, exclusive, disable_for_unsupported_versions, silent, log_reports
     for name in _METHODS:
         safe_patch(FLAVOR_NAME, ImpactModel, name, _fit_and_log, manage_run=True, extra_tags=extra_tags)
 
@@ -93,6 +96,8 @@ def _fit_and_log(original: Callable[..., Any], model: ImpactModel, *args: Any, *
     _try("the results of the fit", run_logging.log_results, model)
     _try("the figures", run_logging.log_figures, model)
     _try("the table of the posterior", run_logging.log_posterior, model)
+    if get_autologging_config(FLAVOR_NAME, "log_reports", default_value=False):
+        _try("the report", run_logging.log_report, model)
     if _option("log_models"):
         _try("the model", _log_model, model, arguments)
     return result

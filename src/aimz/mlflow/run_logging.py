@@ -8,6 +8,7 @@ __all__ = [
     "log_figures",
     "log_losses",
     "log_posterior",
+    "log_report",
     "log_results",
     "log_source",
     "n_steps",
@@ -15,10 +16,12 @@ __all__ = [
 ]
 
 import inspect
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -213,6 +216,37 @@ def log_posterior(model: ImpactModel) -> None:
         return
     tree = xr.DataTree.from_dict({"posterior": posterior[small]})
     mlflow.log_text(arviz_stats.summary(tree, round_to="none").to_csv(), "posterior.csv")
+
+
+def log_report(model: ImpactModel, *, artifact_file: str = "report.html", **options: Any) -> None:
+    """Write the report of a model and log it as an artifact of the active run, or of a new one.
+
+    Parameters
+    ----------
+    model : ImpactModel
+        Fitted model.
+    artifact_file : str
+        Path of the report among the artifacts of the run.
+    **options
+        Options of :meth:`ImpactModel.report`, such as ``effect="mail"``.
+
+    Examples
+    --------
+    >>> import tempfile, mlflow, jax.numpy as jnp, numpyro, numpyro.distributions as dist
+    >>> from aimz import ImpactModel
+    >>> import aimz.mlflow
+    >>> def kernel(X, y=None):
+    ...     b = numpyro.sample("b", dist.Normal(0.0, 5.0))
+    ...     with numpyro.plate("obs", X.shape[0]):
+    ...         numpyro.sample("y", dist.Normal(b * X, 1.0), obs=y)
+    >>> model = ImpactModel(kernel, 0).set_posterior_sample({"b": jnp.ones(100)})
+    >>> mlflow.set_tracking_uri(f"sqlite:///{tempfile.mkdtemp()}/runs.db")
+    >>> with mlflow.start_run() as run:
+    ...     aimz.mlflow.log_report(model)
+    """
+    with tempfile.TemporaryDirectory(prefix="aimz-") as directory:
+        page = model.report(Path(directory) / "report.html", **options)
+        mlflow.log_text(page.read_text(encoding="utf-8"), artifact_file)
 
 
 def log_dataset(model: ImpactModel, arguments: Mapping[str, Any]) -> None:

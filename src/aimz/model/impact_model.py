@@ -30,7 +30,7 @@ from aimz.methods import (
 )
 from aimz.timeseries import BacktestMethods, ForecastMethods, ImpactMethods
 from aimz.types import Kernel
-from aimz.validation import AssuranceMethod, ConfoundingMethods, FalsificationMethod
+from aimz.validation import AssuranceMethod, ConfoundingMethods, FalsificationMethod, ReportMethods
 
 if TYPE_CHECKING:
     import os
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 class ImpactModel(
     ImpactMethods,
     BacktestMethods,
+    ReportMethods,
     FittingMethods,
     CheckingMethods,
     ScoringMethods,

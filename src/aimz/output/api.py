@@ -23,7 +23,7 @@ from aimz.output.rehearsal_texts import placebo_table, recovery_table, rehearsal
 from aimz.output.result_text import describe_result, register_displays, tree_of
 from aimz.output.scenario_trees import Averages, Contrast, check_by, check_contrast, read_contrast, scenario_tree
 from aimz.output.sensitivity_texts import sensitivity_line, sensitivity_sentences, sensitivity_text
-from aimz.output.sentences import in_words
+from aimz.output.sentences import format_table, in_words
 from aimz.output.slope_trees import slope_contrast, slope_tree
 from aimz.output.summaries import summary
 
@@ -44,6 +44,7 @@ __all__ = [
     "difference_of_arrays",
     "draws_dataset",
     "effect_text",
+    "format_table",
     "group_template",
     "impact_tree",
     "import_arviz_stats",

@@ -7,6 +7,7 @@ from aimz.validation.falsification_result import FalsificationResult
 from aimz.validation.identification_result import IdentificationResult
 from aimz.validation.planning_studies import AssuranceMethod
 from aimz.validation.rehearsal_result import AssuranceResult, RehearsalResult
+from aimz.validation.report import ReportMethods
 from aimz.validation.sensitivity_result import SensitivityResult
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "FalsificationResult",
     "IdentificationResult",
     "RehearsalResult",
+    "ReportMethods",
     "SensitivityResult",
 ]
