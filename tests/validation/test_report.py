@@ -124,7 +124,7 @@ def test_first_screen_has_the_answer_and_missing_checks(written):
     assert "Is it the causal effect?: Under the given graph, the kernel computes the effect of mail on spent" in first
     assert "Do the priors decide the answer?: call model.prior_sensitivity()" in first
     assert f"Does the analysis recover known effects?: Of 20 rehearsals {SCRIPT} 19 found it." in first
-    assert "Could a hidden common cause explain it?:" in first
+    assert "Could a hidden common cause explain it?: To explain away the whole effect, a hidden common cause" in first
     assert first.index("Expected spent") < first.index("Checked") < first.index("Not checked")
 
 

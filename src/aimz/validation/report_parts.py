@@ -35,7 +35,7 @@ CALLS = {
 }
 
 
-class ReportParts(CheckingMethods, IdentificationMethods, SensitivityMethods):
+class ReportParts(CheckingMethods, SensitivityMethods, IdentificationMethods):
     """Sections of a report that are computed from the model."""
 
     def _description(self) -> dict[str, Any]:
