@@ -334,3 +334,25 @@ def test_site_inside_a_scan_cannot_be_taken():
         model_of(kernel, unused=np.zeros(3)).compare_scenarios(
             scenarios, baseline="a", X=np.ones((3, 2)), in_sample=False, progress=False
         )
+
+
+def test_column_that_does_not_affect_a_common_cause_of_mediator_and_outcome():
+    """Columns of the input are separate causes: `income` descends from the age, not from the treatment."""
+
+    def kernel(X, y=None):
+        b = numpyro.sample("b", dist.Normal())
+        with numpyro.plate("person", X.shape[0]):
+            income = numpyro.sample("income", dist.Normal(X[:, 1]))
+            visits = numpyro.sample("visits", dist.Normal(b * X[:, 0] + income))
+            numpyro.sample("y", dist.Normal(3.0 * visits + 0.5 * X[:, 0] + income), obs=y)
+
+    model = ImpactModel(kernel, random.key(0), MCMC(NUTS(kernel), num_warmup=1, num_samples=1))
+    model.set_posterior_sample({"b": np.full(4, 2.0)})
+    rows = pd.DataFrame({"campaign": np.ones(8), "age": np.arange(8.0)})
+    options = {"X": rows, "progress": False}
+    found = model.decompose({"campaign": (0, 1)}, "visits", **options)["effect"]["y"].mean(("chain", "draw"))
+    assert found.to_series().to_dict() == pytest.approx({"total": 6.5, "direct": 0.5, "indirect": 6.0}, abs=1e-4)
+    with pytest.raises(ValueError, match="`income` descends from the treatment, and affects a mediator"):
+        model.decompose({"age": (0, 1)}, "visits", **options)
+    with pytest.raises(ValueError, match="does not depend on the treatment"):
+        model.decompose({"campaign": (0, 1)}, "income", **options)

@@ -1,6 +1,7 @@
 """The graph of a kernel, and whether its effects are identified under the user's graph."""
 
 import pickle
+from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -14,6 +15,7 @@ from aimz import ImpactModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:Local latent site")
 
+NHEFS = Path(__file__).resolve().parents[3] / "shared" / "data" / "nhefs.csv"
 ROWS = np.linspace(-1.0, 1.0, 6).astype("float32")
 DATA = pd.DataFrame({"campaign": ROWS, "demand": ROWS**2, "price": ROWS[::-1]})
 
@@ -211,3 +213,28 @@ def test_parameters_are_no_common_causes():
             numpyro.sample("y", dist.Normal(taken + X, scale), obs=y)
 
     assert ImpactModel(kernel, 0).identify("taken", graph="X -> taken -> y; X -> y", X=ROWS, args={"dose": ROWS}).ok
+
+
+@pytest.mark.skipif(not NHEFS.exists(), reason="needs nhefs.csv of CausalPy")
+def test_standardized_effect_of_quitting_smoking():
+    """Weight gained by quitting smoking is 3.5 kg (Hernan and Robins, What If, program 13.3)."""
+    rows = pd.read_csv(NHEFS)
+    X, y = rows.drop(columns="outcome"), rows["outcome"].to_numpy()
+    names = list(X)
+
+    def gain(X, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 100.0).expand([len(names) + 2]).to_event(1))
+        crossed = X[:, names.index("trt")] * X[:, names.index("smokeintensity")]
+        with numpyro.plate("person", X.shape[0]):
+            numpyro.sample("y", dist.Normal(b[0] + X @ b[1:-1] + b[-1] * crossed), obs=y)
+
+    design = np.column_stack([np.ones(len(X)), X, X["trt"] * X["smokeintensity"]])
+    coefficients = np.linalg.lstsq(design, y, rcond=None)[0]
+    model = ImpactModel(gain, 0).set_posterior_sample({"b": np.tile(coefficients.astype("float32"), (4, 1))})
+    others = "; ".join(f'"{name}" -> {{trt y}}' for name in names if name != "trt")
+    found = model.identify("trt", graph=f"trt -> y; {others}", X=X)
+    assert found.ok
+    assert set(found.adjusted) == {*names} - {"trt"}
+    effect = model.effect("trt", X=X, progress=False)
+    assert float(effect.draws.mean()) == pytest.approx(3.517, abs=5e-4)
+    assert effect.tree["effect"].attrs["identified"] == "yes, under the given graph"

@@ -3,10 +3,11 @@
 __all__ = ["Decomposition", "read_decomposition"]
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aimz.data import KernelArguments
+from aimz.engine.kernel_engine import KernelEngine
 from aimz.kernel import AsIn, KernelSpec, check_mediators, induced_confounders
 
 _REFERENCE, _TREATED, _CROSSED = "reference", "treated", "crossed"
@@ -28,7 +29,7 @@ class Decomposition:
 
 
 def read_decomposition(
-    treatment: Any, through: Any, kind: Any, call: KernelArguments, spec: KernelSpec, outcome: str
+    treatment: Any, through: Any, kind: Any, call: KernelArguments, engine: KernelEngine
 ) -> Decomposition:
     """Return the scenarios of a decomposition.
 
@@ -39,8 +40,9 @@ def read_decomposition(
     """
     low, high = _read_treatment(treatment)
     mediators = _read_mediators(through, kind)
-    # A column is a part of the input, and the graph has the input as a whole.
-    names = [name if name in spec or name not in call.columns else spec.param_input for name in map(str, low)]
+    names, spec, outcome = [*map(str, low)], engine.read_spec(call), engine.signature.param_output
+    if any(name in call.columns and name not in spec for name in names):
+        spec = _with_columns(spec, call, engine)
     check_mediators(spec, names, mediators, outcome)
     if kind == "controlled":
         held = dict(through)
@@ -71,6 +73,19 @@ def read_decomposition(
         _LAWS[1]: high,
     }
     return Decomposition(scenarios, paths, mediators)
+
+
+def _with_columns(spec: KernelSpec, call: KernelArguments, engine: KernelEngine) -> KernelSpec:
+    """Return the structure of the kernel with the columns of the input in place of the input."""
+    reaching, param_input = engine.reader.columns_of_sites(call.arrays, call.static), spec.param_input
+    columns = {site: {call.columns[i] for i in numbers} for site, numbers in reaching.items()}
+    sites = [
+        replace(site, parents=site.parents - {param_input} | columns.get(site.name, set()))
+        if param_input in site.parents
+        else site
+        for site in spec.sites
+    ]
+    return replace(spec, sites=tuple(sites))
 
 
 def _read_treatment(treatment: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -106,10 +121,9 @@ def _check_identified(spec: KernelSpec, treatment: list[str], through: tuple[str
     """Raise if a random site that descends from the treatment confounds mediators and outcome."""
     found = induced_confounders(spec, treatment, through, outcome)
     if found:
-        of_input = f" (all columns of `{spec.param_input}` count as one)" if spec.param_input in treatment else ""
         msg = (
             f"Natural effects through {', '.join(f'`{name}`' for name in through)} cannot be identified: "
-            f"{', '.join(f'`{name}`' for name in found)} descends from the treatment{of_input}, and affects a mediator "
+            f"{', '.join(f'`{name}`' for name in found)} descends from the treatment, and affects a mediator "
             f"and `{outcome}` on separate paths. Use `kind='interventional'`, or name it as a mediator, too: "
             f"`through={[*through, *found]}`."
         )

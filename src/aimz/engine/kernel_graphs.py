@@ -39,7 +39,7 @@ def kernel_graph_of(engine: KernelEngine, call: KernelArguments | None = None) -
     reaching: Mapping[str, frozenset[int]] = {}
     if len(columns) > 1 and (call is not None or not example.left_out):
         static = example.static if call is None else call.static
-        reaching = engine.reader.columns_of_sites(example.arrays, static)
+        reaching = engine.reader.columns_of_sites(example.arrays, static)  # type: ignore[arg-type]
     numbers = [*example.static, *example.left_out]
     return read_kernel_graph(spec, list(example.arrays), numbers, columns, reaching, engine.outcome)
 
@@ -54,7 +54,7 @@ def _with_data(spec: KernelSpec, example: KernelSpec) -> KernelSpec:
 def _columns(engine: KernelEngine, example: AbstractCall, call: KernelArguments | None) -> tuple[str, ...]:
     """Return the names of the columns of a two-dimensional input; empty if it is one variable."""
     name = engine.signature.param_input
-    shape = example.arrays[name].shape if name in example.arrays else ()
+    shape: tuple[int, ...] = example.arrays[name].shape if name in example.arrays else ()
     if len(shape) != 2:
         return ()
     names = call.columns if call is not None and call.columns else engine.tables.get(name, ())

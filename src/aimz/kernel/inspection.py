@@ -52,7 +52,7 @@ class KernelReader:
 
         return self._columns.get((names, _call_key(arrays, static)), read)
 
-    def columns_of_sites(self, arrays: Abstract, static: Mapping[str, object]) -> dict[str, frozenset[int]]:
+    def columns_of_sites(self, arrays: Arrays, static: Mapping[str, object]) -> dict[str, frozenset[int]]:
         """Return the columns of a two-dimensional input that each site depends on directly."""
 
         def read() -> dict[str, frozenset[int]]:

@@ -117,7 +117,7 @@ class MediationMethods(EffectMethod):
         options = read_options(batch_size=batch_size, store="memory", progress=progress, client=client)
         self._fitted("decompose")
         observed, source, call = self._open_rows(X, args, "decompose")
-        plan = read_decomposition(treatment, through, kind, call, self._engine.read_spec(call), self.param_output)
+        plan = read_decomposition(treatment, through, kind, call, self._engine)
         tree = self._compare(
             {name: observed | {"intervention": acts} for name, acts in plan.scenarios.items()},
             dict.fromkeys(plan.scenarios, source),

@@ -247,13 +247,13 @@ def _tested(
     adjusted = iter(holm([one.p_value for one in found if one is not None]))
     tests = []
     for (one, other, given), result in zip(implied, found, strict=True):
-        names = (one, other, tuple(sorted(given)))
+        pair = (one, other, tuple(sorted(given)))
         if result is None:
-            tests.append(ImpliedIndependence(*names, np.nan, np.nan, np.nan, "not tested"))
+            tests.append(ImpliedIndependence(*pair, np.nan, np.nan, np.nan, "not tested"))
             continue
         p_value = next(adjusted)
         verdict = "rejected" if p_value < alpha else "not rejected"
-        tests.append(ImpliedIndependence(*names, result.correlation, result.p_value, p_value, verdict))
+        tests.append(ImpliedIndependence(*pair, result.correlation, result.p_value, p_value, verdict))
 
     def violations(names: Mapping[str, str]) -> int:
         renamed = [(names[one], names[other], frozenset(names[n] for n in given)) for one, other, given in implied]
