@@ -13,7 +13,7 @@ from numpyro.contrib.control_flow import scan
 
 from aimz import ImpactModel
 
-pytestmark = pytest.mark.filterwarnings("ignore:Local latent site")
+pytestmark = pytest.mark.filterwarnings("ignore:.*local latent site")
 
 NHEFS = Path(__file__).resolve().parents[3] / "shared" / "data" / "nhefs.csv"
 ROWS = np.linspace(-1.0, 1.0, 6).astype("float32")

@@ -16,7 +16,7 @@ from numpyro.infer import MCMC, NUTS, Predictive
 from aimz import ImpactModel
 from aimz.utils.data import ArrayDataset, ArrayLoader
 
-pytestmark = pytest.mark.filterwarnings("ignore:Site.s. `price` are not in the posterior")
+pytestmark = pytest.mark.filterwarnings("ignore:.*`price`, which are not in the posterior")
 
 C, D, N = 2, 5, 1500
 RNG = np.random.default_rng(3)

@@ -244,7 +244,7 @@ def kernel_with_draws(X, price, y=None):
         ("through_g", "is drawn .* by comparing random numbers"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:Site")
+@pytest.mark.filterwarnings("ignore:The answer|Intervals")
 def test_draws_without_a_derivative_are_rejected(site, message):
     model = model_of(kernel_with_draws, B)
     with pytest.raises(ValueError, match=message) as error:
