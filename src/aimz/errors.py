@@ -88,11 +88,13 @@ def warn(message: str, category: type[AimzWarning]) -> None:
     while frame is not None and frame.f_code.co_filename.startswith(_HERE):
         issued = getattr(frame.f_locals.get("self"), "_issued_warnings", issued)
         frame = frame.f_back
-    if issued is not None and frame is not None and _is_shown_once(message, category, frame):
-        if (message, category) in issued:
-            return
+    if issued is None or frame is None or not _is_shown_once(message, category, frame):
+        warnings.warn(message, category, skip_file_prefixes=(_HERE,))
+    elif (message, category) not in issued:
         issued.add((message, category))
-    warnings.warn(message, category, skip_file_prefixes=(_HERE,))
+        # Without a registry, since the same line may call another model.
+        place = frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__")
+        warnings.warn_explicit(message, category, *place)
 
 
 def _is_shown_once(message: str, category: type[Warning], frame: FrameType) -> bool:
