@@ -9,6 +9,7 @@ import numpyro.distributions as dist
 import pandas as pd
 import pytest
 from numpyro.contrib.control_flow import scan
+from numpyro.infer import Predictive
 from statsmodels.tsa.statespace.structural import UnobservedComponents
 
 from aimz import ImpactModel, OutputWarning
@@ -63,6 +64,10 @@ def test_local_level_agrees_with_statsmodels():
     np.testing.assert_allclose(exact[:3], [1.1612, 1.1993, 1.2363], atol=6e-5)
     assert_close(found["y"].values[0], ahead.predicted_mean, exact)
     assert_close(found["mu"].values[0], ahead.predicted_mean, np.sqrt(exact**2 - 1))
+    theirs = Predictive(local_level, {"first": u[:, 0], "level": u @ lower.T})(KEY, np.zeros(n + h))["mu"][:, n:]
+    assert_close(
+        np.asarray(theirs), ahead.predicted_mean, np.sqrt(exact**2 - 1)
+    )  # NumPyro, in the same standard errors
     total = found["y"].values[0].sum(1)  # periods are dependent: 4.187 if they were not
     assert_close(total[:, None], ahead.predicted_mean.sum(), 8.396)
 
