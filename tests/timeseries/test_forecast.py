@@ -67,7 +67,7 @@ def test_local_level_agrees_with_statsmodels():
     theirs = Predictive(local_level, {"first": u[:, 0], "level": u @ lower.T})(KEY, np.zeros(n + h))["mu"][:, n:]
     assert_close(
         np.asarray(theirs), ahead.predicted_mean, np.sqrt(exact**2 - 1)
-    )  # NumPyro, in the same standard errors
+    )  # of NumPyro
     total = found["y"].values[0].sum(1)  # periods are dependent: 4.187 if they were not
     assert_close(total[:, None], ahead.predicted_mean.sum(), 8.396)
 
