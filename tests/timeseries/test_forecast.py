@@ -65,9 +65,7 @@ def test_local_level_agrees_with_statsmodels():
     assert_close(found["y"].values[0], ahead.predicted_mean, exact)
     assert_close(found["mu"].values[0], ahead.predicted_mean, np.sqrt(exact**2 - 1))
     theirs = Predictive(local_level, {"first": u[:, 0], "level": u @ lower.T})(KEY, np.zeros(n + h))["mu"][:, n:]
-    assert_close(
-        np.asarray(theirs), ahead.predicted_mean, np.sqrt(exact**2 - 1)
-    )  # of NumPyro
+    assert_close(np.asarray(theirs), ahead.predicted_mean, np.sqrt(exact**2 - 1))  # of NumPyro
     total = found["y"].values[0].sum(1)  # periods are dependent: 4.187 if they were not
     assert_close(total[:, None], ahead.predicted_mean.sum(), 8.396)
 
