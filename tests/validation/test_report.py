@@ -142,6 +142,7 @@ def test_sections_have_the_numbers_of_their_methods(model, written):
     assert "def kernel(X, mail, spent=None):" in text
 
 
+@pytest.mark.slow
 def test_report_keeps_the_key_and_is_reproducible(model, written, tmp_path):
     assert random.key_data(model.rng_key).tolist() == written[1]
     first, second = (model.report(tmp_path / "a.html", effect="mail").read_text() for _ in range(2))
@@ -163,6 +164,15 @@ def test_model_without_rows_reports_what_is_not_known(tmp_path):
     assert "Does the model look like the data?: " in page.text
     assert page.text.count("Not run: ") >= 7
     assert not page.all("img")
+
+
+def test_options_that_are_wrong_raise(model, tmp_path):
+    path = tmp_path / "report.html"
+    with pytest.raises(ValueError, match="must name sites, arguments of the kernel or columns"):
+        model.report(path, effect="mail", graph="wealth -> spent")
+    with pytest.raises(ValueError, match="`sensitivity` needs the effect of one treatment"):
+        model.report(path, sensitivity=True)
+    assert not path.exists()
 
 
 def test_failed_checks_are_next_to_the_answer(model, tmp_path):

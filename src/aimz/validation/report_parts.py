@@ -75,19 +75,18 @@ class ReportParts(CheckingMethods, SensitivityMethods, IdentificationMethods):
 
     def _graph_section(self, effect: Any, graph: Any) -> Section:
         """Return the section on the causal graph, compared with the kernel if only the graph is given."""
-        found, reason, treatment = graph, CALLS["graph"], treatment_of(effect)
+        found, treatment = graph, treatment_of(effect)
         if not isinstance(graph, IdentificationResult):
             found = None
-            if (graph is not None or self.causal_graph is not None) and treatment is not None:
-                try:
-                    found = self.identify(treatment, graph=graph)
-                except (KernelValidationError, *UNAVAILABLE) as error:
-                    reason = str(error)
+            if graph is not None:
+                found = self.identify(_required(treatment, "graph"), graph=graph)
+            elif self.causal_graph is not None and treatment is not None:
+                found = self.identify(treatment)
         drawing = None
         if found is not None and self.causal_graph is not None:
             drawing = drawn_graph(self.causal_graph, treatment, self.param_output, "The causal graph that was given.")
         title = "Is it the causal effect?"
-        return result_section("graph", title, found, reason, () if drawing is None else (drawing,))
+        return result_section("graph", title, found, CALLS["graph"], () if drawing is None else (drawing,))
 
     def _inference_facts(self) -> list[tuple[str, str]]:
         """Return facts about the inference."""
@@ -166,15 +165,12 @@ class ReportParts(CheckingMethods, SensitivityMethods, IdentificationMethods):
 
     def _sensitivity_section(self, effect: Any, found: Any, X: Any, y: Any, args: Mapping[str, Any] | None) -> Section:
         """Return the section on hidden common causes, computed for the treatment of the effect if asked for."""
-        reason = CALLS["sensitivity"]
         if found is True or isinstance(found, Mapping):
-            options: Any = {"treatment": treatment_of(effect), **({} if found is True else found)}
-            found = None
-            try:
-                found = self.sensitivity(effect, X=X, y=y, args=args, progress=False, **options)
-            except UNAVAILABLE as error:
-                reason = str(error)
-        return result_section("sensitivity", "Could a hidden common cause explain it?", found or None, reason)
+            options: Any = {} if found is True else {**found}
+            treatment = options.pop("treatment", None) or _required(treatment_of(effect), "sensitivity")
+            found = self.sensitivity(effect, treatment=treatment, X=X, y=y, args=args, progress=False, **options)
+        title = "Could a hidden common cause explain it?"
+        return result_section("sensitivity", title, found or None, CALLS["sensitivity"])
 
     def _reproduction(self, effect: Any, keys: Any) -> Section:
         """Return the section with versions, keys and digests."""
@@ -191,6 +187,23 @@ class ReportParts(CheckingMethods, SensitivityMethods, IdentificationMethods):
         digests.append(("posterior", f"{len(draws)} sites", posterior_digest(draws)))
         kernel = self.kernel
         return reproduction_section(listed, digests, self._engine.signature.kernel, kernel_source(kernel))
+
+
+def _required(treatment: str | None, option: str) -> str:
+    """Return the treatment of an effect; raise if there is none.
+
+    Raises
+    ------
+    ValueError
+        If the effect is not that of one treatment.
+    """
+    if treatment is None:
+        msg = (
+            f"`{option}` needs the effect of one treatment; got no effect, or one of several. Pass "
+            '`effect=model.effect("campaign")`, or a result that was computed for the treatment.'
+        )
+        raise ValueError(msg)
+    return treatment
 
 
 def treatment_of(effect: Any) -> str | None:
