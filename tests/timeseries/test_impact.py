@@ -209,6 +209,7 @@ def test_errors_name_rows_and_advice(model):
         ({"treated": "California"}, r"without `unit`. Pass `unit='state'"),
         ({"unit": ["a"] * N, "treated": "b"}, r"'b' is not among the values of `unit`: a\."),
         ({"treated": np.zeros(N, bool)}, r"must have rows in the event, 30 to 39; got none among 40 rows"),
+        ({"y": np.ones((N, 3))}, r"one outcome in each row; got an output of shape \(40, 3\). Pass a row"),
         ({"y": None}, r"`y` must be an array; got None. Pass it"),
         ({"by": {"g": np.arange(N) % 2}, "aggregate": "mean"}, r"40 have none \(the first is period 0, g 1\)"),
     ]

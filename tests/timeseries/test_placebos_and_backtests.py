@@ -11,6 +11,8 @@ from scipy import stats
 
 import aimz
 from aimz.statistics import crps, lagged_forecast
+from aimz.timeseries.design import read_design
+from aimz.timeseries.placebos import placebo_designs
 
 N, START = 40, 32
 RNG = np.random.default_rng(4)
@@ -45,6 +47,7 @@ def in_space():
     return new_model().estimate_impact(SERIES[:, 1:], y, **event, **OPTIONS), y
 
 
+@pytest.mark.slow
 def test_placebo_events_in_space_refit_each_control_series(in_space):
     found, y = in_space
     placebo = found["placebo"].to_dataset()
@@ -71,6 +74,26 @@ def test_placebo_events_in_time_keep_half_of_the_history():
     for start in (24, 16):
         average = placebo["y"].sel(placebo=start, reading="mean").mean().item()
         assert average == pytest.approx(gap(SERIES[:, 0], SERIES[:, 1:], start, start + 8), abs=0.15)
+
+
+def test_placebo_designs_have_rows_before_the_event_or_of_other_units():
+    engine = new_model()._engine
+    columns = {"X": np.zeros(3 * N), "y": np.arange(3.0 * N), "arguments": {}, "method": "estimate_impact"}
+    period, unit = np.tile(WEEK, 3), np.repeat(["a", "b", "c"], N)
+    event = {"period": period, "start": START, "end": None, "by": None, "unit": unit, "treated": "a"}
+    design = read_design(engine, **columns, **event)
+    assert sorted(design.rows.observed[design.held]) == list(range(START, N))
+    in_time = placebo_designs(design, engine, "time", None)
+    assert list(in_time) == [24, 16]
+    earlier = in_time[16]
+    assert sorted(earlier.rows.observed[earlier.held]) == list(range(16, 24))
+    assert sorted(earlier.rows.observed[earlier.fitted]) == [*range(16), *range(N, N + 24), *range(2 * N, 2 * N + 24)]
+    in_space = placebo_designs(design, engine, "space", None)
+    assert list(in_space) == ["b", "c"]
+    other = in_space["c"]
+    assert sorted(other.rows.observed[other.held]) == list(range(2 * N + START, 3 * N))
+    assert sorted(other.rows.observed[other.fitted]) == [*range(N, 2 * N + START)]
+    assert list(placebo_designs(design, engine, "time", [20, 3])) == [20, 3]
 
 
 @pytest.mark.parametrize(

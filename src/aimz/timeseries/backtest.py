@@ -11,6 +11,7 @@ import numpy as np
 from aimz.data import check_count
 from aimz.distributed import collective_call
 from aimz.engine import read_options
+from aimz.inference import make_refit
 from aimz.methods import on_snapshot, optional_key
 from aimz.statistics import read_ci
 from aimz.timeseries.backtest_result import BacktestResult
@@ -43,7 +44,7 @@ class BacktestMethods(RefitMethods):
         args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> BacktestResult:
-        """Test forecasts of earlier periods from the periods before them, against two baselines.
+        """Compare forecasts of earlier periods with the outcomes and with two baselines.
 
         For each origin a new model with the same kernel and inference is fitted to the rows before it, and forecasts
         the next ``horizon`` periods, given their inputs. The model itself does not change.
@@ -124,13 +125,13 @@ class BacktestMethods(RefitMethods):
         self._engine.signature.check_unambiguous(given, args or (), "backtest")
         engine = self._engine.copy() if self.is_fitted() else self._engine.for_fit(restart=True)
         folds = read_folds(engine, X, y, self._merged(kwargs, args), asked, horizon, origins, season)
-        draws, model = [], None
+        draws, model, prototype = [], None, make_refit(self._fit)
         with self._key(key) as key:
             for i, fold in enumerate(folds.parts):
                 fold_key = jax.random.fold_in(key, i)
                 if refit or model is None:
                     fitted = folds.rows.take(fold.fitted)
-                    model = self._refitted(fitted, fold_key, fit_options, method="backtest")
+                    model = self._refitted(prototype, fitted, fold_key, fit_options)
                 ahead = folds.rows.take(fold.ahead)
                 draws.append(model._draw_ahead(fitted, ahead, fold_key, progress=progress, follows=refit or not i))
         return BacktestResult(score_table(folds, draws, interval), interval.at)

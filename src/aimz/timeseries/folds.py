@@ -77,7 +77,7 @@ def read_folds(
         msg = f"`season` must be a number of periods, at least 2; got {season!r}. Pass 52 for weeks in years, say."
         raise ValueError(msg)
     parts = [_fold(periods, origin, horizon) for origin in _read_origins(periods, horizon, origins)]
-    return Folds(rows.take(order), periods, units, parts, season)
+    return Folds(rows.take(order), periods, units, parts, None if season is None else int(season))
 
 
 def _read_origins(periods: Periods, horizon: int, origins: Any) -> list[int]:

@@ -2,6 +2,7 @@
 
 __all__ = ["ImpactMethods"]
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +12,9 @@ import numpy as np
 
 import aimz.output
 from aimz.distributed import collective_call
-from aimz.engine import PredictionRequest, StreamingOptions, open_arguments, read_options, share_rows, with_outcome
+from aimz.engine import PredictionRequest, StreamingOptions, read_options, with_outcome
+from aimz.errors import PerformanceWarning
+from aimz.inference import make_refit
 from aimz.kernel import name_settings
 from aimz.methods import EffectMethod, on_snapshot, optional_key
 from aimz.timeseries.refits import RefitMethods
@@ -162,12 +165,11 @@ class ImpactMethods(RefitMethods, EffectMethod):
             found = self._impact_of(design, aggregate, baseline, key, options)
             if not others:
                 return found
-            effects = {
-                label: self._refitted(
-                    other.rows.take(other.fitted), jax.random.fold_in(key, i), fit_options, method="placebo"
-                )._impact_of(other, aggregate, None, key, options)
-                for i, (label, other) in enumerate(others.items())
-            }
+            refit, effects = make_refit(self._fit), {}
+            for i, (label, other) in enumerate(others.items()):
+                rows = other.rows.take(other.fitted)
+                model = self._refitted(refit, rows, jax.random.fold_in(key, i), fit_options)
+                effects[label] = model._impact_of(other, aggregate, None, key, options)
         return aimz.output.with_placebos(found, effects, str(placebo))
 
     def _read_design(self, X: Any, y: Any, arguments: Mapping[str, Any], asked: Mapping[str, Any]) -> "Design":
@@ -267,12 +269,13 @@ class ImpactMethods(RefitMethods, EffectMethod):
     def _sum_fitted(self, design: "Design", key: jax.Array, options: StreamingOptions) -> np.ndarray:
         """Return sums over the fitted rows of each period and group: ``(n_draws, 2, n_cells)``, outcomes and means."""
         rows = design.rows.take(design.fitted)
-        one = {"X": rows.X, "kwargs": dict(rows.arguments), "intervention": None, "condition": None, "in_sample": True}
-        one["return_sites"] = (self.param_output,)
-        share_rows({None: one}, self._engine.parameters)
-        sources, calls = open_arguments(self._engine, {None: one}, self._local_rows())
-        calls, prepared = self._prepare_scenarios({None: one}, sources, calls, kind="outcome")
-        request = self._request("estimate_impact", sources[None], calls, prepared, options)
+        source, call = self._read_arguments(rows.X, rows.arguments, options, in_sample=True)
+        call, settings = self._settings(
+            source, call, intervention=None, condition=None, in_sample=True, return_sites=(self.param_output,)
+        )
+        prepared = self._engine.prepare(call, settings)
+        self._check_prepared(source, prepared)
+        request = self._request("estimate_impact", source, {None: call}, {None: prepared}, options)
         return self._sum_readings(request, design.groups(design.fitted), key, options)
 
     def _sum_without_event(
@@ -307,7 +310,10 @@ class ImpactMethods(RefitMethods, EffectMethod):
             groups=groups,
             key=key,
         )
-        sums: np.ndarray = self._sum_over_rows(request).sums[self.param_output]
+        with warnings.catch_warnings():
+            # Rows are periods, which depend on one another in a kernel of a series.
+            warnings.simplefilter("ignore", PerformanceWarning)
+            sums: np.ndarray = self._sum_over_rows(request).sums[self.param_output]
         return sums
 
 

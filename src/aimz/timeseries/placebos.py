@@ -74,15 +74,18 @@ def _other_columns(design: Design, engine: KernelEngine) -> Iterator[tuple[Any, 
     """Yield designs whose output is a column of the input, which the other columns predict."""
     rows = design.rows
     frame = open_frame(rows.X, "X")
+    columns: dict[Any, tuple[Any, np.ndarray]] = {}
     if frame is not None:
         taken = {engine.signature.param_output, *engine.signature.extra, *([rows.y] if isinstance(rows.y, str) else [])}
         names = [name for name in frame.columns if name not in taken]
-        columns = {name: (frame.drop([name, *(taken & set(frame.columns))]).to_native(), frame[name]) for name in names}
-        columns = {name: (rest, np.asarray(values.to_numpy())) for name, (rest, values) in columns.items()}
+        for name in names:
+            rest = frame.drop([name, *(taken & set(frame.columns))])
+            columns[name] = rest.to_native(), np.asarray(frame[name].to_numpy())
     else:
         array = np.asarray(rows.X)
         n_columns = array.shape[1] if array.ndim == 2 else 1
-        columns = {i: (np.delete(array, i, 1), array[:, i]) for i in range(n_columns)} if n_columns > 1 else {}
+        if n_columns > 1:
+            columns = {i: (np.delete(array, i, 1), array[:, i]) for i in range(n_columns)}
     if len(columns) < 2:
         msg = (
             "`placebo='space'` needs other units: columns of `X` with their series, or `unit` and `treated`; got an "

@@ -33,6 +33,8 @@ class Rows:
         ------
         TypeError
             If the rows come in batches.
+        ValueError
+            If a row has several outcomes.
         """
         if is_batches(X) and open_table(X, engine.signature.param_input) is None:
             msg = (
@@ -43,6 +45,13 @@ class Rows:
         engine, opened, values = with_outcome(engine, X, y)
         output = engine.signature.param_output
         call = engine.read_call(opened, arguments, output=values)
+        shape = call.arrays[output].shape
+        if len(shape) > 1:
+            msg = (
+                f"`{method}` needs one outcome in each row; got an output of shape {tuple(shape)}. Pass a row for each "
+                "series and period, with the series as `unit` or in `by`."
+            )
+            raise ValueError(msg)
         by_row = frozenset(name for name, array in call.arrays.items() if array.ndim and name in arguments)
         every = np.arange(len(call.arrays[output]))
         kept = {name: take_rows(value, every) if name in by_row else value for name, value in arguments.items()}
