@@ -34,7 +34,7 @@ class ConfoundedGrid:
     >>> from aimz.validation import ConfoundedGrid
     >>> draws = np.linspace(0.9, 1.1, 99)
     >>> grid = ConfoundedGrid("dose", "y", ((0.5, 0.0), (0.5, 1.0)), (draws, draws - 0.5))
-    >>> grid.tipping_points().to_dict("records")
+    >>> grid.tipping_points().round(6).to_dict("records")
     [{'treatment': 0.5, 'outcome': 2.0, 'extrapolated': True}]
     """
 
