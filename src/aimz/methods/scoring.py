@@ -250,7 +250,7 @@ class ScoringMethods(RequestMethods):
         ...         numpyro.sample("y", dist.Normal(b * X, 1.0), obs=y)
         >>> X = jnp.linspace(-1.0, 1.0, 100)
         >>> y = 2.0 * X + random.normal(random.key(1), X.shape)
-        >>> svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.05), Trace_ELBO())
+        >>> svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(lambda step: 0.1 * 0.995**step), Trace_ELBO())
         >>> model = ImpactModel(kernel, random.key(0), svi).fit_on_batch(X, y, num_steps=1000, progress=False)
         >>> scores = model.loo(X, y, progress=False)
         >>> bool(0.5 < scores.p < 2.0)

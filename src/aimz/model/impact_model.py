@@ -163,7 +163,7 @@ class ImpactModel(
     ...         numpyro.sample("y", dist.Normal(a + b * X, 1.0), obs=y)
     >>> X = jnp.linspace(-1.0, 1.0, 100)
     >>> y = 1.0 + 2.0 * X + random.normal(random.key(1), X.shape)
-    >>> svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.05), Trace_ELBO())
+    >>> svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(lambda step: 0.1 * 0.995**step), Trace_ELBO())
     >>> model = ImpactModel(kernel, random.key(0), svi)
     >>> _ = model.fit_on_batch(X, y, num_steps=1000, progress=False)
     >>> effect = model.estimate_effect(
