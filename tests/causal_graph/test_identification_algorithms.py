@@ -123,3 +123,21 @@ def test_number_of_adjustment_sets_is_limited():
     found = adjustment_sets(read_graph(f"x -> y; {chains}"), ["x"], "y")
     assert len(found) == 20
     assert all(len(some) == 12 for some in found)
+
+
+def test_identified_effects_are_identifiable():
+    """Effects with an adjustment set, a front door, or no hidden path to a child of the treatment are identifiable."""
+    rng = np.random.default_rng(4)
+    counts = {True: 0, False: 0}
+    for _ in range(300):
+        names, pairs, hidden = random_graph(rng, 7, 3)
+        graph = read_graph(pairs, hidden).with_nodes({*names} - hidden)
+        order = [name for name in nx.topological_sort(as_networkx(names, pairs)) if name not in hidden]
+        treatment, outcome = order[0], order[-1]
+        found = is_identifiable(graph, [treatment], outcome)
+        counts[found] += 1
+        if adjustment_sets(graph, [treatment], outcome) or front_doors(graph, treatment, outcome):
+            assert found
+        if not hidden & nx.ancestors(as_networkx(names, pairs), treatment):
+            assert found
+    assert min(counts.values()) > 10
