@@ -231,9 +231,9 @@ class ImpactModel(
         """Write the model to a directory without code: arrays as safetensors, everything else as JSON.
 
         The directory contains the posterior with its chains, the state of the fit (parameters, mutable state, optimizer
-        state, losses, last states of the chains), the key, the structure of the kernel and the labels. Of the data it
-        contains the output, the row labels and fingerprints of the other arrays. Kernel and inference object are code
-        and are not written.
+        state, losses, last states of the chains), the key, the structure of the kernel, the causal graph that
+        :meth:`identify` was given, and the labels. Of the data it contains the output, the row labels and fingerprints
+        of the other arrays. Kernel and inference object are code and are not written.
 
         Parameters
         ----------
