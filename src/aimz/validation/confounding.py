@@ -241,7 +241,7 @@ class ConfoundingMethods(SensitivityMethods):
             model: Any = self.with_confounder(**about, strength=pair, X=X, y=y, args=given)
             model.fit(X, y, args=given, **{"progress": False, **(fit_options or {})})
             with warnings.catch_warnings():  # the rows are the fitted ones
-                warnings.filterwarnings("ignore", "Local latent site", OutputWarning)
+                warnings.filterwarnings("ignore", "The answer is about the fitted observations", OutputWarning)
                 effect = model.effect(treatment, **{"progress": False, **(effect_options or {})})
             draws = effect.tree["effect"].to_dataset()[self.param_output]
             if draws.size != draws.sizes["chain"] * draws.sizes["draw"]:
