@@ -72,8 +72,10 @@ def _keys_of(passes: PassSpec | JointPass, layout: InputLayout, number: int) -> 
         return {str(name): (name, None) for name in layout.row_arrays}
     group = next(one for one in passes.scenario_groups if number in one.members)
     place = group.members.index(number)
-    keys = {name: (key, place if key in group.mapped else None) for name, key in group.arrays.items()}
-    return {name: found for name, found in keys.items() if found[0] in layout.row_arrays}
+    with_rows: set[Hashable] = set(layout.row_arrays)
+    return {
+        name: (key, place if key in group.mapped else None) for name, key in group.arrays.items() if key in with_rows
+    }
 
 
 def _scenario(

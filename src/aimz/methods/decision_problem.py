@@ -274,12 +274,13 @@ class Problem:
         codes = np.zeros(self.n_obs, np.int64) if self.codes is None else self.codes
         counts = np.bincount(codes, minlength=self.n_groups)
         sums = [np.bincount(codes, self.now[name], minlength=self.n_groups) for name in self.levers.names]
-        found = np.unique((np.array(sums) / np.maximum(counts, 1)).T, axis=0)
+        found: np.ndarray = np.unique((np.array(sums) / np.maximum(counts, 1)).T, axis=0)
         low, high = self.levers.bounds.T
         kept = (found >= low).all(axis=1) & (found <= high).all(axis=1) & self._allowed(found)
         if self.budget is not None:
             kept &= found.sum(axis=1) <= self.budget
-        return found[kept][:_MAX_STARTS]
+        allowed: np.ndarray = found[kept][:_MAX_STARTS]
+        return allowed
 
     def _slopes(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return values ``(n_draws, n_groups)`` and derivatives ``(n_draws, n_levers, n_groups)`` of an action."""

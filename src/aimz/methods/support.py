@@ -154,7 +154,7 @@ class SupportMethod(SlopeMethods):
         _, prepared = self._prepare_scenarios(
             scenarios, dict.fromkeys(scenarios, source), dict.fromkeys(scenarios, call)
         )
-        reports = {}
+        reports: dict[str, SupportReport] = {}
         for name, one in prepared.items():
             if source.reader is not None and reports:
                 source.reader.rewind()

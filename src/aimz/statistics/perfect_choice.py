@@ -113,7 +113,10 @@ def _improved(
     def step_at(price: np.ndarray) -> np.ndarray:
         slope = best.slope - price[:, None, None]
         inner = slope / np.maximum(-best.curvature, 1e-30)
-        return np.where(best.curvature < 0, np.clip(inner, below, above), np.where(slope > 0, above, below))
+        found: np.ndarray = np.where(
+            best.curvature < 0, np.clip(inner, below, above), np.where(slope > 0, above, below)
+        )
+        return found
 
     def spent(step: np.ndarray) -> np.ndarray:
         found: np.ndarray = (best.action + step).sum(axis=1) @ shares
@@ -131,4 +134,5 @@ def _improved(
         step = np.where(too_much[:, None, None], step_at(most), step)
         # If the steps within reach cannot save enough, the action stays.
         step = np.where((spent(step) > budget * (1 + 1e-6) + 1e-9)[:, None, None], 0.0, step)
-    return best.action + step
+    action: np.ndarray = best.action + step
+    return action
