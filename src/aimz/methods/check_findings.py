@@ -40,7 +40,7 @@ def statistic_lines(found: CheckedRows) -> list[dict[str, Any]]:
     lines = []
     cells = _label_cells(found.groups)
     has_values = found.checks.observed.count[:, 0] > 0
-    tail = max(_TAIL / max(1, has_values.sum()), 0.5 / found.checks.n_draws)
+    tail = max(_TAIL / max(1, int(has_values.sum())), 0.5 / found.checks.n_draws)
     for name, observed, predicted in _statistics(found):
         for cell, labels in enumerate(cells):
             if not has_values[cell]:

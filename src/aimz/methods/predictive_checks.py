@@ -99,7 +99,7 @@ class PredictiveCheckMethods(RequestMethods):
             n_draws=prepared.settings.n_draws,
             n_groups=groups.n_cells,
             r_eff=None if why_not else self._relative_ess(),
-            has_probabilities=site.distribution.startswith("Bernoulli") and not prepared.spec.row_factors,
+            has_probabilities=str(site.distribution).startswith("Bernoulli") and not prepared.spec.row_factors,
             row_statistics=by_value,
             kept=kept if of_data else kept[:0],
         )

@@ -37,7 +37,8 @@ def draw_graph(
     widths = [max((_width(name) for name in layer), default=0) for layer in layers]
     deepest = max((len(layer) for layer in layers), default=1)
     height = 2 * _PAD + deepest * _HEIGHT + (deepest - 1) * _GAP_Y
-    places, x = {}, _PAD
+    places: dict[str, tuple[float, float, float]] = {}
+    x: float = _PAD
     for layer, width in zip(layers, widths, strict=True):
         top = (height - len(layer) * _HEIGHT - (len(layer) - 1) * _GAP_Y) / 2
         for i, name in enumerate(layer):

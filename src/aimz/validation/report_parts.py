@@ -13,7 +13,7 @@ import numpy as np
 
 from aimz.data import key_to_text
 from aimz.errors import KernelValidationError
-from aimz.methods import CheckingMethods, CheckResult, FittedRows, ModelSummary, description
+from aimz.methods import CheckingMethods, CheckResult, DecisionMethod, FittedRows, ModelSummary, description
 from aimz.report import Block, Drawing, Section
 from aimz.validation.identification import IdentificationMethods
 from aimz.validation.identification_result import IdentificationResult
@@ -35,7 +35,7 @@ CALLS = {
 }
 
 
-class ReportParts(CheckingMethods, SensitivityMethods, IdentificationMethods):
+class ReportParts(CheckingMethods, DecisionMethod, SensitivityMethods, IdentificationMethods):
     """Sections of a report that are computed from the model."""
 
     def _description(self) -> dict[str, Any]:
@@ -140,7 +140,7 @@ class ReportParts(CheckingMethods, SensitivityMethods, IdentificationMethods):
         found: xr.Dataset = tree["prior_predictive"].to_dataset()
         values = found[output].values.reshape(_PRIOR_DRAWS, -1).astype(np.float64)
         with np.errstate(invalid="ignore"):
-            functions = {"mean": np.mean, "sd": np.std, "smallest": np.min, "largest": np.max}
+            functions: dict[str, Any] = {"mean": np.mean, "sd": np.std, "smallest": np.min, "largest": np.max}
             predicted = {name: function(values, axis=1) for name, function in functions.items()}
         known = self._posterior is not None
         posterior = self._auxiliary_groups()["posterior"] if known else None

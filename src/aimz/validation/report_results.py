@@ -154,7 +154,7 @@ def _table_of(result: Any, caption: str) -> Table | None:
             found = found() if callable(found) else found
         except UNAVAILABLE:
             continue
-        if hasattr(found, "itertuples") and len(found):
+        if found is not None and hasattr(found, "itertuples") and len(found):
             return frame_table(found, caption)
     return None
 
