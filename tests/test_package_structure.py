@@ -132,12 +132,15 @@ def test_public_names():
     from aimz import errors, model
 
     own = {
+        "AssuranceResult",
         "BacktestResult",
         "CheckResult",
         "EffectResult",
         "FalsificationResult",
         "IdentificationResult",
         "ImpactModel",
+        "PriorSensitivityResult",
+        "RehearsalResult",
         "__version__",
         "as_in",
         "describe_result",
@@ -275,6 +278,7 @@ def test_kernel_arguments_with_names_of_parameters_can_be_passed_in_args():
             question = {"baseline", "by", "contrast", "effect", "fit_options", "num_simulations", "source", "truth"}
             question |= {"values", "weights"}
             further["rehearse"] = question | {"kind", "parameters", "permute", "within"}
+            further["prior_sensitivity"] = question | {"parameters", "threshold"}
             further["assurance"] = question | {"alternative", "probability", "threshold"}
             confounder = {"covariates", "inference", "outcome", "treatment"}
             further |= {"with_confounder": confounder | {"strength"}}

@@ -28,16 +28,20 @@ from aimz.errors import (
 )
 from aimz.kernel import as_in
 from aimz.model import (
+    AssuranceResult,
     BacktestResult,
     CheckResult,
     EffectResult,
     FalsificationResult,
     IdentificationResult,
     ImpactModel,
+    PriorSensitivityResult,
+    RehearsalResult,
 )
 
 __all__ = [
     "AimzWarning",
+    "AssuranceResult",
     "BacktestResult",
     "CheckResult",
     "CheckpointError",
@@ -52,6 +56,8 @@ __all__ = [
     "NotFittedError",
     "OutputWarning",
     "PerformanceWarning",
+    "PriorSensitivityResult",
+    "RehearsalResult",
     "SavedModelError",
     "StaleResultError",
     "SupportWarning",

@@ -34,7 +34,7 @@ class FitOptions:
 
     def repeated(self, X: Any, num_samples: int) -> dict[str, Any]:
         """Return the options with which a fit to rows in memory repeats a fit to ``X``."""
-        found = {"num_samples": num_samples, "shuffle": self.shuffle}
+        found: dict[str, Any] = {"num_samples": num_samples, "shuffle": self.shuffle}
         found |= {"batch_size": self.batch_size, "epochs": self.epochs, "on_epoch_end": self.on_epoch_end}
         if isinstance(X, ArrayLoader):
             found |= {"batch_size": self.batch_size or X.batch_size, "shuffle": X.shuffle}

@@ -4,9 +4,16 @@ from aimz.kernel import KernelSpec
 from aimz.methods import CheckResult, EffectResult, ModelInputs
 from aimz.model.impact_model import ImpactModel
 from aimz.timeseries import BacktestResult
-from aimz.validation import FalsificationResult, IdentificationResult
+from aimz.validation import (
+    AssuranceResult,
+    FalsificationResult,
+    IdentificationResult,
+    PriorSensitivityResult,
+    RehearsalResult,
+)
 
 __all__ = [
+    "AssuranceResult",
     "BacktestResult",
     "CheckResult",
     "EffectResult",
@@ -15,4 +22,6 @@ __all__ = [
     "ImpactModel",
     "KernelSpec",
     "ModelInputs",
+    "PriorSensitivityResult",
+    "RehearsalResult",
 ]

@@ -30,7 +30,13 @@ from aimz.methods import (
 )
 from aimz.timeseries import BacktestMethods, ForecastMethods, ImpactMethods
 from aimz.types import Kernel
-from aimz.validation import AssuranceMethod, ConfoundingMethods, FalsificationMethod, ReportMethods
+from aimz.validation import (
+    AssuranceMethod,
+    ConfoundingMethods,
+    FalsificationMethod,
+    PriorSensitivityMethod,
+    ReportMethods,
+)
 
 if TYPE_CHECKING:
     import os
@@ -40,6 +46,7 @@ class ImpactModel(
     ImpactMethods,
     BacktestMethods,
     ReportMethods,
+    PriorSensitivityMethod,
     FittingMethods,
     CheckingMethods,
     ScoringMethods,

@@ -6,6 +6,7 @@ from aimz.validation.falsification import FalsificationMethod
 from aimz.validation.falsification_result import FalsificationResult
 from aimz.validation.identification_result import IdentificationResult
 from aimz.validation.planning_studies import AssuranceMethod
+from aimz.validation.prior_sensitivity import PriorSensitivityMethod, PriorSensitivityResult
 from aimz.validation.rehearsal_result import AssuranceResult, RehearsalResult
 from aimz.validation.report import ReportMethods
 from aimz.validation.sensitivity_result import SensitivityResult
@@ -18,6 +19,8 @@ __all__ = [
     "FalsificationMethod",
     "FalsificationResult",
     "IdentificationResult",
+    "PriorSensitivityMethod",
+    "PriorSensitivityResult",
     "RehearsalResult",
     "ReportMethods",
     "SensitivityResult",

@@ -1,6 +1,6 @@
 """Quantities of a posterior whose recovery is tested: effects and parameters."""
 
-__all__ = ["EffectQuestion", "parameter_draws", "read_effect", "read_parameters"]
+__all__ = ["EffectQuestion", "effect_draws", "parameter_draws", "read_effect", "read_parameters"]
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -41,15 +41,7 @@ class EffectQuestion:
             tree = model.compare_scenarios(self.effect, X=X, args=arguments, **self.options, **common)
         else:
             tree = model.effect(self.effect, X=X, args=arguments, **self.options, **common).tree
-        found: dict[str, np.ndarray] = {}
-        effects = tree["effect"].to_dataset()
-        for site, array in effects.data_vars.items():
-            flat = array.stack(place=[dim for dim in array.dims if dim not in ("chain", "draw")])
-            values = flat.transpose("chain", "draw", "place").values.astype(np.float64)
-            for i, place in enumerate(flat["place"].values.tolist()):
-                labels = [str(label) if dim == "scenario" else f"{dim} {label}" for dim, label in _items(flat, place)]
-                name = f"effect[{', '.join(labels)}]" if len(effects) == 1 else f"effect on {site}[{', '.join(labels)}]"
-                found[name] = values[:, :, i].ravel()
+        found = effect_draws(tree)
         if len(found) > _MAX_EFFECTS:
             msg = (
                 f"At most {_MAX_EFFECTS} effects can be tested together; got {len(found):,}. Use coarser groups in "
@@ -61,6 +53,20 @@ class EffectQuestion:
     def describe(self) -> str:
         """Return the question as a text that is equal for equal questions, in any process."""
         return f"{_text(self.effect)} {_text(self.options)}"
+
+
+def effect_draws(tree: Any) -> dict[str, np.ndarray]:
+    """Return the draws of each effect in the tree of a comparison, by name."""
+    found: dict[str, np.ndarray] = {}
+    effects = tree["effect"].to_dataset()
+    for site, array in effects.data_vars.items():
+        flat = array.stack(place=[dim for dim in array.dims if dim not in ("chain", "draw")])
+        values = flat.transpose("chain", "draw", "place").values.astype(np.float64)
+        for i, place in enumerate(flat["place"].values.tolist()):
+            labels = [str(label) if dim == "scenario" else f"{dim} {label}" for dim, label in _items(flat, place)]
+            name = f"effect[{', '.join(labels)}]" if len(effects) == 1 else f"effect on {site}[{', '.join(labels)}]"
+            found[name] = values[:, :, i].ravel()
+    return found
 
 
 def _items(flat: Any, place: Any) -> list[tuple[str, Any]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import Distribution
 
@@ -133,7 +134,8 @@ class Simulation:
             found, n_effects = self.draws_of(model, rows, key)
         elif truths.draws.keys() == posterior.draws.keys() and not posterior.params:
             # The truth is one more draw, so that the effect is computed once.
-            both = {name: np.concatenate([posterior.draws[name], truths.draws[name]]) for name in posterior.draws}
+            own = posterior.draws
+            both = {name: jnp.concatenate([own[name], truths.draws[name]]) for name in own}
             found, n_effects = self.draws_of(_with_posterior(model, Posterior(both)), rows, key)
             known = {name: draws[-1] for name, draws in found.items()}
             found = {name: draws[:-1] for name, draws in found.items()}

@@ -5,7 +5,7 @@ __all__ = ["fingerprint_of_rehearsal", "run_simulations"]
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from numbers import Number
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ def run_simulations(
     """Return the records of simulations by number; completed ones are read from ``directory``."""
     files = None if directory is None else SimulationFiles(directory, fingerprint)
     numbers = list(numbers)
-    with nullcontext({}) if files is None else files.opened() as known:
+    opened: AbstractContextManager[dict[int, Record]] = nullcontext({}) if files is None else files.opened()
+    with opened as known:
         missing = [number for number in numbers if number not in known]
         found = {number: known[number] for number in numbers if number in known}
         if client and missing:
