@@ -106,7 +106,7 @@ class BacktestMethods(RefitMethods):
         ...     b = numpyro.sample("b", dist.Normal(0.0, 5.0))
         ...     with numpyro.plate("week", X.shape[0]):
         ...         numpyro.sample("y", dist.Normal(b * X, 0.1), obs=y)
-        >>> mcmc = MCMC(NUTS(kernel), num_warmup=100, num_samples=100, progress_bar=False)
+        >>> mcmc = MCMC(NUTS(kernel), num_warmup=500, num_samples=1000, progress_bar=False)
         >>> X = np.random.default_rng(0).normal(size=24)
         >>> week = np.arange(24)
         >>> model = aimz.ImpactModel(kernel, random.key(0), mcmc)

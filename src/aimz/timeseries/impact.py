@@ -13,7 +13,7 @@ import numpy as np
 import aimz.output
 from aimz.distributed import collective_call
 from aimz.engine import PredictionRequest, StreamingOptions, read_options, with_outcome
-from aimz.errors import PerformanceWarning
+from aimz.errors import PerformanceWarning, SupportWarning
 from aimz.inference import make_refit
 from aimz.kernel import name_settings
 from aimz.methods import EffectMethod, on_snapshot, optional_key
@@ -169,7 +169,9 @@ class ImpactMethods(RefitMethods, EffectMethod):
             for i, (label, other) in enumerate(others.items()):
                 rows = other.rows.take(other.fitted)
                 model = self._refitted(refit, rows, jax.random.fold_in(key, i), fit_options)
-                effects[label] = model._impact_of(other, aggregate, None, key, options)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", SupportWarning)  # issued for the event itself
+                    effects[label] = model._impact_of(other, aggregate, None, key, options)
         return aimz.output.with_placebos(found, effects, str(placebo))
 
     def _read_design(self, X: Any, y: Any, arguments: Mapping[str, Any], asked: Mapping[str, Any]) -> "Design":
