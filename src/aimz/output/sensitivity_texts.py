@@ -61,14 +61,15 @@ def sensitivity_sentences(result: Any) -> list[str]:
         share = float((left * result.strengths.sign > 0).mean())
         sentences.append(
             f"One as strong as `{name}` would leave an effect of {left.mean():.3g}, {side} 0 with probability "
-            f"{_percent(share)} %."
+            f"{_probability(share, len(left))} %."
         )
     return sentences
 
 
 def sensitivity_text(result: Any) -> str:
     """Return sentences, a table and a line about the covariates."""
-    lines = ["\n".join(textwrap.wrap(" ".join(result.sentences), _WIDTH, break_on_hyphens=False)), ""]
+    joined = " ".join(result.sentences).replace(" %", "\0%")
+    lines = [textwrap.fill(joined, _WIDTH, break_on_hyphens=False).replace("\0", " "), ""]
     table = result.table()
     names = ["hidden cause", *(name for name in table.columns if name not in ("hidden cause", "times", "risk_ratio"))]
     shown = table[names].head(_MAX_LINES)
@@ -84,3 +85,10 @@ def _percent(share: float) -> str:
     """Return a share in percent, with three digits, but never as 100 if it is less."""
     text = f"{100 * share:.3g}"
     return "over 99.9" if text == "100" and share < 1 else text
+
+
+def _probability(share: float, n_draws: int) -> str:
+    """Return a share of draws in percent; if it is all or none of them, a bound."""
+    if share in (0.0, 1.0):
+        return f"over {100 - 100 / n_draws:.4g}" if share else f"below {100 / n_draws:.2g}"
+    return _percent(share)

@@ -125,6 +125,7 @@ def _draw_contours(
                 ha="left" if right else "right",
                 fontsize=8,
                 color=BLUE,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
                 zorder=5,
             )
     ax.set(xlim=(0, xlim), ylim=(0, ylim))
