@@ -71,8 +71,7 @@ def sensitivity_text(result: Any) -> str:
     joined = " ".join(result.sentences).replace(" %", "\0%")
     lines = [textwrap.fill(joined, _WIDTH, break_on_hyphens=False).replace("\0", " "), ""]
     table = result.table()
-    names = ["hidden cause", *(name for name in table.columns if name not in ("hidden cause", "times", "risk_ratio"))]
-    shown = table[names].head(_MAX_LINES)
+    shown = table.drop(columns=["times", "risk_ratio", "sd"], errors="ignore").head(_MAX_LINES)
     lines += pd.DataFrame(shown).to_string(index=False, float_format=lambda x: f"{x:.3g}").splitlines()
     if len(table) > _MAX_LINES:
         lines.append(f"... and {len(table) - _MAX_LINES} more: `table()` returns all.")
