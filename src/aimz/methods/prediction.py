@@ -261,8 +261,9 @@ class PredictionMethods(RequestMethods):
         condition : mapping of str to array_like, optional
             Values of ``sample`` sites that are known and are not the effect of an action, such as an observed mediator
             or the outcome itself. Sites that depend on them use these values; nothing else is resampled, and nothing is
-            inferred from them. A site that has posterior draws, or one that depends on a latent that would be drawn,
-            raises an error.
+            inferred from them. An array that is shorter than its site along one axis has the first entries; later ones
+            are drawn given them, also inside a ``scan``, and latents keep their posterior draws of the fitted steps. A
+            site that has posterior draws, or one that depends on a latent that would be drawn, raises an error.
         rng_key : jax.Array, optional
             Key for this call; the model's own key then does not change.
         in_sample : bool, optional
