@@ -173,7 +173,9 @@ def _check_outcome(spec: KernelSpec, axes: Mapping[str, int], values: Mapping[st
             f"`history={{{spec.param_input!r}: X, {output.name!r}: y}}`."
         )
         raise ValueError(msg)
-    missing = np.argwhere(np.isnan(np.asarray(known))) if not getattr(known, "is_stored", False) else []
+    if getattr(known, "is_stored", False):
+        return
+    missing = np.argwhere(np.isnan(np.asarray(known)))
     if len(missing):
         msg = (
             f"Later steps depend on `{output.name}` in the fitted steps, which is NaN {len(missing)} time(s), first in "

@@ -61,7 +61,7 @@ def changed_by_later_steps(
         other = later[name].take(np.arange(one.shape[axis]), axis)
         scale = np.nanmax(np.abs(np.where(np.isfinite(one), one, 0)), initial=1)
         if not np.allclose(one, other, rtol=_TOLERANCE, atol=_TOLERANCE * scale, equal_nan=True):
-            return name
+            return str(name)
     return None
 
 
@@ -70,7 +70,7 @@ def _compared(sites: Mapping[str, Message], history: History, known: frozenset[s
     found = {}
     for name, (axis, _) in history.sites.items():
         message = sites[name]
-        value, fn = jnp.asarray(message["value"]), message.get("fn")
+        value, fn = jnp.asarray(message["value"]), message["fn"]
         if message["type"] == "sample":
             while isinstance(fn, dist.Independent):
                 fn = fn.base_dist

@@ -91,9 +91,9 @@ class KernelReader:
         """Return the axis of each site that is longer by one if the arguments ``names`` are, along ``axis``."""
         spec, abstract = self.read(arrays, static), _abstract(arrays)
         for name in names:
-            shape = list(abstract[name].shape)
-            shape[axis] += 1
-            abstract[name] = jax.ShapeDtypeStruct(tuple(shape), abstract[name].dtype)
+            longer = list(abstract[name].shape)
+            longer[axis] += 1
+            abstract[name] = jax.ShapeDtypeStruct(tuple(longer), abstract[name].dtype)
         try:
             found, _ = AbstractKernel(self.kernel, self.signature, static).shapes(abstract, spec.row_plates)
         except Exception:  # noqa: BLE001, RUF100 (a kernel may be written for one size)

@@ -202,9 +202,10 @@ class ForecastMethods(RequestMethods):
         for name, dims in self._results.axes_of(prepared).items():
             if name in history.sites:
                 axis, size = history.sites[name]
-                same = own is not None and len(own) == size
-                found = own if same else later_labels(coords.get(dims[axis]), history.n_steps, size)
-                labels[dims[axis]] = found.astype(str) if found.dtype == object else found
+                if own is None or len(own) != size:
+                    labels[dims[axis]] = later_labels(coords.get(dims[axis]), history.n_steps, size)
+                else:
+                    labels[dims[axis]] = own.astype(str) if own.dtype == object else own
         return replace(prepared, step_labels=labels)
 
     def _fitted_steps(self, history: Mapping[str, Any] | None) -> KernelArguments:
