@@ -122,7 +122,7 @@ def test_first_screen_has_the_answer_and_missing_checks(written):
     assert "Expected spent is on average" in first
     assert "higher under mail = 1 than under mail = 0" in first
     assert "Is it the causal effect?: Under the given graph, the kernel computes the effect of mail on spent" in first
-    assert "Do the priors decide the answer?: call model.prior_sensitivity()" in first
+    assert "Do the priors decide the answer?: call model.prior_sensitivity(effect=...)" in first
     assert f"Does the analysis recover known effects?: Of 20 rehearsals {SCRIPT} 19 found it." in first
     assert "Could a hidden common cause explain it?: To explain away the whole effect, a hidden common cause" in first
     assert first.index("Expected spent") < first.index("Checked") < first.index("Not checked")

@@ -181,7 +181,10 @@ def inference_section(
         own.append(Table(("check", "value", "expected", "verdict"), rows, "Convergence of the fit and of its draws"))
     own += [Items(tuple(dict.fromkeys(one.advice for one in findings if one.advice)))] if findings else []
     if not known:
-        reason = "it is not known how the draws were made; call `model.fit(X, y)`, or pass `num_chains` with the draws"
+        reason = (
+            "it is not known how the draws were made; call `model.fit(X, y)`, load the model with its inference, or "
+            "pass `num_chains` with the draws"
+        )
         return Section("inference", "Inference and convergence", (*own, *blocks), not_run=reason)
     outcome = (
         f"{len(bad)} of {len(known)} checks of convergence failed: {bad[0].advice or bad[0].check}."

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 _PRIOR_DRAWS = 200
 CALLS = {
     "sensitivity": "call `model.sensitivity(effect, treatment=...)` and pass the result as `sensitivity`",
-    "rehearsal": "call `model.rehearse(...)` and pass the result as `rehearsal`",
-    "prior": "call `model.prior_sensitivity()` and pass the result as `prior_sensitivity`",
+    "rehearsal": "call `model.rehearse(effect=...)` and pass the result as `rehearsal`",
+    "prior": "call `model.prior_sensitivity(effect=...)` and pass the result as `prior_sensitivity`",
     "graph": "call `model.identify(treatment, graph=...)` and pass the result as `graph`",
 }
 

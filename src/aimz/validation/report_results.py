@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _MAX_LINES = 40
 _MAX_SENTENCES = 8
+_LONGEST = 320
+"""Largest number of characters of a paragraph that is shown as a result in a list."""
 _DPI = 144
 _NARROW = (4.1, 3.6)
 """Size in inches of figures for narrow screens."""
@@ -124,11 +126,18 @@ def sentences_of_result(result: Any) -> list[str]:
 
 
 def first_sentence(result: Any) -> str:
-    """Return the first sentence of a result, or of its text."""
+    """Return the first sentence of a result, or the first paragraph of its text if it is short."""
     sentences = sentences_of_result(result)
-    text = sentences[0] if sentences else " ".join(str(result).split("\n\n", maxsplit=1)[0].split())
+    text = sentences[0] if sentences else _first_paragraph(result)
+    if len(text) <= _LONGEST:
+        return text
     head, dot, _ = text.partition(". ")
     return head + dot.strip()
+
+
+def _first_paragraph(result: Any) -> str:
+    """Return the first paragraph of the text of a result, in one line."""
+    return " ".join(str(result).split("\n\n", maxsplit=1)[0].split())
 
 
 def result_blocks(result: Any, caption: str, alt: str) -> tuple[Block, ...]:
@@ -141,7 +150,8 @@ def result_blocks(result: Any, caption: str, alt: str) -> tuple[Block, ...]:
     table = _table_of(result, caption)
     if table is not None:
         blocks.append(table)
-    if table is None or not sentences or not hasattr(result, "plot"):
+    is_complete = bool(sentences) or len(_first_paragraph(result)) <= _LONGEST
+    if table is None or not is_complete or (sentences and not hasattr(result, "plot")):
         blocks.insert(len(sentences), Code(str(result)))
     return tuple(blocks)
 
