@@ -70,8 +70,9 @@ def _compared(sites: Mapping[str, Message], history: History, known: frozenset[s
     found = {}
     for name, (axis, _) in history.sites.items():
         message = sites[name]
-        value, fn = jnp.asarray(message["value"]), message["fn"]
+        value = jnp.asarray(message["value"])
         if message["type"] == "sample":
+            fn = message["fn"]
             while isinstance(fn, dist.Independent):
                 fn = fn.base_dist
             value = fn.log_prob(value if name in known or message["is_observed"] else jnp.zeros_like(value))
