@@ -144,7 +144,7 @@ def _rows(tree: xr.DataTree, main: xr.Dataset) -> str:
         return f"averages over {main.attrs['n_obs']:,}" + (f", by {', '.join(map(str, by))}" if by else "")
     largest = max(main.data_vars.values(), key=lambda array: array.size)
     dims = [dim for dim in largest.dims if dim not in (*SAMPLE_DIMS, STATISTIC)]
-    assumed = _ASSUMED.get(main.attrs.get("observations"), "")
+    assumed = _ASSUMED.get(str(main.attrs.get("observations")), "")
     return f"{main.sizes[dims[0]]:,} along {dims[0]!r}{assumed}" if dims else "none"
 
 
