@@ -188,7 +188,7 @@ def test_failed_chains_keep_the_previous_ones(monkeypatch):
     model = ImpactModel(centered, random.key(0), mcmc).fit_on_batch(X, ONE, progress=False)
     before = everything(model)
     state, draws = mcmc.last_state, mcmc.get_samples()["b"]
-    monkeypatch.setattr("aimz.inference.mcmc._sample_stats", lambda _: 1 / 0)
+    monkeypatch.setattr("aimz.inference.mcmc._sample_stats", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model.fit_on_batch(X, NINE, progress=False)
     assert all(one is other for one, other in zip(everything(model), before, strict=True))

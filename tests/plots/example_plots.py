@@ -155,7 +155,28 @@ def _long_effect() -> Any:
     return plots.plot_effect(compared([-1.0, 0.0, 1.0], 0.3, name="w" * 120, scenario=names, baseline=SENTENCE))
 
 
+def _rehearsal(kind: str, names: list[str], n: int = 40) -> xr.Dataset:
+    """Return simulations of a rehearsal with random truths and estimates."""
+    dims, shape = ("simulation", "quantity"), (n, len(names))
+    truth = rng().normal(0, 1, shape)
+    found = {
+        "truth": truth,
+        "mean": truth + np.random.default_rng(1).normal(0, 0.3, shape),
+        "sd": np.full(shape, 0.3),
+        "rank": rng().integers(0, 100, shape).astype(float),
+        "found": truth > 0.5,
+    }
+    data = xr.Dataset({name: (dims, values) for name, values in found.items()}, {"quantity": names})
+    data = data.assign_coords(kind=("quantity", ["effect"] * len(names)))
+    data["estimate"] = ("quantity", np.full(len(names), 2.0))
+    return data.assign_attrs(kind=kind, n_ranks=100, source="prior", null=0.0)
+
+
 EDGE_CASES: dict[str, Callable[[], Any]] = {
+    "rehearsal_calibration": lambda: plots.plot_rehearsal(_rehearsal("sbc", [f"effect[{SENTENCE}]", "b", "c"])),
+    "rehearsal_recovery": lambda: plots.plot_rehearsal(_rehearsal("recovery", ["effect[mail = 1]"], 5)),
+    "rehearsal_placebo": lambda: plots.plot_rehearsal(_rehearsal("placebo", ["effect[mail = 1]", "effect[mail = 2]"])),
+    "assurance": lambda: plots.plot_assurance(_rehearsal("recovery", [f"effect[{SENTENCE}]"])),
     "loss_of_two_steps": lambda: plots.plot_loss([3.0, 2.0]),
     "loss_with_gaps": lambda: plots.plot_loss(np.where(np.arange(900) % 100 == 3, np.nan, losses(900))),
     "loss_explodes": lambda: plots.plot_loss(np.concatenate([[3e12], losses(2000)])),
