@@ -25,6 +25,14 @@ class BacktestResult:
         (bounds of the interval), ``crps``, ``absolute_error`` (of the median), ``covered`` and ``width``.
     ci_prob : float
         Probability of the interval.
+
+    Examples
+    --------
+    >>> import pandas as pd, aimz
+    >>> about = {"row": [0, 0], "method": ["model", "last value"], "origin": 9, "horizon": 1, "period": 9}
+    >>> scores = {"crps": [0.5, 2.0], "absolute_error": [0.7, 2.5], "covered": [1.0, 1.0], "width": [3.0, 9.0]}
+    >>> aimz.BacktestResult(pd.DataFrame(about | scores), 0.9).summary()["skill"].to_dict()
+    {'model': 0.75, 'last value': 0.0}
     """
 
     scores: "pd.DataFrame"
