@@ -62,7 +62,7 @@ def test_noise_is_normal_and_nothing_shares_it():
     model = new_model(kernel, {"b": np.zeros(8, np.float32)})
     options = {**MEMORY, "in_sample": False, "return_sites": ["y", "e"]}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*`e` are not in the posterior", category=UserWarning)
+        warnings.filterwarnings("ignore", message=".*`e`, which are not in the posterior", category=UserWarning)
         found = arrays(model.predict(X, **options))
         other = arrays(model.predict(X, **{**options, "rng_key": random.key(22)}))
     y, e = (found["y"][0] - X) / 2, found["e"][0]
