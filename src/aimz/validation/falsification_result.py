@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-_WIDTH = 80
+_WIDTH = 76
 _MAX_LINES = 20
 """Largest number of tests that are printed."""
 _HEADS = ("independence", "correlation", "p", "adjusted p", "verdict")

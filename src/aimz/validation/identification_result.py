@@ -13,7 +13,7 @@ from aimz.causal_graph import GraphFinding, Identification
 if TYPE_CHECKING:
     import pandas as pd
 
-_WIDTH = 80
+_WIDTH = 76
 _MAX_LISTED = 5
 """Largest number of sets that are printed."""
 
