@@ -13,12 +13,13 @@ from aimz.data import index_of, is_plain_range, open_frame, open_table
 from aimz.engine import KernelEngine
 from aimz.statistics import Groups, read_groups
 from aimz.timeseries.periods import Event, Periods, name_of
-from aimz.timeseries.rows import Rows
+from aimz.timeseries.rows import Rows, is_wide
+from aimz.timeseries.steps import index_of_steps, without_steps
 
 
 @dataclass(frozen=True)
 class Design:
-    """Rows in the order of their periods, and what they are used for."""
+    """Rows in the order of their periods, and what they are used for; in wide form, steps of series instead of rows."""
 
     rows: Rows
     periods: Periods
@@ -30,7 +31,7 @@ class Design:
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Labels of the groups, by dimension."""
     cells: np.ndarray | None = None
-    """Number of the group of each row; None without groups."""
+    """Number of the group of each row, also in wide form; None without groups."""
 
     @property
     def held(self) -> np.ndarray:
@@ -50,27 +51,32 @@ class Design:
         return (self.event.stop, *(len(labels) for labels in self.labels.values()))
 
     def groups(self, index: np.ndarray) -> Groups:
-        """Return the period and the group of some rows; rows of other units and periods have the weight 0."""
+        """Return the period and the group of some rows; rows of other units and periods have the weight 0.
+
+        In wide form, a series has a cell for each of its steps.
+        """
         codes, n_cells = self._codes(index)
         counted = self.treated[index] & (self.periods.codes[index] < self.event.stop)
         weights = None if counted.all() else counted.astype(np.float32)
         labels = {"period": np.arange(self.event.stop), "group": np.arange(n_cells)}
-        return Groups(labels, np.where(counted, codes, 0), weights)
+        return Groups(labels, np.where(counted, codes, 0), weights, panel=("step",) if self.rows.axis else ())
 
     def observed_sums(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the sums of the output over the rows of each period and group, and the numbers of rows."""
         index = np.flatnonzero(self.treated & (self.periods.codes < self.event.stop))
         codes, n_cells = self._codes(index)
-        values = self.rows.observed[index].astype(np.float64).ravel()
         n_all = self.event.stop * n_cells
-        sums = np.bincount(codes, values, minlength=n_all).reshape(self.shape)
-        return sums, np.bincount(codes, minlength=n_all).reshape(self.shape)
+        sums = np.bincount(codes.ravel(), self.rows.values(index).ravel(), minlength=n_all).reshape(self.shape)
+        return sums, np.bincount(codes.ravel(), minlength=n_all).reshape(self.shape)
 
     def _codes(self, index: np.ndarray) -> tuple[np.ndarray, int]:
-        """Return the cell of some rows, and the number of groups."""
+        """Return the cell of some rows, in wide form ``(n_series, n_steps)``, and the number of groups."""
         n_cells = int(np.prod(self.shape[1:], dtype=int))
-        cells = 0 if self.cells is None else self.cells[index]
-        return self.periods.codes[index].astype(np.int64) * n_cells + cells, n_cells
+        codes = self.periods.codes[index].astype(np.int64) * n_cells
+        if self.rows.axis:
+            cells = np.zeros(self.rows.n_obs, np.int64) if self.cells is None else self.cells
+            return codes + cells[:, None], n_cells
+        return codes + (0 if self.cells is None else self.cells[index]), n_cells
 
     def check(self, *, average: bool) -> None:
         """Raise if there are no rows to compare, the output is not known, or a group has no rows to average."""
@@ -79,13 +85,15 @@ class Design:
             raise ValueError(self._without_rows("the event", self.event.first, self.event.stop))
         if not (self.treated & (self.periods.codes < self.event.first)).any():
             raise ValueError(self._without_rows("the periods before it", 0, self.event.first))
-        missing = np.isnan(self.rows.observed[self.held].astype(np.float64))
+        missing = np.isnan(self.rows.values(self.held))
         if missing.any():
-            row = self.held[int(missing.argmax())]
+            first = np.argwhere(missing)[0]
+            row, series = self.held[int(first[-1])], f"series {first[0]}, " if self.rows.axis else ""
             msg = (
                 f"The output must be known for the rows of the event; it is NaN in {int(missing.sum()):,} of "
-                f"{missing.size:,} (the first in {name} {name_of(self.periods.labels[self.periods.codes[row]])}), so "
-                "the effect there is not known. Drop these rows, or pass an earlier `end`."
+                f"{missing.size:,} (the first in {series}{name} "
+                f"{name_of(self.periods.labels[self.periods.codes[row]])}), so the effect there is not known. Drop "
+                "these rows, or pass an earlier `end`."
             )
             raise ValueError(msg)
         empty = self.observed_sums()[1] == 0
@@ -123,7 +131,16 @@ def read_design(
     method: str,
 ) -> Design:
     """Return the design of a call, with the rows in the order of their periods."""
-    reader = LabelReader(X, arguments, engine)
+    wide = is_wide(X, y)
+    if wide and not (unit is None and treated is None):
+        msg = (
+            f"`unit` and `treated` must be omitted if a row of `X` is a series, as with an output of shape "
+            f"{np.shape(y)}: `{method}` then fits the steps before the event of all series. Drop the series without "
+            "the event, or pass a row for each series and period."
+        )
+        raise ValueError(msg)
+    engine = without_steps(engine) if wide else engine
+    reader = LabelReader(X, arguments, engine, index_of_steps(X) if wide else index_of(X))
     periods = Periods.of(reader.read_period(period), reader.name_of(period))
     units = None if unit is None else np.asarray(reader.read(unit, "unit"))
     groups = {str(name): reader.read(given, "by") for name, given in _by_name(by).items()}
@@ -133,7 +150,7 @@ def read_design(
         rows.check_length(option, array)
     labels, cells = read_groups(groups)
     order = np.argsort(periods.codes, kind="stable")
-    treated = np.ones(rows.n_obs, bool) if mask is None else mask
+    treated = np.ones(rows.n_times, bool) if mask is None else mask
     return Design(
         rows.take(order),
         Periods(periods.labels, periods.codes[order], periods.name),
@@ -141,7 +158,7 @@ def read_design(
         treated[order],
         None if units is None else units[order],
         labels,
-        None if cells is None else cells[order],
+        cells if cells is None or wide else cells[order],
     )
 
 
@@ -159,8 +176,8 @@ def _by_name(by: Any) -> Mapping[str, Any]:
 class LabelReader:
     """Labels of rows, and the table without the columns that are labels only."""
 
-    def __init__(self, X: Any, arguments: Mapping[str, Any], engine: KernelEngine) -> None:
-        self._X, self._arguments, self._engine = X, arguments, engine
+    def __init__(self, X: Any, arguments: Mapping[str, Any], engine: KernelEngine, index: Any) -> None:
+        self._X, self._arguments, self._engine, self._index = X, arguments, engine, index
         self._table = open_table(X, "X")
         self._used: list[str] = []
 
@@ -174,21 +191,20 @@ class LabelReader:
         return self._X if frame is None else frame.drop(drop).to_native()
 
     def read_period(self, given: Any) -> Any:
-        """Return the period of each row; by default the labels of the rows."""
+        """Return the period of each row; by default the labels of the rows, in wide form of the steps."""
         if given is not None:
             return self.read(given, "period")
-        index = index_of(self._X)
-        if index is None or is_plain_range(index):
+        if self._index is None or is_plain_range(self._index):
             msg = (
-                "`period` must be given: `X` has no row labels that could be periods. Pass the name of a column, or an "
-                "array with the period of each row."
+                "`period` must be given: `X` has no labels that could be periods. Pass the name of a column, or an "
+                "array with the period of each row (of each step, if a row is a series)."
             )
             raise TypeError(msg)
-        return index
+        return self._index
 
     def name_of(self, given: Any) -> str:
         """Return the name of the dimension of the periods."""
-        name = given if isinstance(given, str) else getattr(index_of(self._X) if given is None else given, "name", None)
+        name = given if isinstance(given, str) else getattr(self._index if given is None else given, "name", None)
         return str(name) if name is not None else "period"
 
     def has(self, name: str) -> bool:

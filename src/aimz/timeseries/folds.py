@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from aimz.data import index_of
 from aimz.engine import KernelEngine
 from aimz.statistics import Statistic, Statistics, crps, lagged_forecast
 from aimz.timeseries.design import LabelReader
 from aimz.timeseries.periods import Periods, name_of
-from aimz.timeseries.rows import Rows
+from aimz.timeseries.rows import Rows, is_wide
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,13 @@ def read_folds(
         If there are too few periods, an origin is not one of them, or rows of a period cannot be told to be of
         different series.
     """
-    reader = LabelReader(X, arguments, engine)
+    if is_wide(X, y):
+        msg = (
+            f"`backtest` needs a row for each series and period; got an output of shape {np.shape(y)}, in which a row "
+            "is a series. Pass such rows, with the series of each as `unit`."
+        )
+        raise ValueError(msg)
+    reader = LabelReader(X, arguments, engine, index_of(X))
     periods = Periods.of(reader.read_period(asked["period"]), reader.name_of(asked["period"]))
     units = None if asked["unit"] is None else np.asarray(reader.read(asked["unit"], "unit"))
     rows = Rows.of(engine, reader.table, y, arguments, "backtest")

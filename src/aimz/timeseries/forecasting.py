@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from aimz.data import KernelArguments, axis_labels
+from aimz.data import KernelArguments
 from aimz.distributed import collective_call
 from aimz.engine import (
     FittedSteps,
@@ -26,7 +26,15 @@ from aimz.engine import (
     with_outcome,
 )
 from aimz.methods import RequestMethods, on_snapshot, optional_key
-from aimz.timeseries.steps import check_follows, fitted_arguments, later_labels, step_axis, with_fitted, without_steps
+from aimz.timeseries.steps import (
+    check_follows,
+    fitted_arguments,
+    index_of_steps,
+    later_labels,
+    step_axis,
+    with_fitted,
+    without_steps,
+)
 from aimz.types import EffectKind, Intervention, StatisticsLike
 
 if TYPE_CHECKING:
@@ -159,11 +167,13 @@ class ForecastMethods(RequestMethods):
         intervention: Intervention | None = None,
         condition: Mapping[str, Any] | None = None,
         return_sites: str | Iterable[str] | None = None,
+        axis: int | None = None,
     ) -> PredictionRequest:
-        """Check a forecast; nothing is computed and no key is used."""
+        """Check a forecast; nothing is computed and no key is used. ``axis`` is along the steps, if it is known."""
         posterior = self._fitted("forecast")
         fitted = self._fitted_steps(history)
-        axis = step_axis(self._engine, fitted, X)
+        found = step_axis(self._engine, fitted, X)
+        axis = found if axis is None else axis
         self._engine = without_steps(self._engine) if axis else self._engine  # of a snapshot of the model
         kwargs = with_fitted(self._engine, fitted, kwargs, X, axis)
         source, call = self._read_arguments(X, kwargs, options, in_sample=False)
@@ -188,7 +198,8 @@ class ForecastMethods(RequestMethods):
             prepared = self._engine.prepare(call, settings)
             check_continued(self._engine, prepared)
         prepared = self._with_step_labels(prepared, X)
-        warn_about_substitution(prepared, self.kernel_spec)
+        if axis == 0:  # later steps of the fitted series are about these series by definition
+            warn_about_substitution(prepared, self.kernel_spec)
         self._check_prepared(source, prepared)
         return self._request("forecast", source, {None: call}, {None: prepared}, options)
 
@@ -197,7 +208,7 @@ class ForecastMethods(RequestMethods):
         history = prepared.plan.history
         if history is None or history.axis == 0:
             return prepared
-        own = X.indexes.get(X.dims[1]) if axis_labels(X) else getattr(X, "columns", None)
+        own = index_of_steps(X)
         coords, labels = self._results.dims_and_coords[1] or {}, {}
         for name, dims in self._results.axes_of(prepared).items():
             if name in history.sites:

@@ -18,6 +18,7 @@ from aimz.inference import make_refit
 from aimz.kernel import name_settings
 from aimz.methods import EffectMethod, on_snapshot, optional_key
 from aimz.timeseries.refits import RefitMethods
+from aimz.timeseries.steps import without_steps
 from aimz.types import Intervention
 
 if TYPE_CHECKING:
@@ -68,22 +69,23 @@ class ImpactMethods(RefitMethods, EffectMethod):
         ----------
         X : array_like or table
             Input of all periods, before and after the start of the event, with one or several rows for each period.
-            Columns that ``period``, ``by`` or ``unit`` name are not part of the input if they are not numbers.
-        y : array_like of shape (n_obs,) or str, optional
+            Columns that ``period``, ``by`` or ``unit`` name are not part of the input if they are not numbers. In wide
+            form a row is a series, and time is the second axis: ``(n_series, n_steps, ...)``.
+        y : array_like of shape (n_obs,) or (n_series, n_steps), or str, optional
             Output of all periods, or the name of its column.
         start, end : label
             First and last period of the event, such as ``"2024-06-01"``; without ``end`` it lasts until the last one.
             Later rows are not used.
-        period : array_like of shape (n_obs,) or str, optional
-            Period of each row, in any order: numbers, dates or texts; the name of a column or an argument; by default
-            the row labels of ``X``.
+        period : array_like of shape (n_obs,) or (n_steps,), or str, optional
+            Period of each row, or in wide form of each step, in any order: numbers, dates or texts; the name of a
+            column or an argument; by default the labels of ``X`` along this axis.
         by : array_like, str, list of str, or mapping, optional
-            Labels of groups of rows, such as series, as in :meth:`compare_scenarios`.
+            Labels of groups of rows, such as series, as in :meth:`compare_scenarios`; in wide form one for each series.
         unit : array_like of shape (n_obs,) or str, optional
             Unit of each row, such as a state or a shop.
         treated : label, list of labels, or array_like of bool, optional
             Units to which the event happened; all by default. The model is also fitted to the later rows of the
-            others, and effects are those on the treated units.
+            others, and effects are those on the treated units. Neither is available in wide form.
         aggregate : {"sum", "mean"}
             Whether rows of the same period and group are added or averaged.
         baseline : mapping, optional
@@ -213,16 +215,18 @@ class ImpactMethods(RefitMethods, EffectMethod):
             return
         rows = design.rows.take(design.fitted)
         engine, X, y = with_outcome(self._engine, rows.X, rows.y)
+        engine = without_steps(engine) if rows.axis else engine
         name = fitted.first_difference(engine.read_call(X, rows.arguments, output=y))
         if name is None:
             return
-        n_fitted = None if fitted.output is None else len(fitted.output)
-        has = "other rows" if n_fitted is None else f"{n_fitted:,} rows"
-        if n_fitted is not None and n_fitted > rows.n_obs:
-            has += ", among them rows of the event"
+        noun = rows.noun
+        n_fitted = None if fitted.output is None else np.shape(fitted.output)[rows.axis]
+        has = f"other {noun}" if n_fitted is None else f"{n_fitted:,} {noun}"
+        if n_fitted is not None and n_fitted > rows.n_times:
+            has += ", among them some of the event"
         others = "" if design.treated.all() else " and to all rows of units without it"
         msg = (
-            f"The model must be fitted to the {rows.n_obs:,} rows before the event{others}, in the order of their "
+            f"The model must be fitted to the {rows.n_times:,} {noun} before the event{others}, in the order of their "
             f"periods, and to no others; its fit has {has} (`{name}` differs). Pass a model that has not been fitted, "
             "which `estimate_impact` fits, or fit one to these rows."
         )
@@ -260,8 +264,8 @@ class ImpactMethods(RefitMethods, EffectMethod):
                     "event_end": name_of(periods.labels[event.stop - 1]),
                     "n_periods_before": event.first,
                     "n_periods": event.stop - event.first,
-                    "n_rows_fitted": len(design.fitted),
-                    "n_rows_event": len(design.held),
+                    "n_rows_fitted": design.rows.values(design.fitted).size,
+                    "n_rows_event": design.rows.values(design.held).size,
                     "aggregate": aggregate,
                     **({"without": name_settings(baseline)} if baseline else {}),
                 },
@@ -292,6 +296,7 @@ class ImpactMethods(RefitMethods, EffectMethod):
             history=fitted.history(self.param_input, self.param_output),
             intervention=act,
             return_sites=(self.param_output,),
+            axis=design.rows.axis,
         )
         return self._sum_readings(request, design.groups(design.held), key, options)
 
@@ -301,7 +306,8 @@ class ImpactMethods(RefitMethods, EffectMethod):
         """Return sums of outcomes and of their expected values, with the same states, over the rows of each cell."""
         outcome, call = request.first, request.arguments[None]
         expected = self._engine.prepare(call, replace(outcome.settings, kind="expected"))
-        scenarios = {"outcome": outcome, "mean": expected}
+        scenarios, site = {"outcome": outcome, "mean": expected}, self.param_output
+        steps = (1 - outcome.spec[site].row_axes[0],) if groups.panel else ()
         request = replace(
             request,
             method="estimate_impact",
@@ -310,12 +316,13 @@ class ImpactMethods(RefitMethods, EffectMethod):
             options=options,
             baseline="outcome",
             groups=groups,
+            panel_axes={site: steps} if steps else {},
             key=key,
         )
         with warnings.catch_warnings():
             # Rows are periods, which depend on one another in a kernel of a series.
             warnings.simplefilter("ignore", PerformanceWarning)
-            sums: np.ndarray = self._sum_over_rows(request).sums[self.param_output]
+            sums: np.ndarray = self._sum_over_rows(request).sums[site]
         return sums
 
 

@@ -24,6 +24,12 @@ def placebo_designs(design: Design, engine: KernelEngine, kind: Any, labels: Any
     """
     if kind == "time":
         return dict(_earlier(design, labels))
+    if kind == "space" and design.rows.axis:
+        msg = (
+            "`placebo='space'` needs units without the event; got one row for each series, which all have the event. "
+            "Pass a row for each series and period with `unit` and `treated`, or `placebo='time'`."
+        )
+        raise ValueError(msg)
     if kind == "space":
         found = dict(_other_units(design) if design.units is not None else _other_columns(design, engine))
         return found if labels is None else {label: _choose(found, label) for label in labels}

@@ -1,6 +1,14 @@
 """Fitted steps and the steps that follow them: axes, arguments and labels."""
 
-__all__ = ["check_follows", "fitted_arguments", "later_labels", "step_axis", "with_fitted", "without_steps"]
+__all__ = [
+    "check_follows",
+    "fitted_arguments",
+    "index_of_steps",
+    "later_labels",
+    "step_axis",
+    "with_fitted",
+    "without_steps",
+]
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from aimz.data import KernelArguments, is_plain_range
+from aimz.data import KernelArguments, axis_labels, is_plain_range
 from aimz.engine import KernelEngine
 from aimz.errors import KernelValidationError
 
@@ -78,6 +86,16 @@ def without_steps(engine: KernelEngine) -> KernelEngine:
         for name, axes in engine.axes.items()
     }
     return engine
+
+
+def index_of_steps(X: Any) -> Any:
+    """Return the labels of the second axis of the input; None without labels."""
+    import pandas as pd
+
+    if axis_labels(X):
+        return X.indexes.get(X.dims[1])
+    names = getattr(X, "column_names", getattr(X, "columns", None))
+    return None if names is None else pd.Index(names)
 
 
 def later_labels(known: Any, n_steps: int, n_later: int) -> Any:
