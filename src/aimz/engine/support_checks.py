@@ -69,13 +69,12 @@ class SupportReport:
 
 def fit_support(call: KernelArguments, output: str, columns: Mapping[str, tuple[str, ...]]) -> FitSupport | None:
     """Return the description of the rows of a fit that are in memory; None if they cannot be described."""
-    # Codes of categories have no range, and categories that the fit did not have are new groups.
-    rows = {name: reader for name, reader in call.rows.items() if name != output and name not in call.categories}
-    found = FitSupport.of(rows, columns)
+    rows = {name: reader for name, reader in call.rows.items() if name != output}
+    found = FitSupport.of(rows, columns, call.categories)
     if found is None:
         return None
     for start in range(0, call.n_obs, _BLOCK):
-        found.add({name: rows[name].read(start, min(start + _BLOCK, call.n_obs)) for name, _ in found.places})
+        found.add({name: rows[name].read(start, min(start + _BLOCK, call.n_obs)) for name in found.arguments})
     return found.finished()
 
 
@@ -105,7 +104,7 @@ def check_support(
         return SupportReport(SUPPORTED)
     asked = _asked_columns(support, prepared)
     unknown = unknown_levers(support, prepared)
-    needed = {name for name, _ in support.places}
+    needed = support.arguments
     if any(name not in prepared.call.arrays and name not in prepared.call.static for name in needed):
         return SupportReport(NOT_KNOWN, ("the call leaves out an argument of the fit",))
     if not every_row and _is_read_once(support, prepared.call):
@@ -113,13 +112,30 @@ def check_support(
         return SupportReport(EXTRAPOLATES, reasons) if reasons else SupportReport(NOT_CHECKED, (_READ_ONCE,))
     if not asked:
         return SupportReport(NOT_KNOWN if unknown else SUPPORTED, unknown)
-    found = SupportCounts(RowSupport(support, asked))
     weights, codes = _weights_and_codes(groups)
+    own_groups = None
+    if codes is not None and groups is not None and reader is None:
+        own_groups = _groups_of_fit(support, prepared, factual, groups, every_row=every_row)
+    found = SupportCounts(RowSupport(own_groups or support, asked))
     for start, rows in _blocks(support, prepared, weights, every_row=every_row, reader=reader):
         own = slice(start, start + len(rows))
-        found.add(rows, *(None if one is None else one[own] for one in (weights, codes)))
+        columns = rows if own_groups is None or codes is None else np.column_stack([rows, codes[own]])
+        found.add(columns, *(None if one is None else one[own] for one in (weights, codes)))
     overlap = None if reader is not None else _overlap(support, factual, asked, weights, every_row=every_row)
     return report_of(found, unknown, {} if codes is None or groups is None else groups.labels, overlap)
+
+
+def _groups_of_fit(
+    support: FitSupport, prepared: PreparedCall, factual: KernelArguments, groups: Groups, *, every_row: bool
+) -> FitSupport | None:
+    """Return a description with the ranges of the groups, if all rows of the fit are read."""
+    settings, name = prepared.settings, " and ".join(groups.labels)
+    other_rows = not settings.in_sample or settings.changed or settings.has_other_index
+    sampled = not every_row and factual.n_obs > _CHECKED
+    if other_rows or sampled or groups.codes is None or name in {*support.names, *support.categories}:
+        return None
+    rows = np.concatenate([rows for _, rows in _blocks(support, factual, every_row=every_row)])
+    return support.with_groups(name, groups.codes, rows)
 
 
 _READ_ONCE = "the rows are read once"
@@ -127,7 +143,7 @@ _READ_ONCE = "the rows are read once"
 
 def _is_read_once(support: FitSupport, call: KernelArguments) -> bool:
     """Return whether rows of a call are checked while they are computed, since reading them twice is expensive."""
-    needed = {name for name, _ in support.places} & call.rows.keys()
+    needed = call.rows.keys() & support.arguments
     return any(call.rows[name].from_batches or call.rows[name].uses_dask for name in needed)
 
 
@@ -204,7 +220,7 @@ def _overlap(
     for start, rows in _blocks(support, factual, weights, every_row=every_row):
         kept = np.isfinite(rows).all(axis=1)
         parts.append(rows[kept if weights is None else kept & (weights[start : start + len(rows)] > 0)])
-    rows = np.concatenate(parts)
+    rows = np.concatenate(parts)[:, : len(support.names)]
     treated = rows[:, asked[0]]
     if set(np.unique(treated)) != {0.0, 1.0}:
         return None
@@ -264,7 +280,7 @@ def _blocks(
             return
         stop = start + len(next(iter(batch.values()))) if batch else min(start + size, n_obs)
         arrays: dict[str, Any] = {}
-        for name in dict.fromkeys(name for name, _ in support.places):
+        for name in support.arguments:
             if name in values:
                 arrays[name] = rows_of_value(values[name], start, stop, n_obs)
             elif name in call.rows:
@@ -302,7 +318,7 @@ def _reasons(found: RowSupport, slack: float = 0.0) -> Iterator[str]:
             continue
         other, share = line.worst
         if share > tolerated and len(found.asked) == 1:
-            like = "a similar" if fit.levels[i] is not None else "the same"
+            like = "the same" if other in fit.categories or fit.levels[i] is None else "a similar"
             yield (
                 f"{_percent(line, line.apart[other])} are asked about a `{line.name}` that no row with {like} "
                 f"`{other}` had"

@@ -85,9 +85,12 @@ def _scenario(
     keys: Mapping[str, tuple[Hashable, int | None]],
 ) -> _Scenario:
     values, call = site_data(prepared), prepared.call
-    names = dict.fromkeys(name for name, _ in fit.places)
-    own = {name: keys[name] for name in names if name in keys and name not in values}
-    fixed = {name: values.get(name, call.arrays.get(name, call.static.get(name))) for name in names if name not in own}
+    own = {name: keys[name] for name in fit.arguments if name in keys and name not in values}
+    fixed = {
+        name: values.get(name, call.arrays.get(name, call.static.get(name)))
+        for name in fit.arguments
+        if name not in own
+    }
     return _Scenario(asked, own, {name: np.asarray(value) for name, value in fixed.items()})
 
 

@@ -2,7 +2,7 @@
 
 __all__ = ["observe_support", "read_support", "with_support_of_fit", "write_support"]
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,10 +14,12 @@ from aimz.statistics import FitSupport
 _PREFIX = "support/"
 
 
-def observe_support(batches: Batches, output: str, columns: Mapping[str, tuple[str, ...]]) -> None:
+def observe_support(
+    batches: Batches, output: str, columns: Mapping[str, tuple[str, ...]], categories: Collection[str]
+) -> None:
     """Set the description to which the first epoch of a fit adds its rows, unless they cannot be described."""
-    left_out = {output, *batches.categories}
-    found = FitSupport.of({name: rows for name, rows in batches.templates.items() if name not in left_out}, columns)
+    arguments = {name: rows for name, rows in batches.templates.items() if name != output}
+    found = FitSupport.of(arguments, columns, categories)
     batches.description, batches.observe = found, None if found is None else found.add
 
 
@@ -31,7 +33,8 @@ def write_support(support: FitSupport | None, arrays: dict[str, np.ndarray]) -> 
     if support is None:
         return None
     arrays.update({f"{_PREFIX}{name}": array for name, array in support.to_arrays().items()})
-    return {"names": list(support.names), "places": [list(place) for place in support.places]}
+    node = {"names": list(support.names), "places": [list(place) for place in support.places]}
+    return {**node, "categories": list(support.categories)} if support.categories else node
 
 
 def read_support(node: Any, arrays: Mapping[str, np.ndarray]) -> FitSupport | None:
@@ -44,4 +47,4 @@ def read_support(node: Any, arrays: Mapping[str, np.ndarray]) -> FitSupport | No
         msg = "The description of the data of the fit must have a name for each of its columns."
         raise ValueError(msg)
     own = {name.removeprefix(_PREFIX): np.array(array) for name, array in arrays.items() if name.startswith(_PREFIX)}
-    return FitSupport.from_arrays(names, places, own)
+    return FitSupport.from_arrays(names, places, node.get("categories", ()), own)

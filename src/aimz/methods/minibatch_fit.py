@@ -328,7 +328,7 @@ def plan_fit(
     if training.reordered and training.n_obs <= call.n_obs:
         check_batch(engine, fit, call, spec, training.n_obs)  # raises if the order of the rows matters
     fit.check_run(replace(call, n_obs=training.n_obs), spec)
-    observe_support(batches, names[1], tables)
+    observe_support(batches, names[1], tables, training.categories)
     kinds = {name: f"{array.dtype}{list(array.shape[1:])}" for name, array in sorted(batches.templates.items())}
     described = {
         **training.order,

@@ -73,10 +73,10 @@ class SupportMethod(SlopeMethods):
 
         An answer about rows that the fit has not seen rests on the form of the kernel alone. Every fit describes its
         rows by sums: counts, means, cross products, ranges, quantiles, and the same for the rows with each value of
-        columns with at most ten values. Nothing is stored for single rows. All methods that predict and compare
-        check the rows of their scenarios against it (some of them, if there are more than 65,536), with their weights
-        and groups, record the verdict in the attribute ``support`` of their results, and issue a
-        :class:`SupportWarning` once for each reason. This method checks every row.
+        columns with at most ten values and with each category of arguments of text. Nothing is stored for single rows.
+        All methods that predict and compare check the rows of their scenarios against it (some of them, if there are
+        more than 8,192), with their weights and groups, record the verdict in the attribute ``support`` of their
+        results, and issue a :class:`SupportWarning` once for each reason. This method checks every row.
 
         Parameters
         ----------
@@ -102,10 +102,11 @@ class SupportMethod(SlopeMethods):
             Result with ``verdict``, ``reasons`` and ``table``, which has a line for each scenario, group and column:
             ``low`` and ``high``, the range of the fit; ``outside``, the share of rows outside of it by more than a
             twentieth; ``unlike``, the largest share of rows outside of the range of the rows that are like them in
-            another column (``in``); ``far``, the share of rows whose leverage is above 1.5 times the 99th percentile of
-            the fit; ``similar_rows``, the inverse of the median leverage: the number of rows of the fit, with the same
-            treatment if it is discrete, that are worth as much as the data near a row; and for binary treatments
-            ``effective_controls``, the effective number of untreated rows after weighting by the odds of treatment.
+            another column, category or group (``in``); ``far``, the share of rows whose leverage is above 1.5 times the
+            99th percentile of the fit; ``similar_rows``, the inverse of the median leverage: the number of rows of the
+            fit, with the same treatment if it is discrete, that are worth as much as the data near a row; and for
+            binary treatments ``effective_controls``, the effective number of untreated rows after weighting by the odds
+            of treatment.
 
         Raises
         ------

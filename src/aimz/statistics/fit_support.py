@@ -2,16 +2,20 @@
 
 __all__ = ["FitSupport", "Level", "Moments", "left_out"]
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+
+from aimz.statistics.category_ranges import CategoryRanges
 
 _MAX_LEVELS = 10
 """Largest number of values of a column that are levels, each with its own moments."""
 _MAX_COLUMNS = 64
 """Largest number of columns that are described."""
+_MAX_CATEGORIES = 2**10
+"""Largest number of categories of an argument whose rows are described."""
 _SKETCH = 512
 """Number of points that a quantile sketch is compressed to."""
 _SAMPLE = 4096
@@ -103,6 +107,8 @@ class FitSupport:
     """Names of the columns."""
     places: tuple[tuple[str, int | None], ...]
     """Argument of each column, and its number among the columns of the argument."""
+    categories: tuple[str, ...] = ()
+    """Names of the arguments with categories; rows have their codes after the columns."""
     n: int = 0
     missing: np.ndarray = field(default_factory=lambda: np.empty(0))
     """Number of rows with NaN, by column."""
@@ -111,6 +117,8 @@ class FitSupport:
     moments: Moments | None = None
     levels: list[dict[float, Level] | None] = field(default_factory=list)
     """Values of each column, None if there are more than ten."""
+    ranges: list[CategoryRanges | None] = field(default_factory=list)
+    """Rows of each category of each argument with categories, None if there are more than 1,024."""
     sketches: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     """Points and weights of the distribution of each column, from the sample."""
     far: float = np.inf
@@ -123,12 +131,22 @@ class FitSupport:
     """Rows that are not part of the sums yet: they are described some thousands at a time."""
 
     @staticmethod
-    def of(arrays: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -> "FitSupport | None":
-        """Return an empty description of arguments ``(n_rows, ...)``; None if there are too many columns, or none."""
+    def of(
+        arrays: Mapping[str, Any], columns: Mapping[str, Sequence[str]], categories: Collection[str] = ()
+    ) -> "FitSupport | None":
+        """Return an empty description of arguments ``(n_rows, ...)``; None if there are too many columns, or none.
+
+        Arguments in ``categories`` are codes. They have no range, and their leverage is not computed, since a category
+        without rows in the fit is a new group; columns have a range for each category.
+        """
         names: list[str] = []
         places: list[tuple[str, int | None]] = []
+        groups: list[str] = []
         for name, array in arrays.items():
             shape = array.shape[1:]
+            if name in categories:
+                groups += [name] if not shape else []
+                continue
             if len(shape) > 1 or np.dtype(array.dtype).kind not in "biuf":
                 continue
             if not shape:
@@ -138,11 +156,16 @@ class FitSupport:
             given = columns.get(name) or [f"{name}[{i}]" for i in range(shape[0])]
             names += map(str, given)
             places += [(name, i) for i in range(shape[0])]
-        return FitSupport(tuple(names), tuple(places)) if 1 <= len(names) <= _MAX_COLUMNS else None
+        return FitSupport(tuple(names), tuple(places), tuple(groups)) if 1 <= len(names) <= _MAX_COLUMNS else None
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the arguments that are described, in the order in which rows have them."""
+        return (*dict.fromkeys(name for name, _ in self.places), *self.categories)
 
     def rows_of(self, arrays: Mapping[str, Any]) -> np.ndarray:
-        """Return the columns of some rows, ``(n_rows, n_columns)`` in double precision."""
-        parts = [np.asarray(arrays[name]) for name in dict.fromkeys(name for name, _ in self.places)]
+        """Return the columns of some rows, and then the codes of their categories, in double precision."""
+        parts = [np.asarray(arrays[name]) for name in self.arguments]
         return np.concatenate([p if p.ndim == 2 else p[:, None] for p in parts], axis=1, dtype=np.float64)
 
     def add(self, arrays: Mapping[str, Any]) -> None:
@@ -162,18 +185,21 @@ class FitSupport:
 
     def _described(self, rows: np.ndarray) -> "FitSupport":
         """Return the description of some rows."""
+        rows, codes = np.split(rows, [len(self.names)], axis=1)
         with np.errstate(invalid="ignore"):
             low, high = np.fmin.reduce(rows, axis=0), np.fmax.reduce(rows, axis=0)
         start = -self.n % self.step
         return FitSupport(
             self.names,
             self.places,
+            self.categories,
             len(rows),
             np.isnan(rows).sum(axis=0),
             low,
             high,
             Moments.of(rows),
             [self._levels_of(rows, i) for i in range(len(self.names))],
+            [CategoryRanges.of(own, rows) if own.max() < _MAX_CATEGORIES else None for own in codes.T],
             sample=[rows[start :: self.step].copy()],  # a view would keep all rows in memory
         )
 
@@ -215,6 +241,10 @@ class FitSupport:
         self.low, self.high = np.fmin(self.low, other.low), np.fmax(self.high, other.high)
         self.moments = self.moments.merged(other.moments)
         self.levels = [_merged_levels(*both) for both in zip(self.levels, other.levels, strict=True)]
+        self.ranges = [
+            None if one is None or its is None else one.merged(its)
+            for one, its in zip(self.ranges, other.ranges, strict=True)
+        ]
         self.sample = [*self.sample, *other.sample]
 
     def finished(self) -> "FitSupport | None":
@@ -248,6 +278,25 @@ class FitSupport:
         share = (np.cumsum(weights) - weights / 2) / weights.sum()
         return float(np.interp(q, share, points))
 
+    def shares_beside(self, column: int, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the shares of the rows of the fit below and above each value of a column."""
+        levels = self.levels[column]
+        if levels:
+            count = np.array([level.moments.n for level in levels.values()]) / self.n
+            own = np.array(list(levels))
+            return (own < values[:, None]) @ count, (own > values[:, None]) @ count
+        points, weights = self.sketches[column]
+        if not len(points):
+            return np.zeros(len(values)), np.zeros(len(values))
+        share = np.interp(values, points, (np.cumsum(weights) - weights / 2) / weights.sum(), left=0.0, right=1.0)
+        return share, 1 - share
+
+    def with_groups(self, name: str, codes: np.ndarray, rows: np.ndarray) -> "FitSupport":
+        """Return a description in which groups of the rows of the fit are categories, after the others."""
+        kept = codes >= 0
+        ranges = CategoryRanges.of(codes[kept], rows[kept, : len(self.names)]) if kept.any() else None
+        return replace(self, categories=(*self.categories, name), ranges=[*self.ranges, ranges])
+
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return the numbers of a finished description as arrays, for a file."""
         assert self.moments is not None
@@ -277,11 +326,15 @@ class FitSupport:
             "points": np.concatenate([points for points, _ in self.sketches]),
             "weights": np.concatenate([weights for _, weights in self.sketches]),
             "sketch_lengths": np.array([len(points) for points, _ in self.sketches], np.int64),
+            **{name: array for i, own in enumerate(self.ranges) if own for name, array in own.to_arrays(i).items()},
         }
 
     @staticmethod
     def from_arrays(
-        names: Sequence[str], places: Sequence[tuple[str, int | None]], arrays: Mapping[str, np.ndarray]
+        names: Sequence[str],
+        places: Sequence[tuple[str, int | None]],
+        categories: Sequence[str],
+        arrays: Mapping[str, np.ndarray],
     ) -> "FitSupport":
         """Return the description whose numbers :meth:`to_arrays` returned."""
         levels: list[dict[float, Level] | None] = [{} if found else None for found in arrays["has_levels"]]
@@ -296,12 +349,14 @@ class FitSupport:
         return FitSupport(
             tuple(names),
             tuple(places),
+            tuple(categories),
             int(arrays["counts"][0]),
             arrays["missing"],
             arrays["low"],
             arrays["high"],
             Moments(int(arrays["counts"][1]), arrays["mean"], arrays["products"]),
             levels,
+            [CategoryRanges.from_arrays(i, arrays) for i in range(len(categories))],
             list(sketches),
             float(arrays["far"][0]),
         )

@@ -88,17 +88,19 @@ class RowSupport:
     """Number of rows with a weight above 0."""
 
     def add(self, rows: np.ndarray, weights: np.ndarray | None = None) -> None:
-        """Add rows ``(n_rows, n_columns)`` with weights above 0."""
+        """Add rows, as :meth:`FitSupport.rows_of` returns them, with weights above 0."""
         if not len(rows):
             return
         assert self.fit.moments is not None
         weights = np.ones(len(rows)) if weights is None else weights
         self.n_rows += len(rows)
+        rows, codes = np.split(rows, [len(self.fit.names)], axis=1)
         continuous = [i for i in self.asked if not self._is_discrete(i)]
         leverage = self.fit.moments.leverage(rows) if continuous or len(self.asked) > 1 else None
         for i in self.asked:
             line = self.columns.setdefault(i, ColumnSupport(self.fit.names[i]))
             line.n += float(weights.sum())
+            self._add_categories(line, rows[:, i], codes, weights, i)
             if leverage is None or (self._is_discrete(i) and len(self.asked) == 1):
                 self._add_levels(line, rows, weights, i)
             else:
@@ -132,6 +134,23 @@ class RowSupport:
                     beyond = _beyond(values, level.low[column], level.high[column], _MARGIN * span)
                     found |= beyond & (rows[:, other] == value)
             line.add_apart(fit.names[other], float(weights[found].sum()))
+
+    def _add_categories(
+        self, line: ColumnSupport, values: np.ndarray, codes: np.ndarray, weights: np.ndarray, column: int
+    ) -> None:
+        """Count rows outside of the range that a column has among the rows with the same category."""
+        fit = self.fit
+        margin = _MARGIN * (fit.high[column] - fit.low[column])
+        for name, ranges, own in zip(fit.categories, fit.ranges, codes.T, strict=True):
+            if ranges is None:
+                continue
+            below, _ = fit.shares_beside(column, ranges.low[:, column])
+            _, above = fit.shares_beside(column, ranges.high[:, column])
+            low, high = ranges.limits(column, margin, below, above)
+            known = np.flatnonzero((own >= 0) & (own < len(low)))
+            place = own[known].astype(np.int64)
+            beyond = known[(values[known] < low[place]) | (values[known] > high[place])]
+            line.add_apart(name, float(weights[beyond].sum()))
 
     def is_outside(self, values: np.ndarray, column: int) -> np.ndarray:
         """Return which values are outside of the fit: of its range, or another value than both of its values."""
