@@ -152,3 +152,36 @@ def test_example_of_causalimpact_has_the_standard_error_of_a_regression():
     assert average.mean().item() == pytest.approx((y - design @ fit)[start:].mean(), abs=0.02)
     assert average.std().item() == pytest.approx(sd, rel=0.03)
     assert abs(average.mean().item() - 10.0) < 3 * sd
+
+
+def test_factors_of_other_units_predict_the_treated_one_with_the_error_of_its_loadings():
+    """Six units with two common factors, known from five of them; the loadings of the treated one are a regression."""
+    rng, n, start = np.random.default_rng(6), 40, 30
+    factor = np.stack([np.sin(np.arange(n) / 3), np.cos(np.arange(n) / 5)], 1)
+    loading = rng.uniform(2.0, 6.0, (6, 2))
+    panel = factor @ loading.T + rng.normal(0.0, 0.5, (n, 6))
+    panel[start:, 0] += 4.0
+
+    def factors(X, y=None, *, unit, month):
+        of_unit = numpyro.sample("of_unit", dist.Normal(0.0, 10.0).expand([6, 2]).to_event(2))
+        of_month = numpyro.sample("of_month", dist.Normal(0.0, 1.0).expand([40, 2]).to_event(2))
+        with numpyro.plate("row", X.shape[0]):
+            numpyro.sample("y", dist.Normal((of_unit[unit] * of_month[month]).sum(-1) + X, 0.5), obs=y)
+
+    covariance = 0.25 * np.linalg.inv(factor[:start].T @ factor[:start])
+    fit = np.linalg.lstsq(factor[:start], panel[:start, 0])[0]
+    draws = np.tile(loading, (4000, 1, 1))
+    draws[:, 0] = fit + rng.normal(size=(4000, 2)) @ np.linalg.cholesky(covariance).T
+    model = aimz.ImpactModel(factors, random.key(0), MCMC(NUTS(factors), num_warmup=1, num_samples=1))
+    model.set_posterior_sample({"of_unit": draws, "of_month": np.broadcast_to(factor, (4000, n, 2))})
+    rows = {"unit": np.tile(np.arange(6), n), "month": np.repeat(np.arange(n), 6)}
+    event = {"period": "month", "start": start, "unit": "unit", "treated": 0}
+    found = model.estimate_impact(np.full(6 * n, 100.0), 100.0 + panel.ravel(), **event, args=rows, **OPTIONS)
+    average = found["effect"]["y"].sel(quantity="average")
+    ahead = factor[start:].mean(axis=0)
+    expected = panel[start:, 0].mean() - ahead @ fit
+    for reading, noise in (("mean", 0.0), ("outcome", 0.25 / (n - start))):
+        assert average.sel(reading=reading).mean().item() == pytest.approx(expected, abs=0.015)
+        sd = np.sqrt(ahead @ covariance @ ahead + noise)
+        assert average.sel(reading=reading).std().item() == pytest.approx(sd, rel=0.05)
+    assert abs(expected - 4.0) < 3 * sd
