@@ -19,7 +19,7 @@ from aimz.output.elpd import import_arviz_stats, leave_one_out, relative_ess
 from aimz.output.impact_trees import ImpactSums, impact_tree, with_placebos
 from aimz.output.labels import Labels
 from aimz.output.lazy_datasets import as_group, open_result
-from aimz.output.power_scaling import power_scaling, power_scaling_text, sensitivity_tree
+from aimz.output.power_scaled import power_scaling, power_scaling_text, sensitivity_tree
 from aimz.output.rehearsal_texts import placebo_table, recovery_table, rehearsal_text, simulation_dataset
 from aimz.output.result_text import describe_result, register_displays, tree_of
 from aimz.output.scenario_trees import Averages, Contrast, check_by, check_contrast, read_contrast, scenario_tree
