@@ -260,7 +260,11 @@ def test_kernel_arguments_with_names_of_parameters_can_be_passed_in_args():
             given = {p.name for p in parameters.values() if p.kind is not p.VAR_KEYWORD}
             # The keyword arguments of `effect` are interventions, which may also be passed as a mapping.
             further: dict[str, set[str]] = {"compare_scenarios": checked, "slopes": of_slopes, "effect": given}
-            further |= {"support": {"treatment"}, "counterfactual": {"coupling"}, "forecast": {"kind"}}
+            further |= {
+                "support": {"treatment", "by", "weights", "where"},
+                "counterfactual": {"coupling"},
+                "forecast": {"kind"},
+            }
             further["estimate_impact"] = {"aggregate", "baseline", "by", "end", "fit_options", "period", "start"}
             further |= {"sensitivity": {"benchmark", "covariates", "effect", "outcome", "scale", "treatment"}}
             further["estimate_impact"] |= {"placebo", "placebos", "treated", "unit"}
