@@ -133,7 +133,7 @@ def test_local_classes_are_omitted_if_rows_cannot_be_read_again():
     with pytest.warns(UserWarning, match="`z` have no posterior draws"):
         model.fit(batches, total_size=N, progress=False)
     assert set(model.posterior) == {"mu"}
-    with pytest.warns(UserWarning, match="`z` are not in the posterior"):
+    with pytest.warns(UserWarning, match="`z`, which are not in the posterior"):
         model.predict_on_batch(X)
     found = model.log_likelihood(X, Y, store="memory", progress=False)["log_likelihood"]["y"][0]
     np.testing.assert_allclose(found, logsumexp(joint(model.posterior["mu"], Y), axis=-1), rtol=1e-4, atol=1e-4)

@@ -77,7 +77,7 @@ def test_signatures_match_other_flavors():
         assert [p for p in own if p in known][0 if name == "load_model" else 1 :] or name
         assert own[1 : len(known)] == known[1:], name
     own, known = (set(inspect.signature(f.autolog).parameters) for f in (flavor, mlflow.statsmodels))
-    assert own - known == {"log_input_examples", "log_model_signatures"}
+    assert own - known == {"log_input_examples", "log_model_signatures", "log_reports"}
     assert known <= own
 
 
