@@ -81,8 +81,9 @@ def test_misplaced_texts_detects_clipping_and_overlap():
 
 
 def test_figures_are_not_registered_with_pyplot():
-    assert not plt.get_fignums()
+    plt.close("all")  # figures of other tests
     assert isinstance(example("groups"), Figure)
+    assert not plt.get_fignums()
 
 
 def test_notebook_displays_a_plot():
