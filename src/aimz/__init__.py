@@ -7,7 +7,7 @@ the results; :mod:`aimz.mlflow` logs, stores and serves models in MLflow.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aimz._imports  # noqa: F401
 from aimz._distribution import VERSION
@@ -38,6 +38,9 @@ from aimz.model import (
     PriorSensitivityResult,
     RehearsalResult,
 )
+
+if TYPE_CHECKING:
+    from aimz import output, store  # noqa: F401 (types of what `__getattr__` imports)
 
 __all__ = [
     "AimzWarning",
@@ -76,12 +79,10 @@ __version__ = VERSION
 
 def __getattr__(name: str) -> Any:
     """Import modules on first access, if they import xarray or are rarely used."""
-    if name in ("mlflow", "plots", "primitives"):
+    if name in ("mlflow", "output", "plots", "primitives", "store"):
         return import_module(f"aimz.{name}")
     if name in ("describe_result", "in_words", "open_result", "share_mediated", "summary"):
-        from aimz import output
-
-        return getattr(output, name)
+        return getattr(import_module("aimz.output"), name)
     msg = f"module 'aimz' has no attribute {name!r}"
     raise AttributeError(msg)
 

@@ -5,15 +5,13 @@ the submodule twice, and NumPyro's handlers then miss the sites of a kernel.  Nu
 any of its submodules.
 """
 
-__all__ = ["NUMPYRO", "await_imports", "begin_imports", "names_of"]
+__all__ = ["NUMPYRO", "await_imports", "begin_imports"]
 
 import importlib
 import sys
 import threading
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 with warnings.catch_warnings():
     # NumPyro imports tqdm.auto too, which warns in a notebook without widgets; our progress bars do not need them.
@@ -48,18 +46,3 @@ def _load() -> None:
     with suppress(Exception):
         for name in _HEAVY:
             importlib.import_module(name)
-
-
-def names_of(package: str, module: str) -> Callable[[str], Any]:
-    """Return a ``__getattr__`` that gives a package the names of a module, imported when the first is used."""
-
-    def getattribute(name: str) -> Any:
-        """Return a name of the module."""
-        if name.startswith("__"):
-            raise AttributeError(name)
-        await_imports()
-        found = importlib.import_module(module)
-        vars(sys.modules[package]).update({public: getattr(found, public) for public in found.__all__})
-        return getattr(found, name)
-
-    return getattribute

@@ -14,7 +14,7 @@ import os
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-import aimz.store
+import aimz
 from aimz.data import check_count, check_flag, read_output_dir
 from aimz.errors import IncompleteResultError
 from aimz.statistics import Reduction, read_statistics

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import aimz.store
+import aimz
 import aimz.stream
 from aimz.engine.prepared_call import PreparedCall
 from aimz.forward import EFFECT, IMPOSSIBLE, TracedStep

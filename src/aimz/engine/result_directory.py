@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import aimz.output
-import aimz.store
+import aimz
 from aimz.engine.fingerprint import check_resumable
 from aimz.engine.options import StreamingOptions
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-import aimz.store
+import aimz
 import aimz.stream
 from aimz.engine.outputs import OutputSpec, missing_steps
 from aimz.engine.runner import StepRunner

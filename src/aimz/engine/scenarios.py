@@ -23,7 +23,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-import aimz.output
+import aimz
 from aimz.data import (
     KernelArguments,
     KernelParameters,

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from scipy.special import logsumexp
 
-import aimz.output
+import aimz
 from aimz.data import KernelArguments, Posterior, differences
 from aimz.errors import NotFittedError
 from aimz.inference.fit_data import FitData

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-import aimz.output
+import aimz
 from aimz.data import KernelArguments, Posterior
 from aimz.errors import FitWarning, warn
 from aimz.inference.base import Outcome

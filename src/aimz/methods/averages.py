@@ -2,7 +2,7 @@
 
 __all__ = ["sum_over_rows"]
 
-import aimz.store
+import aimz
 from aimz.data import fingerprint
 from aimz.distributed import check_same_call, choose_executor, process_group
 from aimz.engine import KernelEngine, OutputSpec, PredictionRequest, RunOptions, StepRunner, fingerprint_of

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import numpy as np
 
-import aimz.output
+import aimz
 from aimz.data import check_count, check_key
 from aimz.inference import SVIFit
 from aimz.methods.base import on_snapshot

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 
-import aimz.output
+import aimz
 from aimz.data import KernelArguments
 from aimz.engine import (
     InputSource,

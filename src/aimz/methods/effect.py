@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import numpy as np
 
-import aimz.output
+import aimz
 from aimz.data import KernelArguments, open_chunked_table
 from aimz.distributed import collective_call
 from aimz.engine import (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-import aimz.output
+import aimz
 
 if TYPE_CHECKING:
     import pandas as pd

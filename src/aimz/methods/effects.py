@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import jax
 
-import aimz.output
+import aimz
 from aimz.data import open_chunked_table
 from aimz.distributed import collective_call
 from aimz.engine import (

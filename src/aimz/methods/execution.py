@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import aimz.output
-import aimz.store
+import aimz
 from aimz.distributed import await_others, check_same_call, choose_executor, process_group, share_location
 from aimz.engine import (
     CallLocation,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 
-import aimz.output
+import aimz
 from aimz.data import open_chunked_table
 from aimz.distributed import collective_call
 from aimz.engine import check_nan_policy, read_decomposition, read_options

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from numpyro.infer import MCMC
 
-import aimz.output
+import aimz
 from aimz.data import check_count, check_flag, read_draws
 from aimz.engine import with_outcome
 from aimz.inference import PosteriorOnly, SVIFit, check_chains, check_variational

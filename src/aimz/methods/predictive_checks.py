@@ -9,8 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-import aimz.output
-import aimz.store
+import aimz
 from aimz.data import KernelArguments
 from aimz.distributed import check_executable, choose_executor
 from aimz.engine import (

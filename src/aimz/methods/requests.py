@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-import aimz.store
+import aimz
 from aimz.data import KernelArguments, check_count, check_flag, key_to_text
 from aimz.distributed import check_executable
 from aimz.engine import (

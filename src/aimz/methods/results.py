@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import aimz.output
+import aimz
 from aimz.data import Posterior
 from aimz.engine import PredictionRequest, PreparedCall
 from aimz.kernel import InputColumns, KernelSpec, Site, outcome_site

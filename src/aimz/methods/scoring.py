@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 
-import aimz.output
+import aimz
 from aimz.data import GENERATOR
 from aimz.distributed import collective_call
 from aimz.engine import PredictionSettings, read_options

@@ -241,8 +241,9 @@ def log_report(model: ImpactModel, *, artifact_file: str = "report.html", **opti
     ...         numpyro.sample("y", dist.Normal(b * X, 1.0), obs=y)
     >>> model = ImpactModel(kernel, 0).set_posterior_sample({"b": jnp.ones(100)})
     >>> mlflow.set_tracking_uri(f"sqlite:///{tempfile.mkdtemp()}/runs.db")
-    >>> with mlflow.start_run() as run:  # doctest: +SKIP
-    ...     aimz.mlflow.log_report(model)  # doctest: +SKIP
+    >>> experiment = mlflow.set_experiment("reports")
+    >>> with mlflow.start_run() as run:
+    ...     aimz.mlflow.log_report(model)
     """
     with tempfile.TemporaryDirectory(prefix="aimz-") as directory:
         page = model.report(Path(directory) / "report.html", **options)

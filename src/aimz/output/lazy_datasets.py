@@ -13,7 +13,7 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core.indexing import ExplicitIndexer, IndexingSupport, LazilyIndexedArray, explicit_indexing_adapter
 
-import aimz.store
+import aimz
 from aimz.output.labels import SAMPLE_DIMS
 
 if TYPE_CHECKING:

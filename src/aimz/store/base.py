@@ -9,10 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from aimz._imports import await_imports
-
-await_imports()  # a worker that unpickles a store imports its module directly, without the names of the package
-
 
 @dataclass(frozen=True)
 class Variable:

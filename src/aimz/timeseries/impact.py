@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import numpy as np
 
-import aimz.output
+import aimz
 from aimz.distributed import collective_call
 from aimz.engine import PredictionRequest, StreamingOptions, read_options, with_outcome
 from aimz.errors import PerformanceWarning, SupportWarning

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-import aimz.output
+import aimz
 from aimz.statistics import read_ci
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-import aimz.output
+import aimz
 from aimz.errors import OutputWarning, warn
 from aimz.methods import EffectResult, FittedRows, ScoringMethods, on_snapshot, optional_key
 from aimz.validation.quantities import effect_draws, parameter_draws, read_effect, read_parameters

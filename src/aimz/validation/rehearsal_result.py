@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import aimz.output
+import aimz
 from aimz.statistics import coverage_of, read_ci
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import numpy as np
 
-import aimz.output
+import aimz
 from aimz.data import Posterior, check_count, check_flag, read_output_dir
 from aimz.engine import read_options
 from aimz.errors import AimzWarning

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-import aimz.output
+import aimz
 from aimz._distribution import VERSION
 from aimz.data import check_count, check_key
 from aimz.methods import CheckResult, EffectResult, on_snapshot

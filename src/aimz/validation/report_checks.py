@@ -5,7 +5,7 @@ __all__ = ["check_section", "effect_section", "result_section", "support_section
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import aimz.output
+import aimz
 from aimz.methods import CheckResult, EffectResult
 from aimz.report import Block, Code, Items, Section, Table, Text
 from aimz.validation.report_results import (
