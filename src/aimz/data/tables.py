@@ -270,7 +270,9 @@ class KernelParameters:
     categories: Mapping[str, Categories] = field(default_factory=dict)
     """Categories of each text or categorical argument of the fit."""
     grows: bool = True
-    """Whether other categories are added as new groups, if the kernel takes their number."""
+    """Whether other categories are new groups, if the kernel takes their number; False in a fit, which sets them."""
+    leaves_text: bool = False
+    """Whether columns of text are left out of the input: until there is a posterior, which belongs to its columns."""
 
     @property
     def column_names(self) -> dict[str, str]:
@@ -300,7 +302,7 @@ class KernelParameters:
         Warns
         -----
         OutputWarning
-            If columns of text are left out, before the columns of the input are known.
+            If columns of text are left out, before there is a posterior.
         """
         named = {name: column for name, column in self.column_names.items() if column in table.names}
         found = {name: self.aligned(name, self._column(table, named[name])) for name in named if name not in leave}
@@ -322,7 +324,7 @@ class KernelParameters:
                 "which are other arguments of the kernel. Add one."
             )
             raise ValueError(msg)
-        if known is None:
+        if known is None and self.leaves_text:
             columns = self._without_text(table, columns)
         return {self.input: matrix_or_value(table, self.input, {self.input: columns, **self.known}), **found}
 

@@ -87,6 +87,8 @@ class KernelEngine:
         """Categories of the last fit, and the axes of sites along them, by argument."""
         self.new_groups = True
         """Whether a call may have other categories than these, as a prediction, but not a fit."""
+        self.leaves_text = True
+        """Whether columns of text are left out of the input, as long as there is no posterior for its columns."""
 
     @staticmethod
     def of(kernel: Kernel, param_input: str, param_output: str) -> "KernelEngine":
@@ -169,7 +171,8 @@ class KernelEngine:
         """Parameters of the kernel, for matching columns of a table."""
         signature = self.signature
         names = signature.param_input, signature.param_output, signature.extra
-        return KernelParameters(*names, self.tables, self.axes, self.outcome, self.categories, self.new_groups)
+        known = self.tables, self.axes, self.outcome, self.categories, self.new_groups, self.leaves_text
+        return KernelParameters(*names, *known)
 
     def copy(self) -> "KernelEngine":
         """Return a copy that shares the structure of the kernel and the compiled programs."""
@@ -183,7 +186,7 @@ class KernelEngine:
         if restart:
             engine.tables, engine.axes, engine.columns, engine.whole = {}, {}, None, frozenset()
             engine.row_shape = engine.outcome = None
-            engine.categories, engine.groups = self.declared, {}
+            engine.categories, engine.groups, engine.leaves_text = self.declared, {}, True
         engine.new_groups = False
         return engine
 

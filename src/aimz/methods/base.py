@@ -242,6 +242,7 @@ class ModelBase:
         self, engine: KernelEngine, fit: Fit, posterior: Posterior | None, observed: FitData | None, rows: FittedRows
     ) -> None:
         """Set the state of a fit, the posterior and the data of the fit together."""
+        engine.leaves_text = posterior is None
         # One operation, which neither Ctrl-C nor another thread divides.
         vars(self).update(_engine=engine, _fit=fit, _posterior=posterior, _observed=observed, _rows=rows)
         if posterior is not None:

@@ -236,6 +236,7 @@ def read_model(path: Path, kernel: Kernel, fit: Fit | None, arguments: Mapping[s
     if example is not None and (fit.params or observed is not None):
         engine.row_shape = tuple(example.arrays[signature_of[0]].shape[1:])
     posterior = None if posterior is None else replace(posterior, params=fit.params)
+    engine.leaves_text = posterior is None
     return ModelState(key, engine, fit, results, posterior, observed, graph)
 
 
