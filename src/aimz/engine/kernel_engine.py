@@ -170,9 +170,17 @@ class KernelEngine:
     def parameters(self) -> KernelParameters:
         """Parameters of the kernel, for matching columns of a table."""
         signature = self.signature
-        names = signature.param_input, signature.param_output, signature.extra
-        known = self.tables, self.axes, self.outcome, self.categories, self.new_groups, self.leaves_text
-        return KernelParameters(*names, *known)
+        return KernelParameters(
+            signature.param_input,
+            signature.param_output,
+            signature.extra,
+            known=self.tables,
+            axes=self.axes,
+            outcome=self.outcome,
+            categories=self.categories,
+            grows=self.new_groups,
+            leaves_text=self.leaves_text,
+        )
 
     def copy(self) -> "KernelEngine":
         """Return a copy that shares the structure of the kernel and the compiled programs."""
