@@ -256,8 +256,9 @@ class KernelEngine:
         plan = PassSpec(n_obs=call.n_obs, n_draws=1, static=call.static, row_plates=spec.row_plates)
 
         def valid(site: str) -> np.ndarray:
-            rows = {name: np.asarray(array) for name, array in call.arrays.items()}
-            return self.programs.within_support(site, plan, rows)
+            return self.programs.within_support(
+                site, plan, {name: np.asarray(rows) for name, rows in call.arrays.items()}
+            )
 
         check_values(call, spec, valid, first_row, allow_nan=allow_nan)
 
@@ -291,9 +292,7 @@ class KernelEngine:
     def read_latents(self, spec: KernelSpec | None, return_sites: str | Iterable[str] | None) -> tuple[str, ...] | None:
         """Return the names of the latent sites to return; None for all."""
         known = () if spec is None else spec.latent_sites
-        if return_sites is None:
-            return known or None
-        return read_names(return_sites, known, "latent sites")
+        return read_names(return_sites, known, "latent sites") if return_sites is not None else known or None
 
     def read_return_sites(self, spec: KernelSpec, return_sites: str | Iterable[str] | None) -> tuple[str, ...]:
         """Return the names of the sites to return.
