@@ -239,13 +239,8 @@ class KernelEngine:
         ValueError
             If an index is outside of its table, or a value of the output is outside of its support.
         """
-        plan = PassSpec(
-            n_obs=call.n_obs,
-            n_draws=1,
-            static=call.static,
-            row_plates=spec.row_plates,
-            row_axes={site.name: site.row_axes[0] for site in spec.sites if site.row_axes},
-        )
+        axes = {site.name: site.row_axes[0] for site in spec.sites if site.row_axes}
+        plan = PassSpec(n_obs=call.n_obs, n_draws=1, static=call.static, row_plates=spec.row_plates, row_axes=axes)
         check_indices(self.programs, plan, call, first_row=first_row, read_lazy=True)
         self.check_output(call, spec, first_row)
 
