@@ -190,8 +190,3 @@ def test_fit_to_steps_of_the_event_raises():
     model = new_model(kernel).fit_on_batch(X, y, num_steps=2, progress=False)
     with pytest.raises(ValueError, match=r"fitted to the 4 steps of each series before.*8 steps of each series, among"):
         model.estimate_impact(X, y, period=np.arange(T), start=FIRST, **OPTIONS)
-
-
-def test_backtest_of_rows_that_are_series_raises(panel):
-    with pytest.raises(ValueError, match=r"`backtest` needs a row for each series and period; got .* \(40, 8\)"):
-        panel.backtest(np.ones((S, T)), PANEL, period=np.arange(T), horizon=2, price=PRICE, progress=False)

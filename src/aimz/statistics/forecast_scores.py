@@ -23,12 +23,13 @@ def lagged_forecast(history: np.ndarray, lag: int, ahead: int) -> np.ndarray:
     """Return draws of a later value of a series: the value ``lag`` steps before it, plus or minus past changes.
 
     ``ahead`` is the number of steps after the last one, and a change is that of the series over ``lag`` steps.  The
-    result is empty if the value is missing, or if there is no change.
+    result is empty if the value is missing, or if there is no change. ``history`` may have a second axis, of series
+    with the same missing values; the draws then have it as well.
     """
     at = len(history) + ahead - 1 - lag
     if not 0 <= at < len(history):
-        return np.empty(0)
+        return np.empty((0, *history.shape[1:]))
     changes = history[lag:] - history[:-lag]
-    changes = changes[~np.isnan(changes)]
+    changes = changes[~np.isnan(changes).any(axis=tuple(range(1, changes.ndim)))]
     found: np.ndarray = history[at] + np.concatenate([changes, -changes])
-    return found if np.isfinite(history[at]) else np.empty(0)
+    return found if np.isfinite(history[at]).all() else found[:0]

@@ -12,6 +12,7 @@ from aimz.data import check_count
 from aimz.distributed import collective_call
 from aimz.engine import read_options
 from aimz.inference import make_refit
+from aimz.kernel import ValueSource
 from aimz.methods import on_snapshot, optional_key
 from aimz.statistics import read_ci
 from aimz.timeseries.backtest_result import BacktestResult
@@ -59,16 +60,18 @@ class BacktestMethods(RefitMethods):
         horizon : int
             Number of periods to forecast from each origin.
         period, unit : array_like of shape (n_obs,) or str, optional
-            Period and unit of each row, as in :meth:`estimate_impact`. With several rows in a period, ``unit`` tells
-            their series.
+            Period and unit of each row, as in :meth:`estimate_impact`. With several rows in a period, ``unit`` is the
+            series of each. In wide form ``period`` has the period of each step, and ``unit`` the name of each series.
         origins : int or list of labels
             First periods that are forecast. A number means so many origins, ``horizon`` periods apart, of which the
             last ends with the data and the first has at least half of all periods before it.
         season : int, optional
             Number of periods in a season, for the seasonal baseline.
         refit : bool
-            Whether to fit a model for each origin. Otherwise one fit, to the rows before the first origin, forecasts
-            all later periods; kernels with latents along time then need ``refit=True``, or a single origin.
+            Whether to fit a model for each origin. Otherwise all origins use the parameters of one fit, to the rows
+            before the first origin, with the outcomes up to each origin, from which an autoregression goes on. Latent
+            states after the fitted rows are not known, so kernels with states along time need ``refit=True``, or a
+            single origin.
         ci_prob, ci_kind : optional
             Probability and kind of the interval whose coverage is measured; by default ArviZ's.
         fit_options : mapping, optional
@@ -130,37 +133,42 @@ class BacktestMethods(RefitMethods):
             for i, fold in enumerate(folds.parts):
                 fold_key = jax.random.fold_in(key, i)
                 if refit or model is None:
-                    fitted = folds.rows.take(fold.fitted)
-                    model = self._refitted(prototype, fitted, fold_key, fit_options)
-                ahead = folds.rows.take(fold.ahead)
-                draws.append(model._draw_ahead(fitted, ahead, fold_key, progress=progress, follows=refit or not i))
+                    model = self._refitted(prototype, folds.rows.take(fold.fitted), fold_key, fit_options)
+                parts = folds.rows.take(fold.fitted), folds.rows.take(fold.ahead)
+                is_reused = not refit and len(folds.parts) > 1
+                draws.append(model._draw_ahead(*parts, fold_key, progress=progress, is_reused=is_reused))
         return BacktestResult(score_table(folds, draws, interval), interval.at)
 
     @on_snapshot
     def _draw_ahead(
-        self, fitted: "Rows", ahead: "Rows", key: jax.Array, *, progress: bool, follows: bool
+        self, before: "Rows", ahead: "Rows", key: jax.Array, *, progress: bool, is_reused: bool
     ) -> np.ndarray:
-        """Return draws of the output ``(n_draws, n_rows)`` in later rows; ``follows`` if they follow the fitted ones.
+        """Return draws of the output ``(n_draws, n)`` after known rows; ``is_reused`` if they need not be fitted ones.
 
         Raises
         ------
         ValueError
-            If they do not, and the kernel continues states of the fitted rows.
+            If the fit is reused, and the kernel has latent states, which are known in the fitted rows only.
         """
         options = read_options(store="memory", progress=progress)
         request = self._prepare_forecast(
             ahead.X,
             ahead.arguments,
             options,
-            history=fitted.history(self.param_input, self.param_output),
+            history=before.history(self.param_input, self.param_output),
             return_sites=(self.param_output,),
+            axis=before.axis,
         )
-        if request.first.settings.fitted_steps is not None and not follows:
+        states = request.first.substitution.sites_from(ValueSource.CONTINUED)
+        if is_reused and states:
             msg = (
-                "`refit=False` uses the fit before the first origin for all later ones, and this kernel has latents "
-                "along time, whose states at later origins are not part of that fit. Pass `refit=True`, or a single "
-                "origin."
+                "`refit=False` uses the fit before the first origin for all later ones, and the kernel has latent "
+                f"states, `{states[0]}` for one: its values from there to a later origin were not fitted. Pass "
+                "`refit=True`, or a single origin."
             )
             raise ValueError(msg)
         found = self._execute(request, key)["predictions"].to_dataset()[self.param_output].values
-        return np.asarray(found.reshape(-1, *found.shape[2:]))
+        draws = found.reshape(-1, *found.shape[2:])
+        if before.axis:  # of all series in some steps
+            draws = np.moveaxis(draws, 1 + request.first.spec[self.param_output].row_axes[0], 1)
+        return np.asarray(draws.reshape(len(draws), -1))

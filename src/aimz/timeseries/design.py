@@ -140,7 +140,7 @@ def read_design(
         )
         raise ValueError(msg)
     engine = without_steps(engine) if wide else engine
-    reader = LabelReader(X, arguments, engine, index_of_steps(X) if wide else index_of(X))
+    reader = LabelReader.of(engine, X, arguments, wide=wide)
     periods = Periods.of(reader.read_period(period), reader.name_of(period))
     units = None if unit is None else np.asarray(reader.read(unit, "unit"))
     groups = {str(name): reader.read(given, "by") for name, given in _by_name(by).items()}
@@ -180,6 +180,11 @@ class LabelReader:
         self._X, self._arguments, self._engine, self._index = X, arguments, engine, index
         self._table = open_table(X, "X")
         self._used: list[str] = []
+
+    @staticmethod
+    def of(engine: KernelEngine, X: Any, arguments: Mapping[str, Any], *, wide: bool) -> "LabelReader":
+        """Return a reader whose periods are by default the labels of the rows, or in wide form of the steps."""
+        return LabelReader(X, arguments, engine, index_of_steps(X) if wide else index_of(X))
 
     @property
     def table(self) -> Any:

@@ -2,24 +2,27 @@
 
 __all__ = ["Fold", "Folds", "read_folds", "score_table"]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from aimz.data import index_of
+from aimz.data import index_of, is_plain_range
 from aimz.engine import KernelEngine
 from aimz.statistics import Statistic, Statistics, crps, lagged_forecast
 from aimz.timeseries.design import LabelReader
 from aimz.timeseries.periods import Periods, name_of
 from aimz.timeseries.rows import Rows, is_wide
+from aimz.timeseries.steps import without_steps
+
+_SCORES = ("mean", "low", "high", "crps", "absolute_error", "covered", "width")
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Rows before an origin, and the rows that are forecast from there."""
+    """Rows before an origin, and the rows that are forecast from there; in wide form, steps instead of rows."""
 
     origin: int
     """Number of the first period that is forecast."""
@@ -34,8 +37,24 @@ class Folds:
     rows: Rows
     periods: Periods
     units: np.ndarray | None
+    """Unit of each row, or in wide form of each series."""
     parts: Sequence[Fold]
     season: int | None
+
+    def cells(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the numbers of the unit and of the period of some rows; in wide form, of all series in some steps."""
+        codes = self.periods.codes[steps]
+        if self.rows.axis:
+            every = np.arange(self.rows.n_obs)
+            return np.repeat(every, len(codes)), np.tile(codes, len(every))
+        return (np.zeros_like(codes) if self.units is None else pd.factorize(self.units)[0][steps]), codes
+
+    def history(self) -> np.ndarray:
+        """Return the values of each series ``(n_units, n_periods)``, NaN where it has no row."""
+        units, codes = self.cells(np.arange(self.rows.n_times))
+        found = np.full((1 + units.max(), len(self.periods)), np.nan)
+        found[units, codes] = self.rows.observed.ravel()
+        return found
 
 
 def read_folds(
@@ -56,22 +75,20 @@ def read_folds(
         If there are too few periods, an origin is not one of them, or rows of a period cannot be told to be of
         different series.
     """
-    if is_wide(X, y):
-        msg = (
-            f"`backtest` needs a row for each series and period; got an output of shape {np.shape(y)}, in which a row "
-            "is a series. Pass such rows, with the series of each as `unit`."
-        )
-        raise ValueError(msg)
-    reader = LabelReader(X, arguments, engine, index_of(X))
+    wide = is_wide(X, y)
+    engine = without_steps(engine) if wide else engine
+    reader = LabelReader.of(engine, X, arguments, wide=wide)
     periods = Periods.of(reader.read_period(asked["period"]), reader.name_of(asked["period"]))
     units = None if asked["unit"] is None else np.asarray(reader.read(asked["unit"], "unit"))
+    if wide and units is None and (labels := index_of(X)) is not None and not is_plain_range(labels):
+        units = np.asarray(labels)
     rows = Rows.of(engine, reader.table, y, arguments, "backtest")
     for option, array in (("period", periods.codes), ("unit", units)):
         rows.check_length(option, array)
     order = np.argsort(periods.codes, kind="stable")
     periods = Periods(periods.labels, periods.codes[order], periods.name)
-    units = None if units is None else units[order]
-    cells = pd.DataFrame({"period": periods.codes, "unit": 0 if units is None else units})
+    units = units if units is None or wide else units[order]
+    cells = pd.DataFrame({"period": periods.codes, "unit": 0 if units is None or wide else units})
     repeated = cells.duplicated()
     if repeated.any():
         first = name_of(periods.labels[periods.codes[int(repeated.to_numpy().argmax())]])
@@ -117,32 +134,31 @@ def _fold(periods: Periods, origin: int, horizon: int) -> Fold:
 
 def score_table(folds: Folds, draws: Sequence[np.ndarray], interval: Statistic) -> pd.DataFrame:
     """Return a row for each forecast of the model and of the baselines."""
-    history = _series(folds)
+    history = folds.history()
     methods: dict[str, int | None] = {"last value": None}
     if folds.season is not None:
         methods[f"same season ({folds.season})"] = folds.season
     tables, n_before = [], 0
     for fold, of_model in zip(folds.parts, draws, strict=True):
+        units, codes = folds.cells(fold.ahead)
         about = _about(folds, fold, n_before)
         n_before += len(about)
-        tables.append(about.assign(method="model", **_scores(of_model, about["observed"].to_numpy(), interval)))
+        observed = about["observed"].to_numpy()
+        tables.append(about.assign(method="model", **_scores(of_model, observed, interval)))
         for name, season in methods.items():
-            found = [
-                _baseline(history[unit][: fold.origin], int(horizon), season)
-                for unit, horizon in zip(about.get("unit", np.zeros(len(about))), about["horizon"], strict=True)
-            ]
-            parts = [
-                _scores(one[:, None], np.array([seen]), interval) if len(one) else _no_scores()
-                for one, seen in zip(found, about["observed"], strict=True)
-            ]
-            joined = {score: np.concatenate([part[score] for part in parts]) for score in _no_scores()}
-            tables.append(about.assign(method=name, **joined))
+            scores = {score: np.full(len(about), np.nan) for score in _SCORES}
+            for horizon in np.unique(codes - fold.origin + 1):
+                index = np.flatnonzero(codes - fold.origin + 1 == horizon)
+                for at, baseline in _baselines(history[units[index], : fold.origin], int(horizon), season):
+                    for score, values in _scores(baseline, observed[index[at]], interval).items():
+                        scores[score][index[at]] = values
+            tables.append(about.assign(method=name, **scores))
     return pd.concat(tables, ignore_index=True)
 
 
 def _about(folds: Folds, fold: Fold, n_before: int) -> pd.DataFrame:
     """Return what was forecast from an origin."""
-    codes = folds.periods.codes[fold.ahead]
+    units, codes = folds.cells(fold.ahead)
     columns: dict[str, Any] = {
         "row": n_before + np.arange(len(codes)),
         "method": "",
@@ -150,10 +166,11 @@ def _about(folds: Folds, fold: Fold, n_before: int) -> pd.DataFrame:
         "horizon": codes - fold.origin + 1,
         "period": folds.periods.labels[codes],
     }
-    if folds.units is not None:
+    if folds.rows.axis:
+        columns["unit"] = units if folds.units is None else folds.units[units]
+    elif folds.units is not None:
         columns["unit"] = folds.units[fold.ahead]
-    observed = folds.rows.observed[fold.ahead].astype(np.float64)
-    return pd.DataFrame({**columns, "observed": observed})
+    return pd.DataFrame({**columns, "observed": folds.rows.values(fold.ahead).ravel()})
 
 
 def _scores(draws: np.ndarray, observed: np.ndarray, interval: Statistic) -> dict[str, np.ndarray]:
@@ -171,20 +188,12 @@ def _scores(draws: np.ndarray, observed: np.ndarray, interval: Statistic) -> dic
     }
 
 
-def _no_scores() -> dict[str, np.ndarray]:
-    return dict.fromkeys(("mean", "low", "high", "crps", "absolute_error", "covered", "width"), np.array([np.nan]))
-
-
-def _series(folds: Folds) -> dict[Any, np.ndarray]:
-    """Return the values of each series in all periods, NaN where it has no row."""
-    units = np.zeros(folds.rows.n_obs) if folds.units is None else folds.units
-    found = {unit: np.full(len(folds.periods), np.nan) for unit in dict.fromkeys(units.tolist())}
-    for unit, code, value in zip(units.tolist(), folds.periods.codes, folds.rows.observed, strict=True):
-        found[unit][code] = value
-    return found
-
-
-def _baseline(history: np.ndarray, horizon: int, season: int | None) -> np.ndarray:
-    """Return draws of the last value, or of the last value of the same season."""
+def _baselines(history: np.ndarray, horizon: int, season: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield draws ``(n_draws, n)`` of the last value, or that of the same season, for series with the same gaps."""
     lag = horizon if season is None else season * -(-horizon // season)
-    return lagged_forecast(history, lag, horizon)
+    patterns, numbers = np.unique(np.isnan(history), axis=0, return_inverse=True)
+    for i in range(len(patterns)):
+        at = np.flatnonzero(numbers == i)
+        draws = lagged_forecast(history[at].T, lag, horizon)
+        if len(draws):
+            yield at, draws

@@ -26,6 +26,7 @@ from aimz.engine import (
     with_outcome,
 )
 from aimz.methods import RequestMethods, on_snapshot, optional_key
+from aimz.timeseries.rows import is_wide
 from aimz.timeseries.steps import (
     check_follows,
     fitted_arguments,
@@ -232,7 +233,8 @@ class ForecastMethods(RequestMethods):
             X, y, arguments = rows.X, rows.y, dict(rows.arguments)
         else:
             X, y, arguments = fitted_arguments(history, self.param_input, self.param_output)
-        engine, X, y = with_outcome(self._engine, X, y)
+        wide = history is not None and is_wide(X, y)  # which may have other steps than the fit, without latent states
+        engine, X, y = with_outcome(without_steps(self._engine) if wide else self._engine, X, y)
         source = open_source(engine, X, arguments, None)
         scored = history is None or y is not None or engine.outcome is not None
         call = source.arguments(engine, arguments, y, scored=scored)
