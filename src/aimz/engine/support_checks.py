@@ -184,25 +184,27 @@ def _weights_and_codes(groups: Groups | None) -> tuple[np.ndarray | None, np.nda
 
 def _asked_columns(support: FitSupport, prepared: PreparedCall) -> tuple[int, ...]:
     """Return the numbers of the columns that an intervention sets, and of all columns of rows that are new."""
-    settings, changed = prepared.settings, set(prepared.settings.changed)
-    if not settings.in_sample or settings.has_other_index:
-        return tuple(range(len(support.names)))
+    settings, new = prepared.settings, not prepared.settings.in_sample or prepared.settings.has_other_index
     set_by_name = {str(name) for name in settings.intervention or {}}
     sites = {argument for name in set_by_name if name in prepared.spec for argument in prepared.spec[name].data}
-    found = []
-    for i, (name, (argument, _)) in enumerate(zip(support.names, support.places, strict=True)):
-        if argument in changed | sites or name in set_by_name or argument in set_by_name:
-            found.append(i)
-    return tuple(found)
+    asked = set_by_name | sites | (set() if new else settings.changed)
+    columns = zip(support.names, support.places, strict=True)
+    found = [i for i, (name, (argument, _)) in enumerate(columns) if new or argument in asked or name in set_by_name]
+    n_columns = len(support.names)
+    return (*found, *(n_columns + i for i, name in enumerate(support.categories) if name in asked and support.ranges[i]))
 
 
 def unknown_levers(support: FitSupport, prepared: PreparedCall) -> tuple[str, ...]:
     """Return a reason for each site that is set and has no data in the fit."""
-    known = {*support.names, *(argument for argument, _ in support.places)}
+    known = {*support.names, *support.arguments}
     names = [str(name) for name in prepared.settings.intervention or {}]
     data = {name: prepared.spec[name].data for name in names if name in prepared.spec}
     unknown = [name for name in names if name not in known and not data.get(name, frozenset()) & known]
-    return tuple(f"`{name}` has no data in the fit" for name in unknown)
+    many = [name for name, own in zip(support.categories, support.ranges, strict=True) if own is None and name in names]
+    return (
+        *(f"`{name}` has no data in the fit" for name in unknown),
+        *(f"`{name}` has too many categories" for name in many),
+    )
 
 
 def _overlap(
@@ -214,26 +216,39 @@ def _overlap(
     every_row: bool,
 ) -> Overlap | None:
     """Return the overlap of the rows with and without a binary treatment that a question sets; None without one."""
-    if len(asked) != 1 or len(support.names) < 2 or set(support.levels[asked[0]] or {}) != {0.0, 1.0}:
+    if len(asked) != 1 or not _is_binary(support, asked[0]):
         return None
     parts = []
     for start, rows in _blocks(support, factual, weights, every_row=every_row):
         kept = np.isfinite(rows).all(axis=1)
         parts.append(rows[kept if weights is None else kept & (weights[start : start + len(rows)] > 0)])
-    rows = np.concatenate(parts)[:, : len(support.names)]
+    rows, n_columns = np.concatenate(parts), len(support.names)
     treated = rows[:, asked[0]]
     if set(np.unique(treated)) != {0.0, 1.0}:
         return None
-    return overlap_of(treated, np.delete(rows, asked[0], axis=1))
+    found = overlap_of(treated, rows[:, [i for i in range(n_columns) if i != asked[0]]])
+    if asked[0] < n_columns:
+        return found
+    no, yes = factual.categories[support.categories[asked[0] - n_columns]][:2]
+    return replace(found, values=(str(no), str(yes)))
+
+
+def _is_binary(support: FitSupport, number: int) -> bool:
+    """Return whether a column is 0 and 1 in the fit, or an argument has two categories, next to other columns."""
+    n_columns = len(support.names)
+    if number < n_columns:
+        return n_columns > 1 and set(support.levels[number] or {}) == {0.0, 1.0}
+    ranges = support.ranges[number - n_columns]
+    return ranges is not None and np.flatnonzero(ranges.count).tolist() == [0, 1]
 
 
 def _reasons_of_overlap(overlap: Overlap | None, found: RowSupport) -> Iterator[str]:
     """Yield a reason for each value of a treatment with few rows that are like the others."""
     if overlap is not None:
-        name = found.fit.names[found.asked[0]]
+        name = found.columns[found.asked[0]].name
         for value in overlap.thin:
             yield (
-                f"the {overlap.n[value]:,} rows with `{name}` = {value} are worth {overlap.effective[value]:.3g} as a "
+                f"the {overlap.n[value]:,} rows with `{name}` = {overlap.values[value]} are worth {overlap.effective[value]:.3g} as a "
                 "comparison for the others (by the odds of treatment)"
             )
 
@@ -312,13 +327,17 @@ def _reasons(found: RowSupport, slack: float = 0.0) -> Iterator[str]:
     """
     fit, tolerated = found.fit, TOLERATED_SHARE + slack
     for i, line in found.columns.items():
+        is_category = found.is_category(i)
         if line.share(line.outside) > max(tolerated, TOLERATED_SHARE + 4 / fit.n):
-            data = _data_of(fit, i)
-            yield f"{_percent(line, line.outside)} have `{line.name}` outside of the data of the fit ({data})"
+            if is_category:
+                yield f"{_percent(line, line.outside)} are asked about a `{line.name}` that no row of the fit had"
+            else:
+                data = _data_of(fit, i)
+                yield f"{_percent(line, line.outside)} have `{line.name}` outside of the data of the fit ({data})"
             continue
         other, share = line.worst
-        if share > tolerated and len(found.asked) == 1:
-            like = "the same" if other in fit.categories or fit.levels[i] is None else "a similar"
+        if share > tolerated and (is_category or len(found.asked) == 1):
+            like = _like(fit, other, is_continuous=not is_category and fit.levels[i] is None)
             yield (
                 f"{_percent(line, line.apart[other])} are asked about a `{line.name}` that no row with {like} "
                 f"`{other}` had"
@@ -334,6 +353,12 @@ def _reasons(found: RowSupport, slack: float = 0.0) -> Iterator[str]:
             f"{_percent(joint, joint.far)} combine columns as no row of the fit did (leverage above {FAR_LEVERAGE:g} "
             "times the 99th percentile of the fit)"
         )
+
+
+def _like(fit: FitSupport, other: str, *, is_continuous: bool) -> str:
+    """Return whether rows with the same or a similar value of a column were compared, for a column that is asked."""
+    levels = fit.levels[fit.names.index(other)] if other in fit.names else {}
+    return "a similar" if levels is None or (len(levels) > 2 and not is_continuous) else "the same"
 
 
 def _reasons_of_groups(counts: SupportCounts, labels: Mapping[str, np.ndarray]) -> Iterator[str]:

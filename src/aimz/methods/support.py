@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aimz.data import open_chunked_table
+from aimz.data import Categories, open_chunked_table
 from aimz.distributed import collective_call
 from aimz.engine import SupportReport, check_support, labels_of, read_groups_of, read_where
 from aimz.kernel import name_settings
@@ -81,8 +81,8 @@ class SupportMethod(SlopeMethods):
         Parameters
         ----------
         treatment : str, optional
-            Column or argument with at most ten values in the fit. Each value is set in all rows, as for the effect of
-            the treatment.
+            Column or argument with at most ten values in the fit, or argument of text. Each value is set in all rows,
+            as for the effect of the treatment.
         intervention : mapping, optional
             Intervention to check, as in :meth:`predict`.
         by : array_like of shape (n_obs,) or str, optional
@@ -104,9 +104,9 @@ class SupportMethod(SlopeMethods):
             twentieth; ``unlike``, the largest share of rows outside of the range of the rows that are like them in
             another column, category or group (``in``); ``far``, the share of rows whose leverage is above 1.5 times the
             99th percentile of the fit; ``similar_rows``, the inverse of the median leverage: the number of rows of the
-            fit, with the same treatment if it is discrete, that are worth as much as the data near a row; and for
-            binary treatments ``effective_controls``, the effective number of untreated rows after weighting by the odds
-            of treatment.
+            fit, with the same treatment if it is discrete, that are worth as much as the data near a row (for a
+            category, the number of its rows); and for binary treatments ``effective_controls``, the effective number of
+            untreated rows after weighting by the odds of treatment.
 
         Raises
         ------
@@ -150,7 +150,7 @@ class SupportMethod(SlopeMethods):
         if in_sample is not None:
             observed["in_sample"] = in_sample
         known: FitSupport | None = posterior.support
-        settings = _read_question(treatment, intervention, known)
+        settings = _read_question(treatment, intervention, known, call.categories)
         scenarios = {name_settings(one): {**observed, "intervention": one, "return_sites": None} for one in settings}
         _, prepared = self._prepare_scenarios(
             scenarios, dict.fromkeys(scenarios, source), dict.fromkeys(scenarios, call)
@@ -163,7 +163,9 @@ class SupportMethod(SlopeMethods):
         return _result(reports, known, groups.labels)
 
 
-def _read_question(treatment: Any, intervention: Any, known: FitSupport | None) -> list[Mapping[str, Any]]:
+def _read_question(
+    treatment: Any, intervention: Any, known: FitSupport | None, categories: Mapping[str, Categories]
+) -> list[Mapping[str, Any]]:
     """Return the interventions to check.
 
     Raises
@@ -179,10 +181,13 @@ def _read_question(treatment: Any, intervention: Any, known: FitSupport | None) 
     if known is None:
         return [{}]
     levels = dict(zip(known.names, known.levels, strict=True)).get(treatment)
+    if treatment in known.categories:
+        ranges, labels = known.ranges[known.categories.index(treatment)], categories.get(treatment, ())
+        return [{treatment: label} for label, n in zip(labels, [] if ranges is None else ranges.count) if n] or [{}]
     if not levels:
         msg = (
             f"`treatment` must be a column or an argument with at most ten values in the fit; got {treatment!r}, of "
-            f"{', '.join(known.names)}. Pass the values in question as `intervention={{{treatment!r}: ...}}`."
+            f"{', '.join((*known.names, *known.categories))}. Pass the values in question as `intervention={{{treatment!r}: ...}}`."
         )
         raise ValueError(msg)
     return [{treatment: value} for value in levels]
@@ -202,7 +207,8 @@ def _result(
         for code, rows in cells or [(0, report.counts.whole)]:
             about: dict[str, Any] = {"scenario": name, **(labels_of(code, labels) if cells else {})}
             for i, column in rows.columns.items():
-                lines.append({**about, **_line(column), "low": known.low[i], "high": known.high[i]})
+                low, high = (known.low[i], known.high[i]) if i < len(known.names) else (np.nan, np.nan)
+                lines.append({**about, **_line(column), "low": low, "high": high})
             if len(rows.columns) > 1:
                 lines.append({**about, **_line(rows.joint)})
     names = ["scenario", *labels, "column", "low", "high", "outside", "unlike", "in", "far", "similar_rows"]

@@ -199,7 +199,10 @@ class FitSupport:
             high,
             Moments.of(rows),
             [self._levels_of(rows, i) for i in range(len(self.names))],
-            [CategoryRanges.of(own, rows) if own.max() < _MAX_CATEGORIES else None for own in codes.T],
+            [
+                CategoryRanges.of(own, rows, codes[:, :i]) if own.max() < _MAX_CATEGORIES else None
+                for i, own in enumerate(codes.T)
+            ],
             sample=[rows[start :: self.step].copy()],  # a view would keep all rows in memory
         )
 
@@ -294,7 +297,8 @@ class FitSupport:
     def with_groups(self, name: str, codes: np.ndarray, rows: np.ndarray) -> "FitSupport":
         """Return a description in which groups of the rows of the fit are categories, after the others."""
         kept = codes >= 0
-        ranges = CategoryRanges.of(codes[kept], rows[kept, : len(self.names)]) if kept.any() else None
+        columns, earlier = np.split(rows[kept], [len(self.names)], axis=1)
+        ranges = CategoryRanges.of(codes[kept], columns, earlier) if kept.any() else None
         return replace(self, categories=(*self.categories, name), ranges=[*self.ranges, ranges])
 
     def to_arrays(self) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from aimz.statistics.category_ranges import CategoryRanges
 from aimz.statistics.fit_support import FitSupport
 
 TOLERATED_SHARE = 0.05
@@ -81,7 +82,7 @@ class RowSupport:
 
     fit: FitSupport
     asked: tuple[int, ...]
-    """Numbers of the columns that the question sets or changes."""
+    """Numbers of the columns that the question sets or changes; arguments with categories follow the columns."""
     columns: dict[int, ColumnSupport] = field(default_factory=dict)
     joint: ColumnSupport = field(default_factory=lambda: ColumnSupport("all columns"))
     n_rows: int = 0
@@ -95,18 +96,22 @@ class RowSupport:
         weights = np.ones(len(rows)) if weights is None else weights
         self.n_rows += len(rows)
         rows, codes = np.split(rows, [len(self.fit.names)], axis=1)
-        continuous = [i for i in self.asked if not self._is_discrete(i)]
-        leverage = self.fit.moments.leverage(rows) if continuous or len(self.asked) > 1 else None
+        columns = [i for i in self.asked if not self.is_category(i)]
+        continuous = [i for i in columns if not self._is_discrete(i)]
+        leverage = self.fit.moments.leverage(rows) if continuous or len(columns) > 1 else None
         for i in self.asked:
-            line = self.columns.setdefault(i, ColumnSupport(self.fit.names[i]))
+            line = self.columns.setdefault(i, ColumnSupport((*self.fit.names, *self.fit.categories)[i]))
             line.n += float(weights.sum())
+            if self.is_category(i):
+                self._add_category(line, rows, codes, weights, i - len(self.fit.names))
+                continue
             self._add_categories(line, rows[:, i], codes, weights, i)
-            if leverage is None or (self._is_discrete(i) and len(self.asked) == 1):
+            if leverage is None or (self._is_discrete(i) and len(columns) == 1):
                 self._add_levels(line, rows, weights, i)
             else:
                 self._add_range(line, rows, weights, i)
                 line.add_leverage(leverage, weights, self.fit.far)
-        if leverage is not None and len(self.asked) > 1:
+        if leverage is not None and len(columns) > 1:
             self.joint.n += float(weights.sum())
             self.joint.add_leverage(leverage, weights, self.fit.far)
 
@@ -116,6 +121,10 @@ class RowSupport:
         for i, line in other.columns.items():
             self.columns.setdefault(i, ColumnSupport(line.name)).merge(line)
         self.joint.merge(other.joint)
+
+    def is_category(self, number: int) -> bool:
+        """Return whether a number in ``asked`` is that of an argument with categories."""
+        return number >= len(self.fit.names)
 
     def _is_discrete(self, column: int) -> bool:
         return self.fit.levels[column] is not None
@@ -139,18 +148,40 @@ class RowSupport:
         self, line: ColumnSupport, values: np.ndarray, codes: np.ndarray, weights: np.ndarray, column: int
     ) -> None:
         """Count rows outside of the range that a column has among the rows with the same category."""
+        for name, ranges, own in zip(self.fit.categories, self.fit.ranges, codes.T, strict=True):
+            if ranges is not None:
+                line.add_apart(name, float(weights[self._is_apart(ranges, own, values, column)].sum()))
+
+    def _add_category(
+        self, line: ColumnSupport, rows: np.ndarray, codes: np.ndarray, weights: np.ndarray, number: int
+    ) -> None:
+        """Count rows with a category that no row of the fit had, or no row like them in another column or argument."""
+        fit, own, ranges = self.fit, codes[:, number], self.fit.ranges[number]
+        if ranges is None:
+            return
+        count = ranges.rows_of(own)
+        line.outside += float(weights[count == 0].sum())
+        with np.errstate(divide="ignore"):
+            line.add_leverage(1 / count, weights, np.inf)
+        for column, name in enumerate(fit.names):
+            line.add_apart(name, float(weights[self._is_apart(ranges, own, rows[:, column], column)].sum()))
+        for other, (name, its) in enumerate(zip(fit.categories, fit.ranges, strict=True)):
+            if other != number and its is not None:
+                first, second = sorted((number, other))
+                earlier, later = (its, ranges) if other == first else (ranges, its)
+                apart = later.are_apart(codes[:, second], first, codes[:, first], earlier)
+                line.add_apart(name, float(weights[apart].sum()))
+
+    def _is_apart(self, ranges: CategoryRanges, codes: np.ndarray, values: np.ndarray, column: int) -> np.ndarray:
+        """Return which values of a column are outside of its range among the rows of the fit with their category."""
         fit = self.fit
         margin = _MARGIN * (fit.high[column] - fit.low[column])
-        for name, ranges, own in zip(fit.categories, fit.ranges, codes.T, strict=True):
-            if ranges is None:
-                continue
-            below, _ = fit.shares_beside(column, ranges.low[:, column])
-            _, above = fit.shares_beside(column, ranges.high[:, column])
-            low, high = ranges.limits(column, margin, below, above)
-            known = np.flatnonzero((own >= 0) & (own < len(low)))
-            place = own[known].astype(np.int64)
-            beyond = known[(values[known] < low[place]) | (values[known] > high[place])]
-            line.add_apart(name, float(weights[beyond].sum()))
+        below, _ = fit.shares_beside(column, ranges.low[:, column])
+        _, above = fit.shares_beside(column, ranges.high[:, column])
+        low, high = ranges.limits(column, margin, below, above)
+        place = np.where((codes >= 0) & (codes < len(low)), codes, len(low)).astype(np.int64)
+        found: np.ndarray = (values < np.append(low, -np.inf)[place]) | (values > np.append(high, np.inf)[place])
+        return found
 
     def is_outside(self, values: np.ndarray, column: int) -> np.ndarray:
         """Return which values are outside of the fit: of its range, or another value than both of its values."""
@@ -218,6 +249,8 @@ class Overlap:
     """Numbers of rows without and with the treatment."""
     effective: tuple[float, float]
     """Effective numbers of these rows after weighting them by the odds of the other value."""
+    values: tuple[str, str] = ("0", "1")
+    """Values of the treatment as text."""
 
     @property
     def thin(self) -> tuple[int, ...]:
