@@ -10,7 +10,7 @@ from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 
 import aimz
-from aimz.engine.support_checks import report_of
+from aimz.engine.support_report import report_of
 from aimz.statistics import FitSupport, RowSupport, SupportCounts
 
 pytestmark = [
@@ -44,7 +44,9 @@ def shop_kernel(X, shop, n_shop, y=None):
 
 
 SHOP = np.array([f"shop {i:02d}" for i in range(15)])[RNG.permutation(np.arange(N) % 15)]
-PRICES = pd.DataFrame({"price": RNG.uniform(4.0, 6.0, N) + 2.5 * (SHOP >= "shop 09"), "mail": RNG.integers(0, 2, N).astype(float)})
+PRICES = pd.DataFrame(
+    {"price": RNG.uniform(4.0, 6.0, N) + 2.5 * (SHOP >= "shop 09"), "mail": RNG.integers(0, 2, N).astype(float)}
+)
 PRICES.loc[SHOP == "shop 03", "mail"] = 0.0
 
 
@@ -101,6 +103,7 @@ def test_groups_are_named_by_a_text_column_that_is_no_argument():
 
 
 # ------------------------------------------------------------------------------------ interventions on categories
+
 
 def counts_of(description, rows, *asked):
     found = SupportCounts(RowSupport(description, asked))
@@ -183,7 +186,9 @@ def test_pairs_of_categories_without_rows_are_counted(pieces):
     assert (line.outside, line.worst[1], line.similar_rows) == (0, 0, 1)
     report = report_of(counts_of(fit, shop_0, 1), (), {})
     share = 100 * (ROWS[:, 2] == 3).mean()
-    assert report.reasons == (f"{share:.3g} % of the rows are asked about a `shop` that no row with the same `brand` had",)
+    assert report.reasons == (
+        f"{share:.3g} % of the rows are asked about a `shop` that no row with the same `brand` had",
+    )
 
 
 def test_category_without_rows_in_the_fit_extrapolates():

@@ -53,14 +53,9 @@ from aimz.engine.scenarios import (
     share_labels,
     share_rows,
 )
-from aimz.engine.support_checks import (
-    SupportReport,
-    check_support,
-    fit_support,
-    labels_of,
-    with_support,
-)
+from aimz.engine.support_checks import check_support, fit_support, with_support
 from aimz.engine.support_recorder import record_support
+from aimz.engine.support_report import SupportReport, labels_of
 from aimz.engine.treatments import Question, add_one, read_interventions, read_treatment, read_where
 from aimz.engine.warnings import warn_about_missing, warn_about_priors, warn_about_substitution
 from aimz.engine.worlds import check_linked, link_factual, link_scenarios, link_scored

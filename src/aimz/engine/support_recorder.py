@@ -14,11 +14,11 @@ from aimz.engine.prepared_call import PreparedCall
 from aimz.engine.request import PredictionRequest
 from aimz.engine.support_checks import (
     asked_while_read,
-    report_of,
     rows_of_value,
     site_data,
     unknown_levers,
 )
+from aimz.engine.support_report import report_of
 from aimz.forward import JointPass, PassSpec
 from aimz.statistics import FitSupport, RowSupport, SupportCounts
 

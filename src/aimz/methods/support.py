@@ -2,7 +2,7 @@
 
 __all__ = ["SupportMethod", "SupportResult"]
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -180,14 +180,18 @@ def _read_question(
         raise TypeError(msg + "Pass one of them.")
     if known is None:
         return [{}]
-    levels = dict(zip(known.names, known.levels, strict=True)).get(treatment)
-    if treatment in known.categories:
-        ranges, labels = known.ranges[known.categories.index(treatment)], categories.get(treatment, ())
-        return [{treatment: label} for label, n in zip(labels, [] if ranges is None else ranges.count) if n] or [{}]
+    levels: Sequence[Any] | Mapping[float, Any] | None = dict(zip(known.names, known.levels, strict=True)).get(
+        treatment
+    )
+    ranges = dict(zip(known.categories, known.ranges, strict=True)).get(treatment)
+    if ranges is not None:
+        labels = categories.get(treatment, range(len(ranges.count)))
+        levels = [labels[code] for code in np.flatnonzero(ranges.count)]
     if not levels:
+        names = ", ".join((*known.names, *known.categories))
         msg = (
-            f"`treatment` must be a column or an argument with at most ten values in the fit; got {treatment!r}, of "
-            f"{', '.join((*known.names, *known.categories))}. Pass the values in question as `intervention={{{treatment!r}: ...}}`."
+            "`treatment` must be a column or an argument with at most ten values in the fit, or of text; got "
+            f"{treatment!r}, of {names}. Pass the values in question as `intervention={{{treatment!r}: ...}}`."
         )
         raise ValueError(msg)
     return [{treatment: value} for value in levels]

@@ -69,7 +69,8 @@ class CategoryRanges:
             return None
         found = {i: arrays.get(f"category_pairs_{number}_{i}") for i in range(number)}  # none in earlier versions
         pairs = {i: own for i, own in found.items() if own is not None}
-        return CategoryRanges(*(arrays[name] for name in names), pairs)
+        count, low, high = (arrays[name] for name in names)
+        return CategoryRanges(count, low, high, pairs)
 
     def rows_of(self, codes: np.ndarray) -> np.ndarray:
         """Return the number of rows of each category; 0 for categories that the fit did not have."""
