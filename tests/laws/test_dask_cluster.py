@@ -152,6 +152,15 @@ def test_leave_one_out(client):
     xr.testing.assert_identical(here.pareto_k, there.pareto_k)
 
 
+def test_checks(client):
+    """Groups, statistics of the user and the calibration of leave-one-out predictions; counts, so the same bits."""
+    case, model = shared("linear")
+    asked = {"by": {"half": np.arange(N) % 2}, "statistics": {"high": lambda y: y > 0}, "max_rows": None}
+    here, there = (model.check(case.X, case.y, **asked, rng_key=KEY, client=one) for one in (None, client))
+    pd.testing.assert_frame_equal(here.statistics, there.statistics)
+    pd.testing.assert_frame_equal(here.to_pandas(), there.to_pandas())
+
+
 def test_an_effect_on_each_row(client):
     case, model = shared("hierarchical")
     sides = {"args_baseline": case.arguments(), "statistics": STATISTICS}

@@ -188,7 +188,7 @@ def test_subsample_is_reported_and_reproducible(stored):
     _, array = stored
     observed = np.linspace(0, 1, 50_000)
     first, second = (plots.plot_predictive(array, observed=observed, max_rows=300, max_draws=20) for _ in range(2))
-    assert "Drawn from 20 of 1,000 posterior draws. 300 of 50,000 rows, chosen at random." in text_of(first)
+    assert "Drawn from 20 of 1,000 draws. 300 of 50,000 rows, chosen at random." in text_of(first)
     lines = [np.concatenate([line.get_xydata() for line in f.axes[0].lines]) for f in (first, second)]
     np.testing.assert_array_equal(*lines)
 

@@ -1,5 +1,6 @@
 """The effect of an event, against closed forms, and the traps of other packages."""
 
+import html
 import re
 
 import numpy as np
@@ -291,3 +292,10 @@ def test_an_option_with_the_name_of_a_kernel_argument_is_ambiguous():
     model = aimz.ImpactModel(with_unit, random.key(0))
     with pytest.raises(TypeError, match="`unit` could be the option of `estimate_impact` or the argument"):
         model.estimate_impact(CONTROL, SALES, period=np.arange(N), start=START, unit=np.zeros(N))
+
+
+def test_report_has_the_sentences_of_an_impact(model, found, tmp_path):
+    """The report accepts the result of `estimate_impact` as its effect."""
+    page = model.report(tmp_path / "report.html", effect=found).read_text(encoding="utf-8")
+    text = html.unescape(re.sub("</?code>", "`", page))
+    assert all(line in text for line in aimz.in_words(found))

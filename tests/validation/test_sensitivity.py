@@ -230,6 +230,16 @@ def mediated(X, campaign, seen=None, written=None, y=None):
         numpyro.sample("y", dist.Normal(b[2] * visits + X, 1.0), obs=y)
 
 
+@pytest.mark.filterwarnings("ignore::aimz.FitWarning")
+def test_rows_of_the_fit_are_the_default(rows):
+    """Also their outcome and the arguments of the kernel are kept by the fit."""
+    model = unfitted(mailing).fit_on_batch(**rows, **QUIET)
+    asked = {"treatment": "mail", "benchmark": ["season"], **QUIET}
+    kept, passed = model.sensitivity(**asked), model.sensitivity(**asked, **rows)
+    np.testing.assert_array_equal(kept.effect, passed.effect)
+    assert kept.robustness_value() == passed.robustness_value()
+
+
 def test_effects_of_the_treatment_are_no_benchmarks(rows):
     model = unfitted(mediated).set_posterior_sample({"b": np.ones((5, 3))})
     data = {"X": rows["X"]["season"].to_numpy(), "y": rows["y"], "campaign": rows["mail"], "progress": False}
@@ -287,3 +297,12 @@ def test_plot_marks_the_benchmarks(found):
     assert any(text.startswith("1 x demand (") for text in texts)
     assert any(text.startswith("2 x season (") for text in texts)
     assert axes.get_legend().get_texts()[1].get_text() == "P(effect > 0) = 97.5 %"
+
+
+def test_plot_has_one_mark_where_a_cause_explains_the_whole_outcome():
+    """Stronger multiples of a covariate would have the same height, with labels on top of each other."""
+    strong = BenchmarkStrength(0.001, np.full(100, 0.8))
+    bias = ConfoundingBias(np.full(100, 1.0), np.full(100, 2.0), 0.5, {"age": strong})
+    result = SensitivityResult("mail", "y", "difference", ("age",), 800, 1, strengths=bias)
+    texts = [text.get_text() for text in result.plot(times=(3, 2, 1, 4)).axes[0].texts]
+    assert [text.split(" (")[0] for text in texts if "age" in text] == ["1 x age", "2 x age"]

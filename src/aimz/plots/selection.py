@@ -267,7 +267,7 @@ def thin_draws(array: xr.DataArray, max_draws: int | None) -> tuple[xr.DataArray
     chosen = np.linspace(0, n_each - 1, each).round().astype(np.intp) if each > 1 else np.array([n_each // 2])
     thinned = array.isel(draw=chosen, chain=slice(max_draws))
     kept = math.prod(thinned.sizes[dim] for dim in SAMPLE_DIMS)
-    return thinned, f"Drawn from {kept:,} of {n_chains * n_each:,} posterior draws."
+    return thinned, f"Drawn from {kept:,} of {n_chains * n_each:,} draws."
 
 
 def subsample_rows(n_obs: int, max_rows: int, seed: int = 0) -> tuple[Any, str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-_GRID = 200
+_GRID, _WHOLE = 200, 0.999
 
 
 def plot_sensitivity(
@@ -37,7 +37,7 @@ def plot_sensitivity(
     result : SensitivityResult
         Result of :meth:`ImpactModel.sensitivity`.
     times : iterable of float
-        Multiples of each benchmark that are marked.
+        Multiples of each benchmark that are marked, up to the first that explains the whole outcome.
     level : float
         The dashed line has hidden causes that leave a probability of ``1 - level / 2`` that the effect has its sign.
     xlim, ylim : float, optional
@@ -91,11 +91,14 @@ def _draw_contours(
     ax, bias = drawn.ax, result.strengths
     points = []
     for name, benchmark in bias.benchmarks.items():
-        for k in times:
+        for k in sorted(times):
             treatment, outcome = benchmark.bound(k)
-            if not np.isnan(treatment):
-                left = float(result.unit * bias.adjusted(treatment, outcome).mean())
-                points.append((f"{k:g} x {name}", treatment, float(outcome.mean()), left))
+            if np.isnan(treatment):
+                break
+            left = float(result.unit * bias.adjusted(treatment, outcome).mean())
+            points.append((f"{k:g} x {name}", treatment, float(outcome.mean()), left))
+            if outcome.mean() > _WHOLE:  # a stronger cause would explain no more of the outcome
+                break
     value = result.robustness_value()
     xlim = min(0.99, xlim or max([1.15 * p[1] for p in points] + [1.8 * value, 0.05]))
     ylim = min(1.0, ylim or max([1.15 * p[2] for p in points] + [1.8 * value, 0.05]))
