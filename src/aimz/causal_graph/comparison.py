@@ -46,7 +46,7 @@ class Computation:
 
 
 def computation_of(kernel: KernelGraph, treatment: Collection[str], outcome: str) -> Computation:
-    """Return what the kernel computes for an intervention.
+    """Return the quantity that the kernel computes for an intervention.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def computation_of(kernel: KernelGraph, treatment: Collection[str], outcome: str
 
 
 def compare_with_graph(kernel: KernelGraph, does: Computation, graph: CausalGraph) -> list[GraphFinding]:
-    """Return how what the kernel computes differs from the effect in a graph.
+    """Return how the quantity that the kernel computes differs from the effect in a graph.
 
     The kernel averages P(outcome | treatment, adjusted) over the adjusted variables, where P is the product of the
     distributions of the modeled variables. This is the effect in the graph if the adjusted variables are a valid

@@ -54,7 +54,7 @@ def check_questions(kernel: KernelGraph, treatment: str | Sequence[str], outcome
 def identify(
     kernel: KernelGraph, treatment: Collection[str], outcome: str, graph: CausalGraph | None
 ) -> Identification:
-    """Return whether what the kernel computes is the effect in a graph.
+    """Return whether the kernel computes the effect in a graph.
 
     Raises
     ------

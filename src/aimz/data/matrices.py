@@ -42,7 +42,7 @@ class Matrix(ArraySource):
         lengths = {column: int(array.shape[0]) for column, array in columns.items()}
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"{column!r}: {length}" for column, length in lengths.items())
-            msg = f"The columns of `{name}` must have the same number of rows; got {listed}. Drop what is no column."
+            msg = f"The columns of `{name}` must have the same number of rows; got {listed}. Drop the others."
             raise ValueError(msg)
         kinds = [_checked(array[0:0], name, column).dtype for column, array in columns.items()]
         dtype = np.dtype(reduce(jnp.promote_types, kinds))

@@ -1,4 +1,4 @@
-"""Checks that the noise of sites can be inferred from what was observed, before any work."""
+"""Checks that the noise of sites can be inferred from the observed values, before any work."""
 
 __all__ = ["check_abduction", "check_outcome_kept", "have_same_shape"]
 

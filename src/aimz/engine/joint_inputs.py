@@ -19,7 +19,7 @@ from aimz.statistics import Groups, local_codes
 
 
 def _structure(prepared: PreparedCall, frozen: dict[int, Hashable]) -> Hashable:
-    """Return what is equal for two scenarios that differ only in values of arrays."""
+    """Return a key that is equal for two scenarios that differ only in values of arrays."""
     plan = prepared.plan
 
     def shapes(arrays: Mapping[str, Any]) -> Hashable:

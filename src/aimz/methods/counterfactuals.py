@@ -51,7 +51,7 @@ class CounterfactualMethods(EvidenceMethods):
         args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
-        """Return what the outcome of each observed row would have been under an intervention.
+        """Return the outcome that each observed row would have had under an intervention.
 
         A prediction under an intervention is about rows in general: its outcomes have new noise. A counterfactual is
         about the row that was observed, with the noise that the row had. For each posterior draw (Pearl 2009, section

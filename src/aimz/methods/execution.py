@@ -1,4 +1,4 @@
-"""Executes a planned call: opens the store, computes what is missing, completes the result, and returns its tree."""
+"""Executes a planned call: opens the store, computes missing ranges, completes the result, and returns its tree."""
 
 __all__ = ["execute_request"]
 
@@ -77,7 +77,7 @@ class _Execution:
         return replace(prepared, attrs={**prepared.attrs, **about})
 
     def run(self, auxiliary: "Mapping[str, xr.Dataset]", home: "TemporaryDirectory | None") -> "xr.DataTree":
-        """Compute what is missing, complete the result and return its tree."""
+        """Compute the missing ranges, complete the result and return its tree."""
         request, options, plan = self.request, self.request.options, self.runner.plan
         began = {}
         if not process_group.is_single_process:
@@ -187,7 +187,7 @@ class _Execution:
         frames: "Mapping[str, GroupTemplate]",
         auxiliary: "Mapping[str, xr.Dataset]",
     ) -> None:
-        """Compute what is missing and complete the result; ``store`` is None if another process writes it."""
+        """Compute the missing ranges and complete the result; ``store`` is None if another process writes it."""
         row_dim = self.results.row_dim(self.prepared) if self.runner.plan.length is None else None
         frame, attrs = frames[self.request.group], {} if where is None else where.attrs
         coords = {name: coord for name, coord in frame.packed_coords().items() if name != row_dim}
@@ -226,7 +226,7 @@ class _Execution:
         directory: ResultDirectory | None,
         variables: "Mapping[str, Variable]",
     ) -> int:
-        """Compute what is missing from a store; return the number of rows, or of draws if draws are split."""
+        """Compute the ranges that a store lacks; return the number of rows, or of draws if draws are split."""
         resume = self.request.options.resume
         options = RunOptions(
             record=None if directory is None else directory.record,

@@ -169,7 +169,7 @@ def _noise(spec: KernelSpec) -> list[str]:
 
 
 def _returns(spec: KernelSpec) -> list[str]:
-    """Return lines about what the methods return for this kernel."""
+    """Return lines about the results of the methods for this kernel."""
     default = ", ".join(spec.return_sites) or "nothing: the kernel has no output and no deterministic site"
     facts = [
         f"A predictive method returns {default}, with dimensions (chain, draw, ...); rows run along '{spec.row_dim}'.",

@@ -125,7 +125,7 @@ class ImpactModel(
       rows) or ``"draw"`` (each device computes some draws of all rows, which must then fit in memory).
     - ``resume``: directory or URL of a call that was interrupted; with a Zarr store, a ``StorePath``, or the name of
       the interrupted call together with the same ``output_dir``. The same call then completes the result and computes
-      only what is missing. It raises if the kernel, posterior, data, key or batching differ.
+      only the missing blocks. It raises if the kernel, posterior, data, key or batching differ.
     - ``progress``: whether to show a progress bar.
     - ``client``: a :class:`distributed.Client`. The workers of this Dask cluster compute the rows and write their own
       chunks; the result is identical to a local one. By default, the active client is used if an input is a Dask array,

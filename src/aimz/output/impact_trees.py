@@ -1,4 +1,4 @@
-"""The effect of an event as a tree: what was observed, what would have been, and their difference."""
+"""The effect of an event as a tree: observed outcomes, outcomes without the event, and their difference."""
 
 __all__ = ["QUANTITY", "READING", "READINGS", "ImpactSums", "impact_tree", "placebo_sentence", "with_placebos"]
 

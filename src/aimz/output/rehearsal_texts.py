@@ -133,7 +133,7 @@ def rehearsal_text(simulations: xr.Dataset, table: pd.DataFrame, ci_prob: float)
 
 
 def _about(simulations: xr.Dataset) -> str:
-    """Return what was simulated."""
+    """Return a sentence about the simulations."""
     n, kind = simulations.sizes["simulation"], simulations.attrs["kind"]
     if kind == "placebo":
         within = " within groups" if simulations.attrs["within"] else ""

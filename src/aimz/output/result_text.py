@@ -20,11 +20,11 @@ _WHAT = {
     "log_prior": "log densities of priors",
     "posterior": "posterior draws",
 }
-"""Name of the main group of a result to what it contains, in order of precedence."""
+"""Contents of a result, by the name of its main group, in order of precedence."""
 
 
 _ASSUMED = {"fitted": ", taken as the rows of the fit", "new": ", taken as new observations"}
-"""Attribute of a result to what was assumed about its rows."""
+"""Text of the assumption about the rows, by attribute of a result."""
 
 
 def describe_result(result: xr.DataTree) -> str:
@@ -134,7 +134,7 @@ def _table(main: xr.Dataset, group: str, *, is_effect: bool) -> str:
 
 
 def _rows(tree: xr.DataTree, main: xr.Dataset) -> str:
-    """Return the number of rows of a result and what was assumed about them, or the periods of an event."""
+    """Return the number of rows of a result and the assumption about them, or the periods of an event."""
     if "event_start" in main.attrs:
         when = f"{main.attrs['event_start']} to {main.attrs['event_end']}"
         groups = "".join(f", by {dim}" for dim in main.attrs["by"])

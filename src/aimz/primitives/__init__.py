@@ -34,7 +34,7 @@ _MODULES = (
     "random_haiku_module",
     "random_nnx_module",
 )
-"""Helpers for neural networks; the version of NumPyro determines which of them exist."""
+"""Helpers for neural networks that the installed version of NumPyro has."""
 
 __all__ = [
     "CondIndepStackFrame",

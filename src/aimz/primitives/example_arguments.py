@@ -1,4 +1,4 @@
-"""The arguments of a function as shapes, and which of them are the input and the output."""
+"""Arguments of a function as shapes, and the names of the input and the output."""
 
 __all__ = ["BoundCall", "Roles", "bind", "guess_roles", "observed_argument", "optional_parameters", "roles_for_output"]
 

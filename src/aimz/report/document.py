@@ -83,16 +83,16 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """A report: the answer, what was checked, and the sections in order."""
+    """A report: the answer, the checks, and the sections in order."""
 
     question: str
     answer: tuple[str, ...]
     """Sentences of the answer."""
     about: str
-    """Line under the answer: rows, draws and what they are averages of."""
+    """Line under the answer: numbers of rows and draws, and the averaged quantity."""
     figure: Figure | None
     sections: tuple[Section, ...]
     made: str
     """Line at the end: when the report was made, and with which version."""
     limits: tuple[str, ...] = field(default=())
-    """Sentences about what the answer rests on, next to the answer."""
+    """Sentences about the assumptions of the answer, next to the answer."""

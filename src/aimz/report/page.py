@@ -61,7 +61,7 @@ def _plain(text: str) -> str:
 
 
 def _limits(limits: Iterable[str]) -> Iterable[str]:
-    """Yield the sentences about what the answer rests on."""
+    """Yield the sentences about the assumptions of the answer."""
     lines = [f"<p>{_inline(sentence)}</p>" for sentence in limits]
     return ['<div class="limits">', *lines, "</div>"] if lines else []
 

@@ -140,7 +140,7 @@ class ResidualSums:
 
 
 def treatment_left(moments: Moments) -> tuple[float, int]:
-    """Return what the covariates leave of the treatment, as a sum of squares, and the residual degrees of freedom.
+    """Return the residual sum of squares of the treatment given the covariates, and its degrees of freedom.
 
     ``moments`` have the treatment, the covariates and the outcome, in this order.
 

@@ -85,7 +85,7 @@ class BacktestResult:
         return table.assign(skill=1 - relative)
 
     def __repr__(self) -> str:
-        """Return the table of the methods, and what was forecast."""
+        """Return the table of the methods, and the forecast rows."""
         table = self.summary()
         shown = table.drop(columns="n").assign(coverage=[f"{100 * share:.1f} %" for share in table["coverage"]])
         shown = shown.rename(

@@ -19,7 +19,7 @@ from aimz.timeseries.steps import index_of_steps, without_steps
 
 @dataclass(frozen=True)
 class Design:
-    """Rows in the order of their periods, and what they are used for; in wide form, steps of series instead of rows."""
+    """Rows in the order of their periods, with their use; in wide form, steps of series instead of rows."""
 
     rows: Rows
     periods: Periods

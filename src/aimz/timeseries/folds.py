@@ -157,7 +157,7 @@ def score_table(folds: Folds, draws: Sequence[np.ndarray], interval: Statistic) 
 
 
 def _about(folds: Folds, fold: Fold, n_before: int) -> pd.DataFrame:
-    """Return what was forecast from an origin."""
+    """Return the forecast from an origin."""
     units, codes = folds.cells(fold.ahead)
     columns: dict[str, Any] = {
         "row": n_before + np.arange(len(codes)),

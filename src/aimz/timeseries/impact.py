@@ -54,7 +54,7 @@ class ImpactMethods(RefitMethods, EffectMethod):
         args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> "xr.DataTree":
-        """Estimate the effect of an event: what was observed, compared with a prediction without the event.
+        """Estimate the effect of an event: the observed outcome minus a prediction without the event.
 
         The model is fitted to the rows before the event. From then on it predicts the output as it would have been,
         from series that the event did not affect, and the difference to the observed output is the effect. Effects are

@@ -22,14 +22,14 @@ class IdentificationMethods(ModelBase):
     def graph(self, X: Any = None, *, parameters: bool = False, args: Mapping[str, Any] | None = None) -> "nx.DiGraph":
         """Return the graph of the kernel: sites, arguments, and columns of the input.
 
-        It is what the kernel computes from what, not what causes what: compare the two with :meth:`identify`.
+        The graph has the order of computation in the kernel, not causes: compare the two with :meth:`identify`.
 
         Parameters
         ----------
         X : array_like of shape (n_obs, ...) or table, optional
             Input to trace the kernel with, if no call has done so yet. Nothing is computed with it.
         parameters : bool
-            Whether to include parameters: latent sites that are the same for all rows, ``param`` sites, and what is
+            Whether to include parameters: latent sites that are the same for all rows, ``param`` sites, and sites
             computed from these alone.
         args : mapping, optional
             Further arguments of the kernel, with ``X``.
@@ -101,7 +101,7 @@ class IdentificationMethods(ModelBase):
         X: Any = None,
         args: Mapping[str, Any] | None = None,
     ) -> IdentificationResult:
-        """Return whether what the kernel computes for an intervention is the effect in a causal graph.
+        """Return whether the kernel computes the effect of an intervention in a causal graph.
 
         The kernel averages over the rows: it sets the treatment, lets sites that depend on it respond, and holds all
         other data fixed. That is the effect if the variables held fixed are a valid adjustment set [1]_ in the graph,

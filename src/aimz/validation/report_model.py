@@ -103,7 +103,7 @@ def prior_section(
     figure: Figure | None,
     not_run: str,
 ) -> Section:
-    """Return the section on priors: their draws against the posterior's, and what they predict.
+    """Return the section on priors: their draws against the posterior's, and their predictions.
 
     ``predicted`` are statistics of predicted data sets by name.
     """

@@ -67,7 +67,7 @@ class ReportParts(CheckingMethods, DecisionMethod, SensitivityMethods, Identific
         return kernel_section(about, self._kernel_graph(effect)), self._graph_section(effect, graph)
 
     def _kernel_graph(self, effect: Any) -> Drawing | None:
-        """Return the drawing of what the kernel computes from what; None if that is not known."""
+        """Return the drawing of the graph of the kernel; None if it is not known."""
         try:
             return drawn_graph(self.graph(), treatment_of(effect), self.param_output, KERNEL_CAPTION)
         except (KernelValidationError, *UNAVAILABLE):
