@@ -4,6 +4,7 @@ __all__ = ["SupportCheck", "SupportRecorder", "record_support"]
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from aimz.engine.prepared_call import PreparedCall
 from aimz.engine.request import PredictionRequest
 from aimz.engine.support_checks import (
     asked_while_read,
-    rows_of_value,
     site_data,
     unknown_levers,
 )
@@ -23,7 +23,9 @@ from aimz.forward import JointPass, PassSpec
 from aimz.statistics import FitSupport, RowSupport, SupportCounts
 
 _WHOLE = 2**10
-"""Number of rows at the start of the data that are all checked, and of rows that are counted together."""
+"""Number of rows at the start of the data that are all checked."""
+_COUNTED = 2**12
+"""Number of rows that are counted together."""
 _EVERY = 127
 """Every how many of the later rows one is checked, and counts as many; a prime, since rows may have an order."""
 
@@ -38,6 +40,18 @@ class _Scenario:
     values: Mapping[str, Any]
     """Arguments with one value for all rows, or one for each row in memory."""
 
+    def arrays(
+        self, rows: Mapping[Hashable, np.ndarray], numbers: np.ndarray, n_obs: int | None
+    ) -> dict[str, np.ndarray]:
+        """Return the arguments of the rows with these numbers, ``rows``."""
+        found = {
+            name: rows[key] if place is None else rows[key][..., place] for name, (key, place) in self.keys.items()
+        }
+        for name, value in self.values.items():
+            has_rows = n_obs is not None and value.ndim > 0 and len(value) == n_obs
+            found[name] = value[numbers] if has_rows else np.broadcast_to(value, (len(numbers), *value.shape))
+        return found
+
 
 @dataclass(frozen=True)
 class SupportCheck:
@@ -46,6 +60,11 @@ class SupportCheck:
     fit: FitSupport
     scenarios: Mapping[Any, _Scenario]
     n_obs: int | None
+
+    @cached_property
+    def keys(self) -> tuple[Hashable, ...]:
+        """Keys of the arrays whose rows are checked."""
+        return tuple(dict.fromkeys(key for one in self.scenarios.values() for key, _ in one.keys.values()))
 
     @staticmethod
     def of(request: PredictionRequest, passes: PassSpec | JointPass, layout: InputLayout) -> "SupportCheck | None":
@@ -94,6 +113,19 @@ def _scenario(
     return _Scenario(asked, own, {name: np.asarray(value) for name, value in fixed.items()})
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """Rows that are recorded and not counted yet."""
+
+    numbers: range
+    """Numbers of the rows among all rows."""
+    weight: float
+    """Number of rows for which each of them counts."""
+    given: np.ndarray | None
+    """Weights of the user; None for equal weights."""
+    arrays: Mapping[Hashable, np.ndarray]
+
+
 @dataclass
 class SupportRecorder:
     """Counts of the rows that one process reads."""
@@ -102,8 +134,9 @@ class SupportRecorder:
     weights: RowReader | None
     """Weights of the rows; None for equal weights."""
     counts: dict[Any, SupportCounts] = field(default_factory=dict)
-    pending: list[tuple[dict[Any, np.ndarray], np.ndarray]] = field(default_factory=list)
-    """Columns of rows that are not counted yet, by scenario, with their weights."""
+    pending: list[_Piece] = field(default_factory=list)
+    """Rows that are not counted yet: thousands are counted together, since counting has a cost for each call."""
+    n_pending: int = 0
 
     def add(self, rows: Mapping[Any, np.ndarray], start: int) -> None:
         """Record rows, the first of which has number ``start``: all rows at first, then one of 127."""
@@ -114,34 +147,31 @@ class SupportRecorder:
         first = whole + -(start + whole) % _EVERY
         if first < n_rows:
             self._add(rows, start, slice(first, n_rows, _EVERY), float(_EVERY))
-        if sum(len(weights) for _, weights in self.pending) >= _WHOLE:
+        if self.n_pending >= _COUNTED:
             self.finish()
 
     def _add(self, rows: Mapping[Any, np.ndarray], start: int, chosen: slice, weight: float) -> None:
-        """Record the chosen rows."""
-        weights = np.full(len(range(chosen.start, chosen.stop, chosen.step or 1)), weight)
-        if self.weights is not None:
+        """Record copies of the chosen rows, since views keep all rows in memory."""
+        numbers, given = range(start, start + chosen.stop)[chosen], None
+        if self.weights is not None and not self.weights.is_constant:
             given = self.weights.read(start, start + chosen.stop)[chosen]
-            weights *= given.reshape(len(given), -1).sum(axis=1)
-        found = {}
-        for name, scenario in self.check.scenarios.items():
-            arrays = {
-                argument: rows[key][chosen] if place is None else rows[key][chosen][..., place]
-                for argument, (key, place) in scenario.keys.items()
-            }
-            for argument, value in scenario.values.items():
-                arrays[argument] = rows_of_value(value, start, start + chosen.stop, self.check.n_obs)[chosen]
-            found[name] = self.check.fit.rows_of(arrays)
-        self.pending.append((found, weights))
+            given = given.reshape(len(given), -1).sum(axis=1)
+        arrays = {key: rows[key][chosen].copy() for key in self.check.keys}
+        self.pending.append(_Piece(numbers, weight, given, arrays))
+        self.n_pending += len(numbers)
 
     def finish(self) -> dict[Any, SupportCounts]:
         """Return the counts of all recorded rows."""
         if self.pending:
-            weights = np.concatenate([own for _, own in self.pending])
+            pieces, self.pending, self.n_pending = self.pending, [], 0
+            numbers = np.concatenate([piece.numbers for piece in pieces])
+            weights = np.repeat([piece.weight for piece in pieces], [len(piece.numbers) for piece in pieces])
+            given = [piece.given for piece in pieces if piece.given is not None]
+            weights = weights * np.concatenate(given) if given else weights
+            rows = {key: np.concatenate([piece.arrays[key] for piece in pieces]) for key in self.check.keys}
             for name, scenario in self.check.scenarios.items():
                 counts = self.counts.setdefault(name, SupportCounts(RowSupport(self.check.fit, scenario.asked)))
-                counts.add(np.concatenate([found[name] for found, _ in self.pending]), weights)
-            self.pending = []
+                counts.add(self.check.fit.rows_of(scenario.arrays(rows, numbers, self.check.n_obs)), weights)
         return self.counts
 
     def empty(self) -> "SupportRecorder":
