@@ -11,6 +11,7 @@ from numpyro.infer import MCMC, NUTS
 from scipy import stats
 
 from aimz import AimzWarning, ImpactModel
+from aimz.data import read_draws
 
 QUIET = {"progress": False}
 X = np.asarray([[1.0, 2.0], [0.5, -1.0], [0.0, 3.0]], np.float32)
@@ -121,3 +122,16 @@ def test_dims_of_multivariate_output_name_axes_of_scores():
     np.testing.assert_allclose(scores[0], stats.norm.logpdf(X, draws[:, None, None] * X).sum(-1), rtol=1e-4)
     assert list(tree["observed_data"]["product"].values) == ["A", "B"]
     assert model.loo(X, X, **QUIET).elpd_i.dims == ("row",)
+
+
+def test_read_only_map_of_a_file_is_not_copied(tmp_path):
+    values = np.random.default_rng(0).normal(size=(10, 300)).astype(np.float32)
+    np.save(tmp_path / "draws.npy", values)
+    mapped = np.load(tmp_path / "draws.npy", mmap_mode="r")
+    writeable = np.load(tmp_path / "draws.npy", mmap_mode="c")
+    for given, is_shared in ((mapped, True), (np.asarray(mapped), True), (writeable, False), (values, False)):
+        draws = read_draws({"b": given}, num_chains=1, param_output="y").draws["b"]
+        assert np.shares_memory(np.asarray(draws), given) == is_shared
+        np.testing.assert_array_equal(draws, values)
+    cut = read_draws({"b": mapped[:, :7]}, num_chains=1, param_output="y").draws["b"]
+    np.testing.assert_array_equal(cut, values[:, :7])

@@ -5,6 +5,7 @@ __all__ = ["Posterior", "read_draws"]
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from mmap import mmap
 from typing import Any
 
 import jax
@@ -55,7 +56,7 @@ def read_draws(samples: Any, *, num_chains: int, param_output: str) -> Posterior
     arrays = {str(name): _chains_first(value, str(name)) for name, value in samples.items()}
     chains = {value.sizes["chain"] for value in arrays.values() if hasattr(value, "sizes") and "chain" in value.dims}
     by_chain = {name for name, value in arrays.items() if hasattr(value, "sizes") and "chain" in value.dims}
-    draws = {name: jnp.asarray(check_array(value, f"samples[{name!r}]")) for name, value in arrays.items()}
+    draws = {name: _on_device(check_array(value, f"samples[{name!r}]")) for name, value in arrays.items()}
     if not by_chain and given > 1 and _are_grouped(draws.values(), given):
         by_chain, chains = set(draws), {given}
     if len(chains) > 1 or (given > 1 and chains and chains != {given}):
@@ -84,6 +85,15 @@ def read_draws(samples: Any, *, num_chains: int, param_output: str) -> Posterior
             raise ValueError(msg)
     shape = n_chains, n_draws // n_chains
     return Posterior(draws, n_chains, {name: array for name, array in stats.items() if array.shape == shape} or None)
+
+
+def _on_device(array: np.ndarray | jax.Array) -> jax.Array:
+    """Return an array on the device: a copy, except of a file that is mapped to memory read-only."""
+    owner: Any = array
+    while isinstance(base := getattr(owner, "base", None), np.ndarray):
+        owner = base
+    mapped = isinstance(array, np.ndarray) and isinstance(base, mmap) and not owner.flags.writeable
+    return jax.device_put(array, may_alias=True) if mapped else jnp.asarray(array)
 
 
 def _open_samples(samples: Any) -> tuple[Mapping[str, Any], dict[str, np.ndarray]]:

@@ -96,7 +96,8 @@ class PosteriorMethods(RequestMethods):
             a posterior of ArviZ, with dimensions ``(chain, draw, ...)``: a tree with a group ``posterior``, a dataset,
             or the path of a netCDF file. If the draws do not fit the kernel, as far as it is known from earlier calls,
             an error is raised. Draws of the output are dropped with a warning. Draws of deterministic sites are kept,
-            but predictions recompute these sites.
+            but predictions recompute these sites. A contiguous array that is mapped to memory read-only
+            (``numpy.load(path, mmap_mode="r")``) is not copied on the CPU: its file must not change.
         num_chains : int
             Number of chains in the leading axis of plain arrays. Arrays whose first axis has this length,
             and whose second axes have one length, are read as ``(chain, draw, ...)``.

@@ -21,6 +21,8 @@ _PADDING = 16
 """Padding columns of the buffer, so that rows a power of two apart do not share cache sets."""
 _DRAW_BLOCK = 64
 """Number of draws whose squared deviations are summed together."""
+_DEVIATION_TILE = 512
+"""Number of columns whose deviations are computed together, so that they stay in the CPU cache."""
 _MIN_COLUMNS = 512
 """Least number of columns for each thread."""
 _KNOWN = (
@@ -128,9 +130,12 @@ def _fill_order_statistics(result: np.ndarray, flat: np.ndarray, parts: Sequence
 def _standard_deviation(flat: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Return the population standard deviation (NumPy's default)."""
     squares = np.zeros(flat.shape[1])
-    for start in range(0, len(flat), _DRAW_BLOCK):
-        deviations = flat[start : start + _DRAW_BLOCK] - mean
-        squares += np.einsum("ij,ij->j", deviations, deviations)
+    n_tiles = max(1, flat.shape[1] // _DEVIATION_TILE)  # the last tile has at least as many columns
+    for tile in range(n_tiles):
+        first, last = tile * _DEVIATION_TILE, None if tile == n_tiles - 1 else (tile + 1) * _DEVIATION_TILE
+        for start in range(0, len(flat), _DRAW_BLOCK):
+            deviations = flat[start : start + _DRAW_BLOCK, first:last] - mean[first:last]
+            squares[first:last] += np.einsum("ij,ij->j", deviations, deviations)
     result: np.ndarray = np.sqrt(squares / len(flat))
     return result
 
