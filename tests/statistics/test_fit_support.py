@@ -45,6 +45,17 @@ def test_description_is_independent_of_pieces(ranges, size):
     np.testing.assert_allclose(found.far, (1 + 13.3) / 50_000, rtol=0.15)
 
 
+def test_level_of_a_constant_column_has_all_rows():
+    rows = np.c_[ROWS[:5000, :2], np.ones(5000)]
+    found = FitSupport.of({"X": rows}, {})
+    found.add({"X": rows})
+    (level,) = found.finished().levels[2].values()
+    assert level.moments.n == 5000
+    np.testing.assert_allclose(level.moments.products / 5000, np.cov(rows.T, bias=True), atol=1e-10)
+    # Among rows that all have the value: the leverage in the other columns.
+    np.testing.assert_allclose(level.far, (1 + stats.chi2(2).ppf(0.99)) / 5000, rtol=0.1)
+
+
 def test_leverage_is_the_diagonal_of_the_hat_matrix_of_statsmodels():
     rows = ROWS[:400] * [1.0, 1.0, 30.0]
     moments = Moments.of(rows)

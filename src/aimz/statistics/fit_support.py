@@ -188,7 +188,7 @@ class FitSupport:
         rows, codes = np.split(rows, [len(self.names)], axis=1)
         with np.errstate(invalid="ignore"):
             low, high = np.fmin.reduce(rows, axis=0), np.fmax.reduce(rows, axis=0)
-        start = -self.n % self.step
+        start, whole = -self.n % self.step, Level(Moments.of(rows), low, high)
         return FitSupport(
             self.names,
             self.places,
@@ -197,8 +197,8 @@ class FitSupport:
             np.isnan(rows).sum(axis=0),
             low,
             high,
-            Moments.of(rows),
-            [self._levels_of(rows, i) for i in range(len(self.names))],
+            whole.moments,
+            [self._levels_of(rows, i, whole) for i in range(len(self.names))],
             [
                 CategoryRanges.of(own, rows, codes[:, :i]) if own.max() < _MAX_CATEGORIES else None
                 for i, own in enumerate(codes.T)
@@ -206,8 +206,8 @@ class FitSupport:
             sample=[rows[start :: self.step].copy()],  # a view would keep all rows in memory
         )
 
-    def _levels_of(self, rows: np.ndarray, column: int) -> dict[float, Level] | None:
-        """Return the rows with each value of a column; None if there are many values."""
+    def _levels_of(self, rows: np.ndarray, column: int, whole: Level) -> dict[float, Level] | None:
+        """Return the rows with each value of a column, ``whole`` for a constant one; None if there are many values."""
         if self.levels and self.levels[column] is None:
             return None
         values = rows[:, column]
@@ -216,6 +216,8 @@ class FitSupport:
         found = np.unique(values[~np.isnan(values)])
         if len(found) > _MAX_LEVELS:
             return None
+        if len(found) == 1 and not np.isnan(values).any():
+            return {float(found[0]): replace(whole)}
         parts = {float(value): rows[values == value] for value in found}
         return {
             value: Level(Moments.of(part), np.fmin.reduce(part, axis=0), np.fmax.reduce(part, axis=0))
