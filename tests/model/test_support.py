@@ -177,6 +177,29 @@ def test_rows_that_are_read_once_are_checked_as_rows_in_memory_are(model, new, t
     assert drawn == expected
 
 
+def test_rows_that_are_read_once_have_the_overlap_of_the_fit(tmp_path):
+    """The treated are younger: the controls have few rows like them."""
+    treated = np.repeat([0.0, 1.0], [400, 200])
+    frame = pd.DataFrame({"age": RNG.normal(np.where(treated == 1, 28.0, 40.0), 6.0), "treated": treated})
+    table = pads.dataset(pa.Table.from_pandas(frame, preserve_index=False))
+    fitted(frame).save(tmp_path / "model")
+    model = aimz.ImpactModel.load(tmp_path / "model", kernel)
+    options = {"in_sample": True, "progress": False}
+    asked = {"intervention": {"treated": 1.0}, "store": "memory", "return_sites": SITES, **options}
+    expected = text_of(model, lambda: model.predict(frame, **asked))
+    assert "the 400 rows with `treated` = 0 are worth" in expected[0]
+    assert text_of(model, lambda: model.predict(table, batch_size=100, **asked)) == expected
+    one = model.support(intervention={"treated": 1.0}, X=frame, in_sample=True)
+    read = model.support(intervention={"treated": 1.0}, X=table, in_sample=True)
+    pd.testing.assert_frame_equal(read.table, one.table)
+    scenarios = {"no": {"intervention": {"treated": 0.0}}, "yes": {"intervention": {"treated": 1.0}}}
+    weights = np.ones(N) + (treated == 1)
+    weighed = text_of(
+        model, lambda: model.compare_scenarios(scenarios, baseline="no", X=table, weights=weights, **options)
+    )
+    assert "are worth" not in weighed[0]
+
+
 def test_comparisons_of_rows_that_are_read_once_use_their_weights(model):
     rows = da.from_array(FRAME.to_numpy(), chunks=(250, 4))
     scenarios = {"now": {}, "dear": {"intervention": {"X": lambda X: X * np.float32([1.35, 1.0, 1.0, 1.0])}}}

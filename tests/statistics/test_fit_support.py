@@ -6,7 +6,7 @@ import statsmodels.api as sm
 from scipy import stats
 
 from aimz.statistics import FitSupport
-from aimz.statistics.fit_support import Moments, left_out
+from aimz.statistics.row_moments import Moments, left_out
 
 ROWS = np.random.default_rng(0).normal(size=(50_000, 3)) * [1.0, 10.0, 0.1] + [0.0, 5.0, 0.0]
 SHOP = np.arange(50_000) % 4
@@ -82,3 +82,18 @@ def test_leverage_of_gaussian_rows_is_chi_squared():
     shift = 2 * np.linalg.cholesky(np.cov(mixed.T))[:, 0]
     share = (found.moments.leverage(mixed[40_000:] + shift) > 1.5 * found.far).mean()
     assert share == pytest.approx(stats.ncx2(3, 4).sf(1.5 * far), abs=0.01)
+
+
+def test_overlap_of_a_sample_is_scaled_to_all_rows():
+    """The effective number of controls is that of inverse-odds weights of a logit on all rows."""
+    rng = np.random.default_rng(1)
+    treated = (rng.random(40_000) < 1 / (1 + np.exp(1 - 1.5 * ROWS[:40_000, 0]))).astype(float)
+    rows = np.column_stack([ROWS[:40_000, :2], treated])
+    fit = FitSupport.of({"X": rows}, {})
+    for part in np.split(rows, 8):
+        fit.add({"X": part})
+    (found,) = fit.finished().overlaps.values()
+    logits = sm.Logit(treated, sm.add_constant(rows[:, :2])).fit(disp=0).fittedvalues
+    odds = np.exp(logits[treated == 0]), np.exp(-logits[treated == 1])
+    assert found.n == (len(odds[0]), len(odds[1]))
+    np.testing.assert_allclose(found.effective, [own.sum() ** 2 / (own**2).sum() for own in odds], rtol=0.1)

@@ -4,6 +4,7 @@ __all__ = [
     "asked_while_read",
     "check_support",
     "fit_support",
+    "overlap_of_fit",
     "rows_of_value",
     "site_data",
     "unknown_levers",
@@ -102,7 +103,10 @@ def check_support(
         own = slice(start, start + len(rows))
         columns = rows if own_groups is None or codes is None else np.column_stack([rows, codes[own]])
         found.add(columns, *(None if one is None else one[own] for one in (weights, codes)))
-    overlap = None if reader is not None else _overlap(support, factual, asked, weights, every_row=every_row)
+    if reader is not None:
+        overlap = overlap_of_fit(support, prepared, asked, weights)
+    else:
+        overlap = _overlap(support, factual, asked, weights, every_row=every_row)
     return report_of(found, unknown, {} if codes is None or groups is None else groups.labels, overlap)
 
 
@@ -189,24 +193,31 @@ def _overlap(
     for start, rows in _blocks(support, factual, weights, every_row=every_row):
         kept = np.isfinite(rows).all(axis=1)
         parts.append(rows[kept if weights is None else kept & (weights[start : start + len(rows)] > 0)])
-    rows, n_columns = np.concatenate(parts), len(support.names)
-    treated = rows[:, asked[0]]
-    if set(np.unique(treated)) != {0.0, 1.0}:
-        return None
-    found = overlap_of(treated, rows[:, [i for i in range(n_columns) if i != asked[0]]])
-    if asked[0] < n_columns:
-        return found
-    no, yes = factual.categories[support.categories[asked[0] - n_columns]][:2]
-    return replace(found, values=(str(no), str(yes)))
+    return _named_overlap(overlap_of(np.concatenate(parts), len(support.names), asked[0]), support, asked[0], factual)
 
 
 def _is_binary(support: FitSupport, number: int) -> bool:
-    """Return whether a column is 0 and 1 in the fit, or an argument has two categories, next to other columns."""
-    n_columns = len(support.names)
-    if number < n_columns:
-        return n_columns > 1 and set(support.levels[number] or {}) == {0.0, 1.0}
-    ranges = support.ranges[number - n_columns]
+    """Return whether a column has the values 0 and 1 in the fit, or an argument two categories."""
+    if number < len(support.names):
+        return set(support.levels[number] or {}) == {0.0, 1.0}
+    ranges = support.ranges[number - len(support.names)]
     return ranges is not None and np.flatnonzero(ranges.count).tolist() == [0, 1]
+
+
+def overlap_of_fit(support: FitSupport, prepared: PreparedCall, asked: tuple[int, ...], weights: Any) -> Overlap | None:
+    """Return the overlap of the fit, for rows of the fit that are read once and have equal weights; None for others."""
+    other_rows = not prepared.settings.in_sample or prepared.settings.changed or prepared.settings.has_other_index
+    if len(asked) != 1 or weights is not None or other_rows:
+        return None
+    return _named_overlap(support.overlaps.get(asked[0]), support, asked[0], prepared.call)
+
+
+def _named_overlap(found: Overlap | None, support: FitSupport, treatment: int, call: KernelArguments) -> Overlap | None:
+    """Return the overlap of a treatment with the names of its categories."""
+    if found is None or treatment < len(support.names):
+        return found
+    no, yes = call.categories[support.categories[treatment - len(support.names)]][:2]
+    return replace(found, values=(str(no), str(yes)))
 
 
 def _reasons_of_constants(support: FitSupport, prepared: PreparedCall) -> Iterator[str]:

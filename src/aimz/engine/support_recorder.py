@@ -15,6 +15,7 @@ from aimz.engine.prepared_call import PreparedCall
 from aimz.engine.request import PredictionRequest
 from aimz.engine.support_checks import (
     asked_while_read,
+    overlap_of_fit,
     site_data,
     unknown_levers,
 )
@@ -184,7 +185,9 @@ def record_support(request: PredictionRequest, counts: Mapping[Any, SupportCount
     reasons: list[str] = []
     for name, found in counts.items():
         prepared = request.scenarios[name]
-        report = report_of(found, unknown_levers(found.whole.fit, prepared), {})
+        fit, weights = found.whole.fit, None if request.groups is None else request.groups.weights
+        overlap = overlap_of_fit(fit, prepared, found.whole.asked, weights)
+        report = report_of(found, unknown_levers(fit, prepared), {}, overlap)
         prepared.attrs["support"] = report.text
         reasons += report.reasons if report.verdict == "extrapolates" else ()
     return tuple(reasons)

@@ -20,24 +20,24 @@ from aimz.statistics.draws import (
     read_statistics,
     reduce_rows,
 )
-from aimz.statistics.fit_support import FitSupport, Moments
+from aimz.statistics.fit_support import FitSupport
 from aimz.statistics.forecast_scores import crps, lagged_forecast
 from aimz.statistics.groups import Groups, local_codes, read_groups, read_weights, with_axes
 from aimz.statistics.independence import IndependenceTest, holm, independence_test
 from aimz.statistics.loo import UNSEEN, LeaveOneOut
 from aimz.statistics.missing_values import has_missing, missing_code, with_nan
 from aimz.statistics.moments import DrawMoments
+from aimz.statistics.overlap import Overlap, overlap_of
 from aimz.statistics.perfect_choice import best_by_draw
 from aimz.statistics.pit import Calibration
 from aimz.statistics.predictive_checks import COVERAGE, PredictiveChecks
+from aimz.statistics.row_moments import Moments
 from aimz.statistics.row_support import (
     FAR_LEVERAGE,
     TOLERATED_SHARE,
     ColumnSupport,
-    Overlap,
     RowSupport,
     SupportCounts,
-    overlap_of,
 )
 from aimz.statistics.sensitivity import (
     BenchmarkStrength,

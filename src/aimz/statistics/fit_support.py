@@ -1,6 +1,6 @@
 """Sums over the rows of a fit that describe which data it has: moments, ranges, quantiles and levels of each column."""
 
-__all__ = ["FitSupport", "Level", "Moments", "left_out"]
+__all__ = ["FitSupport", "Level"]
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from aimz.statistics.category_ranges import CategoryRanges
+from aimz.statistics.overlap import Overlap, overlap_of
+from aimz.statistics.row_moments import Moments, left_out
 
 _MAX_LEVELS = 10
 """Largest number of values of a column that are levels, each with its own moments."""
@@ -20,72 +22,10 @@ _SKETCH = 512
 """Number of points that a quantile sketch is compressed to."""
 _SAMPLE = 4096
 """Number of rows from which quantiles and the distribution of the leverage are computed; dropped when the fit ends."""
+_MAX_OVERLAP = 2**12
+"""Number of cross products in the logistic regressions of all binary columns."""
 _MAX_NUMBERS = 2**20
 """Number of cross products of all levels that are kept."""
-_SMALLEST = 1e-8
-"""Smallest eigenvalue of a correlation matrix along which rows differ."""
-
-
-@dataclass
-class Moments:
-    """Number, mean and centered cross products of rows without NaN, in double precision."""
-
-    n: int
-    mean: np.ndarray
-    products: np.ndarray
-
-    @staticmethod
-    def of(rows: np.ndarray) -> "Moments":
-        """Return the moments of rows ``(n_rows, n_columns)``."""
-        rows = rows[np.isfinite(rows).all(axis=1)]
-        mean = rows.mean(axis=0) if len(rows) else np.zeros(rows.shape[1])
-        centered = rows - mean
-        return Moments(len(rows), mean, centered.T @ centered)
-
-    def merged(self, other: "Moments") -> "Moments":
-        """Return the moments of the rows of both (Chan, Golub and LeVeque, 1979)."""
-        n = self.n + other.n
-        if n == 0 or other.n == 0:
-            return self
-        shift = other.mean - self.mean
-        products = self.products + other.products + np.outer(shift, shift) * (self.n * other.n / n)
-        return Moments(n, self.mean + shift * (other.n / n), products)
-
-    def without(self, column: int) -> "Moments":
-        """Return the moments of the other columns."""
-        kept = [i for i in range(len(self.mean)) if i != column]
-        return Moments(self.n, self.mean[kept], self.products[np.ix_(kept, kept)])
-
-    def leverage(self, rows: np.ndarray) -> np.ndarray:
-        """Return the leverage of rows in a linear model of these rows with an intercept, ``x' (X' X)^-1 x``.
-
-        Infinite for rows outside of the space that the rows span, and NaN for rows with NaN.
-        """
-        if self.n < 2:
-            return np.full(len(rows), np.inf)
-        scale = np.sqrt(np.diag(self.products))
-        varies = scale > 1e-6 * np.sqrt(self.n) * np.maximum(np.abs(self.mean), 1e-30)
-        found = np.full(len(rows), 1.0 / self.n)
-        if varies.any():
-            scaled = (rows[:, varies] - self.mean[varies]) / scale[varies]
-            values, vectors = np.linalg.eigh(
-                self.products[np.ix_(varies, varies)] / np.outer(scale[varies], scale[varies])
-            )
-            along = scaled @ vectors
-            null = values < _SMALLEST * len(values)
-            found = found + (along[:, ~null] ** 2 / values[~null]).sum(axis=1)
-            found[(np.abs(along[:, null]) * np.sqrt(self.n) > 1e-3).any(axis=1)] = np.inf
-        fixed = ~varies
-        moved = np.abs(rows[:, fixed] - self.mean[fixed]) > 1e-4 * np.maximum(np.abs(self.mean[fixed]), 1e-30)
-        found[moved.any(axis=1)] = np.inf
-        found[np.isnan(rows).any(axis=1)] = np.nan
-        return found
-
-
-def left_out(leverage: np.ndarray) -> np.ndarray:
-    """Return the leverage that rows of the fit have in the model without them, ``h / (1 - h)``."""
-    with np.errstate(divide="ignore"):
-        return np.where(leverage >= 1 - 1e-9, np.inf, leverage / (1 - np.minimum(leverage, 1)))
 
 
 @dataclass
@@ -123,8 +63,10 @@ class FitSupport:
     """Points and weights of the distribution of each column, from the sample."""
     far: float = np.inf
     """99th percentile of the leverage of the rows, each among the others."""
+    overlaps: dict[int, Overlap] = field(default_factory=dict)
+    """Overlap of each column with the values 0 and 1, and of each argument with two categories, by its number."""
     sample: list[np.ndarray] = field(default_factory=list)
-    """Rows from which ``far`` and ``sketches`` are computed."""
+    """Rows from which ``far``, ``sketches`` and ``overlaps`` are computed."""
     step: int = 1
     """Every how many rows one is in the sample; a power of two."""
     pending: list[np.ndarray] = field(default_factory=list)
@@ -185,10 +127,11 @@ class FitSupport:
 
     def _described(self, rows: np.ndarray) -> "FitSupport":
         """Return the description of some rows."""
+        sample = rows[-self.n % self.step :: self.step].copy()  # a view would keep all rows in memory
         rows, codes = np.split(rows, [len(self.names)], axis=1)
         with np.errstate(invalid="ignore"):
             low, high = np.fmin.reduce(rows, axis=0), np.fmax.reduce(rows, axis=0)
-        start, whole = -self.n % self.step, Level(Moments.of(rows), low, high)
+        whole = Level(Moments.of(rows), low, high)
         return FitSupport(
             self.names,
             self.places,
@@ -203,7 +146,7 @@ class FitSupport:
                 CategoryRanges.of(own, rows, codes[:, :i]) if own.max() < _MAX_CATEGORIES else None
                 for i, own in enumerate(codes.T)
             ],
-            sample=[rows[start :: self.step].copy()],  # a view would keep all rows in memory
+            sample=[sample],
         )
 
     def _levels_of(self, rows: np.ndarray, column: int, whole: Level) -> dict[float, Level] | None:
@@ -257,7 +200,11 @@ class FitSupport:
         self._add_pending()
         if self.n == 0 or self.moments is None:
             return None
-        rows = np.concatenate(self.sample)
+        sample = np.concatenate(self.sample)
+        rows = sample[:, : len(self.names)]
+        few = sample[:: 1 + (len(sample) > _SAMPLE)]
+        found = {i: (overlap_of(few, len(self.names), i), n) for i, n in self._binary().items()}
+        self.overlaps = {i: own.of_rows(n) for i, (own, n) in found.items() if own is not None}
         self.sketches = [_compressed(column[~np.isnan(column)]) for column in rows.T]
         self.far = _percentile(left_out(self.moments.leverage(rows)))
         for column, levels in enumerate(self.levels):
@@ -274,6 +221,16 @@ class FitSupport:
         while sum(map(len, filter(None, self.levels))) * len(self.names) ** 2 > _MAX_NUMBERS:
             most = max(range(len(self.levels)), key=lambda i: len(self.levels[i] or {}))
             self.levels[most] = None
+
+    def _binary(self) -> dict[int, tuple[int, int]]:
+        """Return the numbers of rows with 0 and 1 of columns and arguments with only these values.
+
+        Empty for too many columns: logistic regressions on all other columns would take longer than a fit.
+        """
+        counts = [{value: level.moments.n for value, level in (found or {}).items()} for found in self.levels]
+        counts += [{} if one is None else dict(enumerate(one.count.tolist())) for one in self.ranges]
+        found = {i: (own[0], own[1]) for i, own in enumerate(counts) if own.keys() == {0, 1} and all(own.values())}
+        return found if len(found) * len(self.names) ** 2 <= _MAX_OVERLAP else {}
 
     def quantile(self, column: int, q: float) -> float:
         """Return a quantile of a column, from its sketch."""
@@ -332,6 +289,9 @@ class FitSupport:
             "points": np.concatenate([points for points, _ in self.sketches]),
             "weights": np.concatenate([weights for _, weights in self.sketches]),
             "sketch_lengths": np.array([len(points) for points, _ in self.sketches], np.int64),
+            "overlap_column": np.array(list(self.overlaps), np.int64),
+            "overlap_n": np.array([one.n for one in self.overlaps.values()], np.int64).reshape(-1, 2),
+            "overlap_effective": np.array([one.effective for one in self.overlaps.values()]).reshape(-1, 2),
             **{name: array for i, own in enumerate(self.ranges) if own for name, array in own.to_arrays(i).items()},
         }
 
@@ -352,6 +312,7 @@ class FitSupport:
             own[float(arrays["level_value"][i])] = level
         ends = np.cumsum(arrays["sketch_lengths"])[:-1]
         sketches = zip(np.split(arrays["points"], ends), np.split(arrays["weights"], ends), strict=True)
+        overlaps = zip(*(arrays.get(f"overlap_{name}", ()) for name in ("column", "n", "effective")), strict=True)
         return FitSupport(
             tuple(names),
             tuple(places),
@@ -365,6 +326,7 @@ class FitSupport:
             [CategoryRanges.from_arrays(i, arrays) for i in range(len(categories))],
             list(sketches),
             float(arrays["far"][0]),
+            {int(i): Overlap((int(n[0]), int(n[1])), (float(own[0]), float(own[1]))) for i, n, own in overlaps},
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from aimz.statistics.fit_support import Moments
+from aimz.statistics.row_moments import Moments
 
 _SMALLEST = 1e-8
 """Share of the variance of a variable below which others determine it."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aimz.statistics.fit_support import Moments
+from aimz.statistics.row_moments import Moments
 
 _SMALLEST = 1e-10
 """Smallest eigenvalue of a correlation matrix along which rows differ."""
