@@ -1,6 +1,6 @@
 """Sums over the rows of a fit that describe which data it has: moments, ranges, quantiles and levels of each column."""
 
-__all__ = ["FitSupport", "Level"]
+__all__ = ["FitSupport"]
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from aimz.statistics.category_ranges import CategoryRanges
+from aimz.statistics.fit_levels import Level, Levels, levels_of, merged_levels
 from aimz.statistics.overlap import Overlap, overlap_of
 from aimz.statistics.row_moments import Moments, left_out
 
-_MAX_LEVELS = 10
-"""Largest number of values of a column that are levels, each with its own moments."""
+_EXACT_LEVELS = 2**16
+"""Number of rows of a fit up to which all rows enter the moments of levels."""
 _MAX_COLUMNS = 64
 """Largest number of columns that are described."""
 _MAX_CATEGORIES = 2**10
@@ -26,17 +27,6 @@ _MAX_OVERLAP = 2**12
 """Number of cross products in the logistic regressions of all binary columns."""
 _MAX_NUMBERS = 2**20
 """Number of cross products of all levels that are kept."""
-
-
-@dataclass
-class Level:
-    """Rows in which a column has one value."""
-
-    moments: Moments
-    low: np.ndarray
-    high: np.ndarray
-    far: float = np.inf
-    """99th percentile of the leverage of these rows, each among the others, in the other columns."""
 
 
 @dataclass
@@ -55,7 +45,7 @@ class FitSupport:
     low: np.ndarray = field(default_factory=lambda: np.empty(0))
     high: np.ndarray = field(default_factory=lambda: np.empty(0))
     moments: Moments | None = None
-    levels: list[dict[float, Level] | None] = field(default_factory=list)
+    levels: list[Levels | None] = field(default_factory=list)
     """Values of each column, None if there are more than ten."""
     ranges: list[CategoryRanges | None] = field(default_factory=list)
     """Rows of each category of each argument with categories, None if there are more than 1,024."""
@@ -141,31 +131,13 @@ class FitSupport:
             low,
             high,
             whole.moments,
-            [self._levels_of(rows, i, whole) for i in range(len(self.names))],
+            levels_of(rows, whole, self.levels or [{}] * len(self.names), thin=self.n >= _EXACT_LEVELS),
             [
                 CategoryRanges.of(own, rows, codes[:, :i]) if own.max() < _MAX_CATEGORIES else None
                 for i, own in enumerate(codes.T)
             ],
             sample=[sample],
         )
-
-    def _levels_of(self, rows: np.ndarray, column: int, whole: Level) -> dict[float, Level] | None:
-        """Return the rows with each value of a column, ``whole`` for a constant one; None if there are many values."""
-        if self.levels and self.levels[column] is None:
-            return None
-        values = rows[:, column]
-        if len(np.unique(values[: 16 * _MAX_LEVELS])) > _MAX_LEVELS:
-            return None
-        found = np.unique(values[~np.isnan(values)])
-        if len(found) > _MAX_LEVELS:
-            return None
-        if len(found) == 1 and not np.isnan(values).any():
-            return {float(found[0]): replace(whole)}
-        parts = {float(value): rows[values == value] for value in found}
-        return {
-            value: Level(Moments.of(part), np.fmin.reduce(part, axis=0), np.fmax.reduce(part, axis=0))
-            for value, part in parts.items()
-        }
 
     def merge(self, other: "FitSupport") -> None:
         """Add the rows of another description, such as one of another worker."""
@@ -188,7 +160,7 @@ class FitSupport:
         self.missing = self.missing + other.missing
         self.low, self.high = np.fmin(self.low, other.low), np.fmax(self.high, other.high)
         self.moments = self.moments.merged(other.moments)
-        self.levels = [_merged_levels(*both) for both in zip(self.levels, other.levels, strict=True)]
+        self.levels = [merged_levels(*both) for both in zip(self.levels, other.levels, strict=True)]
         self.ranges = [
             None if one is None or its is None else one.merged(its)
             for one, its in zip(self.ranges, other.ranges, strict=True)
@@ -303,7 +275,7 @@ class FitSupport:
         arrays: Mapping[str, np.ndarray],
     ) -> "FitSupport":
         """Return the description whose numbers :meth:`to_arrays` returned."""
-        levels: list[dict[float, Level] | None] = [{} if found else None for found in arrays["has_levels"]]
+        levels: list[Levels | None] = [{} if found else None for found in arrays["has_levels"]]
         for i, column in enumerate(arrays["level_column"]):
             moments = Moments(int(arrays["level_count"][i]), arrays["level_mean"][i], arrays["level_products"][i])
             level = Level(moments, arrays["level_low"][i], arrays["level_high"][i], float(arrays["level_far"][i]))
@@ -334,21 +306,6 @@ def _percentile(leverage: np.ndarray) -> float:
     """Return the 99th percentile of the values that are finite."""
     finite = leverage[np.isfinite(leverage)]
     return float(np.quantile(finite, 0.99, method="higher")) if len(finite) else np.inf
-
-
-def _merged_levels(one: dict[float, Level] | None, other: dict[float, Level] | None) -> dict[float, Level] | None:
-    """Return the rows of each value in both parts; None if there are many values."""
-    if one is None or other is None or len({*one, *other}) > _MAX_LEVELS:
-        return None
-    found = {}
-    for value in sorted({*one, *other}):
-        if value not in one or value not in other:
-            found[value] = one.get(value) or other[value]
-            continue
-        here, there = one[value], other[value]
-        low, high = np.fmin(here.low, there.low), np.fmax(here.high, there.high)
-        found[value] = Level(here.moments.merged(there.moments), low, high)
-    return found
 
 
 def _compressed(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -35,6 +35,10 @@ class Moments:
         products = self.products + other.products + np.outer(shift, shift) * (self.n * other.n / n)
         return Moments(n, self.mean + shift * (other.n / n), products)
 
+    def of_rows(self, n: int) -> "Moments":
+        """Return the moments of more rows, of which these are a sample."""
+        return self if self.n in (0, n) else Moments(n, self.mean, self.products * (n / self.n))
+
     def without(self, column: int) -> "Moments":
         """Return the moments of the other columns."""
         kept = [i for i in range(len(self.mean)) if i != column]

@@ -1,0 +1,97 @@
+"""Rows of a fit in which a column has one of a few values: moments and ranges of all columns."""
+
+__all__ = ["Level", "Levels", "levels_of", "merged_levels"]
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from aimz.statistics.row_moments import Moments
+
+type Levels = dict[float, "Level"]
+
+_MAX_LEVELS = 10
+"""Largest number of values of a column that are levels, each with its own moments."""
+_THINNED_ROWS = 64
+"""Number of rows of a level that at least enter its moments, of some thousands of rows, where rows are thinned."""
+
+
+@dataclass
+class Level:
+    """Rows in which a column has one value."""
+
+    moments: Moments
+    low: np.ndarray
+    high: np.ndarray
+    far: float = np.inf
+    """99th percentile of the leverage of these rows, each among the others, in the other columns."""
+
+    def exceeded_by(self, other: "Level") -> np.ndarray:
+        """Return the columns in which another range is not within this one."""
+        beyond: np.ndarray = ~((other.low >= self.low) & (other.high <= self.high))
+        return beyond
+
+
+def levels_of(rows: np.ndarray, whole: Level, known: list[Levels | None], *, thin: bool) -> list[Levels | None]:
+    """Return the levels of each column of rows; None for columns with more than ten values.
+
+    ``whole`` has the moments and ranges of all these rows.  ``known`` has the levels of earlier rows, and ranges within
+    them are NaN.  If ``thin``, the moments are those of evenly spaced rows, with the number of all rows of the level:
+    moments of all rows take longer than a fit if many columns have levels.
+    """
+    complete = np.isfinite(rows).all(axis=1)
+    found: list[Levels | None] = []
+    for column, earlier in enumerate(known):
+        values = rows[:, column]
+        masks = None if earlier is None else _masks(values, earlier)
+        if masks is None:
+            found.append(None)
+        elif len(masks) == 1 and not np.isnan(values).any():
+            found.append({value: replace(whole) for value in masks})
+        else:
+            given = earlier or {}
+            found.append({v: _level(rows, own, complete, whole, given.get(v), thin=thin) for v, own in masks.items()})
+    return found
+
+
+def _masks(values: np.ndarray, known: Collection[float]) -> dict[float, np.ndarray] | None:
+    """Return the rows with each value; None if there are many values."""
+    masks = {value: values == value for value in known}
+    if not known or sum(map(np.count_nonzero, masks.values())) + np.isnan(values).sum() < len(values):
+        if len(np.unique(values[: 16 * _MAX_LEVELS])) > _MAX_LEVELS:
+            return None
+        distinct = np.unique(values[~np.isnan(values)])
+        if len(distinct) > _MAX_LEVELS:
+            return None
+        masks = {float(value): values == value for value in distinct}
+    return {value: mask for value, mask in masks.items() if mask.any()}
+
+
+def _level(
+    rows: np.ndarray, mask: np.ndarray, complete: np.ndarray, whole: Level, known: Level | None, *, thin: bool
+) -> Level:
+    """Return the level of the rows of a mask; its ranges are NaN where those of the known level hold all rows."""
+    own = np.flatnonzero(mask & complete)
+    moments = Moments.of(rows[own[:: max(1, len(own) // _THINNED_ROWS)] if thin else own]).of_rows(len(own))
+    low, high = np.full((2, rows.shape[1]), np.nan)
+    beyond = np.flatnonzero(True if known is None else known.exceeded_by(whole))
+    if len(beyond):
+        part = rows[np.ix_(np.flatnonzero(mask), beyond)]
+        low[beyond], high[beyond] = np.fmin.reduce(part, axis=0), np.fmax.reduce(part, axis=0)
+    return Level(moments, low, high)
+
+
+def merged_levels(one: Levels | None, other: Levels | None) -> Levels | None:
+    """Return the rows of each value in both parts; None if there are many values."""
+    if one is None or other is None or len({*one, *other}) > _MAX_LEVELS:
+        return None
+    found = {}
+    for value in sorted({*one, *other}):
+        if value not in one or value not in other:
+            found[value] = one.get(value) or other[value]
+            continue
+        here, there = one[value], other[value]
+        low, high = np.fmin(here.low, there.low), np.fmax(here.high, there.high)
+        found[value] = Level(here.moments.merged(there.moments), low, high)
+    return found
