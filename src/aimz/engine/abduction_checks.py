@@ -29,7 +29,7 @@ def check_outcome_kept(intervention: object, output: str) -> None:
 def check_abduction(factual: PreparedCall, counterfactual: PreparedCall, coupling: str | None) -> None:
     """Raise if the noise of a site that descends from the intervention cannot be inferred from the factual call."""
     spec = factual.spec
-    abducted = counterfactual.substitution.sites_from(ValueSource.ABDUCTED)
+    abducted = counterfactual.substitution.by_source[ValueSource.ABDUCTED]
     _check_families(spec, counterfactual.spec, abducted)
     discrete = [name for name in abducted if spec[name].abduction == Abduction.MONOTONE]
     if discrete and coupling is None:
@@ -105,6 +105,6 @@ def have_same_shape(counterfactual: PreparedCall, name: str) -> bool:
     """Return whether the parameters of a site other than location and scale are the same in both worlds."""
     spec, substitution = counterfactual.spec, counterfactual.substitution
     changed = counterfactual.intervened_arguments | counterfactual.plan.transforms.keys()
-    changed |= {*substitution.sites_from(ValueSource.INTERVENED), *counterfactual.taken}
+    changed |= {*substitution.by_source[ValueSource.INTERVENED], *counterfactual.taken}
     is_static = bool(counterfactual.intervened_arguments & counterfactual.plan.static.keys())
     return not is_static and spec[name].shape_parents.isdisjoint(changed | spec.descendants(changed))

@@ -30,7 +30,7 @@ def call_attrs(
         attrs["drawn_outcomes"] = drawn_outcomes
     if substitution.resampled:
         attrs["drawn_anew"] = list(substitution.resampled)
-    abducted = substitution.sites_from(ValueSource.ABDUCTED)
+    abducted = substitution.by_source[ValueSource.ABDUCTED]
     if abducted:
         attrs["abducted"] = list(abducted)
     if grown:
@@ -43,7 +43,7 @@ def call_attrs(
         }
         attrs["new_entries"] = json.dumps(texts)
     ways = {ValueSource.POSTERIOR_ROWS: "posterior", ValueSource.RESAMPLED_NEW_ROWS: "drawn anew"}
-    found = [way for source, way in ways.items() if substitution.sites_from(source)]
+    found = [way for source, way in ways.items() if substitution.by_source[source]]
     if found:
         attrs["local_latents"] = " and ".join(found)
     return attrs

@@ -131,7 +131,7 @@ def check_order(source: InputSource, prepared: PreparedCall) -> None:
     """Raise if rows come in shuffled order and another array or site has one value per row."""
     if not source.shuffled:
         return
-    aligned = list(prepared.substitution.sites_from(ValueSource.POSTERIOR_ROWS))
+    aligned = list(prepared.substitution.by_source[ValueSource.POSTERIOR_ROWS])
     axes = {name: axis for name, axis in prepared.plan.row_axes.items() if name in prepared.values}
     aligned += [name for name, axis in axes.items() if not open_rows(prepared.values[name], axis).is_constant]
     aligned += [name for name, rows in prepared.call.rows.items() if rows.n_rows is not None]

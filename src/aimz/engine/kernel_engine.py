@@ -323,6 +323,7 @@ class KernelEngine:
         check_control_flow(spec, substitution)
         check_conditioned(spec, substitution, {**conditioned, **first})
         expected, drawn = split_outcomes(substitution.outcomes(spec, return_sites), settings, acts.transforms)
+        by_source = substitution.by_source
         grown = {} if posterior is None else substitution.new_entries(spec, posterior.shapes)
         plan = PassSpec(
             n_obs=call.n_obs,
@@ -330,19 +331,19 @@ class KernelEngine:
             static=call.static,
             return_sites=return_sites,
             transforms=acts.transforms,
-            unobserve=frozenset(substitution.sites_from(ValueSource.RESAMPLED_DOWNSTREAM, ValueSource.ABDUCTED)),
+            unobserve=frozenset((*by_source[ValueSource.RESAMPLED_DOWNSTREAM], *by_source[ValueSource.ABDUCTED])),
             row_plates=spec.row_plates,
             factors=spec.row_factors if settings.scored else (),
             marks_unseen=settings.scored is Scored.ALL,
             expected=expected,
-            summed={name: spec[name].n_values or 0 for name in substitution.sites_from(ValueSource.SUMMED)},
+            summed={name: spec[name].n_values or 0 for name in by_source[ValueSource.SUMMED]},
             row_axes={**row_axes_of(spec, acts), **known_steps.row_axes},
             drawn=tuple(acts.drawn),
             grown=frozenset(grown),
             discrete_sources=substitution.discrete_sources(spec, return_sites),
             history=known_steps.history,
         )
-        values = {name: settings.params[name] for name in substitution.sites_from(ValueSource.FITTED)}
+        values = {name: settings.params[name] for name in by_source[ValueSource.FITTED]}
         values |= {**acts.values, **conditioned}
         check_call_indices(self.programs, plan, call, values, acts)
         return PreparedCall(

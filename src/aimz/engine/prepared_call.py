@@ -34,8 +34,8 @@ class SharedResampling:
         prepared = list(prepared)
         substitutions = [one.substitution for one in prepared]
         return SharedResampling(
-            recorded.union(*(s.sites_from(ValueSource.RESAMPLED_DOWNSTREAM) for s in substitutions)),
-            frozenset().union(*(s.sites_from(ValueSource.RESAMPLED_NEW_ROWS) for s in substitutions)),
+            recorded.union(*(s.by_source[ValueSource.RESAMPLED_DOWNSTREAM] for s in substitutions)),
+            frozenset().union(*(s.by_source[ValueSource.RESAMPLED_NEW_ROWS] for s in substitutions)),
             frozenset().union(*(one.plan.transforms for one in prepared)),
         )
 
@@ -73,8 +73,8 @@ class PredictionSettings:
 
     def resampled_latents(self, spec: KernelSpec, known: KernelSpec) -> frozenset[str]:
         """Return the local latents whose rows are not the fitted ones; ``known`` is the structure over all calls."""
-        local = frozenset(site.name for site in spec.sites if site.maybe_rows or site.name in spec.local_sites)
-        if self.has_other_index:
+        local = frozenset(spec.local_sites).union(site.name for site in spec.sites if site.maybe_rows)
+        if self.has_other_index or not local:
             return local
         # An argument of the fit that this call leaves out is known from earlier calls only.
         reached = spec.descendants(self.changed) | known.descendants(self.changed)

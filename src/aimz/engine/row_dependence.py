@@ -14,7 +14,7 @@ from aimz.engine.layout import InputLayout
 from aimz.engine.prepared_call import PreparedCall
 from aimz.errors import OutputWarning, warn
 from aimz.forward import worlds_key
-from aimz.kernel import DRAWN, RowUse, freeze, site_obstacle
+from aimz.kernel import RowUse, freeze, site_obstacle
 
 
 class RowsInteractError(Exception):
@@ -43,7 +43,7 @@ def check_rows_independent(engine: KernelEngine, prepared: PreparedCall, block: 
     scored = prepared.settings.scored is not None
     obstacle = site_obstacle(
         prepared.spec,
-        drawn=frozenset(prepared.substitution.sites_from(*DRAWN)),
+        drawn=prepared.substitution.drawn,
         returned=prepared.plan.return_sites,
         scored=scored,
     )

@@ -29,7 +29,7 @@ def warn_about_substitution(prepared: PreparedCall, known: KernelSpec | None) ->
             f"The answer does not use the draws of {quote_list(unused)}, which belong to no site of the kernel.",
             OutputWarning,
         )
-    kept = substitution.sites_from(ValueSource.POSTERIOR_ROWS)
+    kept = substitution.by_source[ValueSource.POSTERIOR_ROWS]
     if kept:
         warn(
             "The answer is about the fitted observations: local latent site(s) "
@@ -37,7 +37,7 @@ def warn_about_substitution(prepared: PreparedCall, known: KernelSpec | None) ->
             "`in_sample=False`.",
             OutputWarning,
         )
-    resampled = substitution.sites_from(ValueSource.RESAMPLED_NEW_ROWS)
+    resampled = substitution.by_source[ValueSource.RESAMPLED_NEW_ROWS]
     if resampled:
         warn(
             "The answer is about other observations than the fitted ones: local latent site(s) "
@@ -54,14 +54,14 @@ def warn_about_substitution(prepared: PreparedCall, known: KernelSpec | None) ->
             f"the sites they depend on.{_describe_new(prepared)}",
             OutputWarning,
         )
-    missing = substitution.sites_from(ValueSource.PRIOR_MISSING)
+    missing = substitution.by_source[ValueSource.PRIOR_MISSING]
     if missing:
         warn(
             f"The answer depends on the prior of site(s) {quote_list(missing)}, which are not in the posterior and are "
             "drawn from their prior.",
             OutputWarning,
         )
-    initial = substitution.sites_from(ValueSource.INITIAL)
+    initial = substitution.by_source[ValueSource.INITIAL]
     if initial:
         warn(
             f"The answer depends on the initial value of parameter(s) {quote_list(initial)}, which have no fitted "
@@ -105,9 +105,11 @@ def _is_assumed(prepared: PreparedCall) -> bool:
 def warn_about_priors(prepared: PreparedCall, posterior: Posterior) -> None:
     """Warn if global sites lose or change their posterior, since their prior depends on an intervened argument."""
     arguments, spec = prepared.intervened_arguments, prepared.spec
+    if not arguments:
+        return
     keeps_noise = prepared.settings.with_output
     source = ValueSource.ABDUCTED if keeps_noise else ValueSource.RESAMPLED_DOWNSTREAM
-    reached = spec.descendants(arguments).intersection(prepared.substitution.sites_from(source), posterior.draws)
+    reached = spec.descendants(arguments).intersection(prepared.substitution.by_source[source], posterior.draws)
     lost = sorted(name for name in reached if not spec[name].row_axes)
     if lost:
         warn(
@@ -122,7 +124,7 @@ def warn_about_priors(prepared: PreparedCall, posterior: Posterior) -> None:
 def check_control_flow(spec: KernelSpec, substitution: Substitution) -> None:
     """Raise if a site to resample is observed inside a `scan`, where its data cannot be removed."""
     observed = [
-        n for n in substitution.sites_from(ValueSource.RESAMPLED_DOWNSTREAM) if spec[n].in_control_flow and spec[n].data
+        n for n in substitution.by_source[ValueSource.RESAMPLED_DOWNSTREAM] if spec[n].in_control_flow and spec[n].data
     ]
     if observed:
         msg = (

@@ -28,7 +28,7 @@ def link_factual(
     """
     check_abduction(factual, counterfactual, coupling)
     linked = _with_world(counterfactual, factual, "the factual world")
-    names, plan = counterfactual.substitution.sites_from(ValueSource.ABDUCTED), linked.plan
+    names, plan = counterfactual.substitution.by_source[ValueSource.ABDUCTED], linked.plan
     axes, discrete = {**plan.row_axes, IMPOSSIBLE: 0}, dict(plan.discrete_sources)
     for name in plan.return_sites if with_effects else ():
         if name in axes:

@@ -10,8 +10,8 @@ import numpy as np
 
 from aimz.kernel.intervention import fit_to_shape
 from aimz.kernel.signature import KernelSignature
-from aimz.kernel.spec import KernelSpec, Role, Site
-from aimz.kernel.substitution import DRAWN, Substitution, ValueSource
+from aimz.kernel.spec import KernelSpec, Site
+from aimz.kernel.substitution import Substitution, ValueSource
 
 
 def read_condition(
@@ -101,9 +101,9 @@ def check_conditioned(spec: KernelSpec, substitution: Substitution, names: Colle
     ValueError
         If a latent that a conditioned site depends on is drawn in this call.
     """
-    kept = substitution.sites_from(ValueSource.CONTINUED)
-    drawn = [n for n in substitution.sites_from(*DRAWN) if spec[n].role is Role.LATENT and n not in kept]
+    kept = substitution.by_source[ValueSource.CONTINUED]
     for name in names:
+        drawn = (n for n in spec.latent_sites if n in substitution.drawn and n not in kept)
         above = [latent for latent in drawn if name in spec.descendants([latent])]
         if above:
             msg = (

@@ -5,7 +5,7 @@ __all__ = ["COLUMNS", "KernelSpec", "Role", "Site", "merge_specs", "site_cells",
 import html
 import textwrap
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -163,32 +163,32 @@ class KernelSpec:
         """Return the names of the sites that have one of ``roles``."""
         return tuple(site.name for site in self.sites if site.role in roles)
 
-    @property
+    @cached_property
     def sample_sites(self) -> tuple[str, ...]:
         """Names of all ``sample`` sites, including the output but no factors."""
         return self.names(Role.LATENT, Role.OBSERVED)
 
-    @property
+    @cached_property
     def latent_sites(self) -> tuple[str, ...]:
         """Names of the sites to infer."""
         return self.names(Role.LATENT)
 
-    @property
+    @cached_property
     def observed_sites(self) -> tuple[str, ...]:
         """Names of the sites with data, and of the output."""
         return self.names(Role.OBSERVED)
 
-    @property
+    @cached_property
     def deterministic_sites(self) -> tuple[str, ...]:
         """Names of the ``deterministic`` sites."""
         return self.names(Role.DETERMINISTIC)
 
-    @property
+    @cached_property
     def param_sites(self) -> tuple[str, ...]:
         """Names of the ``param``, ``mutable`` and module sites, which are optimised rather than sampled."""
         return self.names(Role.PARAM, Role.MUTABLE)
 
-    @property
+    @cached_property
     def local_sites(self) -> tuple[str, ...]:
         """Names of the latent sites with a row axis, which have values for each observation."""
         return tuple(site.name for site in self.sites if site.role is Role.LATENT and site.row_axes)
@@ -217,7 +217,7 @@ class KernelSpec:
                     computed.add(site.name)
         return found
 
-    @property
+    @cached_property
     def top_level_sites(self) -> tuple[str, ...]:
         """Names of the latent sites without rows that depend on no other latent site."""
         latents = [site for site in self.sites if site.role is Role.LATENT]
@@ -226,12 +226,12 @@ class KernelSpec:
             site.name for site in latents if site.name not in dependent and not (site.row_axes or site.maybe_rows)
         )
 
-    @property
+    @cached_property
     def discrete_latents(self) -> tuple[str, ...]:
         """Names of the latent sites with discrete support."""
         return tuple(site.name for site in self.sites if site.role is Role.LATENT and site.is_discrete)
 
-    @property
+    @cached_property
     def return_sites(self) -> tuple[str, ...]:
         """Names of the sites that predictive methods return by default: the output, then deterministic sites."""
         output = (self.param_output,) if self.param_output in self else ()
@@ -281,8 +281,7 @@ class KernelSpec:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state to pickle, without cached properties."""
-        cached = ("_by_name", "row_factors", "joint_factors")
-        return {key: value for key, value in self.__dict__.items() if key not in cached}
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
 def with_shapes(spec: KernelSpec, shapes: Mapping[str, tuple[int, ...]]) -> KernelSpec:

@@ -14,6 +14,7 @@ __all__ = [
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -81,14 +82,26 @@ class Substitution:
 
     sources: tuple[tuple[str, ValueSource], ...]
 
+    @cached_property
+    def by_source(self) -> dict[ValueSource, tuple[str, ...]]:
+        """Names of the sites whose value has each source."""
+        return {one: tuple(name for name, source in self.sources if source is one) for one in ValueSource}
+
+    @cached_property
+    def drawn(self) -> frozenset[str]:
+        """Names of the sites that are drawn, or may be, or are recomputed from noise."""
+        return frozenset(self.sites_from(*DRAWN))
+
     def sites_from(self, *sources: ValueSource) -> tuple[str, ...]:
         """Return the names of the sites whose value has one of ``sources``."""
         return tuple(name for name, source in self.sources if source in sources)
 
     def discrete_sources(self, spec: KernelSpec, return_sites: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """Return the drawn discrete sites that each return site is, or depends on unless a value is given between."""
-        drawn = set(self.sites_from(*DRAWN))
-        open_sites = drawn | set(self.sites_from(ValueSource.COMPUTED))
+        discrete = {site.name for site in spec.sites if site.is_discrete and site.name in self.drawn and site.is_sample}
+        if not discrete:
+            return {}
+        open_sites = self.drawn | set(self.by_source[ValueSource.COMPUTED])
         found = {}
         for name in return_sites:
             todo, reached = [name], set[str]()
@@ -97,9 +110,8 @@ class Substitution:
                 if site is not None and site.name in open_sites - reached:
                     reached.add(site.name)
                     todo += site.parents
-            discrete = sorted(n for n in reached & drawn if spec[n].is_sample and spec[n].is_discrete)
-            if discrete:
-                found[name] = tuple(discrete)
+            if reached & discrete:
+                found[name] = tuple(sorted(reached & discrete))
         return found
 
     @property
@@ -121,7 +133,7 @@ class Substitution:
         self, spec: KernelSpec, posterior: Mapping[str, tuple[int, ...]]
     ) -> dict[str, dict[str, tuple[int, int]]]:
         """Return the first new entry and the size of each plate that has more entries than the posterior, by site."""
-        grown = self.sites_from(ValueSource.POSTERIOR_GROWN)
+        grown = self.by_source[ValueSource.POSTERIOR_GROWN]
         return {name: _new_entries(spec[name], posterior[name]) for name in grown}
 
     @property
