@@ -4,6 +4,7 @@ __all__ = ["KernelArguments", "check_aligned", "read_call", "read_rows"]
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import jax.numpy as jnp
@@ -50,7 +51,7 @@ class KernelArguments:
         array = self.arrays[name]
         return read_rows(array, name).digest if array.ndim else fingerprint([np.asarray(array)])
 
-    @property
+    @cached_property
     def rows(self) -> dict[str, RowReader]:
         """Readers of the arrays that have a row axis."""
         return {name: open_rows(array) for name, array in self.arrays.items() if array.ndim}

@@ -1,6 +1,6 @@
 """Inputs of one pass over several scenarios; scenarios that differ only in values of arrays share one `vmap`."""
 
-__all__ = ["group_by_structure", "joint_pass_of"]
+__all__ = ["joint_pass_of"]
 
 from collections.abc import Hashable, Mapping, Sequence
 from math import prod
@@ -13,7 +13,7 @@ from aimz.data import RowReader, StackedArrays, open_rows
 from aimz.engine.layout import InputLayout
 from aimz.engine.prepared_call import PreparedCall
 from aimz.engine.request import PredictionRequest
-from aimz.forward import InputKey, JointPass, RowGroups, ScenarioGroup, tile_rows, worlds_key
+from aimz.forward import InputKey, JointPass, RowGroups, ScenarioGroup, tile_rows
 from aimz.kernel import freeze
 from aimz.statistics import Groups, local_codes
 
@@ -39,7 +39,7 @@ def _structure(prepared: PreparedCall, frozen: dict[int, Hashable]) -> Hashable:
         plan.row_plates,
         plan.expected,
         plan.grown,
-        worlds_key(plan),
+        plan.worlds_key,
         None if plan.history is None else plan.history.key,
         tuple(sorted(plan.row_axes.items())),
         # Draws of the posterior are one object in all scenarios; values of an intervention by draw are not.
@@ -53,7 +53,7 @@ def _dtype(leaf: Any) -> Any:
     return getattr(leaf, "dtype", None) or np.asarray(leaf).dtype
 
 
-def group_by_structure(scenarios: Sequence[PreparedCall]) -> list[list[int]]:
+def _group_by_structure(scenarios: Sequence[PreparedCall]) -> list[list[int]]:
     """Return lists of the numbers of scenarios that differ only in values of arrays."""
     if len(scenarios) == 1:
         return [[0]]
@@ -113,7 +113,7 @@ def _same(one: Any, other: Any) -> bool:
 def joint_pass_of(request: PredictionRequest, n_obs: int, block: int | None) -> tuple[JointPass, InputLayout]:
     """Return one pass over all scenarios and its inputs; over all rows together if ``block`` is None."""
     scenarios = list(request.scenarios.values())
-    members = group_by_structure(scenarios)
+    members = _group_by_structure(scenarios)
     draws, values, arrays = (_Inputs(len(members)) for _ in range(3))
     groups = []
     for number, numbers in enumerate(members):

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from aimz.data import (
-    AxisLabels,
     Categories,
     KernelArguments,
     KernelParameters,
@@ -65,10 +64,10 @@ class KernelEngine:
         self.signature = signature
         self.reader = KernelReader(kernel, signature)
         self.programs = CompiledPrograms(kernel)
-        self.tables: Mapping[str, tuple[str, ...]] = {}
-        """Columns of each tabular argument of the last fit; columns of later tables are matched by name."""
-        self.axes: Mapping[str, AxisLabels] = {}
-        """Names and labels of the axes of each xarray argument of the last fit, which later arrays are matched with."""
+        self.parameters = KernelParameters(
+            signature.param_input, signature.param_output, signature.extra, leaves_text=True
+        )
+        """Parameters of the kernel with the columns, axes and categories of the last fit, to match those of a call."""
         self.columns: InputColumns | None = None
         """Columns of the input of the last fit, and the axes of sites along them."""
         self.example: AbstractCall | None = None
@@ -77,18 +76,10 @@ class KernelEngine:
         """Shape of one row of the input of the last fit; None before a fit."""
         self.whole: frozenset[str] = frozenset()
         """Arguments that are arrays without a row axis."""
-        self.outcome: str | None = None
-        """Name of the column with the output of the last fit, if `y` named one."""
         self.declared: Mapping[str, Categories] = {}
         """Categories of arguments that ``coords`` of the model declares."""
-        self.categories: Mapping[str, Categories] = {}
-        """Categories of each text or categorical argument of the last fit, or the declared ones."""
         self.groups: Mapping[str, InputColumns] = {}
         """Categories of the last fit, and the axes of sites along them, by argument."""
-        self.new_groups = True
-        """Whether a call may have other categories than these, as a prediction, but not a fit."""
-        self.leaves_text = True
-        """Whether columns of text are left out of the input, as long as there is no posterior for its columns."""
 
     @staticmethod
     def of(kernel: Kernel, param_input: str, param_output: str) -> "KernelEngine":
@@ -139,7 +130,7 @@ class KernelEngine:
             required,
             extra,
             in_parts=in_parts,
-            known=self.tables,
+            known=self.parameters.known,
             index=index,
             by_row=self.reader.spec.arguments_by_row if self.reader.spec else (),
             unchanged=static,
@@ -166,22 +157,6 @@ class KernelEngine:
         except Exception:  # noqa: BLE001, RUF100 (a kernel may raise anything)
             return False
 
-    @property
-    def parameters(self) -> KernelParameters:
-        """Parameters of the kernel, for matching columns of a table."""
-        signature = self.signature
-        return KernelParameters(
-            signature.param_input,
-            signature.param_output,
-            signature.extra,
-            known=self.tables,
-            axes=self.axes,
-            outcome=self.outcome,
-            categories=self.categories,
-            grows=self.new_groups,
-            leaves_text=self.leaves_text,
-        )
-
     def copy(self) -> "KernelEngine":
         """Return a copy that shares the structure of the kernel and the compiled programs."""
         engine = object.__new__(KernelEngine)
@@ -192,20 +167,26 @@ class KernelEngine:
         """Return a copy for a further fit; only a fit that restarts may have other columns than the last one."""
         engine = self.copy()
         if restart:
-            engine.tables, engine.axes, engine.columns, engine.whole = {}, {}, None, frozenset()
-            engine.row_shape = engine.outcome = None
-            engine.categories, engine.groups, engine.leaves_text = self.declared, {}, True
-        engine.new_groups = False
+            engine.columns, engine.groups, engine.row_shape, engine.whole = None, {}, None, frozenset()
+            engine.parameters = replace(
+                self.parameters, known={}, axes={}, outcome=None, categories=self.declared, leaves_text=True
+            )
+        engine.parameters = replace(engine.parameters, grows=False)
         return engine
 
     def remember_fit_data(self, call: KernelArguments) -> None:
         """Record the abstract arguments and the columns of a fit."""
         self.example = AbstractCall.of(call.arrays, call.static, self.read_spec(call), is_plain)
         self.row_shape = tuple(call.arrays[self.signature.param_input].shape[1:])
-        self.tables = {**call.tables, **self.tables}
-        self.axes = {**call.axes, **self.axes}
+        fitted = self.parameters
+        self.parameters = replace(
+            fitted,
+            known={**call.tables, **fitted.known},
+            axes={**call.axes, **fitted.axes},
+            categories={**fitted.categories, **call.categories},
+            grows=True,
+        )
         self.columns = self.read_columns(call)
-        self.categories, self.new_groups = {**self.categories, **call.categories}, True
         self.groups = {**self.groups, **read_groups(call, self.reader)}
 
     def read_columns(self, call: KernelArguments) -> InputColumns | None:

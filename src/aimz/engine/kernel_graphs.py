@@ -41,7 +41,7 @@ def kernel_graph_of(engine: KernelEngine, call: KernelArguments | None = None) -
         static = example.static if call is None else call.static
         reaching = engine.reader.columns_of_sites(example.arrays, static)  # type: ignore[arg-type]
     numbers = [*example.static, *example.left_out]
-    return read_kernel_graph(spec, list(example.arrays), numbers, columns, reaching, engine.outcome)
+    return read_kernel_graph(spec, list(example.arrays), numbers, columns, reaching, engine.parameters.outcome)
 
 
 def _with_data(spec: KernelSpec, example: KernelSpec) -> KernelSpec:
@@ -57,7 +57,7 @@ def _columns(engine: KernelEngine, example: AbstractCall, call: KernelArguments 
     shape: tuple[int, ...] = example.arrays[name].shape if name in example.arrays else ()
     if len(shape) != 2:
         return ()
-    names = call.columns if call is not None and call.columns else engine.tables.get(name, ())
+    names = call.columns if call is not None and call.columns else engine.parameters.known.get(name, ())
     if len(names) == shape[1]:
         return tuple(names)
     return tuple(f"{name}[:, {i}]" for i in range(shape[1])) if shape[1] <= _FEW else ()

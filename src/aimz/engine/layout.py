@@ -53,7 +53,7 @@ class InputLayout:
     @cached_property
     def _without_rows(self) -> tuple[Any, ...]:
         """Abstract inputs without a row axis."""
-        return _abstract_draw(self.draws), _abstract(self.values), _abstract(self.arrays)
+        return _abstract(self.draws, 1), _abstract(self.values), _abstract(self.arrays)
 
     def one_block(self, block: int, *, alone: bool) -> tuple[Any, ...]:
         """Return abstract inputs of a pass over one block; ``alone`` if the call has no other block."""
@@ -74,7 +74,7 @@ class InputLayout:
     def one_pass(self) -> tuple[Any, ...]:
         """Return abstract inputs of one pass over all rows."""
         return (
-            _abstract_draw({**self.draws, **self.row_draws}),
+            _abstract({**self.draws, **self.row_draws}, 1),
             _abstract({**self.values, **self.row_values}),
             _abstract({**self.arrays, **self.row_arrays}),
             jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), self.groups),
@@ -88,20 +88,12 @@ class InputLayout:
             yield from ((name, rows) for name, rows in inputs.items() if rows is not None)
 
 
-def _abstract(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return abstract arrays in place of the leaves of each input."""
-    found: dict[str, Any] = jax.tree.map(_abstract_leaf, dict(given))
+def _abstract(given: Mapping[str, Any], first_axis: int = 0) -> dict[str, Any]:
+    """Return abstract arrays in place of the leaves of each input, without their axes before ``first_axis``."""
+    leaves, structure = jax.tree.flatten(dict(given))
+    abstract = [jax.ShapeDtypeStruct(np.shape(leaf)[first_axis:], jnp.result_type(leaf)) for leaf in leaves]
+    found: dict[str, Any] = jax.tree.unflatten(structure, abstract)
     return found
-
-
-def _abstract_draw(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return abstract arrays of one draw in place of the arrays of all draws."""
-    return {name: _abstract_leaf(draws, 1) for name, draws in given.items()}
-
-
-def _abstract_leaf(leaf: Any, first_axis: int = 0) -> jax.ShapeDtypeStruct:
-    """Return an abstract array in place of an array, without the axes before ``first_axis``."""
-    return jax.ShapeDtypeStruct(np.shape(leaf)[first_axis:], jnp.result_type(leaf))
 
 
 def _abstract_rows(shape: tuple[int, ...], dtype: Any, axis: int, size: int) -> jax.ShapeDtypeStruct:

@@ -2,6 +2,7 @@
 
 __all__ = ["with_outcome"]
 
+from dataclasses import replace
 from typing import Any
 
 from aimz.data import column_names, is_batches, open_chunked_table
@@ -21,7 +22,7 @@ def with_outcome(engine: KernelEngine, X: Any, y: Any) -> tuple[KernelEngine, An
     if not isinstance(y, str):
         return engine, X, y
     engine, what = engine.copy(), f"`{engine.signature.param_input}`"
-    engine.outcome = y
+    engine.parameters = replace(engine.parameters, outcome=y)
     X = open_chunked_table(X, engine.parameters) or X
     names = column_names(X, engine.signature.param_input)
     if names is None and not is_batches(X):

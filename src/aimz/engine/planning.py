@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 import aimz.stream
 from aimz.engine.fingerprint import digests_for
-from aimz.engine.joint_inputs import group_by_structure, joint_pass_of
+from aimz.engine.joint_inputs import joint_pass_of
 from aimz.engine.kernel_engine import KernelEngine
 from aimz.engine.layout import InputLayout, RowFeed
 from aimz.engine.output_checks import OutputCheck
@@ -22,7 +22,7 @@ from aimz.engine.row_dependence import RowsInteractError, block_length, check_ro
 from aimz.engine.runner import StepRunner, StepSpec
 from aimz.engine.support_recorder import SupportCheck
 from aimz.errors import PerformanceWarning, warn
-from aimz.forward import StreamAxis, TracedStep
+from aimz.forward import JointPass, StreamAxis, TracedStep
 from aimz.kernel import RowUse
 
 if TYPE_CHECKING:
@@ -101,17 +101,19 @@ def _plan_by_rows(engine: KernelEngine, request: PredictionRequest) -> StepRunne
     n_obs, mesh, scenarios = request.n_obs, local_mesh(), list(request.scenarios.values())
     block = min(block_length(prepared, n_obs) for prepared in scenarios)
     # A kernel may do something else for many rows than for few, so the other size is that of the data.
-    other = n_obs or 2 * block
-    uses = [
-        check_rows_independent(engine, scenarios[numbers[0]], block, other) for numbers in group_by_structure(scenarios)
-    ]
+    other, spec = n_obs or 2 * block, _step_spec(request, block)
+    if isinstance(spec.passes, JointPass):
+        firsts = [(scenarios[group.members[0]], group.plan) for group in spec.passes.scenario_groups]
+        uses = [check_rows_independent(engine, one, plan, InputLayout.of(one), other) for one, plan in firsts]
+    else:
+        uses = [check_rows_independent(engine, request.first, spec.passes, spec.layout, other)]
     local, beyond = any(use.uses_local_index for use in uses), any(use.uses_global_index for use in uses)
     if len(uses) > 1 and local and beyond:
         reason = "row numbers are used within a block in one scenario, and across blocks in another"
         raise RowsInteractError(reason)
     use = uses[0] if len(uses) == 1 else RowUse(None, local, beyond, any(use.rejection_sampler for use in uses))
     alone = mesh is None and n_obs is not None and n_obs <= block
-    spec = replace(_step_spec(request, block), use=use, alone=alone)
+    spec = replace(spec, use=use, alone=alone)
     try:
         step = spec.trace(engine.programs, block)
     except Exception as error:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)

@@ -13,7 +13,7 @@ from aimz.engine.kernel_engine import KernelEngine
 from aimz.engine.layout import InputLayout
 from aimz.engine.prepared_call import PreparedCall
 from aimz.errors import OutputWarning, warn
-from aimz.forward import worlds_key
+from aimz.forward import PassSpec
 from aimz.kernel import RowUse, freeze, site_obstacle
 
 
@@ -32,8 +32,12 @@ def block_length(prepared: PreparedCall, n_obs: int | None) -> int:
     return aimz.stream.block_rows(row_bytes, prepared.plan.n_draws, n_obs)
 
 
-def check_rows_independent(engine: KernelEngine, prepared: PreparedCall, block: int, other: int) -> RowUse:
+def check_rows_independent(
+    engine: KernelEngine, prepared: PreparedCall, plan: PassSpec, layout: InputLayout, other: int
+) -> RowUse:
     """Return how the kernel uses row numbers, read from its sites and its jaxprs at two numbers of rows.
+
+    ``plan`` is the pass of the call over one block, and ``other`` the other number of rows.
 
     Raises
     ------
@@ -44,16 +48,16 @@ def check_rows_independent(engine: KernelEngine, prepared: PreparedCall, block: 
     obstacle = site_obstacle(
         prepared.spec,
         drawn=prepared.substitution.drawn,
-        returned=prepared.plan.return_sites,
+        returned=plan.return_sites,
         scored=scored,
     )
-    if obstacle is None and other != block:
-        layout, kind = InputLayout.of(prepared), "log_density" if scored else "predictive"
-        small, large = (layout.one_block(rows, alone=False) for rows in (block, other))
+    if obstacle is None and other != plan.n_obs:
+        kind = "log_density" if scored else "predictive"
+        small, large = (layout.one_block(rows, alone=False) for rows in (plan.n_obs, other))
         try:
-            use = engine.programs.use(kind, prepared.plan.for_rows(block), small, large, other)
+            use = engine.programs.use(kind, plan, small, large, other)
         except Exception as error:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
-            obstacle = f"for {block} rows it raises {type(error).__name__}"
+            obstacle = f"for {plan.n_obs} rows it raises {type(error).__name__}"
         else:
             if use.obstacle is None:
                 return use
@@ -105,7 +109,7 @@ def _dependence(engine: KernelEngine, prepared: PreparedCall, n_obs: int | None)
         tuple((name, array.shape, str(array.dtype)) for name, array in arrays.items()),
         freeze(plan.static),
         freeze(plan.transforms),
-        worlds_key(plan),
+        plan.worlds_key,
     )
     alone = replace(prepared, plan=replace(plan, return_sites=with_rows))
     return engine.programs.row_dependences.get(key, lambda: _find_dependence(engine, alone, n_obs))
@@ -115,7 +119,8 @@ def _find_dependence(engine: KernelEngine, prepared: PreparedCall, n_obs: int | 
     """Return the dependence of rows, found by comparing programs."""
     block = block_length(prepared, n_obs)
     try:
-        use = check_rows_independent(engine, prepared, block, 2 * block if n_obs in (None, block) else n_obs)
+        other = 2 * block if n_obs in (None, block) else n_obs
+        use = check_rows_independent(engine, prepared, prepared.plan.for_rows(block), InputLayout.of(prepared), other)
     except RowsInteractError as reason:
         return str(reason)
     return "it computes with the numbers of the rows in its plate" if use.uses_global_index else None

@@ -1,7 +1,7 @@
 """Compiled passes of a kernel: (posterior draws, rows) -> predictive draws or log densities."""
 
 from aimz.forward.causality import changed_by_later_steps
-from aimz.forward.compilation import CompiledPrograms, TracedStep, worlds_key
+from aimz.forward.compilation import CompiledPrograms, TracedStep
 from aimz.forward.derivatives import Derivative, Lever
 from aimz.forward.history import FITTED, History
 from aimz.forward.joint_scenarios import InputKey, JointPass, ScenarioGroup, tile_rows
@@ -34,5 +34,4 @@ __all__ = [
     "map_over_draws",
     "n_needed_steps",
     "tile_rows",
-    "worlds_key",
 ]

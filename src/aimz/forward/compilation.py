@@ -1,8 +1,8 @@
 """Traced and compiled programs of one kernel, cached so that calls of the same shape reuse them."""
 
-__all__ = ["CompiledPrograms", "TracedStep", "worlds_key"]
+__all__ = ["CompiledPrograms", "TracedStep"]
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -103,7 +103,7 @@ class CompiledPrograms:
     ) -> dict[str, jax.Array]:
         """Run a pass of ``kind`` ("predictive" or "log_density") over all rows and draws at once."""
         program = self._programs.get(
-            _pass_key(kind, plan), lambda: jax.jit(per_draw(one_pass(self._kernel, plan, READERS[kind])))
+            (kind, plan.key), lambda: jax.jit(per_draw(one_pass(self._kernel, plan, READERS[kind])))
         )
         return program(key, np.arange(plan.n_draws, dtype=np.int32), dict(draws), dict(values), dict(arrays))
 
@@ -115,13 +115,13 @@ class CompiledPrograms:
             handler = AbstractHandler(self._kernel, key, n_obs=plan.n_obs, row_plates=plan.row_plates)
             return {"valid": within_support(handler.run({**plan.static, **arrays})[site])}
 
-        program = self._programs.get(("support", site, _pass_key("support", plan)), lambda: jax.jit(run))
+        program = self._programs.get(("support", site, plan.key), lambda: jax.jit(run))
         return np.asarray(program(dict(arrays))["valid"])
 
     def step(self, kind: str, plan: PassSpec, inputs: Inputs) -> TracedStep:
         """Return one traced pass, over one block if the inputs contain a block, else over all rows."""
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(inputs))
-        cache_key = (_pass_key(kind, plan), jax.tree.structure(inputs), shapes)
+        cache_key = (kind, plan.key, jax.tree.structure(inputs), shapes)
 
         def make() -> TracedStep:
             flags: set[str] = set()
@@ -135,10 +135,10 @@ class CompiledPrograms:
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(inputs))
         groups = tuple(
             (
-                _pass_key("joint", group.plan),
+                group.plan.key,
                 group.members,
                 group.mapped,
-                *map(freeze, (group.draws, group.values, group.arrays)),
+                *(frozenset(keys.items()) for keys in (group.draws, group.values, group.arrays)),
             )
             for group in joint.scenario_groups
         )
@@ -171,7 +171,7 @@ class CompiledPrograms:
         """Return for each return site the operations that cut its derivative by a lever, in a pass over all rows."""
         inputs = draws, values, arrays
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(inputs))
-        cache_key = _pass_key("derivative", plan), derivative, lever, jax.tree.structure(inputs), shapes
+        cache_key = ("derivative", plan.key), derivative, lever, jax.tree.structure(inputs), shapes
 
         def make() -> dict[str, frozenset[DerivativeCut]]:
             run = moved_pass(self._kernel, plan, derivative, READERS["predictive"], None)
@@ -221,21 +221,13 @@ class CompiledPrograms:
             (jax.tree.structure(value), *(() if name in plan.row_axes else map(np.shape, jax.tree.leaves(value))))
             for name, value in sorted(values.items())
         )
-        # Options that do not change how sites are computed from the arguments have their defaults.
-        same = PassSpec(
-            n_obs=0,
-            n_draws=0,
-            static=plan.static,
-            transforms=plan.transforms,
-            unobserve=plan.unobserve,
-            row_plates=plan.row_plates,
-            row_axes=plan.row_axes,
-        )
-        shared = _pass_key("index", same)
+        # Other options do not change how sites are computed from the arguments.
+        shared = freeze(plan.static), freeze(plan.transforms), plan.unobserve, plan.row_plates
+        axes = tuple(sorted(plan.row_axes.items()))
         # One trace serves similar numbers of rows, unless the kernel accepts one number only.
         padded = next((size for size in _CHECKED_ROWS if n_obs <= size), _CHECKED_ROWS[-1])
         for n_rows in (padded, n_obs):
-            cache_key = shared, shapes, tuple(sorted(values)), leaves, n_rows
+            cache_key = shared, axes, shapes, tuple(sorted(values)), leaves, n_rows
             found = self._index_checks.get(cache_key, partial(self._find_checks, plan, arrays, values, n_rows))
             if found is not False:
                 return found
@@ -310,43 +302,3 @@ def _trace(
 def _abstract_key() -> Any:
     """Return an abstract random key."""
     return jax.eval_shape(lambda: jax.random.key(0, impl=GENERATOR))
-
-
-def _pass_key(kind: str, plan: PassSpec) -> Hashable:
-    """Return the part of a cache key that is independent of the shapes of the arrays."""
-    return (
-        kind,
-        plan.n_obs,
-        plan.n_draws,
-        plan.return_sites,
-        plan.drawn,
-        plan.unobserve,
-        plan.row_plates,
-        plan.expected,
-        plan.grown,
-        tuple(sorted(plan.row_axes.items())),
-        tuple(plan.summed.items()),
-        plan.factors,
-        plan.marks_unseen,
-        worlds_key(plan),
-        None if plan.history is None else plan.history.key,
-        tuple(sorted(plan.discrete_sources.items())),
-        # The functions themselves and not their `id`, which Python reuses for another object.
-        freeze(plan.transforms),
-        freeze(plan.static),
-    )
-
-
-def worlds_key(plan: PassSpec) -> Hashable:
-    """Return the part of a cache key that belongs to the worlds of a pass."""
-    worlds = tuple(
-        (
-            _pass_key("world", world.plan),
-            world.own_noise,
-            world.scored,
-            *map(freeze, (world.draws, world.values, world.arrays)),
-        )
-        for world in plan.worlds
-    )
-    taken, abducted = tuple(sorted(plan.taken.items())), tuple(sorted(plan.abducted.items()))
-    return worlds, plan.foreign, taken, abducted, plan.is_checked, plan.with_effects

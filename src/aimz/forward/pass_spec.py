@@ -2,8 +2,9 @@
 
 __all__ = ["DENSITY", "EFFECT", "IMPOSSIBLE", "OBSERVED_VALUE", "PassSpec", "World", "WorldInputs"]
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 
 from aimz.forward.densities import joint_density
 from aimz.forward.history import History
-from aimz.kernel import DrawnArgument, Message, expected_value, outcome_site
+from aimz.kernel import DrawnArgument, Message, expected_value, freeze, outcome_site
 
 EFFECT = "effect/"
 """Prefix of the outputs of a pass that are differences from the factual world."""
@@ -128,7 +129,50 @@ class PassSpec:
         worlds = tuple(replace(world, plan=world.plan.for_rows(n_obs)) for world in self.worlds)
         return replace(self, n_obs=n_obs, worlds=worlds)
 
-    @property
+    @cached_property
+    def key(self) -> Hashable:
+        """Key that passes have in common if their programs are equal for arrays of the same shapes."""
+        return (
+            self.n_obs,
+            self.n_draws,
+            self.return_sites,
+            self.drawn,
+            self.unobserve,
+            self.row_plates,
+            self.expected,
+            self.grown,
+            tuple(sorted(self.row_axes.items())),
+            tuple(self.summed.items()),
+            self.factors,
+            self.marks_unseen,
+            self.worlds_key,
+            None if self.history is None else self.history.key,
+            tuple(sorted(self.discrete_sources.items())),
+            # The functions themselves and not their `id`, which Python reuses for another object.
+            freeze(self.transforms),
+            freeze(self.static),
+        )
+
+    @cached_property
+    def worlds_key(self) -> Hashable:
+        """Part of the key that belongs to the worlds of the pass."""
+        worlds = tuple(
+            (
+                world.plan.key,
+                world.own_noise,
+                world.scored,
+                *(frozenset(keys.items()) for keys in (world.draws, world.values, world.arrays)),
+            )
+            for world in self.worlds
+        )
+        taken, abducted = tuple(sorted(self.taken.items())), tuple(sorted(self.abducted.items()))
+        return worlds, self.foreign, taken, abducted, self.is_checked, self.with_effects
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state to pickle, without cached properties."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+    @cached_property
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs of a pass: the return sites, their effects, scored data, and the rows to reject."""
         effects = tuple(EFFECT + name for name in self.return_sites) if self.with_effects else ()

@@ -98,7 +98,8 @@ class ModelBase:
         dims: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         engine = KernelEngine.of(kernel, param_input, param_output)
-        engine.categories = engine.declared = declared_categories(engine.signature, coords)
+        engine.declared = declared_categories(engine.signature, coords)
+        engine.parameters = replace(engine.parameters, categories=engine.declared)
         key, fit = check_key(rng_key), make_fit(kernel, inference, svi)
         self._set_state(ModelState(key, engine, fit, ResultBuilder(dims, coords), None, None))
 
@@ -159,18 +160,18 @@ class ModelBase:
     def inputs(self) -> ModelInputs:
         """Inputs of the model, as in its last fit (or in its first call, if it has not been fitted)."""
         engine, fitted = self._engine, self._observed
-        arrays = None
+        arrays, categories = None, engine.parameters.categories
         if fitted is not None and fitted.call is not None:
             arrays = {n: array for n, array in fitted.call.arrays.items() if array.ndim and n != self.param_output}
         return ModelInputs(
             extra=tuple(engine.signature.extra),
-            columns=tuple(engine.tables.get(self.param_input, ())),
+            columns=tuple(engine.parameters.known.get(self.param_input, ())),
             static={}
             if engine.example is None
-            else without_counts(engine.example.static, engine.categories, engine.signature),
+            else without_counts(engine.example.static, categories, engine.signature),
             arrays=arrays,
             n_obs=None if fitted is None or fitted.output is None else int(fitted.output.shape[0]),
-            categories=dict(engine.categories),
+            categories=dict(categories),
         )
 
     @property
@@ -242,7 +243,7 @@ class ModelBase:
         self, engine: KernelEngine, fit: Fit, posterior: Posterior | None, observed: FitData | None, rows: FittedRows
     ) -> None:
         """Set the state of a fit, the posterior and the data of the fit together."""
-        engine.leaves_text = posterior is None
+        engine.parameters = replace(engine.parameters, leaves_text=posterior is None)
         # One operation, which neither Ctrl-C nor another thread divides.
         vars(self).update(_engine=engine, _fit=fit, _posterior=posterior, _observed=observed, _rows=rows)
         if posterior is not None:
@@ -253,6 +254,7 @@ class ModelBase:
         engine = KernelEngine.of(kernel, self.param_input, self.param_output)
         own = ("kernel", "signature", "reader", "programs")
         vars(engine).update({name: value for name, value in vars(self._engine).items() if name not in own})
+        engine.parameters = replace(engine.parameters, further=engine.signature.extra)
         model = object.__new__(type(self))
         vars(model).update({**vars(self), "_engine": engine, "_shared": SharedState(self._shared.key)})
         return model

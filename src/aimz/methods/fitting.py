@@ -142,7 +142,7 @@ class FittingMethods(TrainingMethods):
             )
         engine.remember_fit_data(call)
         posterior = fit.run(call, spec, key, num_steps=num_steps, num_samples=num_samples, progress=progress)
-        posterior = with_support_of_fit(posterior, fit_support(call, self.param_output, engine.tables))
+        posterior = with_support_of_fit(posterior, fit_support(call, self.param_output, engine.parameters.known))
         rows = FittedRows.of(X, y, kwargs, engine.parameters)
         self._set_fit(engine, fit, posterior, FitData.of(call, self.param_output), rows)
         if isinstance(fit, SVIFit):

@@ -138,7 +138,7 @@ def read_training(
     param_input, param_output = engine.signature.param_input, engine.signature.param_output
     batch_size, total_size = options.batch_size, options.total_size
     named, X, y = with_outcome(engine, X, y)
-    engine.outcome = named.outcome
+    engine.parameters = replace(engine.parameters, outcome=named.parameters.outcome)
     fields: Mapping[str, Any] = {param_input: X} | ({} if y is None else {param_output: y})
     order: Callable[[int], np.ndarray | None] | None = None
     if isinstance(X, ArrayDataset | ArrayLoader):

@@ -113,7 +113,7 @@ class RequestMethods(ModelBase):
         self._engine, X, y = with_outcome(self._engine, X, y)  # of a snapshot of the model
         source = open_source(self._engine, X, kwargs, self._local_rows())
         call = source.arguments(self._engine, kwargs, y, scored=True)
-        check_known(call, self._engine.categories)
+        check_known(call, self._engine.parameters.categories)
         site = self._engine.read_scored(call, one_by_one=method == "loo")
         if not call.rows[self.param_output].is_lazy:  # else while rows are read
             self._engine.check_output(call, self._engine.read_spec(call), allow_nan=method != "loo")
@@ -199,7 +199,7 @@ class RequestMethods(ModelBase):
             in_sample = self._has_fitted_rows(source, call) if fitted is None else fitted
         posterior = self._posterior
         assert posterior is not None
-        check_known(call, self._engine.categories)
+        check_known(call, self._engine.parameters.categories)
         known = self._observed if in_sample else None
         changed = frozenset[str]() if known is None else known.changed(call)
         has_other_index = known is not None and known.has_other_index(call)

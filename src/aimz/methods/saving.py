@@ -85,7 +85,7 @@ def write_model(path: Path, model: ModelState, *, overwrite: bool) -> None:
             "call of the kernel; there was none yet. Call `predict_on_batch` once before `save`."
         )
         raise ValueError(msg)
-    dims, coords = model.results.dims_and_coords
+    parameters, (dims, coords) = engine.parameters, model.results.dims_and_coords
     content = {
         "versions": _versions(),
         "settings": {name: bool(getattr(jax.config, name)) for name in _NUMBERS},
@@ -101,7 +101,7 @@ def write_model(path: Path, model: ModelState, *, overwrite: bool) -> None:
         "fit": fit,
         "posterior": None if posterior is None else _write_posterior(posterior, arrays),
         "observed": None if observed is None else _write_observed(observed, arrays),
-        "tables": {name: list(columns) for name, columns in engine.tables.items()},
+        "tables": {name: list(columns) for name, columns in parameters.known.items()},
         "columns": None if engine.columns is None else [list(engine.columns.names), dict(engine.columns.axes)],
         "dims": None if dims is None else {name: list(axes) for name, axes in dims.items()},
         "coords": None
@@ -113,15 +113,15 @@ def write_model(path: Path, model: ModelState, *, overwrite: bool) -> None:
     if model.graph is not None:
         parents = {node: sorted(causes) for node, causes in model.graph.parents.items()}
         content["graph"] = {"parents": parents, "unobserved": sorted(model.graph.unobserved)}
-    if engine.outcome is not None:
-        content["outcome"] = engine.outcome
-    if engine.categories:
+    if parameters.outcome is not None:
+        content["outcome"] = parameters.outcome
+    if parameters.categories:
         axes = {name: dict(found.axes) for name, found in engine.groups.items()}
         content["categories"] = {
-            name: {"labels": list(labels), "axes": axes.get(name, {})} for name, labels in engine.categories.items()
+            name: {"labels": list(labels), "axes": axes.get(name, {})} for name, labels in parameters.categories.items()
         }
-    if engine.axes:
-        content["axes"] = {name: [list(axis) for axis in axes] for name, axes in engine.axes.items()}
+    if parameters.axes:
+        content["axes"] = {name: [list(axis) for axis in axes] for name, axes in parameters.axes.items()}
     write_bundle(path, content, arrays, overwrite=overwrite)
 
 
@@ -231,12 +231,18 @@ def read_model(path: Path, kernel: Kernel, fit: Fit | None, arguments: Mapping[s
         _warn_if_other_program(digest, kernel, example, static)
     engine.reader.spec, engine.example = spec, example
     engine.declared = declared_categories(engine.signature, results.dims_and_coords[1])
-    engine.categories, engine.groups = categories, {name: found for name, found in groups.items() if found is not None}
-    engine.tables, engine.columns, engine.axes, engine.outcome = tables, columns, axes, outcome
+    engine.columns, engine.groups = columns, {name: found for name, found in groups.items() if found is not None}
+    engine.parameters = replace(
+        engine.parameters,
+        known=tables,
+        axes=axes,
+        outcome=outcome,
+        categories=categories,
+        leaves_text=posterior is None,
+    )
     if example is not None and (fit.params or observed is not None):
         engine.row_shape = tuple(example.arrays[signature_of[0]].shape[1:])
     posterior = None if posterior is None else replace(posterior, params=fit.params)
-    engine.leaves_text = posterior is None
     return ModelState(key, engine, fit, results, posterior, observed, graph)
 
 

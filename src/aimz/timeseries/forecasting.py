@@ -179,7 +179,7 @@ class ForecastMethods(RequestMethods):
         self._engine = without_steps(self._engine) if axis else self._engine  # of a snapshot of the model
         kwargs = with_fitted(self._engine, fitted, kwargs, X, axis)
         source, call = self._read_arguments(X, kwargs, options, in_sample=False)
-        check_known(call, self._engine.categories)
+        check_known(call, self._engine.parameters.categories)
         call, n_steps = check_follows(fitted, call, axis, self.param_input)
         settings = PredictionSettings(
             n_draws=posterior.n_draws,
@@ -244,7 +244,7 @@ class ForecastMethods(RequestMethods):
         wide = history is not None and is_wide(X, y)  # which may have other steps than the fit, without latent states
         engine, X, y = with_outcome(without_steps(self._engine) if wide else self._engine, X, y)
         source = open_source(engine, X, arguments, None)
-        scored = history is None or y is not None or engine.outcome is not None
+        scored = history is None or y is not None or engine.parameters.outcome is not None
         call = source.arguments(engine, arguments, y, scored=scored)
         if history is None:
             self._rows.check_unchanged(self._observed, call.without(self.param_output))

@@ -80,11 +80,12 @@ def step_axis(engine: KernelEngine, fitted: KernelArguments, X: Any) -> int:
 def without_steps(engine: KernelEngine) -> KernelEngine:
     """Return an engine that accepts other steps of the fitted series than the fitted ones."""
     engine = engine.copy()
-    engine.row_shape, engine.tables, engine.columns = None, {}, None
-    engine.axes = {
+    engine.row_shape, engine.columns = None, None
+    axes = {
         name: tuple((dim, None if i == 1 else labels) for i, (dim, labels) in enumerate(axes))
-        for name, axes in engine.axes.items()
+        for name, axes in engine.parameters.axes.items()
     }
+    engine.parameters = replace(engine.parameters, known={}, axes=axes)
     return engine
 
 

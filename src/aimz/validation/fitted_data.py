@@ -73,7 +73,7 @@ def read_rows_of_fit(rows: FittedRows, engine: KernelEngine, method: str) -> Fit
             "files)."
         )
         raise TypeError(msg)
-    for outcome in {engine.outcome, names[1]} & set(column_names(X, names[0]) or ()):
+    for outcome in {engine.parameters.outcome, names[1]} & set(column_names(X, names[0]) or ()):
         X = _without_column(X, str(outcome))
     return FitRows(X, arguments, names[0])
 
