@@ -67,7 +67,7 @@ class KernelEngine:
         self.parameters = KernelParameters(
             signature.param_input, signature.param_output, signature.extra, leaves_text=True
         )
-        """Parameters of the kernel with the columns, axes and categories of the last fit, to match those of a call."""
+        """Parameters of the kernel, with the columns, axes and categories of the last fit."""
         self.columns: InputColumns | None = None
         """Columns of the input of the last fit, and the axes of sites along them."""
         self.example: AbstractCall | None = None

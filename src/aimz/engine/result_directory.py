@@ -62,8 +62,9 @@ class ResultDirectory:
                 check_resumable(fingerprint, self._journal.fingerprint, location)
             else:
                 location, self._journal = _create(top, method, fingerprint)
-        attrs = {"output_dir": str(location), "artifact_path": str(location)}
-        root_attrs = aimz.output.attributes(output_dir=str(top), artifact_path=str(location))
+        path = str(location)
+        attrs = {"output_dir": path, "artifact_path": path}
+        root_attrs = aimz.output.attributes(output_dir=str(top), artifact_path=path)
         if self._journal is not None and self._journal.created_at:
             # A resumed call keeps the time at which it began.
             attrs["created_at"] = root_attrs["created_at"] = self._journal.created_at

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Buffer, Iterable
+from collections.abc import Buffer, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,9 +66,13 @@ class Location(ABC):
     def __truediv__(self, name: str) -> "Location":
         """Return a location inside this one."""
 
-    @abstractmethod
     def put(self, name: str, *parts: Buffer) -> None:
         """Write a file of consecutive parts atomically."""
+        self.put_all({name: parts})
+
+    @abstractmethod
+    def put_all(self, files: Mapping[str, Iterable[Buffer]]) -> None:
+        """Write files of consecutive parts one after another, each atomically."""
 
     def put_durably(self, name: str, content: bytes) -> None:
         """Write a file atomically so that it survives a power failure."""
@@ -149,25 +153,26 @@ class Directory(Location):
     def __truediv__(self, name: str) -> "Directory":
         return Directory(self.path / name)
 
-    def put(self, name: str, *parts: Buffer) -> None:
-        """Write a draft of consecutive parts, without copying them, and rename it."""
-        path = self.path / name
-        draft = path.with_name(f"{path.name}.{uuid4().hex}.partial")
-        try:
+    def put_all(self, files: Mapping[str, Iterable[Buffer]]) -> None:
+        """Write a draft of each file, without copying its parts, and rename it."""
+        for name, parts in files.items():
+            path = self.path / name
+            draft = path.with_name(f"{path.name}.{uuid4().hex}.partial")
             try:
-                file = draft.open("wb", buffering=0)
-            except FileNotFoundError:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                file = draft.open("wb", buffering=0)
-            with file:
-                for part in parts:
-                    view = memoryview(part)
-                    while view.nbytes:  # Linux writes at most 2 GiB at once
-                        view = view[file.write(view) :]
-            draft.replace(path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
+                try:
+                    file = draft.open("wb", buffering=0)
+                except FileNotFoundError:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    file = draft.open("wb", buffering=0)
+                with file:
+                    for part in parts:
+                        view = memoryview(part)
+                        while view.nbytes:  # Linux writes at most 2 GiB at once
+                            view = view[file.write(view) :]
+                draft.replace(path)
+            except BaseException:
+                draft.unlink(missing_ok=True)
+                raise
 
     def put_durably(self, name: str, content: bytes) -> None:
         """Write a file and flush it, and its directory, to the disk."""

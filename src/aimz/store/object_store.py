@@ -5,7 +5,7 @@ __all__ = ["ObjectStoreLocation"]
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Buffer, Coroutine, Iterable
+from collections.abc import Buffer, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -94,9 +94,10 @@ class ObjectStoreLocation(Location):
     def _key(self, name: str) -> str:
         return "/".join(part for part in (self.path, name) if part)
 
-    def put(self, name: str, *parts: Buffer) -> None:
-        """Store a value."""
-        _wait(self.store.set(self._key(name), default_buffer_prototype().buffer.from_bytes(b"".join(parts))))
+    def put_all(self, files: Mapping[str, Iterable[Buffer]]) -> None:
+        """Store values."""
+        for name, parts in files.items():
+            _wait(self.store.set(self._key(name), default_buffer_prototype().buffer.from_bytes(b"".join(parts))))
 
     def get(self, name: str) -> bytes | None:
         """Return a value, or None if it does not exist."""

@@ -5,6 +5,7 @@ Metadata are therefore created in memory, once for each kind of array, and writt
 """
 
 __all__ = [
+    "WholeArray",
     "array_document",
     "open_chunks",
     "put_whole",
@@ -60,31 +61,45 @@ def open_chunks(path: StorePath, document: Mapping[str, Any]) -> Any:
         return zarr.Array(zarr.AsyncArray(metadata=dict(document), store_path=path))  # type: ignore[call-overload]
 
 
+type WholeArray = tuple[Variable, np.ndarray, Mapping[str, Any]]
+"""An array with all its values, and its attributes."""
+
+
 def put_whole(
-    location: Location, name: str, variable: Variable, values: np.ndarray, attrs: Mapping[str, Any]
-) -> tuple[dict[str, Any], ChunkChecksums]:
-    """Write an array with all its values, its metadata last; return the metadata and the checksums of its chunks."""
-    encoded = json.dumps(dict(attrs))
-    checksums = ChunkChecksums()
-    if values.dtype.kind == "O" or values.nbytes > _SMALL_BYTES:
-        document = array_document(variable, encoded)
-        root = location.store_path("")
-        store = ChunkStore(
-            root.store,
-            root.path,
-            {name: grid_of(document)},
-            on_write=lambda _, number, checksum: checksums.set(number, checksum),
-            on_read=lambda *_: None,
+    location: Location, arrays: Mapping[str, WholeArray]
+) -> dict[str, tuple[dict[str, Any], ChunkChecksums]]:
+    """Write arrays by their paths, metadata last; return metadata and checksums of the chunks of each."""
+    files: dict[str, tuple[bytes]] = {}
+    found = {}
+    for path, (variable, values, attrs) in arrays.items():
+        encoded = json.dumps(dict(attrs))
+        if values.dtype.kind == "O" or values.nbytes > _SMALL_BYTES:
+            found[path] = _put_large(location, path, variable, values, encoded)
+            continue
+        small, checksums = _small_files(
+            values.tobytes(), variable.shape, variable.chunks, variable.dtype, variable.dims, encoded
         )
-        open_chunks(StorePath(store, root.path) / name, document)[...] = values
-        location.put(f"{name}/zarr.json", encode_document(document))
-        return document, checksums
-    files, found = _small_files(
-        values.tobytes(), variable.shape, variable.chunks, variable.dtype, variable.dims, encoded
+        files |= {f"{path}/{file}": (content,) for file, content in small.items()}
+        found[path] = json.loads(small["zarr.json"]), checksums
+    location.put_all(files)
+    return found
+
+
+def _put_large(
+    location: Location, path: str, variable: Variable, values: np.ndarray, attrs: str
+) -> tuple[dict[str, Any], ChunkChecksums]:
+    """Write an array through zarr, its metadata last."""
+    document, root, checksums = array_document(variable, attrs), location.store_path(""), ChunkChecksums()
+    store = ChunkStore(
+        root.store,
+        root.path,
+        {path: grid_of(document)},
+        on_write=lambda _, number, checksum: checksums.set(number, checksum),
+        on_read=lambda *_: None,
     )
-    for file, content in files.items():
-        location.put(f"{name}/{file}", content)
-    return json.loads(files["zarr.json"]), found
+    open_chunks(StorePath(store, root.path) / path, document)[...] = values
+    location.put(f"{path}/zarr.json", encode_document(document))
+    return document, checksums
 
 
 @lru_cache(maxsize=64)

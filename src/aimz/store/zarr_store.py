@@ -30,7 +30,7 @@ from aimz.store.location import OWNER, Directory, Location, as_location
 from aimz.store.stored_array import FILL_VALUE, StoredArray
 from aimz.store.stored_result import StoredResult, check_result, reporting_damage
 from aimz.store.temporary_directory import TemporaryDirectory
-from aimz.store.zarr_metadata import put_whole
+from aimz.store.zarr_metadata import WholeArray, put_whole
 
 
 class ZarrStore(ResultStore):
@@ -76,7 +76,7 @@ class ZarrStore(ResultStore):
         """Metadata of the groups and arrays, by path."""
         self._checksums: dict[str, ChunkChecksums] = {}
         """Checksums of the chunks of each array, by path."""
-        self._writer = ChunkWriter(self.location, name, {})
+        self._writer: ChunkWriter
         self._result: StoredResult | None = None
 
     def open(self, group: Group) -> None:
@@ -97,7 +97,7 @@ class ZarrStore(ResultStore):
             if None in variable.shape:
                 self._writer.resize(name, self._interrupted_length(path, variable.axis or 0))
             self.location.put(f"{path}/zarr.json", encode_document(unfinished(self._writer.document(name))))
-        self._put_group(self._name, group)
+        self._put_group(self._name, group, {})
 
     def _interrupted_length(self, path: str, axis: int) -> int:
         """Return the length of an array of an interrupted call; 0 in a new call."""
@@ -109,29 +109,27 @@ class ZarrStore(ResultStore):
 
     def write_group(self, name: str, group: Group, data: Mapping[str, Any]) -> None:
         """Write another group as a whole."""
-        self._put_group(name, group)
-        for array, variable in group.variables.items():
-            values = np.asarray(data[array]).astype(variable.dtype, copy=False)
-            path = f"{name}/{array}"
-            self._nodes[path], self._checksums[path] = put_whole(self.location, path, variable, values, {})
+        arrays = {n: np.asarray(data[n]).astype(variable.dtype, copy=False) for n, variable in group.variables.items()}
+        self._put_group(name, group, {f"{name}/{n}": (group.variables[n], array, {}) for n, array in arrays.items()})
 
     def _put_unfinished(self, name: str, attributes: Mapping[str, Any]) -> None:
         """Write the metadata of a group that is not complete."""
         node = self._nodes[name] = group_document(attributes)
         self.location.put(f"{name}/zarr.json".lstrip("/"), encode_document(unfinished(node)))
 
-    def _put_group(self, name: str, group: Group) -> None:
-        """Write the metadata and the labels of a group, also those that an interrupted call has written."""
+    def _put_group(self, name: str, group: Group, arrays: Mapping[str, WholeArray]) -> None:
+        """Write the metadata, labels and whole arrays of a group, also if an interrupted call has written them."""
         # By the CF conventions, labels that are not dimensions are distinguished from variables by this attribute.
         labels = " ".join(label for label, (dims, _, _) in group.coords.items() if dims != (label,))
         self._put_unfinished(name, {**group.attrs, **({"coordinates": labels} if labels else {})})
+        whole: dict[str, WholeArray] = {}
         for label, (dims, given, attrs) in group.coords.items():
             values = np.asarray(given)
             if values.dtype.kind in "OUT":
                 values = values.astype(object).astype(str).astype(object)
-            variable = Variable(dims, values.shape, values.dtype, values.shape)
-            path = f"{name}/{label}"
-            self._nodes[path], self._checksums[path] = put_whole(self.location, path, variable, values, attrs)
+            whole[f"{name}/{label}"] = Variable(dims, values.shape, values.dtype, values.shape), values, attrs
+        for path, (document, checksums) in put_whole(self.location, {**whole, **arrays}).items():
+            self._nodes[path], self._checksums[path] = document, checksums
 
     def write(self, name: str, array: np.ndarray, start: int) -> None:
         """Write a piece that covers whole chunks; each chunk is written atomically."""
@@ -196,9 +194,8 @@ class ZarrStore(ResultStore):
         )
         self._check_counts(result.chunks)
         streamed = set(self._paths.values())
-        for name, node in nodes.items():
-            if node["node_type"] == "group" or name in streamed:
-                self.location.put(f"{name}/zarr.json", encode_document(node))
+        ended = {name: node for name, node in nodes.items() if node["node_type"] == "group" or name in streamed}
+        self.location.put_all({f"{name}/zarr.json": (encode_document(node),) for name, node in ended.items()})
         if self._journal is None:  # a result in a temporary directory does not survive the process
             self.location.put("zarr.json", result.encode())
         else:
