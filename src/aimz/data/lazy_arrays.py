@@ -60,20 +60,22 @@ class LazyArray(RowReader):
         self.columns: tuple[str, ...] = getattr(given, "columns", ())
         self.categories = getattr(given, "categories", ())
         self.index = index_of(given)
-        has_chunks = hasattr(given, "ndim") and is_array(given) and hasattr(given, "chunks")
+        has_chunks = hasattr(given, "chunks") and hasattr(given, "ndim") and is_array(given)
         self.is_lazy = isinstance(given, np.memmap | ArraySource) or has_chunks
-        if not self.is_lazy and not isinstance(given, np.ndarray):
+        self._chunk_rows: int | None = None
+        if self.is_lazy:
+            check_length_known(given, name)
+            check_written(given, name)
+            self.longest_chunk = longest_chunk(given)
+            self._chunk_rows = _rows_to_keep(given, self.longest_chunk)
+        elif not isinstance(given, np.ndarray):
             given = check_array(given, name)
-        check_length_known(given, name)
-        check_written(given, name)
         if isinstance(given, jax.Array | np.ma.MaskedArray):
             given = fill_masked(np.asanyarray(given), name)
         self._given = given
         self.name = name
         self.function = function
         self.rounding: RoundedValues = RoundedValues()
-        self.longest_chunk = longest_chunk(given)
-        self._chunk_rows = _rows_to_keep(given, self.longest_chunk)
         self._is_ready = False
         """Whether the given array is in memory and needs no conversion."""
         self._kept: tuple[int, np.ndarray] | None = None

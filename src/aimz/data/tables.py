@@ -367,5 +367,5 @@ class KernelParameters:
 
     def aligned(self, name: str, value: Any) -> Any:
         """Return an xarray array in the order of the fit, a text argument as codes, and anything else unchanged."""
-        value = align_axes(value, name, self.axes.get(name, ()))
+        value = align_axes(value, name, self.axes[name]) if name in self.axes else value
         return self.encoded(name, value) if name in self.further else value

@@ -68,7 +68,7 @@ class PredictionRequest:
         """Number of rows; None if it is known only when all rows are read."""
         return self.first.call.n_obs if self.source.n_obs_known else None
 
-    @property
+    @cached_property
     def key_text(self) -> str | None:
         """The key as text, as results record it."""
         return None if self.key is None else key_to_text(self.key)

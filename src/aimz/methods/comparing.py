@@ -21,6 +21,7 @@ from aimz.engine import (
     share_rows,
 )
 from aimz.methods.evidence import Evidence, EvidenceMethods
+from aimz.methods.results import dims_without_rows
 from aimz.types import EffectKind
 
 if TYPE_CHECKING:
@@ -81,8 +82,9 @@ class ComparingMethods(EvidenceMethods):
             prepared = again(calls)
         if nan_policy == "omit":
             groups = omit_rows_with_nan(groups, prepared.values())
-        panel_axes = panel.site_axes(prepared[baseline].spec, self._results.axes_of(prepared[baseline]), groups.panel)
-        dims = self._results.dims_without_rows(prepared[baseline], panel_axes)
+        axes = self._results.axes_of(prepared[baseline])
+        panel_axes = panel.site_axes(prepared[baseline].spec, axes, groups.panel)
+        dims = dims_without_rows(prepared[baseline], axes, panel_axes)
         aimz.output.check_by(groups.labels, dims)
         aimz.output.check_contrast(contrast, dims, groups.labels)
         request = self._request("compare_scenarios", sources[baseline], calls, prepared, options, groups)

@@ -1,11 +1,11 @@
 """Build trees with the user's labels from computed arrays."""
 
-__all__ = ["ResultBuilder", "ScenarioSums"]
+__all__ = ["ResultBuilder", "ScenarioSums", "dims_without_rows"]
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 import aimz
 from aimz.data import Posterior
 from aimz.engine import PredictionRequest, PreparedCall
-from aimz.kernel import InputColumns, KernelSpec, Site, outcome_site
+from aimz.kernel import InputColumns, KernelSpec, outcome_site
 from aimz.statistics import Reduction
 
 if TYPE_CHECKING:
@@ -43,6 +43,17 @@ def _support_of(comparison: PredictionRequest) -> dict[str, str]:
     return {"support": ranked[0]} if ranked else {}
 
 
+def dims_without_rows(
+    prepared: PreparedCall, axes: Mapping[str, tuple[str, ...]], panel_axes: Mapping[str, tuple[int | None, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """Return the names of the axes of each return site that are not averaged over; ``axes`` are all of them."""
+    rows = prepared.plan.row_axes
+    return {
+        name: tuple(axis for i, axis in enumerate(own) if i not in (rows.get(name), *panel_axes.get(name, ())))
+        for name, own in axes.items()
+    }
+
+
 class ResultBuilder:
     """Builder of datasets and trees with the user's ``dims`` and ``coords``.
 
@@ -53,21 +64,22 @@ class ResultBuilder:
         self.dims_and_coords = (dims, coords)
         """``dims`` and ``coords`` as the user passed them."""
         if dims is not None or coords is not None:
-            self._labels()
+            _ = self._labels  # raises if they are wrong
 
-    def _labels(
-        self,
-        columns: InputColumns | None = None,
-        index: Any = None,
-        groups: Mapping[str, InputColumns] = MappingProxyType({}),
-    ) -> Any:
-        """Return the user's labels, checked, and the labels of columns, rows and categories."""
-        return replace(aimz.output.Labels.check(*self.dims_and_coords), columns=columns, index=index, groups=groups)
+    @cached_property
+    def _labels(self) -> Any:
+        """The user's labels, checked."""
+        return aimz.output.Labels.check(*self.dims_and_coords)
 
     def _labels_of(self, prepared: PreparedCall) -> Any:
         """Return the labels of a call, including its row and column labels."""
-        labels = self._labels(prepared.columns, prepared.call.index, prepared.groups)
-        labels = replace(labels, coords={**labels.coords, **prepared.step_labels})
+        labels = replace(
+            self._labels,
+            coords={**self._labels.coords, **prepared.step_labels},
+            columns=prepared.columns,
+            index=prepared.call.index,
+            groups=prepared.groups,
+        )
         plates = {plate for entries in prepared.new_entries.values() for plate in entries}
         return labels.with_new_entries(prepared.spec, plates, prepared.call.n_obs) if plates else labels
 
@@ -92,14 +104,15 @@ class ResultBuilder:
             if name in posterior.draws
         ]
         info = aimz.output.DrawsInfo(spec, n_obs=rows[0] if rows else 0, num_chains=posterior.num_chains)
-        found = {"posterior": aimz.output.draws_dataset(posterior.draws, info, self._labels(columns, index, groups))}
+        labels = replace(self._labels, columns=columns, index=index, groups=groups)
+        found = {"posterior": aimz.output.draws_dataset(posterior.draws, info, labels)}
         if posterior.sample_stats:
             found["sample_stats"] = aimz.output.stats_dataset(posterior.sample_stats)
         return found
 
     def row_dim(self, prepared: PreparedCall) -> str:
         """Return the name of the dimension along the rows."""
-        return str(self._labels().row_dim(prepared.spec))
+        return str(self._labels.row_dim(prepared.spec))
 
     def frame(
         self,
@@ -119,6 +132,8 @@ class ResultBuilder:
         """Return the tree of a comparison of scenarios."""
         groups, prepared = comparison.groups, comparison.first
         assert groups is not None
+        labels, axes = self._labels_of(prepared), self.axes_of(prepared)
+        along = {dim: np.asarray(names) for dim, names in labels.along_input(axes).items()}
         anew = {name for one in comparison.scenarios.values() for name in one.attrs.get("drawn_anew", ())}
         interventions = {str(name): json.loads(one.attrs["intervention"]) for name, one in comparison.scenarios.items()}
         drawn = {name for one in comparison.scenarios.values() for name in one.attrs.get("drawn_outcomes", ())}
@@ -132,7 +147,7 @@ class ResultBuilder:
         }
         averages = aimz.output.Averages(
             sums=compared.sums,
-            dims=self.dims_without_rows(prepared, comparison.panel_axes),
+            dims=dims_without_rows(prepared, axes, comparison.panel_axes),
             with_rows=compared.with_rows,
             scenarios=tuple(comparison.scenarios),
             baseline=comparison.baseline,
@@ -142,7 +157,7 @@ class ResultBuilder:
             weight=groups.weight(compared.n_obs),
             weight_scale=groups.scale,
             averaged_over=(self.row_dim(prepared), *groups.panel) if groups.panel else (),
-            coords=self._coords_of(prepared),
+            coords={**labels.coords, **along},
             kinds={
                 **dict.fromkeys(expected, "expected"),
                 **dict.fromkeys(drawn, "outcome"),
@@ -177,32 +192,14 @@ class ResultBuilder:
             for name in prepared.plan.return_sites
         }
 
-    def _coords_of(self, prepared: PreparedCall) -> dict[str, Any]:
-        """Return the coordinates of dimensions: the user's, and the column names."""
-        labels = self._labels_of(prepared)
-        along = labels.along_input(self.axes_of(prepared))
-        return {**labels.coords, **{dim: np.asarray(names) for dim, names in along.items()}}
-
     def site_dims(self, spec: KernelSpec) -> dict[str, tuple[str, ...]]:
         """Return the names of the axes of one draw of each site."""
-        labels = self._labels()
-
-        def axes(site: Site) -> tuple[str, ...]:
+        found = {}
+        for site in spec.sites:
             pairs = zip(site.shape, site.traced_shape, strict=False)
             n_obs = next((size for axis, size in pairs if axis == "n_obs"), 0)
-            return tuple(labels.axes(spec, site.name, site.traced_shape, n_obs))
-
-        return {site.name: axes(site) for site in spec.sites}
-
-    def dims_without_rows(
-        self, prepared: PreparedCall, panel_axes: Mapping[str, tuple[int | None, ...]]
-    ) -> dict[str, tuple[str, ...]]:
-        """Return the names of the axes of each return site that are not averaged over."""
-        rows = prepared.plan.row_axes
-        return {
-            name: tuple(axis for i, axis in enumerate(axes) if i not in (rows.get(name), *panel_axes.get(name, ())))
-            for name, axes in self.axes_of(prepared).items()
-        }
+            found[site.name] = self._labels.axes(spec, site.name, site.traced_shape, n_obs)
+        return found
 
     def observed(self, prepared: PreparedCall, observed: Any) -> "dict[str, xr.Dataset]":
         """Return the group ``observed_data``, if there are observed data."""

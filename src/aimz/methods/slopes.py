@@ -31,7 +31,7 @@ from aimz.forward import Derivative
 from aimz.kernel import OBSERVED, name_settings
 from aimz.methods.base import on_snapshot, optional_key
 from aimz.methods.effect import EffectMethod
-from aimz.methods.results import ScenarioSums
+from aimz.methods.results import ScenarioSums, dims_without_rows
 from aimz.statistics import Groups
 from aimz.types import Intervention, SlopeKind
 
@@ -172,8 +172,9 @@ class SlopeMethods(EffectMethod):
         groups = omit_rows_with_nan(groups, [prepared]) if omit else groups
         for lever in derivative.levers:
             check_lever_values(lever, prepared, derivative, groups)
-        panel_axes = self._panel_of(call).site_axes(prepared.spec, self._results.axes_of(prepared), groups.panel)
-        aimz.output.check_by(groups.labels, self._results.dims_without_rows(prepared, panel_axes))
+        axes = self._results.axes_of(prepared)
+        panel_axes = self._panel_of(call).site_axes(prepared.spec, axes, groups.panel)
+        aimz.output.check_by(groups.labels, dims_without_rows(prepared, axes, panel_axes))
         request = self._request("slopes", source, calls, scenarios, None, groups)
         request = replace(request, baseline=OBSERVED, panel_axes=panel_axes, derivative=derivative)
         check_derivatives(self._engine, request, derivative.levers)

@@ -60,12 +60,12 @@ class Labels:
         ValueError
             If ``dims`` names another number of axes than the site has.
         """
-        given = self.dims.get(name)
-        # A log density has no event axes, which are the last ones of the site.
-        for scored in filter(None, map(spec.get, (name, f"{name}_observed"))):
-            if given is not None and len(given) == len(scored.traced_shape) == len(shape) + scored.event_dim:
-                given = given[: len(shape)]
+        given, site = self.dims.get(name), spec.get(name)
         if given is not None:
+            # A log density has no event axes, which are the last ones of the site.
+            for scored in filter(None, (site, spec.get(f"{name}_observed"))):
+                if len(given) == len(scored.traced_shape) == len(shape) + scored.event_dim:
+                    given = given[: len(shape)]
             if len(given) != len(shape) or len(set(given)) != len(given):
                 msg = (
                     f"`dims[{name!r}]` must name each of the {len(shape)} axes of one draw of shape {shape}, each "
@@ -73,7 +73,6 @@ class Labels:
                 )
                 raise ValueError(msg)
             return tuple(given)
-        site = spec.get(name)
         plates = {axis: plate for plate, axis in site.plates} if site else {}
         rows = set(site.row_axes) if site else set()
         if spec.fixed_size and name == spec.param_output and shape:

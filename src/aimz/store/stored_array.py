@@ -53,7 +53,7 @@ class StoredArray:
             msg = f"Chunk {number} is not the chunk that was written there."
             raise ValueError(msg)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Length of each axis."""
         return tuple(self.document["shape"])
@@ -63,11 +63,11 @@ class StoredArray:
         """Length of a chunk along each axis."""
         return tuple(self.document["chunk_grid"]["configuration"]["chunk_shape"])
 
-    @property
+    @cached_property
     def _may_be_missing(self) -> bool:
         return FILL_VALUE in self.document["attributes"] and self.document["data_type"].startswith("int")
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype:
         """Type of the values; float64 for integers of which some are missing."""
         kind = self.document["data_type"]

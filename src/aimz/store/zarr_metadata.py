@@ -65,9 +65,7 @@ type WholeArray = tuple[Variable, np.ndarray, Mapping[str, Any]]
 """An array with all its values, and its attributes."""
 
 
-def put_whole(
-    location: Location, arrays: Mapping[str, WholeArray]
-) -> dict[str, tuple[dict[str, Any], ChunkChecksums]]:
+def put_whole(location: Location, arrays: Mapping[str, WholeArray]) -> dict[str, tuple[dict[str, Any], ChunkChecksums]]:
     """Write arrays by their paths, metadata last; return metadata and checksums of the chunks of each."""
     files: dict[str, tuple[bytes]] = {}
     found = {}
