@@ -38,6 +38,8 @@ def check_array(value: Any, name: str) -> np.ndarray | jax.Array:
     """
     if isinstance(value, jax.Array):
         array: Any = value
+    elif isinstance(value, np.ndarray):
+        array = fill_masked(value, name)
     elif (series := open_series(value)) is not None:
         array = column_values(series, name)
     else:

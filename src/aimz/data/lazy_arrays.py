@@ -81,7 +81,10 @@ class LazyArray(RowReader):
         self._kept: tuple[int, np.ndarray] | None = None
         """First row of the chunks that were read last, and the chunks."""
         # An empty slice has the dtype of all rows, and raises for what would be wrong with all of them.
-        sample = self.read(0, 0) if self._given.ndim else check_array(self._given, name)
+        if self._given.ndim and (self.is_lazy or function is not None):
+            sample: Any = self.read(0, 0)
+        else:
+            sample = check_array(self._given[:0] if self._given.ndim else self._given, name)
         self.shape: tuple[int, ...] = (*self._given.shape[:1], *sample.shape[1:])
         self.dtype = sample.dtype
         self._is_ready = not self.is_lazy and function is None and bool(self.shape) and self._given.dtype == self.dtype

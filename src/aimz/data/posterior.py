@@ -5,6 +5,7 @@ __all__ = ["Posterior", "read_draws"]
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from mmap import mmap
 from typing import Any
 
@@ -30,12 +31,12 @@ class Posterior:
     support: Any = None
     """Description of the rows of the fit (`statistics.FitSupport`); None without a fit."""
 
-    @property
+    @cached_property
     def n_draws(self) -> int:
         """Number of draws in all chains."""
         return int(next(iter(self.draws.values())).shape[0])
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Site name to the shape of one draw."""
         return {name: tuple(draws.shape[1:]) for name, draws in self.draws.items()}

@@ -160,6 +160,8 @@ def open_table(value: Any, name: str) -> Table | None:
     """
     if isinstance(value, Table):
         return value
+    if isinstance(value, np.ndarray):
+        return None
     kind = f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}"
     if kind == "zarr.Group":
         return _Arrays(name, dict(sorted(value.arrays())))  # zarr lists arrays in any order

@@ -226,7 +226,7 @@ class DaskExecutor:
             batch_size=self.request.options.batch_size,
             output=self.output,
             resumed=resumed,
-            digested=self.runner.digests is not None,
+            digested=self.runner.feed.digests is not None,
             table=self.request.source.chunked_table,
             parameters=None if reader is None else reader.parameters,
             types=None if reader is None else reader.types,

@@ -301,7 +301,7 @@ def _compute(loaded: LoadedJob, rows: RowRange, token: str) -> tuple[Any, list[t
             f"{reached}. Call again when nothing writes to it."
         )
         raise ValueError(msg)
-    return rows.part.payload(), digests.collected, runner.findings
+    return rows.part.payload(), digests.collected, runner.feed.findings
 
 
 def _picklable(error: Exception) -> Exception:

@@ -145,11 +145,11 @@ class MultiHostExecutor:
                 elif start < stop:
                     self._compute(runner, part, start, stop, digests, options)
                 # Every process reads the first step to test it; the process whose rows these are records its digest.
-                digests.collected.extend([] if runner.digests is None else runner.digests.take())
+                digests.collected.extend([] if runner.feed.digests is None else runner.feed.digests.take())
                 own = [(at, digest) for at, digest in digests.collected if start <= at < stop]
                 due = part is not None and (not summed or number == len(ranges))
                 payload = part.payload() if part is not None and due else None
-                mine = _Progress(stop - start, own, payload, runner.findings if number == len(ranges) else None)
+                mine = _Progress(stop - start, own, payload, runner.feed.findings if number == len(ranges) else None)
                 for process, content in enumerate(process_group.allgather("rows", pickle.dumps(mine, protocol=5))):
                     theirs: _Progress = mine if process == process_group.index else pickle.loads(content)
                     if options.record is not None and theirs.digests:
@@ -199,8 +199,8 @@ class MultiHostExecutor:
             reader = BatchReader(table.starting(start), reader.parameters, first_row=start, types=reader.types)
         elif reader is not None:
             reader.rewind()
-        if self.runner.digests is not None:
-            self.runner.digests.take()
+        if self.runner.feed.digests is not None:
+            self.runner.feed.digests.take()
         return self.runner.with_reader(reader)
 
 

@@ -26,7 +26,7 @@ def compute_range(
     stop: int | None = None,
     *,
     is_missing: Callable[[int, int], bool] | None = None,
-    on_rows_read: Callable[[], None] | None = None,
+    on_rows_read: Callable[[], None],
     progress: str | None = None,
 ) -> int:
     """Compute the steps from row ``start`` to ``stop`` and write their outputs; return the row that was reached.
@@ -44,27 +44,16 @@ def compute_range(
     progress
         Title of the progress bar; None for no bar.
     """
-
-    def begin(first: int, last: int) -> object:
-        running = runner.begin(first, last)
-        if on_rows_read is not None:
-            on_rows_read()
-        return running
-
-    def skip(first: int, last: int) -> None:
-        runner.skip(first, last)
-        if on_rows_read is not None:
-            on_rows_read()
-
     request = aimz.stream.StreamRequest(
         plan=runner.plan,
         axes=output.axes,
-        begin=begin,
+        begin=runner.begin,
         fetch=lambda running: [(a, b, output.select(part)) for a, b, part in runner.fetch(running)],
         # Sites without rows are the same in every range.
         once=lambda running: output.select(runner.sites_without_rows(running)) if start == 0 else {},
-        wanted=is_missing or (lambda _start, _stop: True),
-        skip=skip,
+        wanted=is_missing,
+        skip=runner.skip,
+        on_rows_read=on_rows_read,
         progress=progress,
     )
     return aimz.stream.run(request, target, start, stop)
@@ -87,7 +76,7 @@ class RangeDigests:
         ValueError
             Naming the first row that differs.
         """
-        found = [] if self.runner.digests is None else self.runner.digests.take()
+        found = [] if self.runner.feed.digests is None else self.runner.feed.digests.take()
         self.collected.extend(found)
         other = next((start for start, digest in found if self.known.get(start, digest) != digest), None)
         if other is not None:
@@ -139,7 +128,7 @@ class LocalExecutor:
 
     def run(self, store: "ResultStore | None", options: RunOptions) -> int:
         """Compute all rows, as in :class:`Executor`."""
-        runner, digests = self.runner, self.runner.digests
+        runner, digests = self.runner, self.runner.feed.digests
 
         def record_digests() -> None:
             if options.record is not None and digests is not None:
@@ -163,7 +152,7 @@ class LocalExecutor:
             on_rows_read=record_digests,
             progress=options.progress,
         )
-        runner.warn_about_rows(runner.findings)
+        runner.warn_about_rows(runner.feed.findings)
         if runner.plan.axis == "obs":
             runner.check_length(length)
         return length

@@ -14,7 +14,6 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from aimz.data import GENERATOR, BatchReader, NanCounts, RowFindings, RowReader
-from aimz.engine.fingerprint import RowDigests
 from aimz.engine.index_checks import StepIndexChecks
 from aimz.engine.layout import InputLayout, RowFeed
 from aimz.engine.output_checks import OutputCheck, StepOutputCheck
@@ -140,7 +139,7 @@ class StepRunner:
         self.step = step
         self.plan = plan
         self._program = program
-        self._feed = feed
+        self.feed = feed
         self._mesh = mesh
         self._axis = StreamAxis(plan.axis)
         self._key = jax.random.key(0, impl=GENERATOR) if spec.key is None else spec.key
@@ -153,24 +152,14 @@ class StepRunner:
     def with_reader(self, reader: BatchReader | None) -> "StepRunner":
         """Return a runner of the same steps that reads rows from another reader."""
         other = copy(self)
-        support = None if self._feed.support is None else self._feed.support.empty()
-        other._feed, other._prefetched = replace(self._feed, reader=reader, nan=NanCounts(), support=support), None
+        support = None if self.feed.support is None else self.feed.support.empty()
+        other.feed, other._prefetched = replace(self.feed, reader=reader, nan=NanCounts(), support=support), None
         return other
-
-    @property
-    def digests(self) -> RowDigests | None:
-        """Digests of the rows that were read; None if rows are not digested."""
-        return self._feed.digests
-
-    @property
-    def findings(self) -> RowFindings:
-        """NaN, equal values after rounding, and support, of the rows that were read lazily."""
-        return self._feed.findings
 
     def warn_about_rows(self, findings: RowFindings) -> None:
         """Warn once about findings in rows, of this process or of all, and keep the counts of their support."""
         self.support = findings.support
-        warn_about_rows(findings, self._feed.tables, self.spec.output)
+        warn_about_rows(findings, self.feed.tables, self.spec.output)
 
     def _check(self, start: int, stop: int, rows: Mapping[str, np.ndarray]) -> None:
         """Check rows that were read."""
@@ -185,13 +174,13 @@ class StepRunner:
         layout, by_block = self.spec.layout, self.plan.block is not None
         all_values = {} if by_block else {name: np.asarray(value) for name, value in layout.row_values.items()}
         values = {**layout.values, **all_values}
-        all_rows = {} if by_block else self._feed.read(0, self._feed.n_obs or 0, digest=False)
+        all_rows = {} if by_block else self.feed.read(0, self.feed.n_obs or 0, digest=False)
         if not by_block:
-            self._check(0, self._feed.n_obs or 0, all_rows)
+            self._check(0, self.feed.n_obs or 0, all_rows)
         arrays = {**layout.arrays, **all_rows}
         blocks: RowBlock | RowGroups | None = None if by_block else jax.tree.map(np.asarray, layout.groups)
         if by_block and self._axis is StreamAxis.DRAWS:
-            blocks = self._blocks(0, self._feed.n_obs or 0)._replace(draws={})
+            blocks = self._blocks(0, self.feed.n_obs or 0)._replace(draws={})
         numbers, draws = self._draws if self._axis is StreamAxis.ROWS else (None, None)
         same = (self._key, numbers, draws, values, arrays, blocks)
         return same if self._mesh is None else jax.device_put(same, NamedSharding(self._mesh, P()))
@@ -209,7 +198,7 @@ class StepRunner:
         """Return the inputs of the blocks from row ``start`` on; the last row is repeated to fill the last block."""
         layout, block = self.spec.layout, self.plan.block or 1
         # If draws are split, the data were fingerprinted beforehand.
-        rows = self._feed.read(start, stop, digest=False) if rows is None else rows
+        rows = self.feed.read(start, stop, digest=False) if rows is None else rows
         if rows:
             self._check(start, stop, rows)
         n_blocks = (self.plan.step if self._axis is StreamAxis.ROWS else -(-stop // block) * block) // block
@@ -238,7 +227,7 @@ class StepRunner:
     @cached_property
     def _row_blocks(self) -> Mapping[str, np.ndarray]:
         """Draws of sites with rows, split into blocks."""
-        return self._blocks(0, self._feed.n_obs or 0, {}).draws
+        return self._blocks(0, self.feed.n_obs or 0, {}).draws
 
     def _inputs(self, start: int, stop: int) -> StepInputs | None:
         """Return the inputs of a step; None if there are no more rows."""
@@ -254,7 +243,7 @@ class StepRunner:
                 blocks = blocks._replace(draws={name: value[index] for name, value in self._row_blocks.items()})
             taken = {name: value[index] for name, value in draws.items()}
             return StepInputs(start, stop, (key, numbers[index], taken, values, arrays, blocks))
-        rows = self._feed.read(start, stop)
+        rows = self.feed.read(start, stop)
         if not rows:
             return None
         stop = start + len(next(iter(rows.values())))
@@ -263,7 +252,7 @@ class StepRunner:
 
     def check_length(self, length: int, *, ended: bool = True) -> None:
         """Raise if an iterable has more rows, or at its end fewer, than inputs with one value per row."""
-        self._feed.check_length(self.spec.layout, length, ended=ended)
+        self.feed.check_length(self.spec.layout, length, ended=ended)
 
     def interacting_site(self, programs: CompiledPrograms) -> str | None:
         """Return a site whose rows depend on other rows, judged by the first step, or None.
@@ -272,13 +261,13 @@ class StepRunner:
         """
         first = self._inputs(*next(self.plan.steps()))
         assert first is not None  # calls without rows are rejected earlier
-        n_rows = first.stop if self._axis is StreamAxis.ROWS else self._feed.n_obs
+        n_rows = first.stop if self._axis is StreamAxis.ROWS else self.feed.n_obs
         assert n_rows is not None  # all rows are in memory if draws are split
         site = programs.interacting_site(self.step, self._program, first.values, n_rows, self.spec.layout.row_axes)
         if site is None:
             self._prefetched = first
-        elif self._feed.reader is not None:
-            self._feed.reader.rewind()
+        elif self.feed.reader is not None:
+            self.feed.reader.rewind()
         return site
 
     # ------------------------------------------------------------------------------------------ outputs
@@ -294,8 +283,8 @@ class StepRunner:
         """Skip a step that is stored, reading rows that come in order or are digested; return whether it has rows."""
         if self._prefetched is not None and self._prefetched.start == start:
             self._prefetched = None
-        elif self._feed.reader is not None or self.digests is not None:
-            return bool(self._feed.read(start, stop))
+        elif self.feed.reader is not None or self.feed.digests is not None:
+            return bool(self.feed.read(start, stop))
         return True
 
     def sites_without_rows(self, running: RunningStep) -> dict[str, np.ndarray]:
@@ -322,7 +311,7 @@ class StepRunner:
             stop = min(start + each, running.stop)
             if start < stop:
                 parts.append((start, stop, {n: self._trim(n, found[i], stop - start) for n, found in shards.items()}))
-        self._feed.release(running.start, running.stop)
+        self.feed.release(running.start, running.stop)
         return parts or [(running.start, running.stop, {})]
 
     def _check_possible(self, running: RunningStep) -> None:
@@ -330,7 +319,7 @@ class StepRunner:
         if IMPOSSIBLE not in running.outputs:
             return
         by_rows, found = self._axis is StreamAxis.ROWS, np.asarray(running.outputs[IMPOSSIBLE]) != 0
-        start, stop = (running.start, running.stop) if by_rows else (0, self._feed.n_obs or 0)
+        start, stop = (running.start, running.stop) if by_rows else (0, self.feed.n_obs or 0)
         if self.step.sums_rows:
             rows, count = f"rows {start:,} to {stop - 1:,} include", "rows"
             is_bad = bool(found.any())
@@ -355,4 +344,4 @@ class StepRunner:
         array = array[:length]
         if self.plan.block is None:
             return array
-        return array[:, 0] if axis is None else array[(slice(None),) * (1 + axis) + (slice(0, self._feed.n_obs),)]
+        return array[:, 0] if axis is None else array[(slice(None),) * (1 + axis) + (slice(0, self.feed.n_obs),)]

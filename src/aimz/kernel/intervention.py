@@ -4,7 +4,7 @@ __all__ = ["ResolvedIntervention", "read_intervention"]
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from typing import Any
 
 import jax
@@ -42,7 +42,7 @@ class ResolvedIntervention:
     drawn: list[DrawnArgument] = field(default_factory=list)
     """Arguments and columns whose values differ between draws."""
 
-    @property
+    @cached_property
     def set_sites(self) -> frozenset[str]:
         """Sites that take a value of the intervention."""
         return frozenset({*self.values, *self.taken})

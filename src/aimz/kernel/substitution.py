@@ -251,7 +251,8 @@ def _latent_source(
         if not other_rows and grown and not site.row_axes:
             return ValueSource.POSTERIOR_GROWN
         if not other_rows:
-            _check_shape(site, shape)
+            if free_axes:
+                _check_shape(site, shape)
             return ValueSource.POSTERIOR_ROWS if site.row_axes else ValueSource.POSTERIOR
         if site.maybe_rows:
             msg = (

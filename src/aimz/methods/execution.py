@@ -99,7 +99,7 @@ class _Execution:
         if options.resume is None or not options.resume.complete:
             self._fill(store, directory, where, variables, frames, auxiliary)
             await_others("completeness of the result")
-        elif self.runner.digests is not None and (request.source.reader is not None or options.resume.rows):
+        elif self.runner.feed.digests is not None and (request.source.reader is not None or options.resume.rows):
             record = None if directory is None else directory.restore
             self.executor.run(store, RunOptions(record=record, verify_only=True))
             if directory is not None:
@@ -231,7 +231,7 @@ class _Execution:
         options = RunOptions(
             record=None if directory is None else directory.record,
             resumed=None if resume is None else variables,
-            known=known_digests(None if resume is None else resume.journal, self.runner.digests),
+            known=known_digests(None if resume is None else resume.journal, self.runner.feed.digests),
             progress=progress_title(self.request),
         )
         length = self.executor.run(store, options)

@@ -77,9 +77,8 @@ class Labels:
         rows = set(site.row_axes) if site else set()
         if spec.fixed_size and name == spec.param_output and shape:
             rows = {0}
-        row_dim = self.row_dim(spec)
-        if site is not None and len(site.traced_shape) == len(shape):
-            taken = {row_dim, *(one.name for one in spec.sites)}
+        if self.groups and site is not None and len(site.traced_shape) == len(shape):
+            taken = {self.row_dim(spec), *(one.name for one in spec.sites)}
             for argument, group in self.groups.items():
                 for axis in group.axes.get(name, ()) if argument not in taken else ():
                     plates.setdefault(len(shape) + axis, argument)
@@ -88,7 +87,7 @@ class Labels:
             dim = plates.get(i)
             if i in rows:
                 # An axis that depends on the number of rows, but is not as long, cannot share their dimension.
-                dim = row_dim if size == n_obs else None
+                dim = self.row_dim(spec) if size == n_obs else None
             axes.append(f"{name}_dim_{i}" if dim is None or dim in axes else dim)
         return tuple(axes)
 

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -63,10 +64,12 @@ def open_chunks(path: StorePath, document: Mapping[str, Any]) -> Any:
 
 type WholeArray = tuple[Variable, np.ndarray, Mapping[str, Any]]
 """An array with all its values, and its attributes."""
+type StoredWhole = tuple[dict[str, Any], ChunkChecksums, int]
+"""Metadata of an array, checksums of its chunks, and their number."""
 
 
-def put_whole(location: Location, arrays: Mapping[str, WholeArray]) -> dict[str, tuple[dict[str, Any], ChunkChecksums]]:
-    """Write arrays by their paths, metadata last; return metadata and checksums of the chunks of each."""
+def put_whole(location: Location, arrays: Mapping[str, WholeArray]) -> dict[str, StoredWhole]:
+    """Write arrays by their paths, metadata last; return what was written by path."""
     files: dict[str, tuple[bytes]] = {}
     found = {}
     for path, (variable, values, attrs) in arrays.items():
@@ -74,37 +77,36 @@ def put_whole(location: Location, arrays: Mapping[str, WholeArray]) -> dict[str,
         if values.dtype.kind == "O" or values.nbytes > _SMALL_BYTES:
             found[path] = _put_large(location, path, variable, values, encoded)
             continue
-        small, checksums = _small_files(
+        small, checksums, n_chunks = _small_files(
             values.tobytes(), variable.shape, variable.chunks, variable.dtype, variable.dims, encoded
         )
         files |= {f"{path}/{file}": (content,) for file, content in small.items()}
-        found[path] = json.loads(small["zarr.json"]), checksums
+        found[path] = json.loads(small["zarr.json"]), checksums, n_chunks
     location.put_all(files)
     return found
 
 
-def _put_large(
-    location: Location, path: str, variable: Variable, values: np.ndarray, attrs: str
-) -> tuple[dict[str, Any], ChunkChecksums]:
+def _put_large(location: Location, path: str, variable: Variable, values: np.ndarray, attrs: str) -> StoredWhole:
     """Write an array through zarr, its metadata last."""
     document, root, checksums = array_document(variable, attrs), location.store_path(""), ChunkChecksums()
+    grid = grid_of(document)
     store = ChunkStore(
         root.store,
         root.path,
-        {path: grid_of(document)},
+        {path: grid},
         on_write=lambda _, number, checksum: checksums.set(number, checksum),
         on_read=lambda *_: None,
     )
     open_chunks(StorePath(store, root.path) / path, document)[...] = values
     location.put(f"{path}/zarr.json", encode_document(document))
-    return document, checksums
+    return document, checksums, prod(grid)
 
 
 @lru_cache(maxsize=64)
 def _small_files(
     content: bytes, shape: Any, chunks: Any, dtype: np.dtype, dims: Any, attrs: str
-) -> tuple[dict[str, bytes], ChunkChecksums]:
-    """Return the files that zarr writes for an array, its metadata last, and the checksums of its chunks."""
+) -> tuple[dict[str, bytes], ChunkChecksums, int]:
+    """Return the files that zarr writes for an array, its metadata last, and checksums and number of its chunks."""
     array = _create(shape, chunks, dtype, dims, attrs)
     array[...] = np.frombuffer(content, dtype).reshape(shape)
     files = _files(array)
@@ -112,7 +114,7 @@ def _small_files(
     grid = grid_of(json.loads(document))
     for file, chunk in files.items():
         checksums.set(chunk_number(tuple(map(int, file.split("/")[1:])), grid), tail_checksum(chunk))
-    return {**files, "zarr.json": document}, checksums
+    return {**files, "zarr.json": document}, checksums, prod(grid)
 
 
 @lru_cache(maxsize=64)

@@ -76,6 +76,8 @@ class ZarrStore(ResultStore):
         """Metadata of the groups and arrays, by path."""
         self._checksums: dict[str, ChunkChecksums] = {}
         """Checksums of the chunks of each array, by path."""
+        self._chunks: dict[str, int] = {}
+        """Number of chunks of each array, by path."""
         self._writer: ChunkWriter
         self._result: StoredResult | None = None
 
@@ -128,8 +130,8 @@ class ZarrStore(ResultStore):
             if values.dtype.kind in "OUT":
                 values = values.astype(object).astype(str).astype(object)
             whole[f"{name}/{label}"] = Variable(dims, values.shape, values.dtype, values.shape), values, attrs
-        for path, (document, checksums) in put_whole(self.location, {**whole, **arrays}).items():
-            self._nodes[path], self._checksums[path] = document, checksums
+        for path, written in put_whole(self.location, {**whole, **arrays}).items():
+            self._nodes[path], self._checksums[path], self._chunks[path] = written
 
     def write(self, name: str, array: np.ndarray, start: int) -> None:
         """Write a piece that covers whole chunks; each chunk is written atomically."""
@@ -181,12 +183,11 @@ class ZarrStore(ResultStore):
                 draft.unlink(missing_ok=True)
         nodes = {name: node for name, node in self._nodes.items() if name}
         journal = self._journal or Journal(self.location, {})
-        grids = {name: grid_of(node) for name, node in nodes.items() if node["node_type"] == "array"}
         result = StoredResult(
             self.location,
             self._root_attrs,
             nodes,
-            {name: prod(grid) for name, grid in grids.items()},
+            self._chunks,
             self._checksums,
             journal.fingerprint,
             journal.created_at,
@@ -229,7 +230,8 @@ class ZarrStore(ResultStore):
                     raise OSError(msg)
             if checksums.get(number) < 0:  # written by a part whose process did not return
                 checksums.set(number, tail_checksum(self.location.tail(file, TAIL)))
-        self._nodes[path], self._checksums[path] = document, checksums.first(prod(grid))
+        n_chunks = self._chunks[path] = prod(grid)
+        self._nodes[path], self._checksums[path] = document, checksums.first(n_chunks)
 
     def _check_counts(self, chunks: Mapping[str, int]) -> None:
         """Raise if chunks that were written are missing."""

@@ -37,9 +37,9 @@ class StreamRequest:
     """Waits for a handle; returns its parts in order, without padding."""
     once: Callable[[Any], Mapping[str, np.ndarray]]
     """Returns the arrays that are the same in every step, from the handle of the first one."""
-    wanted: Callable[[int, int], bool] = lambda _start, _stop: True
-    """Returns whether a step has to be computed; ``skip`` is called for any other."""
-    skip: Callable[[int, int], None] = lambda _start, _stop: None
+    wanted: Callable[[int, int], bool] | None = None
+    """Returns whether a step has to be computed; ``skip`` is called for any other. None for all steps."""
+    skip: Callable[[int, int], object] = lambda _start, _stop: None
     on_rows_read: Callable[[], None] = lambda: None
     """Called after ``begin`` and after ``skip``."""
     progress: str | None = None
@@ -80,7 +80,7 @@ def run(request: StreamRequest, store: "ResultStore | StorePart", start: int = 0
                 writer.put(piece)
 
         for first, last in plan.steps(start, stop):
-            if not request.wanted(first, last):
+            if request.wanted is not None and not request.wanted(first, last):
                 write_all()
                 request.skip(first, last)
                 request.on_rows_read()
