@@ -77,7 +77,7 @@ class _Inputs:
 
     def add(self, group: int, name: str, parts: list[Any], row_axis: int | None) -> None:
         """Add one input of a group, with its value in each scenario."""
-        same = all(_same(part, parts[0]) for part in parts)
+        same = all(_same(part, parts[0]) for part in parts[1:])
         if same:
             value = parts[0]
         elif row_axis is not None:

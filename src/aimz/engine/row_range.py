@@ -48,9 +48,9 @@ def compute_range(
         plan=runner.plan,
         axes=output.axes,
         begin=runner.begin,
-        fetch=lambda running: [(a, b, output.select(part)) for a, b, part in runner.fetch(running)],
-        # Sites without rows are the same in every range.
-        once=lambda running: output.select(runner.sites_without_rows(running)) if start == 0 else {},
+        fetch=runner.fetch,
+        once=runner.sites_without_rows,
+        select=output.select,
         wanted=is_missing,
         skip=runner.skip,
         on_rows_read=on_rows_read,

@@ -354,7 +354,7 @@ def check_same_sites(baseline: PreparedCall, intervention: PreparedCall) -> None
 def open_arguments(
     engine: KernelEngine, scenarios: Mapping[Any, dict[str, Any]], expected: int | None
 ) -> tuple[dict[Any, InputSource], dict[Any, KernelArguments]]:
-    """Return the source of the rows and the arguments of each scenario; rows of a shared source are read once.
+    """Return the source of the rows and the arguments of each scenario; equal arguments are read once.
 
     Raises
     ------
@@ -372,6 +372,12 @@ def open_arguments(
         )
         raise ValueError(msg)
     sources = {name: opened[id(one["X"])] for name, one in scenarios.items()}
-    calls = {name: sources[name].arguments(engine, one["kwargs"], scored=False) for name, one in scenarios.items()}
+    read: dict[Any, KernelArguments] = {}
+    calls = {}
+    for name, one in scenarios.items():
+        given = id(one["X"]), frozenset((argument, id(value)) for argument, value in one["kwargs"].items())
+        if given not in read:
+            read[given] = sources[name].arguments(engine, one["kwargs"], scored=False)
+        calls[name] = read[given]
     check_columns(calls.values())
     return sources, share_labels(calls)

@@ -10,7 +10,7 @@ __all__ = ["site_obstacle"]
 
 from collections.abc import Iterable
 
-from aimz.kernel.spec import KernelSpec, Role, Site
+from aimz.kernel.spec import KernelSpec, Role
 
 
 def site_obstacle(spec: KernelSpec, *, drawn: frozenset[str], returned: Iterable[str], scored: bool) -> str | None:
@@ -26,21 +26,16 @@ def site_obstacle(spec: KernelSpec, *, drawn: frozenset[str], returned: Iterable
     for site in spec.sites:
         if site.role in (Role.FACTOR, Role.MUTABLE) or (site.role is Role.DETERMINISTIC and site.name not in returned):
             continue
-        reason = _obstacle(site, drawn=site.name in drawn, returned=site.name in returned, scored=scored)
-        if reason is None and not site.row_axes and site.parents & with_rows and site.name in (drawn | returned):
-            reason = f"site `{site.name}`, which has no row axis, is computed from the rows"
-        if reason is not None:
-            return reason
-    return None
-
-
-def _obstacle(site: Site, *, drawn: bool, returned: bool, scored: bool) -> str | None:
-    if not site.row_axes:
-        inside = drawn and site.in_control_flow
-        return f"site `{site.name}`, which has no row axis, is drawn inside a `scan` or `cond`" if inside else None
-    if len(site.row_axes) > 1 or site.shape[site.row_axes[0]] != "n_obs":
-        return f"site `{site.name}` has shape {site.shape}"
-    event_dim = site.event_dim if scored and returned else site.core_event_dim if drawn else 0
-    if site.row_axes[0] >= len(site.shape) - event_dim:
-        return f"the rows of site `{site.name}` have one joint distribution"
+        is_drawn, is_returned = site.name in drawn, site.name in returned
+        if not site.row_axes:
+            if is_drawn and site.in_control_flow:
+                return f"site `{site.name}`, which has no row axis, is drawn inside a `scan` or `cond`"
+            if site.parents & with_rows and (is_drawn or is_returned):
+                return f"site `{site.name}`, which has no row axis, is computed from the rows"
+            continue
+        if len(site.row_axes) > 1 or site.shape[site.row_axes[0]] != "n_obs":
+            return f"site `{site.name}` has shape {site.shape}"
+        event_dim = site.event_dim if scored and is_returned else site.core_event_dim if is_drawn else 0
+        if site.row_axes[0] >= len(site.shape) - event_dim:
+            return f"the rows of site `{site.name}` have one joint distribution"
     return None

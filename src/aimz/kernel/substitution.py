@@ -245,9 +245,12 @@ def _latent_source(
             )
         else:
             other_rows = True
-        grown = _new_entries(site, shape) if site.drawable and not site.in_control_flow else {}
-        free_axes = [axis for name, axis in site.plates if name in grown]
-        _check_shape(site, shape, free_axes=[*free_axes, *site.row_axes] if other_rows else free_axes)
+        grown: dict[str, tuple[int, int]] = {}
+        free_axes: list[int] = []
+        if shape != site.traced_shape:
+            grown = _new_entries(site, shape) if site.drawable and not site.in_control_flow else {}
+            free_axes = [axis for name, axis in site.plates if name in grown]
+            _check_shape(site, shape, free_axes=[*free_axes, *site.row_axes] if other_rows else free_axes)
         if not other_rows and grown and not site.row_axes:
             return ValueSource.POSTERIOR_GROWN
         if not other_rows:

@@ -20,6 +20,7 @@ from aimz.engine import (
     read_groups_of,
     share_rows,
 )
+from aimz.kernel import KernelSpec
 from aimz.methods.evidence import Evidence, EvidenceMethods
 from aimz.methods.results import dims_without_rows
 from aimz.types import EffectKind
@@ -42,9 +43,8 @@ class ComparingMethods(EvidenceMethods):
         share_rows(requested, self._engine.parameters)
         return open_arguments(self._engine, requested, self._local_rows())
 
-    def _panel_of(self, call: KernelArguments) -> Panel:
+    def _panel_of(self, call: KernelArguments, spec: KernelSpec) -> Panel:
         """Return the axes of the output, with the labels that the user and the arguments give them."""
-        spec = self._engine.read_spec(call)
         labels = {dim: names for axes in call.axes.values() for dim, names in axes if names is not None}
         labels.update(self._results.dims_and_coords[1] or {})
         return Panel.of(spec, self._results.site_dims(spec), labels)
@@ -68,11 +68,12 @@ class ComparingMethods(EvidenceMethods):
         evidence: Evidence | None = None,
     ) -> "xr.DataTree":
         """Return the tree of a comparison of scenarios whose arguments have been opened."""
-        panel = self._panel_of(calls[baseline])
+        spec = self._engine.read_spec(calls[baseline])
+        panel = self._panel_of(calls[baseline], spec)
         groups = read_groups_of(by, weights, table, calls[baseline], sources[baseline], panel)
         fitted = {name: one["in_sample"] for name, one in requested.items()}
         check_same_rows([calls[baseline], *calls.values()], [fitted[baseline], *fitted.values()])
-        sites = self._engine.read_return_sites(self._engine.read_spec(calls[baseline]), return_sites)
+        sites = self._engine.read_return_sites(spec, return_sites)
         requested = {name: {**one, "return_sites": sites} for name, one in requested.items()}
         if evidence is None:
             calls, prepared = self._prepare_scenarios(requested, sources, calls, kind=kind)

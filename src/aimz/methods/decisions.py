@@ -126,7 +126,7 @@ class DecisionMethod(SupportMethod):
         known = {*(site.name for site in spec.sites), *columns, *call.arrays, *call.static}
         extra = tuple(name for name in chosen.names if name not in known)
         model = self._valued(value, spec, columns, known, extra, chosen)
-        groups = read_groups_of(by, None, table, call, source, self._panel_of(call))
+        groups = read_groups_of(by, None, table, call, source, self._panel_of(call, self._engine.read_spec(call)))
         held = None if holdout is None else read_where(holdout, None, table, call).astype(bool)
         if isinstance(weights, str):
             weights = read_where(np.ones(call.n_obs, bool), weights, table, call)

@@ -143,7 +143,7 @@ class SlopeMethods(EffectMethod):
         spec = self._engine.read_spec(call)
         derivative = derivative_of(kind, read_levers(levers, spec, call, self.param_input))
         weights = read_where(where, weights, table, call)
-        groups = read_groups_of(by, weights, table, call, source, self._panel_of(call))
+        groups = read_groups_of(by, weights, table, call, source, self._panel_of(call, spec))
         sites = self._engine.read_return_sites(spec, self.param_output if return_sites is None else return_sites)
         one |= {"return_sites": sites, "intervention": with_levers(intervention, derivative.levers)}
         one |= {} if in_sample is None else {"in_sample": in_sample}
@@ -173,7 +173,7 @@ class SlopeMethods(EffectMethod):
         for lever in derivative.levers:
             check_lever_values(lever, prepared, derivative, groups)
         axes = self._results.axes_of(prepared)
-        panel_axes = self._panel_of(call).site_axes(prepared.spec, axes, groups.panel)
+        panel_axes = self._panel_of(call, self._engine.read_spec(call)).site_axes(prepared.spec, axes, groups.panel)
         aimz.output.check_by(groups.labels, dims_without_rows(prepared, axes, panel_axes))
         request = self._request("slopes", source, calls, scenarios, None, groups)
         request = replace(request, baseline=OBSERVED, panel_axes=panel_axes, derivative=derivative)

@@ -146,7 +146,7 @@ class SupportMethod(SlopeMethods):
         observed, source, call = self._open_rows(X, self._merged(kwargs, args), "support")
         table = open_chunked_table(observed["X"], self._engine.parameters) or observed["X"]
         weights = read_where(where, weights, table, call)
-        groups = read_groups_of(by, weights, table, call, source, self._panel_of(call))
+        groups = read_groups_of(by, weights, table, call, source, self._panel_of(call, self._engine.read_spec(call)))
         if in_sample is not None:
             observed["in_sample"] = in_sample
         known: FitSupport | None = posterior.support

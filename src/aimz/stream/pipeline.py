@@ -17,7 +17,7 @@ from aimz.stream.writers import Writer
 if TYPE_CHECKING:
     from aimz.store import ResultStore, StorePart
 
-type Part = tuple[int, int, Mapping[str, np.ndarray]]
+type Part = tuple[int, int, dict[str, np.ndarray]]
 """Start and stop of a range of rows or draws, and its arrays."""
 
 _IN_FLIGHT = 1
@@ -35,8 +35,10 @@ class StreamRequest:
     """Starts computing the step from ``start`` to ``stop``; returns a handle, or None if there are no more rows."""
     fetch: Callable[[Any], Iterable[Part]]
     """Waits for a handle; returns its parts in order, without padding."""
-    once: Callable[[Any], Mapping[str, np.ndarray]]
+    once: Callable[[Any], dict[str, np.ndarray]]
     """Returns the arrays that are the same in every step, from the handle of the first one."""
+    select: Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
+    """Returns the arrays to write, from the arrays of ``fetch`` or ``once``."""
     wanted: Callable[[int, int], bool] | None = None
     """Returns whether a step has to be computed; ``skip`` is called for any other. None for all steps."""
     skip: Callable[[int, int], object] = lambda _start, _stop: None
@@ -49,14 +51,15 @@ class StreamRequest:
 def run(request: StreamRequest, store: "ResultStore | StorePart", start: int = 0, stop: int | None = None) -> int:
     """Compute all steps and write their arrays; return the row or draw that was reached.
 
-    With ``start`` and ``stop``, which must be ends of chunks, only these rows are computed.  Exceptions are raised
-    unchanged once the writer threads have ended.  The caller completes the store.
+    With ``start`` and ``stop``, which must be ends of chunks, only these rows are computed.  Arrays that are the same
+    in every step are written with the first rows.  Exceptions are raised unchanged once the writer threads have ended.
+    The caller completes the store.
     """
     plan = request.plan
     per_chain = plan.n_draws // plan.n_chains if plan.axis == "draw" else None
     chunker = Chunker(plan.chunk, request.axes, per_chain)
     running: deque[Any] = deque()
-    reached, begun = start, False
+    reached, begun = start, start > 0
     unit = "rows" if plan.axis == "obs" else "draws"
     hidden = request.progress is None
     bar = ProgressBar(total=plan.length, unit=f" {unit}", desc=request.progress, disable=hidden)
@@ -64,7 +67,8 @@ def run(request: StreamRequest, store: "ResultStore | StorePart", start: int = 0
 
         def write_oldest() -> None:
             nonlocal reached
-            for first, last, arrays in request.fetch(running.popleft()):
+            for first, last, found in request.fetch(running.popleft()):
+                arrays = request.select(found)
                 if store.whole_chunks:
                     for piece in chunker.add(first, last, arrays):
                         writer.put(piece)
@@ -91,9 +95,9 @@ def run(request: StreamRequest, store: "ResultStore | StorePart", start: int = 0
             request.on_rows_read()
             if handle is None:
                 break
-            constants = {} if begun else {name: [array] for name, array in request.once(handle).items()}
+            constants = {} if begun else request.select(request.once(handle))
             if constants:
-                writer.put(Piece(0, 0, constants, request.axes))
+                writer.put(Piece(0, 0, {name: [array] for name, array in constants.items()}, request.axes))
             begun = True
             running.append(handle)
             if len(running) > _IN_FLIGHT:
