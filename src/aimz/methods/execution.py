@@ -1,6 +1,6 @@
 """Executes a planned call: opens the store, computes missing ranges, completes the result, and returns its tree."""
 
-__all__ = ["execute_request"]
+__all__ = ["Execution", "output_of"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import aimz
-from aimz.distributed import await_others, check_same_call, choose_executor, process_group, share_location
+from aimz.distributed import await_others, check_same_call, process_group, share_location
 from aimz.engine import (
     CallLocation,
     Executor,
-    KernelEngine,
     OutputSpec,
     PredictionRequest,
     PreparedCall,
@@ -41,25 +40,8 @@ _SPILLED_BYTES = 2**25
 """Bytes of draws that are reduced to statistics together."""
 
 
-def execute_request(
-    engine: KernelEngine,
-    results: ResultBuilder,
-    request: PredictionRequest,
-    runner: StepRunner,
-    auxiliary: "Mapping[str, xr.Dataset]",
-    home: "TemporaryDirectory | None",
-) -> "xr.DataTree":
-    """Compute and store a planned call.
-
-    ``auxiliary`` are the groups next to the streamed one; ``home`` is the temporary directory, for a call without
-    ``output_dir``.
-    """
-    executor = choose_executor(engine, request, runner, _output_spec(request, runner))
-    return _Execution(results, request, runner, executor).run(auxiliary, home)
-
-
 @dataclass(frozen=True)
-class _Execution:
+class Execution:
     """A planned call and its executor."""
 
     results: ResultBuilder
@@ -77,7 +59,11 @@ class _Execution:
         return replace(prepared, attrs={**prepared.attrs, **about})
 
     def run(self, auxiliary: "Mapping[str, xr.Dataset]", home: "TemporaryDirectory | None") -> "xr.DataTree":
-        """Compute the missing ranges, complete the result and return its tree."""
+        """Compute the missing ranges, complete the result and return its tree.
+
+        ``auxiliary`` are the groups next to the streamed one; ``home`` is the temporary directory, for a call without
+        ``output_dir``.
+        """
         request, options, plan = self.request, self.request.options, self.runner.plan
         began = {}
         if not process_group.is_single_process:
@@ -204,7 +190,16 @@ class _Execution:
             if self.request.options.statistics is not None and self.runner.plan.axis == "draw":
                 length = self._fill_from_draws(store, self.request.options.statistics)
             else:
-                length = self._compute(store, directory, variables)
+                resume = self.request.options.resume
+                options = RunOptions(
+                    record=None if directory is None else directory.record,
+                    resumed=None if resume is None else variables,
+                    known=known_digests(None if resume is None else resume.journal, self.runner.feed.digests),
+                    progress=progress_title(self.request),
+                )
+                length = self.executor.run(store, options)
+                if directory is not None:
+                    directory.check_end(length)
             self._record_support(store, frames)
             if store is not None:
                 store.finish(length)
@@ -219,25 +214,6 @@ class _Execution:
             if better is error:
                 raise
             raise better from error
-
-    def _compute(
-        self,
-        store: "ResultStore | None",
-        directory: ResultDirectory | None,
-        variables: "Mapping[str, Variable]",
-    ) -> int:
-        """Compute the ranges that a store lacks; return the number of rows, or of draws if draws are split."""
-        resume = self.request.options.resume
-        options = RunOptions(
-            record=None if directory is None else directory.record,
-            resumed=None if resume is None else variables,
-            known=known_digests(None if resume is None else resume.journal, self.runner.feed.digests),
-            progress=progress_title(self.request),
-        )
-        length = self.executor.run(store, options)
-        if directory is not None:
-            directory.check_end(length)
-        return length
 
     def _record_support(self, store: "ResultStore | None", frames: "Mapping[str, GroupTemplate]") -> None:
         """Record the verdict on rows that were checked while they were computed."""
@@ -281,7 +257,7 @@ def progress_title(request: PredictionRequest) -> str | None:
     return request.method if request.options.progress and process_group.is_coordinator else None
 
 
-def _output_spec(request: PredictionRequest, runner: StepRunner) -> OutputSpec:
+def output_of(request: PredictionRequest, runner: StepRunner) -> OutputSpec:
     """Return how step outputs are named, joined and reduced."""
     names, row_axes, by_draws = request.names, request.last.plan.row_axes, runner.plan.axis == "draw"
     axes = {name: 0 if by_draws else 1 + row_axes.get(site, 0) for site, name in names.items()}

@@ -10,7 +10,7 @@ import jax
 
 import aimz
 from aimz.data import KernelArguments, check_count, check_flag, key_to_text
-from aimz.distributed import check_executable
+from aimz.distributed import check_executable, choose_executor
 from aimz.engine import (
     InputSource,
     PredictionRequest,
@@ -37,7 +37,7 @@ from aimz.errors import SupportWarning, warn
 from aimz.kernel import Scored
 from aimz.methods.averages import sum_over_rows
 from aimz.methods.base import ModelBase
-from aimz.methods.execution import execute_request
+from aimz.methods.execution import Execution, output_of
 from aimz.methods.results import ScenarioSums
 from aimz.statistics import Groups
 from aimz.types import Intervention
@@ -313,7 +313,8 @@ class RequestMethods(ModelBase):
         if len(request.scenarios) == 1:
             auxiliary |= self._results.observed(request.first, self._observed_output(request))
         home = self._temporary_directory() if options.store == "persistent" and options.output_dir is None else None
-        tree = execute_request(self._engine, self._results, planned, runner, auxiliary, home)
+        executor = choose_executor(self._engine, planned, runner, output_of(planned, runner))
+        tree = Execution(self._results, planned, runner, executor).run(auxiliary, home)
         self._warn_about_support(record_support(planned, runner.support))
         return tree
 

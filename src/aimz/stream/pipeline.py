@@ -65,27 +65,25 @@ def run(request: StreamRequest, store: "ResultStore | StorePart", start: int = 0
     bar = ProgressBar(total=plan.length, unit=f" {unit}", desc=request.progress, disable=hidden)
     with bar, Writer(store) as writer:
 
-        def write_oldest() -> None:
+        def write_all_but(kept: int) -> None:
+            """Write the oldest steps until ``kept`` are running; if none is, also the last pieces."""
             nonlocal reached
-            for first, last, found in request.fetch(running.popleft()):
-                arrays = request.select(found)
-                if store.whole_chunks:
-                    for piece in chunker.add(first, last, arrays):
-                        writer.put(piece)
-                else:
-                    writer.put(Piece(first, last, {name: [array] for name, array in arrays.items()}, request.axes))
-                bar.update(last - first)
-                reached = last
-
-        def write_all() -> None:
-            while running:
-                write_oldest()
-            for piece in chunker.end():
+            while len(running) > kept:
+                for first, last, found in request.fetch(running.popleft()):
+                    arrays = request.select(found)
+                    if store.whole_chunks:
+                        for piece in chunker.add(first, last, arrays):
+                            writer.put(piece)
+                    else:
+                        writer.put(Piece(first, last, {name: [array] for name, array in arrays.items()}, request.axes))
+                    bar.update(last - first)
+                    reached = last
+            for piece in () if kept else chunker.end():
                 writer.put(piece)
 
         for first, last in plan.steps(start, stop):
             if request.wanted is not None and not request.wanted(first, last):
-                write_all()
+                write_all_but(0)
                 request.skip(first, last)
                 request.on_rows_read()
                 bar.update(last - first)
@@ -100,7 +98,6 @@ def run(request: StreamRequest, store: "ResultStore | StorePart", start: int = 0
                 writer.put(Piece(0, 0, {name: [array] for name, array in constants.items()}, request.axes))
             begun = True
             running.append(handle)
-            if len(running) > _IN_FLIGHT:
-                write_oldest()
-        write_all()
+            write_all_but(_IN_FLIGHT)
+        write_all_but(0)
     return reached
