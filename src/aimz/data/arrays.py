@@ -38,12 +38,12 @@ def check_array(value: Any, name: str) -> np.ndarray | jax.Array:
     """
     if isinstance(value, jax.Array):
         array: Any = value
-    elif isinstance(value, np.ndarray):
-        array = fill_masked(value, name)
+    elif isinstance(value, np.ndarray | np.generic | Number):
+        array = fill_masked(np.asanyarray(value), name)
     elif (series := open_series(value)) is not None:
         array = column_values(series, name)
     else:
-        if not (is_array(value) or hasattr(value, "__array__") or isinstance(value, Sequence | Number | np.generic)):
+        if not (is_array(value) or hasattr(value, "__array__") or isinstance(value, Sequence)):
             msg = (
                 f"`{name}` must be an array; got {_kind_of(value)}. Pass iterables of batches, such as an "
                 "`ArrayLoader`, to the streaming methods (`predict`, `log_likelihood`); the others take arrays."

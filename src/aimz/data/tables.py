@@ -12,7 +12,8 @@ __all__ = [
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -160,7 +161,7 @@ def open_table(value: Any, name: str) -> Table | None:
     """
     if isinstance(value, Table):
         return value
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | Number):
         return None
     kind = f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}"
     if kind == "zarr.Group":
@@ -349,10 +350,6 @@ class KernelParameters:
     def _column(self, table: Table, name: str) -> Any:
         """Return a column as an array, or unconverted if it has categories."""
         return table.labels(name) if name in self.further and name in table.categorical((name,)) else table.column(name)
-
-    def knowing(self, categories: Mapping[str, Categories]) -> "KernelParameters":
-        """Return parameters with the categories of a call, which cannot be extended."""
-        return replace(self, categories={**self.categories, **categories}, grows=False)
 
     def is_counted(self, name: str) -> bool:
         """Return whether the kernel has a parameter for the number of categories of an argument."""

@@ -2,7 +2,7 @@
 
 __all__ = ["joint_pass_of"]
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from math import prod
 from typing import Any
 
@@ -21,15 +21,8 @@ from aimz.statistics import Groups, local_codes
 def _structure(prepared: PreparedCall, frozen: dict[int, Hashable]) -> Hashable:
     """Return a key that is equal for two scenarios that differ only in values of arrays."""
     plan = prepared.plan
-
-    def shapes(arrays: Mapping[str, Any]) -> Hashable:
-        return tuple(
-            sorted(
-                (name, tuple((np.shape(leaf), str(_dtype(leaf))) for leaf in jax.tree.leaves(value)))
-                for name, value in arrays.items()
-            )
-        )
-
+    leaves = {name: jax.tree.leaves(value) for name, value in sorted(prepared.values.items())}
+    arrays = sorted(prepared.call.arrays.items())
     # An object that cannot be compared still equals itself.
     static = [(name, frozen.setdefault(id(value), freeze(value))) for name, value in sorted(plan.static.items())]
     return (
@@ -44,8 +37,8 @@ def _structure(prepared: PreparedCall, frozen: dict[int, Hashable]) -> Hashable:
         tuple(sorted(plan.row_axes.items())),
         # Draws of the posterior are one object in all scenarios; values of an intervention by draw are not.
         tuple(sorted((name, id(value)) for name, value in prepared.draws.items())),
-        shapes(prepared.values),
-        shapes(prepared.call.arrays),
+        tuple((name, *((np.shape(leaf), str(_dtype(leaf))) for leaf in own)) for name, own in leaves.items()),
+        tuple((name, array.shape, str(array.dtype)) for name, array in arrays),
     )
 
 

@@ -29,7 +29,6 @@ from aimz.engine.index_checks import check_call_indices, check_indices
 from aimz.engine.known_steps import KnownSteps, read_known_steps
 from aimz.engine.options import METHOD_PARAMETERS, RESERVED_PARAMETERS
 from aimz.engine.output_checks import as_integers, check_observed, check_values
-from aimz.engine.pass_inputs import row_axes_of, split_outcomes, values_by_draw
 from aimz.engine.prepared_call import PredictionSettings, PreparedCall
 from aimz.engine.site_checks import check_factors, read_names
 from aimz.engine.value_reader import ValueReader
@@ -220,8 +219,9 @@ class KernelEngine:
         ValueError
             If an index is outside of its table, or a value of the output is outside of its support.
         """
-        axes = {site.name: site.row_axes[0] for site in spec.sites if site.row_axes}
-        plan = PassSpec(n_obs=call.n_obs, n_draws=1, static=call.static, row_plates=spec.row_plates, row_axes=axes)
+        plan = PassSpec(
+            n_obs=call.n_obs, n_draws=1, static=call.static, row_plates=spec.row_plates, row_axes=spec.row_axes
+        )
         check_indices(self.programs, plan, call, first_row=first_row, read_lazy=True)
         self.check_output(call, spec, first_row)
 
@@ -292,7 +292,9 @@ class KernelEngine:
         """Check a call and decide where the value of each site comes from."""
         spec = self.read_spec(call)
         return_sites = self.read_return_sites(spec, settings.return_sites)
-        reader = ValueReader(self.kernel, self.signature, self.parameters.knowing(call.categories))
+        categories = {**self.parameters.categories, **call.categories}
+        parameters = replace(self.parameters, categories=categories, grows=False)  # a call cannot extend them
+        reader = ValueReader(self.kernel, self.signature, parameters)
         acts = reader.intervention(settings, spec, call)
         call = replace(call, arrays={**call.arrays, **acts.arrays}, static={**call.static, **acts.static})
         spec = self.read_spec(call) if acts.static else spec  # a plain number may change the sites
@@ -303,7 +305,10 @@ class KernelEngine:
         substitution = self._sources(spec, settings, acts, known_steps, frozenset(conditioned))
         check_control_flow(spec, substitution)
         check_conditioned(spec, substitution, {**conditioned, **first})
-        expected, drawn = split_outcomes(substitution.outcomes(spec, return_sites), settings, acts.transforms)
+        outcomes = substitution.outcomes(spec, return_sites)
+        known = {name for name, site in outcomes.items() if site.has_mean and settings.kind == "expected"}
+        expected = frozenset(known.difference(settings.shared.transformed, acts.transforms))
+        drawn = [name for name in outcomes if name not in expected]
         by_source = substitution.by_source
         grown = {} if posterior is None else substitution.new_entries(spec, posterior.shapes)
         plan = PassSpec(
@@ -318,7 +323,7 @@ class KernelEngine:
             marks_unseen=settings.scored is Scored.ALL,
             expected=expected,
             summed={name: spec[name].n_values or 0 for name in by_source[ValueSource.SUMMED]},
-            row_axes={**row_axes_of(spec, acts), **known_steps.row_axes},
+            row_axes={**spec.row_axes, **acts.row_axes, **known_steps.row_axes},
             drawn=tuple(acts.drawn),
             grown=frozenset(grown),
             discrete_sources=substitution.discrete_sources(spec, return_sites),
@@ -333,7 +338,7 @@ class KernelEngine:
             call=call,
             substitution=substitution,
             plan=plan,
-            draws={**values_by_draw(posterior, substitution, acts), **known_steps.draws},
+            draws={**{n: draws[n] for n in substitution.from_posterior}, **acts.draws, **known_steps.draws},
             values={**{n: value for n, value in values.items() if n not in acts.draws}, **known_steps.values},
             attrs=call_attrs(substitution, settings, grown, drawn),
             columns=self.read_columns(call),

@@ -59,8 +59,10 @@ def plan_request(engine: KernelEngine, request: PredictionRequest) -> tuple[Pred
     by_draws = request.options.shard_axis == "draw"
     if by_draws:
         request = request.with_all_rows(engine)
+    histories = [one.plan.history for one in request.scenarios.values()]
     try:
-        if not _continues_rows(request):
+        # Rows that are steps of time and continue known ones are computed together.
+        if all(history is None or history.axis != 0 for history in histories):
             return request, _plan_by_rows(engine, request)
     except RowsInteractError as reason:
         if request.first.settings.with_output:
@@ -88,12 +90,6 @@ def _is_one_block(request: PredictionRequest) -> bool:
     """Return whether all rows would be computed together in any case."""
     n_obs = request.n_obs
     return n_obs is not None and all(n_obs <= block_length(one, n_obs) for one in request.scenarios.values())
-
-
-def _continues_rows(request: PredictionRequest) -> bool:
-    """Return whether rows are steps of time that continue known ones, so that all rows are computed together."""
-    histories = [one.plan.history for one in request.scenarios.values()]
-    return any(history is not None and history.axis == 0 for history in histories)
 
 
 def _plan_by_rows(engine: KernelEngine, request: PredictionRequest) -> StepRunner:
@@ -140,7 +136,8 @@ def _step_spec(request: PredictionRequest, block: int | None) -> StepSpec:
     passes = prepared.plan if block is None else prepared.plan.for_rows(block)
     kind = "predictive" if request.scored is None else "log_density"
     output, layout = prepared.spec.param_output, InputLayout.of(prepared)
-    is_used = request.scored is not None or prepared.settings.with_output or prepared.scores_data
+    scores_data = any(world.scored is not None for world in prepared.plan.worlds)
+    is_used = request.scored is not None or prepared.settings.with_output or scores_data
     check = OutputCheck.while_read(prepared) if is_used else None
     support = None if request.scored is not None else SupportCheck.of(request, passes, layout)
     return StepSpec(kind, passes, layout, request.key, output=output, output_check=check, support_check=support)

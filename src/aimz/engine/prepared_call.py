@@ -133,11 +133,6 @@ class PreparedCall:
         return bool(set(drawn) - {output, f"{output}_observed"})
 
     @property
-    def scores_data(self) -> bool:
-        """Whether the pass of a prediction also returns log densities of data."""
-        return any(world.scored is not None for world in self.plan.worlds)
-
-    @property
     def n_chains(self) -> int:
         """Number of chains of the draws."""
         return 1 if self.settings.posterior is None else self.settings.posterior.num_chains

@@ -47,6 +47,12 @@ class ResolvedIntervention:
         """Sites that take a value of the intervention."""
         return frozenset({*self.values, *self.taken})
 
+    @property
+    def row_axes(self) -> dict[str, int]:
+        """Row axis of one draw of each value by draw of an argument, if it has one."""
+        by_row = (one.key for one in self.drawn if one.argument in self.arrays)
+        return {key: 0 for key in by_row if self.draws[key].shape[1] > 1}
+
     def keep_draws(self, argument: str, given: DrawValues, fitted: Any, column: tuple[int, str] | None = None) -> None:
         """Record values of an argument, or of a column given by its position and name, that differ between draws."""
         key = f"argument {argument}" if column is None else f"argument {argument}[{column[1]}]"

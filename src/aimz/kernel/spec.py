@@ -194,6 +194,11 @@ class KernelSpec:
         return tuple(site.name for site in self.sites if site.role is Role.LATENT and site.row_axes)
 
     @cached_property
+    def row_axes(self) -> Mapping[str, int]:
+        """First row axis of each site that has one."""
+        return {site.name: site.row_axes[0] for site in self.sites if site.row_axes}
+
+    @cached_property
     def row_factors(self) -> tuple[str, ...]:
         """Names of the factors with a value for each row that depends on data: terms of the rows' log density."""
         return tuple(site.name for site in self._data_factors if site.row_axes)

@@ -69,7 +69,9 @@ class Execution:
         if not process_group.is_single_process:
             began["created_at"] = check_same_call(self._identity(), request)
         frames = self._frames(self.prepared, **began)
-        variables = self._variables(_dims_of(frames), options.statistics)
+        prefixes = {group: EFFECT if group == EFFECT[:-1] else "" for group in frames}
+        dims = {prefixes[group] + name: axes for group, frame in frames.items() for name, axes in frame.dims.items()}
+        variables = self._variables(dims, options.statistics)
         directory: ResultDirectory | None = None
         where: CallLocation | None = None
         store: ResultStore | None = None
@@ -103,8 +105,7 @@ class Execution:
         attrs = {} if where is None else where.attrs
         groups = {name: dataset.assign_attrs(attrs) if attrs else dataset for name, dataset in auxiliary.items()}
         for group, frame in frames.items():
-            prefix = "" if group == request.group else EFFECT
-            groups[group] = frame.filled({name: arrays[prefix + name] for name in frame.dims}, **attrs)
+            groups[group] = frame.filled({name: arrays[prefixes[group] + name] for name in frame.dims}, **attrs)
         return aimz.output.make_tree(groups, **({} if where is None else where.root_attrs))
 
     def _frames(self, prepared: PreparedCall, **attrs: Any) -> "dict[str, GroupTemplate]":
@@ -244,12 +245,6 @@ class Execution:
                 if store is not None:
                     store.write(name, np.concatenate(parts, axis=1).reshape(-1, *draws.shape[2:]), 0)
         return length
-
-
-def _dims_of(frames: "Mapping[str, GroupTemplate]") -> dict[str, tuple[str, ...]]:
-    """Return the names of the axes of each array of a result."""
-    prefixes = {name: EFFECT if name == EFFECT[:-1] else "" for name in frames}
-    return {prefixes[group] + name: dims for group, frame in frames.items() for name, dims in frame.dims.items()}
 
 
 def progress_title(request: PredictionRequest) -> str | None:

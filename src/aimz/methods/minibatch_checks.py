@@ -74,9 +74,8 @@ def _row_coupling(engine: KernelEngine, fit: SVIFit, call: KernelArguments, spec
         return obstacle
     latent = {name: jax.ShapeDtypeStruct(spec[name].traced_shape, spec[name].dtype) for name in spec.names(Role.LATENT)}
     params = engine.reader.param_shapes(_shapes(call, call.n_obs), call.static, spec)
-    axes = {site.name: site.row_axes[0] for site in spec.sites if site.row_axes}
     if not spec.names(Role.MUTABLE):
-        obstacle = _program_coupling(engine.programs, call, spec, _Function(scored, latent, params, axes))
+        obstacle = _program_coupling(engine.programs, call, spec, _Function(scored, latent, params, spec.row_axes))
     guide = fit.inference.guide
     if obstacle is not None or isinstance(guide, AutoGuide):
         return obstacle

@@ -40,8 +40,7 @@ def _program_obstacle(
     traced: TracedModel, spec: KernelSpec, kind: str, sites: tuple[str, ...], latents: set[str]
 ) -> str | None:
     """Return how rows interact in the program of a pass, from a comparison at two numbers of rows, or None."""
-    axes = {site.name: site.row_axes[0] for site in spec.sites if site.row_axes}
-    size, larger = traced.n_obs, 2 * traced.n_obs
+    size, larger, axes = traced.n_obs, 2 * traced.n_obs, spec.row_axes
     plan = PassSpec(n_obs=size, n_draws=1, static={}, return_sites=sites, row_plates=spec.row_plates, row_axes=axes)
     programs = CompiledPrograms(traced.kernel)
     draws: dict[str, Any] = {

@@ -4,6 +4,7 @@ __all__ = ["Groups", "local_codes", "read_groups", "read_weights", "with_axes"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -31,12 +32,12 @@ class Groups:
     panel: tuple[str, ...] = ()
     """Dimensions of the output that are averaged over together with the rows."""
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Number of labels along each dimension."""
         return tuple(len(labels) for labels in self.labels.values())
 
-    @property
+    @cached_property
     def n_cells(self) -> int:
         """Number of cells; 1 without labels."""
         return prod(self.shape)
@@ -47,7 +48,7 @@ class Groups:
         per_row = self.codes if self.codes is not None else self.weights
         return None if per_row is None else len(per_row)
 
-    @property
+    @cached_property
     def row_shape(self) -> tuple[int, ...]:
         """Lengths of the dimensions of the panel."""
         per_row = self.codes if self.codes is not None else self.weights
@@ -65,7 +66,7 @@ class Groups:
         """Whether the user has given weights."""
         return self.weights is not None and not self.equal
 
-    @property
+    @cached_property
     def n_omitted(self) -> int:
         """Number of rows that are left out."""
         return 0 if self.omitted is None else int(self.omitted.sum())
