@@ -5,6 +5,7 @@ __all__ = ["BatchField", "RowReader", "RowSlice", "StackedArrays", "check_acts_b
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any, override
 
@@ -48,7 +49,7 @@ class RowReader(ABC):
     rounding: RoundedValues | None = None
     """Values that may become equal when rows are cast; None if rows are in the type of the device."""
 
-    @property
+    @cached_property
     def ndim(self) -> int:
         """Number of axes."""
         return len(self.shape)

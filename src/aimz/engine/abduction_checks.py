@@ -105,6 +105,6 @@ def have_same_shape(counterfactual: PreparedCall, name: str) -> bool:
     """Return whether the parameters of a site other than location and scale are the same in both worlds."""
     spec, substitution = counterfactual.spec, counterfactual.substitution
     changed = counterfactual.intervened_arguments | counterfactual.plan.transforms.keys()
-    changed |= {*substitution.by_source[ValueSource.INTERVENED], *counterfactual.taken}
+    changed |= {*substitution.by_source[ValueSource.INTERVENED], *counterfactual.acts.taken}
     is_static = bool(counterfactual.intervened_arguments & counterfactual.plan.static.keys())
     return not is_static and spec[name].shape_parents.isdisjoint(changed | spec.descendants(changed))

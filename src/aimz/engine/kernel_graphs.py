@@ -2,7 +2,7 @@
 
 __all__ = ["kernel_graph_of", "with_identification"]
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -70,18 +70,14 @@ def with_identification(
     prepared: Mapping[Any, PreparedCall],
 ) -> dict[Any, PreparedCall]:
     """Return calls whose attributes have the verdict whether an effect between them is identified by the graph."""
-    changed = _changed(prepared.values())
+    acts = [one.settings.intervention or {} for one in prepared.values()]
+    changed = list(dict.fromkeys(str(name) for one in acts for name in one))
     if graph is None or not changed:
         return dict(prepared)
-    if any(one.taken for one in prepared.values()):
+    if any(one.acts.taken for one in prepared.values()):
         verdict = "not checked: values are taken from another scenario"
     else:
         verdict = verdict_on(
             kernel_graph_of(engine, next(iter(calls.values()))), graph, changed, engine.signature.param_output
         )
     return {name: replace(one, attrs={**one.attrs, "identified": verdict}) for name, one in prepared.items()}
-
-
-def _changed(prepared: Iterable[PreparedCall]) -> list[str]:
-    """Return the names of the sites, arguments and columns that interventions set."""
-    return list(dict.fromkeys(str(name) for one in prepared for name in one.settings.intervention or ()))

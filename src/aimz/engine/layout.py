@@ -153,22 +153,3 @@ class RowFeed:
         """Release the memory pages of rows that were read from a file."""
         for array in self.arrays.values():
             array.release(start, stop)
-
-    def check_length(self, layout: InputLayout, length: int, *, ended: bool) -> None:
-        """Raise if a reader has more rows, or at its end fewer, than an array or site with one value per row.
-
-        Raises
-        ------
-        ValueError
-            If the numbers differ.
-        """
-        if self.reader is None:
-            return
-        for name, rows in layout.row_inputs():
-            n_rows = rows.n_rows
-            if n_rows is not None and (length > n_rows or (ended and length < n_rows)):
-                msg = (
-                    f"The iterable has {length} rows{'' if ended else ' or more'}, and `{name}` has {n_rows}. Pass as "
-                    "many; for other than the fitted observations, `in_sample=False`."
-                )
-                raise ValueError(msg)

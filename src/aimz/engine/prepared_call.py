@@ -4,6 +4,7 @@ __all__ = ["PredictionSettings", "PreparedCall", "SharedResampling"]
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 from aimz.data import KernelArguments, Posterior
 from aimz.engine.known_steps import FittedSteps
 from aimz.forward import PassSpec
-from aimz.kernel import AsIn, InputColumns, KernelSpec, ResolvedIntervention, Scored, Substitution, ValueSource
+from aimz.kernel import InputColumns, KernelSpec, ResolvedIntervention, Scored, Substitution, ValueSource
 from aimz.types import Intervention
 
 
@@ -108,15 +109,10 @@ class PreparedCall:
     step_labels: Mapping[str, Any] = field(default_factory=dict)
     """Labels of the later steps of series, by dimension."""
 
-    @property
+    @cached_property
     def intervened_arguments(self) -> frozenset[str]:
         """Names of the arguments that the intervention changes."""
         return frozenset({*self.acts.arrays, *self.acts.static})
-
-    @property
-    def taken(self) -> Mapping[str, AsIn]:
-        """Sites that take the value that they have in another scenario."""
-        return self.acts.taken
 
     @property
     def needs_key(self) -> bool:
@@ -132,7 +128,7 @@ class PreparedCall:
         output = self.spec.param_output
         return bool(set(drawn) - {output, f"{output}_observed"})
 
-    @property
+    @cached_property
     def n_chains(self) -> int:
         """Number of chains of the draws."""
         return 1 if self.settings.posterior is None else self.settings.posterior.num_chains

@@ -251,8 +251,23 @@ class StepRunner:
         return StepInputs(start, stop, (key, numbers, draws, values, arrays, self._blocks(start, stop, rows)))
 
     def check_length(self, length: int, *, ended: bool = True) -> None:
-        """Raise if an iterable has more rows, or at its end fewer, than inputs with one value per row."""
-        self.feed.check_length(self.spec.layout, length, ended=ended)
+        """Raise if an iterable has more rows, or at its end fewer, than inputs with one value per row.
+
+        Raises
+        ------
+        ValueError
+            If the numbers differ.
+        """
+        if self.feed.reader is None:
+            return
+        for name, rows in self.spec.layout.row_inputs():
+            n_rows = rows.n_rows
+            if n_rows is not None and (length > n_rows or (ended and length < n_rows)):
+                msg = (
+                    f"The iterable has {length} rows{'' if ended else ' or more'}, and `{name}` has {n_rows}. Pass as "
+                    "many; for other than the fitted observations, `in_sample=False`."
+                )
+                raise ValueError(msg)
 
     def interacting_site(self, programs: CompiledPrograms) -> str | None:
         """Return a site whose rows depend on other rows, judged by the first step, or None.

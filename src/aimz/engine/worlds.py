@@ -114,8 +114,8 @@ def check_linked(calls: Iterable[PreparedCall]) -> None:
         If a call was not linked.
     """
     for prepared in calls:
-        if prepared.taken and not prepared.plan.taken:
-            name, source = next(iter(prepared.taken.items()))
+        if prepared.acts.taken and not prepared.plan.taken:
+            name, source = next(iter(prepared.acts.taken.items()))
             msg = (
                 f"Site `{name}` takes its value as in scenario {source.scenario!r}, and a call with one scenario has "
                 "no other. Pass both to `compare_scenarios`."
@@ -126,7 +126,7 @@ def check_linked(calls: Iterable[PreparedCall]) -> None:
 def _by_world(prepared: PreparedCall) -> dict[tuple[Hashable, bool], tuple[str, ...]]:
     """Return the sites that a scenario takes from each other scenario."""
     found: dict[tuple[Hashable, bool], tuple[str, ...]] = {}
-    for site, source in prepared.taken.items():
+    for site, source in prepared.acts.taken.items():
         key = source.scenario, source.redrawn
         found[key] = (*found.get(key, ()), site)
     return found
@@ -134,7 +134,7 @@ def _by_world(prepared: PreparedCall) -> dict[tuple[Hashable, bool], tuple[str, 
 
 def _redrawn(engine: KernelEngine, world: PreparedCall, call: KernelArguments) -> PreparedCall:
     """Return a scenario in which local latents are drawn given the arguments of their rows."""
-    if world.settings.with_output or world.taken:
+    if world.settings.with_output or world.acts.taken:
         what = "the noise of observed rows is not drawn" if world.settings.with_output else "it takes values itself"
         msg = (
             f"`as_in(..., redrawn=True)` draws a scenario again, but {what}. Leave `redrawn` out, or take the value "

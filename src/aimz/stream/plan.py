@@ -9,6 +9,7 @@ __all__ = ["Plan", "block_rows", "chunk_length", "plan_draws", "plan_rows", "ste
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 
 _BLOCK = 1024
@@ -38,7 +39,7 @@ class Plan:
     chunk: int
     """Number of rows, or draws, of a chunk."""
 
-    @property
+    @cached_property
     def length(self) -> int | None:
         """Length of the axis that is split, of rows or draws."""
         return self.n_obs if self.axis == "obs" else self.n_draws
