@@ -11,6 +11,7 @@ from aimz.causal_graph.adjustment import forbidden, proper_backdoor_graph
 from aimz.causal_graph.graph import CausalGraph, order_of
 from aimz.causal_graph.kernel_graph import KernelGraph
 from aimz.causal_graph.separation import are_separated, open_path
+from aimz.kernel import quote_list
 
 _MAX_PATHS = 10
 """Largest number of open paths that are reported."""
@@ -64,8 +65,8 @@ def computation_of(kernel: KernelGraph, treatment: Collection[str], outcome: str
     graph = kernel.without_computed([*treatment, outcome])
     if graph.ancestors(treatment) & {outcome}:
         msg = (
-            f"The outcome must not affect the treatment; in this kernel, {_listed(treatment)} depends on `{outcome}`. "
-            "Exchange the two."
+            f"The outcome must not affect the treatment; in this kernel, {quote_list(treatment)} depends on "
+            f"`{outcome}`. Exchange the two."
         )
         raise ValueError(msg)
     cut = graph.without_causes_of(treatment)
@@ -103,7 +104,7 @@ def compare_with_graph(kernel: KernelGraph, does: Computation, graph: CausalGrap
 
 def _without_effect(does: Computation, graph: CausalGraph) -> list[GraphFinding]:
     """Return the finding about a kernel in which the outcome does not depend on the treatment."""
-    treatment, outcome = _listed(does.treatment), does.outcome
+    treatment, outcome = quote_list(does.treatment), does.outcome
     path = graph.on_causal_paths(does.treatment, outcome)
     text = f"In the kernel, `{outcome}` does not depend on {treatment}, so every effect is 0"
     if not path:
@@ -114,7 +115,7 @@ def _without_effect(does: Computation, graph: CausalGraph) -> list[GraphFinding]
 
 def _held_fixed(kernel: KernelGraph, does: Computation, graph: CausalGraph) -> Iterator[GraphFinding]:
     """Yield variables that the treatment affects and that the kernel holds fixed."""
-    treatment, outcome = _listed(does.treatment), does.outcome
+    treatment, outcome = quote_list(does.treatment), does.outcome
     between = graph.on_causal_paths(does.treatment, outcome)
     for name in sorted(does.adjusted & forbidden(graph, does.treatment, outcome)):
         how = f"as {_article(kernel.nodes[name].kind)}"
@@ -167,12 +168,12 @@ def _open_path(
     opening = sorted(name for name in given if any(name in graph.descendants([node]) for node in meeting))
     if opening:
         more = next((node for node in path[1:-1] if node in graph.observed and node not in meeting), None)
-        advice = [f"leave {_listed(opening)} out of the kernel"]
+        advice = [f"leave {quote_list(opening)} out of the kernel"]
         if not are_separated(graph, does.treatment, [does.outcome], given - {*opening}) and more is not None:
             advice = []  # they also close a path
         advice += [] if more is None else [f"let `{does.outcome}` depend on `{more}`, too"]
         text = (
-            f"The kernel adjusts for {_listed(opening)}, a common effect on the path {drawn} (or an effect of one), "
+            f"The kernel adjusts for {quote_list(opening)}, a common effect on the path {drawn} (or an effect of one), "
             f"which opens it: {', or '.join(advice)}."
         )
         return GraphFinding("collider adjusted for", "bad", tuple(opening), text), more
@@ -186,7 +187,7 @@ def _open_path(
         return GraphFinding("hidden common cause", "bad", hidden, text), None
     name = usable[0]
     if name in does.modeled:
-        what = f"in the kernel, `{name}` depends on {_listed(does.treatment)} instead; hold it fixed"
+        what = f"in the kernel, `{name}` depends on {quote_list(does.treatment)} instead; hold it fixed"
     elif name in kernel.nodes:
         what = f"the kernel has `{name}`, but `{does.outcome}` does not depend on it there; add this arrow"
     else:
@@ -199,7 +200,7 @@ def _latent_causes(does: Computation) -> Iterator[GraphFinding]:
     """Yield local latent sites of the kernel that affect treatment and outcome."""
     for name in sorted(does.latent & does.graph.ancestors(does.treatment)):
         text = (
-            f"In the kernel, the local latent site `{name}` affects {_listed(does.treatment)} and `{does.outcome}`. "
+            f"In the kernel, the local latent site `{name}` affects {quote_list(does.treatment)} and `{does.outcome}`. "
             "Its values are inferred from the form of the distributions alone; no graph justifies that."
         )
         yield GraphFinding("local latent above both", "bad", (name,), text)
@@ -222,7 +223,7 @@ def _missing_arrows(does: Computation, graph: CausalGraph, *, arrows_only: bool)
             elif arrows_only:
                 continue
             else:
-                condition = f", given {_listed(sorted(rest))}" if rest else ""
+                condition = f", given {quote_list(sorted(rest))}" if rest else ""
                 along = _drawn(graph, open_path(graph, [other], [name], rest) or [])
                 text = (
                     f"In the kernel, `{name}` does not depend on `{other}`{condition}; in the graph it does, along "
@@ -237,14 +238,14 @@ def _notes(kernel: KernelGraph, does: Computation, graph: CausalGraph) -> Iterat
     given = [name for name in does.treatment if kernel.nodes[name].kind != "site"]
     if given:
         text = (
-            f"{_listed(given)} is {_article(kernel.nodes[given[0]].kind)}: what sets it is not in the "
+            f"{quote_list(given)} is {_article(kernel.nodes[given[0]].kind)}: what sets it is not in the "
             "kernel, only in the graph."
         )
         yield GraphFinding("treatment not modeled", "note", tuple(given), text)
     unknown = sorted(({*does.adjusted, *does.modeled} - graph.nodes) - {*does.treatment, does.outcome})
     if unknown:
         text = (
-            f"The kernel uses {_listed(unknown)}, not in the graph: taken to be unrelated to everything in it. Add "
+            f"The kernel uses {quote_list(unknown)}, not in the graph: taken to be unrelated to everything in it. Add "
             f"{'them' if len(unknown) > 1 else 'it'} if that is not so."
         )
         yield GraphFinding("not in the graph", "note", tuple(unknown), text)
@@ -261,10 +262,6 @@ def _drawn(graph: CausalGraph, path: list[str]) -> str:
         else:
             text += f" -> {other}" if one in graph.parents[other] else f" <- {other}"
     return f"`{text}`"
-
-
-def _listed(names: Collection[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
 
 
 def _article(kind: str) -> str:

@@ -11,6 +11,7 @@ from aimz.causal_graph.comparison import Computation, GraphFinding, compare_with
 from aimz.causal_graph.graph import CausalGraph
 from aimz.causal_graph.kernel_graph import KernelGraph
 from aimz.causal_graph.names import matched_name
+from aimz.kernel import quote_list
 
 type Answer = Literal["yes", "no", "not known"]
 
@@ -103,14 +104,14 @@ def _check_ends(graph: CausalGraph, treatment: Collection[str], outcome: str) ->
 def _assumptions(does: Computation) -> list[GraphFinding]:
     """Return what has to be true for the kernel to compute the effect, if nothing else is known."""
     treatment, outcome = " and ".join(f"`{name}`" for name in does.treatment), does.outcome
-    fixed = ", ".join(f"`{name}`" for name in sorted(does.adjusted))
+    fixed = quote_list(sorted(does.adjusted))
     other = f" except {fixed}" if fixed else ""
     text = f"It is the effect only if nothing{other} affects both {treatment} and `{outcome}`"
     text += f", and {treatment} does not affect {fixed}." if fixed else "."
     found = [GraphFinding("no graph", "note", tuple(sorted(does.adjusted)), text)]
     responding = does.modeled[:-1]
     if responding:
-        names = ", ".join(f"`{name}`" for name in responding)
+        names = quote_list(responding)
         them = "it" if len(responding) == 1 else "them"
         text = f"It lets {names} respond to {treatment}, by the kernel's model of {them}."
         found.append(GraphFinding("no graph", "note", responding, text))

@@ -5,8 +5,7 @@ __all__ = ["check_abduction", "check_outcome_kept", "have_same_shape"]
 from collections.abc import Iterable
 
 from aimz.engine.prepared_call import PreparedCall
-from aimz.engine.warnings import quote_list
-from aimz.kernel import Abduction, KernelSpec, ValueSource
+from aimz.kernel import Abduction, KernelSpec, ValueSource, quote_list
 
 _NOT_OBSERVED = (
     *(ValueSource.PRIOR, ValueSource.PRIOR_MISSING, ValueSource.RESAMPLED_NEW_ROWS, ValueSource.POSTERIOR_GROWN),

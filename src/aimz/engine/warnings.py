@@ -2,7 +2,6 @@
 
 __all__ = [
     "check_control_flow",
-    "quote_list",
     "warn_about_missing",
     "warn_about_priors",
     "warn_about_rows",
@@ -14,7 +13,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from aimz.data import NanCounts, Posterior, RowFindings
 from aimz.engine.prepared_call import PreparedCall
 from aimz.errors import OutputWarning, warn
-from aimz.kernel import KernelSpec, Substitution, ValueSource
+from aimz.kernel import KernelSpec, Substitution, ValueSource, quote_list
 
 
 def warn_about_substitution(prepared: PreparedCall, known: KernelSpec | None) -> None:
@@ -182,8 +181,3 @@ def _warn_about_nan(counts: NanCounts, tables: Mapping[str, Sequence[str]]) -> N
             "not intended.",
             OutputWarning,
         )
-
-
-def quote_list(names: Iterable[str]) -> str:
-    """Return names in backticks, separated by commas."""
-    return ", ".join(f"`{name}`" for name in names)

@@ -25,7 +25,7 @@ from aimz.inference.svi_checkpoint import (
     restore_state,
 )
 from aimz.inference.svi_steps import SVIPrograms
-from aimz.kernel import KernelSpec, LRUCache, freeze
+from aimz.kernel import KernelSpec, LRUCache, freeze, quote_list
 from aimz.persistence import write_tree
 
 _MAX_DISCRETE_BYTES = 2**30
@@ -222,7 +222,7 @@ class SVIBase(Fit):
         guide = self.inference.guide
         missing = self._arguments - set(() if call is None else call.arrays)
         if missing and isinstance(guide, AutoGuide) and guide.prototype_trace is None:
-            names = ", ".join(f"`{name}`" for name in sorted(missing))
+            names = quote_list(sorted(missing))
             msg = (
                 f"`{type(guide).__name__}` has seen no data since the model was loaded, and must be set up with data "
                 f"before drawing from it; missing: {names}. Pass the data of the fit by name: `sample(X=X, y=y)`."
@@ -250,7 +250,7 @@ class SVIBase(Fit):
         drawn = self._programs.draw(params, key, num_samples=num_samples, latents=spec.latent_sites, call=call)
         missing = tuple(name for name in spec.discrete_latents if name not in drawn)
         if missing and (call is None or spec.param_output not in call.arrays):
-            names = ", ".join(f"`{name}`" for name in missing)
+            names = quote_list(missing)
             warn(
                 f"Discrete latent site(s) {names} are left out: they are drawn given the data, and got none. Pass all "
                 f"the data by name, including `{spec.param_input}` and `{spec.param_output}`, as `sample(X=X, y=y)`.",

@@ -29,7 +29,14 @@ from aimz.kernel.residual_kernel import EXPECTED, RESIDUALS, Column, residual_ke
 from aimz.kernel.row_independence import site_obstacle
 from aimz.kernel.row_jaxpr import RowUse, row_use
 from aimz.kernel.scenario_names import OBSERVED, name_settings
-from aimz.kernel.signature import KernelSignature, count_parameters, kernel_name, plural_names, read_signature
+from aimz.kernel.signature import (
+    KernelSignature,
+    count_parameters,
+    kernel_name,
+    plural_names,
+    quote_list,
+    read_signature,
+)
 from aimz.kernel.site_names import is_storable
 from aimz.kernel.spec import COLUMNS, KernelSpec, Role, Site, site_cells, with_shapes
 from aimz.kernel.substitution import DRAWN, Scored, Substitution, ValueSource, check_draws, outcome_site, substitute
@@ -101,6 +108,7 @@ __all__ = [
     "name_settings",
     "outcome_site",
     "plural_names",
+    "quote_list",
     "read_condition",
     "read_intervention",
     "read_kernel",

@@ -4,6 +4,7 @@ __all__ = ["check_mediators", "induced_confounders"]
 
 from collections.abc import Collection
 
+from aimz.kernel.signature import quote_list
 from aimz.kernel.spec import KernelSpec
 
 
@@ -21,8 +22,8 @@ def check_mediators(spec: KernelSpec, treatment: Collection[str], through: Colle
     sites = ", ".join(spec.sample_sites + spec.deterministic_sites)
     if outcome not in after:
         msg = (
-            f"`{outcome}` does not depend on {_listed(treatment)} in this kernel, so there is no effect to decompose. "
-            "Name a treatment that the outcome depends on."
+            f"`{outcome}` does not depend on {quote_list(treatment)} in this kernel, so there is no effect to "
+            "decompose. Name a treatment that the outcome depends on."
         )
         raise ValueError(msg)
     for name in through:
@@ -47,8 +48,8 @@ def check_mediators(spec: KernelSpec, treatment: Collection[str], through: Colle
         if name not in between:
             why = "does not depend on the treatment" if name not in after else "does not affect the outcome"
             msg = (
-                f"Mediator `{name}` is on no path from {_listed(treatment)} to `{outcome}`: it {why}. Sites on a path: "
-                f"{_listed(between) if between else 'none'}."
+                f"Mediator `{name}` is on no path from {quote_list(treatment)} to `{outcome}`: it {why}. Sites on a "
+                f"path: {quote_list(between) if between else 'none'}."
             )
             raise ValueError(msg)
 
@@ -75,7 +76,3 @@ def _reached(spec: KernelSpec, start: str, without: Collection[str]) -> set[str]
         reached.update(new)
         todo += new
     return reached
-
-
-def _listed(names: Collection[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)

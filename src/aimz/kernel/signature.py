@@ -1,6 +1,6 @@
 """The parameters of a kernel, and the check of the keyword arguments of a call."""
 
-__all__ = ["KernelSignature", "count_parameters", "kernel_name", "plural_names", "read_signature"]
+__all__ = ["KernelSignature", "count_parameters", "kernel_name", "plural_names", "quote_list", "read_signature"]
 
 import inspect
 from collections.abc import Container, Iterable, Mapping
@@ -83,8 +83,8 @@ class KernelSignature:
         unknown = sorted(set(kwargs) - set(self.extra))
         if unknown:
             msg = (
-                f"Unknown kernel argument(s) {_quoted(unknown)}; kernel `{self.kernel}` takes "
-                f"{_quoted(self.extra) or 'no further argument'} in addition to `{self.param_input}` and "
+                f"Unknown kernel argument(s) {quote_list(unknown)}; kernel `{self.kernel}` takes "
+                f"{quote_list(self.extra) or 'no further argument'} in addition to `{self.param_input}` and "
                 f"`{self.param_output}`. To set a column or a site, pass `intervention={{{unknown[0]!r}: ...}}`."
             )
             raise TypeError(msg)
@@ -111,7 +111,8 @@ class KernelSignature:
                     f"or in `args={{{hidden[0]!r}: ...}}`."
                 )
             msg = (
-                f"Missing kernel argument(s) {_quoted(missing)}; kernel `{self.kernel}` has no default for them. {how}"
+                f"Missing kernel argument(s) {quote_list(missing)}; kernel `{self.kernel}` has no default for them. "
+                f"{how}"
             )
             raise TypeError(msg)
 
@@ -145,7 +146,8 @@ def plural_names(name: str) -> list[str]:
     return [f"{name}s", f"{name}es", *([f"{name[:-1]}ies"] if name.endswith("y") else [])]
 
 
-def _quoted(names: Iterable[str]) -> str:
+def quote_list(names: Iterable[str]) -> str:
+    """Return names in backticks, separated by commas."""
     return ", ".join(f"`{name}`" for name in names)
 
 
@@ -199,7 +201,7 @@ def read_signature(
     unreachable = [p.name for p in extra if p.name in reserved]
     if unreachable:
         msg = (
-            f"Kernel parameter(s) {_quoted(unreachable)} could never be reached: functions of NumPyro that call the "
+            f"Kernel parameter(s) {quote_list(unreachable)} could never be reached: functions of NumPyro that call the "
             "kernel have parameters of that name. Rename them in the kernel."
         )
         raise KernelValidationError(msg)

@@ -48,11 +48,6 @@ class Periods:
         """Return the number of periods."""
         return len(self.labels)
 
-    @property
-    def is_sorted(self) -> bool:
-        """Whether the rows are in the order of their periods."""
-        return bool((np.diff(self.codes) >= 0).all())
-
     def find(self, label: Any, option: str) -> int:
         """Return the number of a period.
 
