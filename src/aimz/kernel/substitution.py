@@ -245,18 +245,13 @@ def _latent_source(
             )
         else:
             other_rows = True
-        grown: dict[str, tuple[int, int]] = {}
-        free_axes: list[int] = []
-        if shape != site.traced_shape:
-            grown = _new_entries(site, shape) if site.drawable and not site.in_control_flow else {}
-            free_axes = [axis for name, axis in site.plates if name in grown]
-            _check_shape(site, shape, free_axes=[*free_axes, *site.row_axes] if other_rows else free_axes)
-        if not other_rows and grown and not site.row_axes:
-            return ValueSource.POSTERIOR_GROWN
-        if not other_rows:
-            if free_axes:
-                _check_shape(site, shape)
+        if shape == site.traced_shape and not other_rows:
             return ValueSource.POSTERIOR_ROWS if site.row_axes else ValueSource.POSTERIOR
+        grown = _new_entries(site, shape) if site.drawable and not site.in_control_flow else {}
+        free_axes = [axis for name, axis in site.plates if name in grown and (other_rows or not site.row_axes)]
+        _check_shape(site, shape, free_axes=[*free_axes, *site.row_axes] if other_rows else free_axes)
+        if not other_rows:
+            return ValueSource.POSTERIOR_GROWN
         if site.maybe_rows:
             msg = (
                 f"Cannot tell whether site `{site.name}` of shape {site.shape} has a value for each observation: the "
