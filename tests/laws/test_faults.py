@@ -207,6 +207,34 @@ def check_finished(tree: xr.DataTree, path: Path, undisturbed: Path) -> None:
         np.testing.assert_array_equal(draws_of(tree), draws_of(other))
 
 
+def series_of_walks(X, y=None):
+    with numpyro.plate("series", X.shape[0]):
+        level = numpyro.sample("level", dist.GaussianRandomWalk(1.0, num_steps=X.shape[1]))
+        mu = numpyro.deterministic("mu", level + X)
+        numpyro.sample("y", dist.Normal(mu, 0.5).to_event(1), obs=y)
+
+
+def test_interrupted_forecast_is_finished(tmp_path):
+    level = np.random.default_rng(0).normal(size=(4, N_OBS, 3)).astype(np.float32)
+    model, zeros = new_model(series_of_walks, {"level": level}), np.zeros((N_OBS, 3), np.float32)
+    later, options = X[:, :2], {**OPTIONS, "history": {"X": zeros, "y": zeros}}
+    undisturbed = model.forecast(later, output_dir=tmp_path / "undisturbed", **options)
+    results = tmp_path / "results"
+    watched = Watched(later, raising_from(9 * BLOCK, Trouble(), results))
+    with pytest.raises(Trouble):
+        model.forecast(watched, output_dir=results, **options)
+    path = only(results)
+    check_refused(path)
+    before = {file: file.stat().st_mtime_ns for file in chunks_of(path)}
+    assert len(before) >= 4
+    tree = model.forecast(later, resume=path, **options)
+    assert chunk_files(path) == chunk_files(only(tmp_path / "undisturbed"))
+    assert [file for file, time in before.items() if file.stat().st_mtime_ns != time] == []
+    xr.testing.assert_equal(tree["predictions"].to_dataset(), undisturbed["predictions"].to_dataset())
+    with pytest.raises(ValueError, match="resume"):
+        model.forecast(later + 1, resume=path, **options)
+
+
 # ---------------------------------------------------------------------------------------- processes of their own
 
 SERVER = """

@@ -131,6 +131,15 @@ def test_effects_are_summed_by_period_and_group(panel):
     np.testing.assert_allclose(average, 3.0, atol=1e-3)
 
 
+def test_baseline_changes_arguments_in_the_event(panel):
+    found = impact(panel, baseline={"price": 0.0})
+    average = found["effect"]["y"].sel(quantity="average", reading="mean").mean(("chain", "draw"))
+    expected = (3.0 - PRICE[:, FIRST:]).mean(1)
+    for name in ("north", "south"):
+        assert average.sel(region=name).item() == pytest.approx(expected[name == REGION].sum(), rel=1e-3)
+    assert found["effect"].attrs["without"] == "price = 0"
+
+
 @pytest.mark.slow
 def test_blocks_of_series_with_states_in_a_scan():
     """The output of a `scan` has the series as its last axis."""
@@ -165,10 +174,13 @@ def test_columns_of_a_table_are_the_periods(panel, as_frame):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"unit": REGION}, r"`unit` and `treated` must be omitted if a row of `X` is a series.*pass a row for each"),
+        ({"unit": REGION[:8]}, r"`unit` must have a label for each of the 40 rows; got 8"),
         ({"period": np.arange(S)}, r"label for each of the 8 steps of each series; got 40"),
         ({"by": {"region": REGION[:8]}}, r"`by` must have|`region` must have a label for each of the 40 rows; got 8"),
-        ({"placebo": "space"}, r"`placebo='space'` needs units without the event; got one row for each series"),
+        (
+            {"placebo": "space"},
+            r"`placebo='space'` needs units without the event; got one row for each series.*as `treated`",
+        ),
         ({"y": np.where(np.arange(T) == 6, np.nan, PANEL)}, r"NaN in 40 of 160 \(the first in series 0, period 6"),
         ({"period": None}, r"`period` must be given.*of each step, if a row is a series"),
         ({"X": np.ones(S)}, r"got an output of shape \(40, 8\).*an input of shape \(n_series, n_steps"),

@@ -69,6 +69,8 @@ class PredictionSettings:
 
     with_output: bool = False
     """Whether the data of the output are values that noise is inferred from."""
+    follows_fit: bool = False
+    """Whether the rows are later steps of the fitted series."""
     fitted_steps: FittedSteps | None = None
     """Steps of the fit that a forecast continues."""
 

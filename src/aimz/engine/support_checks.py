@@ -37,6 +37,7 @@ from aimz.statistics import (
     RowSupport,
     SupportCounts,
     overlap_of,
+    with_expected,
 )
 
 _BLOCK = 2**14
@@ -92,6 +93,8 @@ def check_support(
     if not every_row and _is_read_once(support, prepared.call):
         reasons = tuple(_reasons_of_constants(support, prepared))
         return SupportReport(EXTRAPOLATES, reasons) if reasons else SupportReport(NOT_CHECKED, (_READ_ONCE,))
+    times = _time_columns(support, prepared)
+    asked = tuple(i for i in asked if i not in times)
     if not asked:
         return SupportReport(NOT_KNOWN if unknown else SUPPORTED, unknown)
     weights, codes = _weights_and_codes(groups)
@@ -101,6 +104,7 @@ def check_support(
     found = SupportCounts(RowSupport(own_groups or support, asked))
     for start, rows in _blocks(support, prepared, weights, every_row=every_row, reader=reader):
         own = slice(start, start + len(rows))
+        rows = rows if not times or support.moments is None else with_expected(support.moments, rows, times)
         columns = rows if own_groups is None or codes is None else np.column_stack([rows, codes[own]])
         found.add(columns, *(None if one is None else one[own] for one in (weights, codes)))
     if reader is not None:
@@ -163,6 +167,29 @@ def _asked_columns(support: FitSupport, prepared: PreparedCall) -> tuple[int, ..
         *found,
         *(n_columns + i for i, name in enumerate(support.categories) if name in asked and support.ranges[i]),
     )
+
+
+def _time_columns(support: FitSupport, prepared: PreparedCall) -> tuple[int, ...]:
+    """Return the columns that number the periods: in later steps of the fit, they go on from the last one evenly.
+
+    A forecast is outside of their range by design, whatever the data.
+    """
+    if not prepared.settings.follows_fit or prepared.call.n_obs > _CHECKED:
+        return ()
+    rows = np.concatenate([rows for _, rows in _blocks(support, prepared, every_row=True)])
+    return tuple(i for i in range(len(support.names)) if _goes_on(rows[:, i], support, i))
+
+
+def _goes_on(later: np.ndarray, support: FitSupport, column: int) -> bool:
+    """Return whether later values of a column follow its values in the fit in steps of one length."""
+    values, low, high = np.unique(later), support.low[column], support.high[column]
+    step = values[1] - values[0] if len(values) > 1 else values[0] - high
+    if not step > 0:  # NaN included
+        return False
+    n_before = (high - low) / step
+    is_even = np.allclose(np.diff(values, prepend=high), step, rtol=1e-3) and abs(n_before - round(n_before)) < 1e-2
+    # A single value follows at some step in any case: it must have as many before it as the fit has rows.
+    return is_even and round(n_before) >= (2 if len(values) > 1 else support.n - 1)
 
 
 def unknown_levers(support: FitSupport, prepared: PreparedCall) -> tuple[str, ...]:

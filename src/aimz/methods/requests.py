@@ -48,6 +48,10 @@ if TYPE_CHECKING:
     from aimz.store import TemporaryDirectory
 
 
+_FORECAST = "inputs of later steps"
+"""Reason that stands for all reasons why forecasts extrapolate, which differ between horizons."""
+
+
 class RequestMethods(ModelBase):
     """Methods that prepare and execute requests."""
 
@@ -290,19 +294,27 @@ class RequestMethods(ModelBase):
         support = first.posterior.support
         reports = [check_support(support, one, calls[name], groups) for name, one in prepared.items()]
         found = [one.reasons for one in reports if one.verdict == "extrapolates"]
-        self._warn_about_support(reason for own in found for reason in own)
+        is_plain_forecast = first.follows_fit and not first.intervention
+        self._warn_about_support((reason for own in found for reason in own), is_plain_forecast=is_plain_forecast)
         return with_support(prepared, reports)
 
-    def _warn_about_support(self, reasons: Iterable[str]) -> None:
-        """Warn about each reason why an answer extrapolates that has not been named before."""
-        new = [reason for reason in dict.fromkeys(reasons) if reason not in self._shared.warned]
-        self._shared.warned.update(new)
-        if new:
-            warn(
-                f"The answer extrapolates: {'; '.join(new)}. There it rests on the form of the kernel, not on data. "
-                "Ask about values that occur, or see `model.support(...)` for the rows.",
-                SupportWarning,
-            )
+    def _warn_about_support(self, reasons: Iterable[str], *, is_plain_forecast: bool = False) -> None:
+        """Warn about each reason why an answer extrapolates that has not been named before; once about forecasts."""
+        warned = self._shared.warned
+        new = [reason for reason in dict.fromkeys(reasons) if reason not in warned]
+        if not new or (is_plain_forecast and _FORECAST in warned):
+            return
+        warned.update([_FORECAST] if is_plain_forecast else new)
+        meaning = (
+            "There it assumes that the fitted relation goes on, as any forecast from inputs with a trend does; "
+            "intervals do not contain the error if it does not. Compare the later inputs with the fitted ones, or use "
+            "changes of the inputs instead of levels."
+            if is_plain_forecast
+            else "There it rests on the form of the kernel, not on data. Ask about values that occur, or see "
+            "`model.support(...)` for the rows."
+        )
+        what = "forecast" if is_plain_forecast else "answer"
+        warn(f"The {what} extrapolates: {'; '.join(new)}. {meaning}", SupportWarning)
 
     def _execute(self, request: PredictionRequest, key: jax.Array | None) -> "xr.DataTree":
         """Stream a request and return its result; ``key`` is None if nothing is drawn."""

@@ -38,6 +38,7 @@ from aimz.statistics.row_support import (
     ColumnSupport,
     RowSupport,
     SupportCounts,
+    with_expected,
 )
 from aimz.statistics.sensitivity import (
     BenchmarkStrength,
@@ -109,5 +110,6 @@ __all__ = [
     "uniform_band",
     "uniformity",
     "with_axes",
+    "with_expected",
     "with_nan",
 ]

@@ -3,7 +3,7 @@
 __all__ = ["Design", "LabelReader", "read_design"]
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,25 +25,77 @@ class Design:
     periods: Periods
     event: Event
     treated: np.ndarray
-    """Whether the event happened to the unit of each row."""
+    """Whether the event happened to the unit of each row, or in wide form to each series."""
     units: np.ndarray | None
-    """Unit of each row; None if units were not named."""
+    """Unit of each row or series; None if units were not named."""
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Labels of the groups, by dimension."""
     cells: np.ndarray | None = None
     """Number of the group of each row, also in wide form; None without groups."""
 
     @property
+    def has_donors(self) -> bool:
+        """Whether some of the rows are series without the event, whose later steps are part of the fit."""
+        return bool(self.rows.axis) and not self.treated.all()
+
+    @property
     def held(self) -> np.ndarray:
         """Numbers of the rows of the event, which are predicted and not fitted."""
         inside = (self.periods.codes >= self.event.first) & (self.periods.codes < self.event.stop)
-        return np.flatnonzero(inside & self.treated)
+        return np.flatnonzero(inside if self.rows.axis else inside & self.treated)
 
     @property
     def fitted(self) -> np.ndarray:
         """Numbers of the rows of the fit: before the event, and of units without the event."""
+        others = self.has_donors if self.rows.axis else ~self.treated
         before = self.periods.codes < self.event.first
-        return np.flatnonzero(before | (~self.treated & (self.periods.codes < self.event.stop)))
+        return np.flatnonzero(before | (others & (self.periods.codes < self.event.stop)))
+
+    def known(self, index: np.ndarray) -> Rows:
+        """Return some rows; the output of treated series is NaN in the event if others are known there."""
+        rows = self.rows.take(index)
+        if not self.has_donors:
+            return rows
+        y = np.array(rows.observed, np.result_type(rows.observed, np.float32))
+        y[np.ix_(self.treated, self.periods.codes[index] >= self.event.first)] = np.nan
+        return replace(rows, y=y, observed=y)
+
+    def values(self, index: np.ndarray) -> np.ndarray:
+        """Return the output of some rows, or of the treated series in some steps, as floats."""
+        found = self.rows.values(index)
+        return found[self.treated] if self.rows.axis else found
+
+    @property
+    def n_fitted(self) -> int:
+        """Number of outcomes that are fitted."""
+        hidden = self.values(self.held).size if self.has_donors else 0
+        return self.rows.values(self.fitted).size - hidden
+
+    def without_event(self, act: Mapping[str, Any], param_input: str) -> dict[str, np.ndarray]:
+        """Return arguments of the fitted steps as an intervention on the treated series in the event sets them.
+
+        Raises
+        ------
+        ValueError
+            If it is about something else than arguments with an axis along the steps.
+        """
+        rows, event = self.rows.take(self.fitted), self.periods.codes[self.fitted] >= self.event.first
+        given = {param_input: rows.X, **{name: rows.arguments[name] for name in sorted(rows.by_row)}}
+        unknown = [name for name in act if name not in given]
+        if unknown:
+            msg = (
+                f"`baseline` must be about arguments with a value for each step of a series if a row is a series and "
+                f"some have no event: {', '.join(map(repr, given))}; got {unknown[0]!r}. Write it as such an argument, "
+                "or pass a row for each series and period."
+            )
+            raise ValueError(msg)
+        found = {}
+        for name, change in act.items():
+            part = np.asarray(given[name])[:, event]
+            new = np.asarray(change(part) if callable(change) else change)
+            found[name] = np.array(given[name], np.result_type(part, new))
+            found[name][np.ix_(self.treated, event)] = np.broadcast_to(new, part.shape)[self.treated]
+        return found
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -56,17 +108,20 @@ class Design:
         In wide form, a series has a cell for each of its steps.
         """
         codes, n_cells = self._codes(index)
-        counted = self.treated[index] & (self.periods.codes[index] < self.event.stop)
+        inside = self.periods.codes[index] < self.event.stop
+        counted = self.treated[:, None] & inside if self.rows.axis else self.treated[index] & inside
         weights = None if counted.all() else counted.astype(np.float32)
         labels = {"period": np.arange(self.event.stop), "group": np.arange(n_cells)}
         return Groups(labels, np.where(counted, codes, 0), weights, panel=("step",) if self.rows.axis else ())
 
     def observed_sums(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the sums of the output over the rows of each period and group, and the numbers of rows."""
-        index = np.flatnonzero(self.treated & (self.periods.codes < self.event.stop))
+        until = self.periods.codes < self.event.stop
+        index = np.flatnonzero(until if self.rows.axis else until & self.treated)
         codes, n_cells = self._codes(index)
+        codes = codes[self.treated] if self.rows.axis else codes
         n_all = self.event.stop * n_cells
-        sums = np.bincount(codes.ravel(), self.rows.values(index).ravel(), minlength=n_all).reshape(self.shape)
+        sums = np.bincount(codes.ravel(), self.values(index).ravel(), minlength=n_all).reshape(self.shape)
         return sums, np.bincount(codes.ravel(), minlength=n_all).reshape(self.shape)
 
     def _codes(self, index: np.ndarray) -> tuple[np.ndarray, int]:
@@ -81,14 +136,17 @@ class Design:
     def check(self, *, average: bool) -> None:
         """Raise if there are no rows to compare, the output is not known, or a group has no rows to average."""
         name = self.periods.name
-        if not len(self.held):
+        treated = self.treated.any() if self.rows.axis else self.treated
+        if not len(self.held) or not self.treated.any():
             raise ValueError(self._without_rows("the event", self.event.first, self.event.stop))
-        if not (self.treated & (self.periods.codes < self.event.first)).any():
+        if not (treated & (self.periods.codes < self.event.first)).any():
             raise ValueError(self._without_rows("the periods before it", 0, self.event.first))
-        missing = np.isnan(self.rows.values(self.held))
+        missing = np.isnan(self.values(self.held))
         if missing.any():
             first = np.argwhere(missing)[0]
-            row, series = self.held[int(first[-1])], f"series {first[0]}, " if self.rows.axis else ""
+            row, series = self.held[int(first[-1])], ""
+            if self.rows.axis:
+                series = f"series {np.flatnonzero(self.treated)[first[0]]}, "
             msg = (
                 f"The output must be known for the rows of the event; it is NaN in {int(missing.sum()):,} of "
                 f"{missing.size:,} (the first in {series}{name} "
@@ -132,13 +190,6 @@ def read_design(
 ) -> Design:
     """Return the design of a call, with the rows in the order of their periods."""
     wide = is_wide(X, y)
-    if wide and not (unit is None and treated is None):
-        msg = (
-            f"`unit` and `treated` must be omitted if a row of `X` is a series, as with an output of shape "
-            f"{np.shape(y)}: `{method}` then fits the steps before the event of all series. Drop the series without "
-            "the event, or pass a row for each series and period."
-        )
-        raise ValueError(msg)
     engine = without_steps(engine) if wide else engine
     reader = LabelReader.of(engine, X, arguments, wide=wide)
     periods = Periods.of(reader.read_period(period), reader.name_of(period))
@@ -150,15 +201,19 @@ def read_design(
         rows.check_length(option, array)
     labels, cells = read_groups(groups)
     order = np.argsort(periods.codes, kind="stable")
-    treated = np.ones(rows.n_times, bool) if mask is None else mask
+    treated = np.ones(rows.n_obs, bool) if mask is None else mask
+    if wide and units is None:
+        names = index_of(X)
+        units = np.arange(rows.n_obs) if names is None else np.asarray(names)
+    by_row = slice(None) if wide else order  # labels of series have no order along time
     return Design(
         rows.take(order),
         Periods(periods.labels, periods.codes[order], periods.name),
         Event.of(periods, start, end),
-        treated[order],
-        None if units is None else units[order],
+        treated[by_row],
+        None if units is None else units[by_row],
         labels,
-        cells if cells is None or wide else cells[order],
+        None if cells is None else cells[by_row],
     )
 
 

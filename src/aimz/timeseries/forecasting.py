@@ -190,6 +190,7 @@ class ForecastMethods(RequestMethods):
             condition=condition,
             in_sample=axis == 1,
             named_new=True,
+            follows_fit=True,
             kind=kind,
         )
         alone = None if axis or self._local_rows() is not None else self._engine.prepare(call, settings)

@@ -85,16 +85,21 @@ class ImpactMethods(RefitMethods, EffectMethod):
             Unit of each row, such as a state or a shop.
         treated : label, list of labels, or array_like of bool, optional
             Units to which the event happened; all by default. The model is also fitted to the later rows of the
-            others, and effects are those on the treated units. Neither is available in wide form.
+            others, and effects are those on the treated units. In wide form ``unit`` has the name of each series, by
+            default its row label. The model is then fitted to the steps until the end of the event, in which the output
+            of treated series is NaN, so the kernel must mask missing outcomes:
+            ``numpyro.sample("y", dist.Normal(...).mask(~jnp.isnan(y)).to_event(1), obs=jnp.nan_to_num(y))``.
         aggregate : {"sum", "mean"}
             Whether rows of the same period and group are added or averaged.
         baseline : mapping, optional
             Intervention that describes the absence of the event in its periods, such as ``{"campaign": 0}``; see
-            :meth:`predict`. Arguments are otherwise as observed.
+            :meth:`predict`. Arguments are otherwise as observed. In wide form with ``treated``, it must be about
+            arguments with a value for each step.
         placebo : {"time", "space"}, optional
             Estimate effects of events that did not happen, each with a new fit: "time", of events that start and end
-            before the event; "space", of the event in units where it did not happen, without the treated units. These
-            units are the others of ``unit``, or the columns of ``X``, each predicted from the other columns.
+            before the event; "space", of the event in units where it did not happen, without the treated units (in wide
+            form, without their outcomes in the event). These units are the others of ``unit``, or the columns of ``X``,
+            each predicted from the other columns.
         placebos : list of labels, optional
             Starts of the placebo events in time, or their units. By default earlier events are as long as the event
             and do not overlap, and at least half of the periods before the event remain before each; in space, all
@@ -169,7 +174,7 @@ class ImpactMethods(RefitMethods, EffectMethod):
                 return found
             refit, effects = make_refit(self._fit), {}
             for i, (label, other) in enumerate(others.items()):
-                rows = other.rows.take(other.fitted)
+                rows = other.known(other.fitted)
                 model = self._refitted(refit, rows, jax.random.fold_in(key, i), fit_options)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", SupportWarning)  # issued for the event itself
@@ -199,8 +204,13 @@ class ImpactMethods(RefitMethods, EffectMethod):
 
     def _fit_before(self, design: "Design", options: Mapping[str, Any] | None, *, progress: bool) -> None:
         """Fit the model to the rows before the event, and to the rows of units without it."""
-        rows = design.rows.take(design.fitted)
-        self.fit(rows.X, rows.y, args=rows.arguments, **{"progress": progress, **(options or {})})
+        rows = design.known(design.fitted)
+        try:
+            self.fit(rows.X, rows.y, args=rows.arguments, **{"progress": progress, **(options or {})})
+        except ValueError as error:
+            if design.has_donors:
+                error.add_note(_MASKED)
+            raise
 
     def _check_fitted_before(self, design: "Design") -> None:
         """Raise if the model was not fitted to exactly the rows before the event; draws set by the user are accepted.
@@ -213,7 +223,7 @@ class ImpactMethods(RefitMethods, EffectMethod):
         fitted = self._observed
         if fitted is None:
             return
-        rows = design.rows.take(design.fitted)
+        rows = design.known(design.fitted)
         engine, X, y = with_outcome(self._engine, rows.X, rows.y)
         engine = without_steps(engine) if rows.axis else engine
         name = fitted.first_difference(engine.read_call(X, rows.arguments, output=y))
@@ -224,9 +234,11 @@ class ImpactMethods(RefitMethods, EffectMethod):
         has = f"other {noun}" if n_fitted is None else f"{n_fitted:,} {noun}"
         if n_fitted is not None and n_fitted > rows.n_times:
             has += ", among them some of the event"
-        others = "" if design.treated.all() else " and to all rows of units without it"
+        which = "before the event" if design.treated.all() else "before the event and to all rows of units without it"
+        if design.has_donors:
+            which = "until the end of the event, with NaN as the outcomes of treated series in it"
         msg = (
-            f"The model must be fitted to the {rows.n_times:,} {noun} before the event{others}, in the order of their "
+            f"The model must be fitted to the {rows.n_times:,} {noun} {which}, in the order of their "
             f"periods, and to no others; its fit has {has} (`{name}` differs). Pass a model that has not been fitted, "
             "which `estimate_impact` fits, or fit one to these rows."
         )
@@ -245,7 +257,9 @@ class ImpactMethods(RefitMethods, EffectMethod):
         from aimz.timeseries.periods import name_of
 
         posterior = self._fitted("estimate_impact")
-        sums = self._sum_fitted(design, key, options) + self._sum_without_event(design, baseline, key, options)
+        sums = self._sum_fitted(design, baseline, key, options)
+        if not design.has_donors:
+            sums = sums + self._sum_without_event(design, baseline, key, options)
         observed, n_rows = design.observed_sums()
         periods, event = design.periods, design.event
         return aimz.output.impact_tree(
@@ -264,20 +278,23 @@ class ImpactMethods(RefitMethods, EffectMethod):
                     "event_end": name_of(periods.labels[event.stop - 1]),
                     "n_periods_before": event.first,
                     "n_periods": event.stop - event.first,
-                    "n_rows_fitted": design.rows.values(design.fitted).size,
-                    "n_rows_event": design.rows.values(design.held).size,
+                    "n_rows_fitted": design.n_fitted,
+                    "n_rows_event": design.values(design.held).size,
                     "aggregate": aggregate,
                     **({"without": name_settings(baseline)} if baseline else {}),
                 },
             )
         )
 
-    def _sum_fitted(self, design: "Design", key: jax.Array, options: StreamingOptions) -> np.ndarray:
+    def _sum_fitted(
+        self, design: "Design", act: Intervention | None, key: jax.Array, options: StreamingOptions
+    ) -> np.ndarray:
         """Return sums over the fitted rows of each period and group: ``(n_draws, 2, n_cells)``, outcomes and means."""
         rows = design.rows.take(design.fitted)
         source, call = self._read_arguments(rows.X, rows.arguments, options, in_sample=True)
+        changed = design.without_event(act, self.param_input) if act and design.has_donors else None
         call, settings = self._settings(
-            source, call, intervention=None, condition=None, in_sample=True, return_sites=(self.param_output,)
+            source, call, intervention=changed, condition=None, in_sample=True, return_sites=(self.param_output,)
         )
         prepared = self._engine.prepare(call, settings)
         self._check_prepared(source, prepared)
@@ -324,6 +341,12 @@ class ImpactMethods(RefitMethods, EffectMethod):
             warnings.simplefilter("ignore", PerformanceWarning)
             sums: np.ndarray = self._sum_over_rows(request).sums[site]
         return sums
+
+
+_MASKED = (
+    "In the event, the outcomes of treated series are NaN in the fit of `estimate_impact`, and known for other series. "
+    'Mask them in the kernel: `numpyro.sample("y", fn.mask(~jnp.isnan(y)).to_event(1), obs=jnp.nan_to_num(y))`.'
+)
 
 
 def _check_aggregate(aggregate: Any) -> str:

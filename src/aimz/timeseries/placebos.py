@@ -24,10 +24,10 @@ def placebo_designs(design: Design, engine: KernelEngine, kind: Any, labels: Any
     """
     if kind == "time":
         return dict(_earlier(design, labels))
-    if kind == "space" and design.rows.axis:
+    if kind == "space" and design.rows.axis and not design.has_donors:
         msg = (
-            "`placebo='space'` needs units without the event; got one row for each series, which all have the event. "
-            "Pass a row for each series and period with `unit` and `treated`, or `placebo='time'`."
+            "`placebo='space'` needs units without the event; got one row for each series, and all have the event. "
+            "Pass the series with the event as `treated`, or `placebo='time'`."
         )
         raise ValueError(msg)
     if kind == "space":
@@ -61,12 +61,18 @@ def _earlier(design: Design, labels: Any) -> Iterator[tuple[Any, Design]]:
     index = np.flatnonzero(design.periods.codes < first)
     for start in usable:
         event = Event(start, min(start + length, first) if length else first)
-        yield _as_label(design.periods.labels[start]), _subset(design, index, event, design.treated[index])
+        treated = design.treated if design.rows.axis else design.treated[index]
+        yield _as_label(design.periods.labels[start]), _subset(design, index, event, treated)
 
 
 def _other_units(design: Design) -> Iterator[tuple[Any, Design]]:
     """Yield designs in which the event is of another unit, without the rows of the treated units."""
     assert design.units is not None
+    if design.has_donors:  # the kernel gets as many series as in the fit; outcomes of the event are not among them
+        plain = replace(design, rows=design.known(np.arange(design.rows.n_times)), labels={}, cells=None)
+        for unit in dict.fromkeys(design.units[~design.treated].tolist()):
+            yield unit, replace(plain, treated=design.units == unit)
+        return
     index = np.flatnonzero(~design.treated)
     others = list(dict.fromkeys(design.units[index].tolist()))
     if not others:
@@ -105,7 +111,7 @@ def _other_columns(design: Design, engine: KernelEngine) -> Iterator[tuple[Any, 
 def _subset(design: Design, index: np.ndarray, event: Event, treated: np.ndarray) -> Design:
     """Return the design of some rows with another event, without groups."""
     periods = replace(design.periods, codes=design.periods.codes[index])
-    units = None if design.units is None else design.units[index]
+    units = design.units if design.units is None or design.rows.axis else design.units[index]
     return Design(design.rows.take(index), periods, event, treated, units)
 
 
