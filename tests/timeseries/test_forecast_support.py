@@ -12,7 +12,7 @@ from numpyro.infer.autoguide import AutoDelta
 from numpyro.optim import Adam
 
 import aimz
-from aimz.statistics import Moments, with_expected
+from aimz.statistics import Moments
 
 N, H = 60, 12
 RNG = np.random.default_rng(0)
@@ -74,9 +74,9 @@ def test_inputs_with_a_trend_warn_once_with_what_a_forecast_assumes():
 def test_expected_values_of_columns_leave_the_leverage_of_the_others():
     rows = RNG.normal(size=(50, 4)) @ RNG.normal(size=(4, 4)) + 3.0
     moments, new = Moments.of(rows), RNG.normal(size=(5, 4)) + 3.0
-    found = moments.leverage(with_expected(moments, new, (1, 3)))
+    found = moments.leverage(moments.with_expected(new, (1, 3)))
     design = np.column_stack([np.ones(50), rows[:, [0, 2]]])
     asked = np.column_stack([np.ones(5), new[:, [0, 2]]])
     np.testing.assert_allclose(found, np.diag(asked @ np.linalg.inv(design.T @ design) @ asked.T), rtol=1e-8)
-    every = with_expected(moments, new, (0, 1, 2, 3))
+    every = moments.with_expected(new, (0, 1, 2, 3))
     np.testing.assert_allclose(moments.leverage(every), 1 / 50)

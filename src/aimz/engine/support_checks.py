@@ -37,7 +37,6 @@ from aimz.statistics import (
     RowSupport,
     SupportCounts,
     overlap_of,
-    with_expected,
 )
 
 _BLOCK = 2**14
@@ -104,7 +103,7 @@ def check_support(
     found = SupportCounts(RowSupport(own_groups or support, asked))
     for start, rows in _blocks(support, prepared, weights, every_row=every_row, reader=reader):
         own = slice(start, start + len(rows))
-        rows = rows if not times or support.moments is None else with_expected(support.moments, rows, times)
+        rows = rows if not times or support.moments is None else support.moments.with_expected(rows, times)
         columns = rows if own_groups is None or codes is None else np.column_stack([rows, codes[own]])
         found.add(columns, *(None if one is None else one[own] for one in (weights, codes)))
     if reader is not None:

@@ -38,7 +38,6 @@ from aimz.statistics.row_support import (
     ColumnSupport,
     RowSupport,
     SupportCounts,
-    with_expected,
 )
 from aimz.statistics.sensitivity import (
     BenchmarkStrength,
@@ -110,6 +109,5 @@ __all__ = [
     "uniform_band",
     "uniformity",
     "with_axes",
-    "with_expected",
     "with_nan",
 ]

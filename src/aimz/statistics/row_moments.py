@@ -2,6 +2,7 @@
 
 __all__ = ["Moments", "left_out"]
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,15 @@ class Moments:
         """Return the moments of the other columns."""
         kept = [i for i in range(len(self.mean)) if i != column]
         return Moments(self.n, self.mean[kept], self.products[np.ix_(kept, kept)])
+
+    def with_expected(self, rows: np.ndarray, columns: Sequence[int]) -> np.ndarray:
+        """Return rows with the expected values of some columns given the others, which add nothing to the leverage."""
+        found, own = rows.copy(), list(columns)
+        others = [i for i in range(len(self.mean)) if i not in columns]
+        between, across = (self.products[np.ix_(others, to)] for to in (others, own))
+        slopes = np.linalg.pinv(between, hermitian=True) @ across
+        found[:, own] = self.mean[own] + (rows[:, others] - self.mean[others]) @ slopes
+        return found
 
     def leverage(self, rows: np.ndarray) -> np.ndarray:
         """Return the leverage of rows in a linear model of these rows with an intercept, ``x' (X' X)^-1 x``.

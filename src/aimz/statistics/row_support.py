@@ -1,14 +1,13 @@
 """Support of the rows of a question by the rows of a fit: shares of rows outside of the data."""
 
-__all__ = ["FAR_LEVERAGE", "TOLERATED_SHARE", "ColumnSupport", "RowSupport", "SupportCounts", "with_expected"]
+__all__ = ["FAR_LEVERAGE", "TOLERATED_SHARE", "ColumnSupport", "RowSupport", "SupportCounts"]
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from aimz.statistics.category_ranges import CategoryRanges
-from aimz.statistics.fit_support import FitSupport, Moments
+from aimz.statistics.fit_support import FitSupport
 
 TOLERATED_SHARE = 0.05
 """Share of rows outside of the data of the fit up to which an answer is supported."""
@@ -234,16 +233,6 @@ class SupportCounts:
         self.whole.merge(other.whole)
         for code, cell in other.cells.items():
             self.cells.setdefault(code, RowSupport(cell.fit, cell.asked)).merge(cell)
-
-
-def with_expected(moments: Moments, rows: np.ndarray, columns: Sequence[int]) -> np.ndarray:
-    """Return rows with the expected values of some columns given the others, which add nothing to the leverage."""
-    found, own = rows.copy(), list(columns)
-    others = [i for i in range(len(moments.mean)) if i not in columns]
-    between, across = (moments.products[np.ix_(others, to)] for to in (others, own))
-    slopes = np.linalg.pinv(between, hermitian=True) @ across
-    found[:, own] = moments.mean[own] + (rows[:, others] - moments.mean[others]) @ slopes
-    return found
 
 
 def _beyond(values: np.ndarray, low: float, high: float, margin: float) -> np.ndarray:
