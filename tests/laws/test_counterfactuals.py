@@ -87,14 +87,27 @@ def test_intervention_changes_outcomes_of_observed_rows(case):
     assert "drawn_anew" not in had["counterfactual"].attrs
 
 
-def test_composition_mediator_set_to_its_counterfactual_value():
-    case, model = BY_NAME["chain"], shared_model("chain")
-    arguments = {**case.arguments(), "y": case.y, **MEMORY}
-    first = model.counterfactual(**arguments, intervention={"z": 1.0}, return_sites=["m", "y"])["counterfactual"]
-    m = xr.DataArray(first["m"].values, dims=("chain", "draw", "obs"))
-    second = model.counterfactual(**arguments, intervention={"z": 1.0, "m": m})["counterfactual"]
+@pytest.mark.parametrize(
+    ("name", "mediator", "abducted"),
+    [
+        ("linear", "mu", ["y"]),
+        pytest.param("poisson", "rate", ["y"], marks=pytest.mark.slow),
+        ("local_latents", "z", ["z", "y"]),
+        ("chain", "m", ["m", "y"]),
+    ],
+)
+def test_composition_mediator_set_to_its_counterfactual_value(name, mediator, abducted):
+    case, model = BY_NAME[name], shared_model(name)
+    arguments = {**case.arguments(), "y": case.y, "coupling": coupling(case), "rng_key": random.key(3), **MEMORY}
+    set_to = {"chain": {"z": 1.0}}.get(name, case.intervention)
+    first = model.counterfactual(**arguments, intervention=set_to, return_sites=[mediator, "y"])["counterfactual"]
+    values = xr.DataArray(first[mediator].values, dims=("chain", "draw", "obs"))
+    second = model.counterfactual(**arguments, intervention={**set_to, mediator: values})["counterfactual"]
     np.testing.assert_allclose(first["y"], second["y"], rtol=1e-5, atol=1e-5)
-    assert first.attrs["abducted"] == ["m", "y"]
+    assert first.attrs["abducted"] == abducted
+    # Another value of the mediator is another outcome.
+    other = model.counterfactual(**arguments, intervention={**set_to, mediator: values + 1})["counterfactual"]
+    assert (np.abs(first["y"].values - other["y"].values) > 0.1).any()
 
 
 @pytest.mark.parametrize("name", ["linear", "chain"])

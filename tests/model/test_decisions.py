@@ -191,6 +191,17 @@ def test_several_levers_start_from_infeasible_values():
         model.optimize(levers, constraint=lambda a: -1.0 - sum(a.values()), X=weeks)
 
 
+def test_perfect_information_under_a_constraint_is_a_lower_bound_with_a_note(shops):
+    """The constraint does not bind, so that the bound can be compared with the search without it."""
+    given = {"value": profit, "by": "region", **ROWS}
+    bound = shops.optimize({"price": (3.5, 9.0)}, constraint=lambda a: 20.0 - np.max(a["price"]), **given)
+    exact = shops.optimize({"price": (3.5, 9.0)}, **given)
+    assert 0 < bound.value_of_information < exact.value_of_information
+    text = "The value of perfect information is a lower bound"
+    assert text in str(bound)
+    assert text not in str(exact)
+
+
 def test_a_value_that_is_affine_for_some_arguments_only_takes_drawn_outcomes():
     from aimz.statistics import is_affine
 
@@ -205,7 +216,7 @@ def test_a_value_that_is_affine_for_some_arguments_only_takes_drawn_outcomes():
 
 
 def test_perfect_information_of_an_interval_is_that_of_its_closed_form(shops):
-    """Knowing b, the best price is (level / b + 3) / 2; the prices of the draws are between those of a coarse list."""
+    """If b is known, the best price is (level / b + 3) / 2; the searched prices are finer than a coarse list."""
     found = shops.optimize({"price": (3.5, 9.0)}, value=profit, by="region", **ROWS)
     expected = 0.0
     for group in range(3):
@@ -224,12 +235,25 @@ def profits_at(prices, group):
 
 
 def test_perfect_information_of_a_budget_is_that_of_its_closed_form():
-    """Knowing b, a budget B is worth sqrt(B sum b^2)."""
+    """If b is known, a budget B is worth sqrt(B sum b^2)."""
     b = np.abs(RNG.normal([1.0, 2.0, 3.0], 0.4, (60, 3)))
     weeks = pd.DataFrame(np.full((20, 3), 3.0), columns=["tv", "radio", "print"])
     found = model_of(channels, {"b": b}).optimize(dict.fromkeys(weeks.columns, (0.001, 14.0)), budget=14.0, X=weeks)
     assert found.regret.min() > -1e-3
     assert found.value_of_information == pytest.approx((np.sqrt(14 * (b**2).sum(1)) - found.value).mean(), rel=0.02)
+
+
+def test_text_of_a_result_has_its_quantiles():
+    from aimz.methods.decision_result import DecisionResult
+
+    value = np.linspace(0.0, 100.0, 1001)
+    table = pd.DataFrame({"price": [4.0], "value": [50.0], "probability_best": [0.25]})
+    found = DecisionResult(table, value, np.full(1001, 30.0), 0.25, value / 100, ("A note",))
+    text = str(found)
+    assert "Value per row: 50 (89 % interval 5.5 to 94.5)." in text
+    assert "Against today: +20 (-24.5 to 64.5), above 0 in 69.9 % of draws." in text
+    assert "with probability 25 %; perfect information is worth 0.5 per row" in text
+    assert text.endswith("- A note.")
 
 
 def test_cvar_by_group_is_the_same_for_lists_and_intervals(shops):

@@ -83,6 +83,22 @@ def test_questions_outside_of_the_data(model, question, reason):
         assert found.table.loc[0, "unlike"] == pytest.approx(share)
 
 
+def test_combinations_that_no_row_of_the_fit_had(model):
+    """Each column is within its range, but regions do not have such prices; statsmodels on the same rows."""
+    new = FRAME.assign(region=1 - FRAME["region"])
+    (reason,) = model.support(X=new, in_sample=False).reasons
+    expected = model.support(X=new, in_sample=False).table.iloc[-1]
+    assert reason.startswith(f"{100 * expected['far']:.3g} % of the rows combine columns as no row of the fit did")
+    ols = sm.OLS(Y, sm.add_constant(FRAME))
+    hat = ols.fit().get_influence().hat_matrix_diag
+    inverse = ols.normalized_cov_params
+    rows = sm.add_constant(new).to_numpy()
+    leverage = np.einsum("ij,jk,ik->i", rows, inverse, rows)
+    limit = 1.5 * np.quantile(hat / (1 - hat), 0.99, method="higher")
+    assert expected["far"] == pytest.approx((leverage > limit).mean(), abs=2 / N)
+    assert expected["similar_rows"] == pytest.approx(np.median(1 / leverage), rel=1e-3)
+
+
 def test_every_method_records_the_verdict_and_warns_once():
     model = fitted()
     asked = {"intervention": {"price": 20.0}}

@@ -5,7 +5,7 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from aimz.statistics import FitSupport
+from aimz.statistics import FitSupport, RowSupport
 from aimz.statistics.row_moments import Moments, left_out
 
 ROWS = np.random.default_rng(0).normal(size=(50_000, 3)) * [1.0, 10.0, 0.1] + [0.0, 5.0, 0.0]
@@ -101,8 +101,13 @@ def test_leverage_of_gaussian_rows_is_chi_squared():
     np.testing.assert_allclose(40_000 * found.far - 1, far, rtol=0.1)
     # A shift of all columns by 2 standard deviations in one direction is non-central chi-squared.
     shift = 2 * np.linalg.cholesky(np.cov(mixed.T))[:, 0]
-    share = (found.moments.leverage(mixed[40_000:] + shift) > 1.5 * found.far).mean()
-    assert share == pytest.approx(stats.ncx2(3, 4).sf(1.5 * far), abs=0.01)
+    near, moved = RowSupport(found, (0, 1, 2)), RowSupport(found, (0, 1, 2))
+    near.add(mixed[40_000:])
+    moved.add(mixed[40_000:] + shift)
+    for rows, exact in ((near, stats.chi2(3)), (moved, stats.ncx2(3, 4))):
+        for line in (rows.joint, *rows.columns.values()):
+            assert line.share(line.far) == pytest.approx(exact.sf(1.5 * far), abs=0.01)
+            assert line.similar_rows == pytest.approx(40_000 / (1 + exact.median()), rel=0.03)
 
 
 def test_overlap_of_a_sample_is_scaled_to_all_rows():
@@ -118,3 +123,19 @@ def test_overlap_of_a_sample_is_scaled_to_all_rows():
     odds = np.exp(logits[treated == 0]), np.exp(-logits[treated == 1])
     assert found.n == (len(odds[0]), len(odds[1]))
     np.testing.assert_allclose(found.effective, [own.sum() ** 2 / (own**2).sum() for own in odds], rtol=0.1)
+
+
+@pytest.mark.parametrize(("n_rows", "is_counted"), [(19, False), (20, True)])
+def test_levels_have_a_range_from_twenty_rows_on(n_rows, is_counted):
+    """The range of a level is widened by a tenth of that of all rows, in both directions of the question."""
+    x = np.linspace(0.0, 1.0, 501)
+    level = np.zeros(501)
+    level[:n_rows] = 1
+    fit = FitSupport.of({"x": x, "level": level}, {})
+    fit.add({"x": x, "level": level})
+    found = RowSupport(fit.finished(), (1,)), RowSupport(fit, (0,))
+    for rows, other in zip(found, ("x", "level"), strict=True):
+        rows.add(np.column_stack([x, np.ones(501)]))
+        expected = (x > x[n_rows - 1] + 0.1).sum() if is_counted else 0
+        (line,) = rows.columns.values()
+        assert line.apart.get(other, 0) == expected

@@ -369,6 +369,9 @@ class Problem:
         if today is not None and self.utility.of(today) @ self.shares > self.utility.of(own) @ self.shares:
             yield "Leaving the levers as they are in each row is better than any action for all rows of a group"
         if not self._knows_best_of_draws:
-            yield "The value of perfect information is too low: only the starts of the search are compared; pass lists"
+            yield (
+                "The value of perfect information is a lower bound, since only the starts of the search are compared; "
+                "pass lists"
+            )
         if not held_out:
             yield "The value is optimistic, since the same rows and draws chose the action; pass `holdout`"
