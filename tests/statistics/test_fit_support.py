@@ -131,11 +131,13 @@ def test_levels_have_a_range_from_twenty_rows_on(n_rows, is_counted):
     x = np.linspace(0.0, 1.0, 501)
     level = np.zeros(501)
     level[:n_rows] = 1
-    fit = FitSupport.of({"x": x, "level": level}, {})
-    fit.add({"x": x, "level": level})
-    found = RowSupport(fit.finished(), (1,)), RowSupport(fit, (0,))
-    for rows, other in zip(found, ("x", "level"), strict=True):
-        rows.add(np.column_stack([x, np.ones(501)]))
-        expected = (x > x[n_rows - 1] + 0.1).sum() if is_counted else 0
+    fit = FitSupport.of({"x": x, "level": level, "x again": x}, {})
+    fit.add({"x": x, "level": level, "x again": x})
+    questions = (1, "x"), (1, "x again"), (0, "level"), (2, "level")
+    expected = (x > x[n_rows - 1] + 0.1).sum() if is_counted else 0
+    finished = fit.finished()
+    for asked, other in questions:
+        rows = RowSupport(finished, (asked,))
+        rows.add(np.column_stack([x, np.ones(501), x]))
         (line,) = rows.columns.values()
         assert line.apart.get(other, 0) == expected

@@ -75,7 +75,7 @@ def _level(
     own = np.flatnonzero(mask & complete)
     moments = Moments.of(rows[own[:: max(1, len(own) // _THINNED_ROWS)] if thin else own]).of_rows(len(own))
     low, high = np.full((2, rows.shape[1]), np.nan)
-    beyond = np.flatnonzero(True if known is None else known.exceeded_by(whole))
+    beyond = np.arange(rows.shape[1]) if known is None else np.flatnonzero(known.exceeded_by(whole))
     if len(beyond):
         part = rows[np.ix_(np.flatnonzero(mask), beyond)]
         low[beyond], high[beyond] = np.fmin.reduce(part, axis=0), np.fmax.reduce(part, axis=0)
