@@ -169,6 +169,20 @@ def test_weights_may_be_an_argument_by_name(shops):
     set_price = one.action["price"].to_numpy()[REGION]
     by_row = (10 + ROWS["X"] - SLOPES[:, REGION] * set_price) * (set_price - 3)
     np.testing.assert_allclose(one.value, np.average(by_row, axis=1, weights=PRICE), rtol=1e-4)
+    # Regret and chances are averages over the groups by their weight, and values of groups averages of their rows.
+    shares = np.bincount(REGION, weights=PRICE) / PRICE.sum()
+    values = np.empty((2, 40, 3))  # (actions, draws, groups)
+    for (i, price), group in product(enumerate((4.0, 6.0)), range(3)):
+        rows = group == REGION
+        level = 10 + np.average(ROWS["X"][rows], weights=PRICE[rows])
+        values[i, :, group] = (level - SLOPES[:, group] * price) * (price - 3)
+    own = values.mean(1).max(0)
+    np.testing.assert_allclose(one.action["value"], own, rtol=1e-4)
+    chosen = np.where(one.action["price"] == 4.0, values[0], values[1])
+    np.testing.assert_allclose(one.regret, (values.max(0) - chosen) @ shares, atol=1e-3)
+    np.testing.assert_allclose(one.probability_best, (chosen == values.max(0)).mean(0) @ shares, rtol=1e-6)
+    today = (10 + ROWS["X"] - SLOPES[:, REGION] * PRICE) * (PRICE - 3)
+    np.testing.assert_allclose(one.today, np.average(today, axis=1, weights=PRICE), rtol=1e-4)
 
 
 def test_lists_with_a_budget_by_group_obey_the_constraint(shops):
@@ -241,6 +255,22 @@ def test_perfect_information_of_a_budget_is_that_of_its_closed_form():
     found = model_of(channels, {"b": b}).optimize(dict.fromkeys(weeks.columns, (0.001, 14.0)), budget=14.0, X=weeks)
     assert found.regret.min() > -1e-3
     assert found.value_of_information == pytest.approx((np.sqrt(14 * (b**2).sum(1)) - found.value).mean(), rel=0.02)
+
+
+@pytest.mark.parametrize("price", [0.4, 0.7, 1.2])
+def test_allocation_to_groups_of_different_size_equals_the_best_of_all(price):
+    """An allocation that is best at some price of the budget is the best one that spends no more (Everett, 1963)."""
+    from aimz.statistics import allocate
+
+    costs, shares = np.array([0.0, 1.0, 2.0, 4.0]), np.array([0.125, 0.25, 0.625])
+    values = np.sqrt(costs)[:, None] * [3.0, 1.0, 2.0]
+    budget = costs[(values - price * costs[:, None]).argmax(0)] @ shares
+    found = allocate(values, costs, shares, float(budget))
+    actions = np.array(list(product(range(4), repeat=3)))
+    allowed = actions[costs[actions] @ shares <= budget]
+    best = max((values[one, range(3)] * shares).sum() for one in allowed)
+    assert 0 < costs[found] @ shares <= budget
+    assert (values[found, range(3)] * shares).sum() == pytest.approx(best)
 
 
 def test_text_of_a_result_has_its_quantiles():
