@@ -118,6 +118,15 @@ def test_autolog_mcmc(store, customers):
     assert run.inputs.dataset_inputs == []
 
 
+def test_autolog_logs_the_inference_that_a_fit_chose(store, customers):
+    model = ImpactModel(importable_kernels.shop, 0)
+    flavor.autolog(log_models=False, log_datasets=False)
+    model.fit(customers, batch_size=100, epochs=1, progress=False)
+    params = last_run(store).data.params
+    assert (params["inference"], params["guide"], params["n_obs"]) == ("SVI", "ScaledNormal", "200")
+    assert params["inference_choice"] == model.describe(as_dict=True)["inference"]
+
+
 def test_log_losses_thins_very_many_steps(store, new_model, monkeypatch):
     from aimz.mlflow import run_logging
 

@@ -45,6 +45,16 @@ def text_of(figure):
     return " ".join(" ".join(found).split())
 
 
+def test_plot_effect_draws_a_line_for_each_path():
+    noise = np.random.default_rng(0).normal(0.0, 0.1, (1, 200, 3))
+    draws = noise - noise.mean(axis=1) + np.array([6.5, 0.5, 6.0])
+    coords = {"path": ["total", "direct", "indirect"]}
+    array = xr.DataArray(draws, dims=("chain", "draw", "path"), coords=coords, name="y")
+    words = text_of(plots.plot_effect(array))
+    assert all(text in words for text in ("total", "direct", "indirect", "6.50 (", "0.500 (", "6.00 ("))
+    assert "Average over" not in words
+
+
 def test_plots_of_model_results(model, tmp_path):
     rows = {"X": X, "t": T, "progress": False, "output_dir": tmp_path}
     observed = X * T

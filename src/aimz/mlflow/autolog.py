@@ -81,7 +81,7 @@ def autolog(
 
 def _fit_and_log(original: Callable[..., Any], model: ImpactModel, *args: Any, **kwargs: Any) -> Any:
     """Fit a model, and log the fit before and after."""
-    steps = run_logging.n_steps(model)
+    steps, chosen_here = run_logging.n_steps(model), model.inference is None
     arguments = run_logging.bind_arguments(original, model, args, kwargs)
     _try("the arguments of the fit", run_logging.log_arguments, model, arguments)
     _try("the kernel", run_logging.log_source, model.kernel)
@@ -93,6 +93,8 @@ def _fit_and_log(original: Callable[..., Any], model: ImpactModel, *args: Any, *
         result = original(model, *args, **kwargs)
     finally:
         _try("the losses", run_logging.log_losses, model, steps, start, run_logging.now_ms())
+    if chosen_here:
+        _try("the chosen inference", run_logging.log_chosen_inference, model)
     _try("the results of the fit", run_logging.log_results, model)
     _try("the figures", run_logging.log_figures, model)
     _try("the table of the posterior", run_logging.log_posterior, model)

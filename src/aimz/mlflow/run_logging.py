@@ -4,6 +4,7 @@ __all__ = [
     "bind_arguments",
     "first_rows",
     "log_arguments",
+    "log_chosen_inference",
     "log_dataset",
     "log_figures",
     "log_losses",
@@ -89,10 +90,16 @@ def log_arguments(model: ImpactModel, arguments: Mapping[str, Any]) -> None:
     _log_params(params)
 
 
+def log_chosen_inference(model: ImpactModel) -> None:
+    """Log the inference that the fit chose, and why."""
+    chosen = model.describe(as_dict=True)["inference"]
+    _log_params({**_describe_inference(model.inference), "inference_choice": str(chosen)})
+
+
 def _describe_inference(inference: Any) -> dict[str, Any]:
     """Return the parameters to log for an inference object."""
     if inference is None:
-        return {}  # a model loaded without one; the fit raises
+        return {}  # chosen during the fit, or a model loaded without one, whose fit raises
     if isinstance(inference, SVI):
         return {
             "inference": type(inference).__name__,

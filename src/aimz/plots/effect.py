@@ -10,6 +10,7 @@ import xarray as xr
 from aimz.plots.figure import BLUE, COLOURS, DARK, GREY, ORANGE, Canvas, canvas, set_ticks
 from aimz.plots.forest import LABEL_WIDTH, Line, draw_forest, draw_rows, forest_height, label_lines
 from aimz.plots.selection import (
+    PATH,
     PREDICTED,
     SAMPLE_DIMS,
     SCENARIO,
@@ -55,6 +56,7 @@ def plot_effect(
     - of :meth:`ImpactModel.compare_scenarios`: the effect of each scenario over all rows, as a density with its
       interval.  Five or more scenarios whose names are numbers are a sweep, plotted as a curve with a band; more than
       12 others are plotted without their densities.
+    - of :meth:`ImpactModel.decompose`: the total effect and the effect along each path, likewise.
     - of :meth:`ImpactModel.estimate_effect`: the average effect.  It is averaged over rows within each draw, block by
       block, so the result may be larger than memory.
     - the same with ``statistics``: the effect on each row with its interval, with rows sorted by their effect.
@@ -103,6 +105,8 @@ def plot_effect(
     array = select_variable(effects, ("effect_overall", "effect", *PREDICTED), var_name, "plot_effect")
     if STATISTIC in array.dims:
         return _plot_rows(array, ax, figsize)
+    if PATH in array.dims:  # of `decompose`: a line for each path
+        array = array.rename({PATH: SCENARIO}).assign_attrs(baseline=None)
     has_scenarios = SCENARIO in array.dims
     dims = remaining_dims(array, most=0 if has_scenarios else 1, function="plot_effect", known=(SCENARIO,))
     array, note = thin_draws(array, max_draws)

@@ -5,6 +5,7 @@ are subsampled: evenly spaced draws, and rows at random with a fixed seed.
 """
 
 __all__ = [
+    "PATH",
     "PREDICTED",
     "SAMPLE_DIMS",
     "SCENARIO",
@@ -38,6 +39,7 @@ from aimz.statistics import Statistic
 SAMPLE_DIMS = ("chain", "draw")
 STATISTIC = "statistic"
 SCENARIO = "scenario"
+PATH = "path"
 PREDICTED = ("posterior_predictive", "predictions", "prior_predictive")
 _BLOCK_SIZE = 2**22
 """Number of values that are read at once: 32 MiB in double precision."""
