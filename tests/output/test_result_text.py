@@ -1,4 +1,7 @@
-"""The text of results, and its display by IPython."""
+"""The text of results, and its display by IPython and by Python's prompt."""
+
+import builtins
+import sys
 
 import numpy as np
 import numpyro
@@ -78,6 +81,19 @@ def test_ipython_displays_the_text_of_results_only(model):
         shown, _ = display.format(other)
         assert shown["text/plain"] == repr(other)
         assert not shown["text/html"].startswith("<pre>&lt;Result")
+
+
+def test_the_prompt_displays_the_text_of_results_only(model, monkeypatch, capsys):
+    from aimz.output import register_prompt
+
+    monkeypatch.setattr("builtins._", None, raising=False)
+    monkeypatch.setattr(sys, "displayhook", sys.__displayhook__)
+    register_prompt()
+    result = model.predict_on_batch(X)
+    for value, text in ((result, aimz.describe_result(result)), (result["posterior"], repr(result["posterior"]))):
+        sys.displayhook(value)
+        assert capsys.readouterr().out == f"{text}\n"
+        assert builtins._ is value
 
 
 @pytest.mark.parametrize("other", [3, xr.DataTree(), xr.Dataset()])

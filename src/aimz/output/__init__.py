@@ -28,7 +28,7 @@ from aimz.output.labels import Labels
 from aimz.output.lazy_datasets import as_group, open_result
 from aimz.output.power_scaled import power_scaling, power_scaling_text, sensitivity_tree
 from aimz.output.rehearsal_texts import placebo_table, recovery_table, rehearsal_text, simulation_dataset
-from aimz.output.result_text import describe_result, register_displays, tree_of
+from aimz.output.result_text import describe_result, register_displays, register_prompt, tree_of
 from aimz.output.scenario_trees import Averages, Contrast, check_by, check_contrast, read_contrast, scenario_tree
 from aimz.output.sensitivity_texts import sensitivity_line, sensitivity_sentences, sensitivity_text
 from aimz.output.sentences import format_table, in_words
@@ -68,6 +68,7 @@ __all__ = [
     "recorded",
     "recovery_table",
     "register_displays",
+    "register_prompt",
     "rehearsal_text",
     "relative_ess",
     "scenario_tree",
@@ -87,3 +88,5 @@ __all__ = [
 
 if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()) is not None:
     register_displays(shell.display_formatter.formatters)
+elif (hasattr(sys, "ps1") or sys.flags.interactive) and sys.displayhook is sys.__displayhook__:
+    register_prompt()

@@ -1,9 +1,11 @@
 """The text of a result, in six lines."""
 
-__all__ = ["describe_result", "register_displays", "tree_of"]
+__all__ = ["describe_result", "register_displays", "register_prompt", "tree_of"]
 
+import builtins
 import html
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,7 +32,8 @@ _ASSUMED = {"fitted": ", taken as the rows of the fit", "new": ", taken as new o
 def describe_result(result: xr.DataTree) -> str:
     """Return a text of six lines about a result: contents, rows, draws, location, groups and how to get a table.
 
-    IPython and notebooks display this text for results; elsewhere they have the text of xarray, whose trees they are.
+    Python's prompt, IPython and notebooks display this text for results. ``print(result)`` and ``repr`` return the text of
+    xarray, whose trees they are.
 
     Parameters
     ----------
@@ -81,6 +84,21 @@ def register_displays(formatters: Mapping[str, Any]) -> None:
     plain, page = (formatters[kind] for kind in ("text/plain", "text/html"))
     plain.for_type(xr.DataTree, lambda tree, printer, _: printer.text(_text_of(tree) or repr(tree)))
     page.for_type(xr.DataTree, lambda tree: _html_of(tree))
+
+
+def register_prompt() -> None:
+    """Set the display hook of Python's prompt, which then displays the text of results; other values are not affected."""
+    display = sys.displayhook
+
+    def display_result(value: object) -> None:
+        text = _text_of(value) if isinstance(value, xr.DataTree) else ""
+        if not text:
+            display(value)
+            return
+        vars(builtins)["_"] = value  # as every display hook
+        sys.stdout.write(f"{text}\n")
+
+    sys.displayhook = display_result
 
 
 def _main_group(tree: xr.DataTree) -> str | None:
