@@ -87,7 +87,7 @@ def register_displays(formatters: Mapping[str, Any]) -> None:
 
 
 def register_prompt() -> None:
-    """Set the display hook of Python's prompt, which then displays the text of results; other values are not affected."""
+    """Set the display hook of Python's prompt, which then displays the text of results, and other values as before."""
     display = sys.displayhook
 
     def display_result(value: object) -> None:
