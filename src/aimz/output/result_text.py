@@ -32,8 +32,8 @@ _ASSUMED = {"fitted": ", taken as the rows of the fit", "new": ", taken as new o
 def describe_result(result: xr.DataTree) -> str:
     """Return a text of six lines about a result: contents, rows, draws, location, groups and how to get a table.
 
-    Python's prompt, IPython and notebooks display this text for results; ``print(result)`` writes the text of xarray, whose
-    trees they are.
+    Python's prompt, IPython and notebooks display this text for results; ``print(result)`` writes the text of
+    xarray, as results are its trees.
 
     Parameters
     ----------
