@@ -92,8 +92,8 @@ def log_arguments(model: ImpactModel, arguments: Mapping[str, Any]) -> None:
 
 def log_chosen_inference(model: ImpactModel) -> None:
     """Log the inference that the fit chose, and why."""
-    chosen = model.describe(as_dict=True)["inference"]
-    _log_params({**_describe_inference(model.inference), "inference_choice": str(chosen)})
+    found: Any = model.describe(as_dict=True)
+    _log_params({**_describe_inference(model.inference), "inference_choice": found["inference"]})
 
 
 def _describe_inference(inference: Any) -> dict[str, Any]:
