@@ -17,6 +17,9 @@ from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 
 import aimz
+from aimz.engine.support_recorder import SupportCheck, SupportRecorder, _Scenario
+from aimz.engine.support_report import report_of
+from aimz.statistics import FitSupport, RowSupport, SupportCounts
 from oracles import DATA, needs_data
 
 pytestmark = [pytest.mark.usefixtures("plain_code"), pytest.mark.filterwarnings("error:The answer extrapolates")]
@@ -79,6 +82,7 @@ def test_questions_outside_of_the_data(model, question, reason):
     assert any(reason in one for one in found.reasons), found.reasons
     assert reason in str(found)
     if question == {"price": 8.5}:
+        assert found.table.loc[0, ["low", "high"]].tolist() == pytest.approx([*FRAME["price"].agg(["min", "max"])])
         share = (FRAME["region"] == 0).mean()  # all rows of the region with low prices
         assert found.table.loc[0, "unlike"] == pytest.approx(share)
 
@@ -208,6 +212,11 @@ def test_rows_that_are_read_once_have_the_overlap_of_the_fit(tmp_path):
     one = model.support(intervention={"treated": 1.0}, X=frame, in_sample=True)
     read = model.support(intervention={"treated": 1.0}, X=table, in_sample=True)
     pd.testing.assert_frame_equal(read.table, one.table)
+    young = (frame["age"] < 36).to_numpy()
+    design = sm.add_constant(frame.loc[young, ["age"]])
+    odds = np.exp(sm.Logit(treated[young], design).fit(disp=0).fittedvalues[treated[young] == 0])
+    some = model.support(intervention={"treated": 1.0}, X=frame, in_sample=True, where=young)
+    assert some.table.loc[0, "effective_controls"] == pytest.approx(odds.sum() ** 2 / (odds**2).sum(), rel=1e-3)
     scenarios = {"no": {"intervention": {"treated": 0.0}}, "yes": {"intervention": {"treated": 1.0}}}
     weights = np.ones(N) + (treated == 1)
     weighed = text_of(
@@ -232,9 +241,6 @@ def test_comparisons_of_rows_that_are_read_once_use_their_weights(model):
 
 def test_recorder_samples_rows_after_the_first():
     """One of 127 rows counts for 127, whatever the batches are."""
-    from aimz.engine.support_recorder import SupportCheck, SupportRecorder, _Scenario
-    from aimz.statistics import FitSupport
-
     fit = FitSupport.of({"X": np.zeros((100, 1))}, {"X": ["x"]})
     fit.add({"X": np.linspace(0, 1, 100)[:, None]})
     check = SupportCheck(fit.finished(), {"one": _Scenario((0,), {"X": ("X", None)}, {})}, None)
@@ -248,6 +254,39 @@ def test_recorder_samples_rows_after_the_first():
     assert len({(one.n, one.outside) for one in found}) == 1
     assert found[0].n == pytest.approx(len(X), rel=4e-3)
     assert found[0].outside == pytest.approx((X > 1.05).sum(), rel=4e-3)
+    # An intervention with one value for each row in memory is read at the numbers of the sampled rows.
+    by_row = SupportCheck(check.fit, {"one": _Scenario((0,), {}, {"X": X})}, len(X))
+    recorder = SupportRecorder(by_row, None)
+    for start in range(0, len(X), 7_000):
+        recorder.add({"other": X[start : start + 7_000]}, start)
+    (line,) = recorder.finish()["one"].whole.columns.values()
+    assert (line.n, line.outside) == (found[0].n, found[0].outside)
+
+
+@pytest.mark.parametrize(("n_outside", "is_named"), [(4, False), (6, True)])
+def test_small_groups_and_small_fits_have_a_slack_of_four_rows(n_outside, is_named):
+    """The shares of 20 rows may exceed 5 % by 4 rows; shares have the weights of the rows."""
+    fit = FitSupport.of({"x": np.zeros(20)}, {})
+    fit.add({"x": np.linspace(0, 1, 20)})
+    few, x = fit.finished(), np.linspace(0, 1, 1020)
+    x[:n_outside] = 1.08
+    small = SupportCounts(RowSupport(few, (0,)))
+    small.add(x[:20, None])
+    assert bool(report_of(small, (), {}).reasons) == is_named
+    fit = FitSupport.of({"x": np.zeros(1)}, {})
+    fit.add({"x": np.linspace(0, 1, 5000)})
+    codes, weights = np.repeat([0, 1], [20, 1000]), np.ones(1020)
+    counts = SupportCounts(RowSupport(fit.finished(), (0,)))
+    counts.add(x[:, None], weights, codes)
+    report = report_of(counts, (), {"shop": np.array(["small", "large"])})
+    data = "the data of the fit (0 to 1)"
+    named = (f"{5 * n_outside} % of the rows of `shop` = small have `x` outside of {data}",)
+    assert report.reasons == (named if is_named else ())
+    weights[::2] = 3.0
+    weighed = SupportCounts(RowSupport(fit, (0,)))
+    weighed.add(x[:, None], weights, codes)
+    line = weighed.cells[0].columns[0]
+    assert line.share(line.outside) == pytest.approx(np.average(x[:20] > 1.05, weights=weights[:20]))
 
 
 def test_shares_have_weights_and_groups_and_selected_rows(model):

@@ -83,7 +83,8 @@ def test_rows_are_compared_with_rows_of_their_category(tmp_path):
         model.predict([{"X": PRICES.to_numpy(np.float32), "shop": SHOP}], **asked)
 
 
-def test_groups_are_named_by_a_text_column_that_is_no_argument():
+def test_groups_are_named_by_a_text_column_that_is_no_argument(monkeypatch):
+    monkeypatch.setattr("aimz.engine.support_checks._BLOCK", 100)
     frame = PRICES.assign(region=np.where(SHOP >= "shop 09", "north", "south"))
     model = by_svi(kernel).fit_on_batch(PRICES, Y, num_steps=5, num_samples=5, progress=False)
     found = model.support(intervention={"price": 7.5}, X=frame, by="region")

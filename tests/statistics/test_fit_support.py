@@ -43,6 +43,8 @@ def test_description_is_independent_of_pieces(ranges, size):
     assert not found.pending
     # No row of the fit is far from the others by more than chance: (1 + z'z) / n, with a chi-squared variable z'z.
     np.testing.assert_allclose(found.far, (1 + 13.3) / 50_000, rtol=0.15)
+    for level in found.levels[3].values():  # in the other three columns, among the rows of the level
+        np.testing.assert_allclose(level.far, (1 + stats.chi2(3).ppf(0.99)) / 12_500, rtol=0.2)
 
 
 def test_level_of_a_constant_column_has_all_rows():
@@ -113,7 +115,7 @@ def test_leverage_of_gaussian_rows_is_chi_squared():
 def test_overlap_of_a_sample_is_scaled_to_all_rows():
     """The effective number of controls is that of inverse-odds weights of a logit on all rows."""
     rng = np.random.default_rng(1)
-    treated = (rng.random(40_000) < 1 / (1 + np.exp(1 - 1.5 * ROWS[:40_000, 0]))).astype(float)
+    treated = (rng.random(40_000) < 1 / (1 + np.exp(1 - 0.5 * ROWS[:40_000, 0]))).astype(float)
     rows = np.column_stack([ROWS[:40_000, :2], treated])
     fit = FitSupport.of({"X": rows}, {})
     for part in np.split(rows, 8):

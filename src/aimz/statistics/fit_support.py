@@ -56,9 +56,9 @@ class FitSupport:
     overlaps: dict[int, Overlap] = field(default_factory=dict)
     """Overlap of each column with the values 0 and 1, and of each argument with two categories, by its number."""
     sample: list[np.ndarray] = field(default_factory=list)
-    """Rows from which ``far``, ``sketches`` and ``overlaps`` are computed."""
+    """Rows from which ``far``, ``sketches`` and ``overlaps`` are computed, with their numbers in the last column."""
     step: int = 1
-    """Every how many rows one is in the sample; a power of two."""
+    """Number of rows for each row of the sample; a power of two."""
     pending: list[np.ndarray] = field(default_factory=list)
     """Rows that are not part of the sums yet: they are described some thousands at a time."""
 
@@ -113,11 +113,18 @@ class FitSupport:
         if len(rows):
             self._merge(self._described(rows))
             while sum(map(len, self.sample)) > 2 * _SAMPLE:
-                self.sample, self.step = [np.concatenate(self.sample)[::2]], 2 * self.step
+                self.sample = [np.concatenate(self.sample)]
+                self._thin(2 * self.step)
+
+    def _thin(self, step: int) -> None:
+        """Keep the rows of the sample that are in a smaller one."""
+        self.sample, self.step = [rows[_is_sampled(rows[:, -1], step)] for rows in self.sample], step
 
     def _described(self, rows: np.ndarray) -> "FitSupport":
         """Return the description of some rows."""
-        sample = rows[-self.n % self.step :: self.step].copy()  # a view would keep all rows in memory
+        numbers = np.arange(self.n, self.n + len(rows))
+        chosen = _is_sampled(numbers, self.step)
+        sample = np.column_stack([rows[chosen], numbers[chosen]])
         rows, codes = np.split(rows, [len(self.names)], axis=1)
         with np.errstate(invalid="ignore"):
             low, high = np.fmin.reduce(rows, axis=0), np.fmax.reduce(rows, axis=0)
@@ -145,7 +152,7 @@ class FitSupport:
         other._add_pending()
         step = max(self.step, other.step)
         for one in (self, other):
-            one.sample, one.step = [rows[:: step // one.step] for rows in one.sample], step
+            one._thin(step)
         self._merge(other)
 
     def _merge(self, other: "FitSupport") -> None:
@@ -172,7 +179,7 @@ class FitSupport:
         self._add_pending()
         if self.n == 0 or self.moments is None:
             return None
-        sample = np.concatenate(self.sample)
+        sample = np.concatenate(self.sample)[:, :-1]
         rows = sample[:, : len(self.names)]
         few = sample[:: 1 + (len(sample) > _SAMPLE)]
         found = {i: (overlap_of(few, len(self.names), i), n) for i, n in self._binary().items()}
@@ -300,6 +307,12 @@ class FitSupport:
             float(arrays["far"][0]),
             {int(i): Overlap((int(n[0]), int(n[1])), (float(own[0]), float(own[1]))) for i, n, own in overlaps},
         )
+
+
+def _is_sampled(numbers: np.ndarray, step: int) -> np.ndarray:
+    """Return which rows are in a sample of one of ``step``: by a hash of their numbers, since rows may be periodic."""
+    found: np.ndarray = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) <= np.uint64((2**64 - 1) // step)
+    return found
 
 
 def _percentile(leverage: np.ndarray) -> float:
