@@ -37,8 +37,8 @@ def levels_of(rows: np.ndarray, whole: Level, known: list[Levels | None], *, thi
     """Return the levels of each column of rows; None for columns with more than ten values.
 
     ``whole`` has the moments and ranges of all these rows.  ``known`` has the levels of earlier rows, and ranges within
-    them are NaN.  If ``thin``, the moments are those of evenly spaced rows, with the number of all rows of the level:
-    moments of all rows take longer than a fit if many columns have levels.
+    them are NaN.  If ``thin``, the moments are computed from evenly spaced rows, with the number of all rows of the
+    level: moments of all rows take longer than a fit if many columns have levels.
     """
     complete = np.isfinite(rows).all(axis=1)
     found: list[Levels | None] = []
@@ -71,7 +71,7 @@ def _masks(values: np.ndarray, known: Collection[float]) -> dict[float, np.ndarr
 def _level(
     rows: np.ndarray, mask: np.ndarray, complete: np.ndarray, whole: Level, known: Level | None, *, thin: bool
 ) -> Level:
-    """Return the level of the rows of a mask; its ranges are NaN where those of the known level hold all rows."""
+    """Return the level of the rows of a mask; its ranges are NaN where the ranges of the known level hold all rows."""
     own = np.flatnonzero(mask & complete)
     moments = Moments.of(rows[own[:: max(1, len(own) // _THINNED_ROWS)] if thin else own]).of_rows(len(own))
     low, high = np.full((2, rows.shape[1]), np.nan)

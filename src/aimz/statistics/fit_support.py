@@ -117,7 +117,7 @@ class FitSupport:
                 self._thin(2 * self.step)
 
     def _thin(self, step: int) -> None:
-        """Keep the rows of the sample that are in a smaller one."""
+        """Remove the rows of the sample that are not in a smaller one."""
         self.sample, self.step = [rows[_is_sampled(rows[:, -1], step)] for rows in self.sample], step
 
     def _described(self, rows: np.ndarray) -> "FitSupport":
