@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 import pandas as pd
 import pytest
 from jax import random
-from numpyro.infer import SVI, Trace_ELBO
+from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 from numpyro.optim import Adam
 
@@ -135,6 +135,46 @@ def test_placebos_in_space_hide_the_event_of_the_treated_series():
     assert list(placebo_designs(design, model._engine, "time", [20])) == [20]
     earlier = placebo_designs(design, model._engine, "time", [20])[20]
     assert np.argwhere(np.isnan(earlier.known(earlier.fitted).observed))[:, 0].tolist() == [2] * 4
+
+
+def two_ways(X, y=None):
+    """A level for each series, and a shock for each step."""
+    shock = numpyro.sample("shock", dist.Normal(0.0, 1.0).expand([X.shape[1]]).to_event(1))
+    with numpyro.plate("series", X.shape[0]):
+        level = numpyro.sample("level", dist.Normal(0.0, 1.0))
+        fn = dist.Normal(level[:, None] + shock + X, NOISE)
+        if y is not None:
+            fn, y = fn.mask(~jnp.isnan(y)), jnp.nan_to_num(y)
+        numpyro.sample("y", fn.to_event(1), obs=y)
+
+
+def expected_effect(y, hidden, row, start):
+    """Return the posterior mean of the average effect on a row, with the outcomes in ``hidden`` left out."""
+    n, t = y.shape
+    design = np.hstack([np.repeat(np.eye(n), t, 0), np.tile(np.eye(t), (n, 1))])
+    known = ~hidden.ravel()
+    precision = np.eye(n + t) + design[known].T @ design[known] / NOISE**2
+    mean = design @ np.linalg.solve(precision, design[known].T @ y.ravel()[known] / NOISE**2)
+    return (y - mean.reshape(y.shape))[row, start:].mean()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::aimz.FitWarning")  # a level and all shocks may move together
+def test_placebos_in_space_are_differences_in_differences():
+    y = RNG.normal(size=(4, 1)) + RNG.normal(size=10) + RNG.normal(0.0, NOISE, (4, 10))
+    y[1, 7:] += 3.0
+    model = aimz.ImpactModel(two_ways, random.key(0), MCMC(NUTS(two_ways), num_warmup=300, num_samples=1000))
+    event = {"period": np.arange(10), "start": 7, "treated": [False, True, False, False], "placebo": "space"}
+    found = model.estimate_impact(100.0 + np.zeros((4, 10)), 100.0 + y, **event, progress=False, rng_key=random.key(1))
+    hidden = np.zeros((4, 10), bool)
+    hidden[1, 7:] = True
+    average = found["effect"]["y"].sel(quantity="average", reading="mean").mean().item()
+    assert average == pytest.approx(expected_effect(y, hidden, 1, 7), abs=0.06)
+    for row in (0, 2, 3):
+        also = hidden.copy()
+        also[row, 7:] = True
+        placebo = found["placebo"]["y"].sel(placebo=row, reading="mean").mean().item()
+        assert placebo == pytest.approx(expected_effect(y, also, row, 7), abs=0.06)
 
 
 @pytest.mark.parametrize(
