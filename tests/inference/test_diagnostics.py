@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
 from arviz_stats.base import array_stats
 from flax import linen
@@ -27,6 +28,7 @@ from aimz import ImpactModel
 from aimz.errors import NotFittedError
 from aimz.inference import draw_guide
 from aimz.inference.diagnostics import _trend
+from aimz.inference.outcome import judge_chains
 from kernels import BY_NAME, fitted_model, new_model
 from slow_cases import slow_except
 
@@ -41,6 +43,25 @@ def kernel(X, y=None):
     b = numpyro.sample("b", dist.Normal(0, 2).expand([2]).to_event(1))
     with numpyro.plate("obs", X.shape[0]):
         numpyro.sample("y", dist.Normal(X @ b), obs=y)
+
+
+@pytest.mark.parametrize(
+    ("failed", "num_chains", "words"),
+    [
+        ("R-hat", 2, r"the chains do not agree on the posterior of `b` \(40 draws in 2 chains, R-hat 1\.200"),
+        ("bulk ESS", 1, r"there are too few effective draws of `b` \(40 draws in one chain, without R-hat"),
+        ("divergences", 2, r"left out a part of the posterior, as divergences show \(40 draws"),
+    ],
+)
+def test_a_fit_warns_with_the_check_that_failed(failed, num_chains, words):
+    posterior = aimz.data.Posterior({"b": jnp.zeros(40)}, num_chains)
+    table = pd.DataFrame(
+        {"value": [1.2, 30.0, 30.0, 3.0], "site": ["b", "b", "b", ""], "verdict": "ok"},
+        index=["R-hat", "bulk ESS", "tail ESS", "divergences"],
+    )
+    table.loc[failed, "verdict"] = "bad: run longer"
+    with pytest.warns(aimz.FitWarning, match=words):
+        assert not judge_chains(posterior, table).settled
 
 
 def by_svi(guide=AutoNormal, function=kernel, rate=0.02, **options):

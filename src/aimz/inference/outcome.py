@@ -31,20 +31,30 @@ _EQUAL = 0.9
 """Effective share of weights above which they are nearly equal."""
 
 
+_CAUSES = {
+    "R-hat": "the chains do not agree on the posterior",
+    "bulk ESS": "there are too few effective draws",
+    "tail ESS": "there are too few effective draws in the tails",
+    "divergences": "the sampler left out a part of the posterior, as divergences show",
+}
+"""Check of ``diagnose`` to what its failure means for the draws."""
+
+
 def judge_chains(posterior: Posterior, table: "pd.DataFrame") -> Outcome:
     """Return the outcome of chains from the table of ``diagnose``, and warn if they cannot be relied on."""
     bad = [check for check, verdict in table["verdict"].items() if verdict.startswith("bad")]
     values = table["value"]
+    several = posterior.num_chains > 1
+    chains = f"{posterior.num_chains} chains, R-hat {values['R-hat']:.3f}" if several else "one chain, without R-hat"
     text = (
-        f"{posterior.n_draws:,} draws in {posterior.num_chains} chain(s), R-hat {values['R-hat']:.3f}, "
+        f"{posterior.n_draws:,} draws in {chains}, "
         f"{min(values['bulk ESS'], values['tail ESS']):,.0f} effective draws, {values['divergences']:.0f} divergences"
     )
     if bad:
-        site = next((table.loc[check, "site"] for check in bad if table.loc[check, "site"]), "")
+        site = table.loc[bad[0], "site"]
         warn(
-            f"Intervals may be too narrow and means off: the chains do not agree on the posterior"
-            f"{f' of `{site}`' if site else ''} ({text}). Center or reparametrize the kernel, choose tighter priors, "
-            "or run more draws; `check()` lists what fails.",
+            f"Intervals may be too narrow and means off: {_CAUSES[bad[0]]}{f' of `{site}`' if site else ''} ({text}). "
+            "Center or reparametrize the kernel, choose tighter priors, or run more draws; `check()` lists what fails.",
             FitWarning,
         )
     return Outcome(settled=not bad, text=text)
