@@ -39,6 +39,11 @@ def test_budget_over_channels_has_the_shares_of_its_closed_form():
     found = model.optimize(dict.fromkeys(weeks.columns, (0.01, 14.0)), budget=14.0, X=weeks)
     np.testing.assert_allclose(found.action[list(weeks.columns)].to_numpy()[0], 14 * b**2 / (b**2).sum(), rtol=0.02)
     assert found.gain.mean() == pytest.approx((14 * 14.0) ** 0.5 - 6 * 3**0.5, rel=1e-3)
+    bounds = {"tv": (0.01, 0.5), "radio": (0.01, 14.0), "print": (0.01, 14.0)}
+    found = model.optimize(bounds, budget=13.5, X=weeks)
+    np.testing.assert_allclose(found.action.loc[0, list(bounds)].tolist(), [0.5, 4.0, 9.0], rtol=0.02)
+    notes = [note for note in found.notes if "allowed value" in note]
+    assert notes == ["`tv` is at its highest allowed value, 0.5: a better one may be beyond it"]
 
 
 PRICE = RNG.uniform(4.0, 9.0, 300).astype(np.float32)
@@ -107,6 +112,12 @@ def test_budget_over_groups(shops):
     allowed = [a for a in product(range(5), repeat=3) if np.mean([prices[i] for i in a]) <= 4.5]
     best = max(allowed, key=lambda a: sum(values[i, g] for g, i in enumerate(a)))
     assert found.action["price"].tolist() == [prices[i] for i in best]
+    close = [6.25, 6.35, 6.45]
+    found = shops.optimize({"price": close}, value=profit, budget=100.0, **ROWS)
+    values = np.array([sum(profits(p, g) for g in range(3)) / 3 for p in close])
+    chance = (values[values.mean(1).argmax()] == values.max(0)).mean()
+    assert found.probability_best == pytest.approx(chance)
+    assert chance < 0.9
     limited = shops.optimize({"price": prices}, value=profit, constraint=lambda a: 5.5 - a["price"], **ROWS)
     assert limited.action["price"].item() == 5.0
 
@@ -164,7 +175,7 @@ def test_invalid_choices(shops, levers, options, message):
 
 def test_weights_may_be_an_argument_by_name(shops):
     options = {"value": profit, "by": "region", **ROWS}
-    one, other = (shops.optimize({"price": [4.0, 6.0]}, weights=w, **options) for w in ("price", PRICE))
+    one, other = (shops.optimize({"price": [6.4, 6.6]}, weights=w, **options) for w in ("price", PRICE))
     np.testing.assert_allclose(one.value, other.value, rtol=1e-6)
     set_price = one.action["price"].to_numpy()[REGION]
     by_row = (10 + ROWS["X"] - SLOPES[:, REGION] * set_price) * (set_price - 3)
@@ -172,15 +183,19 @@ def test_weights_may_be_an_argument_by_name(shops):
     # Regret and chances are averages over the groups by their weight, and values of groups averages of their rows.
     shares = np.bincount(REGION, weights=PRICE) / PRICE.sum()
     values = np.empty((2, 40, 3))  # (actions, draws, groups)
-    for (i, price), group in product(enumerate((4.0, 6.0)), range(3)):
+    for (i, price), group in product(enumerate((6.4, 6.6)), range(3)):
         rows = group == REGION
         level = 10 + np.average(ROWS["X"][rows], weights=PRICE[rows])
         values[i, :, group] = (level - SLOPES[:, group] * price) * (price - 3)
     own = values.mean(1).max(0)
     np.testing.assert_allclose(one.action["value"], own, rtol=1e-4)
-    chosen = np.where(one.action["price"] == 4.0, values[0], values[1])
-    np.testing.assert_allclose(one.regret, (values.max(0) - chosen) @ shares, atol=1e-3)
-    np.testing.assert_allclose(one.probability_best, (chosen == values.max(0)).mean(0) @ shares, rtol=1e-6)
+    chosen = np.where(one.action["price"] == 6.4, values[0], values[1])
+    chances = (chosen == values.max(0)).mean(0)
+    assert 0.2 < chances.min() < 0.9
+    np.testing.assert_allclose(one.regret, (values.max(0) - chosen) @ shares, atol=2e-5)
+    assert one.regret.max() > 1e-3
+    np.testing.assert_allclose(one.action["probability_best"], chances, rtol=1e-6)
+    np.testing.assert_allclose(one.probability_best, chances @ shares, rtol=1e-6)
     today = (10 + ROWS["X"] - SLOPES[:, REGION] * PRICE) * (PRICE - 3)
     np.testing.assert_allclose(one.today, np.average(today, axis=1, weights=PRICE), rtol=1e-4)
 
@@ -273,6 +288,21 @@ def test_allocation_to_groups_of_different_size_equals_the_best_of_all(price):
     assert (values[found, range(3)] * shares).sum() == pytest.approx(best)
 
 
+@pytest.mark.parametrize("budget", [0.3, 1.3, 3.1])
+def test_allocation_leaves_no_money_for_a_better_action_of_a_group(budget):
+    from aimz.statistics import allocate
+
+    costs, shares = np.linspace(0, 4, 9), np.full(8, 0.125)
+    values = np.sqrt(costs)[:, None] * np.ones(8)
+    found = allocate(values, costs, shares, budget)
+    spent = costs[found] @ shares
+    assert spent <= budget
+    dearer = [
+        (costs[action] - costs[found[group]]) * 0.125 for group in range(8) for action in range(found[group] + 1, 9)
+    ]
+    assert min(dearer) > budget - spent
+
+
 def test_text_of_a_result_has_its_quantiles():
     from aimz.methods.decision_result import DecisionResult
 
@@ -318,9 +348,9 @@ def test_levers_of_today_are_a_start_and_a_note_if_they_are_better(shops):
             numpyro.sample("y", dist.Normal(a + jnp.cos(2.5 * X).sum(1), 1.0), obs=y)
 
     weeks = pd.DataFrame(np.full((20, 3), 0.2), columns=["tv", "radio", "print"])
-    found = model_of(valley, {"a": np.zeros(3)}).optimize(dict.fromkeys(weeks.columns, (0.0, 4.0)), X=weeks)
+    found = model_of(valley, {"a": np.zeros(3)}).optimize(dict.fromkeys(weeks.columns, (0.1, 4.0)), X=weeks)
     assert found.gain.mean() > 0
-    np.testing.assert_allclose(found.value, 3.0, atol=1e-3)
+    np.testing.assert_allclose(found.value, 3 * np.cos(0.25), atol=1e-3)
     prices = np.where(REGION == 0, 7.0, np.where(REGION == 1, 6.5, 5.5)).astype(np.float32)
     rows = {"X": ROWS["X"], "args": {"price": prices, "region": REGION}}
     found = shops.optimize({"price": (3.5, 9.0)}, value=profit, **rows)
