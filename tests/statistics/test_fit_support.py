@@ -59,7 +59,7 @@ def test_level_of_a_constant_column_has_all_rows():
 
 
 def test_levels_of_many_rows_have_their_number_and_range_and_moments_of_a_sample():
-    """From 65,536 rows on, 64 to 127 rows of a level, of 4,096, have the weight of all: standard error 0.014 sd."""
+    """From 65,536 rows on, 64 rows of a level, of 4,096, have the weight of all: standard error 0.015 sd."""
     noise = np.random.default_rng(2)
     mail = (noise.random(200_000) < 0.3).astype(float)
     rows = np.c_[noise.normal(size=(200_000, 2)) * [1.0, 10.0] + np.c_[mail, -mail], mail]
@@ -74,9 +74,9 @@ def test_levels_of_many_rows_have_their_number_and_range_and_moments_of_a_sample
         own = rows[(mail == value) & complete]
         assert level.moments.n == len(own)
         unit = np.array([1.0, 10.0, 1.0])
-        np.testing.assert_allclose((level.moments.mean - own.mean(0)) / unit, 0.0, atol=4 * 0.014)
+        np.testing.assert_allclose((level.moments.mean - own.mean(0)) / unit, 0.0, atol=4 * 0.015)
         difference = level.moments.products / len(own) - np.cov(own.T)
-        np.testing.assert_allclose(difference / np.outer(unit, unit), 0.0, atol=4 * 0.02)
+        np.testing.assert_allclose(difference / np.outer(unit, unit), 0.0, atol=4 * 0.021)
 
 
 def test_leverage_is_the_diagonal_of_the_hat_matrix_of_statsmodels():

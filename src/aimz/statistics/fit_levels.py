@@ -13,8 +13,9 @@ type Levels = dict[float, "Level"]
 
 _MAX_LEVELS = 10
 """Largest number of values of a column that are levels, each with its own moments."""
-_THINNED_ROWS = 64
-"""Number of rows of a level that at least enter its moments, of some thousands of rows, where rows are thinned."""
+_PLACES = (np.arange(64) + np.random.default_rng(0).random(64)) / 64
+"""Places of the sampled rows among the rows of a level: one in each of 64 equal parts, at random, since rows may be
+periodic."""
 
 
 @dataclass
@@ -37,8 +38,8 @@ def levels_of(rows: np.ndarray, whole: Level, known: list[Levels | None], *, thi
     """Return the levels of each column of rows; None for columns with more than ten values.
 
     ``whole`` has the moments and ranges of all these rows.  ``known`` has the levels of earlier rows, and ranges within
-    them are NaN.  If ``thin``, the moments are computed from evenly spaced rows, with the number of all rows of the
-    level: moments of all rows take longer than a fit if many columns have levels.
+    them are NaN.  If ``thin``, the moments are computed from a sample, with the number of all rows of the level, since
+    moments of all rows take longer than a fit if many columns have levels.
     """
     complete = np.isfinite(rows).all(axis=1)
     found: list[Levels | None] = []
@@ -73,7 +74,8 @@ def _level(
 ) -> Level:
     """Return the level of the rows of a mask; its ranges are NaN where the ranges of the known level hold all rows."""
     own = np.flatnonzero(mask & complete)
-    moments = Moments.of(rows[own[:: max(1, len(own) // _THINNED_ROWS)] if thin else own]).of_rows(len(own))
+    chosen = own[(_PLACES * len(own)).astype(np.intp)] if thin and len(own) > len(_PLACES) else own
+    moments = Moments.of(rows[chosen]).of_rows(len(own))
     low, high = np.full((2, rows.shape[1]), np.nan)
     beyond = np.arange(rows.shape[1]) if known is None else np.flatnonzero(known.exceeded_by(whole))
     if len(beyond):
