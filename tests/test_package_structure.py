@@ -71,7 +71,7 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "aimz":
             found.add(f"aimz.{node.attr}")  # imported on first use by `aimz.__getattr__`
     own = {name for name in found if name.split(".")[0] == "aimz"}
-    return own - {"aimz"} if own & {"aimz.output", "aimz.store"} else own
+    return own - {"aimz"} if own & {"aimz.output", "aimz.plots", "aimz.store"} else own
 
 
 def test_every_package_is_in_the_order():

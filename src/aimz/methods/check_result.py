@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import aimz
 from aimz.statistics import Calibration
 
 if TYPE_CHECKING:
@@ -94,9 +95,7 @@ class CheckResult:
         matplotlib.figure.Figure
             The figure, which a notebook displays.
         """
-        from aimz.plots import plot_calibration
-
-        return plot_calibration(self, **options)
+        return aimz.plots.plot_calibration(self, **options)
 
     @property
     def ok(self) -> bool:

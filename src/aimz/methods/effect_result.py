@@ -82,9 +82,8 @@ class EffectResult:
         matplotlib.figure.Figure
             The figure, which a notebook displays.
         """
-        from aimz.plots import plot_effect, plot_groups
-
-        return (plot_groups if self.tree["groups"]["rows"].ndim else plot_effect)(self.tree, **options)
+        plot = aimz.plots.plot_groups if self.tree["groups"]["rows"].ndim else aimz.plots.plot_effect
+        return plot(self.tree, **options)
 
     def to_pandas(self) -> "pd.DataFrame":
         """Return the draws as a data frame.

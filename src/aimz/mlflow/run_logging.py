@@ -33,6 +33,7 @@ from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 from numpyro.infer import MCMC, SVI
 
+import aimz
 from aimz.mlflow.schema import rows_of_fit
 from aimz.model import ImpactModel
 
@@ -202,9 +203,7 @@ def log_figures(model: ImpactModel) -> None:
     if n_steps(model) < 2:
         return
     try:
-        from aimz.plots import plot_loss
-
-        figure = plot_loss(model)
+        figure = aimz.plots.plot_loss(model)
     except ImportError:
         return
     mlflow.log_figure(figure, "figures/loss.png")

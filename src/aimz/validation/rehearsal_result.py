@@ -89,9 +89,7 @@ class RehearsalResult:
         matplotlib.figure.Figure
             The figure, which a notebook displays.
         """
-        from aimz.plots import plot_rehearsal
-
-        return plot_rehearsal(self.simulations, **options)
+        return aimz.plots.plot_rehearsal(self.simulations, **options)
 
     def __repr__(self) -> str:
         """Return sentences and a table."""
@@ -162,9 +160,7 @@ class AssuranceResult:
         matplotlib.figure.Figure
             The figure, which a notebook displays.
         """
-        from aimz.plots import plot_assurance
-
-        return plot_assurance(self.simulations, **options)
+        return aimz.plots.plot_assurance(self.simulations, **options)
 
     def __repr__(self) -> str:
         """Return a sentence for each effect."""

@@ -23,6 +23,7 @@ from numbers import Real
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
+import aimz
 from aimz.report import Block, Code, Figure, Table, Text
 
 if TYPE_CHECKING:
@@ -88,27 +89,21 @@ def effect_attrs(effect: Any) -> Mapping[str, Any]:
 
 def effect_figure(effect: Any, alt: str) -> Figure | None:
     """Return the plot of an effect, for wide and for narrow screens."""
-    from aimz.plots import plot_effect, plot_impact
-
     if effect is None:
         return None
-    plot = plot_impact if "pointwise" in getattr(effect, "children", ()) else plot_effect
+    plot = aimz.plots.plot_impact if "pointwise" in getattr(effect, "children", ()) else aimz.plots.plot_effect
     plot = effect.plot if isinstance(getattr(effect, "plot", None), MethodType) else partial(plot, effect)
     return figure_of(plot, alt or "Plot of the effect", narrow=_NARROW)
 
 
 def loss_figure(model: Any) -> Figure | None:
     """Return the plot of the loss of a fit."""
-    from aimz.plots import plot_loss
-
-    return figure_of(partial(plot_loss, model), "Loss of each step of the fit")
+    return figure_of(partial(aimz.plots.plot_loss, model), "Loss of each step of the fit")
 
 
 def prior_figure(tree: Any, output: str) -> Figure | None:
     """Return the plot of outcomes drawn from the priors."""
-    from aimz.plots import plot_predictive
-
-    return figure_of(partial(plot_predictive, tree, var_name=output), "Outcomes that the priors predict")
+    return figure_of(partial(aimz.plots.plot_predictive, tree, var_name=output), "Outcomes that the priors predict")
 
 
 def _png(figure: Any) -> bytes:

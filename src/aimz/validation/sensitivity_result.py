@@ -261,9 +261,7 @@ class SensitivityResult:
         matplotlib.figure.Figure
             The figure, which a notebook displays.
         """
-        from aimz.plots import plot_sensitivity
-
-        return plot_sensitivity(self, **options)
+        return aimz.plots.plot_sensitivity(self, **options)
 
     @property
     def sentences(self) -> list[str]:
