@@ -55,7 +55,7 @@ class InputLayout:
         """Abstract inputs without a row axis."""
         return _abstract(self.draws, 1), _abstract(self.values), _abstract(self.arrays)
 
-    def one_block(self, block: int, *, alone: bool) -> tuple[Any, ...]:
+    def one_block(self, block: int, *, alone: bool = False) -> tuple[Any, ...]:
         """Return abstract inputs of a pass over one block; ``alone`` if the call has no other block."""
         axes = self.row_axes
         return (

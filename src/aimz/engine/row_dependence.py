@@ -53,9 +53,8 @@ def check_rows_independent(
     )
     if obstacle is None and other != plan.n_obs:
         kind = "log_density" if scored else "predictive"
-        small, large = (layout.one_block(rows, alone=False) for rows in (plan.n_obs, other))
         try:
-            use = engine.programs.use(kind, plan, small, large, other)
+            use = engine.programs.use(kind, plan, layout.one_block, other)
         except Exception as error:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
             obstacle = f"for {plan.n_obs} rows it raises {type(error).__name__}"
         else:

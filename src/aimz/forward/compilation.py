@@ -2,7 +2,7 @@
 
 __all__ = ["CompiledPrograms", "TracedStep"]
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -187,18 +187,22 @@ class CompiledPrograms:
 
         return self._cuts.get(cache_key, make)
 
-    def use(self, kind: str, plan: PassSpec, inputs: Inputs, other: Inputs, n_other: int) -> RowUse:
-        """Return how a pass over a block uses its rows, from a comparison with a pass over ``n_other`` rows."""
-        step = self.step(kind, plan, inputs)
-        return self._uses.get((step, n_other), lambda: self._compare(step, kind, plan, inputs, other, n_other))
+    def use(self, kind: str, plan: PassSpec, one_block: Callable[[int], Inputs], n_other: int) -> RowUse:
+        """Return how a pass over a block uses its rows, from a comparison with a pass over ``n_other`` rows.
+
+        ``one_block`` returns the inputs for a number of rows.
+        """
+        step = self.step(kind, plan, one_block(plan.n_obs))
+        return self._uses.get((step, n_other), lambda: self._compare(step, kind, plan, one_block, n_other))
 
     def _compare(
-        self, step: TracedStep, kind: str, plan: PassSpec, inputs: Inputs, other: Inputs, n_other: int
+        self, step: TracedStep, kind: str, plan: PassSpec, one_block: Callable[[int], Inputs], n_other: int
     ) -> RowUse:
         if step.own_noise:
             return RowUse("it draws with `numpyro.prng_key`, outside of any site")
-        traced = trace(one_pass(self._kernel, plan.for_rows(n_other), READERS[kind]), _abstract_key(), *other)
-        draws, values, arrays, block = inputs
+        one = one_pass(self._kernel, plan.for_rows(n_other), READERS[kind])
+        traced = trace(one, _abstract_key(), *one_block(n_other))
+        draws, values, arrays, block = one_block(plan.n_obs)
         assert isinstance(block, RowBlock)
         # Leaves are in the order of the arguments; leaves of the block begin with its number and the row numbers.
         number = len(jax.tree.leaves((_abstract_key(), draws, values, arrays)))

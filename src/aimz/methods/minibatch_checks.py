@@ -128,11 +128,10 @@ def _program_coupling(
         row_plates=spec.row_plates,
         row_axes=function.axes,
     )
-    one, two = (layout.one_block(rows, alone=False) for rows in (size, other))
     try:
-        if programs.step("batch_density", plan, one).own_noise:
+        if programs.step("batch_density", plan, layout.one_block(size)).own_noise:
             return None
-        use = programs.use("batch_density", plan, one, two, other)
+        use = programs.use("batch_density", plan, layout.one_block, other)
     except Exception as error:  # noqa: BLE001, RUF100 (a kernel may raise anything at this size)
         return f"for {other} rows it raises {type(error).__name__}"
     if use.obstacle is None and spec.row_plates and (use.uses_local_index or use.uses_global_index):

@@ -58,11 +58,10 @@ def _program_obstacle(
         row_axes=axes,
         with_rows=bool(spec.row_plates),
     )
-    small, large = (layout.one_block(rows, alone=False) for rows in (size, larger))
     try:
-        step = programs.step(kind, plan, small)
+        step = programs.step(kind, plan, layout.one_block(size))
         if step.own_noise and kind == "batch_density":
             return None  # such as dropout, which is intended
-        return programs.use(kind, plan, small, large, larger).obstacle
+        return programs.use(kind, plan, layout.one_block, larger).obstacle
     except Exception as error:  # noqa: BLE001, RUF100 (a model may raise anything at a size of our choosing)
         return f"for {larger} rows it raises {type(error).__name__}"
