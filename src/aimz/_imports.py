@@ -5,13 +5,15 @@ the submodule twice, and NumPyro's handlers then miss the sites of a kernel.  Nu
 any of its submodules.
 """
 
-__all__ = ["NUMPYRO", "await_imports", "begin_imports"]
+__all__ = ["NUMPYRO", "await_imports", "begin_imports", "pandas", "xarray"]
 
 import importlib
 import sys
 import threading
 import warnings
 from contextlib import suppress
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 with warnings.catch_warnings():
     # NumPyro imports tqdm.auto too, which warns in a notebook without widgets; our progress bars do not need them.
@@ -22,6 +24,20 @@ import numpyro
 
 NUMPYRO: str = numpyro.__version__
 """Version of NumPyro; reading it loads the whole package."""
+
+
+class _LazyModule(ModuleType):
+    """A module that is imported when one of its attributes is read."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+if TYPE_CHECKING:
+    import pandas
+    import xarray
+else:
+    pandas, xarray = _LazyModule("pandas"), _LazyModule("xarray")
 
 _HEAVY = ("zarr", "xarray", "dask.array")
 """Packages imported in a thread while programs are compiled, which takes as long on another core."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from aimz._imports import xarray as xr
+
 type AxisLabels = tuple[tuple[str, tuple[str, ...] | None], ...]
 """Name and labels of each axis; None for an axis without labels."""
 
@@ -29,8 +31,6 @@ def _labels(value: Any, dim: Any) -> tuple[str, ...] | None:
 
 def with_axis_labels(array: np.ndarray, axes: AxisLabels) -> Any:
     """Return an xarray array with these axes and labels."""
-    import xarray as xr
-
     coords = {dim: list(labels) for dim, labels in axes if labels is not None}
     return xr.DataArray(array, dims=[dim for dim, _ in axes], coords=coords)
 

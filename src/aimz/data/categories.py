@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from aimz._imports import pandas as pd
 from aimz.data.dataframes import index_of, non_numeric_columns, open_series
 
 type Categories = tuple[str | int, ...]
@@ -177,7 +178,6 @@ def _factorized(value: Any, *, with_flags: bool) -> tuple[np.ndarray, list[Any],
     series = None if kind in ("i", "u", "f") else open_series(value)
     if series is None and (kind is None or kind not in "OUSTb"):
         return None
-    import pandas as pd
 
     if series is not None:
         is_flag = with_flags and str(series.dtype) == "Boolean"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from aimz._imports import pandas as pd
 from aimz.data.tables import KernelParameters, open_table
 
 _ROWS = 2**16
@@ -98,8 +99,6 @@ class ChunkedTable:
 
     def labels(self, name: str) -> Any:
         """Read one column as categorical labels of groups, in a separate pass."""
-        import pandas as pd
-
         if not self.same_order:
             msg = (
                 f"`by` names the column {name!r} of a table whose order of rows may differ between passes (a lazy "

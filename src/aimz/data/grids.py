@@ -4,14 +4,12 @@ __all__ = ["grid"]
 
 from collections.abc import Mapping
 from itertools import product
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from aimz._imports import pandas as pd
 from aimz.data.dataframes import open_frame
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _MAX_ROWS = 10_000_000
 
@@ -55,8 +53,6 @@ def grid(frame: Any, *, rows: Literal["typical", "all"] = "typical", **values: A
        7.0   2.0      N
        7.0   2.0      S
     """
-    import pandas as pd
-
     opened = open_frame(frame, "frame")
     if opened is None:
         msg = f"`grid` needs a data frame; got {type(frame).__name__}. Pass `pandas.DataFrame({{'price': ...}})`."
@@ -110,8 +106,6 @@ def _levels(table: "pd.DataFrame", name: str, given: Any) -> list[Any]:
 
 def _typical(column: "pd.Series[Any]") -> Any:
     """Return the mean of numbers, and the most frequent of other values."""
-    import pandas as pd
-
     if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
         return column.mean()
     return column.mode().iloc[0]

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aimz._imports import xarray as xr
 from aimz.data.arrays import check_array, check_count
 from aimz.errors import FitWarning, warn
 
@@ -100,8 +101,6 @@ def _on_device(array: np.ndarray | jax.Array) -> jax.Array:
 def _open_samples(samples: Any) -> tuple[Mapping[str, Any], dict[str, np.ndarray]]:
     """Return the draws by site, and the sampler statistics, of a mapping or a posterior in one of ArviZ's types."""
     if isinstance(samples, str | os.PathLike):
-        import xarray as xr
-
         try:
             with xr.open_datatree(samples) as tree:
                 samples = tree.load()

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 import aimz
+from aimz._imports import pandas as pd
 from aimz.data import KernelArguments, Posterior, differences
 from aimz.errors import NotFittedError
 from aimz.inference.fit_data import FitData
@@ -18,7 +19,6 @@ from aimz.inference.importance_ratios import NotCheckedError, check_ratios, draw
 from aimz.inference.svi import SVIFit
 
 if TYPE_CHECKING:
-    import pandas as pd
     import xarray as xr
 
 _RHAT = 1.01
@@ -67,8 +67,6 @@ def _unchecked(check: str, threshold: str, why: str) -> Line:
 
 
 def _table(lines: Iterable[Line]) -> "pd.DataFrame":
-    import pandas as pd
-
     return pd.DataFrame(list(lines), columns=list(Line._fields)).set_index("check").rename_axis(index=None)
 
 

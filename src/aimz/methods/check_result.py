@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import aimz
+from aimz._imports import pandas as pd
 from aimz.statistics import Calibration
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 _WIDTH = 80
@@ -78,8 +78,6 @@ class CheckResult:
         95 % quantiles ``low`` and ``high``; ``p``, the share of predicted values above the observed one, with ties
         counted half; and ``expected`` and ``verdict``.
         """
-        import pandas as pd
-
         return pd.DataFrame(list(self.lines))
 
     def plot(self, **options: Any) -> "Figure":
@@ -104,8 +102,6 @@ class CheckResult:
 
     def to_pandas(self) -> "pd.DataFrame":
         """Return the table, with the columns ``question``, ``value``, ``expected``, ``verdict`` and ``advice``."""
-        import pandas as pd
-
         return pd.DataFrame([asdict(finding) for finding in self.findings]).set_index("check").rename_axis(index=None)
 
     def to_dict(self) -> list[dict[str, Any]]:

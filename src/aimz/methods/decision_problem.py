@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from aimz._imports import pandas as pd
+from aimz._imports import xarray as xr
 from aimz.errors import SupportWarning
 from aimz.kernel import VALUE
 from aimz.methods.decision_result import DecisionResult
@@ -180,8 +182,6 @@ class Problem:
 
     def _values_by_draw(self, actions: np.ndarray) -> np.ndarray:
         """Return values ``(n_points, n_draws, n_groups)`` of actions ``(n_points, n_draws, n_levers, n_groups)``."""
-        import xarray as xr
-
         n_points, n_draws, _, n_groups = actions.shape
         asked = [
             {
@@ -298,8 +298,6 @@ class Problem:
 
     def result(self, action: np.ndarray, others: np.ndarray, *, held_out: bool) -> DecisionResult:
         """Return the value of an action, of today and of other actions, on the rows of this problem."""
-        import pandas as pd
-
         asked = [self._named(one) for one in others] + [self._by_row(action)]
         values = self._values(asked if self.extra else [*asked, {}])
         today = None if self.extra else values[:, -1]

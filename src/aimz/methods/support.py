@@ -4,10 +4,11 @@ __all__ = ["SupportMethod", "SupportResult"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from aimz._imports import pandas as pd
 from aimz.data import Categories, open_chunked_table
 from aimz.distributed import collective_call
 from aimz.engine import SupportReport, check_support, labels_of, read_groups_of, read_where
@@ -16,9 +17,6 @@ from aimz.methods.base import on_snapshot
 from aimz.methods.slopes import SlopeMethods
 from aimz.statistics import TOLERATED_SHARE, ColumnSupport, FitSupport
 from aimz.types import Intervention
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _ORDER = ("extrapolates", "not known", "not checked", "supported")
 
@@ -201,8 +199,6 @@ def _result(
     reports: Mapping[str, SupportReport], known: FitSupport | None, labels: Mapping[str, np.ndarray]
 ) -> SupportResult:
     """Return the result of the reports of all scenarios."""
-    import pandas as pd
-
     lines = []
     for name, report in reports.items():
         if report.counts is None or known is None:

@@ -6,15 +6,13 @@ import datetime
 import json
 import zoneinfo
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from aimz._imports import pandas as pd
 from aimz.errors import AimzWarning, warn
 from aimz.persistence.kernel_spec import is_plain, read_plain, write_plain
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def write_labels(labels: Any, name: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -28,8 +26,6 @@ def write_labels(labels: Any, name: str, arrays: dict[str, np.ndarray]) -> dict[
         If labels are not numbers, strings, dates, periods, intervals or categories, or cannot be restored exactly.
         They are written as strings.
     """
-    import pandas as pd
-
     index = labels if isinstance(labels, pd.Index) else pd.Index(np.asarray(labels))
     if isinstance(index, pd.RangeIndex) and name != "rows":
         index = pd.Index(index.to_numpy(), name=index.name)
@@ -70,8 +66,6 @@ def _round_trips(node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], inde
 def _write(
     index: "pd.Index", put: Callable[[str, Any], str], write_child: Callable[[str, Any], dict[str, Any]]
 ) -> dict[str, Any] | None:
-    import pandas as pd
-
     if isinstance(index, pd.RangeIndex):
         return {"range": [index.start, index.stop, index.step]}
     if isinstance(index, pd.MultiIndex):
@@ -155,7 +149,6 @@ def read_labels(node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], *, ro
     if "range" in node and not rows:
         msg = "Only row labels can be a range"
         raise ValueError(msg)
-    import pandas as pd
 
     names = [read_plain(name) for name in node["names"]]
     if "levels" in node:
@@ -165,8 +158,6 @@ def read_labels(node: Mapping[str, Any], arrays: Mapping[str, np.ndarray], *, ro
 
 
 def _read(node: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "pd.Index":
-    import pandas as pd
-
     if "range" in node:
         return pd.RangeIndex(*node["range"])
     if "categories" in node:

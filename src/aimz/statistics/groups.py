@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from aimz._imports import pandas as pd
+
 
 @dataclass(frozen=True)
 class Groups:
@@ -98,8 +100,6 @@ def read_groups(labels: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], np.nd
     ValueError
         If labels are missing or cannot be sorted, or are of other rows than the labels of another dimension.
     """
-    import pandas as pd
-
     result: dict[str, np.ndarray] = {}
     codes: np.ndarray | None = None
     for name, given in labels.items():

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from aimz._imports import pandas as pd
 from aimz.data import KernelArguments, axis_labels, is_plain_range
 from aimz.engine import KernelEngine
 from aimz.errors import KernelValidationError
@@ -91,8 +92,6 @@ def without_steps(engine: KernelEngine) -> KernelEngine:
 
 def index_of_steps(X: Any) -> Any:
     """Return the labels of the second axis of the input; None without labels."""
-    import pandas as pd
-
     if axis_labels(X):
         return X.indexes.get(X.dims[1])
     names = getattr(X, "column_names", getattr(X, "columns", None))
@@ -101,8 +100,6 @@ def index_of_steps(X: Any) -> Any:
 
 def later_labels(known: Any, n_steps: int, n_later: int) -> Any:
     """Return labels of later steps: labels that continue ``known`` if these are evenly spaced, else numbers."""
-    import pandas as pd
-
     labels = None if known is None or len(known) != n_steps or n_steps < 3 else pd.Index(known)
     if isinstance(labels, pd.DatetimeIndex):
         freq = labels.freq or pd.infer_freq(labels)
@@ -158,8 +155,6 @@ def check_follows(
     ValueError
         If the labels of the rows do not follow the fitted labels, or belong to other series.
     """
-    import pandas as pd
-
     before, here, there = fitted.arrays[param_input].shape, call.index, fitted.index
     if axis == 1:
         if here is not None and there is not None and not here.equals(there):

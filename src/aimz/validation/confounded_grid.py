@@ -4,15 +4,12 @@ __all__ = ["ConfoundedGrid"]
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 import aimz
+from aimz._imports import pandas as pd
 from aimz.statistics import read_ci
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,8 +54,6 @@ class ConfoundedGrid:
             Coefficients in ``treatment`` and ``outcome``, mean, sd and interval of the effect, and the probability that
             it is above 0.
         """
-        import pandas as pd
-
         interval = read_ci(ci_prob, ci_kind)
         return pd.DataFrame(
             [
@@ -76,8 +71,6 @@ class ConfoundedGrid:
             A line for each coefficient in the treatment with two or more fits: from the straight line between the two
             that are closest to 0, and whether it is beyond them.
         """
-        import pandas as pd
-
         lines = []
         for gamma in dict.fromkeys(gamma for gamma, _ in self.strengths):
             own = sorted(

@@ -6,10 +6,9 @@ import html
 import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import pandas as pd
+from aimz._imports import pandas as pd
 
 _WIDTH = 76
 _MAX_LINES = 20
@@ -101,8 +100,6 @@ class FalsificationResult:
 
     def to_pandas(self) -> "pd.DataFrame":
         """Return a table with a line for each test."""
-        import pandas as pd
-
         names = [*ImpliedIndependence.__dataclass_fields__]
         return pd.DataFrame([{**asdict(one), "given": ", ".join(one.given)} for one in self.tests], columns=names)
 

@@ -6,12 +6,10 @@ import html
 import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from aimz._imports import pandas as pd
 from aimz.causal_graph import GraphFinding, Identification
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _WIDTH = 76
 _MAX_LISTED = 5
@@ -96,8 +94,6 @@ class IdentificationResult:
 
     def to_pandas(self) -> "pd.DataFrame":
         """Return the findings as a table, with the columns ``check``, ``verdict``, ``names`` and ``text``."""
-        import pandas as pd
-
         return pd.DataFrame(
             [{**asdict(one), "names": ", ".join(one.names)} for one in self.findings],
             columns=["check", "verdict", "names", "text"],

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import aimz
+from aimz._imports import pandas as pd
 from aimz.statistics import coverage_of, read_ci
 
 if TYPE_CHECKING:
-    import pandas as pd
     import xarray as xr
     from matplotlib.figure import Figure
 
@@ -123,8 +123,6 @@ class AssuranceResult:
             The ``assurance``, its Monte Carlo error and exact 95 % bounds, the mean and standard deviation of the true
             effects, and the number of simulated studies.
         """
-        import pandas as pd
-
         lines = []
         for name in self.simulations["quantity"].values.tolist():
             one = self.simulations.sel(quantity=name)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import aimz
+from aimz._imports import pandas as pd
 from aimz.methods import CheckResult, EffectResult
 from aimz.report import Block, Code, Items, Section, Table, Text
 from aimz.validation.report_results import (
@@ -95,7 +96,6 @@ def support_section(found: Sequence[Any], verdict: str, not_run: str) -> Section
         reason = "; ".join(reasons) or "the rows of the fit are not described"
         return Section("support", title, not_run=f"{reason}; fit the model with `model.fit(X, y)`")
     outcome = _EXTRAPOLATES if "extrapolates" in verdicts else _SUPPORTED
-    import pandas as pd
 
     tables = [one.table for one in found if len(one.table)]
     blocks: list[Block] = [Items(tuple(f"{reason}." for reason in reasons))] if reasons else []

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import aimz
+from aimz._imports import pandas as pd
+from aimz._imports import xarray as xr
 from aimz.statistics import ConfoundingBias, bounding_factor, e_value, read_ci
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import xarray as xr
     from matplotlib.figure import Figure
 
 
@@ -185,8 +185,6 @@ class SensitivityResult:
             draws), mean, sd and interval of the effect that is left, and the probability that it is above 0 (or 1).
             NaN where no cause can be so strong.
         """
-        import pandas as pd
-
         interval, null = read_ci(ci_prob, ci_kind), float(self.strengths is None)
         lines: list[dict[str, Any]] = []
         for about, draws in self._strengths(list(times), list(risk_ratios)):
@@ -224,8 +222,6 @@ class SensitivityResult:
         pandas.DataFrame
             A line for each quantity.
         """
-        import pandas as pd
-
         interval, ratio = read_ci(ci_prob, ci_kind), self.strengths is None
         found = {"ratio": self.effect} if ratio else {"effect": self.effect, "partial_r2": self.partial_r2}
         found[str(self.robustness.name)] = self.robustness
@@ -291,8 +287,6 @@ class SensitivityResult:
         return self.strengths
 
     def _array(self, draws: np.ndarray, name: str) -> "xr.DataArray":
-        import xarray as xr
-
         by_chain = draws.reshape(self.num_chains, -1)
         coords: Mapping[str, Any] = {"chain": np.arange(len(by_chain)), "draw": np.arange(by_chain.shape[1])}
         return xr.DataArray(by_chain, dims=("chain", "draw"), coords=coords, name=name)
