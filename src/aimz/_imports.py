@@ -5,7 +5,7 @@ the submodule twice, and NumPyro's handlers then miss the sites of a kernel.  Nu
 any of its submodules.
 """
 
-__all__ = ["NUMPYRO", "await_imports", "begin_imports", "pandas", "xarray"]
+__all__ = ["NUMPYRO", "await_imports", "begin_imports", "pandas", "xarray", "zarr"]
 
 import importlib
 import sys
@@ -36,8 +36,9 @@ class _LazyModule(ModuleType):
 if TYPE_CHECKING:
     import pandas
     import xarray
+    import zarr
 else:
-    pandas, xarray = _LazyModule("pandas"), _LazyModule("xarray")
+    pandas, xarray, zarr = _LazyModule("pandas"), _LazyModule("xarray"), _LazyModule("zarr")
 
 _HEAVY = ("zarr", "xarray", "dask.array")
 """Packages imported in a thread while programs are compiled, which takes as long on another core."""

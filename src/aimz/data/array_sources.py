@@ -24,6 +24,8 @@ from typing import Any, override
 
 import numpy as np
 
+from aimz._imports import zarr
+
 
 class ArraySource(ABC):
     """Rows of an array, read by their numbers in the whole array; in this process or in another."""
@@ -152,11 +154,9 @@ class ZarrSource(ArraySource):
         )
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        from zarr.errors import ChunkNotFoundError
-
         try:
             return np.asarray(self._array[rows])
-        except ChunkNotFoundError as error:
+        except zarr.errors.ChunkNotFoundError as error:
             lost = self._lost_chunks(rows)
             if lost:
                 msg = (
@@ -174,8 +174,6 @@ class ZarrSource(ArraySource):
     @cached_property
     def _array(self) -> Any:
         """The array as this process finds it; reading a missing chunk of it raises."""
-        import zarr
-
         where = f"the Zarr array {str(self.store)!r}" + (f", path {self.path!r}," if self.path else "")
         advice = "Store it under a name that every process can open (a shared file system, an object store)."
         try:
@@ -200,8 +198,6 @@ class ZarrSource(ArraySource):
 
     def _lost_chunks(self, rows: slice) -> list[tuple[int, ...]]:
         """Return grid positions of chunks that existed when the call began and are missing now."""
-        from zarr.errors import ChunkNotFoundError
-
         found = []
         start, stop, _ = rows.indices(self.shape[0])
         for position in self._positions(start, stop):
@@ -209,7 +205,7 @@ class ZarrSource(ArraySource):
                 continue
             try:
                 self._array[tuple(slice(p * g, p * g + 1) for p, g in zip(position, self.grid, strict=True))]
-            except ChunkNotFoundError:
+            except zarr.errors.ChunkNotFoundError:
                 found.append(position)
         return found
 
@@ -239,14 +235,12 @@ class ZarrSource(ArraySource):
         if array.nchunks_initialized == array.nchunks:
             return frozenset()
         # Only the store lists its chunks, and it does so asynchronously.
-        from zarr.core.sync import sync
-
         prefix = f"{self.path}/" if self.path else ""
 
         async def stored() -> set[str]:
             return {key.removeprefix(prefix) async for key in self.store.list_prefix(prefix)}
 
-        keys, encode = sync(stored()), array.metadata.encode_chunk_key
+        keys, encode = zarr.core.sync.sync(stored()), array.metadata.encode_chunk_key
         return frozenset(p for p in self._positions(0, self.shape[0]) if encode(p) not in keys)
 
 
@@ -300,14 +294,12 @@ def is_zarr(value: Any) -> bool:
 
 def _is_open_to_others(store: Any) -> bool:
     """Return whether another process can open a Zarr store."""
-    from zarr.storage import FsspecStore, LocalStore, ObjectStore
-
-    if isinstance(store, FsspecStore):
+    if isinstance(store, zarr.storage.FsspecStore):
         files: Any = getattr(store.fs, "sync_fs", store.fs)
         return "memory" not in ((files.protocol,) if isinstance(files.protocol, str) else files.protocol)
-    if isinstance(store, ObjectStore):
+    if isinstance(store, zarr.storage.ObjectStore):
         return type(store.store).__name__ != "MemoryStore"
-    return isinstance(store, LocalStore)
+    return isinstance(store, zarr.storage.LocalStore)
 
 
 def longest_chunk(array: Any) -> int | None:

@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.infer
 from jax import random
 
 from aimz.persistence.kernel_spec import read_plain, write_plain
@@ -36,8 +37,6 @@ class TreeMismatchError(Exception):
 @cache
 def _named_tuples() -> Mapping[str, Any]:
     """Return the named tuples of NumPyro's inference by name: the only classes that a file can refer to."""
-    import numpyro.infer
-
     result: dict[str, Any] = {}
     for module in iter_modules(numpyro.infer.__path__, "numpyro.infer."):
         try:

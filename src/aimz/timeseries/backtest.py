@@ -16,6 +16,7 @@ from aimz.kernel import ValueSource
 from aimz.methods import on_snapshot, optional_key
 from aimz.statistics import read_ci
 from aimz.timeseries.backtest_result import BacktestResult
+from aimz.timeseries.folds import read_folds, score_table
 from aimz.timeseries.refits import RefitMethods
 
 if TYPE_CHECKING:
@@ -117,8 +118,6 @@ class BacktestMethods(RefitMethods):
         >>> found.summary()["n"].tolist(), bool(found.summary()["skill"]["model"] > 0.9)
         ([8, 8], True)
         """
-        from aimz.timeseries.folds import read_folds, score_table
-
         key, interval = optional_key(rng_key), read_ci(ci_prob, ci_kind)
         check_count(horizon, "horizon")
         asked = {"period": period, "unit": unit}

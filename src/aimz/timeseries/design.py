@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from aimz._imports import pandas as pd
 from aimz.data import index_of, is_plain_range, open_frame, open_table
 from aimz.engine import KernelEngine
 from aimz.statistics import Groups, read_groups

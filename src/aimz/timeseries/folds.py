@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from aimz._imports import pandas as pd
 from aimz.data import index_of, is_plain_range
 from aimz.engine import KernelEngine
 from aimz.statistics import Statistic, Statistics, crps, lagged_forecast
@@ -132,7 +132,7 @@ def _fold(periods: Periods, origin: int, horizon: int) -> Fold:
     return Fold(origin, np.flatnonzero(periods.codes < origin), np.flatnonzero(inside))
 
 
-def score_table(folds: Folds, draws: Sequence[np.ndarray], interval: Statistic) -> pd.DataFrame:
+def score_table(folds: Folds, draws: Sequence[np.ndarray], interval: Statistic) -> "pd.DataFrame":
     """Return a row for each forecast of the model and of the baselines."""
     history = folds.history()
     methods: dict[str, int | None] = {"last value": None}
@@ -156,7 +156,7 @@ def score_table(folds: Folds, draws: Sequence[np.ndarray], interval: Statistic) 
     return pd.concat(tables, ignore_index=True)
 
 
-def _about(folds: Folds, fold: Fold, n_before: int) -> pd.DataFrame:
+def _about(folds: Folds, fold: Fold, n_before: int) -> "pd.DataFrame":
     """Return the forecast from an origin."""
     units, codes = folds.cells(fold.ahead)
     columns: dict[str, Any] = {

@@ -17,6 +17,9 @@ from aimz.errors import PerformanceWarning, SupportWarning
 from aimz.inference import make_refit
 from aimz.kernel import name_settings
 from aimz.methods import EffectMethod, on_snapshot, optional_key
+from aimz.timeseries.design import Design, read_design
+from aimz.timeseries.periods import name_of
+from aimz.timeseries.placebos import placebo_designs
 from aimz.timeseries.refits import RefitMethods
 from aimz.timeseries.steps import without_steps
 from aimz.types import Intervention
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from aimz.statistics import Groups
-    from aimz.timeseries.design import Design
 
 
 class ImpactMethods(RefitMethods, EffectMethod):
@@ -181,17 +183,13 @@ class ImpactMethods(RefitMethods, EffectMethod):
                     effects[label] = model._impact_of(other, aggregate, None, key, options)
         return aimz.output.with_placebos(found, effects, str(placebo))
 
-    def _read_design(self, X: Any, y: Any, arguments: Mapping[str, Any], asked: Mapping[str, Any]) -> "Design":
+    def _read_design(self, X: Any, y: Any, arguments: Mapping[str, Any], asked: Mapping[str, Any]) -> Design:
         """Return the design of a call."""
-        from aimz.timeseries.design import read_design
-
         engine = self._engine.copy() if self.is_fitted() else self._engine.for_fit(restart=True)
         return read_design(engine, X, y, arguments, method="estimate_impact", **asked)
 
-    def _read_placebos(self, design: "Design", kind: Any, labels: Any) -> "dict[Any, Design]":
+    def _read_placebos(self, design: Design, kind: Any, labels: Any) -> dict[Any, Design]:
         """Return the designs of placebo events; none without ``kind``."""
-        from aimz.timeseries.placebos import placebo_designs
-
         if kind is None:
             if labels is not None:
                 msg = f"`placebos` needs `placebo='time'` or 'space'; got {labels!r} without it. Pass both."
@@ -202,7 +200,7 @@ class ImpactMethods(RefitMethods, EffectMethod):
             other.check(average=False)
         return found
 
-    def _fit_before(self, design: "Design", options: Mapping[str, Any] | None, *, progress: bool) -> None:
+    def _fit_before(self, design: Design, options: Mapping[str, Any] | None, *, progress: bool) -> None:
         """Fit the model to the rows before the event, and to the rows of units without it."""
         rows = design.known(design.fitted)
         try:
@@ -212,7 +210,7 @@ class ImpactMethods(RefitMethods, EffectMethod):
                 error.add_note(_MASKED)
             raise
 
-    def _check_fitted_before(self, design: "Design") -> None:
+    def _check_fitted_before(self, design: Design) -> None:
         """Raise if the model was not fitted to exactly the rows before the event; draws set by the user are accepted.
 
         Raises
@@ -247,15 +245,13 @@ class ImpactMethods(RefitMethods, EffectMethod):
     @on_snapshot
     def _impact_of(
         self,
-        design: "Design",
+        design: Design,
         aggregate: str,
         baseline: Intervention | None,
         key: jax.Array,
         options: StreamingOptions,
     ) -> "xr.DataTree":
         """Return the effect of the event from the posterior."""
-        from aimz.timeseries.periods import name_of
-
         posterior = self._fitted("estimate_impact")
         sums = self._sum_fitted(design, baseline, key, options)
         if not design.has_donors:
@@ -287,7 +283,7 @@ class ImpactMethods(RefitMethods, EffectMethod):
         )
 
     def _sum_fitted(
-        self, design: "Design", act: Intervention | None, key: jax.Array, options: StreamingOptions
+        self, design: Design, act: Intervention | None, key: jax.Array, options: StreamingOptions
     ) -> np.ndarray:
         """Return sums over the fitted rows of each period and group: ``(n_draws, 2, n_cells)``, outcomes and means."""
         rows = design.rows.take(design.fitted)
@@ -302,7 +298,7 @@ class ImpactMethods(RefitMethods, EffectMethod):
         return self._sum_readings(request, design.groups(design.fitted), key, options)
 
     def _sum_without_event(
-        self, design: "Design", act: Intervention | None, key: jax.Array, options: StreamingOptions
+        self, design: Design, act: Intervention | None, key: jax.Array, options: StreamingOptions
     ) -> np.ndarray:
         """Return sums over the rows of the event, predicted without it, of each period and group."""
         rows, fitted = design.rows.take(design.held), design.rows.take(design.fitted)

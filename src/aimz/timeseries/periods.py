@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
+
+from aimz._imports import pandas as pd
 
 
 @dataclass(frozen=True)
 class Periods:
     """The periods of rows, in order."""
 
-    labels: pd.Index
+    labels: "pd.Index"
     """Label of each period, sorted."""
     codes: np.ndarray
     """Number of the period of each row."""
@@ -75,7 +76,7 @@ class Periods:
         )
         raise ValueError(msg)
 
-    def _nearest(self, wanted: pd.Index | None) -> str:
+    def _nearest(self, wanted: "pd.Index | None") -> str:
         """Return advice that names the periods around a label."""
         try:
             place = 0 if wanted is None else int(self.labels.searchsorted(wanted[0]))
