@@ -12,7 +12,6 @@ from aimz.engine.fingerprint import check_resumable
 from aimz.engine.options import StreamingOptions
 
 if TYPE_CHECKING:
-    import xarray as xr
 
     from aimz.store import Journal, Location, TemporaryDirectory
 
@@ -76,11 +75,6 @@ class ResultDirectory:
             journal=self._journal,
             home=None if options.output_dir else home,
         )
-
-    def write_groups(self, groups: "Mapping[str, xr.Dataset]") -> None:
-        """Write the groups next to the streamed one."""
-        for name, dataset in groups.items():
-            self.store.write_group(name, *aimz.output.as_group(dataset.assign_attrs(self.where.attrs)))
 
     def record(self, digests: list[tuple[int, str]]) -> None:
         """Write digests of rows to the journal; raise if the interrupted run recorded others."""

@@ -187,7 +187,8 @@ class Execution:
             if store is not None:
                 store.open(aimz.store.Group(variables, coords, {**frame.attrs, **attrs}))
             if directory is not None:
-                directory.write_groups({**auxiliary, **labels})
+                for name, dataset in {**auxiliary, **labels}.items():
+                    directory.store.write_group(name, *aimz.output.as_group(dataset.assign_attrs(attrs)))
             if self.request.options.statistics is not None and self.runner.plan.axis == "draw":
                 length = self._fill_from_draws(store, self.request.options.statistics)
             else:
