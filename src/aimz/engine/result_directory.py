@@ -12,7 +12,6 @@ from aimz.engine.fingerprint import check_resumable
 from aimz.engine.options import StreamingOptions
 
 if TYPE_CHECKING:
-
     from aimz.store import Journal, Location, TemporaryDirectory
 
 

@@ -254,7 +254,9 @@ def share_rows(scenarios: Mapping[Any, dict[str, Any]], parameters: KernelParame
     def shared(value: Any, name: str) -> Any:
         if not is_array(value) or not np.ndim(value) or open_table(value, name):
             return value
-        return known.setdefault(id(value), read_rows(parameters.aligned(name, value), name))
+        if id(value) not in known:
+            known[id(value)] = read_rows(parameters.aligned(name, value), name)
+        return known[id(value)]
 
     for one in scenarios.values():
         one["X"] = shared(one["X"], parameters.input)
