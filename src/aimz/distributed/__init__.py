@@ -2,11 +2,10 @@
 
 from aimz.distributed.collectives import collective_call, process_group
 from aimz.distributed.executor import check_executable, choose_executor
-from aimz.distributed.multihost import await_others, check_same_call, share_location
+from aimz.distributed.multihost import check_same_call, share_location
 from aimz.distributed.tasks import run_tasks
 
 __all__ = [
-    "await_others",
     "check_executable",
     "check_same_call",
     "choose_executor",

@@ -1,6 +1,6 @@
 """A call in several processes of `jax.distributed`, each on its own host: every process computes some rows."""
 
-__all__ = ["MultiHostExecutor", "await_others", "check_same_call", "share_location"]
+__all__ = ["MultiHostExecutor", "check_same_call", "share_location"]
 
 import json
 import pickle
@@ -85,18 +85,10 @@ def _ends(call: KernelArguments) -> dict[str, str]:
     return found
 
 
-def await_others(stage: str) -> None:
-    """Wait until every process has reached a stage of the call."""
-    if not process_group.is_single_process:
-        process_group.allgather(stage)
-
-
 def share_location(where: CallLocation | None) -> CallLocation | None:
     """Return the coordinator's location of the call, in every process."""
-    if process_group.is_single_process:
-        return where
-    content = pickle.dumps(where if process_group.is_coordinator else None)
-    shared: CallLocation | None = pickle.loads(process_group.allgather("location of the result", content)[0])
+    sent = process_group.allgather("location of the result", pickle.dumps(where))
+    shared: CallLocation | None = pickle.loads(sent[0])
     return shared
 
 

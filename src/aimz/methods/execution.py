@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import aimz
-from aimz.distributed import await_others, check_same_call, process_group, share_location
+from aimz.distributed import check_same_call, process_group, share_location
 from aimz.engine import (
     CallLocation,
     Executor,
@@ -65,8 +65,8 @@ class Execution:
         ``output_dir``.
         """
         request, options, plan = self.request, self.request.options, self.runner.plan
-        began = {}
-        if not process_group.is_single_process:
+        began, several = {}, not process_group.is_single_process
+        if several:
             began["created_at"] = check_same_call(self._identity(), request)
         frames = self._frames(self.prepared, **began)
         prefixes = {group: EFFECT if group == EFFECT[:-1] else "" for group in frames}
@@ -78,15 +78,17 @@ class Execution:
         if options.store == "memory":
             store = aimz.store.InMemoryStore()
         else:
-            if process_group.is_coordinator:
+            if not several or process_group.is_coordinator:
                 directory = self._directory(home)
-                store = directory.store
-            where = share_location(None if directory is None else directory.where)
+                where, store = directory.where, directory.store
+            if several:
+                where = share_location(where)
             if where is not None and options.output_dir is not None:
                 request.resumable.append(str(where.location))
         if options.resume is None or not options.resume.complete:
             self._fill(store, directory, where, variables, frames, auxiliary)
-            await_others("completeness of the result")
+            if several:
+                process_group.allgather("completeness of the result")  # which each process waits for
         elif self.runner.feed.digests is not None and (request.source.reader is not None or options.resume.rows):
             record = None if directory is None else directory.restore
             self.executor.run(store, RunOptions(record=record, verify_only=True))
