@@ -94,18 +94,8 @@ class KernelReader:
             longer = list(abstract[name].shape)
             longer[axis] += 1
             abstract[name] = jax.ShapeDtypeStruct(tuple(longer), abstract[name].dtype)
-        try:
-            found, _ = AbstractKernel(self.kernel, self.signature, static).shapes(abstract, spec.row_plates)
-        except Exception:  # noqa: BLE001, RUF100 (a kernel may be written for one size)
-            return {}
-        axes = {}
-        for site in spec.sites:
-            shape = getattr(found.get(site.name), "shape", ())
-            pairs = list(zip(site.traced_shape, shape, strict=False)) if len(shape) == len(site.traced_shape) else []
-            grown = [i for i, (here, there) in enumerate(pairs) if there == here + 1]
-            if len(grown) == 1:
-                axes[site.name] = grown[0]
-        return axes
+        found = self._growing_axes(spec, abstract, static)
+        return {name: len(spec[name].traced_shape) + own[0] for name, own in found.items() if len(own) == 1}
 
     def _column_axes(self, arrays: Arrays, static: Mapping[str, object]) -> dict[str, tuple[int, ...]]:
         spec, param_input = self.read(arrays, static), self.signature.param_input
@@ -115,9 +105,13 @@ class KernelReader:
         return self._growing_axes(spec, abstract, static, n_columns)
 
     def _growing_axes(
-        self, spec: KernelSpec, abstract: dict[str, jax.ShapeDtypeStruct], static: Mapping[str, object], size: int
+        self,
+        spec: KernelSpec,
+        abstract: dict[str, jax.ShapeDtypeStruct],
+        static: Mapping[str, object],
+        size: int | None = None,
     ) -> dict[str, tuple[int, ...]]:
-        """Return the axes of length ``size`` that are longer by one with other arguments."""
+        """Return the axes of length ``size``, by default of any, that are longer by one with other arguments."""
         try:
             found, _ = AbstractKernel(self.kernel, self.signature, static).shapes(abstract, spec.row_plates)
         except Exception:  # noqa: BLE001, RUF100 (a kernel may be written for one size)
@@ -126,7 +120,8 @@ class KernelReader:
         for site in spec.sites:
             shape = getattr(found.get(site.name), "shape", ())
             pairs = list(zip(site.traced_shape, shape, strict=False)) if len(shape) == len(site.traced_shape) else []
-            along = tuple(i - len(pairs) for i, pair in enumerate(pairs) if pair == (size, size + 1))
+            grown = [i - len(pairs) for i, (here, there) in enumerate(pairs) if there == here + 1]
+            along = tuple(i for i in grown if size in (None, site.traced_shape[i]))
             if along:
                 axes[site.name] = along
         return axes

@@ -1,7 +1,7 @@
 """Saved models without code: arrays as safetensors, everything else as JSON."""
 
 from aimz.persistence.bundle import check_target, damaged, read_bundle, write_bundle
-from aimz.persistence.files import locked_directory, name_path, put_file
+from aimz.persistence.files import locked_directory, name_path, put_file, sync
 from aimz.persistence.kernel_spec import (
     is_plain,
     read_columns,
@@ -44,6 +44,7 @@ __all__ = [
     "read_plain",
     "read_spec",
     "read_tree",
+    "sync",
     "write_bundle",
     "write_example",
     "write_labels",

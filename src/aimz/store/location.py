@@ -16,6 +16,7 @@ from uuid import uuid4
 from zarr.storage import LocalStore, StorePath
 
 from aimz.data import read_output_dir
+from aimz.persistence import put_file, sync
 from aimz.store.documents import encode_document, group_document, unfinished
 
 JOURNAL = ".aimz-journal.jsonl"
@@ -178,17 +179,8 @@ class Directory(Location):
         """Write a file and flush it, and its directory, to the disk."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f"{path.name}.partial")
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        handle = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        put_file(path, content)
+        sync(path.parent)
 
     def get(self, name: str) -> bytes | None:
         """Return the content of a file, or None if it does not exist."""
