@@ -78,7 +78,7 @@ class Site:
     leaves: tuple[tuple[str, tuple[int, ...]], ...] = ()
     """Path and shape of each leaf of a tree of parameters."""
 
-    @property
+    @cached_property
     def is_sample(self) -> bool:
         """Whether the site is a ``sample`` statement."""
         return self.role in (Role.LATENT, Role.OBSERVED)
