@@ -208,7 +208,7 @@ def check_aligned(given: Mapping[str, Any], known: Mapping[str, Any] | None = No
 
     ``known`` has the labels of arrays that have lost them.
     """
-    labels = {name: index_of(value) for name, value in given.items()} | dict(known or {})
+    labels = {name: index_of(value) for name, value in given.items() if value is not None} | dict(known or {})
     labelled = {name: index for name, index in labels.items() if index is not None}
     name = next(iter(labelled), "")
     for other, index in labelled.items():
