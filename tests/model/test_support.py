@@ -282,7 +282,7 @@ def test_small_groups_and_small_fits_have_a_slack_of_four_rows(n_outside, is_nam
     data = "the data of the fit (0 to 1)"
     named = (f"{5 * n_outside} % of the rows of `shop` = small have `x` outside of {data}",)
     assert report.reasons == (named if is_named else ())
-    weights[::2] = 3.0
+    weights[:2] = 3.0
     weighed = SupportCounts(RowSupport(fit, (0,)))
     weighed.add(x[:, None], weights, codes)
     line = weighed.cells[0].columns[0]
