@@ -160,8 +160,6 @@ class ImpactModel(
     --------
     >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist
     >>> from jax import random
-    >>> from numpyro.infer import SVI, Trace_ELBO
-    >>> from numpyro.infer.autoguide import AutoNormal
     >>> from aimz import ImpactModel
     >>> def kernel(X, y=None):
     ...     a = numpyro.sample("a", dist.Normal(0.0, 5.0))
@@ -170,9 +168,8 @@ class ImpactModel(
     ...         numpyro.sample("y", dist.Normal(a + b * X, 1.0), obs=y)
     >>> X = jnp.linspace(-1.0, 1.0, 100)
     >>> y = 1.0 + 2.0 * X + random.normal(random.key(1), X.shape)
-    >>> svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(lambda step: 0.1 * 0.995**step), Trace_ELBO())
-    >>> model = ImpactModel(kernel, random.key(0), svi)
-    >>> _ = model.fit_on_batch(X, y, num_steps=1000, progress=False)
+    >>> model = ImpactModel(kernel, rng_key=0, inference="svi")
+    >>> _ = model.fit(X, y, progress=False)
     >>> effect = model.estimate_effect(
     ...     args_baseline={"X": X}, args_intervention={"X": X, "intervention": {"X": X + 1.0}}
     ... )
