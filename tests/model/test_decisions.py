@@ -288,6 +288,22 @@ def test_allocation_to_groups_of_different_size_equals_the_best_of_all(price):
     assert (values[found, range(3)] * shares).sum() == pytest.approx(best)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_allocation_of_coarse_costs_equals_the_best_of_all(seed):
+    """Values that are not concave in the costs: the best allocation is best at no price."""
+    from aimz.statistics import allocate
+
+    noise = np.random.default_rng(seed)
+    costs, shares = np.array([0.0, 1.0, 3.0, 4.0]), noise.dirichlet(np.ones(4))
+    values, budget = noise.uniform(size=(4, 4)) * costs[:, None], noise.uniform(0.5, 3.0)
+    found = allocate(values, costs, shares, budget)
+    actions = np.array(list(product(range(4), repeat=4)))
+    allowed = actions[costs[actions] @ shares <= budget]
+    best = max(values[one, range(4)] @ shares for one in allowed)
+    assert costs[found] @ shares <= budget + 1e-6
+    assert values[found, range(4)] @ shares == pytest.approx(best, rel=0, abs=1e-3 * np.ptp(values))
+
+
 @pytest.mark.parametrize("budget", [0.3, 1.3, 3.1])
 def test_allocation_leaves_no_money_for_a_better_action_of_a_group(budget):
     from aimz.statistics import allocate

@@ -15,6 +15,10 @@ _PROBES = (0.7, 1.0, 10.0, 1000.0)
 """Values of arguments at which a function is tested."""
 _TOLERANCE = 1e-6
 """Largest violation of a constraint, in units of its value at the start if that is above 1."""
+_SMALL_GAP = 1e-3
+"""Largest difference from the bound of all allocations, in units of the range of values, that is not reduced."""
+_NODES = 10_000
+"""Largest number of nodes of the search tree of an allocation."""
 _STEPS = 60
 """Largest number of steps of a search."""
 
@@ -77,7 +81,8 @@ def allocate(values: np.ndarray, costs: np.ndarray, shares: np.ndarray, budget: 
 
     Values are the mean values ``(n_actions, n_groups)``, costs the costs of the actions, and shares the weights of the
     groups. A price of the budget is found by bisection (Everett, 1963); money that is left goes, step by step, to the
-    group that gains most per unit.
+    group that gains most per unit. The price bounds the value of all allocations; if the bound is not reached, as with
+    few groups and coarse costs, a mixed-integer program is solved.
     """
 
     def best_at(price: float) -> np.ndarray:
@@ -86,24 +91,55 @@ def allocate(values: np.ndarray, costs: np.ndarray, shares: np.ndarray, budget: 
     def spent(actions: np.ndarray) -> float:
         return float((shares * costs[actions]).sum())
 
-    chosen = best_at(0.0)
-    if spent(chosen) > budget:
-        low, high = 0.0, float(np.ptp(values) / max(np.diff(np.unique(costs)).min(), 1e-300)) + 1.0
+    def worth(actions: np.ndarray) -> float:
+        return float(shares @ values[actions, np.arange(len(actions))])
+
+    low, high = 0.0, 0.0
+    if spent(best_at(0.0)) > budget:
+        high = float(np.ptp(values) / max(np.diff(np.unique(costs)).min(), 1e-300)) + 1.0
         for _ in range(100):
             price = (low + high) / 2
             low, high = (price, high) if spent(best_at(price)) > budget else (low, price)
-        chosen = best_at(high)
+    chosen = _with_money_left(best_at(high), values, costs[:, None] * shares, shares, budget)
+    bound = shares @ (values - high * costs[:, None]).max(axis=0) + high * budget
+    if bound - worth(chosen) <= _SMALL_GAP * np.ptp(values):
+        return chosen
+    exact = _allocate_exactly(values, costs[:, None] * shares, shares, budget)
+    return chosen if exact is None or worth(exact) < worth(chosen) else exact
+
+
+def _with_money_left(
+    chosen: np.ndarray, values: np.ndarray, costs: np.ndarray, shares: np.ndarray, budget: float
+) -> np.ndarray:
+    """Return actions after the money that they leave went, step by step, to the group that gains most per unit."""
+    groups = np.arange(len(chosen))
     while True:
-        left = budget - spent(chosen)
-        gains = values - values[chosen, np.arange(len(chosen))]
-        extra = (costs[:, None] - costs[chosen]) * shares
-        rate = np.where(
-            (gains > 0) & (extra > 0) & (extra <= left + 1e-12), gains * shares / np.maximum(extra, 1e-300), 0
-        )
+        gains, extra = values - values[chosen, groups], costs - costs[chosen, groups]
+        affordable = (gains > 0) & (extra > 0) & (extra <= budget - costs[chosen, groups].sum() + 1e-12)
+        rate = np.where(affordable, gains * shares / np.maximum(extra, 1e-300), 0)
         if not (rate > 0).any():
             return chosen
         action, group = np.unravel_index(rate.argmax(), rate.shape)
         chosen[group] = action
+
+
+def _allocate_exactly(values: np.ndarray, costs: np.ndarray, shares: np.ndarray, budget: float) -> np.ndarray | None:
+    """Return the best actions that a budget allows, by mixed-integer programming; None if the solver finds none."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import eye_array, kron
+
+    worth, unit = (values - values.min(axis=0)) * shares, np.abs(costs).max()
+    found = milp(
+        -worth.ravel() / worth.max(),
+        integrality=np.ones(worth.size),
+        bounds=Bounds(0, 1),
+        constraints=[
+            LinearConstraint(kron(np.ones((1, len(values))), eye_array(len(shares))), 1, 1),
+            LinearConstraint(costs.reshape(1, -1) / unit, ub=budget / unit),
+        ],
+        options={"node_limit": _NODES},
+    )
+    return None if found.x is None else found.x.reshape(values.shape).argmax(axis=0)
 
 
 def search(
