@@ -59,7 +59,7 @@ def test_plots_of_model_results(model, tmp_path):
     rows = {"X": X, "t": T, "progress": False, "output_dir": tmp_path}
     observed = X * T
     predicted = model.predict(**rows)
-    assert "50 of 80 posterior draws" in text_of(plots.plot_predictive(predicted, observed=observed))
+    assert "50 of 80 draws" in text_of(plots.plot_predictive(predicted, observed=observed))
     numbers = model.predict(**rows, statistics=("mean", 0.05, 0.95))
     assert "90 % interval between quantiles of each row" in text_of(plots.plot_predictive(numbers, observed=observed))
 
