@@ -8,7 +8,7 @@ from aimz.engine.category_arguments import (
     with_counts,
     without_counts,
 )
-from aimz.engine.continuation_checks import check_continued, read_needed_steps
+from aimz.engine.continuation_checks import check_continued
 from aimz.engine.decompositions import read_decomposition
 from aimz.engine.fingerprint import digests_for, fingerprint_of, known_digests, versions
 from aimz.engine.inputs import InputSource, check_order, open_source
@@ -129,7 +129,6 @@ __all__ = [
     "read_kind",
     "read_labels",
     "read_levers",
-    "read_needed_steps",
     "read_options",
     "read_pair",
     "read_scenario",

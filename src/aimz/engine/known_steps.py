@@ -22,8 +22,6 @@ class FittedSteps:
     n_steps: int
     call: KernelArguments
     """Arguments of the fit, with its output if there is one in memory."""
-    n_skipped: int = 0
-    """Number of fitted steps before them, which later steps do not depend on."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ def _continue_fit(
             "method whose posterior contains it, or set its draws with `set_posterior_sample`."
         )
         raise ValueError(msg)
-    kept = {name: _without_first(draws[name], 1 + axes[name], fitted.n_skipped) for name in latents if name in draws}
+    kept = {name: draws[name] for name in latents if name in draws}
     for name, value in kept.items():
         if value.shape[1:] != there[name].traced_shape:
             msg = (
@@ -248,11 +246,6 @@ def _obstacle(site: Site, axis: int) -> str | None:
     if along_event and not site.in_control_flow and site.distribution not in _CAUSAL:
         return f"its steps are along an event axis of {site.distribution}"
     return None
-
-
-def _without_first(value: Any, axis: int, n_skipped: int) -> Any:
-    """Return draws without their first steps."""
-    return value[(slice(None),) * axis + (slice(n_skipped, None),)] if n_skipped else value
 
 
 def _row_axis(site: Site) -> int:

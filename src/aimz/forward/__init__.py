@@ -5,7 +5,6 @@ from aimz.forward.compilation import CompiledPrograms, TracedStep
 from aimz.forward.derivatives import Derivative, Lever
 from aimz.forward.history import FITTED, History
 from aimz.forward.joint_scenarios import InputKey, JointPass, ScenarioGroup, tile_rows
-from aimz.forward.needed_steps import n_needed_steps
 from aimz.forward.pass_spec import DENSITY, EFFECT, IMPOSSIBLE, OBSERVED_VALUE, PassSpec, World
 from aimz.forward.predictive import CompiledProgram, RowBlock, RowGroups, map_over_draws
 from aimz.forward.row_blocks import StreamAxis
@@ -32,6 +31,5 @@ __all__ = [
     "World",
     "changed_by_later_steps",
     "map_over_draws",
-    "n_needed_steps",
     "tile_rows",
 ]

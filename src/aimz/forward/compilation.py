@@ -89,8 +89,6 @@ class CompiledPrograms:
         """Dependence of rows on one another in words, or None, by kind of call."""
         self.changed_sites = LRUCache[str | None]()
         """A site that later steps change in the fitted ones, or None, by step of a forecast."""
-        self.needed_steps = LRUCache[int]()
-        """Number of the last fitted steps that a forecast of series depends on, by step of the forecast."""
 
     def run(
         self,

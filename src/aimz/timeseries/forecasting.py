@@ -21,7 +21,6 @@ from aimz.engine import (
     depends_on_rows,
     open_source,
     read_kind,
-    read_needed_steps,
     read_options,
     warn_about_substitution,
     with_outcome,
@@ -200,12 +199,6 @@ class ForecastMethods(RequestMethods):
             settings = replace(settings, fitted_steps=FittedSteps(axis, n_steps, fitted))
             prepared = self._engine.prepare(call, settings)
             check_continued(self._engine, prepared)
-            if axis:
-                # Interventions and conditions are left out, so that forecasts with the same key have the same noise.
-                is_plain = intervention is None and condition is None
-                plain = replace(settings, intervention=None, condition=None)
-                needed = read_needed_steps(self._engine, prepared if is_plain else self._engine.prepare(call, plain))
-                prepared = self._engine.prepare(call, replace(settings, fitted_steps=needed))
         prepared = self._with_step_labels(prepared, X)
         if axis == 0:  # later steps of the fitted series are about these series by definition
             warn_about_substitution(prepared, self.kernel_spec)
@@ -217,14 +210,13 @@ class ForecastMethods(RequestMethods):
         history = prepared.plan.history
         if history is None or history.axis == 0:
             return prepared
-        own, fitted = index_of_steps(X), prepared.settings.fitted_steps
-        n_steps = history.n_steps + (0 if fitted is None else fitted.n_skipped)
+        own = index_of_steps(X)
         coords, labels = self._results.dims_and_coords[1] or {}, {}
         for name, dims in self._results.axes_of(prepared).items():
             if name in history.sites:
                 axis, size = history.sites[name]
                 if own is None or len(own) != size:
-                    labels[dims[axis]] = later_labels(coords.get(dims[axis]), n_steps, size)
+                    labels[dims[axis]] = later_labels(coords.get(dims[axis]), history.n_steps, size)
                 else:
                     labels[dims[axis]] = own.astype(str) if own.dtype == object else own
         return replace(prepared, step_labels=labels)
