@@ -288,20 +288,23 @@ def test_allocation_to_groups_of_different_size_equals_the_best_of_all(price):
     assert (values[found, range(3)] * shares).sum() == pytest.approx(best)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_allocation_of_coarse_costs_equals_the_best_of_all(seed):
-    """Values that are not concave in the costs: the best allocation is best at no price."""
+@pytest.mark.parametrize("level", [0.0, 5000.0])
+@pytest.mark.parametrize("seed", range(10))
+def test_allocation_of_coarse_costs_equals_the_best_of_all(seed, level):
+    """Values that are not concave in the costs, of groups at any level: the best allocation is best at no price."""
     from aimz.statistics import allocate
 
     noise = np.random.default_rng(seed)
     costs, shares = np.array([0.0, 1.0, 3.0, 4.0]), noise.dirichlet(np.ones(4))
     values, budget = noise.uniform(size=(4, 4)) * costs[:, None], noise.uniform(0.5, 3.0)
+    span = np.ptp(values, axis=0) @ shares
+    values += level * np.arange(4)
     found = allocate(values, costs, shares, budget)
     actions = np.array(list(product(range(4), repeat=4)))
     allowed = actions[costs[actions] @ shares <= budget]
     best = max(values[one, range(4)] @ shares for one in allowed)
     assert costs[found] @ shares <= budget + 1e-6
-    assert values[found, range(4)] @ shares == pytest.approx(best, rel=0, abs=1e-3 * np.ptp(values))
+    assert values[found, range(4)] @ shares == pytest.approx(best, rel=0, abs=1e-3 * span)
 
 
 @pytest.mark.parametrize("budget", [0.3, 1.3, 3.1])

@@ -79,6 +79,25 @@ def test_levels_of_many_rows_have_their_number_and_range_and_moments_of_a_sample
         np.testing.assert_allclose(difference / np.outer(unit, unit), 0.0, atol=4 * 0.021)
 
 
+def test_ten_levels_are_found_wherever_values_are_missing():
+    values = np.tile(np.arange(10.0), 400)
+    for gaps in (slice(5, 3000, 11), slice(3500, None)):
+        rows = np.c_[ROWS[:4000, 0], values]
+        rows[gaps, 1] = np.nan
+        found = FitSupport.of({"X": rows}, {})
+        found.add({"X": rows})
+        assert len(found.finished().levels[1]) == 10
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e8])
+def test_expected_columns_do_not_depend_on_the_units_of_others(scale):
+    """The time of a row with an input in the middle is the middle, whatever unit another input has."""
+    time, size = np.arange(1000.0), scale * SHOP[:1000] + scale
+    moments = Moments.of(np.c_[time, 2 * time + ROWS[:1000, 0], size])
+    asked = np.c_[9999.0, 400.0, 2 * scale]
+    np.testing.assert_allclose(moments.with_expected(asked, [0])[0, 0], 200.0, atol=2.0)
+
+
 def test_leverage_is_the_diagonal_of_the_hat_matrix_of_statsmodels():
     rows = ROWS[:400] * [1.0, 1.0, 30.0]
     moments = Moments.of(rows)

@@ -56,6 +56,34 @@ def test_numbers_of_periods_are_not_judged():
     assert "`week` outside of the data" in warned(model, gap[:1])[1]
 
 
+def test_fractions_of_years_number_the_periods_also_in_single_precision():
+    from aimz.engine.support_checks import _goes_on
+    from aimz.statistics import FitSupport
+
+    years = (2010 + np.arange(N + H) / 12).astype(np.float32)[:, None]
+    support = FitSupport.of({"X": years}, {})
+    support.add({"X": years[:N]})
+    support = support.finished()
+    assert _goes_on(years[N:, 0].astype(np.float64), support, 0)
+    assert not _goes_on(years[N:, 0].astype(np.float64) + 1.0, support, 0)
+
+
+def test_steps_of_series_are_not_compared_with_steps_of_the_fit():
+    def of_series(X, y=None):
+        b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        with numpyro.plate("series", X.shape[0]):
+            walk = dist.GaussianRandomWalk(1.0, num_steps=X.shape[1])
+            level = numpyro.sample("level", walk)
+            numpyro.sample("y", dist.Normal(level + b * X, 1.0).to_event(1), obs=y)
+
+    model = aimz.ImpactModel(of_series, random.key(0), SVI(of_series, AutoDelta(of_series), Adam(0.1), Trace_ELBO()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", aimz.FitWarning)
+        model.fit_on_batch(np.ones((6, 8)), np.ones((6, 8)), num_steps=1, num_samples=4, progress=False)
+    for options in ({}, {"intervention": {"X": 9.0}}):
+        assert warned(model, np.ones((6, 3)), **options)[1].startswith("not known: the columns of the fit are steps of")
+
+
 def test_inputs_with_a_trend_warn_once_with_what_a_forecast_assumes():
     model, later = fitted(["trend", "price"]), ROWS[["trend", "price"]][N:]
     messages, found = warned(model, later)

@@ -82,6 +82,9 @@ def check_support(
     """
     if support is None:
         return SupportReport(NOT_KNOWN, ("the model has no description of the data of a fit",))
+    steps = prepared.settings.fitted_steps
+    if steps is not None and steps.axis == 1:
+        return SupportReport(NOT_KNOWN, ("the columns of the fit are steps of series, and later steps are others",))
     if _is_factual(prepared):
         return SupportReport(SUPPORTED)
     asked = _asked_columns(support, prepared)
@@ -182,13 +185,15 @@ def _time_columns(support: FitSupport, prepared: PreparedCall) -> tuple[int, ...
 def _goes_on(later: np.ndarray, support: FitSupport, column: int) -> bool:
     """Return whether later values of a column follow its values in the fit in steps of one length."""
     values, low, high = np.unique(later), support.low[column], support.high[column]
-    step = values[1] - values[0] if len(values) > 1 else values[0] - high
+    step = (values[-1] - high) / len(values)
     if not step > 0:  # NaN included
         return False
+    rounding = 4 * np.finfo(np.float32).eps * max(abs(values[-1]), abs(low))
     n_before = (high - low) / step
-    is_even = np.allclose(np.diff(values, prepend=high), step, rtol=1e-3) and abs(n_before - round(n_before)) < 1e-2
+    is_even = np.abs(np.diff(values, prepend=high) - step).max() <= 1e-3 * step + rounding
+    is_even &= abs(n_before - round(n_before)) < 1e-2 + n_before * rounding / (step * len(values))
     # A single value follows at some step in any case: it must have as many before it as the fit has rows.
-    return is_even and round(n_before) >= (2 if len(values) > 1 else support.n - 1)
+    return bool(is_even) and round(n_before) >= (2 if len(values) > 1 else support.n - 1)
 
 
 def unknown_levers(support: FitSupport, prepared: PreparedCall) -> tuple[str, ...]:
@@ -251,7 +256,8 @@ def _reasons_of_constants(support: FitSupport, prepared: PreparedCall) -> Iterat
     for name, value in (prepared.settings.intervention or {}).items():
         if name in support.names and isinstance(value, Real | np.number):
             i = support.names.index(name)
-            if RowSupport(support, (i,)).is_outside(np.array([float(value)]), i).any():
+            own = np.array([value], getattr(prepared.call.arrays.get(name), "dtype", None))
+            if RowSupport(support, (i,)).is_outside(own.astype(np.float64), i).any():
                 yield f"all rows have `{name}` outside of the data of the fit ({data_of(support, i)})"
 
 

@@ -16,7 +16,7 @@ _PROBES = (0.7, 1.0, 10.0, 1000.0)
 _TOLERANCE = 1e-6
 """Largest violation of a constraint, in units of its value at the start if that is above 1."""
 _SMALL_GAP = 1e-3
-"""Largest difference from the bound of all allocations, in units of the range of values, that is not reduced."""
+"""Largest difference from the bound of all allocations, in units of the mean range of the values of a group."""
 _NODES = 10_000
 """Largest number of nodes of the search tree of an allocation."""
 _STEPS = 60
@@ -96,13 +96,13 @@ def allocate(values: np.ndarray, costs: np.ndarray, shares: np.ndarray, budget: 
 
     low, high = 0.0, 0.0
     if spent(best_at(0.0)) > budget:
-        high = float(np.ptp(values) / max(np.diff(np.unique(costs)).min(), 1e-300)) + 1.0
+        high = float(np.ptp(values) / max(np.diff(np.unique(costs)).min(initial=np.inf), 1e-300)) + 1.0
         for _ in range(100):
             price = (low + high) / 2
             low, high = (price, high) if spent(best_at(price)) > budget else (low, price)
     chosen = _with_money_left(best_at(high), values, costs[:, None] * shares, shares, budget)
     bound = shares @ (values - high * costs[:, None]).max(axis=0) + high * budget
-    if bound - worth(chosen) <= _SMALL_GAP * np.ptp(values):
+    if bound - worth(chosen) <= _SMALL_GAP * shares @ np.ptp(values, axis=0):
         return chosen
     exact = _allocate_exactly(values, costs[:, None] * shares, shares, budget)
     return chosen if exact is None or worth(exact) < worth(chosen) else exact
@@ -129,6 +129,8 @@ def _allocate_exactly(values: np.ndarray, costs: np.ndarray, shares: np.ndarray,
     from scipy.sparse import eye_array, kron
 
     worth, unit = (values - values.min(axis=0)) * shares, np.abs(costs).max()
+    if not worth.max() > 0:
+        return None
     found = milp(
         -worth.ravel() / worth.max(),
         integrality=np.ones(worth.size),

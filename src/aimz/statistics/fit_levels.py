@@ -60,9 +60,10 @@ def _masks(values: np.ndarray, known: Collection[float]) -> dict[float, np.ndarr
     """Return the rows with each value; None if there are many values."""
     masks = {value: values == value for value in known}
     if not known or sum(map(np.count_nonzero, masks.values())) + np.isnan(values).sum() < len(values):
-        if len(np.unique(values[: 16 * _MAX_LEVELS])) > _MAX_LEVELS:
+        present = values[~np.isnan(values)]
+        if len(np.unique(present[: 16 * _MAX_LEVELS])) > _MAX_LEVELS:
             return None
-        distinct = np.unique(values[~np.isnan(values)])
+        distinct = np.unique(present)
         if len(distinct) > _MAX_LEVELS:
             return None
         masks = {float(value): values == value for value in distinct}

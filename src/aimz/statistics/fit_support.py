@@ -311,7 +311,10 @@ class FitSupport:
 
 def _is_sampled(numbers: np.ndarray, step: int) -> np.ndarray:
     """Return which rows are in a sample of one of ``step``: by a hash of their numbers, since rows may be periodic."""
-    found: np.ndarray = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) <= np.uint64((2**64 - 1) // step)
+    mixed = numbers.astype(np.uint64) + np.uint64(1)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):  # splitmix64
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    found: np.ndarray = mixed <= np.uint64((2**64 - 1) // step)
     return found
 
 

@@ -49,9 +49,11 @@ class Moments:
         """Return rows with the expected values of some columns given the others, which add nothing to the leverage."""
         found, own = rows.copy(), list(columns)
         others = [i for i in range(len(self.mean)) if i not in columns]
-        between, across = (self.products[np.ix_(others, to)] for to in (others, own))
-        slopes = np.linalg.pinv(between, hermitian=True) @ across
-        found[:, own] = self.mean[own] + (rows[:, others] - self.mean[others]) @ slopes
+        scale = np.sqrt(np.diag(self.products))[others]
+        scale[scale == 0] = 1.0
+        between, across = (self.products[np.ix_(others, to)] / scale[:, None] for to in (others, own))
+        slopes = np.linalg.pinv(between / scale, hermitian=True) @ across
+        found[:, own] = self.mean[own] + (rows[:, others] - self.mean[others]) / scale @ slopes
         return found
 
     def leverage(self, rows: np.ndarray) -> np.ndarray:
