@@ -43,13 +43,16 @@ else:
 _HEAVY = ("zarr", "xarray", "dask.array")
 """Packages imported in a thread while programs are compiled, which takes as long on another core."""
 _threads: list[threading.Thread] = []
+_LOCK = threading.Lock()
 
 
 def begin_imports() -> None:
     """Start importing zarr, xarray and Dask in a background thread."""
-    if not _threads and not all(name in sys.modules for name in _HEAVY):
-        _threads.append(threading.Thread(target=_load, name="aimz-imports"))
-        _threads[0].start()
+    with _LOCK:  # a thread in the list has been started
+        if not _threads and not all(name in sys.modules for name in _HEAVY):
+            thread = threading.Thread(target=_load, name="aimz-imports")
+            thread.start()
+            _threads.append(thread)
 
 
 def await_imports() -> None:

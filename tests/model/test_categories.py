@@ -179,6 +179,31 @@ def test_categories_can_be_declared():
         model.fit_on_batch(FRAME.assign(shop="west"), progress=False)
 
 
+@pytest.mark.parametrize("ports", [("B", "C", "A"), ("B", "C", "D")])
+def test_an_array_shared_by_arguments_is_encoded_by_the_categories_of_each(ports):
+    """Scenarios read a shared array once, but for each argument."""
+
+    def voyage(X, origin, destination, y=None):
+        with numpyro.plate("origin", 3):
+            a = numpyro.sample("a", dist.Normal())
+        with numpyro.plate("destination", 3):
+            b = numpyro.sample("b", dist.Normal())
+        mu = numpyro.deterministic("mu", X + a[origin] + b[destination])
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    model = ImpactModel(voyage, random.key(0), coords={"origin": ["A", "B", "C"], "destination": list(ports)})
+    model.set_posterior_sample({"a": np.tile([1.0, 2.0, 3.0], (4, 1)), "b": np.tile([10.0, 20.0, 30.0], (4, 1))})
+    origin = np.array(list("AABC"), object)
+    scenarios = {"there": {"destination": np.array(list("BBBB"), object)}, "same": {"destination": origin}}
+    given = {"X": np.zeros(4), "origin": origin, "baseline": "there", "return_sites": "mu", "progress": False}
+    if "A" not in ports:
+        with pytest.raises(ValueError, match=r"`destination`.* in 2 of 4 rows: 'A'"):
+            model.compare_scenarios(scenarios, **given)
+        return
+    found = model.compare_scenarios(scenarios, **given)["effect"]["mu"].sel(scenario="same")
+    np.testing.assert_allclose(found, np.mean([30, 30, 10, 20]) - 10, rtol=1e-6)
+
+
 FAULTS = {
     "missing": (
         lambda m: m.predict_on_batch(FRAME.assign(shop=[None, *FRAME["shop"][1:]])),

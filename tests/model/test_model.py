@@ -312,3 +312,19 @@ def test_invalid_callables_raise_before_the_key_is_split():
         with pytest.raises(error, match=match):
             model.predict_on_batch(BY_NAME["linear"].X, intervention={"b": value})
     assert model.rng_key == key
+
+
+def test_labels_do_not_change_with_the_objects_that_were_passed(tmp_path):
+    coords = {"col": ["u", "v"]}
+
+    def by_column(X, y=None):
+        b = numpyro.sample("b", dist.Normal().expand([X.shape[1]]))
+        numpyro.sample("y", dist.Normal(X @ b, 1.0), obs=y)
+
+    model = ImpactModel(by_column, random.key(0), coords=coords, dims={"b": ["col"]})
+    model.set_posterior_sample({"b": np.ones((3, 2))})
+    coords["col"] = ["s", "t"]
+    model.save(tmp_path / "model")
+    for one in (model, ImpactModel.load(tmp_path / "model", by_column)):
+        result = one.predict_on_batch(np.ones((4, 2)))
+        assert result["posterior"]["col"].values.tolist() == ["u", "v"]

@@ -249,14 +249,14 @@ _COMMON = frozenset({"rng_key", "return_sites", *OPTION_NAMES})
 
 def share_rows(scenarios: Mapping[Any, dict[str, Any]], parameters: KernelParameters) -> None:
     """Wrap arrays that several scenarios share in one object each, so that they are read and digested once."""
-    known: dict[int, Any] = {}
+    known: dict[tuple[int, str], Any] = {}
 
     def shared(value: Any, name: str) -> Any:
         if not is_array(value) or not np.ndim(value) or open_table(value, name):
             return value
-        if id(value) not in known:
-            known[id(value)] = read_rows(parameters.aligned(name, value), name)
-        return known[id(value)]
+        if (id(value), name) not in known:
+            known[id(value), name] = read_rows(parameters.aligned(name, value), name)
+        return known[id(value), name]
 
     for one in scenarios.values():
         one["X"] = shared(one["X"], parameters.input)

@@ -4,6 +4,7 @@ __all__ = ["ResultBuilder", "ScenarioSums", "dims_without_rows"]
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -61,8 +62,8 @@ class ResultBuilder:
     """
 
     def __init__(self, dims: Mapping[str, Sequence[str]] | None, coords: Mapping[str, Any] | None) -> None:
-        self.dims_and_coords = (dims, coords)
-        """``dims`` and ``coords`` as the user passed them."""
+        self.dims_and_coords = deepcopy((dims, coords))
+        """``dims`` and ``coords`` of the user, who may change the originals."""
         if dims is not None or coords is not None:
             _ = self._labels  # raises if they are wrong
 
