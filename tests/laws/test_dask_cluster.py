@@ -24,7 +24,6 @@ from tornado.iostream import IOStream
 from tqdm.std import tqdm
 
 from aimz import ImpactModel, OutputWarning, progress
-from aimz.engine import continuation_checks
 from aimz.statistics import FitSupport
 from dask_clusters import BLOCK, OPTIONS, assert_same_files, groups, line_model, new_cluster
 from distributed import Client, get_client
@@ -120,19 +119,12 @@ def test_counterfactuals(client, tmp_path, options):
     assert_same(there, here)
 
 
-@pytest.mark.parametrize(
-    "needs_few_steps", [pytest.param(False, id="all steps", marks=pytest.mark.slow), pytest.param(True, id="last step")]
-)
-def test_forecasts_of_series(client, tmp_path, monkeypatch, needs_few_steps):
-    """Also if the workers get the last fitted step only."""
-
+def test_forecasts_of_series(client, tmp_path):
     def kernel(X, y=None):
         with numpyro.plate("series", X.shape[0]):
             level = numpyro.sample("level", dist.GaussianRandomWalk(1.0, num_steps=X.shape[1]))
             numpyro.sample("y", dist.Normal(level + X, 0.5).to_event(1), obs=y)
 
-    if needs_few_steps:
-        monkeypatch.setattr(continuation_checks, "_FEW_VALUES", 0)
     n = 2 * BLOCK + 5
     model = new_model(kernel, {"level": np.random.default_rng(0).normal(size=(4, n, 3))})
     history = {"X": np.zeros((n, 3)), "y": np.zeros((n, 3))}
