@@ -40,7 +40,7 @@ from aimz.model import (
 )
 
 if TYPE_CHECKING:
-    from aimz import output, plots, store  # noqa: F401 (types of what `__getattr__` imports)
+    from aimz import output, plots, store  # noqa: F401 (types of the modules that `__getattr__` imports)
 
 __all__ = [
     "AimzWarning",

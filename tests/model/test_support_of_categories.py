@@ -96,7 +96,7 @@ def test_groups_are_named_by_a_text_column_that_is_no_argument(monkeypatch):
     )
     only = model.support(intervention={"price": 7.5}, X=frame, by="region", where=(frame["region"] == "north"))
     assert only.verdict == "supported"
-    # Groups of other rows than those of the fit are not compared with it, and random groups do not differ.
+    # Groups of new rows are not compared with the fit, and groups drawn at random have the same prices.
     assert (
         model.support(intervention={"price": 7.5}, X=frame[:300], in_sample=False, by="region").verdict == "supported"
     )
@@ -168,7 +168,7 @@ ROWS[0, 1:] = 6, 0  # a single row of a seventh shop
 
 @pytest.mark.parametrize("pieces", [5, 400])
 def test_pairs_of_categories_without_rows_are_counted(pieces):
-    """Shops 0 and 1 do not sell brand 3; the rows of pairs are those of pandas."""
+    """Shops 0 and 1 do not sell brand 3; the expected numbers of rows come from `pandas.crosstab`."""
     fit = described(pieces)
     table = pd.crosstab(ROWS[:, 1], ROWS[:, 2]).to_numpy()
     saved = FitSupport.from_arrays(fit.names, fit.places, fit.categories, fit.to_arrays())

@@ -132,7 +132,7 @@ def test_leverage_of_gaussian_rows_is_chi_squared():
 
 
 def test_overlap_of_a_sample_is_scaled_to_all_rows():
-    """The effective number of controls is that of inverse-odds weights of a logit on all rows."""
+    """The effective number of controls equals the number from inverse-odds weights of a logit on all rows."""
     rng = np.random.default_rng(1)
     treated = (rng.random(40_000) < 1 / (1 + np.exp(1 - 0.5 * ROWS[:40_000, 0]))).astype(float)
     rows = np.column_stack([ROWS[:40_000, :2], treated])

@@ -123,7 +123,7 @@ class RowSupport:
         self.joint.merge(other.joint)
 
     def is_category(self, number: int) -> bool:
-        """Return whether a number in ``asked`` is that of an argument with categories."""
+        """Return whether a number in ``asked`` denotes an argument with categories."""
         return number >= len(self.fit.names)
 
     def _is_discrete(self, column: int) -> bool:

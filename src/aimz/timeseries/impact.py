@@ -87,9 +87,9 @@ class ImpactMethods(RefitMethods, EffectMethod):
             Unit of each row, such as a state or a shop.
         treated : label, list of labels, or array_like of bool, optional
             Units to which the event happened; all by default. The model is also fitted to the later rows of the
-            others, and effects are those on the treated units. In wide form ``unit`` has the name of each series, by
-            default its row label. The model is then fitted to the steps until the end of the event, in which the output
-            of treated series is NaN, so the kernel must mask missing outcomes:
+            others, and the result has the effects on the treated units. In wide form ``unit`` has the name of each
+            series, by default its row label. The model is then fitted to the steps until the end of the event, in which
+            the output of treated series is NaN, so the kernel must mask missing outcomes:
             ``numpyro.sample("y", dist.Normal(...).mask(~jnp.isnan(y)).to_event(1), obs=jnp.nan_to_num(y))``.
         aggregate : {"sum", "mean"}
             Whether rows of the same period and group are added or averaged.

@@ -1,4 +1,4 @@
-"""Methods of ``ImpactModel`` about the causal graph: that of the kernel, and that of the user."""
+"""Methods of ``ImpactModel`` about the graph of the kernel and the causal graph of the user."""
 
 __all__ = ["IdentificationMethods"]
 
