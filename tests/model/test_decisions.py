@@ -307,6 +307,15 @@ def test_allocation_of_coarse_costs_equals_the_best_of_all(seed, level):
     assert values[found, range(4)] @ shares == pytest.approx(best, rel=0, abs=1e-3 * span)
 
 
+def test_allocation_of_actions_without_a_difference_is_affordable():
+    """No action gains anything, so that a program has nothing to maximize; the first one costs too much."""
+    from aimz.statistics import allocate
+
+    for costs in ([4.0, 1.0, 0.0], [2.0]):
+        found = allocate(np.zeros((len(costs), 2)), np.array(costs), np.array([0.5, 0.5]), 2.0)
+        assert np.array(costs)[found] @ [0.5, 0.5] <= 2.0
+
+
 @pytest.mark.parametrize("budget", [0.3, 1.3, 3.1])
 def test_allocation_leaves_no_money_for_a_better_action_of_a_group(budget):
     from aimz.statistics import allocate

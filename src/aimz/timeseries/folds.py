@@ -189,7 +189,7 @@ def _scores(draws: np.ndarray, observed: np.ndarray, interval: Statistic) -> dic
 
 
 def _baselines(history: np.ndarray, horizon: int, season: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield draws ``(n_draws, n)`` of the last value, or that of the same season, for series with the same gaps."""
+    """Yield draws ``(n_draws, n)`` of the last value, or the last of the same season, by pattern of missing values."""
     lag = horizon if season is None else season * -(-horizon // season)
     patterns, numbers = np.unique(np.isnan(history), axis=0, return_inverse=True)
     for i in range(len(patterns)):
