@@ -27,13 +27,13 @@ class Effects(Bench):
     def ours_alone(self, work: str, **options: Any) -> Contender:
         return Contender(self.ours, self.options(work, **options), worker=WORKER)
 
-    def all(self, work: str, **rivals: dict[str, Any]) -> dict[str, Contender]:
+    def all(self, work: str, kernel: str = "treated", **rivals: dict[str, Any]) -> dict[str, Contender]:
         """Run our package, and the rival with each set of options."""
-        found = {"ours": self.ours_alone(work)}
+        found = {"ours": self.ours_alone(work, kernel=kernel)}
         if "rival" in self.pythons:
             for way, options in rivals.items():
                 python, name = self.pythons["rival"], f"rival, {way.replace('_', ' ')}"
-                found[name] = Contender(python, self.options(work, **options), worker=WORKER)
+                found[name] = Contender(python, self.options(work, kernel=kernel, **options), worker=WORKER)
         return self.alternate(found)
 
 
@@ -58,6 +58,11 @@ def average(bench: Effects) -> Iterator[Line]:
     yield from beside("average effect, two scenarios", found, 10.0, 10.0)
     peak = found["ours"].all("peak_mib")
     yield Line("  peak memory", peak, [MEMORY] * len(peak), "300 MB", 1.0, "MiB")
+
+
+def counts(bench: Effects) -> Iterator[Line]:
+    found = bench.all("average", "counts", memory={"store": "memory"})
+    yield from beside("average effect, negative binomial", found, 15.0)
 
 
 def growth(bench: Effects) -> Iterator[Line]:
@@ -111,6 +116,7 @@ def scenarios(bench: Effects) -> Iterator[Line]:
 
 BENCHMARKS: dict[str, Callable[[Any], Iterator[Line]]] = {
     "average": average,
+    "counts": counts,
     "growth": growth,
     "statistics": statistics,
     "loo": loo,

@@ -40,6 +40,19 @@ def treated(X, treat, y=None):
         numpyro.sample("y", dist.Normal(a + X @ b + gain * treat, sigma), obs=y)
 
 
+def counts(X, treat, y=None):
+    a = numpyro.sample("a", dist.Normal())
+    b = numpyro.sample("b", dist.Normal().expand([X.shape[1]]).to_event(1))
+    gain = numpyro.sample("gain", dist.Normal())
+    sigma = numpyro.sample("sigma", dist.HalfNormal())
+    with numpyro.plate("obs", X.shape[0]):
+        mean = jax.numpy.exp(0.3 * (a + X @ b + gain * treat))
+        numpyro.sample("y", dist.NegativeBinomial2(mean, sigma), obs=y)
+
+
+KERNELS = {"treated": treated, "counts": counts}
+
+
 class Task:
     """A model with a posterior and matching data."""
 
@@ -49,8 +62,9 @@ class Task:
         self.X = rng.standard_normal((args.rows, 10), dtype=np.float32)
         self.treat = (self.X[:, 0] > 0).astype(np.float32)
         self.y = 1 + self.X.sum(1) + self.treat + rng.standard_normal(args.rows, dtype=np.float32)
-        svi = SVI(treated, AutoNormal(treated), numpyro.optim.Adam(0.01), Trace_ELBO())
-        self.model = ImpactModel(treated, rng_key=random.key(0), inference=svi)
+        kernel = KERNELS[args.kernel]
+        svi = SVI(kernel, AutoNormal(kernel), numpyro.optim.Adam(0.01), Trace_ELBO())
+        self.model = ImpactModel(kernel, rng_key=random.key(0), inference=svi)
         shapes = {"a": (), "b": (10,), "gain": (), "sigma": ()}
         posterior = {
             name: 1 + 0.01 * rng.standard_normal((args.draws, *shape), dtype=np.float32)
@@ -127,6 +141,7 @@ def make(args: argparse.Namespace) -> Callable[[], Seconds]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", choices=WORKS, required=True)
+    parser.add_argument("--kernel", choices=KERNELS, default="treated")
     parser.add_argument("--store", choices=["persistent", "memory"], default="persistent")
     parser.add_argument("--skipna", type=int, default=1, help="whether xarray checks for NaN, as by default")
     parser.add_argument("--levels", type=int, default=2, help="scenarios of `average`")

@@ -35,6 +35,10 @@ from numpyro.infer import SVI, Predictive, Trace_ELBO, log_likelihood
 from numpyro.infer.autoguide import AutoNormal
 
 WIDTHS = (100, 128, 128, 128, 1)
+N_GROUPS = 1000
+N_OUTPUTS = 10
+N_COLUMNS = {"wide": 1000, "network": WIDTHS[0]}
+"""Columns of `X`; 10 for other tasks."""
 BLOCK_ROWS = 1024
 BATCH_BLOCKS = 8
 FILE_BYTES = 8 * 2**20
@@ -60,7 +64,7 @@ FAMILIES: dict[str, Callable[[jax.Array], dist.Distribution]] = {
     "categorical": lambda eta: dist.Categorical(logits=jnp.stack([0 * eta, eta, -eta], -1)),
 }
 """Distribution of the outcome of a regression, from the linear predictor."""
-WORKS = ("linear", "logistic", "loglik", "network", "small", "reading", *FAMILIES)
+WORKS = ("linear", "logistic", "loglik", "network", "small", "reading", "hierarchical", "outputs", "wide", *FAMILIES)
 Draw = dict[str, jax.Array]
 Seconds = dict[str, float]
 
@@ -84,6 +88,23 @@ def logistic(X, y=None):
     logits = regression(X)
     with numpyro.plate("obs", X.shape[0]):
         numpyro.sample("y", dist.Bernoulli(logits=logits), obs=y)
+
+
+def hierarchical(X, y=None):
+    """Column 0 of `X` has the group of each row."""
+    with numpyro.plate("groups", N_GROUPS):
+        a = numpyro.sample("a", dist.Normal())
+    b = numpyro.sample("b", dist.Normal().expand([X.shape[1]]).to_event(1))
+    sigma = numpyro.sample("sigma", dist.HalfNormal())
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(a[X[:, 0].astype(int)] + X @ b, sigma), obs=y)
+
+
+def outputs(X, y=None):
+    b = numpyro.sample("b", dist.Normal().expand([X.shape[1], N_OUTPUTS]).to_event(2))
+    sigma = numpyro.sample("sigma", dist.HalfNormal())
+    with numpyro.plate("obs", X.shape[0]):
+        numpyro.sample("y", dist.Normal(X @ b, sigma).to_event(1), obs=y)
 
 
 def forward(X, weight: Callable[[int], jax.Array], bias: Callable[[int], jax.Array]) -> jax.Array:
@@ -144,6 +165,16 @@ def score_by_hand(key, X, y, d):
     return norm.logpdf(y, d["a"] + X @ d["b"], d["sigma"])
 
 
+def hierarchical_by_hand(key, X, y, d):
+    del y
+    return d["a"][X[:, 0].astype(int)] + X @ d["b"] + d["sigma"] * random.normal(key, X.shape[:1])
+
+
+def outputs_by_hand(key, X, y, d):
+    del y
+    return X @ d["b"] + d["sigma"] * random.normal(key, (X.shape[0], N_OUTPUTS))
+
+
 def network_by_hand(key, X, y, d):
     del y
     mu = forward(X, lambda i: d[f"w{i}"], lambda i: d[f"b{i}"])
@@ -157,16 +188,23 @@ def make_task(work: str, n_obs: int, n_draws: int) -> Task:
         return jnp.asarray(scale * rng.standard_normal((n_draws, *shape), dtype=np.float32))
 
     sigma = 1 + jnp.abs(drawn())
-    if work == "network":
+    n_columns = N_COLUMNS.get(work, 10)
+    if work == "hierarchical":
+        posterior = {"a": drawn(N_GROUPS), "b": drawn(n_columns), "sigma": sigma}
+    elif work == "outputs":
+        posterior = {"b": drawn(n_columns, N_OUTPUTS), "sigma": sigma}
+    elif work == "network":
         posterior = {"sigma": sigma}
         for i, (n_in, n_out) in enumerate(pairwise(WIDTHS)):
             posterior |= {f"w{i}": drawn(n_in, n_out, scale=n_in**-0.5), f"b{i}": drawn(n_out, scale=0.1)}
     else:
-        posterior = {"a": drawn(), "b": drawn(10)}
+        posterior = {"a": drawn(), "b": drawn(n_columns)}
         if work != "logistic" and work not in FAMILIES:
             posterior |= {"sigma": sigma}
-    X = rng.standard_normal((n_obs, WIDTHS[0] if work == "network" else 10), dtype=np.float32)
-    y = rng.standard_normal(n_obs, dtype=np.float32)
+    X = rng.standard_normal((n_obs, n_columns), dtype=np.float32)
+    if work == "hierarchical":
+        X[:, 0] = rng.integers(N_GROUPS, size=n_obs)
+    y = rng.standard_normal((n_obs, N_OUTPUTS) if work == "outputs" else n_obs, dtype=np.float32)
     jax.block_until_ready(posterior)
     match work:
         case "logistic":
@@ -175,6 +213,10 @@ def make_task(work: str, n_obs: int, n_draws: int) -> Task:
             return Task(network, X, y, posterior, network_by_hand, 1)
         case "loglik":
             return Task(linear, X, y, posterior, score_by_hand, 8)
+        case "hierarchical":
+            return Task(hierarchical, X, y, posterior, hierarchical_by_hand, 8)
+        case "outputs":
+            return Task(outputs, X, y, posterior, outputs_by_hand, 8)
         case _ if work in FAMILIES:
             scaled = {name: 0.3 * draws for name, draws in posterior.items()}
             return Task(family(work), X, y, scaled, normal_by_hand, 8)
@@ -195,6 +237,8 @@ def by_aimz(task: Task, args: argparse.Namespace, disk: dict[str, float]) -> Cal
     options: dict[str, Any] = {"store": args.store, "progress": False}
 
     def call(where: Path):
+        if args.on_batch:
+            return model.predict_on_batch(task.X, return_sites="y")["posterior_predictive"]["y"]
         place = {"output_dir": where} if args.store == "persistent" else {}
         if args.work == "loglik":
             return model.log_likelihood(task.X, task.y, **options, **place)["log_likelihood"]["y"]
@@ -268,6 +312,13 @@ def by_predictive(task: Task, args: argparse.Namespace) -> Callable[[], Seconds]
         return Predictive(task.kernel, posterior, return_sites=["y"], parallel=parallel)(key, X)["y"]
 
     return lambda: {"call": clock(lambda: drawn(random.key(0), task.posterior, task.X).block_until_ready())}
+
+
+def by_numpy(task: Task, args: argparse.Namespace) -> Callable[[], Seconds]:
+    """Return a function that times NumPy's product of `X` and the coefficients, in memory and without noise."""
+    del args
+    coefficients = np.asarray(task.posterior["b"]).T
+    return lambda: {"call": clock(lambda: task.X @ coefficients)}
 
 
 def by_hand(task: Task, args: argparse.Namespace) -> Callable[[], Seconds]:
@@ -385,11 +436,12 @@ def versions() -> Iterator[tuple[str, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", choices=WORKS, required=True)
-    parser.add_argument("--by", choices=["aimz", "predictive", "floor"], default="aimz")
+    parser.add_argument("--by", choices=["aimz", "predictive", "numpy", "floor"], default="aimz")
     parser.add_argument("--store", choices=["persistent", "memory"], default="persistent")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--on-batch", type=int, default=0, help="whether to call `predict_on_batch`")
     parser.add_argument("--clock-checks", choices=CHECKS, help="kind of checks whose time is added up")
     parser.add_argument("--dir", default=None, help="parent of temporary directories")
     args = parser.parse_args()
@@ -404,6 +456,8 @@ def main() -> None:
                 once = by_aimz(task, args, disk)
             case "predictive":
                 once = by_predictive(task, args)
+            case "numpy":
+                once = by_numpy(task, args)
             case _:
                 once = by_hand(task, args)
         result = measure(once, args.repeat)
