@@ -73,7 +73,8 @@ class ChunkWriter(StorePart):
         self._lock = threading.Lock()
         self._checked = not owner
         self._arrays: dict[str, Any] = {}
-        self._documents = {name: array_document(variable) for name, variable in self._variables.items()}
+        self.documents = {name: array_document(variable) for name, variable in self._variables.items()}
+        """Metadata of each variable with its current length."""
         self.checksums = {name: ChunkChecksums() for name in self._variables}
         """Variable to the checksums of its chunks that are known in this process."""
         for name, numbers in (known or {}).items():
@@ -87,10 +88,6 @@ class ChunkWriter(StorePart):
         """Pickle without the open arrays and the chunks that this process has written."""
         journal = Journal.for_chunks if self._journal is not None and self._location.local else None
         return _unpickle, (self._location, self._group, self._variables, self._owner, self._known, journal)
-
-    def document(self, name: str) -> dict[str, Any]:
-        """Return the metadata of a variable with its current length."""
-        return self._documents[name]
 
     def known_between(self, start: int, stop: int) -> dict[str, dict[int, int]] | None:
         """Return the recorded checksums of the chunks of some rows; None if no chunks were recorded."""
@@ -115,9 +112,9 @@ class ChunkWriter(StorePart):
         with self._lock:
             if name not in self._arrays:
                 root, path = self._location.store_path(""), self._paths[name]
-                grids = {path: grid_of(self._documents[name])}
+                grids = {path: grid_of(self.documents[name])}
                 store = ChunkStore(root.store, root.path, grids, on_write=self._record, on_read=self._compare)
-                self._arrays[name] = open_chunks(StorePath(store, root.path) / path, self._documents[name])
+                self._arrays[name] = open_chunks(StorePath(store, root.path) / path, self.documents[name])
             return self._arrays[name]
 
     def _record(self, path: str, number: int, checksum: int) -> None:
@@ -141,7 +138,7 @@ class ChunkWriter(StorePart):
 
     def resize(self, name: str, length: int) -> None:
         """Set the length of the streamed axis of a variable whose number of rows was not known."""
-        axis, document = self._variables[name].axis, self._documents[name]
+        axis, document = self._variables[name].axis, self.documents[name]
         if axis is not None and document["shape"][axis] != length:
             with self._lock:
                 document["shape"] = [length if i == axis else size for i, size in enumerate(document["shape"])]
@@ -188,7 +185,7 @@ class ChunkWriter(StorePart):
 
     def _write_plain(self, location: Directory, name: str, where: tuple[slice, ...], piece: np.ndarray) -> None:
         """Write the chunks of a piece as zarr does, without its copies of them."""
-        document, path = self._documents[name], self._paths[name]
+        document, path = self.documents[name], self._paths[name]
         grid = grid_of(document)
         whole = piece.astype(self._variables[name].dtype, copy=False)
         for position, content in cut_chunks(document, where, whole):
@@ -226,7 +223,7 @@ class ChunkWriter(StorePart):
     def length(self, name: str) -> int:
         """Return the current length of the streamed axis of a variable."""
         axis = self._variables[name].axis
-        return 0 if axis is None else int(self._documents[name]["shape"][axis])
+        return 0 if axis is None else int(self.documents[name]["shape"][axis])
 
     def missing(self, name: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, ...]]:
         """Yield the grid positions of chunks that are missing, damaged or not the recorded ones.
@@ -236,7 +233,7 @@ class ChunkWriter(StorePart):
         """
         stored, variable = self.array(name), self._variables[name]
         positions = list(_positions(variable, stored, start, stop))
-        grid, must_be_known = grid_of(self._documents[name]), self._known is not None and self._location.local
+        grid, must_be_known = grid_of(self.documents[name]), self._known is not None and self._location.local
 
         def is_whole(position: tuple[int, ...]) -> bool:
             if must_be_known and self.checksums[name].get(chunk_number(position, grid)) < 0:

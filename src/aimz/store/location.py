@@ -17,7 +17,7 @@ from zarr.storage import LocalStore, StorePath
 
 from aimz.data import read_output_dir
 from aimz.persistence import put_file, sync
-from aimz.store.documents import encode_document, group_document, unfinished
+from aimz.store.zarr_metadata import encode_document, group_document
 
 JOURNAL = ".aimz-journal.jsonl"
 """Name of the journal: a file, or in an object store, a prefix with one value for each write."""
@@ -214,7 +214,7 @@ class Directory(Location):
         draft = self.path.with_name(f".{self.path.name}.{uuid4().hex}.partial")
         try:
             draft.mkdir()
-            (draft / "zarr.json").write_bytes(encode_document(unfinished(group_document({}))))
+            (draft / "zarr.json").write_bytes(encode_document(group_document({}), finished=False))
             if journal is not None:
                 (draft / JOURNAL).write_bytes(journal)
             draft.rename(self.path)

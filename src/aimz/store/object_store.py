@@ -16,8 +16,8 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, ManagedMemoryStore, MemoryStore, StorePath, WrapperStore
 
-from aimz.store.documents import encode_document, group_document, unfinished
 from aimz.store.location import JOURNAL, Location
+from aimz.store.zarr_metadata import encode_document, group_document
 
 _CHUNK = re.compile(r"(.*)/c((?:/\d+)*)")
 
@@ -145,7 +145,7 @@ class ObjectStoreLocation(Location):
 
     def claim(self, journal: bytes | None = None) -> bool:
         """Store a unique root unless there is one, then the journal; return whether the stored root is ours."""
-        mine = encode_document(unfinished(group_document({}), claim=uuid4().hex))
+        mine = encode_document(group_document({}), finished=False, claim=uuid4().hex)
         key, value = self._key("zarr.json"), default_buffer_prototype().buffer.from_bytes(mine)
         _wait(self.store.set_if_not_exists(key, value))
         is_ours = self.get("zarr.json") == mine

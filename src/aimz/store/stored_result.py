@@ -14,11 +14,11 @@ from zarr.storage import StorePath
 
 from aimz.errors import IncompleteResultError
 from aimz.store.checksums import ChunkChecksums, ChunkStore, grid_of
-from aimz.store.documents import UNFINISHED, encode_document, group_document
 from aimz.store.journal import Journal
 from aimz.store.location import Location, as_location
 from aimz.store.stored_array import StoredArray
 from aimz.store.temporary_directory import TemporaryDirectory
+from aimz.store.zarr_metadata import UNFINISHED, encode_document, group_document
 
 STATE = "aimz_store"
 """Attribute of the root group that lists the contents of a complete result."""

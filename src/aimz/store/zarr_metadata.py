@@ -1,12 +1,19 @@
-"""Zarr arrays and their metadata, created in memory and cached.
+"""Metadata of groups and arrays, and arrays that are written as a whole.
 
 zarr writes metadata through an event loop, which takes milliseconds for each array, and a small result has a dozen.
 Metadata are therefore created in memory, once for each kind of array, and written as files.
+
+Until a result is complete, the metadata of its groups and streamed arrays have one more field, ``UNFINISHED``.  By the
+Zarr specification, a reader that does not know it must not open the node, and no library does.  Since the file exists,
+no library creates another.
 """
 
 __all__ = [
+    "UNFINISHED",
     "WholeArray",
     "array_document",
+    "encode_document",
+    "group_document",
     "open_chunks",
     "put_whole",
     "zarr_settings",
@@ -18,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
@@ -27,9 +34,12 @@ from zarr.storage import MemoryStore, StorePath
 
 from aimz.store.base import Variable
 from aimz.store.checksums import ChunkChecksums, ChunkStore, chunk_number, grid_of, tail_checksum
-from aimz.store.documents import encode_document
-from aimz.store.location import Location
 
+if TYPE_CHECKING:
+    from aimz.store.location import Location
+
+UNFINISHED = "aimz_unfinished"
+"""Field of the metadata of a group or an array that is not complete."""
 _SMALL_BYTES = 2**18
 """Size up to which the files of an array are cached, such as a posterior that many calls store."""
 
@@ -46,6 +56,18 @@ def zarr_settings() -> Iterator[None]:
     }
     with _lock, zarr.config.set(settings):
         yield
+
+
+def group_document(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a group."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+
+
+def encode_document(document: Mapping[str, Any], *, finished: bool = True, **more: str) -> bytes:
+    """Return metadata as the content of a file, which no reader opens unless ``finished``."""
+    if not finished:
+        document = {**document, UNFINISHED: {"name": UNFINISHED, "must_understand": True, **more}}
+    return json.dumps(document, indent=2).encode()
 
 
 def array_document(variable: Variable, attrs: str = "{}") -> dict[str, Any]:
@@ -68,14 +90,16 @@ type StoredWhole = tuple[dict[str, Any], ChunkChecksums, int]
 """Metadata of an array, checksums of its chunks, and their number."""
 
 
-def put_whole(location: Location, arrays: Mapping[str, WholeArray]) -> dict[str, StoredWhole]:
-    """Write arrays by their paths, metadata last; return what was written by path."""
-    files: dict[str, tuple[bytes]] = {}
-    found = {}
+def put_whole(
+    location: "Location", arrays: Mapping[str, WholeArray], unfinished: Mapping[str, Mapping[str, Any]]
+) -> dict[str, StoredWhole]:
+    """Write unfinished nodes, then arrays, by their paths; return what was written of the arrays by path."""
+    files = {f"{path}/zarr.json".lstrip("/"): (encode_document(n, finished=False),) for path, n in unfinished.items()}
+    found, large = {}, []
     for path, (variable, values, attrs) in arrays.items():
         encoded = json.dumps(dict(attrs))
         if values.dtype.kind == "O" or values.nbytes > _SMALL_BYTES:
-            found[path] = _put_large(location, path, variable, values, encoded)
+            large.append((path, variable, values, encoded))
             continue
         small, checksums, n_chunks = _small_files(
             values.tobytes(), variable.shape, variable.chunks, variable.dtype, variable.dims, encoded
@@ -83,10 +107,10 @@ def put_whole(location: Location, arrays: Mapping[str, WholeArray]) -> dict[str,
         files |= {f"{path}/{file}": (content,) for file, content in small.items()}
         found[path] = json.loads(small["zarr.json"]), checksums, n_chunks
     location.put_all(files)
-    return found
+    return found | {array[0]: _put_large(location, *array) for array in large}
 
 
-def _put_large(location: Location, path: str, variable: Variable, values: np.ndarray, attrs: str) -> StoredWhole:
+def _put_large(location: "Location", path: str, variable: Variable, values: np.ndarray, attrs: str) -> StoredWhole:
     """Write an array through zarr, its metadata last."""
     document, root, checksums = array_document(variable, attrs), location.store_path(""), ChunkChecksums()
     grid = grid_of(document)

@@ -24,13 +24,12 @@ from aimz.statistics import missing_code
 from aimz.store.base import Group, ResultStore, Variable, paths_of
 from aimz.store.checksums import TAIL, ChunkChecksums, chunk_number, grid_of, tail_checksum
 from aimz.store.chunk_writer import ChunkWriter, Payload
-from aimz.store.documents import UNFINISHED, encode_document, group_document, unfinished
 from aimz.store.journal import Journal
 from aimz.store.location import OWNER, Directory, Location, as_location
 from aimz.store.stored_array import FILL_VALUE, StoredArray
 from aimz.store.stored_result import StoredResult, check_result, reporting_damage
 from aimz.store.temporary_directory import TemporaryDirectory
-from aimz.store.zarr_metadata import WholeArray, put_whole
+from aimz.store.zarr_metadata import WholeArray, encode_document, group_document, put_whole
 
 
 class ZarrStore(ResultStore):
@@ -91,15 +90,14 @@ class ZarrStore(ResultStore):
         if chunks is not None:
             known = {name: chunks[path] for name, path in self._paths.items() if path in chunks}
         self._resumed = self.location.has(f"{self._name}/zarr.json")
-        if UNFINISHED.encode() not in (self.location.get("zarr.json") or b""):  # other programs may have written it
-            self._put_unfinished("", {})
         self._writer = ChunkWriter(self.location, self._name, self._variables, known=known, journal=self._journal)
+        nodes = {"": group_document({})}  # other programs may have written the root of an interrupted call
         for name, variable in self._variables.items():
             path = self._paths[name]
             if None in variable.shape:
                 self._writer.resize(name, self._interrupted_length(path, variable.axis or 0))
-            self.location.put(f"{path}/zarr.json", encode_document(unfinished(self._writer.document(name))))
-        self._put_group(self._name, group, {})
+            nodes[path] = self._writer.documents[name]
+        self._put_group(self._name, group, {}, nodes)
 
     def _interrupted_length(self, path: str, axis: int) -> int:
         """Return the length of an array of an interrupted call; 0 in a new call."""
@@ -112,25 +110,27 @@ class ZarrStore(ResultStore):
     def write_group(self, name: str, group: Group, data: Mapping[str, Any]) -> None:
         """Write another group as a whole."""
         arrays = {n: np.asarray(data[n]).astype(variable.dtype, copy=False) for n, variable in group.variables.items()}
-        self._put_group(name, group, {f"{name}/{n}": (group.variables[n], array, {}) for n, array in arrays.items()})
+        whole = {f"{name}/{n}": (group.variables[n], array, {}) for n, array in arrays.items()}
+        self._put_group(name, group, whole, {})
 
-    def _put_unfinished(self, name: str, attributes: Mapping[str, Any]) -> None:
-        """Write the metadata of a group that is not complete."""
-        node = self._nodes[name] = group_document(attributes)
-        self.location.put(f"{name}/zarr.json".lstrip("/"), encode_document(unfinished(node)))
+    def _put_group(
+        self, name: str, group: Group, arrays: Mapping[str, WholeArray], nodes: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Write the metadata, labels and whole arrays of a group, also if an interrupted call has written them.
 
-    def _put_group(self, name: str, group: Group, arrays: Mapping[str, WholeArray]) -> None:
-        """Write the metadata, labels and whole arrays of a group, also if an interrupted call has written them."""
+        ``nodes`` are the metadata of further unfinished nodes, by path.
+        """
         # By the CF conventions, labels that are not dimensions are distinguished from variables by this attribute.
         labels = " ".join(label for label, (dims, _, _) in group.coords.items() if dims != (label,))
-        self._put_unfinished(name, {**group.attrs, **({"coordinates": labels} if labels else {})})
+        self._nodes[name] = group_document({**group.attrs, **({"coordinates": labels} if labels else {})})
         whole: dict[str, WholeArray] = {}
         for label, (dims, given, attrs) in group.coords.items():
             values = np.asarray(given)
             if values.dtype.kind in "OUT":
                 values = values.astype(object).astype(str).astype(object)
             whole[f"{name}/{label}"] = Variable(dims, values.shape, values.dtype, values.shape), values, attrs
-        for path, written in put_whole(self.location, {**whole, **arrays}).items():
+        unfinished = {**nodes, name: self._nodes[name]}
+        for path, written in put_whole(self.location, {**whole, **arrays}, unfinished).items():
             self._nodes[path], self._checksums[path], self._chunks[path] = written
 
     def write(self, name: str, array: np.ndarray, start: int) -> None:
@@ -181,12 +181,11 @@ class ZarrStore(ResultStore):
         if several and isinstance(self.location, Directory):  # a process that was killed leaves drafts
             for draft in self.location.path.rglob("*.partial"):
                 draft.unlink(missing_ok=True)
-        nodes = {name: node for name, node in self._nodes.items() if name}
         journal = self._journal or Journal(self.location, {})
         result = StoredResult(
             self.location,
             self._root_attrs,
-            nodes,
+            self._nodes,
             self._chunks,
             self._checksums,
             journal.fingerprint,
@@ -195,7 +194,7 @@ class ZarrStore(ResultStore):
         )
         self._check_counts(result.chunks)
         streamed = set(self._paths.values())
-        ended = {name: node for name, node in nodes.items() if node["node_type"] == "group" or name in streamed}
+        ended = {name: node for name, node in self._nodes.items() if node["node_type"] == "group" or name in streamed}
         self.location.put_all({f"{name}/zarr.json": (encode_document(node),) for name, node in ended.items()})
         if self._journal is None:  # a result in a temporary directory does not survive the process
             self.location.put("zarr.json", result.encode())
@@ -210,7 +209,7 @@ class ZarrStore(ResultStore):
         """Complete the metadata and the checksums of an array, and check the sizes of its chunks in a directory."""
         if None in variable.shape:
             self._writer.resize(name, length)
-        document, path = self._writer.document(name), self._paths[name]
+        document, path = self._writer.documents[name], self._paths[name]
         if name in self._writer.with_missing:  # xarray then reads these integers as NaN
             document["attributes"] = {**document["attributes"], FILL_VALUE: missing_code(variable.dtype)}
         checksums, grid = self._writer.checksums[name], grid_of(document)
