@@ -2,6 +2,7 @@
 
 __all__ = ["LIVE_MODELS", "ModelBase", "ModelInputs", "on_snapshot", "optional_key"]
 
+import operator
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -67,6 +68,8 @@ class SharedState:
     """Warnings that were issued since the posterior was set, and reasons in them."""
     fitting: threading.RLock = field(default_factory=threading.RLock)
     """Lock of the methods that change the model, so that they run one after another."""
+    groups: "tuple[tuple[Any, ...], dict[str, xr.Dataset]]" = ((), {})
+    """Groups of the posterior, and the objects that they were built of; empty since the posterior was set."""
 
 
 def on_snapshot[**P, R](method: Callable[P, R]) -> Callable[P, R]:
@@ -246,6 +249,7 @@ class ModelBase:
         engine.parameters = replace(engine.parameters, leaves_text=posterior is None)
         # One operation, which neither Ctrl-C nor another thread divides.
         vars(self).update(_engine=engine, _fit=fit, _posterior=posterior, _observed=observed, _rows=rows)
+        self._shared.groups = ((), {})
         if posterior is not None:
             self._shared.warned.clear()
 
@@ -295,7 +299,12 @@ class ModelBase:
     def _groups_of(self, posterior: Posterior, spec: KernelSpec | None) -> "dict[str, xr.Dataset]":
         """Return draws as groups of a tree, with the labels of the fitted data."""
         index = None if self._observed is None else self._observed.index
-        return self._results.posterior(posterior, spec, self._engine.columns, index, self._engine.groups)
+        inputs = posterior, spec, self._engine.columns, index, self._engine.groups
+        known, groups = self._shared.groups
+        if not known or not all(map(operator.is_, known, inputs)):
+            groups = self._results.posterior(*inputs)
+            self._shared.groups = inputs, groups
+        return dict(groups)
 
     def _fitted(self, method: str) -> Posterior:
         """Return the posterior; raise if there is none."""
