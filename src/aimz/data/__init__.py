@@ -13,18 +13,23 @@ from aimz.data.category_scan import with_categories
 from aimz.data.chunked_tables import ChunkedTable, column_names, open_chunked_table
 from aimz.data.dataframes import index_of, is_plain_range, open_frame
 from aimz.data.grids import grid
-from aimz.data.kernel_arguments import KernelArguments, check_aligned, read_call, read_rows
+from aimz.data.kernel_arguments import (
+    KernelArguments,
+    check_aligned,
+    check_input,
+    check_row_shape,
+    read_call,
+    read_rows,
+)
 from aimz.data.keys import GENERATOR, check_key, key_from_text, key_to_text
 from aimz.data.lazy_arrays import LazyArray
 from aimz.data.minibatches import ArrayBatches, Batches, IterableBatches, count_rows
-from aimz.data.nan_counts import NanCounts, RowFindings, has_nan
 from aimz.data.paths import read_input_dir, read_output_dir
 from aimz.data.posterior import Posterior, read_draws
 from aimz.data.rebatching import BatchReader, is_batches, is_shuffled
-from aimz.data.rounding import RoundedValues, warn_if_rounded
+from aimz.data.row_findings import NanCounts, RoundedValues, RowFindings, has_nan, warn_if_rounded
 from aimz.data.row_readers import BatchField, RowReader, RowSlice, StackedArrays, open_rows
 from aimz.data.tables import KernelParameters, Table, named_columns, open_table, with_missing_chunks
-from aimz.data.value_checks import check_input, check_row_shape
 
 __all__ = [
     "GENERATOR",

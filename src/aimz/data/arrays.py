@@ -13,7 +13,7 @@ import numpy as np
 
 from aimz.data.array_sources import check_written
 from aimz.data.dataframes import column_values, open_series
-from aimz.data.rounding import record_rounding
+from aimz.data.row_findings import record_rounding
 
 
 def check_array(value: Any, name: str) -> np.ndarray | jax.Array:

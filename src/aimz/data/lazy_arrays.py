@@ -26,7 +26,7 @@ from aimz.data.array_sources import (
 )
 from aimz.data.arrays import check_array, fill_masked, fingerprint, is_array
 from aimz.data.dataframes import index_of
-from aimz.data.rounding import RoundedValues
+from aimz.data.row_findings import RoundedValues
 from aimz.data.row_readers import Batch, RowReader, RowSlice, check_acts_by_row
 
 _PIECE_BYTES = 2**24

@@ -14,7 +14,7 @@ from aimz.data.axis_labels import AxisLabels
 from aimz.data.categories import Categories
 from aimz.data.lazy_arrays import LazyArray
 from aimz.data.rebatching import BatchReader, is_shuffled
-from aimz.data.rounding import RoundedValues
+from aimz.data.row_findings import RoundedValues
 from aimz.data.row_readers import RowReader, open_rows
 from aimz.data.tables import KernelParameters
 

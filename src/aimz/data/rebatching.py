@@ -12,7 +12,7 @@ import numpy as np
 from aimz.data.arrays import check_array, is_array
 from aimz.data.axis_labels import check_axes
 from aimz.data.categories import EncodedColumn
-from aimz.data.rounding import RoundedValues
+from aimz.data.row_findings import RoundedValues
 from aimz.data.row_readers import BatchField
 from aimz.data.tables import KernelParameters, open_table, table_columns
 

@@ -12,7 +12,7 @@ from typing import Any, override
 import numpy as np
 
 from aimz.data.arrays import check_array
-from aimz.data.rounding import RoundedValues
+from aimz.data.row_findings import RoundedValues
 
 type Batch = Mapping[str, np.ndarray]
 """Field name to rows that were read from an iterable of batches."""

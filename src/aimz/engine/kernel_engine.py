@@ -23,13 +23,12 @@ from aimz.data import (
     open_table,
     read_call,
 )
-from aimz.engine.attributes import call_attrs
 from aimz.engine.category_arguments import check_used, encode_lists, read_groups, with_counts
 from aimz.engine.index_checks import check_call_indices, check_indices
 from aimz.engine.known_steps import KnownSteps, read_known_steps
 from aimz.engine.options import METHOD_PARAMETERS, RESERVED_PARAMETERS
 from aimz.engine.output_checks import as_integers, check_observed, check_values
-from aimz.engine.prepared_call import PredictionSettings, PreparedCall
+from aimz.engine.prepared_call import PredictionSettings, PreparedCall, call_attrs
 from aimz.engine.site_checks import check_factors, read_names
 from aimz.engine.value_reader import ValueReader
 from aimz.engine.warnings import check_control_flow
@@ -122,7 +121,7 @@ class KernelEngine:
         required = {names[0]: fields[names[0]]}
         if output:
             required[names[1]] = output["output"] if given else fields.get(names[1])
-        as_given = {**required, **extra, **({names[0]: X} if axis_labels(X) else {})}
+        as_given = {**required, **extra, **({names[0]: X} if table is not None and axis_labels(X) else {})}
         axes = check_axes(as_given, self.whole)
         read = partial(
             read_call,

@@ -1,7 +1,8 @@
-"""A call that has been checked: its arguments, and where the value of each site comes from."""
+"""A call that has been checked: its arguments, where the value of each site comes from, and a record of both."""
 
-__all__ = ["PredictionSettings", "PreparedCall", "SharedResampling"]
+__all__ = ["PredictionSettings", "PreparedCall", "SharedResampling", "call_attrs"]
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +14,7 @@ import numpy as np
 from aimz.data import KernelArguments, Posterior
 from aimz.engine.known_steps import FittedSteps
 from aimz.forward import PassSpec
-from aimz.kernel import InputColumns, KernelSpec, ResolvedIntervention, Scored, Substitution, ValueSource
+from aimz.kernel import AsIn, InputColumns, KernelSpec, ResolvedIntervention, Scored, Substitution, ValueSource
 from aimz.types import Intervention
 
 
@@ -134,3 +135,57 @@ class PreparedCall:
     def n_chains(self) -> int:
         """Number of chains of the draws."""
         return 1 if self.settings.posterior is None else self.settings.posterior.num_chains
+
+
+def call_attrs(
+    substitution: Substitution,
+    settings: PredictionSettings,
+    grown: Mapping[str, Mapping[str, tuple[int, int]]],
+    drawn_outcomes: list[str],
+) -> dict[str, Any]:
+    """Return the attributes that record the decisions: strings and lists of strings, which every format stores."""
+    attrs: dict[str, Any] = {"intervention": _as_json(settings.intervention)}
+    if settings.condition:
+        attrs["condition"] = _as_json(settings.condition)
+    if settings.posterior is not None:
+        attrs["observations"] = "fitted" if settings.in_sample else "new"
+    if settings.kind is not None:
+        attrs["kind"] = settings.kind
+    if settings.kind is not None and drawn_outcomes and not settings.with_output:
+        attrs["drawn_outcomes"] = drawn_outcomes
+    if substitution.resampled:
+        attrs["drawn_anew"] = list(substitution.resampled)
+    abducted = substitution.by_source[ValueSource.ABDUCTED]
+    if abducted:
+        attrs["abducted"] = list(abducted)
+    if grown:
+        texts = {
+            name: {
+                plate: str(start) if stop == start + 1 else f"{start} to {stop - 1}"
+                for plate, (start, stop) in plates.items()
+            }
+            for name, plates in grown.items()
+        }
+        attrs["new_entries"] = json.dumps(texts)
+    ways = {ValueSource.POSTERIOR_ROWS: "posterior", ValueSource.RESAMPLED_NEW_ROWS: "drawn anew"}
+    found = [way for source, way in ways.items() if substitution.by_source[source]]
+    if found:
+        attrs["local_latents"] = " and ".join(found)
+    return attrs
+
+
+def _as_json(values: Mapping[str, Any] | None) -> str:
+    """Return the values of an intervention or a condition as JSON."""
+    return json.dumps({name: _plain(value) for name, value in (values or {}).items()})
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of an intervention as JSON."""
+    if callable(value):
+        return f"callable {getattr(value, '__name__', type(value).__name__)}"
+    if isinstance(value, AsIn):
+        return f"as in {value.scenario}{', redrawn' if value.redrawn else ''}"
+    if isinstance(value, str) or value is None:
+        return value
+    array = np.asarray(value)
+    return array.item() if array.ndim == 0 else f"array of shape {array.shape}"

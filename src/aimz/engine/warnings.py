@@ -135,8 +135,7 @@ def check_control_flow(spec: KernelSpec, substitution: Substitution) -> None:
 
 def _warn_about_control_flow(spec: KernelSpec, substitution: Substitution, posterior: Posterior) -> None:
     """Warn if sites are resampled only because dependencies inside a `scan` are not traced."""
-    sites = substitution.sites_from(ValueSource.RESAMPLED_DOWNSTREAM, ValueSource.RESAMPLED_NEW_ROWS)
-    inside = [name for name in sites if spec[name].in_control_flow and name in posterior.draws]
+    inside = [n for n in substitution.resampled if spec[n].in_control_flow and n in posterior.draws]
     if inside:
         warn(
             f"The answer does not use the posterior of site(s) {quote_list(inside)} inside a `scan` or `cond`, which "

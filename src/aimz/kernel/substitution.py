@@ -136,7 +136,7 @@ class Substitution:
         grown = self.by_source[ValueSource.POSTERIOR_GROWN]
         return {name: _new_entries(spec[name], posterior[name]) for name in grown}
 
-    @property
+    @cached_property
     def resampled(self) -> tuple[str, ...]:
         """Names of the sites that are drawn although they have posterior draws or data."""
         return self.sites_from(ValueSource.RESAMPLED_NEW_ROWS, ValueSource.RESAMPLED_DOWNSTREAM)

@@ -1,6 +1,6 @@
 """Contract of the stores that a stream writes to."""
 
-__all__ = ["Group", "ResultStore", "StorePart", "Variable", "paths_of"]
+__all__ = ["Group", "ResultStore", "StorePart", "Variable"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -57,11 +57,6 @@ class Group:
     coords: Mapping[str, tuple[tuple[str, ...], Any, Mapping[str, Any]]] = field(default_factory=dict)
     """Name of a coordinate to its dimensions, labels and attributes."""
     attrs: Mapping[str, Any] = field(default_factory=dict)
-
-
-def paths_of(group: str, variables: Mapping[str, Variable]) -> dict[str, str]:
-    """Return the path of each variable of a streamed group."""
-    return {name: variable.path or f"{group}/{name}" for name, variable in variables.items()}
 
 
 class StorePart(ABC):

@@ -15,7 +15,7 @@ from zarr.storage import StorePath
 
 from aimz.errors import IncompleteResultError
 from aimz.statistics import has_missing
-from aimz.store.base import StorePart, Variable, paths_of
+from aimz.store.base import StorePart, Variable
 from aimz.store.checksums import TAIL, ChunkChecksums, ChunkStore, chunk_number, grid_of
 from aimz.store.journal import Journal
 from aimz.store.location import OWNER, Directory, Location
@@ -45,7 +45,7 @@ class ChunkWriter(StorePart):
     owner
         Content of the file ``OWNER`` as long as this writer may write; "" for the writer of the process of the call.
     known
-        Variable to the checksums of its chunks that an interrupted run recorded, by number; None if it recorded none.
+        Path to the checksums of the chunks that an interrupted run recorded, by number; None if it recorded none.
     journal
         Journal that records the chunks; None if the call cannot be resumed.
     """
@@ -65,8 +65,9 @@ class ChunkWriter(StorePart):
         self._location = location
         self._group = group
         self._variables = dict(variables)
-        self._paths = paths_of(group, variables)
-        self._names = {path: name for name, path in self._paths.items()}
+        self.paths = {name: variable.path or f"{group}/{name}" for name, variable in variables.items()}
+        """Path of each variable."""
+        self._names = {path: name for name, path in self.paths.items()}
         self._owner = owner
         self._known = known
         self._journal = journal
@@ -77,9 +78,9 @@ class ChunkWriter(StorePart):
         """Metadata of each variable with its current length."""
         self.checksums = {name: ChunkChecksums() for name in self._variables}
         """Variable to the checksums of its chunks that are known in this process."""
-        for name, numbers in (known or {}).items():
-            for number, checksum in numbers.items():
-                self.checksums[name].set(number, checksum)
+        for path, numbers in (known or {}).items():
+            for number, checksum in numbers.items() if path in self._names else ():
+                self.checksums[self._names[path]].set(number, checksum)
         self._written: list[tuple[str, int, int]] = []
         self.with_missing: set[str] = set()
         """Arrays of integers in which missing values were found."""
@@ -97,7 +98,7 @@ class ChunkWriter(StorePart):
         for name, variable in self._variables.items():
             chunk = 1 if variable.axis is None else variable.chunks[variable.axis]
             rows = (0, None) if variable.axis is None else (start // chunk, ceil(stop / chunk))
-            found[name] = dict(self.checksums[name].items(*rows))
+            found[self.paths[name]] = dict(self.checksums[name].items(*rows))
         return found
 
     def array(self, name: str) -> Any:
@@ -111,7 +112,7 @@ class ChunkWriter(StorePart):
         self._check_owner()
         with self._lock:
             if name not in self._arrays:
-                root, path = self._location.store_path(""), self._paths[name]
+                root, path = self._location.store_path(""), self.paths[name]
                 grids = {path: grid_of(self.documents[name])}
                 store = ChunkStore(root.store, root.path, grids, on_write=self._record, on_read=self._compare)
                 self._arrays[name] = open_chunks(StorePath(store, root.path) / path, self.documents[name])
@@ -185,7 +186,7 @@ class ChunkWriter(StorePart):
 
     def _write_plain(self, location: Directory, name: str, where: tuple[slice, ...], piece: np.ndarray) -> None:
         """Write the chunks of a piece as zarr does, without its copies of them."""
-        document, path = self.documents[name], self._paths[name]
+        document, path = self.documents[name], self.paths[name]
         grid = grid_of(document)
         whole = piece.astype(self._variables[name].dtype, copy=False)
         for position, content in cut_chunks(document, where, whole):
@@ -206,14 +207,14 @@ class ChunkWriter(StorePart):
         for name, number, checksum in written:
             self.checksums[name].set(number, checksum)
             if self._journal is not None and not self._location.local:
-                self._journal.record_chunk(self._paths[name], number, checksum, self.length(name))
+                self._journal.record_chunk(self.paths[name], number, checksum, self.length(name))
         self.with_missing |= with_missing
         if self._journal is not None:
             self._journal.flush()
 
     def read(self, name: str) -> StoredArray:
         """Return a reader of a variable of the complete result."""
-        return check_result(self._location).array(self._paths[name])
+        return check_result(self._location).array(self.paths[name])
 
     def fail(self, error: BaseException) -> BaseException:
         """Add a note to an error on how the call is resumed, and return it."""

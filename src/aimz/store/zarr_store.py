@@ -21,7 +21,7 @@ from uuid import uuid4
 import numpy as np
 
 from aimz.statistics import missing_code
-from aimz.store.base import Group, ResultStore, Variable, paths_of
+from aimz.store.base import Group, ResultStore, Variable
 from aimz.store.checksums import TAIL, ChunkChecksums, chunk_number, grid_of, tail_checksum
 from aimz.store.chunk_writer import ChunkWriter, Payload
 from aimz.store.journal import Journal
@@ -66,8 +66,6 @@ class ZarrStore(ResultStore):
         self._journal = journal
         self._temporary = home
         self._variables: dict[str, Variable] = {}
-        self._paths: dict[str, str] = {}
-        """Path of each variable."""
         self._resumed = False
         self._owner = ""
         """Identifier of this run, once other processes write."""
@@ -82,18 +80,15 @@ class ZarrStore(ResultStore):
 
     def open(self, group: Group) -> None:
         """Create the arrays, or continue the arrays of an interrupted call."""
-        self._variables, self._paths = dict(group.variables), paths_of(self._name, group.variables)
+        self._variables = dict(group.variables)
         grows = any(None in variable.shape for variable in self._variables.values())
         self.max_writers = 1 if grows else self.location.max_writers
-        chunks = None if self._journal is None else self._journal.chunks
-        known = None
-        if chunks is not None:
-            known = {name: chunks[path] for name, path in self._paths.items() if path in chunks}
+        known = None if self._journal is None else self._journal.chunks
         self._resumed = self.location.has(f"{self._name}/zarr.json")
         self._writer = ChunkWriter(self.location, self._name, self._variables, known=known, journal=self._journal)
         nodes = {"": group_document({})}  # other programs may have written the root of an interrupted call
         for name, variable in self._variables.items():
-            path = self._paths[name]
+            path = self._writer.paths[name]
             if None in variable.shape:
                 self._writer.resize(name, self._interrupted_length(path, variable.axis or 0))
             nodes[path] = self._writer.documents[name]
@@ -193,7 +188,7 @@ class ZarrStore(ResultStore):
             journal.digest,
         )
         self._check_counts(result.chunks)
-        streamed = set(self._paths.values())
+        streamed = set(self._writer.paths.values())
         ended = {name: node for name, node in self._nodes.items() if node["node_type"] == "group" or name in streamed}
         self.location.put_all({f"{name}/zarr.json": (encode_document(node),) for name, node in ended.items()})
         if self._journal is None:  # a result in a temporary directory does not survive the process
@@ -209,7 +204,7 @@ class ZarrStore(ResultStore):
         """Complete the metadata and the checksums of an array, and check the sizes of its chunks in a directory."""
         if None in variable.shape:
             self._writer.resize(name, length)
-        document, path = self._writer.documents[name], self._paths[name]
+        document, path = self._writer.documents[name], self._writer.paths[name]
         if name in self._writer.with_missing:  # xarray then reads these integers as NaN
             document["attributes"] = {**document["attributes"], FILL_VALUE: missing_code(variable.dtype)}
         checksums, grid = self._writer.checksums[name], grid_of(document)
