@@ -1,4 +1,4 @@
-"""Metadata of groups and arrays, and arrays that are written as a whole.
+"""Metadata of groups and arrays, and the files of small arrays.
 
 zarr writes metadata through an event loop, which takes milliseconds for each array, and a small result has a dozen.
 Metadata are therefore created in memory, once for each kind of array, and written as files.
@@ -9,13 +9,13 @@ no library creates another.
 """
 
 __all__ = [
+    "SMALL_BYTES",
     "UNFINISHED",
-    "WholeArray",
     "array_document",
     "encode_document",
     "group_document",
     "open_chunks",
-    "put_whole",
+    "small_files",
     "zarr_settings",
 ]
 
@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import zarr
@@ -33,14 +33,11 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import MemoryStore, StorePath
 
 from aimz.store.base import Variable
-from aimz.store.checksums import ChunkChecksums, ChunkStore, chunk_number, grid_of, tail_checksum
-
-if TYPE_CHECKING:
-    from aimz.store.location import Location
+from aimz.store.checksums import ChunkChecksums, chunk_number, grid_of, tail_checksum
 
 UNFINISHED = "aimz_unfinished"
 """Field of the metadata of a group or an array that is not complete."""
-_SMALL_BYTES = 2**18
+SMALL_BYTES = 2**18
 """Size up to which the files of an array are cached, such as a posterior that many calls store."""
 
 _lock = threading.RLock()
@@ -84,50 +81,8 @@ def open_chunks(path: StorePath, document: Mapping[str, Any]) -> Any:
         return zarr.Array(zarr.AsyncArray(metadata=dict(document), store_path=path))  # type: ignore[call-overload]
 
 
-type WholeArray = tuple[Variable, np.ndarray, Mapping[str, Any]]
-"""An array with all its values, and its attributes."""
-type StoredWhole = tuple[dict[str, Any], ChunkChecksums, int]
-"""Metadata of an array, checksums of its chunks, and their number."""
-
-
-def put_whole(
-    location: "Location", arrays: Mapping[str, WholeArray], unfinished: Mapping[str, Mapping[str, Any]]
-) -> dict[str, StoredWhole]:
-    """Write unfinished nodes, then arrays, by their paths; return what was written of the arrays by path."""
-    files = {f"{path}/zarr.json".lstrip("/"): (encode_document(n, finished=False),) for path, n in unfinished.items()}
-    found, large = {}, []
-    for path, (variable, values, attrs) in arrays.items():
-        encoded = json.dumps(dict(attrs))
-        if values.dtype.kind == "O" or values.nbytes > _SMALL_BYTES:
-            large.append((path, variable, values, encoded))
-            continue
-        small, checksums, n_chunks = _small_files(
-            values.tobytes(), variable.shape, variable.chunks, variable.dtype, variable.dims, encoded
-        )
-        files |= {f"{path}/{file}": (content,) for file, content in small.items()}
-        found[path] = json.loads(small["zarr.json"]), checksums, n_chunks
-    location.put_all(files)
-    return found | {array[0]: _put_large(location, *array) for array in large}
-
-
-def _put_large(location: "Location", path: str, variable: Variable, values: np.ndarray, attrs: str) -> StoredWhole:
-    """Write an array through zarr, its metadata last."""
-    document, root, checksums = array_document(variable, attrs), location.store_path(""), ChunkChecksums()
-    grid = grid_of(document)
-    store = ChunkStore(
-        root.store,
-        root.path,
-        {path: grid},
-        on_write=lambda _, number, checksum: checksums.set(number, checksum),
-        on_read=lambda *_: None,
-    )
-    open_chunks(StorePath(store, root.path) / path, document)[...] = values
-    location.put(f"{path}/zarr.json", encode_document(document))
-    return document, checksums, prod(grid)
-
-
 @lru_cache(maxsize=64)
-def _small_files(
+def small_files(
     content: bytes, shape: Any, chunks: Any, dtype: np.dtype, dims: Any, attrs: str
 ) -> tuple[dict[str, bytes], ChunkChecksums, int]:
     """Return the files that zarr writes for an array, its metadata last, and checksums and number of its chunks."""

@@ -19,17 +19,25 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
+from zarr.storage import StorePath
 
 from aimz.statistics import missing_code
 from aimz.store.base import Group, ResultStore, Variable
-from aimz.store.checksums import TAIL, ChunkChecksums, chunk_number, grid_of, tail_checksum
+from aimz.store.checksums import TAIL, ChunkChecksums, ChunkStore, chunk_number, grid_of, tail_checksum
 from aimz.store.chunk_writer import ChunkWriter, Payload
 from aimz.store.journal import Journal
 from aimz.store.location import OWNER, Directory, Location, as_location
 from aimz.store.stored_array import FILL_VALUE, StoredArray
 from aimz.store.stored_result import StoredResult, check_result, reporting_damage
 from aimz.store.temporary_directory import TemporaryDirectory
-from aimz.store.zarr_metadata import WholeArray, encode_document, group_document, put_whole
+from aimz.store.zarr_metadata import (
+    SMALL_BYTES,
+    array_document,
+    encode_document,
+    group_document,
+    open_chunks,
+    small_files,
+)
 
 
 class ZarrStore(ResultStore):
@@ -92,7 +100,7 @@ class ZarrStore(ResultStore):
             if None in variable.shape:
                 self._writer.resize(name, self._interrupted_length(path, variable.axis or 0))
             nodes[path] = self._writer.documents[name]
-        self._put_group(self._name, group, {}, nodes)
+        self.write_group(self._name, group, {}, nodes)
 
     def _interrupted_length(self, path: str, axis: int) -> int:
         """Return the length of an array of an interrupted call; 0 in a new call."""
@@ -102,31 +110,61 @@ class ZarrStore(ResultStore):
             document = json.loads(self.location.get(f"{path}/zarr.json") or b"null")
             return 0 if document is None else int(document["shape"][axis])
 
-    def write_group(self, name: str, group: Group, data: Mapping[str, Any]) -> None:
-        """Write another group as a whole."""
-        arrays = {n: np.asarray(data[n]).astype(variable.dtype, copy=False) for n, variable in group.variables.items()}
-        whole = {f"{name}/{n}": (group.variables[n], array, {}) for n, array in arrays.items()}
-        self._put_group(name, group, whole, {})
-
-    def _put_group(
-        self, name: str, group: Group, arrays: Mapping[str, WholeArray], nodes: Mapping[str, Mapping[str, Any]]
+    def write_group(
+        self,
+        name: str,
+        group: Group,
+        data: Mapping[str, Any],
+        unfinished: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Write the metadata, labels and whole arrays of a group, also if an interrupted call has written them.
+        """Write a group with its labels and arrays, also if an interrupted call has written them.
 
-        ``nodes`` are the metadata of further unfinished nodes, by path.
+        ``data`` are the arrays that are written as a whole, and ``unfinished`` the metadata of further nodes, by path.
         """
         # By the CF conventions, labels that are not dimensions are distinguished from variables by this attribute.
         labels = " ".join(label for label, (dims, _, _) in group.coords.items() if dims != (label,))
-        self._nodes[name] = group_document({**group.attrs, **({"coordinates": labels} if labels else {})})
-        whole: dict[str, WholeArray] = {}
+        node = self._nodes[name] = group_document({**group.attrs, **({"coordinates": labels} if labels else {})})
+        files: dict[str, tuple[bytes]] = {}
+        for path, document in {**(unfinished or {}), name: node}.items():
+            files[f"{path}/zarr.json".lstrip("/")] = (encode_document(document, finished=False),)
+        whole: dict[str, tuple[Variable, np.ndarray, Mapping[str, Any]]] = {}
+        for variable, array in data.items():
+            kind = group.variables[variable]
+            whole[f"{name}/{variable}"] = kind, np.asarray(array).astype(kind.dtype, copy=False), {}
         for label, (dims, given, attrs) in group.coords.items():
             values = np.asarray(given)
             if values.dtype.kind in "OUT":
                 values = values.astype(object).astype(str).astype(object)
             whole[f"{name}/{label}"] = Variable(dims, values.shape, values.dtype, values.shape), values, attrs
-        unfinished = {**nodes, name: self._nodes[name]}
-        for path, written in put_whole(self.location, {**whole, **arrays}, unfinished).items():
-            self._nodes[path], self._checksums[path], self._chunks[path] = written
+        large = {}
+        for path, (kind, values, attrs) in whole.items():
+            encoded = json.dumps(dict(attrs))
+            if values.dtype.kind == "O" or values.nbytes > SMALL_BYTES:
+                large[path] = kind, values, encoded
+                continue
+            small, self._checksums[path], self._chunks[path] = small_files(
+                values.tobytes(), kind.shape, kind.chunks, kind.dtype, kind.dims, encoded
+            )
+            self._nodes[path] = json.loads(small["zarr.json"])
+            files |= {f"{path}/{file}": (content,) for file, content in small.items()}
+        self.location.put_all(files)
+        for path, array in large.items():
+            self._put_large(path, *array)
+
+    def _put_large(self, path: str, variable: Variable, values: np.ndarray, attrs: str) -> None:
+        """Write a whole array through zarr, its metadata last."""
+        document, root, checksums = array_document(variable, attrs), self.location.store_path(""), ChunkChecksums()
+        grid = grid_of(document)
+        store = ChunkStore(
+            root.store,
+            root.path,
+            {path: grid},
+            on_write=lambda _, number, checksum: checksums.set(number, checksum),
+            on_read=lambda *_: None,
+        )
+        open_chunks(StorePath(store, root.path) / path, document)[...] = values
+        self.location.put(f"{path}/zarr.json", encode_document(document))
+        self._nodes[path], self._checksums[path], self._chunks[path] = document, checksums, prod(grid)
 
     def write(self, name: str, array: np.ndarray, start: int) -> None:
         """Write a piece that covers whole chunks; each chunk is written atomically."""
