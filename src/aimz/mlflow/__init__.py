@@ -8,7 +8,7 @@ import warnings
 
 try:
     with warnings.catch_warnings(action="ignore"):  # MLflow's own, on first import
-        for _module in ("mlflow.data", "mlflow.pyfunc"):
+        for _module in ("mlflow.data", "mlflow.pyfunc", "cloudpickle"):
             importlib.import_module(_module)
 except ImportError as error:
     _msg = f"`aimz.mlflow` needs MLflow, which is not installed ({error}). Call `pip install mlflow cloudpickle`."

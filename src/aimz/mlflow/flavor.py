@@ -14,6 +14,7 @@ import mlflow.artifacts
 import mlflow.pyfunc
 from mlflow.models import Model, ModelSignature
 
+import aimz.mlflow
 from aimz._distribution import VERSION
 from aimz.errors import NotFittedError
 from aimz.mlflow.kernel_code import PackagedKernel, package_kernel, read_kernel
@@ -266,15 +267,13 @@ def log_model(
     NotFittedError, TypeError, ValueError
         As :func:`save_model`.
     """
-    import aimz.mlflow as flavor
-
     # Raise before MLflow creates an entry for the model.
     _check(aimz_model)
     package_kernel(aimz_model.kernel, aimz_model.inference, code_paths)
     return Model.log(
         artifact_path=artifact_path,
         name=name,
-        flavor=flavor,
+        flavor=aimz.mlflow,
         registered_model_name=registered_model_name,
         await_registration_for=await_registration_for,
         metadata=metadata,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION
 
 from aimz.mlflow.requirements import find_dependencies
@@ -104,8 +105,6 @@ def _pickle(kernel: Any, inference: Any) -> bytes:
         "switched off (`MLFLOW_ALLOW_PICKLE_DESERIALIZATION`). Move it to a module of its own, such as `kernels.py`, "
         "and import it from there."
     )
-    import cloudpickle
-
     try:
         return bytes(cloudpickle.dumps({"kernel": kernel, "inference": inference}))
     except Exception as error:

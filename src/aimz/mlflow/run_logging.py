@@ -217,7 +217,7 @@ def log_posterior(model: ImpactModel) -> None:
     if not 0 < sum(sizes[name] for name in small) <= _MAX_TABLE:
         return
     try:
-        import arviz_stats
+        arviz_stats = aimz.output.import_arviz_stats("autolog")
     except ImportError:
         return
     tree = xr.DataTree.from_dict({"posterior": posterior[small]})

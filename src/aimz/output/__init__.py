@@ -22,7 +22,7 @@ from aimz.output.datasets import (
 from aimz.output.decomposition import decomposition_tree, share_mediated
 from aimz.output.differences import difference, difference_of_arrays, recorded
 from aimz.output.effect_texts import effect_text
-from aimz.output.elpd import import_arviz_stats, leave_one_out, relative_ess
+from aimz.output.elpd import import_arviz_stats, interval_bounds, leave_one_out, relative_ess
 from aimz.output.impact_trees import ImpactSums, impact_tree, with_placebos
 from aimz.output.labels import Labels
 from aimz.output.lazy_datasets import as_group, open_result
@@ -57,6 +57,7 @@ __all__ = [
     "impact_tree",
     "import_arviz_stats",
     "in_words",
+    "interval_bounds",
     "leave_one_out",
     "make_tree",
     "observed_dataset",

@@ -1,6 +1,6 @@
-"""Leave-one-out scores as ``arviz_stats.ELPDData``, and the import of ArviZ."""
+"""Leave-one-out scores as ``arviz_stats.ELPDData``, bounds of intervals, and the import of ArviZ."""
 
-__all__ = ["import_arviz_stats", "leave_one_out", "relative_ess"]
+__all__ = ["import_arviz_stats", "interval_bounds", "leave_one_out", "relative_ess"]
 
 from typing import Any
 
@@ -9,6 +9,7 @@ import xarray as xr
 
 from aimz.errors import OutputWarning, warn
 from aimz.output.labels import STATISTIC
+from aimz.statistics import Statistic
 
 
 def import_arviz_stats(caller: str) -> Any:
@@ -30,6 +31,13 @@ def import_arviz_stats(caller: str) -> Any:
     return arviz_stats
 
 
+def interval_bounds(draws: np.ndarray, interval: Statistic, caller: str) -> np.ndarray:
+    """Return the bounds, along a new last axis, of an interval over the first axis; errors name ``caller``."""
+    array_stats = import_arviz_stats(caller).base.array_stats
+    bounds: np.ndarray = (array_stats.hdi if interval.kind == "hdi" else array_stats.eti)(draws, interval.at, axis=0)
+    return bounds
+
+
 def relative_ess(posterior: xr.Dataset) -> float:
     """Return the mean effective sample size of all parameters, relative to the number of draws; 1 for a single chain.
 
@@ -47,9 +55,7 @@ def relative_ess(posterior: xr.Dataset) -> float:
 
 def leave_one_out(scores: xr.DataArray, n_draws: int) -> Any:
     """Return the scores of rows, which have a dimension of statistics, in the type of :func:`arviz_stats.loo`."""
-    import_arviz_stats("loo")
-    from arviz_stats.utils import ELPDDataLOO
-
+    make = import_arviz_stats("loo").utils.ELPDDataLOO
     scores = scores.load()
     elpd, khat, p_loo, seen = (
         scores.sel({STATISTIC: name}, drop=True) for name in ("elpd", "pareto_k", "p_loo", "seen")
@@ -73,7 +79,7 @@ def leave_one_out(scores: xr.DataArray, n_draws: int) -> Any:
             OutputWarning,
         )
     scored = elpd.values[seen.values]
-    return ELPDDataLOO(
+    return make(
         elpd=float(scored.sum()),
         se=float(np.sqrt(n_data * np.var(scored, ddof=1))) if n_data > 1 else 0.0,
         p=float(p_loo.values[seen.values].sum()),

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from aimz.output.elpd import import_arviz_stats
+from aimz.output.elpd import import_arviz_stats, interval_bounds
 from aimz.output.labels import SAMPLE_DIMS, STATISTIC
 from aimz.output.result_text import tree_of
 from aimz.output.row_averages import average_effect
@@ -180,12 +180,10 @@ def _lines(
     null: float,
 ) -> Iterator[dict[str, Any]]:
     """Yield a line for each number that has draws."""
-    from arviz_stats.base import array_stats
-
     own = [str(dim) for dim in draws.dims if dim not in SAMPLE_DIMS]
     by_draw = draws.transpose(*SAMPLE_DIMS, *own)
     values = by_draw.values.reshape(-1, *(draws.sizes[dim] for dim in own)).astype(np.float64)
-    bounds = (array_stats.hdi if interval.kind == "hdi" else array_stats.eti)(values, interval.at, axis=0)
+    bounds = interval_bounds(values, interval, "summary")
     weight = draws.coords.get(_WEIGHT)
     for place in np.ndindex(values.shape[1:]):
         index = dict(zip(own, place, strict=True))

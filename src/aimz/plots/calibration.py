@@ -2,20 +2,18 @@
 
 __all__ = ["plot_calibration"]
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from aimz.plots.figure import BLUE, DARK, GREY, Canvas, canvas, set_ticks
 from aimz.statistics import Calibration
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 _BINS = 20
 
 
-def plot_calibration(source: Any, *, figsize: tuple[float, float] | None = None) -> "Figure":
+def plot_calibration(source: Any, *, figsize: tuple[float, float] | None = None) -> Figure:
     """Plot whether the predictions of single rows are calibrated.
 
     Binary outcomes: the observed share of ones at each predicted probability, and how many rows have it.  Others: the
@@ -65,7 +63,7 @@ def plot_calibration(source: Any, *, figsize: tuple[float, float] | None = None)
     if not found.n:
         msg = "`plot_calibration` needs rows with a prediction; got none. Check that predictions are not NaN."
         raise ValueError(msg)
-    with canvas("plot_calibration", (9.0, 3.9), columns=2, figsize=figsize) as drawn:
+    with canvas((9.0, 3.9), columns=2, figsize=figsize) as drawn:
         (_draw_shares if found.is_binary else _draw_pit)(drawn, found)
         drawn.caption(
             f"{found.n:,} rows{', each left out of the fit that predicts it' if found.leave_one_out else ''}.",

@@ -2,10 +2,12 @@
 
 __all__ = ["plot_effect"]
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from arviz_stats.base import array_stats
+from matplotlib.figure import Figure
 
 from aimz.plots.figure import BLUE, COLOURS, DARK, GREY, ORANGE, Canvas, canvas, set_ticks
 from aimz.plots.forest import LABEL_WIDTH, Line, draw_forest, draw_rows, forest_height, label_lines
@@ -32,9 +34,6 @@ from aimz.plots.text import (
 )
 from aimz.statistics import Statistic, read_ci
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 _MAX_DENSITIES, _MAX_SCENARIOS, _MIN_CURVE, _MAX_ROWS = 12, 200, 5, 400
 
 
@@ -48,7 +47,7 @@ def plot_effect(
     max_draws: int | None = None,
     ax: Any = None,
     figsize: tuple[float, float] | None = None,
-) -> "Figure":
+) -> Figure:
     """Plot the posterior of an effect.
 
     The plot depends on the result:
@@ -117,7 +116,7 @@ def plot_effect(
         values = array.transpose(*SAMPLE_DIMS, ...).values.astype(np.float64)
         draws = values.reshape(-1, array.sizes[SCENARIO] if has_scenarios else 1)
     if has_scenarios and draws.shape[1] >= _MIN_CURVE and array[SCENARIO].dtype.kind in "iuf":
-        with canvas("plot_effect", (7.0, 4.2), ax=ax, figsize=figsize) as drawn:
+        with canvas((7.0, 4.2), ax=ax, figsize=figsize) as drawn:
             _draw_curve(drawn, array, draws, interval, note)
             return drawn.figure
     n = draws.shape[1]
@@ -128,7 +127,7 @@ def plot_effect(
         )
         raise ValueError(msg)
     size = (7.5, 1.9 + max(1.1, 0.75 * n) if n <= _MAX_DENSITIES else forest_height(n))
-    with canvas("plot_effect", size, ax=ax, figsize=figsize) as drawn:
+    with canvas(size, ax=ax, figsize=figsize) as drawn:
         _draw_scenarios(drawn, array, draws, interval, note)
         return drawn.figure
 
@@ -173,8 +172,6 @@ def _draw_scenarios(drawn: Canvas, array: xr.DataArray, draws: np.ndarray, inter
 
 def _draw_density(ax: Any, draws: np.ndarray, place: float, numbers: tuple[float, float, float], colour: str) -> None:
     """Draw the density of draws, with their mean and interval below it."""
-    from arviz_stats.base import array_stats
-
     if not np.isfinite(draws).all():
         return
     mean, low, high = numbers
@@ -210,7 +207,7 @@ def _draw_curve(drawn: Canvas, array: xr.DataArray, draws: np.ndarray, interval:
     )
 
 
-def _plot_rows(array: xr.DataArray, ax: Any, figsize: Any) -> "Figure":
+def _plot_rows(array: xr.DataArray, ax: Any, figsize: Any) -> Figure:
     """Plot rows sorted by their effect, each with its interval."""
     dims = remaining_dims(array, most=1, function="plot_effect")
     if not dims:
@@ -219,7 +216,7 @@ def _plot_rows(array: xr.DataArray, ax: Any, figsize: Any) -> "Figure":
     labels, rows = effect_labels(array), sort_rows(array, dims[0], _MAX_ROWS, "plot_effect")
     above, below = rows.low > labels.no_effect, rows.high < labels.no_effect
     colours = np.where(above, BLUE, np.where(below, ORANGE, GREY))[rows.drawn]
-    with canvas("plot_effect", (7.0, 4.4), ax=ax, figsize=figsize) as drawn:
+    with canvas((7.0, 4.4), ax=ax, figsize=figsize) as drawn:
         draw_rows(drawn, rows, colours)
         marker = "o" if len(rows.rows) < 40 else None
         drawn.ax.plot(rows.share, rows.centre[rows.drawn], color=DARK, linewidth=1.6, marker=marker, markersize=3)

@@ -6,17 +6,20 @@ and the settings below, so that they depend on neither the user's style nor earl
 
 __all__ = ["BLUE", "COLOURS", "DARK", "GREY", "ORANGE", "Canvas", "canvas", "set_ticks", "shorten_text", "wrap_text"]
 
-import importlib
 import io
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+import matplotlib.style
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 # The palette of Okabe and Ito (2008), which is distinguishable with any colour vision.
 BLUE, ORANGE, DARK, GREY = "#0072B2", "#D55E00", "#222222", "#767676"
@@ -42,7 +45,7 @@ _STYLE: Mapping[str, Any] = {
 class Canvas:
     """A figure and the axes to draw on."""
 
-    figure: "Figure"
+    figure: Figure
     axes: tuple[Any, ...]
     own: bool
     """True for a new figure, False for axes that the user passed."""
@@ -98,7 +101,7 @@ class Canvas:
 
 @contextmanager
 def canvas(
-    function: str, size: tuple[float, float], *, rows: int = 1, columns: int = 1, ax: Any = None, figsize: Any = None
+    size: tuple[float, float], *, rows: int = 1, columns: int = 1, ax: Any = None, figsize: Any = None
 ) -> Iterator[Canvas]:
     """Yield a new figure of ``size`` inches, or the user's axes, and apply the style while it is drawn.
 
@@ -106,23 +109,9 @@ def canvas(
 
     Raises
     ------
-    ImportError
-        If matplotlib or arviz-plots is not installed.
     TypeError, ValueError
         If ``ax`` is not a matplotlib axes, or ``figsize`` is not a pair of positive numbers.
     """
-    try:
-        for module in ("arviz_plots", "arviz_stats"):
-            importlib.import_module(module)
-        import matplotlib.style
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError as error:
-        msg = (
-            f"`{function}` draws with matplotlib and arviz-plots, which are not installed. Call "
-            "`pip install arviz-stats arviz-plots matplotlib`."
-        )
-        raise ImportError(msg) from error
     size = size if figsize is None else _read_size(figsize, size)
     if ax is not None and not hasattr(ax, "get_figure"):
         msg = f"`ax` must be a matplotlib axes; got {type(ax).__name__}. Omit it to draw on a new figure."
@@ -198,9 +187,6 @@ def _fit(text: Any, inches: float, size: float) -> tuple[str, int]:
 @lru_cache(maxsize=4096)
 def _inches(text: str, size: float) -> float:
     """Return the width of text, with a margin for low resolutions, where glyphs are moved to whole pixels."""
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import text_to_path
-
     font = FontProperties(family="DejaVu Sans", size=size)
     width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
     return 1.12 * float(width) / 72
@@ -208,8 +194,6 @@ def _inches(text: str, size: float) -> float:
 
 def set_ticks(axis: Any, *, unit: str = "", most: int = 6) -> None:
     """Limit the number of ticks, so that their labels do not overlap, and format shares as percentages."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
     axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
     if unit:
         axis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.6g}{unit}".replace("-", "\N{MINUS SIGN}")))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import to_rgb
 
 from aimz.plots.figure import COLOURS, DARK, GREY, Canvas, set_ticks, shorten_text
 from aimz.plots.selection import SortedRows
@@ -83,8 +84,6 @@ def label_lines(ax: Any, labels: Sequence[str], places: np.ndarray, below: Seque
 
 def draw_rows(drawn: Canvas, rows: SortedRows, colours: Sequence[str]) -> None:
     """Draw pale intervals of many rows next to each other, without gaps, which would look like stripes."""
-    from matplotlib.colors import to_rgb
-
     ax, n = drawn.ax, len(rows.drawn)
     low, high = rows.low[rows.drawn], rows.high[rows.drawn]
     pale = [tuple(0.42 * part + 0.58 for part in to_rgb(colour)) for colour in colours]

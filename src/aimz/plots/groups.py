@@ -2,10 +2,11 @@
 
 __all__ = ["plot_groups"]
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.figure import Figure
 
 from aimz.output import tree_of
 from aimz.plots.figure import canvas, set_ticks, shorten_text
@@ -13,9 +14,6 @@ from aimz.plots.forest import LABEL_WIDTH, Line, draw_forest, forest_height
 from aimz.plots.selection import SAMPLE_DIMS, SCENARIO, STATISTIC, intervals, select_variable
 from aimz.plots.text import axis_label, describe_comparison, effect_labels, interval_name
 from aimz.statistics import Statistic, read_ci
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _MAX_GROUPS, _MAX_SCENARIOS = 200, 6
 
@@ -31,7 +29,7 @@ def plot_groups(
     hdi_prob: float | None = None,
     ax: Any = None,
     figsize: tuple[float, float] | None = None,
-) -> "Figure":
+) -> Figure:
     """Plot the effect on each group of rows with its interval, below the effect on all rows.
 
     A filled mark has an interval that excludes no effect; a hollow mark has one that includes it.  Each interval is
@@ -105,7 +103,7 @@ def plot_groups(
         draws = _stack(overall, [])[:, 0]
         lines.insert(0, Line(label, draws.mean(axis=0), *intervals(draws, interval), overall=True))
     n_each = 1 if names is None else len(names)
-    with canvas("plot_groups", (7.5, forest_height(len(lines), n_each)), ax=ax, figsize=figsize) as drawn:
+    with canvas((7.5, forest_height(len(lines), n_each)), ax=ax, figsize=figsize) as drawn:
         shown = draw_forest(drawn.ax, lines, labels.no_effect, [shorten_text(name, 1.8) for name in names or [""]])
         drawn.xlabel(labels.axis, margin=LABEL_WIDTH)
         set_ticks(drawn.ax.xaxis, unit=labels.unit, most=5)

@@ -3,19 +3,18 @@
 __all__ = ["plot_impact"]
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.figure import Figure
 
 from aimz.output import tree_of
 from aimz.plots.figure import BLUE, DARK, GREY, ORANGE, Canvas, canvas, set_ticks, wrap_text
 from aimz.plots.selection import SAMPLE_DIMS, intervals
 from aimz.plots.text import axis_label, interval_name, plain_name
 from aimz.statistics import Statistic, read_ci
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _READINGS = {"outcome": "outcomes", "mean": "expected values"}
 
@@ -29,7 +28,7 @@ def plot_impact(
     ci_kind: str | None = None,
     hdi_prob: float | None = None,
     figsize: tuple[float, float] | None = None,
-) -> "Figure":
+) -> Figure:
     """Plot the effect of an event: observed and counterfactual, their difference, and its cumulative sum.
 
     Parameters
@@ -92,7 +91,7 @@ def plot_impact(
     parts = _select(tree, group, reading)
     about = tree["effect"].attrs
     name = plain_name(parts["observed_data"].name, parts["observed_data"].attrs)
-    with canvas("plot_impact", (7.5, 7.0), rows=3, figsize=figsize) as drawn:
+    with canvas((7.5, 7.0), rows=3, figsize=figsize) as drawn:
         _draw(drawn, parts, about, interval)
         where = "" if not group else " for " + ", ".join(f"{dim} {label}" for dim, label in group.items())
         drawn.title(f"{name} with and without the event of {about['event_start']}{where}")
@@ -152,8 +151,6 @@ def _draw(drawn: Canvas, parts: Mapping[str, xr.DataArray], about: Mapping[Any, 
         shown = np.unique(np.linspace(0, len(at) - 1, min(len(at), 8)).round().astype(int))
         last.set_xticks(at[shown], [labels[i] for i in shown])
     elif at.dtype.kind == "M":
-        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
         locator = AutoDateLocator(maxticks=9)
         last.xaxis.set_major_locator(locator)
         last.xaxis.set_major_formatter(ConciseDateFormatter(locator))

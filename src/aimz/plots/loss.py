@@ -2,21 +2,19 @@
 
 __all__ = ["plot_loss"]
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from aimz.plots.figure import BLUE, ORANGE, Canvas, canvas, set_ticks
 from aimz.plots.text import format_number
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _MAX_POINTS = 600
 """Maximum number of points of a line."""
 
 
-def plot_loss(source: Any, *, yscale: str | None = None, figsize: tuple[float, float] | None = None) -> "Figure":
+def plot_loss(source: Any, *, yscale: str | None = None, figsize: tuple[float, float] | None = None) -> Figure:
     """Plot the negative ELBO of each step: the whole run, and an enlarged view of its end.
 
     The pale area spans the lowest and highest loss of neighbouring steps; the line is their average.  The right panel
@@ -64,7 +62,7 @@ def plot_loss(source: Any, *, yscale: str | None = None, figsize: tuple[float, f
         msg = f"`yscale='log'` needs positive losses; the lowest is {low:.4g}. Omit it, or pass 'linear'."
         raise ValueError(msg)
     log = low > 0 and high > 10 * low if yscale is None else yscale == "log"
-    with canvas("plot_loss", (9.0, 3.8), columns=2, figsize=figsize) as drawn:
+    with canvas((9.0, 3.8), columns=2, figsize=figsize) as drawn:
         whole, end = drawn.axes
         first = _draw_end(drawn, end, losses)
         _draw_line(whole, np.arange(1, len(losses) + 1), losses, symmetric=True)

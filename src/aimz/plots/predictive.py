@@ -3,10 +3,13 @@
 __all__ = ["plot_predictive"]
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from arviz_plots import plot_ppc_dist
+from arviz_plots.plot_collection import PlotCollection
+from matplotlib.figure import Figure
 
 from aimz.plots.figure import BLUE, DARK, GREY, ORANGE, Canvas, canvas, set_ticks
 from aimz.plots.forest import draw_rows
@@ -25,9 +28,6 @@ from aimz.plots.selection import (
 from aimz.plots.text import axis_label, interval_name, plain_name
 from aimz.statistics import read_interval
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 _YLABELS = {"density": "density", "ecdf": "share of rows at most this", "counts": "share of rows"}
 _MAX_LINES, _MAX_BARS, _MAX_ROWS = 50, 40, 300
 
@@ -42,7 +42,7 @@ def plot_predictive(
     max_rows: int = 5000,
     ax: Any = None,
     figsize: tuple[float, float] | None = None,
-) -> "Figure":
+) -> Figure:
     """Plot predictions and observations, to check whether data drawn from the model resemble the observed data.
 
     From draws, the distribution over rows is plotted for each of some draws (:func:`arviz_plots.plot_ppc_dist`), and
@@ -107,7 +107,7 @@ def plot_predictive(
     if observed is not None and not np.isfinite(observed).any():
         msg = f"`observed` must have a finite number for some row; got {len(observed):,} others. Omit it."
         raise ValueError(msg)
-    with canvas("plot_predictive", (7.0, 4.4), ax=ax, figsize=figsize) as drawn:
+    with canvas((7.0, 4.4), ax=ax, figsize=figsize) as drawn:
         if STATISTIC in array.dims:
             _draw_sorted_rows(drawn, array, row_dim, observed)
         else:
@@ -147,9 +147,6 @@ def _draw_distribution(drawn: Canvas, values: np.ndarray, observed: np.ndarray |
 
 def _draw_lines(ax: Any, values: np.ndarray, observed: np.ndarray | None, kind: str) -> str:
     """Draw a density or an empirical distribution function for each draw, with ArviZ; return a caption."""
-    from arviz_plots import plot_ppc_dist
-    from arviz_plots.plot_collection import PlotCollection
-
     group = "prior_predictive" if observed is None else "posterior_predictive"
     tree = xr.DataTree.from_dict({group: xr.Dataset({"y": (("chain", "draw", "row"), values[None])})})
     if observed is not None:

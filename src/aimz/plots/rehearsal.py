@@ -2,16 +2,14 @@
 
 __all__ = ["plot_assurance", "plot_rehearsal"]
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.figure import Figure
 
 from aimz.plots.figure import BLUE, GREY, ORANGE, Canvas, canvas, set_ticks, shorten_text
 from aimz.statistics import coverage_of, uniform_band
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _MAX_PANELS = 4
 _FALSE_ALARM = 0.05
@@ -20,7 +18,7 @@ _BINS = 8
 
 def plot_rehearsal(
     rehearsal: Any, *, var_names: str | list[str] | None = None, figsize: tuple[float, float] | None = None
-) -> "Figure":
+) -> Figure:
     """Plot how well an analysis finds known effects.
 
     A recovery is drawn as estimates against true values. Simulation-based calibration is drawn as the difference of the
@@ -66,7 +64,7 @@ def plot_rehearsal(
     names = _choose(data, var_names)
     kind = data.attrs["kind"]
     draw = {"sbc": _draw_ranks, "placebo": _draw_placebo}.get(kind, _draw_recovery)
-    with canvas("plot_rehearsal", (max(5.0, 3.3 * len(names)), 3.8), columns=len(names), figsize=figsize) as drawn:
+    with canvas((max(5.0, 3.3 * len(names)), 3.8), columns=len(names), figsize=figsize) as drawn:
         for ax, name in zip(drawn.axes, names, strict=True):
             draw(drawn, ax, data.sel(quantity=name))
             ax.set_title(shorten_text(name, 2.6, 10.0), loc="left")
@@ -122,7 +120,7 @@ def _draw_placebo(drawn: Canvas, ax: Any, one: xr.Dataset) -> None:
 
 def plot_assurance(
     assurance: Any, *, var_names: str | list[str] | None = None, figsize: tuple[float, float] | None = None
-) -> "Figure":
+) -> Figure:
     """Plot the share of simulated studies that find an effect, by its true value.
 
     Parameters
@@ -159,7 +157,7 @@ def plot_assurance(
     """
     data = _read(assurance, "plot_assurance")
     names = _choose(data, var_names)
-    with canvas("plot_assurance", (max(5.0, 3.3 * len(names)), 3.8), columns=len(names), figsize=figsize) as drawn:
+    with canvas((max(5.0, 3.3 * len(names)), 3.8), columns=len(names), figsize=figsize) as drawn:
         for ax, name in zip(drawn.axes, names, strict=True):
             one = data.sel(quantity=name)
             truth, found = one["truth"].values, one["found"].values.astype(bool)

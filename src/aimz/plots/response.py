@@ -2,18 +2,16 @@
 
 __all__ = ["plot_response"]
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.figure import Figure
 
 from aimz.plots.figure import COLOURS, canvas, set_ticks, shorten_text
 from aimz.plots.selection import SAMPLE_DIMS, SCENARIO, intervals, select_variable
 from aimz.plots.text import axis_label, interval_name
 from aimz.statistics import Statistic, read_ci
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _MAX_LINES = 6
 _CONTRASTS = {
@@ -38,7 +36,7 @@ def plot_response(
     hdi_prob: float | None = None,
     ax: Any = None,
     figsize: tuple[float, float] | None = None,
-) -> "Figure":
+) -> Figure:
     """Plot averages, or slopes, against a lever, with one line for each group.
 
     Parameters
@@ -105,7 +103,7 @@ def plot_response(
             f"instance with `result['{group}'].isel({others[0]}=[0, 1])`."
         )
         raise ValueError(msg)
-    with canvas("plot_response", (7.0, 4.2), ax=ax, figsize=figsize) as drawn:
+    with canvas((7.0, 4.2), ax=ax, figsize=figsize) as drawn:
         _draw(drawn.ax, array[along].values, draws, _names(lines, others), interval)
         drawn.xlabel(axis_label(along, array[along].attrs))
         kind = "expected " if array.attrs.get("kind") == "expected" else ""

@@ -33,7 +33,7 @@ import numpy as np
 import xarray as xr
 
 from aimz.data import is_plain_range
-from aimz.output import tree_of
+from aimz.output import interval_bounds, tree_of
 from aimz.statistics import Statistic
 
 SAMPLE_DIMS = ("chain", "draw")
@@ -168,13 +168,9 @@ def _plain_labels(index: Any) -> np.ndarray:
 
 def intervals(draws: np.ndarray, interval: Statistic) -> tuple[np.ndarray, np.ndarray]:
     """Return lower and upper bounds over the first axis, or NaN if a draw is not finite."""
-    from arviz_stats.base import array_stats
-
     draws = np.asarray(draws, np.float64)
     finite = np.isfinite(draws).all(axis=0)
-    bounds = (array_stats.hdi if interval.kind == "hdi" else array_stats.eti)(
-        np.where(finite, draws, 0.0), interval.at, axis=0
-    )
+    bounds = interval_bounds(np.where(finite, draws, 0.0), interval, "plots")
     return np.where(finite, bounds[..., 0], np.nan), np.where(finite, bounds[..., 1], np.nan)
 
 

@@ -2,18 +2,15 @@
 
 __all__ = ["plot_sensitivity"]
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from aimz.plots.figure import BLUE, DARK, GREY, ORANGE, Canvas, canvas, set_ticks, shorten_text
 from aimz.plots.text import format_number, interval_name
 from aimz.statistics import e_value, read_ci
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from matplotlib.figure import Figure
 
 _GRID, _WHOLE = 200, 0.999
 
@@ -21,13 +18,13 @@ _GRID, _WHOLE = 200, 0.999
 def plot_sensitivity(
     result: Any,
     *,
-    times: "Iterable[float]" = (1, 2, 3),
+    times: Iterable[float] = (1, 2, 3),
     level: float = 0.05,
     xlim: float | None = None,
     ylim: float | None = None,
     ax: Any = None,
     figsize: tuple[float, float] | None = None,
-) -> "Figure":
+) -> Figure:
     """Plot contours of the effect that hidden common causes leave, with the benchmarks.
 
     For a ratio, the plot has the pairs of ratios with treatment and outcome that explain it away.
@@ -76,7 +73,7 @@ def plot_sensitivity(
     if not 0 < level < 1 or any(one is not None and not one > 0 for one in (xlim, ylim)):
         msg = f"`level` must be between 0 and 1 and limits above 0; got {level!r}, {xlim!r} and {ylim!r}. Omit them."
         raise ValueError(msg)
-    with canvas("plot_sensitivity", (6.4, 5.4), ax=ax, figsize=figsize) as drawn:
+    with canvas((6.4, 5.4), ax=ax, figsize=figsize) as drawn:
         if result.strengths is None:
             _draw_ratios(drawn, result, level, xlim, ylim)
         else:

@@ -2,10 +2,11 @@
 
 __all__ = ["plot_uplift"]
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.figure import Figure
 
 from aimz.plots.figure import BLUE, DARK, GREY, ORANGE, Canvas, canvas, set_ticks
 from aimz.plots.ranking import rank_effects
@@ -20,9 +21,6 @@ from aimz.plots.text import (
 )
 from aimz.plots.uplift_curves import compute_gain, compute_qini, policy_value
 from aimz.statistics import Statistic, read_ci
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def plot_uplift(
@@ -40,7 +38,7 @@ def plot_uplift(
     n_cuts: int = 100,
     max_draws: int | None = None,
     figsize: tuple[float, float] | None = None,
-) -> "Figure":
+) -> Figure:
     """Plot the gain of treating the rows with the largest effects first.
 
     The first panel is the uplift curve: the gain, according to the model, of treating the top share of rows, and the
@@ -116,7 +114,7 @@ def plot_uplift(
     worth = None if cost is None else policy_value(curve, cost=cost, value=value)
     columns = 1 + (observed is not None) + (worth is not None)
     size = (6.4, 4.6) if columns == 1 else (4.6 * columns, 4.8)
-    with canvas("plot_uplift", size, columns=columns, figsize=figsize) as drawn:
+    with canvas(size, columns=columns, figsize=figsize) as drawn:
         axes = iter(drawn.axes)
         _draw_gain(drawn, next(axes), curve, interval)
         if observed is not None:
