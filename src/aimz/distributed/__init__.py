@@ -1,9 +1,8 @@
 """Executes a call on a Dask cluster or on several hosts."""
 
 from aimz.distributed.collectives import collective_call, process_group
-from aimz.distributed.executor import check_executable, choose_executor
+from aimz.distributed.executor import check_executable, choose_executor, run_tasks
 from aimz.distributed.multihost import check_same_call, share_location
-from aimz.distributed.tasks import run_tasks
 
 __all__ = [
     "check_executable",

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -129,9 +131,6 @@ def _version_reader(known: str) -> Callable[[], str]:
     names = [part.partition(" ")[0] for part in known.split(", ")]
 
     def read() -> str:
-        from importlib import import_module
-        from importlib.metadata import PackageNotFoundError, version
-
         found = []
         for name in names:
             try:

@@ -11,12 +11,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from aimz.progress import ProgressBar
-
-if TYPE_CHECKING:
-    from distributed import Client, Future
+from distributed import CancelledError, Client, Future, KilledWorker, as_completed, rejoin, secede
 
 _AHEAD = 2
 """Ranges submitted per worker: one that runs, and the next, whose data are sent in the meantime."""
@@ -69,7 +67,7 @@ class _Range(NamedTuple):
 
 
 def run_on_cluster(
-    client: "Client",
+    client: Client,
     ranges: AdaptiveRanges,
     *,
     begin: "Callable[[int, int], Future[Any]]",
@@ -94,8 +92,6 @@ def run_on_cluster(
     progress
         Title of the progress bar; None for no bar.
     """
-    from distributed import rejoin, secede
-
     seceded = False
     with suppress(ValueError):  # this call runs in a task of the cluster, whose thread is needed for the ranges
         secede()
@@ -148,7 +144,7 @@ def run_on_cluster(
 class _Workers:
     """Number of workers, updated about once a second."""
 
-    def __init__(self, client: "Client") -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
         self._alive = self._asked = monotonic()
         self.count = max(1, len(client.nthreads()))
@@ -166,10 +162,8 @@ class _Workers:
             raise RuntimeError(msg)
 
 
-def _ended(client: "Client", running: "dict[Future[Any], _Range]") -> "list[Future[Any]]":
+def _ended(client: Client, running: "dict[Future[Any], _Range]") -> "list[Future[Any]]":
     """Wait up to a second for a future; return all that have ended."""
-    from distributed import as_completed
-
     # `distributed.wait` would use the active client, which may be another one.
     first = as_completed(list(running), loop=client.loop, timeout=1)
     with suppress(TimeoutError):
@@ -178,10 +172,8 @@ def _ended(client: "Client", running: "dict[Future[Any], _Range]") -> "list[Futu
     return [future for future in running if future.done()]
 
 
-def _result(client: "Client", future: "Future[Any]", one: _Range) -> RangeResult | None:
+def _result(client: Client, future: "Future[Any]", one: _Range) -> RangeResult | None:
     """Return the result of a range; None if the range has to be submitted again."""
-    from distributed import CancelledError, KilledWorker
-
     try:
         done: RangeResult = _waited(client, future)
     except (CancelledError, LostJobError) as error:
@@ -198,7 +190,7 @@ def _result(client: "Client", future: "Future[Any]", one: _Range) -> RangeResult
     return done
 
 
-def _waited(client: "Client", future: "Future[Any]") -> Any:
+def _waited(client: Client, future: "Future[Any]") -> Any:
     """Return the result of a future that has ended; raise if the client is closed in the meantime."""
     while client.status == "running":
         try:

@@ -1,8 +1,9 @@
 """Chooses where a call is computed: in this process, on a Dask cluster, or by all processes of `jax.distributed`."""
 
-__all__ = ["check_executable", "choose_executor"]
+__all__ = ["check_executable", "choose_executor", "run_tasks"]
 
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from aimz.distributed.collectives import process_group
@@ -17,6 +18,7 @@ from aimz.engine import (
     StepRunner,
 )
 from aimz.errors import PerformanceWarning, warn
+from aimz.types import Kernel
 
 
 def check_executable(request: PredictionRequest) -> None:
@@ -98,18 +100,24 @@ def choose_executor(
     return MultiHostExecutor(runner, output, request)
 
 
+def run_tasks(
+    client: Any, kernel: Kernel, function: Callable[[int], Any], numbers: Iterable[int]
+) -> Iterator[tuple[int, Any]]:
+    """Return an iterator over numbers and what ``function`` returns for them, computed on a Dask cluster."""
+    from aimz.distributed.tasks import compute_tasks
+
+    return compute_tasks(client, kernel, function, numbers)
+
+
 def _client_for(client: Any, layout: InputLayout) -> Any:
     """Return the given client; if inputs are Dask arrays and none is given, the active one."""
     if client is not None:
         return client or None
-    if "distributed" not in sys.modules or not any(
-        leaf.uses_dask for _, rows in layout.row_inputs() for leaf in rows.leaves()
-    ):
+    distributed = sys.modules.get("distributed")  # without it, no client is active
+    if distributed is None or not any(leaf.uses_dask for _, rows in layout.row_inputs() for leaf in rows.leaves()):
         return None
-    from distributed import Client
-
     try:
-        active = Client.current()
+        active = distributed.Client.current()
     except ValueError:
         return None
     return None if active.asynchronous else active

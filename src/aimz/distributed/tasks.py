@@ -1,26 +1,27 @@
 """Independent tasks on a Dask cluster."""
 
-__all__ = ["run_tasks"]
+__all__ = ["compute_tasks"]
 
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import cloudpickle
+
+from aimz.distributed.dask_client import check_workers
 from aimz.distributed.settings import jax_settings, use_jax_settings
 from aimz.kernel import LRUCache
 from aimz.types import Kernel
-
-if TYPE_CHECKING:
-    from distributed import Client
+from distributed import Client, as_completed
 
 _TASKS = LRUCache[Callable[[int], Any]](4)
 _LOCK = threading.Lock()
 """Lock of a worker process, which computes one task at a time."""
 
 
-def run_tasks(
-    client: "Client", kernel: Kernel, function: Callable[[int], Any], numbers: Iterable[int]
+def compute_tasks(
+    client: Client, kernel: Kernel, function: Callable[[int], Any], numbers: Iterable[int]
 ) -> Iterator[tuple[int, Any]]:
     """Yield each number and what ``function`` returns for it, as the workers of a cluster complete them.
 
@@ -31,11 +32,6 @@ def run_tasks(
     ClusterError
         If the workers cannot compute with the kernel.
     """
-    import cloudpickle
-
-    from aimz.distributed.dask_client import check_workers
-    from distributed import as_completed
-
     check_workers(client, kernel)
     content = cloudpickle.dumps(function)
     token, settings = hashlib.sha256(content).hexdigest(), jax_settings()
@@ -50,7 +46,5 @@ def run_tasks(
 
 def _run(token: str, content: bytes, settings: Mapping[str, Any], number: int) -> Any:
     """Compute one task; runs on a worker."""
-    import cloudpickle
-
     with _LOCK, use_jax_settings(settings):
         return _TASKS.get(token, lambda: cloudpickle.loads(content))(number)
