@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 
 from aimz._imports import pandas as pd
@@ -371,12 +372,10 @@ class _Polars(TableReader):
                 "`frame.collect()`."
             )
             raise TypeError(msg)
-        import polars as pl
-
         self._value = value
         self.known = tuple(value.collect_schema().names())
         # Scans of files count rows without reading them.
-        self.n_obs = int(value.select(pl.len()).collect().item())
+        self.n_obs = int(nw.from_native(value).select(nw.len()).collect().item())
 
     def read(self, columns: Sequence[str], first: int = 0) -> Iterator[Any]:
         assert not first

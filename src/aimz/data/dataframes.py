@@ -39,9 +39,7 @@ def open_frame(value: Any, name: str) -> nw.DataFrame[Any] | None:
     if not _may_be_frame(value):
         return None
     if type(value).__name__ == "RecordBatch" and hasattr(value, "schema"):
-        import pyarrow as pa
-
-        value = pa.Table.from_batches([value])
+        value = nw.dependencies.get_pyarrow().Table.from_batches([value])
     if type(value).__module__.startswith("pandas") and getattr(getattr(value, "columns", None), "nlevels", 1) > 1:
         msg = f"The columns of `{name}` must have one name each; got {value.columns.nlevels} levels. Join their names."
         raise ValueError(msg)
@@ -79,9 +77,7 @@ def open_series(value: Any) -> nw.Series[Any] | None:
     if not _may_be_frame(value):
         return None
     if type(value).__module__.startswith("pyarrow") and hasattr(value, "to_pylist") and hasattr(value, "buffers"):
-        import pyarrow as pa
-
-        value = pa.chunked_array([value])
+        value = nw.dependencies.get_pyarrow().chunked_array([value])
     found = nw.from_native(value, series_only=True, pass_through=True)
     return found if isinstance(found, nw.Series) else None
 

@@ -119,10 +119,8 @@ def _time_zone(zone: str | float) -> datetime.tzinfo:
 
 def _has_name(freq: Any) -> bool:
     """Return whether the name of a frequency determines it."""
-    from pandas.tseries.frequencies import to_offset
-
     try:
-        return freq is not None and to_offset(freq.freqstr) == freq
+        return freq is not None and pd.tseries.frequencies.to_offset(freq.freqstr) == freq
     except ValueError:
         return False
 

@@ -1,11 +1,12 @@
 """NumPyro's primitives, and functions that validate models without computing anything.
 
 The primitives are NumPyro's own objects: ``from aimz.primitives import sample`` and ``numpyro.sample`` are the same.
-Helpers for neural networks are imported from NumPyro on first access.
+Helpers for neural networks depend on the version of NumPyro.
 """
 
 from typing import Any
 
+from numpyro.contrib import module as helpers
 from numpyro.primitives import (
     CondIndepStackFrame,
     deterministic,
@@ -59,10 +60,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a helper for neural networks on first access."""
+    """Return a helper for neural networks, if this version of NumPyro has it."""
     if name in _MODULES:
-        from numpyro.contrib import module as helpers
-
         if hasattr(helpers, name):
             return getattr(helpers, name)
         msg = (

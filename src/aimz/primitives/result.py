@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from numpyro.infer.inspect import render_model
 
 from aimz.kernel import WIDTH, format_shape, html_block, html_table, text_table
 from aimz.types import Kernel, Shape
@@ -229,8 +230,6 @@ def _graph(result: ValidationResult) -> str:
         return kernel(**{name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()})
 
     try:
-        from numpyro.infer.inspect import render_model
-
         picture = render_model(model, render_distributions=True).pipe(format="svg", encoding="utf-8")
     except Exception:  # noqa: BLE001, RUF100 (the drawing is optional, and the model or Graphviz may raise anything)
         return ""

@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import scipy
 
 _SAME_SLOPE = 1e-3
 """Largest difference of equal slopes that are computed in single precision."""
@@ -125,19 +126,17 @@ def _with_money_left(
 
 def _allocate_exactly(values: np.ndarray, costs: np.ndarray, shares: np.ndarray, budget: float) -> np.ndarray | None:
     """Return the best actions that a budget allows, by mixed-integer programming; None if the solver finds none."""
-    from scipy.optimize import Bounds, LinearConstraint, milp
-    from scipy.sparse import eye_array, kron
-
     worth, unit = (values - values.min(axis=0)) * shares, np.abs(costs).max()
     if not worth.max() > 0:
         return None
-    found = milp(
+    one_each = scipy.sparse.kron(np.ones((1, len(values))), scipy.sparse.eye_array(len(shares)))
+    found = scipy.optimize.milp(
         -worth.ravel() / worth.max(),
         integrality=np.ones(worth.size),
-        bounds=Bounds(0, 1),
+        bounds=scipy.optimize.Bounds(0, 1),
         constraints=[
-            LinearConstraint(kron(np.ones((1, len(values))), eye_array(len(shares))), 1, 1),
-            LinearConstraint(costs.reshape(1, -1) / unit, ub=budget / unit),
+            scipy.optimize.LinearConstraint(one_each, 1, 1),
+            scipy.optimize.LinearConstraint(costs.reshape(1, -1) / unit, ub=budget / unit),
         ],
         options={"node_limit": _NODES},
     )
@@ -166,8 +165,6 @@ def search(
     ValueError
         If the search ends at an action that the budget or the constraint does not allow.
     """
-    from scipy.optimize import minimize
-
     low, width = bounds[:, :1], np.diff(bounds, axis=1)
     shape = start.shape
 
@@ -198,7 +195,9 @@ def search(
     method = "SLSQP" if constraints else "L-BFGS-B"
     options = {"maxiter": _STEPS, "ftol": 1e-10}
     limits = [(0.0, 1.0)] * x.size
-    found = minimize(scaled, x, jac=True, bounds=limits, constraints=constraints, method=method, options=options)
+    found = scipy.optimize.minimize(
+        scaled, x, jac=True, bounds=limits, constraints=constraints, method=method, options=options
+    )
     best = np.clip(found.x, 0, 1)
 
     def is_feasible(action: np.ndarray) -> bool:

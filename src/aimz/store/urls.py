@@ -23,10 +23,8 @@ class _SinglePut(ObjectStore[Any]):
 
     async def set(self, key: str, value: Buffer) -> None:
         """Store a value."""
-        from obstore import put_async
-
         self._check_writable()
-        await put_async(self.store, key, value.as_buffer_like(), use_multipart=False)
+        await self.store.put_async(key, value.as_buffer_like(), use_multipart=False)
 
 
 def read_location(given: Any, argument: str, *, call: bool = False) -> Location:

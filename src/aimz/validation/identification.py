@@ -3,6 +3,7 @@
 __all__ = ["IdentificationMethods"]
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from aimz.causal_graph import CausalGraph, KernelGraph, check_questions, identify, matched_graph
@@ -62,18 +63,12 @@ class IdentificationMethods(ModelBase):
         >>> sorted(graph.edges)
         [('X[:, 0]', 'y'), ('X[:, 1]', 'visits'), ('visits', 'y')]
         """
-        import networkx as nx
-
         kernel = self._read_graph(X, args or {})
         names = kernel.names(parameters=check_flag(parameters, "parameters"))
-        graph = nx.DiGraph(name=self._engine.signature.kernel, outcome=kernel.outcome)
-        for name in names:
-            node = kernel.nodes[name]
-            about = {"kind": node.kind, "observed": node.observed, "local": node.local, "parameter": node.parameter}
-            graph.add_node(name, **about, role=node.role, distribution=node.distribution)
-        edges = [(cause, name) for name in names for cause in kernel.parents[name] if cause in graph]
-        graph.add_edges_from(sorted(edges))
-        return graph
+        fields = ("kind", "observed", "local", "parameter", "role", "distribution")
+        nodes = {name: {field: getattr(kernel.nodes[name], field) for field in fields} for name in names}
+        edges = [(cause, name) for name in names for cause in kernel.parents[name] if cause in nodes]
+        return _digraph(nodes, sorted(edges), name=self._engine.signature.kernel, outcome=kernel.outcome)
 
     @property
     def causal_graph(self) -> "nx.DiGraph | None":
@@ -81,14 +76,12 @@ class IdentificationMethods(ModelBase):
 
         Nodes have the attribute ``observed``. Hidden common causes are nodes such as ``"a <-> b"``.
         """
-        import networkx as nx
-
         if self._graph is None:
             return None
-        graph = nx.DiGraph([(cause, name) for name, causes in self._graph.parents.items() for cause in sorted(causes)])
-        for name in self._graph.parents:
-            graph.add_node(name, observed=name not in self._graph.unobserved)
-        return graph
+        parents, unobserved = self._graph.parents, self._graph.unobserved
+        edges = [(cause, name) for name, causes in parents.items() for cause in sorted(causes)]
+        names = dict.fromkeys([*chain.from_iterable(edges), *parents])
+        return _digraph({name: {"observed": name not in unobserved} for name in names}, edges)
 
     def identify(
         self,
@@ -200,3 +193,13 @@ class IdentificationMethods(ModelBase):
             msg = "`unobserved` and `observed` name variables of a graph; got no `graph`. Pass it in the same call."
             raise TypeError(msg)
         return self._graph
+
+
+def _digraph(nodes: Mapping[str, Mapping[str, Any]], edges: Iterable[tuple[str, str]], **about: Any) -> "nx.DiGraph":
+    """Return a graph in networkx, with the attributes of its nodes."""
+    import networkx as nx
+
+    graph = nx.DiGraph(**about)
+    graph.add_nodes_from(nodes.items())
+    graph.add_edges_from(edges)
+    return graph
