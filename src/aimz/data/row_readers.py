@@ -3,7 +3,7 @@
 __all__ = ["BatchField", "RowReader", "RowSlice", "StackedArrays", "check_acts_by_row", "open_rows"]
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -64,7 +64,7 @@ class RowReader(ABC):
         """Size of one row in bytes."""
         return prod(size for axis, size in enumerate(self.shape) if axis != self.axis) * int(self.dtype.itemsize)
 
-    def leaves(self) -> Iterable["RowReader"]:
+    def leaves(self) -> Sequence["RowReader"]:
         """Return the readers that this one combines, or the reader itself."""
         return (self,)
 
@@ -162,7 +162,7 @@ class StackedArrays(RowReader):
         return next((part.n_rows for part in self.parts if part.n_rows is not None), None)
 
     @override
-    def leaves(self) -> Iterable[RowReader]:
+    def leaves(self) -> Sequence[RowReader]:
         return self.parts
 
     @override

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from aimz.data import KernelArguments, RowReader
+from aimz.data import KernelArguments
 from aimz.forward import FITTED, History
 from aimz.kernel import KernelReader, KernelSpec, ResolvedIntervention, Role, Site
 
@@ -259,4 +259,4 @@ def _row_axes(spec: KernelSpec, names: Any) -> dict[str, int]:
 
 def _in_memory(value: Any, axis: int) -> Any:
     """Return known steps as an array, unless they are read by rows."""
-    return np.asarray(value) if axis == 0 and isinstance(value, RowReader) else value
+    return value[:] if axis == 0 else value

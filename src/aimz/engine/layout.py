@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aimz.data import BatchReader, NanCounts, RowFindings, RowReader, StackedArrays, open_rows
+from aimz.data import BatchReader, NanCounts, RowFindings, RowReader, open_rows
 from aimz.engine.fingerprint import RowDigests
 from aimz.engine.prepared_call import PreparedCall
 from aimz.forward import RowBlock, RowGroups
@@ -128,7 +128,7 @@ class RowFeed:
             self.digests.add(start, end, found)
         for name, reader in self.arrays.items():
             if reader.is_lazy:  # in any of several scenarios
-                rows = found[name].max(axis=-1) if isinstance(reader, StackedArrays) else found[name]
+                rows = found[name].max(axis=-1) if len(reader.leaves()) > 1 else found[name]
                 self.nan.add(str(name), rows, start)
         if self.support is not None and found:
             self.support.add(found, start)

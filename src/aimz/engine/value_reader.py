@@ -122,7 +122,7 @@ class ValueReader:
             rows, act = call.arrays.get(name), checked_callable(value, name)
             if isinstance(rows, RowReader):
                 acted = rows.apply(act)
-                return acted if isinstance(acted, RowReader) else check_array(acted, f"intervention[{name!r}]")
+                return acted if rows.is_lazy else check_array(acted, f"intervention[{name!r}]")
             if rows is None and name not in call.columns:
                 return value
             return lambda array: check_array(act(array), f"intervention[{name!r}]")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aimz.data import KernelArguments, LazyArray, is_plain_range
+from aimz.data import KernelArguments, is_plain_range
 from aimz.kernel import freeze
 from aimz.persistence import is_plain
 
@@ -38,7 +38,7 @@ class FitData:
     @staticmethod
     def is_stored(call: KernelArguments) -> bool:
         """Return whether some rows are not in memory; tables in memory are read when needed, but kept by reference."""
-        return any(rows.is_lazy and (rows.is_stored or not isinstance(rows, LazyArray)) for rows in call.rows.values())
+        return any(rows.is_stored or rows.from_batches for rows in call.rows.values())
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state to pickle, without the input data and arguments that are not plain values."""
