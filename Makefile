@@ -6,6 +6,8 @@
 # The first interpreter that is new enough; PYTHON=... on the command line chooses another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.14 python; do \
 	"$$p" -c 'import sys, venv; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
+# Most of the processes that the tests start import the package, and compiled modules load in a third of the time.
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet

@@ -1,5 +1,6 @@
 """Settings every test shares."""
 
+import gc
 import os
 import signal
 import warnings
@@ -37,6 +38,12 @@ def quiet_local_latents():
     """For laws over the catalogue: what is said of local latents, and of rows that mix, has tests of its own."""
     with _local_latents_may_warn():
         yield
+
+
+def pytest_collection_finish():
+    """Exempt what imports and collection have made, most of the objects, from later garbage collections."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")

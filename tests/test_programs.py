@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from slow_cases import slow_except
+
 ROOT = Path(__file__).parents[1]
 CAMPAIGNS = sorted((ROOT / "tests" / "campaigns").glob("[a-z]*.py"))
 
@@ -38,7 +40,7 @@ def test_health_insurance(tmp_path):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("cluster", [(), ("--workers", "1")])
+@pytest.mark.parametrize("cluster", slow_except([(), ("--workers", "1")], ()))
 def test_score_parquet(cluster, tmp_path):
     program = str(ROOT / "examples" / "score_parquet.py")
     printed = run(program, "--rows", "5000", "--folder", "out", *cluster, cwd=tmp_path)

@@ -440,16 +440,14 @@ def report(path: Path, findings: list[Finding]) -> str:
     return "\n".join(f"{name}:{finding.line}: {finding.found}: {finding.repair}" for finding in findings)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_prose_of_sources(path):
-    findings = findings_in_source(path.read_text(encoding="utf-8"))
-    assert not findings, report(path, findings)
+def test_prose_of_sources():
+    found = {path: findings_in_source(path.read_text(encoding="utf-8")) for path in SOURCES}
+    assert not any(found.values()), "\n".join(report(path, findings) for path, findings in found.items() if findings)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_prose_of_pages(path):
-    findings = findings_in_page(path.read_text(encoding="utf-8"))
-    assert not findings, report(path, findings)
+def test_prose_of_pages():
+    found = {path: findings_in_page(path.read_text(encoding="utf-8")) for path in PAGES}
+    assert not any(found.values()), "\n".join(report(path, findings) for path, findings in found.items() if findings)
 
 
 @pytest.mark.parametrize(

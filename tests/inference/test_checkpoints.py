@@ -85,6 +85,20 @@ def interrupted_fit(directory, epoch=1, **options):
         new_model().fit(X, Y, checkpoint_dir=directory, on_epoch_end=stop_after(epoch), **OPTIONS | options)
 
 
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Directory with the checkpoint of a fit that is interrupted after the first epoch; tests copy it."""
+    directory = tmp_path_factory.mktemp("interrupted") / "checkpoint"
+    interrupted_fit(directory)
+    return directory
+
+
+@pytest.fixture
+def interrupted(checkpoint, tmp_path):
+    """Directory with a checkpoint of the test's own."""
+    return shutil.copytree(checkpoint, tmp_path / "checkpoint")
+
+
 @pytest.mark.parametrize("epoch", slow_except([1, 3], 1))
 @pytest.mark.parametrize("source", ["arrays", "loader", "iterable"])
 def test_resumed_fit_gives_same_bits(tmp_path, source, epoch):
@@ -203,19 +217,17 @@ def test_more_epochs_continue(tmp_path):
         (lambda: new_model(weighted), (X, Y), {}, "kernel"),
     ],
 )
-def test_checkpoint_of_another_fit_raises(tmp_path, make, data, options, named):
-    interrupted_fit(tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+def test_checkpoint_of_another_fit_raises(interrupted, make, data, options, named):
+    before = {path.name: path.read_bytes() for path in interrupted.iterdir()}
     with pytest.raises(CheckpointError, match=rf"is of another fit: .*\b{named}\b.* differ") as raised:
-        make().fit(*data, checkpoint_dir=tmp_path, **OPTIONS | options)
+        make().fit(*data, checkpoint_dir=interrupted, **OPTIONS | options)
     assert "Pass another `checkpoint_dir`" in str(raised.value)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in interrupted.iterdir()} == before
 
 
-def test_error_names_only_what_differs(tmp_path):
-    interrupted_fit(tmp_path)
+def test_error_names_only_what_differs(interrupted):
     with pytest.raises(CheckpointError) as raised:
-        new_model(optimizer=optax.adam(0.01)).fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS)
+        new_model(optimizer=optax.adam(0.01)).fit(X, Y, checkpoint_dir=interrupted, **OPTIONS)
     assert "another fit: optimizer differ(s)" in str(raised.value)
 
 
@@ -231,9 +243,8 @@ def files_of(directory):
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "index cut", "index of another time"])
-def test_damaged_checkpoint_raises(tmp_path, damage):
-    interrupted_fit(tmp_path)
-    arrays, index = files_of(tmp_path)
+def test_damaged_checkpoint_raises(interrupted, damage):
+    arrays, index = files_of(interrupted)
     content = arrays.read_bytes()
     if damage == "cut":
         arrays.write_bytes(content[:-7])
@@ -248,7 +259,7 @@ def test_damaged_checkpoint_raises(tmp_path, damage):
         index.write_text(json.dumps({k: v for k, v in found.items() if k != "fingerprint"}))
     model = new_model()
     with pytest.raises(CheckpointError, match="is damaged: "):
-        model.fit(X, Y, checkpoint_dir=tmp_path, **OPTIONS)
+        model.fit(X, Y, checkpoint_dir=interrupted, **OPTIONS)
     assert model.vi_state is None
     assert (random.key_data(model.rng_key) == random.key_data(random.key(0))).all()
 
@@ -266,13 +277,12 @@ EDITS = {
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_edited_index_raises(tmp_path, edit):
-    interrupted_fit(tmp_path / "here")
-    arrays, index = files_of(tmp_path / "here")
-    (tmp_path / arrays.name).write_bytes(arrays.read_bytes())
+def test_edited_index_raises(interrupted, edit):
+    arrays, index = files_of(interrupted)
+    (interrupted.parent / arrays.name).write_bytes(arrays.read_bytes())
     index.write_text(json.dumps(EDITS[edit](json.loads(index.read_text()))))
     with pytest.raises(CheckpointError, match="is damaged: "):
-        new_model().fit(X, Y, checkpoint_dir=tmp_path / "here", **OPTIONS)
+        new_model().fit(X, Y, checkpoint_dir=interrupted, **OPTIONS)
 
 
 FORMAT_1 = Path(__file__).parents[1] / "persistence" / "format_1" / "checkpoint"

@@ -400,6 +400,12 @@ def small_fit(*data, model=None, **options):
     return np.asarray(model.fit(*data, **options).posterior["b"])
 
 
+@pytest.fixture(scope="module")
+def small_draws():
+    """Draws of a fit to arrays in memory."""
+    return small_fit(SMALL_X, SMALL_Y)
+
+
 class Reiterable:
     """Iterable that can be read repeatedly."""
 
@@ -455,18 +461,17 @@ SOURCES = {
 @pytest.mark.parametrize(
     "source", [pytest.param(name, marks=pytest.mark.slow if name == "PyTorch" else ()) for name in SOURCES]
 )
-def test_result_is_independent_of_source(source, tmp_path):
+def test_result_is_independent_of_source(source, tmp_path, small_draws):
     """The same key, rows and batches give the same bits."""
-    expected = small_fit(SMALL_X, SMALL_Y)
-    np.testing.assert_array_equal(small_fit(*SOURCES[source](tmp_path)), expected)
+    np.testing.assert_array_equal(small_fit(*SOURCES[source](tmp_path)), small_draws)
 
 
-def test_files_are_shuffled_like_arrays(tmp_path, monkeypatch):
+def test_files_are_shuffled_like_arrays(tmp_path, monkeypatch, small_draws):
     """With several passes over the file, and with several ranges of it."""
     from aimz.data import minibatches as batches
 
     expected = small_fit(SMALL_X, SMALL_Y, shuffle=True)
-    assert (expected != small_fit(SMALL_X, SMALL_Y)).any()
+    assert (expected != small_draws).any()
     monkeypatch.setattr(batches, "_WINDOW_BYTES", 16 * 70)
     monkeypatch.setattr(batches, "_PIECE_BYTES", 12 * 30)
     np.testing.assert_array_equal(small_fit(*on_disk(tmp_path), shuffle=True), expected)

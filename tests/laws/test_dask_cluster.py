@@ -28,6 +28,7 @@ from aimz.statistics import FitSupport
 from dask_clusters import BLOCK, OPTIONS, assert_same_files, groups, line_model, new_cluster
 from distributed import Client, get_client
 from kernels import BY_NAME, long, long_draws
+from slow_cases import slow_except
 from stream_helpers import KEY, D, N, arrays, new_model, shared
 
 pytestmark = pytest.mark.usefixtures("quiet_local_latents")
@@ -73,7 +74,11 @@ def assert_same(ours: xr.DataTree, theirs: xr.DataTree) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["linear", "local_latents", "hierarchical", "subsampled", "flax_net", "multi_output", "image"]
+    "name",
+    slow_except(
+        ["linear", "local_latents", "hierarchical", "subsampled", "flax_net", "multi_output", "image"],
+        *("linear", "local_latents", "hierarchical", "flax_net", "multi_output"),
+    ),
 )
 def test_predictions_are_the_same_files(client, tmp_path, name):
     case, model = shared(name)

@@ -176,6 +176,7 @@ def check_page(url, folder, *patterns):
     raise AssertionError(f"{url} does not show {missing}:\n{shown[-5000:]}")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(browser() is None, reason="needs Chromium to show MLflow's pages")
 def test_web_pages_show_the_logged_fit(tracking, logged, tmp_path):
     run, _ = logged
