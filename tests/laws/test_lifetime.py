@@ -49,7 +49,7 @@ def tmp(tmp_path, monkeypatch):
 def read(request, monkeypatch):
     """Way in which arrays are read. Without the change, small arrays are always read as a whole."""
     if request.param == "by Dask":
-        monkeypatch.setattr("aimz.output.lazy_datasets._SMALL_BYTES", 0)
+        monkeypatch.setattr("aimz.output.datasets._SMALL_BYTES", 0)
     return request.param
 
 

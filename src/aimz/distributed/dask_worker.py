@@ -49,7 +49,6 @@ from aimz.engine import (
     digests_for,
     local_mesh,
     missing_steps,
-    n_devices,
     versions,
 )
 from aimz.errors import ClusterError
@@ -320,7 +319,8 @@ def _runner(loaded: LoadedJob, rows: RowRange) -> StepRunner:
     block, n_obs = job.plan.block, job.plan.n_obs
     assert block is not None  # only rows are distributed
     plan = replace(
-        job.plan, step=aimz.stream.step_rows(block, n_obs, n_devices(mesh), blocks_per_device(), job.batch_size)
+        job.plan,
+        step=aimz.stream.step_rows(block, n_obs, jax.local_device_count(), blocks_per_device(), job.batch_size),
     )
     spec = replace(
         job.spec,

@@ -29,7 +29,7 @@ from aimz.engine.named_outcome import with_outcome
 from aimz.engine.options import StreamingOptions, read_options
 from aimz.engine.outputs import OutputSpec, missing_steps, output_shapes, output_variables
 from aimz.engine.panels import Panel
-from aimz.engine.planning import blocks_per_device, local_mesh, n_devices, plan_request
+from aimz.engine.planning import blocks_per_device, local_mesh, plan_request
 from aimz.engine.prepared_call import PredictionSettings, PreparedCall, SharedResampling
 from aimz.engine.request import PredictionRequest
 from aimz.engine.result_directory import CallLocation, ResultDirectory
@@ -116,7 +116,6 @@ __all__ = [
     "link_scored",
     "local_mesh",
     "missing_steps",
-    "n_devices",
     "omit_rows_with_nan",
     "open_arguments",
     "open_source",

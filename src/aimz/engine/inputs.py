@@ -87,17 +87,19 @@ def open_source(engine: KernelEngine, X: Any, kwargs: Mapping[str, Any], expecte
 
     ``expected`` is the number of rows that an iterable of unknown length should have.
     """
-    names = engine.signature.param_input, engine.signature.param_output
+    name = engine.signature.param_input
+    if isinstance(X, np.ndarray):  # neither a table nor batches
+        return InputSource({name: X})
     X = open_chunked_table(X, engine.parameters) or X
-    X = engine.parameters.aligned(names[0], X)
-    table = open_table(X, names[0])
+    X = engine.parameters.aligned(name, X)
+    table = open_table(X, name)
     if table is not None:
         return InputSource(table=table)
     if isinstance(X, ArrayDataset) or (isinstance(X, ArrayLoader) and not X.shuffle):
         # The arrays are in memory, so no batch needs to be made.
         return InputSource(engine.parameters.by_parameter((X if isinstance(X, ArrayDataset) else X.dataset).labelled))
     if not is_batches(X):
-        return InputSource({names[0]: X})
+        return InputSource({name: X})
     shuffled = is_shuffled(X)
     if shuffled:
         warn(

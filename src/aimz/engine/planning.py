@@ -1,6 +1,6 @@
 """Plans a call: by rows if no row depends on another, else by draws; traces, tests and compiles its step."""
 
-__all__ = ["blocks_per_device", "local_mesh", "n_devices", "plan_request"]
+__all__ = ["blocks_per_device", "local_mesh", "plan_request"]
 
 from dataclasses import replace
 from math import prod
@@ -41,11 +41,6 @@ def local_mesh() -> Mesh | None:
 def blocks_per_device() -> int:
     """Return how many blocks a device computes at once."""
     return _BLOCKS_PER_DEVICE.get(jax.default_backend(), 16)
-
-
-def n_devices(mesh: Mesh | None) -> int:
-    """Return how many devices share a step."""
-    return 1 if mesh is None else mesh.size
 
 
 def plan_request(engine: KernelEngine, request: PredictionRequest) -> tuple[PredictionRequest, StepRunner]:
@@ -115,7 +110,7 @@ def _plan_by_rows(engine: KernelEngine, request: PredictionRequest) -> StepRunne
     except Exception as error:  # noqa: BLE001, RUF100 (a user's kernel may raise anything at a size of our choosing)
         reason = f"for {block} rows it raises {type(error).__name__}"
         raise RowsInteractError(reason) from error
-    runner = _runner(engine, request, spec, step, _plan_blocks(request, step, block, n_obs, mesh), mesh)
+    runner = _runner(engine, request, spec, step, _plan_blocks(request, step, block, n_obs), mesh)
     if n_obs != block and not use.rejection_sampler:
         site = runner.interacting_site(engine.programs)
         if site is not None:
@@ -157,9 +152,7 @@ def _runner(
     return StepRunner(spec, step, program, feed, plan, mesh, spec.checks(engine.programs, plan))
 
 
-def _plan_blocks(
-    request: PredictionRequest, step: TracedStep, block: int, n_obs: int | None, mesh: Mesh | None
-) -> "Plan":
+def _plan_blocks(request: PredictionRequest, step: TracedStep, block: int, n_obs: int | None) -> "Plan":
     """Return the plan of a call that is computed in row blocks."""
     if request.options.shard_axis == "draw":
         return _plan_draws(request, step, block, request.options.batch_size)
@@ -169,7 +162,7 @@ def _plan_blocks(
         n_draws=request.first.plan.n_draws,
         n_chains=request.first.n_chains,
         row_bytes=_stored_row_bytes(request, step),
-        n_devices=n_devices(mesh),
+        n_devices=jax.local_device_count(),
         blocks_per_device=blocks_per_device(),
         batch_size=request.options.batch_size,
     )
@@ -177,7 +170,7 @@ def _plan_blocks(
 
 def _plan_draws(request: PredictionRequest, step: TracedStep, block: int | None, batch_size: int | None) -> "Plan":
     """Return the plan of a call that is computed some draws at a time."""
-    prepared, mesh = request.first, local_mesh()
+    prepared = request.first
     shapes = output_shapes(step, prepared, prepared.call.n_obs)
     return aimz.stream.plan_draws(
         block=block,
@@ -186,7 +179,7 @@ def _plan_draws(request: PredictionRequest, step: TracedStep, block: int | None,
         n_chains=prepared.n_chains,
         group=_draws_side_by_side(step, prepared.plan.n_draws),
         draw_bytes=sum(max(1, prod(shape)) * dtype.itemsize for shape, dtype in shapes.values()),
-        n_devices=n_devices(mesh),
+        n_devices=jax.local_device_count(),
         batch_size=batch_size,
     )
 

@@ -12,11 +12,13 @@ await_imports()
 from aimz.output.datasets import (
     DrawsInfo,
     GroupTemplate,
+    as_group,
     attributes,
     draws_dataset,
     group_template,
     make_tree,
     observed_dataset,
+    open_result,
     stats_dataset,
 )
 from aimz.output.decomposition import decomposition_tree, share_mediated
@@ -25,7 +27,6 @@ from aimz.output.effect_texts import effect_text
 from aimz.output.elpd import import_arviz_stats, interval_bounds, leave_one_out, relative_ess
 from aimz.output.impact_trees import ImpactSums, impact_tree, with_placebos
 from aimz.output.labels import Labels
-from aimz.output.lazy_datasets import as_group, open_result
 from aimz.output.power_scaled import power_scaling, power_scaling_text, sensitivity_tree
 from aimz.output.rehearsal_texts import placebo_table, recovery_table, rehearsal_text, simulation_dataset
 from aimz.output.result_text import describe_result, register_displays, register_prompt, tree_of
