@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -65,7 +66,7 @@ class Compute:
         self.fetched = 0
         self.most_in_flight = 0
 
-    def begin(self, start: int, stop: int) -> tuple[int, int] | None:
+    def read(self, start: int, stop: int) -> tuple[int, int] | None:
         if start >= self.n_obs:
             return None
         self.begun.append((start, min(stop, self.n_obs)))
@@ -90,11 +91,18 @@ class Compute:
         return {"w": np.arange(N_DRAWS)}
 
     def request(self, plan: Plan, **given: Any) -> StreamRequest:
-        functions = {"begin": self.begin, "fetch": self.fetch, "once": self.once, "skip": self.skip, **given}
+        functions = {"fetch": self.fetch, "once": self.once, "skip": self.skip, **given}
+        functions = {"read": self.read, "begin": lambda inputs: inputs, **functions}
         return StreamRequest(plan=plan, axes={"y": 1, "z": 2, "w": 0}, **functions)
 
     def skip(self, start: int, stop: int) -> None:
         self.skipped.append((start, stop))
+
+
+def stream(plan: Plan, **given: Any) -> StreamRequest:
+    """Return a request of one array, whose steps are their own inputs and handles."""
+    functions = {"read": lambda *step: step, "begin": lambda step: step, "once": lambda _: {}, **given}
+    return StreamRequest(plan=plan, axes={"y": 1}, **functions)
 
 
 def row_plan(n_obs: int | None, *, step: int, chunk: int) -> Plan:
@@ -185,7 +193,8 @@ def test_no_piece_has_draws_of_two_chains(n_chains, batch_size, whole_chunks):
     request = StreamRequest(
         plan=plan,
         axes={"y": 0},
-        begin=lambda start, stop: (start, stop),
+        read=lambda *step: step,
+        begin=lambda step: step,
         fetch=lambda handle: [(*handle, {"y": whole[slice(*handle)]})],
         once=lambda _: {},
     )
@@ -252,7 +261,7 @@ def test_steps_are_skipped_and_begun_in_order():
     request = compute.request(
         row_plan(60, step=10, chunk=10),
         wanted=lambda start, _: start % 20 == 0,
-        begin=lambda start, stop: (order.append(start), compute.begin(start, stop))[1],
+        read=lambda start, stop: (order.append(start), compute.read(start, stop))[1],
         skip=lambda start, _: order.append(start),
     )
     run(request, Watcher())
@@ -307,7 +316,7 @@ def test_queued_bytes_are_bounded(whole_chunks):
 
     store._before = before
     plan = Plan("obs", n_steps * width, 1, 1, width, width, width)
-    request = StreamRequest(plan=plan, axes={"y": 1}, begin=lambda *step: step, fetch=fetch, once=lambda _: {})
+    request = stream(plan, fetch=fetch)
     run(request, store)
     assert store.calls == n_steps
     assert 2 <= most <= 16  # it runs ahead, by at most 64 MiB
@@ -317,15 +326,84 @@ def test_piece_larger_than_the_queue_is_written():
     big = np.broadcast_to(np.float32(1), (1, 100 * MIB))
     plan = Plan("obs", 3 * big.shape[1], 1, 1, 1, big.shape[1], big.shape[1])
     store = Watcher()
-    request = StreamRequest(
-        plan=plan,
-        axes={"y": 1},
-        begin=lambda *step: step,
-        fetch=lambda handle: [(*handle, {"y": big})],
-        once=lambda _: {},
-    )
+    request = stream(plan, fetch=lambda handle: [(*handle, {"y": big})])
     run(request, store)
     assert [start for start, _ in store.of("y")] == [0, big.shape[1], 2 * big.shape[1]]
+
+
+# ------------------------------------------------------------------------------------------------- threads
+
+
+def rows_of(step: tuple[int, int]) -> list[tuple[int, int, dict[str, np.ndarray]]]:
+    return [(*step, {"y": np.arange(*step)[None]})]
+
+
+@pytest.mark.parametrize("n_threads", [2, 3])
+def test_steps_are_computed_at_the_same_time_and_written_in_order(n_threads):
+    together = threading.Barrier(n_threads)
+    threads, store = set(), Watcher()
+
+    def begin(step):
+        threads.add(threading.current_thread().name)
+        together.wait(60)  # ends only if as many threads are here
+        time.sleep(0.02 if step[0] % 20 == 0 else 0)  # a later step is ready first
+        return step
+
+    n_obs = 20 * n_threads
+    request = stream(row_plan(n_obs, step=10, chunk=10), begin=begin, fetch=rows_of, n_threads=n_threads)
+    assert run(request, store) == n_obs
+    assert len(threads) == n_threads
+    assert all(name.startswith("aimz-step") for name in threads)
+    assert [start for start, _ in store.of("y")] == list(range(0, n_obs, 10))
+    np.testing.assert_array_equal(np.concatenate([array for _, array in store.of("y")], 1)[0], np.arange(n_obs))
+
+
+@pytest.mark.parametrize("stage", ["begin", "fetch", "once", "select"])
+def test_error_in_a_thread_is_raised(stage):
+    def fails(_):
+        raise error
+
+    error = Trouble()
+    functions = {"fetch": rows_of} | {stage: fails}
+    with pytest.raises(Trouble) as caught:
+        run(stream(row_plan(1000, step=10, chunk=10), n_threads=2, **functions), Watcher())
+    assert caught.value is error
+
+
+def test_steps_read_ahead_of_the_threads_are_bounded():
+    """While the threads are busy, only as many steps as threads and one more are read."""
+    n_read, most, ended, count = 0, 0, 0, threading.Lock()
+
+    def read(start, stop):
+        nonlocal n_read, most
+        n_read += 1
+        most = max(most, n_read - ended)
+        return start, stop
+
+    def fetch(step):
+        nonlocal ended
+        time.sleep(0.002)
+        with count:
+            ended += 1
+        return rows_of(step)
+
+    run(stream(row_plan(200, step=2, chunk=2), read=read, fetch=fetch, n_threads=3), Watcher())
+    assert 2 <= most <= 4
+
+
+@pytest.mark.parametrize("name", ["enable_x64", "debug_nans", "default_device"])
+def test_settings_of_the_calling_thread_hold_for_every_step(name):
+    """Settings of JAX that are made in a context hold in one thread only."""
+    threads = set()
+
+    def begin(step):
+        threads.add(threading.current_thread())
+        return step
+
+    request = stream(row_plan(40, step=10, chunk=10), begin=begin, fetch=rows_of, n_threads=2)
+    with getattr(jax, name)(jax.devices()[0] if name == "default_device" else True):
+        run(request, Watcher())
+    assert threads == {threading.current_thread()}
 
 
 # ------------------------------------------------------------------------------------------------- errors
@@ -383,13 +461,11 @@ def test_store_error_wakes_the_waiting_stream():
 
     big = np.broadcast_to(np.float32(1), (1, 40 * MIB))
     plan = Plan("obs", 50 * big.shape[1], 1, 1, 1, big.shape[1], big.shape[1])
-    begun: list[int] = []
-    request = StreamRequest(
-        plan=plan,
-        axes={"y": 1},
-        begin=lambda start, stop: (begun.append(start), (start, stop))[1],
+    begun: list[tuple[int, int]] = []
+    request = stream(
+        plan,
+        begin=lambda step: (begun.append(step), step)[1],
         fetch=lambda handle: [(*handle, {"y": big})],
-        once=lambda _: {},
     )
     with pytest.raises(Trouble) as caught:
         run(request, Watcher(before=before))
@@ -398,13 +474,14 @@ def test_store_error_wakes_the_waiting_stream():
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
-@pytest.mark.parametrize("stage", ["begin", "fetch", "once", "wanted", "skip"])
+@pytest.mark.parametrize("stage", ["read", "begin", "fetch", "once", "wanted", "skip"])
 @pytest.mark.parametrize("at", [0, 4])
 def test_error_of_any_stage_is_raised(stage, at, error):
     compute, store = Compute(100), Watcher()
     fails = raising(error, 0 if stage == "once" else at)
     given = {
-        "begin": lambda *step: (fails(), compute.begin(*step))[1],
+        "read": lambda *step: (fails(), compute.read(*step))[1],
+        "begin": lambda step: (fails(), step)[1],
         "fetch": lambda handle: (fails(), compute.fetch(handle))[1],
         "once": fails,
         "wanted": lambda *step: (fails(), True)[1],
@@ -446,16 +523,16 @@ def test_queue_is_dropped_on_an_error():
         assert interrupted.wait(60)
         time.sleep(0.05)  # the stream is ending by now
 
-    def begin(start, stop):
+    def read(start, stop):
         if start == 900:
             assert first.wait(60)
             interrupted.set()
             raise KeyboardInterrupt
-        return compute.begin(start, stop)
+        return compute.read(start, stop)
 
     store = Watcher(before=before)
     with pytest.raises(KeyboardInterrupt):
-        run(compute.request(row_plan(1000, step=10, chunk=10), begin=begin), store)
+        run(compute.request(row_plan(1000, step=10, chunk=10), read=read), store)
     assert store.calls <= 3  # the arrays of the piece being written
 
 
@@ -469,13 +546,7 @@ def test_keyboard_interrupt_while_waiting_for_the_store():
         time.sleep(0.1)
 
     plan = Plan("obs", 50 * big.shape[1], 1, 1, 1, big.shape[1], big.shape[1])
-    request = StreamRequest(
-        plan=plan,
-        axes={"y": 1},
-        begin=lambda *step: step,
-        fetch=lambda handle: [(*handle, {"y": big})],
-        once=lambda _: {},
-    )
+    request = stream(plan, fetch=lambda handle: [(*handle, {"y": big})])
     store = Watcher(before=before)
     with pytest.raises(KeyboardInterrupt):
         run(request, store)

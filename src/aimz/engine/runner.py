@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+import aimz.stream
 from aimz.data import GENERATOR, BatchReader, NanCounts, RowFindings, RowReader
 from aimz.engine.index_checks import StepIndexChecks
 from aimz.engine.layout import InputLayout, RowFeed
@@ -36,6 +38,9 @@ from aimz.kernel import RowUse
 if TYPE_CHECKING:
     from aimz.statistics import SupportCounts
     from aimz.stream import Plan
+
+_MAX_BYTES = 2**28
+"""Memory for the steps that are computed at the same time."""
 
 type Part = tuple[int, int, dict[str, np.ndarray]]
 """Start, stop and outputs of some rows or draws."""
@@ -229,8 +234,8 @@ class StepRunner:
         """Draws of sites with rows, split into blocks."""
         return self._blocks(0, self.feed.n_obs or 0, {}).draws
 
-    def _inputs(self, start: int, stop: int) -> StepInputs | None:
-        """Return the inputs of a step; None if there are no more rows."""
+    def read(self, start: int, stop: int) -> StepInputs | None:
+        """Read the rows of a step and return its inputs; None if there are no more rows."""
         if self._prefetched is not None and self._prefetched.start == start:
             prefetched, self._prefetched = self._prefetched, None
             return prefetched
@@ -274,7 +279,7 @@ class StepRunner:
 
         The inputs of the first step are kept, since rows may be expensive to read twice.
         """
-        first = self._inputs(*next(self.plan.steps()))
+        first = self.read(*next(self.plan.steps()))
         assert first is not None  # calls without rows are rejected earlier
         n_rows = first.stop if self._axis is StreamAxis.ROWS else self.feed.n_obs
         assert n_rows is not None  # all rows are in memory if draws are split
@@ -287,12 +292,26 @@ class StepRunner:
 
     # ------------------------------------------------------------------------------------------ outputs
 
-    def begin(self, start: int, stop: int) -> RunningStep | None:
-        """Start a step; return None if there are no more rows."""
-        inputs = self._inputs(start, stop)
-        if inputs is None:
-            return None
-        return RunningStep(start, inputs.stop, self._program(*inputs.values))
+    @cached_property
+    def n_threads(self) -> int:
+        """Number of steps to compute at the same time, each in a thread: on a CPU, as many as cores and memory allow.
+
+        A function of the user that the program calls back is not called by two threads at once.
+        """
+        if self._mesh is not None or jax.default_backend() != "cpu" or self.step.has_callbacks:
+            return 1
+        plan, by_rows = self.plan, self._axis is StreamAxis.ROWS
+        n_cpus = aimz.stream.n_cpus()
+        n_steps = n_cpus if plan.length is None else ceil(plan.length / plan.step)
+        n_rows = plan.step if by_rows else plan.n_obs or 1
+        n_blocks = ceil(n_rows / plan.block) if plan.block else 1
+        n_draws = plan.n_draws if by_rows else plan.step
+        step_bytes = n_blocks * (n_draws * self.step.output_bytes + self.step.working_bytes)
+        return max(1, min(n_cpus, n_steps, _MAX_BYTES // step_bytes))
+
+    def begin(self, inputs: StepInputs) -> RunningStep:
+        """Start a step."""
+        return RunningStep(inputs.start, inputs.stop, self._program(*inputs.values))
 
     def skip(self, start: int, stop: int) -> bool:
         """Skip a step that is stored, reading rows that come in order or are digested; return whether it has rows."""

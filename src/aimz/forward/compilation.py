@@ -4,7 +4,7 @@ __all__ = ["CompiledPrograms", "TracedStep"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import jax
@@ -16,7 +16,7 @@ from aimz.compilation_cache import begin_caching
 from aimz.data import GENERATOR
 from aimz.forward.densities import READERS
 from aimz.forward.derivatives import Derivative, Lever, moved_pass
-from aimz.forward.draw_batching import TracedFunction, group_size, trace
+from aimz.forward.draw_batching import TracedFunction, group_size, has_callbacks, largest_intermediate, trace
 from aimz.forward.joint_scenarios import JointPass, joint_pass
 from aimz.forward.pass_spec import PassSpec
 from aimz.forward.predictive import (
@@ -66,6 +66,21 @@ class TracedStep:
     """Whether the pass is over one block of rows instead of all rows."""
     sums_rows: bool = False
     """Whether rows are summed within each block."""
+
+    @cached_property
+    def has_callbacks(self) -> bool:
+        """Whether the program calls a function in Python."""
+        return has_callbacks(self.traced.jaxpr.jaxpr)
+
+    @cached_property
+    def output_bytes(self) -> int:
+        """Size of the outputs of one pass, for one draw."""
+        return sum(aval.size * aval.dtype.itemsize for aval in self.traced.jaxpr.out_avals)
+
+    @cached_property
+    def working_bytes(self) -> int:
+        """Estimated memory for the intermediates of one pass, for the draws that are computed at once."""
+        return 4 * self.group * largest_intermediate(self.traced.jaxpr.jaxpr)
 
 
 _CHECKED_ROWS = (2**7, 2**11, 2**14)

@@ -4,7 +4,7 @@ One draw at a time leaves vector units idle; all draws at once move every interm
 is the largest one whose largest intermediate still fits, and its size follows from the jaxpr of one draw.
 """
 
-__all__ = ["TracedFunction", "group_size", "map_draws", "trace"]
+__all__ = ["TracedFunction", "group_size", "has_callbacks", "largest_intermediate", "map_draws", "trace"]
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -46,16 +46,27 @@ def trace(function: Callable[..., Any], *args: Any) -> TracedFunction:
     return TracedFunction(jaxpr, jax.tree.structure(shapes))
 
 
-def _intermediates(jaxpr: core.Jaxpr) -> Iterator[int]:
-    """Yield the size in bytes of each value computed in ``jaxpr``, including loops and calls."""
-    for equation in jaxpr.eqns:
-        for variable in equation.outvars:
-            aval = variable.aval
-            if hasattr(aval, "shape"):
-                itemsize = getattr(getattr(aval, "dtype", None), "itemsize", 8)
-                yield int(np.prod(aval.shape, dtype=np.int64)) * itemsize
+def _equations(jaxpr: core.Jaxpr) -> Iterator[Any]:
+    """Yield all equations of ``jaxpr``, including loops and calls."""
+    yield from jaxpr.eqns
     for inner in core.subjaxprs(jaxpr):
-        yield from _intermediates(inner)
+        yield from _equations(inner)
+
+
+def has_callbacks(jaxpr: core.Jaxpr) -> bool:
+    """Return whether a function in Python is called."""
+    return any(equation.primitive.name.endswith("callback") for equation in _equations(jaxpr))
+
+
+def largest_intermediate(jaxpr: core.Jaxpr) -> int:
+    """Return the size in bytes of the largest value computed in ``jaxpr``."""
+    avals = [variable.aval for equation in _equations(jaxpr) for variable in equation.outvars]
+    sizes = [
+        int(np.prod(aval.shape, dtype=np.int64)) * getattr(getattr(aval, "dtype", None), "itemsize", 8)
+        for aval in avals
+        if hasattr(aval, "shape")
+    ]
+    return max(sizes, default=1)
 
 
 def group_size(jaxpr: Any, n_draws: int, backend: str) -> int:
@@ -63,7 +74,7 @@ def group_size(jaxpr: Any, n_draws: int, backend: str) -> int:
 
     A divisor of ``n_draws`` is preferred if there is one nearby, so that the last group of the loop is not smaller.
     """
-    largest = max(_intermediates(jaxpr.jaxpr), default=1)
+    largest = largest_intermediate(jaxpr.jaxpr)
     fits = max(1, min(n_draws, _BUDGET_BYTES.get(backend, 2**29) // max(largest, 1)))
     return next((g for g in range(fits, fits // 2, -1) if n_draws % g == 0), fits)
 

@@ -5,6 +5,7 @@ __all__ = ["Part", "StreamRequest", "run"]
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,16 +13,14 @@ import numpy as np
 from aimz.progress import ProgressBar
 from aimz.stream.plan import Plan
 from aimz.stream.rechunking import Chunker, Piece
+from aimz.stream.step_threads import step_pool
 from aimz.stream.writers import Writer
 
 if TYPE_CHECKING:
     from aimz.store import ResultStore, StorePart
 
-type Part = tuple[int, int, dict[str, np.ndarray]]
+type Part = tuple[int, int, Mapping[str, np.ndarray]]
 """Start and stop of a range of rows or draws, and its arrays."""
-
-_IN_FLIGHT = 1
-"""Number of steps that the device computes while the host fetches another."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +30,34 @@ class StreamRequest:
     plan: Plan
     axes: Mapping[str, int]
     """Name of each array that ``fetch`` returns to its axis of rows or draws."""
-    begin: Callable[[int, int], Any]
-    """Starts computing the step from ``start`` to ``stop``; returns a handle, or None if there are no more rows."""
+    read: Callable[[int, int], Any]
+    """Returns the inputs of the step from ``start`` to ``stop``, or None if there are no more rows."""
+    begin: Callable[[Any], Any]
+    """Starts computing a step from its inputs; returns a handle."""
     fetch: Callable[[Any], Iterable[Part]]
     """Waits for a handle; returns its parts in order, without padding."""
     once: Callable[[Any], dict[str, np.ndarray]]
     """Returns the arrays that are the same in every step, from the handle of the first one."""
-    select: Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
+    select: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
     """Returns the arrays to write, from the arrays of ``fetch`` or ``once``."""
     wanted: Callable[[int, int], bool] | None = None
     """Returns whether a step has to be computed; ``skip`` is called for any other. None for all steps."""
     skip: Callable[[int, int], object] = lambda _start, _stop: None
     on_rows_read: Callable[[], None] = lambda: None
-    """Called after ``begin`` and after ``skip``."""
+    """Called after ``read`` and after ``skip``."""
     progress: str | None = None
     """Title of the progress bar; None for no bar."""
+    n_threads: int = 1
+    """Number of threads that call ``begin``, ``fetch``, ``once`` and ``select``."""
+
+    def finish(self, handle: Any, *, with_constants: bool) -> tuple[Mapping[str, np.ndarray], list[Part]]:
+        """Return the arrays to write: those that are the same in every step, and those of each part."""
+        constants = self.select(self.once(handle)) if with_constants else {}
+        return constants, [(first, last, self.select(found)) for first, last, found in self.fetch(handle)]
+
+    def compute(self, inputs: Any, *, with_constants: bool) -> tuple[Mapping[str, np.ndarray], list[Part]]:
+        """Compute a step and return its arrays."""
+        return self.finish(self.begin(inputs), with_constants=with_constants)
 
 
 def run(request: StreamRequest, store: "ResultStore | StorePart", start: int = 0, stop: int | None = None) -> int:
@@ -58,19 +70,21 @@ def run(request: StreamRequest, store: "ResultStore | StorePart", start: int = 0
     plan = request.plan
     per_chain = plan.n_draws // plan.n_chains if plan.axis == "draw" else None
     chunker = Chunker(plan.chunk, request.axes, per_chain)
-    running: deque[Any] = deque()
+    running: deque[Callable[[], tuple[Mapping[str, np.ndarray], list[Part]]]] = deque()
     reached, begun = start, start > 0
     unit = "rows" if plan.axis == "obs" else "draws"
     hidden = request.progress is None
     bar = ProgressBar(total=plan.length, unit=f" {unit}", desc=request.progress, disable=hidden)
-    with bar, Writer(store) as writer:
+    with bar, Writer(store) as writer, step_pool(request.n_threads) as pool:
 
         def write_all_but(kept: int) -> None:
             """Write the oldest steps until ``kept`` are running; if none is, also the last pieces."""
             nonlocal reached
             while len(running) > kept:
-                for first, last, found in request.fetch(running.popleft()):
-                    arrays = request.select(found)
+                constants, parts = running.popleft()()
+                if constants:
+                    writer.put(Piece(0, 0, {name: [array] for name, array in constants.items()}, request.axes))
+                for first, last, arrays in parts:
                     if store.whole_chunks:
                         for piece in chunker.add(first, last, arrays):
                             writer.put(piece)
@@ -89,15 +103,16 @@ def run(request: StreamRequest, store: "ResultStore | StorePart", start: int = 0
                 bar.update(last - first)
                 reached = last
                 continue
-            handle = request.begin(first, last)
+            inputs = request.read(first, last)
             request.on_rows_read()
-            if handle is None:
+            if inputs is None:
                 break
-            constants = {} if begun else request.select(request.once(handle))
-            if constants:
-                writer.put(Piece(0, 0, {name: [array] for name, array in constants.items()}, request.axes))
+            # The device computes a step that was begun while the host finishes the one before.
+            if pool is None:
+                running.append(partial(request.finish, request.begin(inputs), with_constants=not begun))
+            else:
+                running.append(pool.submit(request.compute, inputs, with_constants=not begun).result)
             begun = True
-            running.append(handle)
-            write_all_but(_IN_FLIGHT)
+            write_all_but(request.n_threads)
         write_all_but(0)
     return reached
