@@ -20,6 +20,9 @@ P_VALUE = 1e-6
 N_DRAWS = 100_000
 
 CONTINUOUS = {
+    "normal": (dist.Normal, stats.norm, [(0, 1), (3, 1e-2), (-1e4, 1e3)]),
+    "half-normal": (dist.HalfNormal, lambda scale: stats.halfnorm(scale=scale), [1e-3, 2]),
+    "log-normal": (lambda s: dist.LogNormal(0.5, s), lambda s: stats.lognorm(s, scale=np.exp(0.5)), [0.1, 2]),
     "gamma": (
         lambda a: dist.Gamma(a, 2.0),
         lambda a: stats.gamma(a, scale=0.5),
@@ -320,8 +323,29 @@ def test_other_families_and_own_samplers_are_those_of_numpyro():
             return 2 * super().sample(key, sample_shape)
 
     key = random.key(7)
-    for fn in (dist.Normal(ROWS, 2.0), dist.Normal().expand([6, 2]).to_event(1), Twice(3 * ROWS), dist.LogNormal(ROWS)):
+    for fn in (dist.Cauchy(ROWS, 2.0), dist.Uniform().expand([6, 2]).to_event(1), Twice(3 * ROWS), dist.Laplace(ROWS)):
         np.testing.assert_array_equal(draw(fn, key), fn.sample(key))
+
+
+def test_normal_variates_are_those_of_numpyro_up_to_rounding():
+    key = random.key(9)
+    x = random.uniform(key, (N_DRAWS,), jnp.float32, float(np.nextafter(np.float32(-1), np.float32(0))), 1.0)
+    x = np.asarray(x, np.float64)
+    exact = np.sign(x) * stats.norm.isf((1 - np.abs(x)) / 2)
+    np.testing.assert_allclose(draw(dist.Normal(), key, (N_DRAWS,)), exact, atol=1e-6)
+    for fn in (
+        dist.Normal(ROWS, 2.0),
+        dist.Normal().expand([6, 2]).to_event(1),
+        dist.Normal(ROWS[:, None], 1.0).expand([6, 3]),
+        dist.HalfNormal(2 * ROWS),
+        dist.LogNormal(ROWS),
+        dist.Normal(ROWS.astype(jnp.float16), 1.0),
+    ):
+        found, expected = draw(fn, key), fn.sample(key)
+        assert found.dtype == expected.dtype
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(draw(dist.Normal(), key, (9,)), dist.Normal().sample(key, (9,)))
 
 
 def test_codes_are_valid_where_probabilities_do_not_sum_to_one():

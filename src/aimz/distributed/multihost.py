@@ -171,14 +171,7 @@ class MultiHostExecutor:
             written: ChunkWriter = part  # type: ignore[assignment]  # only stored calls are resumed
             is_missing = missing_steps(runner.plan, options.resumed, written, start, stop, options.known)
         reached = compute_range(
-            runner,
-            self.output,
-            part,
-            start,
-            stop,
-            is_missing=is_missing,
-            on_rows_read=digests.check,
-            n_threads=runner.n_threads,
+            runner, self.output, part, start, stop, is_missing=is_missing, on_rows_read=digests.check
         )
         if reached != stop:
             msg = (

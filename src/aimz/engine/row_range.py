@@ -28,7 +28,6 @@ def compute_range(
     is_missing: Callable[[int, int], bool] | None = None,
     on_rows_read: Callable[[], None],
     progress: str | None = None,
-    n_threads: int = 1,
 ) -> int:
     """Compute the steps from row ``start`` to ``stop`` and write their outputs; return the row that was reached.
 
@@ -44,8 +43,6 @@ def compute_range(
         Called after the rows of a step were read and before its outputs are written.
     progress
         Title of the progress bar; None for no bar.
-    n_threads
-        Number of threads that compute steps.
     """
     request = aimz.stream.StreamRequest(
         plan=runner.plan,
@@ -59,7 +56,7 @@ def compute_range(
         skip=runner.skip,
         on_rows_read=on_rows_read,
         progress=progress,
-        n_threads=n_threads,
+        n_threads=runner.n_threads,
     )
     return aimz.stream.run(request, target, start, stop)
 
@@ -156,7 +153,6 @@ class LocalExecutor:
             is_missing=is_missing,
             on_rows_read=record_digests,
             progress=options.progress,
-            n_threads=runner.n_threads,
         )
         runner.warn_about_rows(runner.feed.findings)
         if runner.plan.axis == "obs":

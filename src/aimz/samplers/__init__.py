@@ -1,4 +1,4 @@
-"""Samplers for the families of distributions that JAX draws by rejection, and quantiles of discrete families."""
+"""Samplers for the families of distributions that JAX draws slowly, and quantiles of discrete families."""
 
 from aimz.samplers.families import draw
 from aimz.samplers.quantiles import has_quantile, quantile

@@ -1,4 +1,4 @@
-"""Draws from NumPyro's distributions, with samplers of this package for the families that JAX draws by rejection."""
+"""Draws from NumPyro's distributions, with samplers of this package for the families that JAX draws slowly."""
 
 __all__ = ["draw"]
 
@@ -14,6 +14,7 @@ from jax.nn import log_softmax, sigmoid, softmax, softplus
 
 from aimz.samplers.counts import binomial, categorical, geometric, poisson, positive_poisson
 from aimz.samplers.gamma import gamma, log_gamma
+from aimz.samplers.uniforms import standard_normal
 
 type Shape = tuple[int, ...]
 
@@ -97,6 +98,16 @@ def _of_hurdle(fn: Any, key: jax.Array, shape: Shape) -> jax.Array:
     return jnp.where(random.bernoulli(key_gate, fn.gate, shape), 0, value)
 
 
+def _normal(fn: Any, key: jax.Array, shape: Shape) -> jax.Array:
+    if shape[len(shape) - len(fn.batch_shape) :] != fn.batch_shape:  # NumPyro has another order of the variates
+        return _by_numpyro(fn, key, shape)
+    return jnp.add(fn.loc, standard_normal(key, shape, jnp.result_type(float)) * fn.scale)
+
+
+def _half_normal(fn: Any, key: jax.Array, shape: Shape) -> jax.Array:
+    return jnp.abs(_normal(fn._normal, key, shape))
+
+
 def _gamma(fn: Any, key: jax.Array, shape: Shape) -> jax.Array:
     return jnp.divide(gamma(key, _float(fn.concentration, shape)), fn.rate)
 
@@ -125,7 +136,8 @@ def _inside(value: jax.Array) -> jax.Array:
 def _student_t(fn: Any, key: jax.Array, shape: Shape) -> jax.Array:
     key_normal, key_scale = random.split(key)
     half = _float(fn.df, shape) / 2
-    standard = random.normal(key_normal, shape, half.dtype) * jnp.sqrt(half) * jnp.exp(-log_gamma(key_scale, half) / 2)
+    normal = standard_normal(key_normal, shape, half.dtype)
+    standard = normal * jnp.sqrt(half) * jnp.exp(-log_gamma(key_scale, half) / 2)
     return jnp.add(fn.loc, fn.scale * standard)
 
 
@@ -216,6 +228,8 @@ _SAMPLERS: dict[Any, Callable[[Any, jax.Array, Shape], jax.Array]] = {
     dist.MixtureSameFamily.sample: _of_mixture,
     dist.ZeroInflatedProbs.sample: _of_zero_inflated,
     dist.HurdleProbs.sample: _of_hurdle,
+    dist.Normal.sample: _normal,
+    dist.HalfNormal.sample: _half_normal,
     dist.Gamma.sample: _gamma,
     dist.Beta.sample: _beta,
     dist.Dirichlet.sample: _dirichlet,

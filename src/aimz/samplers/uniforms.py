@@ -1,12 +1,13 @@
 """Uniform variates with accurate tails, and normal variates from them."""
 
-__all__ = ["Uniform", "normal_quantile", "open_uniform", "polynomial", "uniform"]
+__all__ = ["Uniform", "normal_quantile", "open_uniform", "polynomial", "standard_normal", "uniform"]
 
 from functools import reduce
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import random
 from jax.scipy.special import ndtri
 
@@ -57,3 +58,14 @@ def normal_quantile(u: Uniform) -> jax.Array:
         t = jnp.sqrt(-2 * jnp.log(u.tail))
         distance = t - polynomial(_QUANTILE_P, t) / polynomial(_QUANTILE_Q, t)
     return jnp.where(u.upper, distance, -distance)
+
+
+def standard_normal(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+    """Return standard normal variates, which differ from ``jax.random.normal`` by rounding only.
+
+    ``erf_inv`` takes a ``log1p``, which takes three times as long as ``log`` on a CPU.
+    """
+    if dtype != jnp.float32:
+        return random.normal(key, shape, dtype)
+    x = random.uniform(key, shape, dtype, float(np.nextafter(np.float32(-1), np.float32(0))), 1.0)
+    return normal_quantile(Uniform((1 - jnp.abs(x)) / 2, x > 0))
