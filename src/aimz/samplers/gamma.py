@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
-from aimz.samplers.uniforms import normal_quantile, open_uniform, polynomial, uniform
+from aimz.samplers.uniforms import normal_quantile, open_uniform_of, polynomial, random_words, uniform_of
 
 _PROPOSALS = 3
 _SMALLEST = 2.0
@@ -38,16 +38,17 @@ def _draw(key: jax.Array, shape: jax.Array) -> tuple[jax.Array, jax.Array]:
     raised = shape < _SMALLEST
     d = shape + jnp.where(raised, 2.0 / 3.0, -1.0 / 3.0).astype(dtype)
     c = jax.lax.rsqrt(9 * d)
-    keys = random.split(key, 2 * _PROPOSALS + 1)
+    # All words are drawn together: each draw of its own would take as long to compile.
+    words = jax.vmap(lambda one: random_words(one, shape.shape, dtype))(random.split(key, 2 * _PROPOSALS + 1))
     value, found = jnp.zeros_like(d), jnp.zeros(d.shape, bool)
     for number in range(_PROPOSALS):
-        t = c * normal_quantile(uniform(keys[2 * number], shape.shape, dtype))
+        t = c * normal_quantile(uniform_of(words[2 * number], dtype))
         positive = t > -1
         t = jnp.where(positive, t, 0)
-        log_u = jnp.log(open_uniform(keys[2 * number + 1], shape.shape, dtype))
+        log_u = jnp.log(open_uniform_of(words[2 * number + 1], dtype))
         value = jnp.where(found, value, (1 + t) ** 3)
         found |= positive & (log_u < d * _log_acceptance(t))
-    log_power = jnp.log(open_uniform(keys[-1], shape.shape, dtype)) / shape
+    log_power = jnp.log(open_uniform_of(words[-1], dtype)) / shape
     return d * value, jnp.where(raised, log_power, 0)
 
 

@@ -1,6 +1,16 @@
 """Uniform variates with accurate tails, and normal variates from them."""
 
-__all__ = ["Uniform", "normal_quantile", "open_uniform", "polynomial", "standard_normal", "uniform"]
+__all__ = [
+    "Uniform",
+    "normal_quantile",
+    "open_uniform",
+    "open_uniform_of",
+    "polynomial",
+    "random_words",
+    "standard_normal",
+    "uniform",
+    "uniform_of",
+]
 
 from functools import reduce
 from typing import NamedTuple
@@ -26,22 +36,30 @@ class Uniform(NamedTuple):
     """Whether u is in the upper half."""
 
 
+def random_words(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+    """Return random integers with as many bits as a floating type."""
+    return random.bits(key, shape, f"uint{jnp.finfo(dtype).bits}")
+
+
 def uniform(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Uniform:
     """Return uniform variates; each takes the bits of one number."""
-    bits = jnp.finfo(dtype).bits
-    words = random.bits(key, shape, f"uint{bits}")
-    top = jnp.asarray(1, words.dtype) << (bits - 1)
-    return Uniform(_centre(words & (top - 1), bits, dtype), words >= top)
+    return uniform_of(random_words(key, shape, dtype), dtype)
+
+
+def uniform_of(words: jax.Array, dtype: jnp.dtype) -> Uniform:
+    """Return the uniform variates of random words."""
+    top = jnp.asarray(1, words.dtype) << (jnp.finfo(dtype).bits - 1)
+    return Uniform(open_uniform_of(words & (top - 1), dtype), words >= top)
 
 
 def open_uniform(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
     """Return uniform variates in (0, 1], from 2**-33 in single and 2**-65 in double precision."""
+    return open_uniform_of(random_words(key, shape, dtype), dtype)
+
+
+def open_uniform_of(words: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Return the centres of the intervals that random words number."""
     bits = jnp.finfo(dtype).bits
-    return _centre(random.bits(key, shape, f"uint{bits}"), bits, dtype)
-
-
-def _centre(words: jax.Array, bits: int, dtype: jnp.dtype) -> jax.Array:
-    """Return the centres of the intervals of length ``2**-bits`` that words number."""
     return words.astype(dtype) * 2.0**-bits + 2.0 ** -(bits + 1)
 
 
