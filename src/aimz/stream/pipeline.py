@@ -51,7 +51,7 @@ class StreamRequest:
     """Number of threads that call ``begin``, ``fetch``, ``once`` and ``select``."""
 
     def finish(self, handle: Any, *, with_constants: bool) -> tuple[Mapping[str, np.ndarray], list[Part]]:
-        """Return the arrays to write: those that are the same in every step, and those of each part."""
+        """Return the arrays to write: the ones that are the same in every step, and the parts of this step."""
         constants = self.select(self.once(handle)) if with_constants else {}
         return constants, [(first, last, self.select(found)) for first, last, found in self.fetch(handle)]
 
