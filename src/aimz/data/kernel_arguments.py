@@ -16,7 +16,7 @@ from aimz.data.axis_labels import AxisLabels
 from aimz.data.categories import Categories, categories_of
 from aimz.data.dataframes import index_of
 from aimz.data.lazy_arrays import LazyArray
-from aimz.data.row_findings import warn_if_rounded
+from aimz.data.row_findings import RoundedValues
 from aimz.data.row_readers import RowReader, open_rows
 from aimz.data.tables import matrix_or_value, table_columns
 
@@ -70,24 +70,6 @@ class KernelArguments:
 def read_rows(value: Any, name: str) -> Any:
     """Return a reader of an array that was not checked, or the reader that ``value`` is."""
     return value if isinstance(value, RowReader) else LazyArray(value, name)
-
-
-def _sort_extra(value: Any, name: str, *, in_parts: bool) -> tuple[Any, object]:
-    """Return another argument of the kernel as an array and None, or as None and a static value.
-
-    Zero-dimensional integers become Python integers, since a kernel may use them as sizes, which are static in a
-    compiled program.
-    """
-    if isinstance(value, complex):
-        check_array(value, name)
-    if isinstance(value, np.generic):
-        return None, value.item()
-    if not is_array(value):
-        return None, value
-    array: Any = read_rows(value, name) if in_parts and np.ndim(value) else check_array(value, name)
-    if array.ndim == 0 and array.dtype.kind in "iub":
-        return None, array.item()
-    return array, None
 
 
 def _list_as_rows(value: Any, n_obs: int | None) -> Any:
@@ -144,7 +126,8 @@ def read_call(
     check_aligned({**required, **extra}, {input_: index})
     given = {name: matrix_or_value(value, name, known or {}) for name, value in {**required, **extra}.items()}
     tables = table_columns(given)
-    with warn_if_rounded(tables) as rounded:
+    rounded = RoundedValues()
+    with rounded.recording():
         given = {name: np.asarray(value) if name in tables and not in_parts else value for name, value in given.items()}
         required, extra = {name: given[name] for name in required}, {name: given[name] for name in extra}
         arrays = _read_required(required, in_parts=in_parts)
@@ -157,6 +140,7 @@ def read_call(
             if isinstance(array, LazyArray) and not array.is_lazy:
                 rounded.merge(array.rounding)
                 array.rounding.columns.clear()
+    rounded.warn(tables)
     lengths = {name: array.shape[0] for name, array in arrays.items() if array.ndim}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"`{name}`: {length}" for name, length in lengths.items())
@@ -193,18 +177,26 @@ def _read_required(required: Mapping[str, Any], *, in_parts: bool) -> dict[str, 
 def _sort_further(
     extra: Mapping[str, Any], *, in_parts: bool, whole: Container[str]
 ) -> tuple[dict[str, Any], dict[str, object]]:
-    """Return further arguments as arrays and as static values."""
+    """Return further arguments as arrays and as static values.
+
+    Zero-dimensional integers become Python integers, since a kernel may use them as sizes, which are static in a
+    compiled program.
+    """
     arrays: dict[str, Any] = {}
     static: dict[str, object] = {}
     for name, value in extra.items():
+        if isinstance(value, complex):
+            check_array(value, name)
         if name in whole and is_array(value):
             static[name] = jnp.asarray(check_array(value, name))
-            continue
-        array, plain = _sort_extra(value, name, in_parts=in_parts)
-        if array is None:
-            static[name] = plain
+        elif isinstance(value, np.generic):
+            static[name] = value.item()
+        elif not is_array(value):
+            static[name] = value
         else:
-            arrays[name] = array
+            array: Any = read_rows(value, name) if in_parts and np.ndim(value) else check_array(value, name)
+            is_integer = array.ndim == 0 and array.dtype.kind in "iub"
+            (static if is_integer else arrays)[name] = array.item() if is_integer else array
     return arrays, static
 
 

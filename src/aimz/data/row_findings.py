@@ -56,11 +56,11 @@ class RoundedValues:
     """Name of an argument and number of its column to the values; None if these span many steps."""
 
     @contextmanager
-    def recording(self) -> Iterator["RoundedValues"]:
+    def recording(self) -> Iterator[None]:
         """Record the arrays that are cast in this block."""
         token = _RECORDER.set(self)
         try:
-            yield self
+            yield
         finally:
             _RECORDER.reset(token)
 
@@ -137,11 +137,12 @@ def record_rounding(array: np.ndarray, name: str) -> None:
 
 
 @contextmanager
-def warn_if_rounded(tables: Mapping[str, Sequence[str]] | None = None) -> Iterator[RoundedValues]:
+def warn_if_rounded() -> Iterator[None]:
     """Warn at the end of this block if distinct values became equal in it."""
-    with RoundedValues().recording() as found:
-        yield found
-    found.warn(tables or {})
+    found = RoundedValues()
+    with found.recording():
+        yield
+    found.warn({})
 
 
 def has_nan(rows: np.ndarray) -> bool:
