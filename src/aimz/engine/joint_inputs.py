@@ -13,6 +13,7 @@ from aimz.data import RowReader, StackedArrays, open_rows
 from aimz.engine.layout import InputLayout
 from aimz.engine.prepared_call import PreparedCall
 from aimz.engine.request import PredictionRequest
+from aimz.engine.worlds import is_same
 from aimz.forward import InputKey, JointPass, RowGroups, ScenarioGroup, tile_rows
 from aimz.kernel import freeze
 from aimz.statistics import Groups, local_codes
@@ -70,7 +71,7 @@ class _Inputs:
 
     def add(self, group: int, name: str, parts: list[Any], row_axis: int | None) -> None:
         """Add one input of a group, with its value in each scenario."""
-        same = all(_same(part, parts[0]) for part in parts[1:])
+        same = all(is_same(part, parts[0]) for part in parts[1:])
         if same:
             value = parts[0]
         elif row_axis is not None:
@@ -78,7 +79,7 @@ class _Inputs:
         else:
             value = np.stack([np.asarray(part) for part in parts], axis=-1)
         key = InputKey(name)
-        if key in self.given and not _same(self.given[key], value):
+        if key in self.given and not is_same(self.given[key], value):
             key = InputKey(name, group)
         self.given[key] = value
         self.keys[group][name] = key
@@ -94,13 +95,6 @@ class _Inputs:
     def with_rows(self, *, drawn: bool = False) -> dict[Any, RowReader]:
         """Return readers of the inputs with a row axis; the first axis of draws is that of the draws."""
         return {key: open_rows(self.given[key], axis + drawn) for key, axis in self.row_axes.items()}
-
-
-def _same(one: Any, other: Any) -> bool:
-    if one is other:
-        return True
-    leaves, others = jax.tree.leaves(one), jax.tree.leaves(other)
-    return bool(leaves) and len(leaves) == len(others) and all(a is b for a, b in zip(leaves, others, strict=True))
 
 
 def joint_pass_of(request: PredictionRequest, n_obs: int, block: int | None) -> tuple[JointPass, InputLayout]:

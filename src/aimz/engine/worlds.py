@@ -1,6 +1,6 @@
 """Links prepared calls whose sites take values, or noise, from other calls, so that one pass computes all of them."""
 
-__all__ = ["check_linked", "link_factual", "link_scenarios", "link_scored"]
+__all__ = ["check_linked", "is_same", "link_factual", "link_scenarios", "link_scored"]
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -156,7 +156,7 @@ class _Inputs:
         names = {}
         for name, value in given.items():
             key = name
-            if name not in self.own or not _is_same(self.own[name], value):
+            if name not in self.own or not is_same(self.own[name], value):
                 key = f"{name} in {label}"
                 self.own[key] = value
                 if name in axes:
@@ -165,11 +165,12 @@ class _Inputs:
         return names
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def is_same(one: Any, other: Any) -> bool:
     """Return whether two inputs are the same objects."""
+    if one is other:
+        return True
     leaves, others = jax.tree.leaves(one), jax.tree.leaves(other)
-    same = len(leaves) == len(others) and all(a is b for a, b in zip(leaves, others, strict=True))
-    return one is other or (bool(leaves) and same)
+    return bool(leaves) and len(leaves) == len(others) and all(a is b for a, b in zip(leaves, others, strict=True))
 
 
 def _with_world(
