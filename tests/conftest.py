@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 import signal
 import warnings
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # tests tell nobody
+
+MOST_KILOBYTES = 2_500_000
+"""Memory of a test process from which on it releases compiled programs."""
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # which ignores Ctrl-C, and tests press it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -47,12 +51,13 @@ def pytest_collection_finish():
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _let_go():
-    """No file leaves its programs in memory: a worker would grow to 5 GB.  What the next needs is among those kept."""
+def _release_programs():
+    """Once a process has become large, release its programs after each module: it would grow to 5 GB."""
     yield
     import jax  # not before the settings above, which it reads when it is imported
 
-    jax.clear_caches()
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > MOST_KILOBYTES:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="module")

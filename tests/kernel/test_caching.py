@@ -34,6 +34,7 @@ def test_threads_share_the_first_entry():
 
 def test_traces_of_evicted_programs_are_cleared(compilations):
     """JAX keeps the trace of each function for each shape; programs that are compiled remain compiled."""
+    jax.clear_caches()  # of traces of other tests
     cache, traced = LRUCache[object](1), []
 
     @jax.jit

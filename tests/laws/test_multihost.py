@@ -86,9 +86,9 @@ def two(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def four(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("four")
-    assert run("four", 4, directory) == [7, -9, 7, 7], printed(directory)
+def three(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("three")
+    assert run("three", 3, directory) == [7, -9, 7], printed(directory)
     return directory
 
 
@@ -185,18 +185,18 @@ def test_a_result_of_which_a_part_is_missing_can_be_resumed_by_all(alone, two):
     assert {said(two, number)["complete"] for number in range(2)} == {"nothing was raised"}
 
 
-def test_four_processes_find_what_one_does(four):
+def test_three_processes_find_what_one_does(three):
     theirs = {f"{call}: {name}": a for call, arrays in multihost_calls.few(MODEL) for name, a in arrays.items()}
-    for number in range(4):
-        assert_equal(found(four / f"found-{number}.npz"), theirs, f"in process {number}")
+    for number in range(3):
+        assert_equal(found(three / f"found-{number}.npz"), theirs, f"in process {number}")
 
 
-def test_a_process_that_is_killed_ends_the_call_and_one_alone_finishes_it(alone, four):
-    for number in (0, 2, 3):
-        text = (four / f"said-{number}").read_text()
+def test_a_process_that_is_killed_ends_the_call_and_one_alone_finishes_it(alone, three):
+    for number in (0, 2):
+        text = (three / f"said-{number}").read_text()
         assert text.startswith("ClusterError: The connection to another process is lost")
         assert "is incomplete. Finished parts are kept" in text
-    place = four / "killed"
+    place = three / "killed"
     (path,) = place.iterdir()
     with pytest.raises(IncompleteResultError):
         aimz.open_result(path)
