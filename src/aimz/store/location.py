@@ -124,6 +124,9 @@ class Location(ABC):
         """Return the path under which zarr opens an array or a group."""
 
 
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+
+
 @dataclass(frozen=True)
 class Directory(Location):
     """A local directory; files are written under a draft name and renamed once complete."""
@@ -156,23 +159,26 @@ class Directory(Location):
 
     def put_all(self, files: Mapping[str, Iterable[Buffer]]) -> None:
         """Write a draft of each file, without copying its parts, and rename it."""
-        for name, parts in files.items():
-            path = self.path / name
-            draft = path.with_name(f"{path.name}.{uuid4().hex}.partial")
+        end = f".{uuid4().hex}.partial"
+        for name, parts in files.items():  # a small result has dozens of files, so paths are plain text
+            path = f"{self.path}/{name}"
+            draft = path + end
             try:
                 try:
-                    file = draft.open("wb", buffering=0)
+                    file = os.open(draft, _NEW_FILE)
                 except FileNotFoundError:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    file = draft.open("wb", buffering=0)
-                with file:
+                    os.makedirs(os.path.dirname(path), exist_ok=True)
+                    file = os.open(draft, _NEW_FILE)
+                try:
                     for part in parts:
                         view = memoryview(part)
                         while view.nbytes:  # Linux writes at most 2 GiB at once
-                            view = view[file.write(view) :]
-                draft.replace(path)
+                            view = view[os.write(file, view) :]
+                finally:
+                    os.close(file)
+                os.replace(draft, path)
             except BaseException:
-                draft.unlink(missing_ok=True)
+                Path(draft).unlink(missing_ok=True)
                 raise
 
     def put_durably(self, name: str, content: bytes) -> None:
@@ -231,16 +237,21 @@ class Directory(Location):
 
     def count_chunks(self, names: Iterable[str]) -> dict[str, int]:
         """Return the number of stored chunks of each array; a 0-d array has one, the file ``c``."""
-        found = {}
-        for name in names:
-            chunks = self.path / name / "c"
-            files = chunks.rglob("*") if chunks.is_dir() else (chunks,)
-            found[name] = sum(1 for file in files if file.suffix != ".partial" and file.is_file())
-        return found
+        return {name: _count_files(f"{self.path}/{name}/c") for name in names}
 
     def store_path(self, name: str, *, read_only: bool = False) -> StorePath:
         """Return the path under which zarr opens an array or a group."""
         return StorePath(LocalStore(self.path / name, read_only=read_only))
+
+
+def _count_files(path: str) -> int:
+    """Return the number of files, without drafts, in a directory and the directories in it; 1 for a file."""
+    if not os.path.isdir(path):
+        return int(os.path.isfile(path))
+    with os.scandir(path) as entries:
+        return sum(
+            _count_files(entry.path) if entry.is_dir() else not entry.name.endswith(".partial") for entry in entries
+        )
 
 
 def as_location(place: Location | Path) -> Location:
