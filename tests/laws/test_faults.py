@@ -448,18 +448,24 @@ class Disk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._lock = threading.Lock()
         self.count, self.at = 0, 0
-        open_file, replace = io.open, os.replace
+        open_file, open_descriptor, replace = io.open, os.open, os.replace
 
         def opening(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
             if any(letter in mode for letter in "wax"):
                 self._one()
             return open_file(file, mode, *args, **kwargs)
 
+        def opening_descriptor(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
+            if flags & os.O_WRONLY:
+                self._one()
+            return open_descriptor(path, flags, *args, **kwargs)
+
         def replacing(*args: Any, **kwargs: Any) -> None:
             self._one()
             replace(*args, **kwargs)
 
         monkeypatch.setattr(io, "open", opening)
+        monkeypatch.setattr(os, "open", opening_descriptor)
         monkeypatch.setattr(os, "replace", replacing)
 
     def _one(self) -> None:
@@ -475,7 +481,7 @@ def test_whenever_it_is_killed_it_can_be_finished(model, undisturbed, tmp_path, 
     n_operations = disk.count
     assert n_operations > 4 * N_CHUNKS
     failures = {}
-    for at in [*range(1, 25, 2), *range(25, n_operations + 1, 11), n_operations - 1, n_operations]:
+    for at in sorted({*range(1, 25, 2), *range(25, n_operations + 1, 11), n_operations - 1, n_operations}):
         results = tmp_path / str(at)
         disk.count, disk.at = 0, at
         with pytest.raises(Killed):
