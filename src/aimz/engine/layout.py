@@ -1,6 +1,6 @@
-"""Inputs of the compiled steps: which have a row axis, and how rows are read."""
+"""Inputs of the compiled steps: which have a row axis, how rows are read, and how they are split into blocks."""
 
-__all__ = ["InputLayout", "RowFeed"]
+__all__ = ["InputLayout", "RowFeed", "in_blocks", "shards_of"]
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -149,7 +149,18 @@ class RowFeed:
         """Names of the columns of each argument that is a table."""
         return {str(name): leaf.columns for name, array in self.arrays.items() for leaf in array.leaves()}
 
-    def release(self, start: int, stop: int) -> None:
-        """Release the memory pages of rows that were read from a file."""
-        for array in self.arrays.values():
-            array.release(start, stop)
+
+def shards_of(array: jax.Array, axis: int) -> list[np.ndarray]:
+    """Return the part on each device, in the order of ``axis``; a view if the device is the host."""
+    if len(array.devices()) == 1:
+        return [np.asarray(array)]
+    found = sorted(array.addressable_shards, key=lambda shard: shard.index[axis].start or 0)
+    return [np.asarray(shard.data) for shard in found]
+
+
+def in_blocks(array: np.ndarray, axis: int, n_blocks: int, block: int) -> np.ndarray:
+    """Split one axis into blocks, ``(..., n_blocks, block, ...)``, padded with copies of the last row."""
+    short = n_blocks * block - array.shape[axis]
+    if short:
+        array = np.pad(array, [(0, short if i == axis else 0) for i in range(array.ndim)], mode="edge")
+    return array.reshape(*array.shape[:axis], n_blocks, block, *array.shape[axis + 1 :])

@@ -18,9 +18,8 @@ from jax.sharding import PartitionSpec as P
 import aimz.stream
 from aimz.data import GENERATOR, BatchReader, NanCounts, RowFindings, RowReader
 from aimz.engine.index_checks import StepIndexChecks
-from aimz.engine.layout import InputLayout, RowFeed
+from aimz.engine.layout import InputLayout, RowFeed, in_blocks, shards_of
 from aimz.engine.output_checks import OutputCheck, StepOutputCheck
-from aimz.engine.row_access import in_blocks, shards_of
 from aimz.engine.support_recorder import SupportCheck, SupportRecorder
 from aimz.engine.warnings import warn_about_rows
 from aimz.forward import (
@@ -348,7 +347,8 @@ class StepRunner:
             stop = min(start + each, running.stop)
             if start < stop:
                 parts.append((start, stop, {n: self._trim(n, found[i], stop - start) for n, found in shards.items()}))
-        self.feed.release(running.start, running.stop)
+        for array in self.feed.arrays.values():  # pages of rows that were read from a file
+            array.release(running.start, running.stop)
         return parts or [(running.start, running.stop, {})]
 
     def _check_possible(self, running: RunningStep) -> None:

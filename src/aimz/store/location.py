@@ -237,21 +237,16 @@ class Directory(Location):
 
     def count_chunks(self, names: Iterable[str]) -> dict[str, int]:
         """Return the number of stored chunks of each array; a 0-d array has one, the file ``c``."""
-        return {name: _count_files(f"{self.path}/{name}/c") for name in names}
+        found = {}
+        for name in names:
+            path = f"{self.path}/{name}/c"
+            chunks = sum(not file.endswith(".partial") for _, _, files in os.walk(path) for file in files)
+            found[name] = chunks or int(os.path.isfile(path))
+        return found
 
     def store_path(self, name: str, *, read_only: bool = False) -> StorePath:
         """Return the path under which zarr opens an array or a group."""
         return StorePath(LocalStore(self.path / name, read_only=read_only))
-
-
-def _count_files(path: str) -> int:
-    """Return the number of files, without drafts, in a directory and the directories in it; 1 for a file."""
-    if not os.path.isdir(path):
-        return int(os.path.isfile(path))
-    with os.scandir(path) as entries:
-        return sum(
-            _count_files(entry.path) if entry.is_dir() else not entry.name.endswith(".partial") for entry in entries
-        )
 
 
 def as_location(place: Location | Path) -> Location:
