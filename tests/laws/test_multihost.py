@@ -85,11 +85,12 @@ def two(tmp_path_factory):
     return directory
 
 
-@pytest.fixture(scope="module")
-def three(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("three")
-    assert run("three", 3, directory) == [7, -9, 7], printed(directory)
-    return directory
+@pytest.fixture(scope="module", params=[3, pytest.param(4, marks=pytest.mark.slow)])
+def several(tmp_path_factory, request):
+    """Processes of which the second one is killed in the end: their directory, and the numbers of the others."""
+    directory, n_processes = tmp_path_factory.mktemp("several"), request.param
+    assert run("several", n_processes, directory) == [7, -9, *[7] * (n_processes - 2)], printed(directory)
+    return directory, [number for number in range(n_processes) if number != 1]
 
 
 def test_two_processes_find_what_one_does(alone, two):
@@ -185,18 +186,20 @@ def test_a_result_of_which_a_part_is_missing_can_be_resumed_by_all(alone, two):
     assert {said(two, number)["complete"] for number in range(2)} == {"nothing was raised"}
 
 
-def test_three_processes_find_what_one_does(three):
+def test_several_processes_find_what_one_does(several):
+    directory, others = several
     theirs = {f"{call}: {name}": a for call, arrays in multihost_calls.few(MODEL) for name, a in arrays.items()}
-    for number in range(3):
-        assert_equal(found(three / f"found-{number}.npz"), theirs, f"in process {number}")
+    for number in (1, *others):
+        assert_equal(found(directory / f"found-{number}.npz"), theirs, f"in process {number}")
 
 
-def test_a_process_that_is_killed_ends_the_call_and_one_alone_finishes_it(alone, three):
-    for number in (0, 2):
-        text = (three / f"said-{number}").read_text()
+def test_a_process_that_is_killed_ends_the_call_and_one_alone_finishes_it(alone, several):
+    directory, others = several
+    for number in others:
+        text = (directory / f"said-{number}").read_text()
         assert text.startswith("ClusterError: The connection to another process is lost")
         assert "is incomplete. Finished parts are kept" in text
-    place = three / "killed"
+    place = directory / "killed"
     (path,) = place.iterdir()
     with pytest.raises(IncompleteResultError):
         aimz.open_result(path)
