@@ -79,6 +79,25 @@ def test_levels_of_many_rows_have_their_number_and_range_and_moments_of_a_sample
         np.testing.assert_allclose(difference / np.outer(unit, unit), 0.0, atol=4 * 0.021)
 
 
+@pytest.mark.parametrize("size", [1000, 50_000])
+def test_later_rows_of_many_enter_the_moments_by_a_sample(size):
+    """Extremes and counts are of all rows, and the leverage is the exact one within six standard errors."""
+    noise = np.random.default_rng(2)
+    rows = noise.normal(size=(300_000, 3)) @ noise.normal(size=(3, 3)) * [1.0, 10.0, 1e4]
+    rows[::7, 1] = np.nan
+    found = FitSupport.of({"X": rows}, {})
+    for start in range(0, len(rows), size):
+        found.add({"X": rows[start : start + size]})
+    found = found.finished()
+    complete = rows[~np.isnan(rows).any(axis=1)]
+    assert (found.n, found.moments.n, found.missing.tolist()) == (300_000, len(complete), [0, 42_858, 0])
+    np.testing.assert_array_equal(found.low, np.nanmin(rows, axis=0))
+    np.testing.assert_array_equal(found.high, np.nanmax(rows, axis=0))
+    exact = Moments.of(complete).leverage(complete[:1000])
+    # At least 80,000 rows are in the moments, so the standard error of a variance is sqrt(2 / 80,000) of it.
+    np.testing.assert_allclose(found.moments.leverage(complete[:1000]), exact, rtol=6 * np.sqrt(2 / 80_000))
+
+
 def test_ten_levels_are_found_wherever_values_are_missing():
     values = np.tile(np.arange(10.0), 400)
     for gaps in (slice(5, 3000, 11), slice(3500, None)):

@@ -34,14 +34,16 @@ class Level:
         return beyond
 
 
-def levels_of(rows: np.ndarray, whole: Level, known: list[Levels | None], *, thin: bool) -> list[Levels | None]:
+def levels_of(
+    rows: np.ndarray, complete: np.ndarray, whole: Level, known: list[Levels | None], *, thin: bool
+) -> list[Levels | None]:
     """Return the levels of each column of rows; None for columns with more than ten values.
 
-    ``whole`` has the moments and ranges of all these rows.  ``known`` has the levels of earlier rows, and ranges within
-    them are NaN.  If ``thin``, the moments are computed from a sample, with the number of all rows of the level, since
-    moments of all rows take longer than a fit if many columns have levels.
+    ``complete`` are flags of the rows with finite values only, and ``whole`` has the moments and ranges of all rows.
+    ``known`` has the levels of earlier rows, and ranges within them are NaN.  If ``thin``, the moments are of
+    a sample, with the number of all rows of the level, since moments of all rows take longer than a fit if many columns
+    have levels.
     """
-    complete = np.isfinite(rows).all(axis=1)
     found: list[Levels | None] = []
     for column, earlier in enumerate(known):
         values = rows[:, column]

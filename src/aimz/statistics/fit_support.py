@@ -11,10 +11,13 @@ import numpy as np
 from aimz.statistics.category_ranges import CategoryRanges
 from aimz.statistics.fit_levels import Level, Levels, levels_of, merged_levels
 from aimz.statistics.overlap import Overlap, overlap_of
-from aimz.statistics.row_moments import Moments, left_out
+from aimz.statistics.row_moments import Moments, complete_rows, left_out
 
-_EXACT_LEVELS = 2**16
-"""Number of rows of a fit up to which all rows enter the moments of levels."""
+_EXACT_MOMENTS = 2**16
+"""Number of rows of a fit up to which all rows enter the moments."""
+_MOMENT_STEP = 8
+"""Number of later rows for each row that enters the moments: moments of all rows take longer than a fit in minibatches,
+and these determine a leverage to a few per mille."""
 _MAX_COLUMNS = 64
 """Largest number of columns that are described."""
 _MAX_CATEGORIES = 2**10
@@ -126,19 +129,21 @@ class FitSupport:
         chosen = _is_sampled(numbers, self.step)
         sample = np.column_stack([rows[chosen], numbers[chosen]])
         rows, codes = np.split(rows, [len(self.names)], axis=1)
+        complete, thin = complete_rows(rows), self.n >= _EXACT_MOMENTS
         with np.errstate(invalid="ignore"):
             low, high = np.fmin.reduce(rows, axis=0), np.fmax.reduce(rows, axis=0)
-        whole = Level(Moments.of(rows), low, high)
+        moments = Moments.of(rows[_is_sampled(numbers, _MOMENT_STEP)] if thin else rows)
+        whole = Level(moments.of_rows(int(complete.sum())), low, high)
         return FitSupport(
             self.names,
             self.places,
             self.categories,
             len(rows),
-            np.isnan(rows).sum(axis=0),
+            np.zeros(rows.shape[1], np.int64) if complete.all() else np.isnan(rows).sum(axis=0),
             low,
             high,
             whole.moments,
-            levels_of(rows, whole, self.levels or [{}] * len(self.names), thin=self.n >= _EXACT_LEVELS),
+            levels_of(rows, complete, whole, self.levels or [{}] * len(self.names), thin=thin),
             [
                 CategoryRanges.of(own, rows, codes[:, :i]) if own.max() < _MAX_CATEGORIES else None
                 for i, own in enumerate(codes.T)
@@ -326,6 +331,8 @@ def _percentile(leverage: np.ndarray) -> float:
 
 def _compressed(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return at most 512 sorted points with weights: means of parts of the sorted values, of about equal length."""
-    parts = np.array_split(np.sort(points), min(_SKETCH, max(1, len(points))))
-    means = [part.mean() for part in parts if len(part)]
-    return np.array(means), np.array([float(len(part)) for part in parts if len(part)])
+    if not len(points):
+        return np.empty(0), np.empty(0)
+    starts = np.linspace(0, len(points), min(_SKETCH, len(points)), endpoint=False).astype(np.intp)
+    lengths = np.diff(starts, append=len(points)).astype(np.float64)
+    return np.add.reduceat(np.sort(points), starts) / lengths, lengths

@@ -1,6 +1,6 @@
 """Moments of rows, and the leverage of a row in a linear model of other rows."""
 
-__all__ = ["Moments", "left_out"]
+__all__ = ["Moments", "complete_rows", "left_out"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +9,15 @@ import numpy as np
 
 _SMALLEST = 1e-8
 """Smallest eigenvalue of a correlation matrix along which rows differ."""
+
+
+def complete_rows(rows: np.ndarray) -> np.ndarray:
+    """Return which rows have finite values only."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        if np.isfinite(rows.sum()):  # a single pass without temporary memory, which suffices for most data
+            return np.ones(len(rows), bool)
+    found: np.ndarray = np.isfinite(rows).all(axis=1)
+    return found
 
 
 @dataclass
@@ -22,7 +31,8 @@ class Moments:
     @staticmethod
     def of(rows: np.ndarray) -> "Moments":
         """Return the moments of rows ``(n_rows, n_columns)``."""
-        rows = rows[np.isfinite(rows).all(axis=1)]
+        complete = complete_rows(rows)
+        rows = rows if complete.all() else rows[complete]
         mean = rows.mean(axis=0) if len(rows) else np.zeros(rows.shape[1])
         centered = rows - mean
         return Moments(len(rows), mean, centered.T @ centered)
