@@ -54,6 +54,7 @@ class Contender:
             *(f"--{k}={v}" for k, v in self.options.items()),
         ]
         environment = os.environ | {"XLA_FLAGS": flags.strip()}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installed packages are compiled, and so should be a checkout
         if self.python != sys.executable:  # PYTHONPATH would select this package instead of the installed one
             environment.pop("PYTHONPATH", None)
         start = time.time()

@@ -12,7 +12,7 @@ __all__ = [
     "uniform_of",
 ]
 
-from functools import reduce
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -68,6 +68,7 @@ def polynomial(coefficients: tuple[float, ...], x: jax.Array) -> jax.Array:
     return reduce(lambda value, c: value * x + c, reversed(coefficients[:-1]), jnp.full_like(x, coefficients[-1]))
 
 
+@jax.jit  # traced once for all sites
 def normal_quantile(u: Uniform) -> jax.Array:
     """Return the standard normal quantile of uniform variates."""
     if u.tail.dtype == jnp.float64:
@@ -78,6 +79,7 @@ def normal_quantile(u: Uniform) -> jax.Array:
     return jnp.where(u.upper, distance, -distance)
 
 
+@partial(jax.jit, static_argnums=(1, 2))
 def standard_normal(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
     """Return standard normal variates, which differ from ``jax.random.normal`` by rounding only.
 
