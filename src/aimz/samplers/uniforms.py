@@ -88,4 +88,5 @@ def standard_normal(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) ->
     if dtype != jnp.float32:
         return random.normal(key, shape, dtype)
     x = random.uniform(key, shape, dtype, float(np.nextafter(np.float32(-1), np.float32(0))), 1.0)
-    return normal_quantile(Uniform((1 - jnp.abs(x)) / 2, x > 0))
+    value: jax.Array = normal_quantile(Uniform((1 - jnp.abs(x)) / 2, x > 0))
+    return value
