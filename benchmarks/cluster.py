@@ -22,12 +22,12 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import psutil
+from distributed import Client
 from distributed.comm import tcp
 from jax import random
 from numpyro.infer import MCMC, NUTS
 
 from aimz import ImpactModel
-from distributed import Client
 
 TRAFFIC = {"sent": 0, "received": 0, "messages": 0}
 CHUNK = 65_536

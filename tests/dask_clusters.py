@@ -12,11 +12,11 @@ import dask
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from distributed import Client, LocalCluster, WorkerPlugin
 from jax import random
 from numpyro.infer import MCMC, NUTS
 
 from aimz import ImpactModel
-from distributed import Client, LocalCluster, WorkerPlugin
 
 BLOCK = 1024
 OPTIONS = {"batch_size": BLOCK, "progress": False, "rng_key": random.key(5)}

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 import zarr
+from distributed import Client, get_client
 from jax import random
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
@@ -26,7 +27,6 @@ from tqdm.std import tqdm
 from aimz import ImpactModel, OutputWarning, progress
 from aimz.statistics import FitSupport
 from dask_clusters import BLOCK, OPTIONS, assert_same_files, groups, line_model, new_cluster
-from distributed import Client, get_client
 from kernels import BY_NAME, long, long_draws
 from slow_cases import slow_except
 from stream_helpers import KEY, D, N, arrays, new_model, shared

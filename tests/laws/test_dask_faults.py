@@ -21,13 +21,13 @@ import numpy as np
 import pytest
 import xarray as xr
 from cloudpickle import dumps
+from distributed import Client, KilledWorker, LocalCluster
 
 from aimz.distributed import dask_client
 from aimz.distributed import dask_worker as job
 from aimz.distributed.settings import use_jax_settings
 from aimz.errors import ClusterError, IncompleteResultError
 from dask_clusters import BLOCK, OPTIONS, Cluster, assert_same_files, line, line_model, new_cluster, until
-from distributed import Client, KilledWorker, LocalCluster
 
 N_OBS = 40 * BLOCK + 5  # Ranges of 11, 8, 6, 4, 3, 3, 2, 1, 1, 1 and 1 blocks; four are handed out at once.
 N_CHUNKS = 41

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 import jax
 from dask.delayed import delayed
+from distributed import Client, Future, WorkerPlugin
 
 from aimz.data import RowFindings, RowReader, key_to_text
 from aimz.distributed.dask_ranges import AdaptiveRanges, run_on_cluster
@@ -40,7 +41,6 @@ from aimz.engine import (
 from aimz.errors import ClusterError
 from aimz.kernel import digest_program
 from aimz.types import Kernel
-from distributed import Client, Future, WorkerPlugin
 
 if TYPE_CHECKING:
     from aimz.store import ResultStore, Variable

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, NamedTuple
 
-from aimz.progress import ProgressBar
 from distributed import CancelledError, Client, Future, KilledWorker, as_completed, rejoin, secede
+
+from aimz.progress import ProgressBar
 
 _AHEAD = 2
 """Ranges submitted per worker: one that runs, and the next, whose data are sent in the meantime."""

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import cloudpickle
+from distributed import Client, as_completed
 
 from aimz.distributed.dask_client import check_workers
 from aimz.distributed.settings import jax_settings, use_jax_settings
 from aimz.kernel import LRUCache
 from aimz.types import Kernel
-from distributed import Client, as_completed
 
 _TASKS = LRUCache[Callable[[int], Any]](4)
 _LOCK = threading.Lock()

@@ -21,7 +21,6 @@ from aimz.methods.predictive_checks import PredictiveCheckMethods
 
 if TYPE_CHECKING:
     import pandas as pd
-
     from distributed import Client
 
 _MAX_LINES = 1000

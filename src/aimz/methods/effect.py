@@ -32,9 +32,9 @@ from aimz.types import EffectKind, Intervention
 
 if TYPE_CHECKING:
     import xarray as xr
+    from distributed import Client
 
     from aimz.output import Contrast
-    from distributed import Client
 
 
 class EffectMethod(EffectMethods):

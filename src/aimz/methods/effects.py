@@ -39,9 +39,9 @@ from aimz.types import EffectKind, StatisticsLike
 
 if TYPE_CHECKING:
     import xarray as xr
+    from distributed import Client
 
     from aimz.output import Contrast
-    from distributed import Client
 
 
 class EffectMethods(ComparingMethods):

@@ -16,7 +16,6 @@ from aimz.methods.effect import EffectMethod
 
 if TYPE_CHECKING:
     import xarray as xr
-
     from distributed import Client
 
 

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     import os
 
     import xarray as xr
+    from distributed import Client
     from zarr.abc.store import Store
     from zarr.storage import StorePath
-
-    from distributed import Client
 
 
 class PredictionMethods(RequestMethods):

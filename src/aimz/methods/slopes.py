@@ -37,7 +37,6 @@ from aimz.types import Intervention, SlopeKind
 
 if TYPE_CHECKING:
     import xarray as xr
-
     from distributed import Client
 
 

@@ -43,10 +43,9 @@ if TYPE_CHECKING:
     from typing import Literal
 
     import xarray as xr
+    from distributed import Client
     from zarr.abc.store import Store
     from zarr.storage import StorePath
-
-    from distributed import Client
 
 
 class ForecastMethods(RequestMethods):

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import os
 
     import xarray as xr
-
     from distributed import Client
 
 

@@ -22,8 +22,9 @@ from aimz.validation.covariates import ColumnRows, Covariates, read_covariates
 from aimz.validation.sensitivity_result import SensitivityResult
 
 if TYPE_CHECKING:
-    from aimz.types import Intervention
     from distributed import Client
+
+    from aimz.types import Intervention
 
 _REAL = {"Normal", "StudentT", "Laplace", "Logistic", "AsymmetricLaplace", "SkewNormal", "Gumbel"}
 """Distributions on the real line, for which a difference is on the scale of a linear model."""
