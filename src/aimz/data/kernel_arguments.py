@@ -280,5 +280,5 @@ def _equal_column(X: Any, y: Any) -> int | None:
         outcome = np.asarray(y[start:stop])
         varies = varies or bool((outcome != first).any())
         equal &= (np.asarray(X[start:stop]) == outcome[:, None]).all(axis=0)
-        start, stop = stop, stop + 2**20
+        start, stop = stop, stop + 2**16
     return int(equal.argmax()) if equal.any() and varies else None

@@ -24,6 +24,8 @@ _MAX_CATEGORIES = 2**10
 """Largest number of categories of an argument whose rows are described."""
 _SKETCH = 512
 """Number of points that a quantile sketch is compressed to."""
+_PIECE = 8192
+"""Number of rows that are described at once, few enough to stay in the cache of a CPU."""
 _SAMPLE = 4096
 """Number of rows from which quantiles and the distribution of the leverage are computed; dropped when the fit ends."""
 _MAX_OVERLAP = 2**12
@@ -105,9 +107,10 @@ class FitSupport:
 
     def add(self, arrays: Mapping[str, Any]) -> None:
         """Add some rows of the arguments."""
-        self.pending.append(self.rows_of(arrays))
-        if sum(map(len, self.pending)) >= _SAMPLE:
-            self._add_pending()
+        for start in range(0, len(arrays[self.arguments[0]]), _PIECE):
+            self.pending.append(self.rows_of({name: arrays[name][start : start + _PIECE] for name in self.arguments}))
+            if sum(map(len, self.pending)) >= _SAMPLE:
+                self._add_pending()
 
     def _add_pending(self) -> None:
         """Add the pending rows to the sums."""
