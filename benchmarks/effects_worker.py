@@ -23,7 +23,7 @@ from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
 
 from aimz import ImpactModel
-from worker import Seconds, clock, measure, scratch, versions
+from worker import Seconds, clock, measure, regression, scratch, versions
 
 WORKS = ("average", "statistics", "loo", "mean")
 QUANTILES = (0.05, 0.5, 0.95)
@@ -32,22 +32,17 @@ OURS = hasattr(ImpactModel, "compare_scenarios")
 
 
 def treated(X, treat, y=None):
-    a = numpyro.sample("a", dist.Normal())
-    b = numpyro.sample("b", dist.Normal().expand([X.shape[1]]).to_event(1))
-    gain = numpyro.sample("gain", dist.Normal())
+    mean = regression(X) + numpyro.sample("gain", dist.Normal()) * treat
     sigma = numpyro.sample("sigma", dist.HalfNormal())
     with numpyro.plate("obs", X.shape[0]):
-        numpyro.sample("y", dist.Normal(a + X @ b + gain * treat, sigma), obs=y)
+        numpyro.sample("y", dist.Normal(mean, sigma), obs=y)
 
 
 def counts(X, treat, y=None):
-    a = numpyro.sample("a", dist.Normal())
-    b = numpyro.sample("b", dist.Normal().expand([X.shape[1]]).to_event(1))
-    gain = numpyro.sample("gain", dist.Normal())
+    eta = regression(X) + numpyro.sample("gain", dist.Normal()) * treat
     sigma = numpyro.sample("sigma", dist.HalfNormal())
     with numpyro.plate("obs", X.shape[0]):
-        mean = jax.numpy.exp(0.3 * (a + X @ b + gain * treat))
-        numpyro.sample("y", dist.NegativeBinomial2(mean, sigma), obs=y)
+        numpyro.sample("y", dist.NegativeBinomial2(jax.numpy.exp(0.3 * eta), sigma), obs=y)
 
 
 KERNELS = {"treated": treated, "counts": counts}

@@ -47,6 +47,29 @@ def test_numbers_do_not_depend_on_the_number_of_threads(shard_axis, monkeypatch,
     assert_equal(*results)
 
 
+def test_threads_are_fewer_if_steps_do_not_fit_in_memory(monkeypatch, steps):
+    monkeypatch.setattr(aimz.stream, "n_cpus", lambda: 3)
+    monkeypatch.setattr(aimz.engine.runner, "_MAX_BYTES", 1)
+    case, model = shared("linear")
+    model.predict(**case.arguments(), **MEMORY)
+    assert steps == {"MainThread"}
+
+
+def test_threads_compile_a_step_once(monkeypatch, steps, compilations):
+    """No step ran before the threads start: draws are split, and no row is tested."""
+    counts = []
+    for n_threads in (1, 4):
+        monkeypatch.setattr(aimz.stream, "n_cpus", lambda n=n_threads: n)
+        case = BY_NAME["linear"]
+        model = long_model(case, len(case.X), n_draws=2000)
+        jax.clear_caches()
+        compilations.clear()
+        model.predict(**case.arguments(), shard_axis="draw", batch_size=500, **MEMORY)
+        counts.append(len(compilations))
+    assert "aimz-step" in steps
+    assert counts[0] == counts[1]
+
+
 def test_function_that_is_called_back_is_not_called_at_the_same_time(monkeypatch):
     monkeypatch.setattr(aimz.stream, "n_cpus", lambda: 4)
     running, most = 0, 0
