@@ -56,7 +56,8 @@ def test_threads_are_fewer_if_steps_do_not_fit_in_memory(monkeypatch, steps):
 
 
 def test_threads_compile_a_step_once(monkeypatch, steps, compilations):
-    """No step ran before the threads start: draws are split, and no row is tested."""
+    """No step ran before the threads start: draws are split, and no row is tested. JAX compiles for one and lets the
+    others wait."""
     counts = []
     for n_threads in (1, 4):
         monkeypatch.setattr(aimz.stream, "n_cpus", lambda n=n_threads: n)
@@ -70,7 +71,7 @@ def test_threads_compile_a_step_once(monkeypatch, steps, compilations):
     assert counts[0] == counts[1]
 
 
-def test_function_that_is_called_back_is_not_called_at_the_same_time(monkeypatch):
+def test_function_that_is_called_back_is_not_called_at_the_same_time(monkeypatch, steps):
     monkeypatch.setattr(aimz.stream, "n_cpus", lambda: 4)
     running, most = 0, 0
 
@@ -93,6 +94,7 @@ def test_function_that_is_called_back_is_not_called_at_the_same_time(monkeypatch
     X, b = np.ones((3000, 1), np.float32), np.linspace(1, 2, 100, dtype=np.float32)
     model = new_model(kernel, {"b": b})
     with pytest.warns(aimz.PerformanceWarning):
-        found = arrays(model.predict(X, batch_size=10, **MEMORY))["y"]
+        found = arrays(model.predict(X, batch_size=10, shard_axis="draw", **MEMORY))["y"]
     np.testing.assert_allclose(found.reshape(100, 3000)[:, 0], 2 * b, atol=1e-4)
     assert most == 1
+    assert steps == {"MainThread"}

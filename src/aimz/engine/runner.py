@@ -7,7 +7,6 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -151,7 +150,6 @@ class StepRunner:
         self._tile = plan.block or 1 if step.sums_rows else 1
         self._prefetched: StepInputs | None = None
         self._checks = checks
-        self._starting = Lock()
         self.support: dict[Any, SupportCounts] = {}
         """Counts of the rows outside of the data of the fit, by scenario, once all rows were read."""
 
@@ -311,9 +309,8 @@ class StepRunner:
         return max(1, min(n_cpus, n_steps, _MAX_BYTES // step_bytes))
 
     def begin(self, inputs: StepInputs) -> RunningStep:
-        """Start a step, which is not waited for; threads that start the first steps compile the program once."""
-        with self._starting:
-            return RunningStep(inputs.start, inputs.stop, self._program(*inputs.values))
+        """Start a step, without waiting for it."""
+        return RunningStep(inputs.start, inputs.stop, self._program(*inputs.values))
 
     def skip(self, start: int, stop: int) -> bool:
         """Skip a step that is stored, reading rows that come in order or are digested; return whether it has rows."""
